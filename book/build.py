@@ -1,0 +1,165 @@
+"""Build the book: execute what has changed, tidy the executed copies, render the pages.
+
+Run by ``make book``. The pages are in _build/html only if all of them are up to date and free of warnings.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import execute
+
+ROOT = execute.ROOT
+SOURCE = ROOT / "_build" / "source"
+PAGES = ROOT / "_build" / "html"
+DOCTREES = ROOT / "_build" / ".doctrees"
+STAMP = PAGES / ".inputs"
+CONFIGURATION = ("_config.yml", "_toc.yml")
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# What every tqdm bar has: the time gone by, then the time left or the rate.
+PROGRESS = re.compile(r"\[(\d+:)?\d\d:\d\d[<,]")
+
+
+def main() -> int:
+    """Build the book and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="drawn", help="at which scale the chapters run (default: drawn)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="chapters at a time")
+    options = parser.parse_args()
+
+    waiting = execute.stale(options.profile)
+    if not waiting and STAMP.exists() and STAMP.read_text() == inputs():
+        return finish(f"Nothing has changed. The book is in {PAGES / 'index.html'}")
+    for folder in (PAGES, DOCTREES, SOURCE):
+        shutil.rmtree(folder, ignore_errors=True)
+    problems = execute.execute_all(waiting, profile=options.profile, jobs=options.jobs)
+    if problems:
+        rule = "\n" + "-" * 79 + "\n"
+        return finish(rule + rule.join(problems) + rule + f"No pages built: {len(problems)} failed", status=1)
+    value = inputs()  # taken before rendering: an edit made meanwhile is seen the next time
+    stage()
+    if not render():
+        shutil.rmtree(PAGES, ignore_errors=True)
+        return finish("No pages built: the warnings above must go first", status=1)
+    STAMP.write_text(value)
+    return finish(f"{timings(waiting)}\nThe book is in {PAGES / 'index.html'}")
+
+
+def finish(message: str, *, status: int = 0) -> int:
+    """Print `message`, on standard error where `status` tells of a failure, and return `status`."""
+    print(message, file=sys.stderr if status else sys.stdout, flush=True)
+    return status
+
+
+def inputs() -> str:
+    """Return the digest of all that decides what the pages show."""
+    book = (path for path in execute.BOOK.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    others = (execute.TIMINGS, execute.LOCK, *(ROOT / name for name in CONFIGURATION))
+    files = [*book, *execute.PACKAGE.rglob("*.py"), *(path for path in others if path.exists())]
+    return execute.digest_files(path for path in files if ".ipynb_checkpoints" not in path.parts)
+
+
+def stage() -> None:
+    """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
+    import nbformat
+
+    (SOURCE / "book").mkdir(parents=True)
+    for name in CONFIGURATION:
+        shutil.copy(ROOT / name, SOURCE)
+    shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
+    for pattern in ("*.md", "*.bib"):
+        for page in execute.BOOK.glob(pattern):
+            shutil.copy(page, SOURCE / "book")
+    for chapter in execute.notebooks():
+        notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
+        for part in (notebook, *notebook.cells):
+            part.metadata.pop("papermill", None)  # it names this machine's paths and times
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                tidy(cell, chapter.stem)
+        drop_unused_widgets(notebook)
+        nbformat.write(notebook, SOURCE / "book" / chapter.name)
+
+
+def tidy(cell, chapter: str) -> None:
+    """Make an executed cell fit for the page, in place.
+
+    The parameter cell that papermill injected is hidden, progress bars are dropped, and what `figures.show` said of
+    its figure moves to where Sphinx reads it, so that the figure gets its number, caption and alternative text.
+
+    Args:
+        cell: A code cell with its outputs.
+        chapter: Name of its chapter, for the message.
+
+    Raises:
+        ValueError: The cell shows more than one figure.
+    """
+    if "injected-parameters" in cell.metadata.get("tags", []):
+        cell.metadata.tags.append("remove-cell")
+    cell.outputs = [output for output in map(without_progress, cell.outputs) if output is not None]
+    described = [texts for output in cell.outputs for texts in figure_texts(output)]
+    if not described:
+        return
+    if len(described) > 1:
+        names = ", ".join(texts["name"] for texts in described)
+        raise ValueError(f"{chapter}: one cell shows the figures {names}: give each a cell of its own")
+    [texts] = described
+    cell.metadata["mystnb"] = {
+        "image": {"alt": texts["alt"]},
+        "figure": {"name": texts["name"], "caption": texts["caption"]},
+    }
+    cell.outputs = [output for output in cell.outputs if output.get("metadata", {}).get("extractlib") != "caption"]
+
+
+def figure_texts(output) -> Iterator[dict]:
+    """Yield the alternative text, caption and name in the metadata of `output`, taking them out of it."""
+    for texts in output.get("metadata", {}).values():
+        if isinstance(texts, dict) and "alt" in texts:
+            yield {key: texts.pop(key) for key in ("alt", "caption", "name")}
+
+
+def without_progress(output):
+    """Return `output` without the progress bars it holds, or None if nothing else is in it."""
+    if output.output_type == "stream" and output.name == "stderr":
+        output.text = "".join(
+            line for line in re.split(r"(?<=[\r\n])", output.text) if line.strip() and not PROGRESS.search(line)
+        )
+        return output if output.text else None
+    if WIDGET in output.get("data", {}) and PROGRESS.search(output.data.get("text/plain", "")):
+        return None
+    return output
+
+
+def drop_unused_widgets(notebook) -> None:
+    """Forget the state of widgets when no output shows one: pages without widgets load no widget scripts."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    if not any(WIDGET in output.get("data", {}) for output in outputs):
+        notebook.metadata.pop("widgets", None)
+
+
+def render() -> bool:
+    """Render the staged source into the folder of pages and say whether there was neither warning nor error."""
+    book = Path(sys.executable).with_name("jupyter-book")
+    # --all: Sphinx repeats a warning only for pages that it reads again.
+    command = [book, "build", SOURCE, "--path-output", ROOT, "-W", "--keep-going", "--all", "-q"]
+    return subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def timings(executed: dict[Path, str]) -> str:
+    """Return the table of what each chapter took; a chapter that did not run again is marked."""
+    lines = [f"{'chapter':<20}{'cells':>7}{'seconds':>9}{'peak MB':>9}"]
+    now = {notebook.stem for notebook in executed}
+    for name, run in execute.recorded().items():
+        again = "" if name in now else "  (kept)"
+        lines.append(f"{name:<20}{run.cells:>7}{run.seconds:>9.1f}{run.peak_megabytes:>9}{again}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
