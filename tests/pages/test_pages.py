@@ -1,0 +1,104 @@
+"""The built pages, run by ``make check-pages`` after ``make book``: nothing missing, nothing broken."""
+
+import ast
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import execute
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+BUILD = Path(__file__).resolve().parents[2] / "_build"
+HTML = BUILD / "html"
+BOOK_PAGES = sorted((HTML / "book").glob("*.html"))
+NOTEBOOKS = sorted((BUILD / "source" / "book").glob("*.ipynb"))
+SHOWING = {"print", "show", "say", "display"}
+
+pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
+notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def parse(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def should_show(source: str) -> bool:
+    """Say whether a cell's code ends in a value or calls, on its top level, something that displays."""
+    statements = ast.parse(execute.MAGIC.sub(r"\1pass", source)).body
+    expressions = [statement.value for statement in statements if isinstance(statement, ast.Expr)]
+    ends_in_value = bool(statements) and isinstance(statements[-1], ast.Expr) and not source.rstrip().endswith(";")
+    calls = [expression.func for expression in expressions if isinstance(expression, ast.Call)]
+    return ends_in_value or any(getattr(call, "attr", getattr(call, "id", "")) in SHOWING for call in calls)
+
+
+def test_the_book_is_built_and_complete():
+    assert (HTML / ".inputs").exists(), "no complete book in _build/html: run make book first"
+    written = {path.stem for path in execute.BOOK.iterdir() if path.suffix in {".md", ".ipynb"}}
+    assert {path.stem for path in BOOK_PAGES} == written
+    assert {path.stem for path in NOTEBOOKS} == {path.stem for path in execute.notebooks()}
+
+
+@notebooks
+def test_every_cell_has_the_output_it_should_have(path):
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    checked = [cell for cell in code if "no-output" not in cell.metadata.get("tags", [])]
+    silent = [cell.source for cell in checked if should_show(cell.source) and not cell.outputs]
+    assert silent == []
+
+
+@notebooks
+def test_every_output_is_on_the_page(path):
+    cells = nbformat.read(path, as_version=4).cells
+    hidden = {"remove-cell", "remove-output"}
+    shown = [cell for cell in cells if cell.get("outputs") and not hidden & set(cell.metadata.get("tags", []))]
+    outputs = parse(HTML / "book" / f"{path.stem}.html").select("div.cell div.cell_output")
+    assert len(outputs) == len(shown)
+    assert [output for output in outputs if not output.get_text(strip=True) and not output.find(["img", "svg"])] == []
+
+
+@pages
+def test_no_error_or_warning_shows(path):
+    page = parse(path)
+    assert [str(tag) for tag in page.select(".traceback, .stderr, .system-message, .problematic")] == []
+    assert "Traceback (most recent call last)" not in page.get_text()
+
+
+@pages
+def test_every_image_has_alternative_text(path):
+    images = parse(path).find_all("img")
+    # Without a text Sphinx writes the file's name.
+    wanting = [image["src"] for image in images if not re.search(r"\w+ \w+", image.get("alt", ""))]
+    assert [source for source in wanting if "_static" not in source] == []
+
+
+@pages
+def test_every_figure_is_numbered_and_captioned(path):
+    for figure in parse(path).select("article figure"):
+        assert re.match(r"Fig\. \d+", figure.select_one("figcaption .caption-number").get_text())
+        assert len(figure.select_one("figcaption .caption-text").get_text().split()) > 2
+
+
+@pages
+def test_every_internal_link_works(path):
+    anchors = {}
+    broken = []
+    for tag in parse(path).select("[href], [src]"):
+        link = tag.get("href") or tag.get("src") or ""
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        if not target.is_file():
+            broken.append(link)
+        elif parts.fragment and target.suffix == ".html":
+            if target not in anchors:
+                anchors[target] = {tag["id"] for tag in parse(target).select("[id]")}
+            if unquote(parts.fragment) not in anchors[target]:
+                broken.append(link)
+    assert broken == []
+
+
+def test_front_page_is_where_visitors_look():
+    assert "book/index.html" in (HTML / "index.html").read_text()

@@ -1,0 +1,233 @@
+"""The book's sources: every notebook runs and has the form of a chapter, and the build repeats what it must."""
+
+import json
+import re
+from pathlib import Path
+
+import build
+import execute
+import nbformat
+import pytest
+
+NOTEBOOKS = execute.notebooks()
+CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
+LONG_CHAPTERS = [path for path in CHAPTERS if path.stem != "12_ledger"]
+FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
+
+named = {"ids": lambda path: path.stem}
+
+
+def cells(path: Path, kind: str) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def prose(path: Path) -> str:
+    """Return the Markdown of a notebook without fenced blocks and tables."""
+    text = "\n\n".join(FENCE.sub("", cell.source) for cell in cells(path, "markdown"))
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
+
+
+@pytest.mark.book
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_notebook_runs_in_profile_smoke(path, tmp_path):
+    try:
+        count = execute.run_notebook(path, tmp_path / path.name, profile="smoke")
+    except execute.ChapterError as error:
+        pytest.fail(str(error), pytrace=False)
+    assert count == len(nbformat.read(path, as_version=4).cells) + execute.has_parameters(path)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_notebook_is_stored_without_outputs(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["outputs"] for cell in code] == [[]] * len(code)
+    assert [cell["execution_count"] for cell in code] == [None] * len(code)
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, **named)
+def test_first_code_cell_sets_the_profile(path):
+    first = cells(path, "code")[0]
+    assert first.metadata.get("tags") == ["parameters"]
+    assert 'profile = "drawn"' in first.source.splitlines()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_code_cells_are_short(path):
+    lines = [cell.source.splitlines() for cell in cells(path, "code")]
+    assert [line for cell in lines for line in cell if len(line) > 79] == []
+    assert [cell[0] for cell in lines if len(cell) > 25] == []
+    assert sum(len(cell) <= 15 for cell in lines) >= 0.9 * len(lines)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_one_sentence_per_source_line(path):
+    lines = [line for line in prose(path).splitlines() if line.strip() and not line.startswith("#")]
+    crowded = [line for line in lines if SENTENCE_END.search(line)]
+    assert len(crowded) <= 0.05 * len(lines), crowded
+
+
+@pytest.mark.parametrize("path", LONG_CHAPTERS, **named)
+def test_chapter_has_its_size(path):
+    words = len(prose(path).split())
+    head = len(FENCE.sub("", cells(path, "markdown")[0].source).split())
+    assert 1200 <= words <= 2500, f"{words} words"
+    assert 8 <= len(cells(path, "code")) <= 20, f"{len(cells(path, 'code'))} code cells"
+    assert head <= 120, f"{head} words in the head block"
+
+
+# The build.
+
+
+def write_notebook(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.cells[0].metadata["tags"] = list(tags)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A book of two chapters on a package in which `attack` imports `api`, and `figures` stands alone."""
+    files = {
+        "extractlib/__init__.py": "",
+        "extractlib/api.py": "import json\n",
+        "extractlib/figures.py": "",
+        "extractlib/attacks/__init__.py": "",
+        "extractlib/attacks/attack.py": "def run():\n    from extractlib.api import serve\n",
+        "extractlib/paper/claims.json": "{}",
+        "book/results/drawn/table.json": "{}",
+        "requirements.txt": "torch==1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    script = tmp_path / "book" / "execute.py"
+    script.write_text("")
+    write_notebook(tmp_path / "book" / "1.ipynb", "from extractlib.attacks import attack", "%matplotlib inline")
+    write_notebook(tmp_path / "book" / "2.ipynb", "import extractlib.figures as figures, os")
+    executed = tmp_path / "_build" / "executed"
+    places = {"ROOT": ".", "BOOK": "book", "PACKAGE": "extractlib", "LOCK": "requirements.txt", "EXECUTED": executed}
+    for name, place in places.items():
+        monkeypatch.setattr(execute, name, tmp_path / place)
+    monkeypatch.setattr(execute, "TIMINGS", executed / "timings.json")
+    monkeypatch.setattr(execute, "__file__", str(script))
+    return tmp_path
+
+
+def mark_as_executed(profile: str) -> None:
+    """Record a run of every notebook that needs one."""
+    execute.EXECUTED.mkdir(parents=True, exist_ok=True)
+    runs = {}
+    for path in execute.notebooks():
+        (execute.EXECUTED / path.name).write_text("{}")
+        value = execute.fingerprint(path, profile=profile)
+        runs[path.stem] = {"fingerprint": value, "profile": profile, "cells": 1, "seconds": 1.0, "peak_megabytes": 1}
+    execute.TIMINGS.write_text(json.dumps(runs))
+
+
+def test_rooms_are_followed_through_imports(tree):
+    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "1.ipynb")}
+    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
+    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "2.ipynb")}
+    assert names == {"__init__.py", "figures.py"}
+
+
+@pytest.mark.parametrize(
+    ("edited", "again"),
+    [
+        ("extractlib/api.py", ["1"]),
+        ("extractlib/figures.py", ["2"]),
+        ("extractlib/__init__.py", ["1", "2"]),
+        ("extractlib/paper/claims.json", ["1", "2"]),
+        ("book/results/drawn/table.json", ["1", "2"]),
+        ("requirements.txt", ["1", "2"]),
+        ("book/index.md", []),
+    ],
+)
+def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
+    mark_as_executed("drawn")
+    assert execute.stale("drawn") == {}
+    with (tree / edited).open("a") as file:
+        file.write("# edited\n")
+    assert [path.stem for path in execute.stale("drawn")] == again
+
+
+def test_another_profile_or_a_lost_copy_makes_stale(tree):
+    mark_as_executed("drawn")
+    assert [path.stem for path in execute.stale("smoke")] == ["1", "2"]
+    (execute.EXECUTED / "2.ipynb").unlink()
+    assert [path.stem for path in execute.stale("drawn")] == ["2"]
+
+
+def test_relative_import_is_refused():
+    with pytest.raises(ValueError, match=r"import from \.\.api: name the module in full"):
+        list(execute.imported("from ..api import serve"))
+
+
+def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree, monkeypatch):
+    path = write_notebook(tree / "book" / "3.ipynb", 'profile = "drawn"', "answer = 41\n1 / 0", tags=("parameters",))
+    monkeypatch.setattr(execute, "EXECUTED", tree)
+    with pytest.raises(execute.ChapterError) as caught:
+        execute.execute(path, "fingerprint", profile="smoke")
+    message = str(caught.value)
+    # The cell that sets the profile is injected as the second one.
+    assert message.startswith("3: cell 3 failed\n\n    answer = 41\n    1 / 0\n")
+    assert message.endswith("ZeroDivisionError: division by zero")
+    assert "\x1b" not in message
+    assert not (tree / "3.ipynb").exists()
+
+
+def figure_output(name: str):
+    metadata = {"image/svg+xml": {"alt": "Two bars.", "caption": "Ours and theirs.", "name": name, "width": 3}}
+    return nbformat.v4.new_output("display_data", data={"image/svg+xml": "<svg/>"}, metadata=metadata)
+
+
+def code_cell(*outputs, tags=()):
+    return nbformat.v4.new_code_cell("show()", outputs=list(outputs), metadata={"tags": list(tags)})
+
+
+def test_figure_texts_move_to_the_cell():
+    caption = nbformat.v4.new_output("display_data", data={"text/markdown": "x"}, metadata={"extractlib": "caption"})
+    cell = code_cell(figure_output("bars"), caption)
+    build.tidy(cell, "chapter")
+    assert cell.metadata["mystnb"] == {
+        "image": {"alt": "Two bars."},
+        "figure": {"name": "bars", "caption": "Ours and theirs."},
+    }
+    assert [output.metadata for output in cell.outputs] == [{"image/svg+xml": {"width": 3}}]
+
+
+def test_two_figures_in_a_cell_are_refused():
+    cell = code_cell(figure_output("first"), figure_output("second"))
+    with pytest.raises(ValueError, match="chapter: one cell shows the figures first, second"):
+        build.tidy(cell, "chapter")
+
+
+def test_injected_parameters_are_hidden():
+    cell = code_cell(tags=["injected-parameters"])
+    build.tidy(cell, "chapter")
+    assert cell.metadata.tags == ["injected-parameters", "remove-cell"]
+
+
+def test_progress_bars_are_dropped_and_other_messages_kept():
+    bar = "\rquerying:  50%|#####     | 1/2 [00:01<00:01,  1.0s/it]\rquerying: 2it [00:02, 1.0it/s]\n"
+    notebook_bar = {build.WIDGET: {}, "text/plain": "  0%|          | 0/10 [00:00<?, ?it/s]"}
+    slider = {build.WIDGET: {}, "text/plain": "IntSlider(value=0)"}
+    cell = code_cell(
+        nbformat.v4.new_output("stream", name="stderr", text=bar),
+        nbformat.v4.new_output("stream", name="stderr", text=bar + "careful: 3 left\n"),
+        nbformat.v4.new_output("stream", name="stdout", text="done\n"),
+        nbformat.v4.new_output("display_data", data=notebook_bar),
+        nbformat.v4.new_output("display_data", data=slider),
+    )
+    build.tidy(cell, "chapter")
+    assert [output.get("text", output.get("data")) for output in cell.outputs] == [
+        "careful: 3 left\n",
+        "done\n",
+        slider,
+    ]
