@@ -56,7 +56,6 @@ lock: $(READY) ## pin requirements.txt anew from requirements.in
 		--no-emit-index-url --output-file $(VENV)/lock.txt --upgrade --quiet
 	@{ head -1 requirements.txt; grep -vE '^ *#' $(VENV)/lock.txt; } > $(VENV)/requirements.txt
 	@mv $(VENV)/requirements.txt requirements.txt
-	@git --no-pager diff --stat requirements.txt
 
 clean: ## remove everything built, cached victims included (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
@@ -64,10 +63,10 @@ clean: ## remove everything built, cached victims included (.venv stays)
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed and " \
 		+ sys.executable + " is " + sys.version.split()[0] + ": name another one, as in make PYTHON=python3.12")'
-	@echo "Setting up $(VENV): about two minutes the first time"
+	@echo "Setting up $(VENV): a few minutes the first time"
 	@$(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(UV) pip install --quiet --python $(RUN) --requirement requirements.txt
+	@$(UV) pip install --python $(RUN) --requirement requirements.txt
 	@$(UV) pip install --quiet --python $(RUN) --no-deps --editable .
 	@$(RUN) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" > /dev/null
 	@touch $@
