@@ -1,0 +1,157 @@
+"""Image folders: their layout, their parts, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from extractlib import datasets
+from extractlib.datasets import decoded, look_alikes, pool_parts, read_image, split_task, task_parts
+from extractlib.errors import InputError
+from extractlib.images import ImageSet
+from extractlib.profiles import profile
+from extractlib.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def write_folder(path, *, classes=("cats", "dogs"), count=20, size=(32, 32), seed=0):
+    """Write `count` noisy PNG files a class, the classes of different mean brightness."""
+    generator = np.random.default_rng(seed)
+    for number, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(100 * number, 100 * number + 100, (*size[::-1], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path / name / f"{index}.png")
+    return path
+
+
+def test_pixels_and_labels_of_a_folder(tmp_path, store):
+    folder = write_folder(tmp_path / "pets", count=3)
+    images = decoded(folder, name="folder:pets", store=store)["train"]
+    assert images.classes == ("cats", "dogs")
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    first = np.asarray(Image.open(folder / "cats" / "0.png")).transpose(2, 0, 1)
+    assert np.array_equal(images.images[0].numpy(), first)
+
+
+def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store, monkeypatch):
+    folder = write_folder(tmp_path / "pets", count=3)
+    first = decoded(folder, name="folder:pets", store=store)["train"]
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
+        again = decoded(folder, name="folder:pets", store=store)["train"]
+    assert again.fingerprint == first.fingerprint
+    assert torch.equal(again.images, first.images)
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(folder / "cats" / "0.png")
+    changed = decoded(folder, name="folder:pets", store=store)["train"]
+    assert changed.fingerprint != first.fingerprint
+    assert changed.images[0].unique().tolist() == [9]
+
+
+def test_a_published_test_split_is_kept_whole(tmp_path, store):
+    write_folder(tmp_path / "pets" / "train", count=50)
+    write_folder(tmp_path / "pets" / "test", count=4, seed=1)
+    parts = split_task(decoded(tmp_path / "pets", name="folder:pets", store=store), seed=0)
+    assert {part: len(images) for part, images in parts.items()} == {
+        "victim": 70,
+        "detector": 10,
+        "adversary": 10,
+        "validation": 10,
+        "test": 8,
+    }
+
+
+def test_without_one_a_test_part_is_cut(tmp_path, store):
+    write_folder(tmp_path / "pets", count=100)
+    parts = split_task(decoded(tmp_path / "pets", name="folder:pets", store=store), seed=0)
+    assert sum(map(len, parts.values())) == 200
+    assert len(parts["test"]) == 30
+
+
+def test_wide_pictures_are_cut_to_their_centre(tmp_path):
+    pixels = np.zeros((64, 192, 3), dtype=np.uint8)
+    pixels[:, 64:128] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (read_image(tmp_path / "wide.png", size=32) >= 199).all()
+
+
+def test_near_duplicates_share_a_group():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 200, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    brighter = images[:1] + 20
+    group = look_alikes(ImageSet("set", torch.cat([images, brighter]), None, (), "f"))
+    assert group[4] == group[0]
+    assert len(set(group.tolist())) == 4
+
+
+def corrupt(path):
+    write_folder(path, count=2)
+    (path / "cats" / "0.png").write_bytes(b"no picture")
+
+
+def cut_short(path):
+    write_folder(path, count=2)
+    file = path / "dogs" / "1.png"
+    file.write_bytes(file.read_bytes()[:-700])
+
+
+def huge(path):
+    write_folder(path, count=2)
+    Image.new("1", (10_000, 10_000)).save(path / "cats" / "0.png")
+
+
+def strange_test(path):
+    write_folder(path / "train", count=2)
+    write_folder(path / "test", classes=("cats", "cows"), count=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "is no folder"),
+        (lambda path: path.mkdir(), "has no images in class folders"),
+        (lambda path: write_folder(path, classes=("cats",)), r"images of one class only \(cats\)"),
+        (corrupt, r"cats/0.png cannot be read as an image"),
+        (cut_short, r"dogs/1.png cannot be read as an image"),
+        (huge, r"10000 x 10000 pixels: at most 50,000,000"),
+        (strange_test, "has a class 'cows' that .* lacks"),
+    ],
+    ids=["missing", "empty", "one class", "corrupt", "cut short", "huge", "test class"],
+)
+def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
+    make(tmp_path / "pets")
+    with pytest.raises(InputError, match=message) as caught:
+        decoded(tmp_path / "pets", name="folder:pets", store=store)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "scale", "message"),
+    [
+        (task_parts, "sign", "drawn", "unknown task 'sign'"),
+        (task_parts, "birds", "smoke", "profile 'smoke' has no task 'birds': use one of signs, objects"),
+        (task_parts, "folder:pets", "drawn", "folder:pets is not at hand"),
+        (pool_parts, "atlantis", "drawn", "unknown pool 'atlantis'"),
+        (pool_parts, "atlas", "small-cpu", "profile 'small-cpu' has no pool 'atlas'"),
+    ],
+)
+def test_unknown_names_are_refused(store, load, name, scale, message):
+    with pytest.raises(InputError, match=message):
+        load(name, profile(scale), seed=0, store=store)
+
+
+def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
+    folder = write_folder(tmp_path / "photos", count=100)
+    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": folder})
+    assert {part: len(images) for part, images in parts.items()} == {
+        "pretraining": 100,
+        "queries": 80,
+        "detector": 10,
+        "validation": 5,
+        "test": 5,
+    }
+    assert [part for part, images in parts.items() if images.labels is not None] == ["pretraining"]
