@@ -1,0 +1,85 @@
+"""The command line: what it prints, and that a wrong input is one line and exit status 2."""
+
+import json
+import sys
+
+import pytest
+from test_datasets import write_folder
+
+from extractlib.__main__ import main
+from extractlib.cli import named_folder
+from extractlib.errors import InputError
+from extractlib.experiments import read_rows
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command and return its exit status, output and errors."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["extractlib", *words])
+        try:
+            status = main()
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+WRONG = {
+    "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
+    "profile": (["run", "reproduction", "--profile", "huge"], "unknown profile 'huge': use one of smoke, drawn"),
+    "task": (["run", "reproduction", "--profile", "smoke", "--task", "sign"], "unknown task 'sign': use one of"),
+    "pool": (["run", "reproduction", "--profile", "smoke", "--pool", "sea"], "unknown pool 'sea': use one of"),
+    "network": (["run", "reproduction", "--network", "vgg99"], "unknown network 'vgg99': use one of"),
+    "granularity": (["run", "reproduction", "--granularity", "top"], "top"),
+    "part": (["run", "reproduction", "--part", "train"], "unknown part 'train': use one of test, validation"),
+    "no budget": (["run", "reproduction", "--profile", "smoke", "--budget", "0"], "budget"),
+    "budget below nothing": (["run", "reproduction", "--profile", "smoke", "--budget", "-1"], "-1"),
+    "budget above the pool": (["run", "reproduction", "--profile", "smoke", "--budget", "513"], "513"),
+    "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
+    "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "has no images of its own"),
+    "no results": (["verify", "--results", "nowhere"], "does not exist"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_input_is_one_line_and_status_two(command, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, output, errors = command(*words)
+    assert status == 2
+    assert output == ""
+    lines = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
+    assert len(lines) == 1 and message in lines[0]
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
+    write_folder(tmp_path / "pets" / "train", count=100)
+    write_folder(tmp_path / "pets" / "test", count=20, seed=1)
+    write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
+    output = tmp_path / "rows.json"
+    images = ["--task", f"folder:{tmp_path}/pets", "--pool", f"folder:{tmp_path}/photos"]
+    options = ["--network", "tiny", "--budget", "40", "--output", str(output)]
+    status, printed, _ = command("run", "reproduction", "--profile", "smoke", *images, *options)
+    assert status == 0
+    [row] = read_rows(output)
+    assert (row.cell.task, row.cell.pool, row.cell.budget) == ("folder:pets", "folder:photos", 40)
+    assert str(tmp_path) not in json.dumps(row.to_json())
+    assert "folder:pets" in printed and f"{row.result['recovery']:.3f}" in printed
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    folders = {}
+    assert named_folder(f"folder:{tmp_path}/a/pets", folders) == "folder:pets"
+    assert named_folder("signs", folders) == "signs"
+    with pytest.raises(InputError, match="have the same name"):
+        named_folder(f"folder:{tmp_path}/b/pets", folders)
+
+
+def test_help_lists_the_commands(command):
+    status, printed, _ = command("--help")
+    assert status == 0
+    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger"))

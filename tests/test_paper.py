@@ -1,0 +1,84 @@
+"""The authors' figures and claims as data."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from extractlib import paper
+from extractlib.errors import InputError
+
+
+def test_main_table_holds_the_authors_figures():
+    rows = paper.tables()["reproduction"]["rows"]
+    assert {name: row["recovery"] for name, row in rows.items()} == {
+        "Caltech-RN34": 0.97,
+        "CUBS-RN34": 0.91,
+        "Diabetic5-RN34": 0.75,
+        "GTSRB-RN34": 0.96,
+        "CIFAR10-RN34": 0.93,
+    }
+    assert rows["Caltech-RN34"]["orekondy_recovery"] == 0.96
+
+
+@pytest.mark.parametrize("table", ["reproduction", "granularity", "query_diversity", "defended"])
+def test_recoveries_are_the_ratio_of_the_accuracies(table):
+    tables = paper.tables()
+    for name, row in tables[table]["rows"].items():
+        ratio = row["surrogate"] / tables["reproduction"]["rows"][name]["victim"]
+        assert ratio == pytest.approx(row["recovery"], abs=0.0101), name  # the authors cut, sometimes round
+
+
+def test_fifteen_claims_in_order():
+    assert [claim.id for claim in paper.claims()] == [f"C{number}" for number in range(1, 16)]
+
+
+def test_tests_are_those_frozen_before_any_result():
+    assert paper.claim("C1").test == "r ≥ 0.75 on each task"
+    assert paper.claim("C1").bounds == {"recovery": 0.75}
+    assert paper.claim("C2").test == "r of Retina (Diabetic5) below that of each other task"
+    assert paper.claim("C15").test.endswith(
+        "the slope of balanced accuracy over overlap is negative, interval excluding 0"
+    )
+
+
+def test_every_number_of_a_bound_stands_in_its_test():
+    written = {0: "", 0.02: "0.02", 0.005: "0.005", 4: "four of five", 100: "100"}
+    for claim in paper.claims():
+        for name, bound in claim.bounds.items():
+            percent = f"{bound * 100:.0f} points"
+            spellings = (written.get(bound, f"{bound:g}"), f"{bound:.2f}", percent, "half")
+            assert any(spelling in claim.test for spelling in spellings), (claim.id, name)
+
+
+def test_every_claim_says_which_table_shows_it():
+    known = set(paper.tables())
+    assert all(claim.tables and set(claim.tables) <= known for claim in paper.claims())
+
+
+def test_claims_cannot_be_changed():
+    claim = paper.claim("C1")
+    with pytest.raises(FrozenInstanceError):
+        claim.test = "r ≥ 0.5"
+    with pytest.raises(TypeError):
+        claim.bounds["recovery"] = 0.5
+
+
+def test_unknown_claim_names_the_known_ones():
+    with pytest.raises(InputError, match="unknown claim 'C99': use one of C1, C2, "):
+        paper.claim("C99")
+
+
+@pytest.mark.parametrize(
+    ("task", "victim"),
+    [
+        ("signs", "GTSRB-RN34"),
+        ("objects", "CIFAR10-RN34"),
+        ("birds", "CUBS-RN34"),
+        ("things", "Caltech-RN34"),
+        ("retina", "Diabetic5-RN34"),
+        ("folder:CIFAR-10", "CIFAR10-RN34"),
+        ("folder:pets", None),
+    ],
+)
+def test_tasks_stand_beside_the_authors_victims(task, victim):
+    assert paper.victim(task) == victim
