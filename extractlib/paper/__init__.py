@@ -1,0 +1,89 @@
+"""What the authors report, as data: their figures and their claims.
+
+Atli, Szyller, Juuti, Marchal, Asokan. Extraction of Complex DNN Models: Real Threat or Boogeyman?
+arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' slides: label them with `LABEL`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+
+from extractlib.errors import one_of
+
+LABEL = "authors' slides, 2020"
+"""What to write beside every figure of `tables`."""
+
+VICTIMS: Mapping[str, str] = MappingProxyType(
+    {
+        "things": "Caltech-RN34",
+        "birds": "CUBS-RN34",
+        "retina": "Diabetic5-RN34",
+        "signs": "GTSRB-RN34",
+        "objects": "CIFAR10-RN34",
+        "caltech256": "Caltech-RN34",
+        "cubs200": "CUBS-RN34",
+        "diabetic5": "Diabetic5-RN34",
+        "gtsrb": "GTSRB-RN34",
+        "cifar10": "CIFAR10-RN34",
+    }
+)
+"""The authors' victim of each task: of the drawn twins and of the real data sets."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper with its test.
+
+    Attributes:
+        id: ``"C1"`` to ``"C15"``.
+        statement: The claim in a sentence.
+        authors: The figures it rests on (`LABEL`), in words.
+        test: What has to come out for it to hold, in words.
+        tables: Where the authors show it: keys of `tables`.
+        bounds: The numbers of the test by name; recoveries, accuracies and differences as shares, not percent.
+    """
+
+    id: str
+    statement: str
+    authors: str
+    test: str
+    tables: tuple[str, ...]
+    bounds: Mapping[str, float]
+
+
+def tables() -> dict:
+    """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
+    return _read("tables.json")
+
+
+def claims() -> tuple[Claim, ...]:
+    """Return the paper's claims, C1 to C15."""
+    return tuple(
+        Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
+        for entry in _read("claims.json")["claims"]
+    )
+
+
+def claim(id: str) -> Claim:
+    """Return the claim of that id.
+
+    Raises:
+        InputError: There is none.
+    """
+    by_id = {claim.id: claim for claim in claims()}
+    return by_id[one_of("claim", id, by_id)]
+
+
+def victim(task: str) -> str | None:
+    """Return the authors' victim that stands beside a task, or None where they have none.
+
+    Args:
+        task: A drawn task or ``"folder:NAME"``; ``"folder:CIFAR-10"`` is the authors' ``"CIFAR10-RN34"``.
+    """
+    return VICTIMS.get(task.removeprefix("folder:").lower().replace("-", ""))
+
+
+def _read(name: str) -> dict:
+    return json.loads((files(__package__) / name).read_text(encoding="utf-8"))
