@@ -1,0 +1,323 @@
+"""How the book shows things: figures with alternative text, tables, and sentences with measured numbers.
+
+Figures are drawn on a white card, so that they read in light and dark, in colours that the colour-blind can tell apart
+(Okabe and Ito, Color Universal Design, 2008), with letters that stay legible where a phone shows them 360 px wide.
+"""
+
+import base64
+import io
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from extractlib import paper
+from extractlib.errors import InputError, one_of
+from extractlib.images import ImageSet
+from extractlib.ledger import Entry, Provenance, Row, Verdict, reproduction
+from extractlib.metrics import summary
+
+WIDTH = 6.0
+"""Of a figure, in inches."""
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+MARKS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
+"""Colour and marker of each line of a plot: either alone tells the lines apart."""
+
+STYLE: Mapping = MappingProxyType(
+    {
+        "font.size": 13,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": "#DDDDDD",
+        "legend.frameon": False,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "hatch.linewidth": 0.8,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "extractlib",  # or the names inside an SVG differ each time
+    }
+)
+
+FORMATS = MappingProxyType({"svg": "image/svg+xml", "png": "image/png"})
+
+
+# -- in a notebook -----------------------------------------------------------
+
+
+def show(figure: Figure, *, name: str, caption: str, alt: str, kind: str = "svg") -> None:
+    """Display a figure in a notebook, with its caption below it, and close it.
+
+    Args:
+        figure: What one of the functions below returns, or any other figure of matplotlib.
+        name: By which text refers to it; unique in the book, for example ``"fig-reproduction"``.
+        caption: What it shows, with units, the number of seeds and what the spread is. Markdown.
+        alt: What somebody who does not see it needs to know.
+        kind: ``"svg"`` for plots, ``"png"`` for pictures.
+
+    Raises:
+        InputError: A text is empty or `kind` is unknown.
+    """
+    import matplotlib.pyplot
+    from IPython.display import publish_display_data
+
+    texts = {"alt": alt, "caption": caption, "name": name}
+    empty = [key for key, text in texts.items() if not text.strip()]
+    if empty:
+        raise InputError(f"figure {name!r} has no {' and no '.join(empty)}: describe it in words")
+    mime = FORMATS[one_of("kind of figure", kind, FORMATS)]
+    content = render(figure, kind=kind)
+    matplotlib.pyplot.close(figure)
+    data = content.decode() if kind == "svg" else base64.b64encode(content).decode()
+    # The book's build moves these texts to where the page's numbered figure takes them from.
+    publish_display_data({mime: data, "text/plain": alt}, metadata={mime: texts})
+    publish_display_data({"text/markdown": caption, "text/plain": caption}, metadata={"extractlib": "caption"})
+
+
+def render(figure: Figure, *, kind: str = "svg") -> bytes:
+    """Return a figure as the bytes of an SVG or PNG file: equal figures, freshly made, give equal bytes."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    return buffer.getvalue()
+
+
+def say(text: str) -> None:
+    """Display Markdown in a notebook: how a chapter quotes a number that it measured."""
+    from IPython.display import publish_display_data
+
+    publish_display_data({"text/markdown": text, "text/plain": text})
+
+
+# -- text --------------------------------------------------------------------
+
+
+def table(rows: Iterable[Sequence], columns: Sequence[str], *, caption: str = "", words: bool = False) -> str:
+    """Return a table as Markdown: the first column to the left, the others to the right.
+
+    Args:
+        rows: Lines of as many values as there are columns; None shows as a dash.
+        columns: The heads.
+        caption: A line above the table.
+        words: Whether all columns hold words, not numbers, and so are put to the left.
+
+    Raises:
+        InputError: A line has another number of values.
+    """
+    lines = [list(columns), [":---", *[":---" if words else "---:"] * (len(columns) - 1)]]
+    for row in rows:
+        if len(row) != len(columns):
+            raise InputError(f"a table of {len(columns)} columns has a line of {len(row)} values: {list(row)}")
+        lines.append(["–" if value is None else str(value).replace("|", "\\|") for value in row])
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{caption}**\n\n{body}" if caption else body
+
+
+def mean_and_spread(values: Sequence[float], *, digits: int) -> str:
+    """Return ``"mean ± standard deviation"`` of the values, or the value where there is but one."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    mean, spread = summary(values)
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
+
+
+def reproduction_table(rows: Iterable[Row]) -> str:
+    """Return our reproduction table beside the authors' and Orekondy's, as Markdown.
+
+    Accuracies are in percent, mean ± standard deviation over the seeds; recovery is surrogate / victim, per seed. The
+    constant column is the recovery of the best single class.
+    """
+    quantities = ("victim", "surrogate", "recovery")
+    columns = ["Task", "Victim", "Surrogate", "Recovery", "Constant"]
+    columns += [f"{whose} {quantity}" for whose in ("Authors'", "Orekondy's") for quantity in quantities]
+    lines = []
+    for task, group in _by_task(reproduction(rows)).items():
+        percent = [[100 * row.result[f"{who}_accuracy"] for row in group] for who in ("victim", "surrogate")]
+        authors = _authors(task)
+        lines.append(
+            [
+                _task_name(task),
+                *(mean_and_spread(values, digits=1) for values in percent),
+                mean_and_spread([row.result["recovery"] for row in group], digits=3),
+                mean_and_spread([_constant_recovery(row) for row in group], digits=2),
+                *(authors.get(quantity) for quantity in quantities),
+                *(authors.get(f"orekondy_{quantity}") for quantity in quantities),
+            ]
+        )
+    return table(lines, columns, caption=f"Ours beside the paper's ({paper.LABEL})")
+
+
+def ledger_table(entries: Iterable[Entry]) -> str:
+    """Return the ledger as Markdown, what does not hold first."""
+    first = (Verdict.DOES_NOT_HOLD, Verdict.UNDECIDED, Verdict.NOT_TESTABLE, Verdict.HOLDS, Verdict.NOT_RUN)
+    lines = [
+        [entry.claim.id, entry.claim.statement, entry.claim.authors, entry.claim.test, str(entry.verdict), entry.reason]
+        for entry in sorted(entries, key=lambda entry: first.index(entry.verdict))
+    ]
+    columns = ["Claim", "Statement", f"Figures ({paper.LABEL})", "Test", "Verdict", "Why"]
+    return table(lines, columns, words=True)
+
+
+def provenance(rows: Iterable[Row]) -> str:
+    """Return where rows come from, as one line of Markdown.
+
+    Raises:
+        InputError: There are no rows.
+    """
+    rows = list(rows)
+    if not rows:
+        raise InputError("no rows: there is nothing to tell the provenance of")
+    facts = Provenance.of(rows)
+    first, last = (date[:10] for date in facts.dates)
+    return "*Provenance*: " + "; ".join(
+        [
+            "commit " + ", ".join(f"`{commit}`" for commit in facts.commits),
+            first if first == last else f"{first} to {last}",
+            "seed " + ", ".join(map(str, facts.seeds)),
+            f"{facts.cells} {'cell' if facts.cells == 1 else 'cells'} in {facts.seconds:,.0f} s",
+            ", ".join(facts.devices),
+            ", ".join(facts.versions),
+            f"data `{facts.data[:12]}`",
+            "code " + ", ".join(f"`{code[:12]}`" for code in facts.code),
+        ]
+    )
+
+
+# -- figures -----------------------------------------------------------------
+
+
+def contact_sheet(image_set: ImageSet, *, rows: int, columns: int, names: bool = True) -> Figure:
+    """Return a sheet of images, the classes in turn.
+
+    Args:
+        image_set: Where they are taken from. An unlabelled set is shown in its own order.
+        rows, columns: Of the sheet; places for which there is no image stay empty.
+        names: Whether each image has the name of its class above it.
+
+    Raises:
+        InputError: The sheet has no place.
+    """
+    if min(rows, columns) < 1:
+        raise InputError(f"a contact sheet of {rows} rows and {columns} columns: at least one of each is needed")
+    size = WIDTH / columns
+    letters = max(int(size * 10), 5)  # how many fit above an image
+    labelled = names and image_set.labels is not None
+    with matplotlib.rc_context({**STYLE, "font.size": 11, "axes.titlesize": "medium"}):
+        figure = Figure(figsize=(WIDTH, rows * (size + 0.36 * labelled)), layout="constrained")
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for place in places:
+            place.set_axis_off()
+        for place, index in zip(places, _classes_in_turn(image_set, rows * columns), strict=False):
+            place.imshow(image_set.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
+            if labelled:
+                name = image_set.classes[int(image_set.labels[index])]
+                place.set_title("\n".join(textwrap.wrap(name, letters, max_lines=2, placeholder="…")), pad=2)
+    return figure
+
+
+def reproduction_bars(rows: Iterable[Row]) -> Figure:
+    """Return the recovery of each task, ours beside the authors' and Orekondy's.
+
+    Our bars are the mean over the seeds, their whiskers the standard deviation. The dotted mark on each is what a
+    constant predictor, of the best single class, would recover.
+    """
+    groups = _by_task(reproduction(rows))
+    centres = np.arange(len(groups))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + 0.95 * len(groups)), layout="constrained")
+        axes = figure.subplots()
+        ours = [_summary([row.result["recovery"] for row in group]) for group in groups.values()]
+        means, spreads = zip(*ours, strict=True)
+        axes.barh(centres - 0.27, means, 0.25, xerr=spreads, color=BLUE, capsize=3, label="ours")
+        for shift, key, color, hatch, label in (
+            (0, "recovery", ORANGE, "//", "the authors"),
+            (0.27, "orekondy_recovery", SKY, "..", "Orekondy et al."),
+        ):
+            known = [(centre, _authors(task).get(key)) for centre, task in zip(centres, groups, strict=True)]
+            known = [(centre + shift, value) for centre, value in known if value is not None]
+            if known:
+                axes.barh(*zip(*known, strict=True), 0.25, color=color, hatch=hatch, edgecolor="white", label=label)
+        constant = [_summary([_constant_recovery(row) for row in group])[0] for group in groups.values()]
+        axes.vlines(constant, centres - 0.42, centres - 0.12, BLACK, "dotted", linewidth=2, label="constant predictor")
+        axes.set_yticks(centres, [_task_name(task).replace(" (", "\n(") for task in groups])
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, 1.05)
+        axes.set_xlabel("recovery: surrogate's / victim's accuracy")
+        figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def budget_curve(rows: Iterable[Row]) -> Figure:
+    """Return recovery over the number of queries: a line a task, mean ± standard deviation over the seeds."""
+    groups = _by_task(rows)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        for number, (task, group) in enumerate(groups.items()):
+            color, marker = MARKS[number % len(MARKS)]
+            budgets = sorted({row.cell.budget for row in group})
+            values = [[row.result["recovery"] for row in group if row.cell.budget == budget] for budget in budgets]
+            means, spreads = zip(*map(_summary, values), strict=True)
+            axes.errorbar(budgets, means, spreads, color=color, marker=marker, capsize=3, label=task)
+        ticks = sorted({row.cell.budget for group in groups.values() for row in group})
+        axes.set_xticks(ticks, [f"{budget:,}" for budget in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(0, 1.05)
+        axes.set_xlabel("queries")
+        axes.set_ylabel("recovery")
+        figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def _summary(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and standard deviation of the values; the deviation of one value is 0."""
+    return summary(values) if len(values) > 1 else (values[0], 0.0)
+
+
+def _classes_in_turn(image_set: ImageSet, count: int) -> list[int]:
+    """Return where the first image of each class is, then the second of each, and so on, `count` in all."""
+    if image_set.labels is None:
+        return list(range(min(count, len(image_set))))
+    labels = image_set.labels.numpy()
+    grouped = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[grouped], labels[grouped])
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[grouped] = np.arange(len(labels)) - starts
+    return np.lexsort((labels, turn))[:count].tolist()
+
+
+def _by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.cell.task, []).append(row)
+    return groups
+
+
+def _authors(task: str) -> dict:
+    return paper.tables()["reproduction"]["rows"].get(paper.victim(task), {})
+
+
+def _task_name(task: str) -> str:
+    victim = paper.victim(task)
+    return f"{task} ({victim.removesuffix('-RN34')})" if victim else task
+
+
+def _constant_recovery(row: Row) -> float:
+    return row.result["constant_accuracy"] / row.result["victim_accuracy"]

@@ -1,0 +1,204 @@
+"""What the book shows: figures, tables and provenance."""
+
+import io
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+from PIL import Image
+
+from extractlib import figures, ledger
+from extractlib.errors import InputError
+from extractlib.images import ImageSet
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_ledger import Cell, Row  # noqa: E402
+
+PROVENANCE = (
+    "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`; code `c0de`"
+)
+
+
+def row(task: str, seed: int, surrogate: float, *, budget: int = 10_000) -> Row:
+    result = {
+        "victim_accuracy": 0.8,
+        "surrogate_accuracy": surrogate,
+        "recovery": surrogate / 0.8,
+        "constant_accuracy": 0.2,
+    }
+    return Row(Cell(task, seed, budget=budget), result)
+
+
+ROWS = [row("things", 0, 0.6), row("things", 1, 0.64), row("signs", 0, 0.72), row("signs", 1, 0.72)]
+
+
+def stripes(classes: int, each: int) -> ImageSet:
+    """Return grey images whose brightness is ten times their label; the classes follow one another."""
+    labels = torch.arange(classes).repeat_interleave(each)
+    images = (10 * labels).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8).contiguous()
+    return ImageSet("stripes", images, labels, tuple(f"stripe {number}" for number in range(classes)), "1")
+
+
+# -- text --------------------------------------------------------------------
+
+
+def test_table():
+    text = figures.table([["a|b", 1], ["c", None]], ["word", "number"], caption="Two")
+    assert text == "**Two**\n\n| word | number |\n| :--- | ---: |\n| a\\|b | 1 |\n| c | – |"
+
+
+def test_table_refuses_a_short_line():
+    with pytest.raises(InputError, match=r"a table of 2 columns has a line of 1 values: \['a'\]"):
+        figures.table([["a"]], ["word", "number"])
+
+
+def test_mean_and_spread():
+    assert figures.mean_and_spread([1.0, 2.0, 3.0], digits=2) == "2.00 ± 1.00"
+    assert figures.mean_and_spread([0.5], digits=1) == "0.5"
+
+
+def test_reproduction_table_stands_beside_the_papers():
+    lines = figures.reproduction_table(ROWS).splitlines()
+    assert lines[0] == "**Ours beside the paper's (authors' slides, 2020)**"
+    assert lines[2].startswith("| Task | Victim | Surrogate | Recovery | Constant | Authors' victim |")
+    assert lines[4] == (
+        "| things (Caltech) | 80.0 ± 0.0 | 62.0 ± 2.8 | 0.775 ± 0.035 | 0.25 ± 0.00"
+        " | 74.1 | 72.2 | 0.97 | 78.8 | 75.4 | 0.96 |"
+    )
+    assert lines[5] == (
+        "| signs (GTSRB) | 80.0 ± 0.0 | 72.0 ± 0.0 | 0.900 ± 0.000 | 0.25 ± 0.00 | 98.1 | 94.8 | 0.96 | – | – | – |"
+    )
+
+
+def test_ledger_table_shows_first_what_does_not_hold():
+    rows = [row("things", seed, 0.76 + seed / 100) for seed in range(3)]
+    rows += [row("retina", seed, 0.31 + seed / 100) for seed in range(3)]
+    lines = figures.ledger_table(ledger.verdicts(rows)).splitlines()
+    assert lines[1] == "| :--- | :--- | :--- | :--- | :--- | :--- |"
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| C1", "| C2", "| C3"]
+    assert [line.split(" | ")[4] for line in lines[2:5]] == ["does not hold", "holds", "not run"]
+    assert "r(retina) ≥ 0.75: 0.400, interval " in lines[2]
+
+
+def test_provenance_is_one_line():
+    line = figures.provenance(ROWS)
+    assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12])
+
+
+def test_provenance_of_nothing_is_refused():
+    with pytest.raises(InputError, match="no rows"):
+        figures.provenance([])
+
+
+# -- figures -----------------------------------------------------------------
+
+
+def test_bars_are_as_long_as_the_recoveries():
+    figure = figures.reproduction_bars(ROWS)
+    [axes] = figure.axes
+    lengths = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers[1:]}
+    assert lengths["ours"] == pytest.approx([0.775, 0.9])
+    assert lengths["the authors"] == [0.97, 0.96]
+    assert lengths["Orekondy et al."] == [0.96]  # who attacked no GTSRB
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["things\n(Caltech)", "signs\n(GTSRB)"]
+
+
+def test_bars_of_a_task_that_the_authors_lack():
+    [axes] = figures.reproduction_bars([row("folder:pets", 0, 0.4)]).axes
+    [ours] = [container for container in axes.containers if container.get_label() == "ours"]
+    assert [bar.get_width() for bar in ours] == [0.5]
+
+
+def test_curve_goes_through_the_means():
+    [axes] = figures.budget_curve([*ROWS, row("things", 0, 0.4, budget=1_000)]).axes
+    line = axes.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [1_000, 10_000]
+    assert line.get_ydata().tolist() == pytest.approx([0.5, 0.775])
+
+
+@pytest.mark.parametrize("plot", [figures.reproduction_bars, figures.budget_curve])
+def test_svg_is_equal_each_time_and_legible(plot):
+    rows = [*ROWS, row("things", 0, 0.4, budget=1_000)]
+    first, second = figures.render(plot(rows)), figures.render(plot(rows))
+    assert first == second
+    root = ElementTree.fromstring(first)
+    assert float(root.get("width").removesuffix("pt")) == 72 * figures.WIDTH
+    sizes = [text.get_size() for text in plot(rows).findobj(matplotlib.text.Text) if text.get_text()]
+    assert min(sizes) >= 10
+
+
+def test_contact_sheet_takes_the_classes_in_turn():
+    figure = figures.contact_sheet(stripes(classes=4, each=2), rows=2, columns=3)
+    shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
+    assert shown == [0, 10, 20, 30, 0, 10]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["stripe 0", "stripe 1"]
+
+
+def test_contact_sheet_reaches_the_picture():
+    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4, names=False)
+    picture = np.asarray(Image.open(io.BytesIO(figures.render(sheet, kind="png"))).convert("L"))
+    assert picture.shape[1] == 200 * figures.WIDTH
+    assert {0, 10, 20, 30, 255} <= set(picture.ravel().tolist())
+
+
+def test_contact_sheet_leaves_places_empty_and_names_away():
+    sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabelled(), rows=2, columns=2)
+    assert [len(axes.images) for axes in sheet.axes] == [1, 1, 0, 0]
+    assert [axes.get_title() for axes in sheet.axes] == [""] * 4
+
+
+def test_contact_sheet_without_a_place_is_refused():
+    with pytest.raises(InputError, match="a contact sheet of 0 rows and 2 columns"):
+        figures.contact_sheet(stripes(classes=2, each=1), rows=0, columns=2)
+
+
+def test_style_does_not_leak():
+    matplotlib.get_backend()  # chosen, and noted among the parameters, when first asked for
+    before = matplotlib.rcParams.copy()
+    figures.render(figures.reproduction_bars(ROWS))
+    figures.contact_sheet(stripes(classes=2, each=1), rows=1, columns=2)
+    assert matplotlib.rcParams == before
+
+
+# -- in a notebook -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["alt", "caption", "name"])
+def test_a_figure_without_words_is_refused(missing):
+    texts = {"alt": "Two bars.", "caption": "Bars.", "name": "fig-bars", missing: " "}
+    with pytest.raises(InputError, match=f"has no {missing}: describe it in words"):
+        figures.show(figures.reproduction_bars(ROWS), **texts)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(InputError, match="unknown kind of figure 'gif': use one of svg, png"):
+        figures.show(figures.reproduction_bars(ROWS), name="a", caption="b", alt="c", kind="gif")
+
+
+def test_shown_figure_gets_its_words_on_the_page():
+    import build
+
+    show = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.')"
+    source = f"from extractlib import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{show}"
+    cells = [nbformat.v4.new_code_cell(text) for text in (source, "figures.say('r is *0.9*')")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown, said = notebook.cells
+    assert [set(output.data) for output in shown.outputs] == [
+        {"image/svg+xml", "text/plain"},
+        {"text/markdown", "text/plain"},
+    ]
+    assert said.outputs[0].data["text/markdown"] == "r is *0.9*"
+
+    build.tidy(shown, "chapter")
+    assert shown.metadata["mystnb"] == {
+        "image": {"alt": "Nothing at all."},
+        "figure": {"name": "fig-a", "caption": "A **caption**."},
+    }
+    assert [set(output.data) for output in shown.outputs] == [{"image/svg+xml", "text/plain"}]
