@@ -103,12 +103,12 @@ def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("
 
 
 @app.command()
-def weights(
-    profile_name: ProfileName = "drawn", folder: Annotated[Path, typer.Option()] = networks.WEIGHTS
-) -> None:
+def weights(profile_name: ProfileName = "drawn", folder: Annotated[Path, typer.Option()] = networks.WEIGHTS) -> None:
     """Pre-train the backbone that ships with the package again."""
     card = make_weights(profile(profile_name), folder)
-    print(f"{folder / card['network']}.safetensors: {card['validation_accuracy']:.1%} of {card['classes']} classes right")
+    print(
+        f"{folder / card['network']}.safetensors: {card['validation_accuracy']:.1%} of {card['classes']} classes right"
+    )
 
 
 @app.command()

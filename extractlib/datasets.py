@@ -130,9 +130,13 @@ def decoded(path: Path, *, name: str, store: Store, size: int = 32) -> dict[str,
         raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {path / 'train'} lacks")
     contents = digest(*(part for half in files.values() for file in half for part in (file.name, file.read_bytes())))
     key = {"images": contents, "classes": list(classes), "size": size}
-    kept = load_file(store.get("folder", key, lambda folder: _decode(files, classes, size, folder)) / "images.safetensors")
+    kept = load_file(
+        store.get("folder", key, lambda folder: _decode(files, classes, size, folder)) / "images.safetensors"
+    )
     return {
-        part: ImageSet(f"{name}/{part}", kept[f"{part}.images"], kept[f"{part}.labels"], classes, digest(contents, part))
+        part: ImageSet(
+            f"{name}/{part}", kept[f"{part}.images"], kept[f"{part}.labels"], classes, digest(contents, part)
+        )
         for part in files
     }
 

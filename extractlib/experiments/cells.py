@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from extractlib import networks
 from extractlib.api import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.backbones import backbone_for
-from extractlib.datasets import FOLDER, pool_parts, task_parts
+from extractlib.datasets import pool_parts, task_parts
 from extractlib.images import ImageSet
 from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery
 from extractlib.profiles import Profile, profile
@@ -160,7 +161,11 @@ def run_cell(
         "seconds": round(time.monotonic() - started, 1),
         "device": describe(device),
         "versions": versions(),
-        "data": {"victim": task["victim"].fingerprint, part: task[part].fingerprint, "pool": pool["queries"].fingerprint},
+        "data": {
+            "victim": task["victim"].fingerprint,
+            part: task[part].fingerprint,
+            "pool": pool["queries"].fingerprint,
+        },
         "code": code_of(settings, backbones),
     }
     return Row(cell, result, provenance)
@@ -211,10 +216,7 @@ def _rounded(values: torch.Tensor) -> list[float]:
 
 def code_of(settings: Profile, backbones: Mapping[str, Mapping[str, torch.Tensor]]) -> str:
     """Return the fingerprint of all code, settings and weights that decide a row."""
-    weights = {
-        network: {name: fingerprint({"bytes": tensor.cpu().numpy().tobytes().hex()}) for name, tensor in state.items()}
-        for network, state in backbones.items()
-    }
+    weights = {network: networks.fingerprint_of(state) for network, state in backbones.items()}
     return fingerprint({"rooms": code_hash(*ROOMS), "profile": asdict(settings), "weights": weights})
 
 
@@ -223,7 +225,16 @@ def code_of(settings: Profile, backbones: Mapping[str, Mapping[str, torch.Tensor
 
 def commit() -> str:
     """Return the commit the package is at, with ``+`` behind it where tracked files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+",
+        "--exclude=*",
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 
