@@ -72,5 +72,5 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 $(BENCH)/.ready: benchmarks/requirements.txt
-	@$(UV) pip install --quiet --python $(RUN) --target $(BENCH) --requirement $<
+	@$(UV) pip install --quiet --no-deps --python $(RUN) --target $(BENCH) --requirement $<
 	@touch $@

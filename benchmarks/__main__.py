@@ -1,0 +1,209 @@
+"""Print speeds as ratios, each taken in one run, on one thread, with its goal and whether it was met.
+
+Ours and what it stands beside are timed in turn, several times over, and the ratio is the median over the pairs: a busy
+machine slows both alike.
+"""
+
+import importlib.util
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from extractlib import networks
+from extractlib.api import PredictionAPI
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.images import ImageSet
+from extractlib.profiles import Recipe
+from extractlib.training import fit, has_bfloat16
+from extractlib.victims import Victim
+
+CLASSES = 43
+CLASS_NAMES = tuple(f"class {number}" for number in range(CLASSES))
+SHAPE = (3, 32, 32)
+QUERIES = 256
+"""Images sent at a time."""
+
+RECIPE = Recipe(epochs=2, learning_rate=0.05, batch_size=128, shift=0)
+POOL_SIZE = 1_280_000
+BUDGET = 50_000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured, the figure in words, the goal in words, and whether it was met (None: there is none)."""
+
+    what: str
+    figure: str
+    goal: str = "none"
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        verdict = {True: "met", False: "NOT MET", None: ""}[self.met]
+        return f"{self.what:<66} {self.figure:>12}   goal {self.goal:<12} {verdict}".rstrip()
+
+
+def main() -> None:
+    """Measure everything and print a line for each."""
+    torch.set_num_threads(1)
+    print(f"One thread, torch {torch.__version__}, bfloat16 {'on' if has_bfloat16('cpu') else 'off'}", flush=True)
+    for measure in (querying, training, bookkeeping, beside_art):
+        print(measure(), flush=True)
+
+
+def querying() -> Outcome:
+    """PredictionAPI beside a plain loop over the model, in the same batches, up to the probabilities."""
+    model = new_model()
+    images = random_images(20 * QUERIES)
+
+    def plain() -> None:
+        with torch.inference_mode():
+            for batch in images.split(QUERIES):
+                model(batch).softmax(1)
+
+    def ours() -> None:
+        api = PredictionAPI(victim(model))
+        for batch in images.split(QUERIES):
+            api.query(batch)
+
+    ratio = speed_ratio(ours, plain, repeats=15)
+    return Outcome(
+        "Querying through PredictionAPI, speed / plain model(x) loop", f"{ratio:.2f}", ">= 0.95", ratio >= 0.95
+    )
+
+
+def training() -> Outcome:
+    """`training.fit` beside a loop written by hand, on the same soft labels, with the same optimiser and batches."""
+    images, targets = random_images(4_096), random_answers(4_096)
+
+    def plain() -> None:
+        model = new_model().train()
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        for _ in range(RECIPE.epochs):
+            for chosen in torch.randperm(len(images)).split(RECIPE.batch_size):
+                loss = F.cross_entropy(model(images[chosen]), targets[chosen])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    def ours() -> None:
+        fit(new_model(), images, targets, RECIPE, seed=0)
+
+    ratio = speed_ratio(ours, plain, repeats=9)
+    return Outcome("Training by training.fit, speed / plain loop", f"{ratio:.2f}", ">= 1.0", ratio >= 1.0)
+
+
+def bookkeeping() -> Outcome:
+    """All that a query costs besides the victim's work: choosing, reading, hashing, metering, writing it down."""
+    # One image stands for all of them, so that the pool takes no memory.
+    images = random_images(1).expand(POOL_SIZE, *SHAPE)
+    pool = ImageSet("pool", images, None, (), "pool")
+    instant = victim(Instant())
+
+    def attack() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Knockoff(budget=BUDGET, chunk=QUERIES).collect(PredictionAPI(instant), pool, Path(folder) / "transfer.bin")
+
+    milliseconds = statistics.median(seconds(attack) for _ in range(5)) * 1_000 / BUDGET
+    what = f"Bookkeeping a query, in milliseconds, pool of {POOL_SIZE:,}"
+    return Outcome(what, f"{milliseconds:.4f} ms", "<= 0.01 ms", milliseconds <= 0.01)
+
+
+def beside_art() -> Outcome:
+    """The whole attack, label only, beside ART's: query in batches of 256, then train as long."""
+    what = "Knockoff nets (random, label), speed / ART's KnockoffNets"
+    if importlib.util.find_spec("art") is None:
+        return Outcome(what, "not measured", "run `make bench`, which installs ART")
+    from art.attacks.extraction import KnockoffNets
+    from art.estimators.classification import PyTorchClassifier
+
+    budget, model = 10 * QUERIES, new_model()
+    pool = ImageSet("pool", random_images(4 * budget), None, (), "pool")
+    floats = pool.images.float().numpy()
+
+    def classifier(network: nn.Module) -> PyTorchClassifier:
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        module = nn.Sequential(ToBytes(), network)
+        return PyTorchClassifier(module, nn.CrossEntropyLoss(), SHAPE, CLASSES, optimizer=optimiser, device_type="cpu")
+
+    def theirs() -> None:
+        attack = KnockoffNets(
+            classifier(model),
+            batch_size_fit=RECIPE.batch_size,
+            batch_size_query=QUERIES,
+            nb_epochs=RECIPE.epochs,
+            nb_stolen=budget,
+            verbose=False,
+        )
+        attack.extract(floats, thieved_classifier=classifier(new_model()))
+
+    def ours() -> None:
+        attack = Knockoff(budget=budget, chunk=QUERIES)
+        api = PredictionAPI(victim(model), granularity="label")
+        with tempfile.TemporaryDirectory() as folder:
+            transfer = attack.collect(api, pool, Path(folder) / "transfer.bin")
+        attack.train_surrogate(transfer, pool, network="resnet", recipe=RECIPE, classes=CLASSES, seed=0)
+
+    return Outcome(what, f"{speed_ratio(ours, theirs, repeats=7):.2f}")
+
+
+class Instant(nn.Module):
+    """A victim that answers at once, and always the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.answer = nn.Parameter(torch.zeros(CLASSES))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.answer.expand(len(images), -1)
+
+
+class ToBytes(nn.Module):
+    """Turns ART's float images back into the uint8 images that our networks take."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(torch.uint8)
+
+
+def new_model() -> nn.Module:
+    """Return the drawn profile's network, in evaluation mode."""
+    return networks.build("resnet", classes=CLASSES, seed=0).eval()
+
+
+def victim(model: nn.Module) -> Victim:
+    """Return a victim that answers with the model."""
+    return Victim("benchmark", model, CLASS_NAMES, "benchmark", SHAPE)
+
+
+def random_images(count: int) -> torch.Tensor:
+    """Return noise, uint8 of shape (count, 3, 32, 32)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+
+
+def random_answers(count: int) -> torch.Tensor:
+    """Return probabilities, float32 of shape (count, CLASSES)."""
+    return torch.randn(count, CLASSES, generator=torch.Generator().manual_seed(1)).softmax(1)
+
+
+def speed_ratio(ours: Callable[[], None], reference: Callable[[], None], *, repeats: int) -> float:
+    """Return how many times as fast as the reference ours is: the median over pairs, after one unmeasured pair."""
+    ours(), reference()
+    return statistics.median(seconds(reference) / seconds(ours) for _ in range(repeats))
+
+
+def seconds(action: Callable[[], None]) -> float:
+    """Return how long an action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
