@@ -17,7 +17,7 @@ from extractlib.experiments import TABLES, Cell, Row, read_rows, run_table, tabl
 from extractlib.experiments.cells import code_of
 from extractlib.experiments.tables import name_of, verify
 from extractlib.metrics import summary
-from extractlib.profiles import Profile, profile
+from extractlib.profiles import profile
 from extractlib.store import default_store
 
 app = typer.Typer(

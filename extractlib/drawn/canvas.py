@@ -8,7 +8,7 @@ from -1 (left, top) to 1 (right, bottom).
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -244,3 +244,16 @@ def stamp(glyph: torch.Tensor, u, v, half, x=0.0, y=0.0) -> torch.Tensor:
     glyphs = glyph.expand(len(grid), 1, *glyph.shape)
     sampled = F.grid_sample(glyphs, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
     return (sampled * 1.6 - 0.3).clamp(0, 1)
+
+
+# -- labels ------------------------------------------------------------------
+
+
+def balanced(size: int, classes: int, generator: torch.Generator) -> torch.Tensor:
+    """Return labels in random order, int64 of shape (size,), of which each class has as many, give or take one."""
+    return (torch.arange(size) % classes)[torch.randperm(size, generator=generator)]
+
+
+def sampled(size: int, prior: Sequence[float], generator: torch.Generator) -> torch.Tensor:
+    """Return labels drawn independently, int64 of shape (size,); `prior` holds the weight of each class."""
+    return torch.multinomial(torch.tensor(prior), size, replacement=True, generator=generator)
