@@ -135,7 +135,7 @@ class Granularity:
         if self.kind == "label":
             return Answers(labels, None, None)
         if self.kind == "top":
-            values, classes = probabilities.sort(1, descending=True, stable=True)
+            values, classes = probabilities.sort(dim=1, descending=True, stable=True)
             # Copies: a slice would carry the hidden rest in its storage.
             return Answers(labels, classes[:, : self.value].clone(), values[:, : self.value].clone())
         if self.kind == "rounded":

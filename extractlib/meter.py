@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from extractlib.errors import InputError
 
 _SCHEMA = """
@@ -124,13 +122,8 @@ class Meter:
     def __init__(self, path: Path | None = None):
         self._lock = threading.Lock()
         try:
-            if path is None:
-                self._connection = _open(":memory:")
-            else:
-                # Two connections that switch one new file to write-ahead logging at once lock each other out.
-                with FileLock(f"{path}.lock"):
-                    self._connection = _open(path)
-        except (sqlite3.DatabaseError, OSError) as error:
+            self._connection = _open(path or ":memory:")
+        except sqlite3.DatabaseError as error:
             raise InputError(f"{path} is no meter's file ({error}): name one, or a new one") from None
         self.close = weakref.finalize(self, self._connection.close)
 
