@@ -22,6 +22,9 @@ PLUMAGE = {
 }
 """Hue, saturation and value of each colour."""
 
+ANY = "any"
+"""A colour that differs from bird to bird."""
+
 GROUNDS = [(0.25, 0.45, 0.2), (0.6, 0.75, 0.9), (0.75, 0.8, 0.85), (0.35, 0.3, 0.2), (0.5, 0.6, 0.35), (0.85, 0.85, 0.8)]
 
 
@@ -111,7 +114,7 @@ def perched(sketch: Sketch, bird: Species) -> None:
     u, v = sketch.u, sketch.v
 
     def colour(name: str) -> torch.Tensor:
-        own = hsv(*PLUMAGE[name])
+        own = sketch.any_colour((0.2, 0.9), (0.25, 0.95)) if name == ANY else hsv(*PLUMAGE[name])
         return (own + torch.randn(sketch.count, 3, 1, 1, generator=sketch.generator) * 0.08).clamp(0, 1)
 
     sway = sketch.normal(0, 0.05)
