@@ -34,7 +34,7 @@ def studio(sketch: Sketch) -> None:
     slope(sketch, paper, paper * sketch.uniform(0.85, 1.0).unsqueeze(1))
 
 
-def anywhere(sketch: Sketch, *, saturation: float = 0.5) -> None:
+def anywhere(sketch: Sketch, *, saturation: float = 0.65) -> None:
     """Fill the pictures with a gradient, blotches or a horizon, each about a third of the time."""
     low, high = (0.0, saturation), (0.35, 1.0)
     first, second = sketch.any_colour(low, high), sketch.any_colour(low, high)

@@ -5,7 +5,7 @@ A figure is a line of parts, painted one after the other; a part is a shape, its
     mug = "white red blue: ring .45 .05 .24 .08 main; box 0 .05 .42 .5 main; ellipse 0 -.45 .42 .1 dark"
 
 Before the colon stand the colours that ``main`` may be; ``second`` is another of them, ``dark`` and ``light`` are
-shades of main. Coordinates run from -1 to 1, x to the right and y down. To add a thing, add a line.
+shades of main. A ``+`` keeps a shape within the last one that has none. Coordinates run from -1 to 1, x to the right and y down. To add a thing, add a line.
 """
 
 import math
@@ -59,9 +59,9 @@ plate = white sky cream: ellipse 0 0 .8 .8 main; ring 0 0 .6 .04 dark; ellipse 0
 clock = white cream: ellipse 0 0 .78 .78 slate; ellipse 0 0 .66 .66 main; stroke 0 0 0 -.5 .05 black; stroke 0 0 .32 .12 .05 black
 record = black: ellipse 0 0 .8 .8 main; ring 0 0 .6 .02 grey; ring 0 0 .45 .02 grey; ellipse 0 0 .26 .26 red; ellipse 0 0 .05 .05 white
 compass = white: ellipse 0 0 .75 .75 gold; ellipse 0 0 .6 .6 main; stroke 0 0 0 -.45 .09 red; stroke 0 0 0 .45 .09 slate
-tennis ball = lime yellow: ellipse 0 0 .7 .7 main; ring -.75 0 .55 .05 white; ring .75 0 .55 .05 white
-football = white: ellipse 0 0 .72 .72 main; polygon 5 0 0 .28 0 black; dots 5 .62 .14 black
-basketball = orange: ellipse 0 0 .74 .74 main; stroke -.74 0 .74 0 .03 black; stroke 0 -.74 0 .74 .03 black; ring -.85 0 .6 .03 black
+tennis ball = lime yellow: ellipse 0 0 .7 .7 main; +ring -.75 0 .55 .05 white; +ring .75 0 .55 .05 white
+football = white: ellipse 0 0 .72 .72 main; +polygon 5 0 0 .28 0 black; +ellipse 0 -.66 .2 .2 black; +ellipse .6 -.2 .2 .2 black; +ellipse .4 .55 .2 .2 black; +ellipse -.4 .55 .2 .2 black; +ellipse -.6 -.2 .2 .2 black
+basketball = orange: ellipse 0 0 .74 .74 main; +stroke -.74 0 .74 0 .03 black; +stroke 0 -.74 0 .74 .03 black; +ring -.85 0 .6 .03 black; +ring .85 0 .6 .03 black
 marble = teal violet blue: ellipse 0 0 .65 .65 main; stroke -.3 .3 .3 -.3 .12 second; ellipse -.25 -.3 .14 .1 white
 dartboard = red: ellipse 0 0 .8 .8 black; ring 0 0 .62 .12 cream; ring 0 0 .4 .1 main; ellipse 0 0 .2 .2 green; ellipse 0 0 .08 .08 main
 wheel = black: ring 0 0 .64 .16 main; ring 0 0 .42 .05 silver; stroke -.4 0 .4 0 .04 silver; stroke 0 -.4 0 .4 .04 silver
@@ -258,12 +258,13 @@ lemon = yellow: ellipse 0 0 .6 .44 main; ellipse .58 0 .14 .1 main; ellipse -.58
 
 @dataclass(frozen=True)
 class Part:
-    """A shape or pattern, its numbers, and the name of its colour."""
+    """A shape or pattern, its numbers, the name of its colour, and whether it stays within the shape before it."""
 
     shape: str
     numbers: tuple[float, ...]
     colour: str
     angle: float = 0.0
+    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,8 @@ def _read_part(text: str) -> Part:
     shape, *words = text.split()
     colour = next(word for word in words if word.isalpha())
     place = words.index(colour)
-    return Part(shape, tuple(map(float, words[:place])), colour, float(words[place + 1]) if words[place + 1 :] else 0.0)
+    angle = float(words[place + 1]) if words[place + 1 :] else 0.0
+    return Part(shape.removeprefix("+"), tuple(map(float, words[:place])), colour, angle, shape.startswith("+"))
 
 
 def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, vary: float = 0.03, present=1.0) -> None:
@@ -311,10 +313,15 @@ def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, vary: float =
         else:
             u, v = sketch.u + sketch.normal(0, vary), sketch.v + sketch.normal(0, vary)
             distance = SHAPES[part.shape](u, v, *part.numbers, *([part.angle] if part.angle else []))
-            if outline:
-                sketch.fill(distance - outline, COLOUR_OF_LINES, opacity=torch.as_tensor(present))
-            inside = mask = sketch.mask(distance)
-        sketch.blend(mask * present, colours.get(part.colour) if part.colour in colours else _named(sketch, part.colour))
+            if part.within:
+                mask = inside * sketch.mask(distance)
+            else:
+                if outline:
+                    sketch.fill(distance - outline, COLOUR_OF_LINES, opacity=torch.as_tensor(present))
+                inside = mask = sketch.mask(distance)
+        sketch.blend(
+            mask * present, colours.get(part.colour) if part.colour in colours else _named(sketch, part.colour)
+        )
 
 
 COLOUR_OF_LINES = torch.full((1, 3, 1, 1), 0.12)
