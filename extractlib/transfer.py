@@ -62,6 +62,7 @@ class Header:
                 f"budget is {self.budget} and the pool holds {self.pool_size} images: at most as many queries as"
                 " images, and at most 2^32 of those, are possible"
             )
+        Granularity.parse(self.granularity).record(self.classes)
 
     @cached_property
     def line(self) -> bytes:

@@ -92,7 +92,8 @@ class Knockoff:
             TransferFile(path, header) as file,
             tqdm(total=self.budget, initial=file.records, desc="queries", unit="query", disable=not progress) as bar,
         ):
-            for chosen in indices[file.records :].split(self.chunk):
+            for start in range(file.records, self.budget, self.chunk):
+                chosen = indices[start : start + self.chunk]
                 request = f"{header.digest}-{file.frames}"
                 file.append(chosen, api.query(pool.images[chosen], client=self.client, request=request))
                 bar.update(len(chosen))
