@@ -4,7 +4,8 @@ import torch
 
 from extractlib.drawn.canvas import Sketch, balanced
 from extractlib.drawn.grounds import anywhere
-from extractlib.drawn.vocabulary import COMMON, paint
+from extractlib.drawn.kinds import COMMON
+from extractlib.drawn.vocabulary import paint
 
 CLASSES = tuple(COMMON)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from extractlib.drawn.canvas import X, Y, Sketch, balanced, ellipse, hsv, stroke
+from extractlib.drawn.canvas import Sketch, X, Y, balanced, ellipse, hsv, stroke
 from extractlib.drawn.grounds import blotches
 
 PLUMAGE = {

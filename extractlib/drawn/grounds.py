@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from extractlib.drawn.canvas import X, Y, Sketch
+from extractlib.drawn.canvas import Sketch, X, Y
 
 
 def blotches(sketch: Sketch, palette, *, cells: int = 6, contrast: float = 0.35) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from extractlib.drawn.birds import ANY, Species, perched
-from extractlib.drawn.canvas import X, Y, Sketch, balanced, box, ellipse, hsv, polygon, stroke
+from extractlib.drawn.canvas import Sketch, X, Y, balanced, box, ellipse, hsv, polygon, stroke
 from extractlib.drawn.grounds import blotches, horizon
 
 SKY = [(0.55, 0.75, 0.97), (0.78, 0.88, 0.97), (0.92, 0.93, 0.97), (0.5, 0.62, 0.85)]

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from extractlib.drawn.canvas import X, Y, Sketch, balanced, hsv, sampled, stroke
+from extractlib.drawn.canvas import Sketch, X, Y, balanced, hsv, sampled, stroke
 
 CLASSES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 

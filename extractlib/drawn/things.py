@@ -7,7 +7,8 @@ import torch
 
 from extractlib.drawn.canvas import Sketch, balanced
 from extractlib.drawn.grounds import anywhere, studio
-from extractlib.drawn.vocabulary import COMMON, OTHERS, paint
+from extractlib.drawn.kinds import COMMON, OTHERS
+from extractlib.drawn.vocabulary import paint
 
 SHARED = """
 mug, teapot, bottle, wine glass, hammer, key, scissors, umbrella, lamp, candle, chair, armchair, table, book, envelope,

@@ -1,4 +1,4 @@
-"""Web: crowded pictures of several things in outline, as posters: the drawn twin of OpenImages (Kuznetsova et al. 2020).
+"""Web: crowded pictures of several things in outline, as posters: the drawn twin of OpenImages.
 
 A second pool of another hand than the atlas: other kinds, other mixture, another finish. The labels name the largest
 thing; no attack sees them.
@@ -8,8 +8,9 @@ import math
 
 import torch
 
-from extractlib.drawn.canvas import X, Y, Sketch, sampled
-from extractlib.drawn.vocabulary import COMMON, OTHERS, SURFACES, paint, read_figures
+from extractlib.drawn.canvas import Sketch, X, Y, sampled
+from extractlib.drawn.kinds import COMMON, OTHERS, SURFACES
+from extractlib.drawn.vocabulary import paint, read_figures
 
 FLAT = set(read_figures(SURFACES))
 FIGURES = OTHERS | {name: figure for name, figure in COMMON.items() if name not in FLAT}
