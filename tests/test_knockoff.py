@@ -50,16 +50,6 @@ def test_the_first_queries_are_a_uniform_draw_too(first):
     assert ((counts - expected) ** 2 / expected).sum() < 31.3
 
 
-def test_the_draw_is_independent_of_how_the_same_seed_cuts_a_set():
-    """A set cut in halves by seed s, then queried with seed s: every image of a half is asked equally often."""
-    counts = np.zeros(12)
-    for seed in range(2_000):
-        half = np.sort(np.random.default_rng(seed).permutation(12)[:6])
-        counts[half[Knockoff(budget=2, seed=seed).indices(6).numpy()]] += 1
-    expected = 2_000 * 2 / 12
-    assert ((counts - expected) ** 2 / expected).sum() < 31.3
-
-
 def test_the_draw_from_four_thousand_million_images_needs_no_memory_for_them():
     indices = Knockoff(budget=1_000).indices(2**32)
     assert len(set(indices.tolist())) == 1_000
