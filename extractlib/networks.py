@@ -65,7 +65,7 @@ class ResNet(nn.Module):
         return self.head(self.stages(x).mean((2, 3)))
 
 
-NETWORKS: Mapping[str, tuple[int, ...]] = {"resnet": (16, 32, 64), "resnet-wide": (32, 64, 128), "tiny": (8, 16)}
+NETWORKS: Mapping[str, tuple[int, ...]] = {"resnet": (16, 32, 64), "resnet-wide": (32, 64, 128), "tiny": (16, 16)}
 """Width of each stage of each network."""
 
 

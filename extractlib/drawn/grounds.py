@@ -46,3 +46,11 @@ def anywhere(sketch: Sketch, *, saturation: float = 0.65) -> None:
     skyline = ((Y - height) * 16 + 0.5).clamp(0, 1)
     weight = torch.where(kind < 0.35, gradient, torch.where(kind < 0.7, grain[:, 0], skyline))
     sketch.image = sketch.fade(weight, first, second) + (grain - 0.5) * 0.16
+
+
+def studio_or_anywhere(sketch: Sketch, *, white: float) -> None:
+    """Fill a share `white` of the pictures with paper, and the others with any ground."""
+    anywhere(sketch)
+    scene = sketch.image
+    studio(sketch)
+    sketch.image = torch.where(sketch.chance(white).unsqueeze(1) > 0, sketch.image, scene)

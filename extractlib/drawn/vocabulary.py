@@ -80,38 +80,44 @@ def _read_part(text: str) -> Part:
     return Part(shape.removeprefix("+"), tuple(map(float, words[:place])), colour, angle, shape.startswith("+"))
 
 
-def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, vary: float = 0.03, present=1.0) -> None:
+def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary: float = 0.03, present=1.0) -> None:
     """Paint a figure into the sketch's local frame.
 
     Args:
         sketch: The pictures.
         figure: What to paint.
-        outline: Width of a dark line round every shape; 0 for none.
+        outline: Width of a dark line round the figure; 0 for none.
+        ink: Opacity of that line.
         vary: Standard deviation of each part's place.
         present: 1.0, or a tensor of shape (n, 1, 1) that is 0 where the figure is left out.
     """
     colours = _palette(sketch, figure)
-    inside = None
+    layers, inside, silhouette = [], None, None
     for part in figure.parts:
         if part.shape in PATTERNS:
             mask = inside * PATTERNS[part.shape](sketch.u, sketch.v, *part.numbers)
         elif part.shape == "dots":
             mask = inside * _dots(sketch, *part.numbers)
         else:
-            u, v = sketch.u + sketch.normal(0, vary), sketch.v + sketch.normal(0, vary)
-            distance = SHAPES[part.shape](u, v, *part.numbers, *([part.angle] if part.angle else []))
-            if part.within:
-                mask = inside * sketch.mask(distance)
-            else:
-                if outline:
-                    sketch.fill(distance - outline, COLOUR_OF_LINES, opacity=torch.as_tensor(present))
-                inside = mask = sketch.mask(distance)
-        sketch.blend(
-            mask * present, colours.get(part.colour) if part.colour in colours else _named(sketch, part.colour)
-        )
+            distance = _distance(sketch, part, vary)
+            mask = sketch.mask(distance) * (inside if part.within else 1.0)
+            if not part.within:
+                inside = mask
+                silhouette = distance if silhouette is None else torch.minimum(silhouette, distance)
+        colour = colours[part.colour] if part.colour in colours else sketch.colour(COLOURS[part.colour], 0.05)
+        layers.append((mask, colour))
+    if outline:
+        sketch.fill(silhouette - outline, LINE_COLOUR, opacity=torch.as_tensor(ink * present))
+    for mask, colour in layers:
+        sketch.blend(mask * present, colour)
 
 
-COLOUR_OF_LINES = torch.full((1, 3, 1, 1), 0.12)
+LINE_COLOUR = torch.full((1, 3, 1, 1), 0.12)
+
+
+def _distance(sketch: Sketch, part: Part, vary: float) -> torch.Tensor:
+    u, v = sketch.u + sketch.normal(0, vary), sketch.v + sketch.normal(0, vary)
+    return SHAPES[part.shape](u, v, *part.numbers, *([part.angle] if part.angle else []))
 
 
 def _palette(sketch: Sketch, figure: Figure) -> dict[str, torch.Tensor]:
@@ -123,10 +129,6 @@ def _palette(sketch: Sketch, figure: Figure) -> dict[str, torch.Tensor]:
     second = table[(chosen + step) % len(table)].view(-1, 3, 1, 1)
     second = torch.where((chosen == (chosen + step) % len(table)).view(-1, 1, 1, 1), main * 0.6, second)
     return {"main": main, "second": second, "dark": main * 0.6, "light": main * 0.55 + 0.45}
-
-
-def _named(sketch: Sketch, name: str) -> torch.Tensor:
-    return sketch.colour(COLOURS[name], 0.05)
 
 
 def _dots(sketch: Sketch, count: float, spread: float, size: float) -> torch.Tensor:
