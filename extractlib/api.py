@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, positive
 from extractlib.images import digest
-from extractlib.meter import BudgetExceeded, Meter, Request, Terms, Usage, positive
+from extractlib.meter import BudgetExceeded, Meter, Request, Terms, Usage
 from extractlib.victims import Victim
 
 __all__ = ["Answers", "BudgetExceeded", "Detector", "Granularity", "Policy", "PredictionAPI", "Usage"]

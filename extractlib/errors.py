@@ -23,3 +23,18 @@ def one_of(kind: str, value: str, choices) -> str:
     if value not in choices:
         raise InputError(f"unknown {kind} {value!r}: use one of {', '.join(choices)}")
     return value
+
+
+def positive(kind: str, value: int) -> int:
+    """Return `value` if it is a whole number from 1.
+
+    Args:
+        kind: What the value stands for, for example ``"budget"``.
+        value: The value given.
+
+    Raises:
+        InputError: It is none; truth values are none either.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{kind} is {value!r}: a whole number from 1 is wanted")
+    return value

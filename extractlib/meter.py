@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, positive
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (
@@ -225,18 +225,3 @@ def _open(path: Path | str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def positive(kind: str, value: int) -> int:
-    """Return `value` if it is a whole number from 1.
-
-    Args:
-        kind: What the value stands for, for example ``"budget"``.
-        value: The value given.
-
-    Raises:
-        InputError: It is none; truth values are none either.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{kind} is {value!r}: a whole number from 1 is wanted")
-    return value

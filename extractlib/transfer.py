@@ -17,9 +17,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from extractlib.api import Answers, Granularity
-from extractlib.errors import InputError
+from extractlib.errors import InputError, positive
 from extractlib.images import digest
-from extractlib.meter import positive
 
 VERSION = 1
 SEAL_BYTES = 8

@@ -24,7 +24,7 @@ def write_folder(path, *, classes=("cats", "dogs"), count=20, size=(32, 32), see
     for number, name in enumerate(classes):
         (path / name).mkdir(parents=True)
         for index in range(count):
-            pixels = generator.integers(100 * number, 100 * number + 100, (*size[::-1], 3), dtype=np.uint8)
+            pixels = generator.integers(50 * number, 50 * number + 100, (*size[::-1], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(path / name / f"{index}.png")
     return path
 

@@ -11,9 +11,8 @@ from tqdm.auto import tqdm
 
 from extractlib import networks
 from extractlib.api import PredictionAPI
-from extractlib.errors import InputError
+from extractlib.errors import InputError, positive
 from extractlib.images import ImageSet
-from extractlib.meter import positive
 from extractlib.profiles import Recipe
 from extractlib.training import fit
 from extractlib.transfer import Header, TransferFile, TransferSet, load

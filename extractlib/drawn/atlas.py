@@ -3,11 +3,13 @@
 import torch
 
 from extractlib.drawn.canvas import Sketch, balanced
-from extractlib.drawn.grounds import anywhere
 from extractlib.drawn.kinds import COMMON
-from extractlib.drawn.vocabulary import paint
+from extractlib.drawn.vocabulary import portrait
 
 CLASSES = tuple(COMMON)
+
+ON_WHITE = 0.2
+"""Share of the pictures with a white ground."""
 
 
 def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
@@ -17,15 +19,4 @@ def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw one kind of thing, uint8 of shape (n, 3, 32, 32)."""
-    anywhere(sketch)
-    sketch.place(
-        sketch.normal(0, 0.14),
-        sketch.normal(0, 0.14),
-        sketch.uniform(0.55, 1.0),
-        sketch.normal(0, 0.2),
-        flip=sketch.sign(),
-        shear=sketch.normal(0, 0.08),
-        stretch=1 + sketch.normal(0, 0.1),
-    )
-    paint(sketch, COMMON[CLASSES[label]])
-    return sketch.finish()
+    return portrait(sketch, COMMON[CLASSES[label]], white=ON_WHITE)

@@ -113,7 +113,7 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
         flip=sketch.sign(),
     )
     perched(sketch, SPECIES[label])
-    return sketch.finish(brightness=(0.7, 1.2))
+    return sketch.finish(brightness=(0.8, 1.15), noise=0.028)
 
 
 def perched(sketch: Sketch, bird: Species) -> None:

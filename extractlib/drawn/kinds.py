@@ -228,24 +228,16 @@ penguin = black slate: ellipse 0 .1 .5 .75 main; ellipse 0 .25 .34 .55 white; el
     wedge2 .35 -.5 -.22 .1 orange; ellipse .1 -.6 .05 .05 white
 duck = yellow white: ellipse -.1 .3 .6 .36 main; ellipse .4 -.25 .28 .27 main; stroke .6 -.2 .85 -.15 .08 orange;
     ellipse .45 -.32 .05 .05 black; ellipse -.2 .25 .3 .17 dark
-robin = brown: stroke -.3 .2 -.85 .35 .09 dark; ellipse 0 .1 .48 .38 main; ellipse .22 .15 .28 .28 red;
-    ellipse .38 -.32 .24 .22 main; stroke .58 -.3 .75 -.27 .04 black; ellipse .42 -.36 .05 .05 black
 parrot = red green blue: stroke -.2 .3 -.45 .9 .1 second; ellipse 0 0 .36 .52 main .35;
     ellipse -.15 .1 .2 .4 second .35; ellipse .2 -.5 .26 .25 main; ellipse .42 -.45 .13 .15 cream;
     ellipse .22 -.55 .05 .05 black
-canary = yellow: stroke -.35 .1 -.9 .2 .07 dark; ellipse 0 0 .46 .3 main -.25; ellipse .38 -.36 .21 .2 main;
-    ellipse -.12 .0 .32 .15 dark; stroke .55 -.35 .7 -.33 .05 orange; ellipse .43 -.38 .04 .04 black
-crow = black: stroke -.35 .05 -.95 .2 .1 main; ellipse 0 0 .5 .28 main -.25; ellipse .38 -.38 .22 .2 main;
-    stroke .52 -.38 .9 -.33 .06 slate; ellipse .44 -.4 .04 .04 white
-kingfisher = blue teal: stroke -.3 .1 -.65 .2 .09 main; ellipse 0 0 .44 .32 main -.25;
-    ellipse .12 .12 .3 .2 orange -.2; ellipse .36 -.36 .24 .21 main; stroke .5 -.36 .98 -.3 .05 black;
-    ellipse .42 -.4 .04 .04 white
-dove = white silver: stroke -.35 .05 -.85 .25 .12 main; ellipse 0 0 .48 .34 main -.25; ellipse -.1 -.05 .36 .18 dark;
-    ellipse .38 -.36 .2 .19 main; stroke .54 -.36 .66 -.33 .04 grey; ellipse .43 -.38 .04 .04 black
+songbird = brown blue yellow red grey: stroke -.3 .2 -.85 .3 .09 dark; ellipse 0 .1 .48 .38 main;
+    ellipse .16 .2 .3 .24 second; ellipse .38 -.32 .24 .22 main; stroke .58 -.3 .75 -.27 .04 black;
+    ellipse .42 -.36 .05 .05 black
 """
 
 EMBLEMS = """
-red badge = red: ellipse 0 0 .8 .8 main; ellipse 0 0 .62 .62 white; box 0 0 .1 .4 black; box 0 -.1 .32 .1 black
+first-aid badge = red green: ellipse 0 0 .8 .8 main; box 0 0 .17 .5 white; box 0 0 .5 .17 white
 blue badge = blue navy: ellipse 0 0 .8 .8 main; star 5 0 0 .5 .28 white
 shield = red blue green: box 0 -.3 .6 .45 main; bowl 0 .1 .6 .8 main; stroke -.5 -.6 .5 .6 .14 gold
 gold star = gold yellow: star 5 0 0 .85 .3 main; star 5 0 0 .5 .3 light
@@ -272,7 +264,7 @@ bricks = red maroon tan: box 0 0 3 3 main; weave 14 0 cream
 polka dots = red navy teal: box 0 0 3 3 main; spots 9 0 white
 pinstripes = navy white pink: box 0 0 3 3 main; stripes 13 1.2 second
 chequered cloth = white: box 0 0 3 3 main; checks 10 0 red
-planks = brown tan: box 0 0 3 3 main; stripes 7 0 dark; spots 5 .4 dark
+planks = brown tan: box 0 0 3 3 main; stripes 11 0 dark; weave 4.5 0 light
 waves = teal blue: box 0 0 3 3 main; ripples 11 0 light
 target rings = white: box 0 0 3 3 main; circles 13 0 red
 leopard = gold: box 0 0 3 3 main; spots 12 .6 brown

@@ -6,9 +6,8 @@ It overlaps with the attacker's pool: 42 of its kinds are drawn as the atlas dra
 import torch
 
 from extractlib.drawn.canvas import Sketch, balanced
-from extractlib.drawn.grounds import anywhere, studio
 from extractlib.drawn.kinds import COMMON, OTHERS
-from extractlib.drawn.vocabulary import paint
+from extractlib.drawn.vocabulary import portrait
 
 SHARED = """
 mug, teapot, bottle, wine glass, hammer, key, scissors, umbrella, lamp, candle, chair, armchair, table, book, envelope,
@@ -20,7 +19,7 @@ FIGURES = {name: COMMON[name] for name in SHARED.replace("\n", " ").strip().spli
 
 CLASSES = tuple(FIGURES)
 
-ON_WHITE = 0.6
+ON_WHITE = 0.75
 """Share of the pictures with a white ground."""
 
 
@@ -31,18 +30,4 @@ def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw one kind of thing, uint8 of shape (n, 3, 32, 32)."""
-    anywhere(sketch)
-    scene = sketch.image
-    studio(sketch)
-    sketch.image = torch.where(sketch.chance(ON_WHITE).unsqueeze(1) > 0, sketch.image, scene)
-    sketch.place(
-        sketch.normal(0, 0.15),
-        sketch.normal(0, 0.15),
-        sketch.uniform(0.4, 1.0),
-        sketch.normal(0, 0.35),
-        flip=sketch.sign(),
-        shear=sketch.normal(0, 0.12),
-        stretch=1 + sketch.normal(0, 0.14),
-    )
-    paint(sketch, FIGURES[CLASSES[label]], vary=0.05)
-    return sketch.finish(brightness=(0.7, 1.15), noise=0.05, blur=0.6)
+    return portrait(sketch, FIGURES[CLASSES[label]], white=ON_WHITE)

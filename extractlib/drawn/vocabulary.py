@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from extractlib.drawn.canvas import Sketch, box, ellipse, polygon, star, stroke, turn
+from extractlib.drawn.grounds import studio_or_anywhere
 
 COLOURS = {
     "red": (0.85, 0.15, 0.15),
@@ -110,6 +111,31 @@ def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary
         sketch.fill(silhouette - outline, LINE_COLOUR, opacity=torch.as_tensor(ink * present))
     for mask, colour in layers:
         sketch.blend(mask * present, colour)
+
+
+def portrait(sketch: Sketch, figure: Figure, *, white: float) -> torch.Tensor:
+    """Draw one thing alone, as a photographer would: some on white paper, the others where they were found.
+
+    Args:
+        sketch: The pictures.
+        figure: The thing.
+        white: Share of the pictures with a white ground.
+
+    Returns:
+        The pictures, uint8 of shape (n, 3, 32, 32).
+    """
+    studio_or_anywhere(sketch, white=white)
+    sketch.place(
+        sketch.normal(0, 0.14),
+        sketch.normal(0, 0.14),
+        sketch.uniform(0.55, 1.0),
+        sketch.normal(0, 0.22),
+        flip=sketch.sign(),
+        shear=sketch.normal(0, 0.1),
+        stretch=1 + sketch.normal(0, 0.12),
+    )
+    paint(sketch, figure, outline=0.07, ink=0.45)
+    return sketch.finish(brightness=(0.8, 1.12), contrast=(0.85, 1.1), noise=0.022, blur=0.45)
 
 
 LINE_COLOUR = torch.full((1, 3, 1, 1), 0.12)

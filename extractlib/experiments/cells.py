@@ -33,6 +33,7 @@ ROOMS = (
     "backbones",
     "victims",
     "api",
+    "meter",
     "transfer",
     "attacks.knockoff",
     "metrics",
@@ -180,7 +181,7 @@ def collected(
         "api": api.fingerprint,
         "pool": pool.fingerprint,
         "attack": asdict(attack),
-        "code": code_hash("api", "transfer", "attacks.knockoff"),
+        "code": code_hash("api", "meter", "transfer", "attacks.knockoff"),
     }
     folder = store.get(
         "transfer", key, lambda folder: attack.collect(api, pool, folder / "transfer.bin", progress=progress)
