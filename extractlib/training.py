@@ -91,11 +91,14 @@ def predict(model: nn.Module, images: torch.Tensor, *, batch_size: int = 512) ->
     """
     device = next(model.parameters()).device
     training = model.training
-    model.eval()
+    if training:
+        model.eval()
     with torch.inference_mode():
         parts = [model(batch.to(device)).float().cpu() for batch in images.split(batch_size)]
-    model.train(training)
-    return torch.cat(parts).clone()
+    if training:
+        model.train()
+    # A clone, since tensors made in inference mode cannot take part in training.
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).clone()
 
 
 def default_device() -> str:
