@@ -28,7 +28,7 @@ MOST_PIXELS = 50_000_000
 TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
 TEST_SHARE = 0.15
 """Share of the images kept for testing where a folder has no ``test`` folder of its own."""
-POOL_SHARES = {"pretraining": 0.5, "queries": 0.4, "detector": 0.05, "validation": 0.025, "test": 0.025}
+POOL_SHARES = {"pretraining": 0.49, "queries": 0.41, "detector": 0.05, "validation": 0.025, "test": 0.025}
 
 
 def task_parts(
@@ -202,7 +202,8 @@ def read_image(file: Path, *, size: int) -> np.ndarray:
             raise
         raise InputError(f"{file} cannot be read as an image ({error}): repair it or take it away") from None
     shorter = min(image.size)
-    if image.size != (size, size):
-        left, top = (image.width - shorter) / 2, (image.height - shorter) / 2
-        image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + shorter, top + shorter))
+    left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
+    image = image.crop((left, top, left + shorter, top + shorter))
+    if shorter != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(image).transpose(2, 0, 1)

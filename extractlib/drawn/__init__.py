@@ -26,7 +26,7 @@ PARTS = dict.fromkeys(TASKS, TASK_PARTS) | {
 }
 """The disjoint parts of each set."""
 
-VERSION = 2
+VERSION = 3
 """Version of the recipe. Pictures of another version are other pictures, and are cached beside these."""
 
 CACHE = "cache"

@@ -4,7 +4,7 @@ import torch
 
 from extractlib.drawn.canvas import Sketch, balanced
 from extractlib.drawn.kinds import COMMON
-from extractlib.drawn.vocabulary import portrait
+from extractlib.drawn.vocabulary import Pose, portrait
 
 CLASSES = tuple(COMMON)
 
@@ -19,4 +19,4 @@ def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw one kind of thing, uint8 of shape (n, 3, 32, 32)."""
-    return portrait(sketch, COMMON[CLASSES[label]], white=ON_WHITE)
+    return portrait(sketch, COMMON[CLASSES[label]], white=ON_WHITE, pose=Pose())

@@ -231,6 +231,16 @@ duck = yellow white: ellipse -.1 .3 .6 .36 main; ellipse .4 -.25 .28 .27 main; s
 parrot = red green blue: stroke -.2 .3 -.45 .9 .1 second; ellipse 0 0 .36 .52 main .35;
     ellipse -.15 .1 .2 .4 second .35; ellipse .2 -.5 .26 .25 main; ellipse .42 -.45 .13 .15 cream;
     ellipse .22 -.55 .05 .05 black
+robin = brown: stroke -.3 .2 -.85 .35 .09 dark; ellipse 0 .1 .48 .38 main; ellipse .22 .15 .28 .28 red;
+    ellipse .38 -.32 .24 .22 main; stroke .58 -.3 .75 -.27 .04 black; ellipse .42 -.36 .05 .05 black
+canary = yellow: stroke -.35 .1 -.9 .2 .07 dark; ellipse 0 0 .46 .3 main -.25; ellipse .38 -.36 .21 .2 main;
+    ellipse -.12 .0 .32 .15 dark; stroke .55 -.35 .7 -.33 .05 orange; ellipse .43 -.38 .04 .04 black
+crow = black: stroke -.35 .05 -.95 .2 .1 main; ellipse 0 0 .5 .28 main -.25; ellipse .38 -.38 .22 .2 main;
+    stroke .52 -.38 .9 -.33 .06 slate; ellipse .44 -.4 .04 .04 white
+kingfisher = blue teal: stroke -.3 .1 -.65 .2 .09 main; ellipse 0 0 .44 .32 main -.25; ellipse .12 .12 .3 .2 orange -.2;
+    ellipse .36 -.36 .24 .21 main; stroke .5 -.36 .98 -.3 .05 black; ellipse .42 -.4 .04 .04 white
+dove = white silver: stroke -.35 .05 -.85 .25 .12 main; ellipse 0 0 .48 .34 main -.25; ellipse -.1 -.05 .36 .18 dark;
+    ellipse .38 -.36 .2 .19 main; stroke .54 -.36 .66 -.33 .04 grey; ellipse .43 -.38 .04 .04 black
 songbird = brown blue yellow red grey: stroke -.3 .2 -.85 .3 .09 dark; ellipse 0 .1 .48 .38 main;
     ellipse .16 .2 .3 .24 second; ellipse .38 -.32 .24 .22 main; stroke .58 -.3 .75 -.27 .04 black;
     ellipse .42 -.36 .05 .05 black
@@ -279,7 +289,7 @@ forest = lime: box 0 0 3 3 sky; box 0 .95 3 .25 brown; wedge -.6 -.5 .4 .8 green
     wedge .6 -.5 .4 .8 green
 """
 
-OTHER_HOUSEHOLD = """
+OTHER_THINGS = """
 teacup = white pink sky: ring .5 0 .17 .06 main; bowl 0 -.3 .5 .75 main; ellipse 0 -.3 .5 .1 dark;
     box 0 .5 .65 .06 main
 beer mug = gold: ring .5 .05 .26 .08 silver; box 0 .1 .42 .55 main; star 7 0 -.45 .45 .08 white
@@ -312,6 +322,31 @@ dress = pink red blue: box 0 -.5 .25 .3 main; wedge 0 -.75 .65 .85 main; box 0 -
 high heel = red black: stroke -.6 -.3 .5 .45 .14 main; stroke -.65 -.2 -.65 .6 .06 main; stroke .4 .5 .75 .5 .12 main
 glove = brown red black: box 0 .2 .36 .4 main; stroke -.25 -.1 -.27 -.6 .1 main; stroke 0 -.1 0 -.75 .1 main;
     stroke .25 -.1 .27 -.6 .1 main; stroke .4 .3 .7 0 .1 main; box 0 .7 .38 .12 dark
+espresso cup = white red blue: ring .42 .05 .17 .06 main; box 0 .05 .36 .38 main; ellipse 0 -.33 .36 .09 brown;
+    box 0 .5 .65 .06 main
+coffee pot = sky pink white: ring -.45 .05 .27 .06 main; stroke .3 .15 .8 -.4 .08 main;
+    trapezoid 0 .12 .26 .44 .5 main; ellipse 0 -.42 .24 .08 dark; ellipse 0 -.53 .08 .08 dark
+watering can = green red silver: ring -.5 0 .28 .06 main; stroke .35 .35 .8 -.3 .07 main; box 0 .2 .42 .42 main;
+    ellipse .82 -.36 .17 .12 dark
+flask = green red silver: box 0 .2 .3 .65 main; box 0 -.62 .22 .2 slate; box 0 .2 .3 .08 light
+perfume = pink sky violet: box 0 .3 .45 .45 main; box 0 -.25 .12 .12 silver; ellipse 0 -.5 .2 .17 gold
+goblet = gold silver: bowl 0 -.6 .45 .85 main; box 0 .4 .05 .3 main; ellipse 0 .75 .38 .1 main
+mallet = brown tan: stroke 0 -.4 0 .85 .08 main; box 0 -.5 .45 .27 light
+axe = brown: stroke 0 -.8 0 .85 .08 main; trapezoid2 -.28 -.5 .36 .18 .3 slate
+spanner = silver: stroke 0 -.35 0 .85 .1 main; ring 0 -.6 .22 .11 main
+banjo = cream tan: stroke .1 -.1 .5 -.9 .06 brown; ellipse -.15 .35 .45 .45 brown; ellipse -.15 .35 .36 .36 main
+cello = brown maroon orange: stroke 0 -.2 .08 -.95 .05 black; stroke 0 .7 0 .98 .03 black;
+    ellipse 0 .45 .42 .34 main; ellipse 0 -.02 .32 .28 main; stroke 0 .75 .02 -.1 .03 cream
+bowler hat = black slate brown: dome 0 .35 .5 .8 main; box 0 .2 .5 .08 dark; ellipse 0 .38 .8 .12 main
+shoe = brown black red: stroke -.45 .2 -.3 .2 .3 main; stroke -.4 .35 .5 .42 .18 main; box .05 .62 .68 .07 black
+tunic = sky white red: wedge 0 -1.0 .62 .8 main; stroke -.3 -.3 -.7 .15 .15 main; stroke .3 -.3 .7 .15 .15 main;
+    wedge 0 -.1 .14 -.42 cream
+radio = slate brown red: stroke .4 -.5 .7 -.95 .03 grey; box 0 .1 .82 .5 main; ellipse -.38 .1 .32 .32 black;
+    box .38 -.05 .3 .12 cream; ellipse .4 .35 .1 .1 silver
+oven = white silver slate: box 0 .1 .72 .65 main; box 0 .22 .55 .38 black; dots3 .3 .05 dark; box 0 -.35 .6 .04 dark
+peach = orange pink: stroke 0 -.5 .1 -.75 .05 brown; ellipse .25 -.62 .2 .09 green; ellipse 0 .08 .6 .56 main;
+    stroke 0 -.4 .1 .5 .03 dark
+tomato = red: ellipse 0 .08 .64 .54 main; star 5 0 -.4 .3 .3 green; ellipse -.25 -.1 .12 .1 light
 teddy bear = brown tan: ellipse -.32 -.6 .17 .17 main; ellipse .32 -.6 .17 .17 main; ellipse 0 .4 .45 .45 main;
     ellipse 0 -.3 .4 .36 main; ellipse 0 -.2 .18 .14 cream; ellipse -.15 -.38 .05 .05 black;
     ellipse .15 -.38 .05 .05 black; ellipse 0 .45 .25 .27 cream
@@ -331,5 +366,5 @@ lemon = yellow: ellipse 0 0 .6 .44 main; ellipse .58 0 .14 .1 main; ellipse -.58
 COMMON = read_figures(DISCS, PLANTS_AND_FOOD, PLACES_AND_VEHICLES, HOUSEHOLD, ANIMALS, EMBLEMS, SURFACES)
 """The figures of the atlas, by name."""
 
-OTHERS = read_figures(OTHER_HOUSEHOLD)
+OTHERS = read_figures(OTHER_THINGS)
 """Figures that the atlas lacks."""

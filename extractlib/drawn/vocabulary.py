@@ -43,6 +43,9 @@ COLOURS = {
 }
 
 
+LINE_COLOUR = torch.full((1, 3, 1, 1), 0.12)
+
+
 @dataclass(frozen=True)
 class Part:
     """A shape or pattern, its numbers, the name of its colour, and whether it stays within the shape before it."""
@@ -113,32 +116,49 @@ def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary
         sketch.blend(mask * present, colour)
 
 
-def portrait(sketch: Sketch, figure: Figure, *, white: float) -> torch.Tensor:
-    """Draw one thing alone, as a photographer would: some on white paper, the others where they were found.
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """How freely a photographer frames a thing: standard deviations, and the smallest size.
+
+    Attributes:
+        smallest: Least size of the thing; the largest is 1, which fills the picture.
+        shift: Of its place, in picture coordinates.
+        turn: Of its angle, in radians.
+        shear: Of its slant and of its width.
+        vary: Of the place of each of its parts, in its own coordinates.
+    """
+
+    smallest: float = 0.55
+    shift: float = 0.14
+    turn: float = 0.22
+    shear: float = 0.1
+    vary: float = 0.03
+
+
+def portrait(sketch: Sketch, figure: Figure, *, white: float, pose: Pose) -> torch.Tensor:
+    """Draw one thing alone: some on white paper, the others where they were found.
 
     Args:
         sketch: The pictures.
         figure: The thing.
         white: Share of the pictures with a white ground.
+        pose: How freely it is framed.
 
     Returns:
         The pictures, uint8 of shape (n, 3, 32, 32).
     """
     studio_or_anywhere(sketch, white=white)
     sketch.place(
-        sketch.normal(0, 0.14),
-        sketch.normal(0, 0.14),
-        sketch.uniform(0.55, 1.0),
-        sketch.normal(0, 0.22),
+        sketch.normal(0, pose.shift),
+        sketch.normal(0, pose.shift),
+        sketch.uniform(pose.smallest, 1.0),
+        sketch.normal(0, pose.turn),
         flip=sketch.sign(),
-        shear=sketch.normal(0, 0.1),
-        stretch=1 + sketch.normal(0, 0.12),
+        shear=sketch.normal(0, pose.shear),
+        stretch=1 + sketch.normal(0, pose.shear),
     )
-    paint(sketch, figure, outline=0.07, ink=0.45)
-    return sketch.finish(brightness=(0.8, 1.12), contrast=(0.85, 1.1), noise=0.022, blur=0.45)
-
-
-LINE_COLOUR = torch.full((1, 3, 1, 1), 0.12)
+    paint(sketch, figure, outline=0.07, ink=0.45, vary=pose.vary)
+    return sketch.finish(brightness=(0.8, 1.12), contrast=(0.85, 1.1), noise=0.024, blur=0.45)
 
 
 def _distance(sketch: Sketch, part: Part, vary: float) -> torch.Tensor:

@@ -14,16 +14,16 @@ from extractlib.drawn.vocabulary import paint
 
 THEMES = {
     "kitchen": "mug, teapot, fork, spoon, knife, frying pan, jug, plate, egg, clock, table, stool",
-    "market": "pear, apple, banana, cherries, lemon, grapes, pineapple, carrot, pumpkin, strawberry, watermelon",
+    "market": "pear, apple, banana, cherries, lemon, peach, tomato, grapes, pineapple, carrot, strawberry, watermelon",
     "tea room": "teacup, cupcake, doughnut, cookie, ice cream, pizza, burger, wine glass, beer mug, bottle, biscuit",
-    "garden": "spade, bucket, daisy, tulip, sunflower, snail, ladybird, hedgehog, red butterfly, blue butterfly, leaf",
+    "garden": "spade, watering can, daisy, tulip, sunflower, snail, ladybird, red butterfly, blue butterfly, leaf",
     "street": "bus, van, bicycle, house, church, tower block, traffic cone, stop light, number plate, wheel",
     "harbour": "sailing boat, lighthouse, anchor, life ring, goldfish, crab, shark, whale, striped fish, compass",
-    "farm": "cow, pig, sheep, rabbit, duck, tractor, windmill, round tree, mouse, owl, snake",
+    "farm": "cow, pig, sheep, rabbit, duck, tractor, windmill, round tree, mouse, hedgehog, snake",
     "journey": "elephant, giraffe, zebra, turtle, palm, cactus, penguin, tent, camera, spider",
     "sky": "sun, moon, crescent, ringed planet, blue planet, red planet, rocket, balloon, helicopter, kite, gold star",
     "toys": "teddy bear, robot, football, basketball, tennis ball, marble, die, drum, letter block a, snowman, present",
-    "wardrobe": "shirt, trousers, dress, boot, sock, high heel, glove, cap, sun hat, top hat, umbrella, button",
+    "wardrobe": "shirt, trousers, dress, boot, sock, high heel, glove, shoe, cap, sun hat, bowler hat, button",
     "desk": "book, pencil, envelope, telephone, laptop, lamp, light bulb, scissors, spectacles, microscope, key",
     "stage": "guitar, violin, trumpet, drum, bell, crown, torch, record, heart, candle, armchair, sofa",
 }
