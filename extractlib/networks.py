@@ -73,7 +73,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     """Return a network with seeded first weights.
 
     Args:
-        name: One of `NETWORKS`: ``"resnet"`` (84 thousand parameters), ``"resnet-wide"`` or ``"tiny"``.
+        name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"`` or ``"tiny"``.
         classes: Number of classes.
         seed: Seed of the first weights; the caller's generators are left alone.
         backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
