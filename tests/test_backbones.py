@@ -1,0 +1,95 @@
+"""Backbones: the one that ships is what its recipe makes, the others are trained once."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from extractlib import drawn, networks
+from extractlib.backbones import SEED, backbone_for, make_weights
+from extractlib.profiles import Recipe, profile
+from extractlib.store import Store
+
+DRAWN, SMOKE = profile("drawn"), profile("smoke")
+CARD = json.loads((networks.WEIGHTS / "resnet.json").read_text())
+
+
+def test_the_card_says_what_the_profile_would_make():
+    size = DRAWN.pool_sizes["atlas"]["pretraining"]
+    assert Recipe(**CARD["recipe"]) == DRAWN.backbone
+    assert (CARD["network"], CARD["pool"], CARD["images"], CARD["seed"]) == (DRAWN.network, "atlas", size, SEED)
+    pictures = drawn.draw("atlas", part="pretraining", size=4, seed=SEED, cache=None)
+    assert CARD["classes"] == len(pictures.classes)
+
+
+def test_the_card_is_of_the_pictures_as_they_are_drawn_now():
+    """The fingerprint needs no pixels, so it is worked out as `drawn.draw` does, without drawing 30,000 pictures."""
+    name, size = DRAWN.pool, DRAWN.pool_sizes[DRAWN.pool]["pretraining"]
+    parts = ("drawn", name, str(drawn.VERSION), "pretraining", str(size), str(SEED))
+    assert CARD["fingerprint"] == drawn.digest(*parts)
+
+
+def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path):
+    state = backbone_for(DRAWN, None, network="resnet", store=Store(tmp_path), device="cpu")
+    assert networks.fingerprint_of(state) == networks.fingerprint_of(networks.shipped_backbone())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_profile_trains_its_backbone_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+    state, again = (backbone_for(SMOKE, None, network="tiny", store=Store(tmp_path), device="cpu") for _ in range(2))
+    assert networks.fingerprint_of(state) == networks.fingerprint_of(again)
+    assert len(list((tmp_path / "backbone").glob("*/backbone.safetensors"))) == 1
+
+
+def test_weights_are_written_with_their_card(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+    card = make_weights(SMOKE, tmp_path, progress=False)
+    assert card == json.loads((tmp_path / "tiny.json").read_text())
+    assert card["recipe"] == asdict(SMOKE.backbone)
+    assert set(load_file(tmp_path / "tiny.safetensors")) == set(
+        networks.backbone_state(networks.build("tiny", classes=2, seed=0))
+    )
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_the_shipped_backbone_again(tmp_path):
+    """Another processor rounds otherwise, so what the backbones do is compared, and not their weights.
+
+    A linear head on top of either must tell the atlas's held-out pictures apart equally well.
+    """
+    card = make_weights(DRAWN, tmp_path, progress=False)
+    assert card["validation_accuracy"] == pytest.approx(CARD["validation_accuracy"], abs=0.02)
+    assert {**card, "validation_accuracy": 0, "versions": 0} == {**CARD, "validation_accuracy": 0, "versions": 0}
+    made = linear_probe(load_file(tmp_path / "resnet.safetensors"))
+    assert made == pytest.approx(linear_probe(networks.shipped_backbone()), abs=0.03)
+
+
+def linear_probe(state) -> float:
+    """Return the accuracy of a ridge regression from the backbone's features to the classes of birds."""
+    model = networks.build("resnet", classes=40, seed=0, backbone=state).eval()
+    model.head = torch.nn.Identity()
+    features, labels = [], []
+    for part, size in (("victim", 2_000), ("validation", 1_000)):
+        birds = drawn.draw("birds", part=part, size=size, seed=SEED, cache=None)
+        with torch.inference_mode():
+            seen = model(birds.images)
+        features.append(torch.cat([seen, torch.ones(len(seen), 1)], 1).double())
+        labels.append(birds.labels)
+    gram = features[0].T @ features[0] + 0.1 * torch.eye(features[0].shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(gram, features[0].T @ F.one_hot(labels[0], 40).double())
+    return (features[1] @ weights).argmax(1).eq(labels[1]).double().mean().item()
+
+
+def test_the_shipped_backbone_knows_more_than_first_weights():
+    fresh = networks.backbone_state(networks.build("resnet", classes=2, seed=0))
+    assert linear_probe(networks.shipped_backbone()) > linear_probe(fresh) + 0.1
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(AttributeError):
+        DRAWN.backbone.epochs = 1
+    assert replace(DRAWN.backbone, epochs=1).epochs == 1

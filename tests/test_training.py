@@ -1,0 +1,183 @@
+"""The training loop: it learns, repeats itself, goes on where it stopped, and takes soft labels for what they are."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from extractlib import networks
+from extractlib.errors import InputError
+from extractlib.profiles import Recipe
+from extractlib.training import augment, fit, learning_rate, predict
+
+RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (24, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return torch.arange(24) % 3
+
+
+def trained(images, targets, recipe=RECIPE, *, seed=0, **options):
+    model = networks.build("tiny", classes=3, seed=1)
+    return networks.fingerprint_of(fit(model, images, targets, recipe, seed=seed, **options).state_dict())
+
+
+def test_sixteen_images_are_learned_by_heart(images, labels):
+    recipe = Recipe(epochs=60, learning_rate=0.05, batch_size=16, shift=0)
+    model = fit(networks.build("tiny", classes=3, seed=1), images[:16], labels[:16], recipe, seed=0)
+    assert not model.training
+    logits = predict(model, images[:16])
+    assert logits.argmax(1).tolist() == labels[:16].tolist()
+    assert F.cross_entropy(logits, labels[:16]).item() < 0.1
+
+
+def test_one_step_by_hand():
+    """A linear model, one batch, no momentum: the step is the learning rate times the softmax regression gradient."""
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(3, 2))
+
+        def forward(self, x):
+            return x.float().mean((2, 3)) @ self.weight
+
+    images = torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
+    images[0, 0], images[1, 1] = 1, 2
+    soft = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    recipe = Recipe(epochs=1, learning_rate=0.1, batch_size=2, momentum=0.0, weight_decay=0.0, shift=0)
+    model = fit(Linear(), images, soft, replace(recipe, schedule="cosine"), seed=0)
+    # Both answers begin at (1/2, 1/2); the gradient is the mean of x (p - y).
+    expected = -0.1 / 2 * torch.tensor([[0.5 - 0.9, 0.5 - 0.1], [2 * (0.5 - 0.2), 2 * (0.5 - 0.8)], [0, 0]])
+    assert torch.allclose(model.weight, expected, atol=1e-7)
+
+
+def test_one_hot_soft_labels_train_like_hard_labels(images, labels):
+    model, twin = (networks.build("tiny", classes=3, seed=1) for _ in range(2))
+    recipe = replace(RECIPE, epochs=1)
+    fit(model, images, labels, recipe, seed=0)
+    fit(twin, images, F.one_hot(labels, 3).float(), recipe, seed=0)
+    for hard, soft in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(hard, soft, atol=1e-5)
+
+
+def test_the_seed_decides_the_outcome(images, labels):
+    assert trained(images, labels) == trained(images, labels) != trained(images, labels, seed=1)
+
+
+def test_no_global_generator_is_used(images, labels):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    trained(images, labels)
+    assert torch.equal(torch.rand(2), expected)
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("epochs_before", [1, 3])
+def test_a_resumed_run_equals_an_unbroken_one(images, labels, tmp_path, monkeypatch, epochs_before):
+    checkpoint = tmp_path / "state.safetensors"
+    save = torch.optim.SGD.step
+    steps = 3 * epochs_before
+
+    def stop_later(optimiser):
+        nonlocal steps
+        if not steps:
+            raise Stopped
+        steps -= 1
+        return save(optimiser)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", stop_later)
+    with pytest.raises(Stopped):
+        trained(images, labels, checkpoint=checkpoint)
+    monkeypatch.setattr(torch.optim.SGD, "step", save)
+    assert checkpoint.exists()
+    assert trained(images, labels, checkpoint=checkpoint) == trained(images, labels)
+
+
+def test_a_checkpoint_of_another_run_is_refused(images, labels, tmp_path):
+    checkpoint = tmp_path / "state.safetensors"
+    trained(images, labels, checkpoint=checkpoint)
+    with pytest.raises(InputError, match="is the checkpoint of another run"):
+        trained(images, labels, seed=1, checkpoint=checkpoint)
+
+
+def test_predict_does_not_depend_on_the_batch(images):
+    model = networks.build("tiny", classes=3, seed=1)
+    model.train()
+    whole, pieces = predict(model, images), predict(model, images, batch_size=5)
+    assert model.training
+    assert (whole.shape, whole.dtype, whole.requires_grad) == ((24, 3), torch.float32, False)
+    assert torch.allclose(whole, pieces, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress", "share"),
+    [
+        ("one-cycle", 0.0, 0.04),
+        ("one-cycle", 0.25, 1.0),
+        ("one-cycle", 0.625, 0.5),
+        ("one-cycle", 1.0, 0.0),
+        ("cosine", 0.0, 1.0),
+        ("cosine", 0.5, 0.5),
+        ("cosine", 1.0, 0.0),
+    ],
+)
+def test_learning_rate_at_known_points(schedule, progress, share):
+    recipe = Recipe(epochs=1, learning_rate=0.2, schedule=schedule)
+    assert learning_rate(recipe, progress) == pytest.approx(0.2 * share, abs=1e-12)
+
+
+def test_shift_moves_whole_images_and_repeats_the_edge():
+    image = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).expand(200, 3, 4, 4)
+    recipe = Recipe(epochs=1, learning_rate=0.1, shift=1)
+    moved = augment(image, recipe, torch.Generator().manual_seed(0))
+    padded = F.pad(image[:1].float(), (1, 1, 1, 1), mode="replicate")
+    shifts = [padded[0, :, row : row + 4, column : column + 4] for row in range(3) for column in range(3)]
+    seen = {next(number for number, shift in enumerate(shifts) if torch.equal(one.float(), shift)) for one in moved}
+    assert seen == set(range(9))
+
+
+def test_flip_mirrors_about_half():
+    image = torch.arange(4, dtype=torch.uint8).view(1, 1, 1, 4).expand(1000, 3, 1, 4)
+    recipe = Recipe(epochs=1, learning_rate=0.1, shift=0, flip=True)
+    first = augment(image, recipe, torch.Generator().manual_seed(0))[:, 0, 0, 0]
+    assert set(first.tolist()) == {0, 3}
+    # Four standard deviations of a fair coin thrown 1,000 times.
+    assert abs((first == 3).sum().item() - 500) < 4 * math.sqrt(250)
+
+
+def test_nothing_is_augmented_without_being_asked():
+    image = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
+    assert torch.equal(augment(image, Recipe(epochs=1, learning_rate=0.1, shift=0), torch.Generator()), image)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "there are no images"),
+        ({"targets": torch.zeros(3, dtype=torch.int64)}, "2 images and 3 targets"),
+        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32: uint8 is wanted"),
+        ({"recipe": Recipe(epochs=0, learning_rate=0.1)}, "0 epochs in batches of 64"),
+        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="linear")}, "unknown schedule 'linear'"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    arguments = {
+        "images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        "targets": torch.zeros(2, dtype=torch.int64),
+        "recipe": RECIPE,
+    } | change
+    with pytest.raises(InputError, match=message):
+        fit(networks.build("tiny", classes=3, seed=0), **arguments, seed=0)
