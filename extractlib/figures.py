@@ -8,6 +8,7 @@ import base64
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 import matplotlib
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 
 from extractlib import paper
 from extractlib.errors import InputError, one_of
-from extractlib.images import ImageSet
+from extractlib.experiments.cells import commit, describe, versions
+from extractlib.images import ImageSet, digest
 from extractlib.ledger import Entry, Provenance, Row, Verdict, reproduction
 from extractlib.metrics import summary
 
@@ -196,6 +198,27 @@ def provenance(rows: Iterable[Row]) -> str:
             "code " + ", ".join(f"`{code[:12]}`" for code in facts.code),
         ]
     )
+
+
+def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:
+    """Return where a chapter's own run comes from, as one line of Markdown.
+
+    Args:
+        images: All images that it used.
+        seed: Its seed.
+        seconds: How long it took.
+        device: Where it ran.
+    """
+    facts = [
+        f"commit `{commit()}`",
+        datetime.now(UTC).date().isoformat(),
+        f"seed {seed}",
+        f"live in {seconds:,.0f} s",
+        describe(device),
+        *(f"{name} {version}" for name, version in versions().items()),
+        f"data `{digest(*(image_set.fingerprint for image_set in images))[:12]}`",
+    ]
+    return "*Provenance*: " + "; ".join(facts)
 
 
 # -- figures -----------------------------------------------------------------
