@@ -15,7 +15,7 @@ from PIL import Image
 
 from extractlib import figures, ledger
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
+from extractlib.images import ImageSet, digest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_ledger import Cell, Row  # noqa: E402
@@ -202,3 +202,12 @@ def test_shown_figure_gets_its_words_on_the_page():
         "figure": {"name": "fig-a", "caption": "A **caption**."},
     }
     assert [set(output.data) for output in shown.outputs] == [{"image/svg+xml", "text/plain"}]
+
+
+def test_run_provenance_names_seed_seconds_and_data():
+    first, second = (ImageSet(name, torch.zeros(1, 3, 4, 4, dtype=torch.uint8), None, (), name) for name in "ab")
+    line = figures.run_provenance([first, second], seed=7, seconds=1234.4)
+    parts = line.removeprefix("*Provenance*: ").split("; ")
+    assert "seed 7" in parts and "live in 1,234 s" in parts and f"torch {torch.__version__}" in parts
+    assert parts[-1] == f"data `{digest('a', 'b')[:12]}`"
+    assert figures.run_provenance([second], seed=7, seconds=0).split("; ")[-1] != parts[-1]
