@@ -167,7 +167,7 @@ class Granularity:
         return np.dtype(fields)
 
     def pack(self, answers: Answers, record: np.dtype) -> np.ndarray:
-        """Return the answers as an array of shape (n,) of `record`s."""
+        """Return the answers as an array of shape (n,) whose dtype is `record`."""
         packed = np.empty(len(answers), record)
         packed["label"] = answers.labels.numpy()
         if answers.classes is not None:
