@@ -66,6 +66,15 @@ def test_no_error_or_warning_shows(path):
 
 
 @pages
+def test_no_markup_shows_as_text(path):
+    """A table, a formatted word or a citation that was not rendered would stand in the text as it was written."""
+    article = parse(path).select_one("article")
+    for code in article.select("pre, code, .math, dt.sig"):
+        code.decompose()
+    assert re.findall(r"\| :?[-–—]+:? \||:-{3}|\*\*\w|\]\(\w|\{cite", article.get_text()) == []
+
+
+@pages
 def test_every_image_has_alternative_text(path):
     images = parse(path).find_all("img")
     # Without a text Sphinx writes the file's name.
