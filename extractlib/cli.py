@@ -12,7 +12,7 @@ from extractlib import networks
 from extractlib.api import Granularity
 from extractlib.backbones import make_weights
 from extractlib.datasets import FOLDER
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, one_of, positive
 from extractlib.experiments import TABLES, Cell, Row, read_rows, run_table, table_cells
 from extractlib.experiments.cells import code_of
 from extractlib.experiments.tables import name_of, verify
@@ -69,6 +69,8 @@ def run(
     changes = {name: value for name, value in changes.items() if value is not None}
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
     one_of("part", part, ("test", "validation"))
+    if budget is not None:
+        positive("budget", budget)
     rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
     print_rows(rows)
 

@@ -56,6 +56,13 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("budget", ["0", "-1"])
+def test_an_impossible_budget_is_refused_before_anything_is_drawn_or_trained(command, budget):
+    status, output, errors = command("run", "reproduction", "--profile", "smoke", "--budget", budget)
+    expected = f"extractlib: budget is {budget}: a whole number from 1 is wanted"
+    assert (status, output, errors.strip()) == (2, "", expected)
+
+
 def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     write_folder(tmp_path / "pets" / "train", count=100)
     write_folder(tmp_path / "pets" / "test", count=20, seed=1)
