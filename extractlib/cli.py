@@ -61,7 +61,7 @@ def run(
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
     changes = {
-        "budget": budget,
+        "budget": None if budget is None else positive("budget", budget),
         "granularity": granularity and str(Granularity.parse(granularity)),
         "victim": network and one_of("network", network, networks.NETWORKS),
         "surrogate": network,
@@ -69,8 +69,6 @@ def run(
     changes = {name: value for name, value in changes.items() if value is not None}
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
     one_of("part", part, ("test", "validation"))
-    if budget is not None:
-        positive("budget", budget)
     rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
     print_rows(rows)
 
