@@ -17,8 +17,11 @@ from extractlib.victims import Victim
 
 __all__ = ["Answers", "BudgetExceeded", "Detector", "Granularity", "Policy", "PredictionAPI", "Usage"]
 
-MOST_CLASSES = 65_536
-"""Classes are stored as 16-bit numbers."""
+MOST_CLASSES = 65_535
+"""Classes are stored as 16-bit numbers, of which the last stands for a denied answer."""
+
+DENIED = -1
+"""The label of an answer that was denied."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +29,10 @@ class Answers:
     """What the API returns for n images.
 
     Attributes:
-        labels: int64 of shape (n,): the most probable class, the lowest of equals.
+        labels: int64 of shape (n,): the most probable class, the lowest of equals; -1 where the answer is denied.
         classes: int64 of shape (n, m): the classes shown, by falling probability; None where all are or none is.
-        probabilities: float32 of shape (n, m) in [0, 1], of `classes` or of all classes in order; None where only the
-            label is shown.
+        probabilities: float32 of shape (n, m) in [0, 1], of `classes` or of all classes in order, zeros where
+            the answer is denied; None where only the label is shown.
     """
 
     labels: torch.Tensor
@@ -39,9 +42,14 @@ class Answers:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> "Answers":
+    def __getitem__(self, rows: slice | torch.Tensor) -> "Answers":
         shown = (self.labels, self.classes, self.probabilities)
         return Answers(*(None if part is None else part[rows] for part in shown))
+
+    @property
+    def denied(self) -> torch.Tensor:
+        """bool of shape (n,): which queries were not answered."""
+        return self.labels == DENIED
 
     def targets(self, class_count: int) -> torch.Tensor:
         """Return soft targets to train a surrogate on.
@@ -54,7 +62,12 @@ class Answers:
 
         Returns:
             float32 of shape (n, class_count) with rows that sum to 1.
+
+        Raises:
+            InputError: An answer was denied.
         """
+        if self.denied.any():
+            raise InputError(f"{int(self.denied.sum())} of {len(self)} answers were denied: leave those out first")
         certain = F.one_hot(self.labels, class_count).float()
         if self.probabilities is None:
             return certain
@@ -129,9 +142,12 @@ class Granularity:
     def show(self, probabilities: torch.Tensor) -> Answers:
         """Return the part of the probabilities, shape (n, classes), that this granularity shows.
 
-        The label is always that of the probabilities given, also where rounding makes classes equal.
+        The label is always that of the probabilities given, also where rounding makes classes equal. A row of NaN is a
+        denied answer.
         """
-        labels = probabilities.argmax(1)
+        denied = probabilities.isnan().any(1)
+        labels = probabilities.argmax(1).masked_fill(denied, DENIED)
+        probabilities = probabilities.masked_fill(denied[:, None], 0.0)
         if self.kind == "label":
             return Answers(labels, None, None)
         if self.kind == "top":
@@ -169,7 +185,7 @@ class Granularity:
     def pack(self, answers: Answers, record: np.dtype) -> np.ndarray:
         """Return the answers as an array of shape (n,) whose dtype is `record`."""
         packed = np.empty(len(answers), record)
-        packed["label"] = answers.labels.numpy()
+        packed["label"] = answers.labels.numpy().astype(np.uint16)  # -1 wraps around to the last number
         if answers.classes is not None:
             packed["classes"] = answers.classes.numpy()
         if answers.probabilities is not None:
@@ -181,7 +197,8 @@ class Granularity:
 
     def unpack(self, packed: np.ndarray) -> Answers:
         """Return what `pack` was given, in tensors that share no memory with anything."""
-        parts: list[torch.Tensor | None] = [torch.from_numpy(packed["label"].astype(np.int64)), None, None]
+        labels = torch.from_numpy(packed["label"].astype(np.int64))
+        parts: list[torch.Tensor | None] = [labels.masked_fill(labels == MOST_CLASSES, DENIED), None, None]
         if self.kind == "top":
             parts[1] = torch.from_numpy(packed["classes"].astype(np.int64))
         if self.kind != "label":
@@ -218,7 +235,11 @@ class Policy(Protocol):
     fingerprint: str
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities to show, shape (n, classes), given the true ones, the detection and the images."""
+        """Return the probabilities to show, shape (n, classes), given the true ones, the detection and the images.
+
+        A row of NaN denies the answer. The query is charged all the same: what a client is charged must not tell which
+        of its queries were detected.
+        """
 
 
 class PredictionAPI:

@@ -65,21 +65,23 @@ def backbone_for(
     return load_file(store.get("backbone", key, make) / "backbone.safetensors")
 
 
-def make_weights(profile: Profile, folder: Path, *, device: str = "cpu", progress: bool = True) -> Mapping:
-    """Pre-train the backbone that ships with the package, and write it and its recipe into `folder`.
+def make_weights(
+    profile: Profile, folder: Path, *, network: str, device: str = "cpu", progress: bool = True
+) -> Mapping:
+    """Pre-train a backbone that ships with the package, and write it and its recipe into `folder`.
+
+    Every network gets the same images and the same recipe, so that none has the advantage.
 
     Returns:
         What is written beside the weights: network, recipe, images, seed and accuracy on the pool's validation part.
     """
     images = _drawn_pretraining(profile)
-    model = pretrain(
-        images, network=profile.network, recipe=profile.backbone, seed=SEED, device=device, progress=progress
-    )
+    model = pretrain(images, network=network, recipe=profile.backbone, seed=SEED, device=device, progress=progress)
     held_out = drawn.draw(
         profile.pool, part="validation", size=profile.pool_sizes[profile.pool]["validation"], seed=SEED
     )
     card = {
-        "network": profile.network,
+        "network": network,
         "recipe": asdict(profile.backbone),
         "pool": profile.pool,
         "images": len(images),
@@ -90,8 +92,8 @@ def make_weights(profile: Profile, folder: Path, *, device: str = "cpu", progres
         "versions": {"torch": torch.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(networks.backbone_state(model), folder / f"{profile.network}.safetensors")
-    (folder / f"{profile.network}.json").write_text(json.dumps(card, indent=1) + "\n")
+    save_file(networks.backbone_state(model), folder / f"{network}.safetensors")
+    (folder / f"{network}.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
 
 

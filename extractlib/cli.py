@@ -1,6 +1,7 @@
 """The command line: ``extractlib run | results | verify | weights | ledger``."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,9 @@ from extractlib.api import Granularity
 from extractlib.backbones import make_weights
 from extractlib.datasets import FOLDER
 from extractlib.errors import InputError, one_of, positive
-from extractlib.experiments import TABLES, Cell, Row, read_rows, run_table, table_cells
-from extractlib.experiments.cells import code_of
-from extractlib.experiments.tables import name_of, verify
+from extractlib.experiments import TABLES, Cell, Row, run_table, table_cells
+from extractlib.experiments.run import headline
+from extractlib.experiments.tables import expected_seconds, missing, name_of, read_all, verify_all
 from extractlib.metrics import summary
 from extractlib.profiles import profile
 from extractlib.store import default_store
@@ -79,42 +80,48 @@ def results(
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
     folder: Results = Path("book/results"),
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")] = False,
 ) -> None:
     """Compute every table of a profile into the committed results; rows that are up to date are kept."""
     settings = profile(profile_name)
-    code = code_of(settings, {settings.network: networks.shipped_backbone(settings.network)})
-    for table in TABLES:
-        cells = table_cells(table, settings, seeds=range(seeds))
-        path = folder / settings.name / f"{table}.json"
-        rows = run_table(cells, path, store=default_store(), jobs=jobs, device="cpu", code=code)
-        print(f"\n{table}: {path}")
+    cells = {name: table_cells(name, settings, seeds=range(seeds)) for name in table or TABLES}
+    paths = {name: folder / settings.name / f"{name}.json" for name in cells}
+    print_plan({name: (cells[name], missing(cells[name], paths[name])) for name in cells}, jobs)
+    for name in {} if plan else cells:
+        rows = run_table(cells[name], paths[name], store=default_store(), jobs=jobs, device="cpu", current=True)
+        print(f"\n{name}: {paths[name]}")
         print_rows(rows)
 
 
 @app.command("verify")
-def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("book/results")) -> None:
-    """Run one committed cell anew, chosen at random, and fail where it leaves its tolerance."""
-    path = folder / profile(profile_name).name / "reproduction.json"
-    old, new, allowed = verify(path, choice=secrets.randbelow(1_000_000), store=default_store())
-    print(
-        f"{name_of(old.cell)}: recovery {new.result['recovery']:.4f}, committed {old.result['recovery']:.4f},"
-        f" allowed difference {allowed:.4f}: agrees"
-    )
+def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("book/results"), jobs: Jobs = 2) -> None:
+    """Run one committed cell of each table anew, chosen at random, and fail where one leaves its tolerance."""
+    paths = sorted((folder / profile(profile_name).name).glob("*.json"))
+    if not paths:
+        raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
+    choices = [secrets.randbelow(1_000_000) for _ in paths]
+    for old, new, allowed in verify_all(paths, choices=choices, store=default_store(), jobs=jobs):
+        print(
+            f"{name_of(old.cell)}: {headline(new):.4f}, committed {headline(old):.4f},"
+            f" allowed difference {allowed:.4f}: agrees ({new.provenance['seconds']:.0f} s)",
+            flush=True,
+        )
 
 
 @app.command()
 def weights(profile_name: ProfileName = "drawn", folder: Annotated[Path, typer.Option()] = networks.WEIGHTS) -> None:
-    """Pre-train the backbone that ships with the package again."""
-    card = make_weights(profile(profile_name), folder)
-    print(
-        f"{folder / card['network']}.safetensors: {card['validation_accuracy']:.1%} of {card['classes']} classes right"
-    )
+    """Pre-train the backbones that ship with the package again."""
+    settings = profile(profile_name)
+    for network in (settings.network, settings.other_network):
+        card = make_weights(settings, folder, network=network)
+        print(f"{folder / network}.safetensors: {card['validation_accuracy']:.1%} of {card['classes']} classes right")
 
 
 @app.command()
 def ledger(profile_name: ProfileName = "drawn", folder: Results = Path("book/results")) -> None:
-    """Print the paper's claims with our verdicts."""
-    rows = read_rows(folder / profile(profile_name).name / "reproduction.json")
+    """Print the paper's claims, and ours beyond it, with our verdicts."""
+    rows = read_all(folder / profile(profile_name).name)
     for entry in claims.verdicts(rows):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
 
@@ -133,20 +140,28 @@ def named_folder(name: str, folders: dict[str, Path]) -> str:
     return short
 
 
+def print_plan(tables: Mapping[str, tuple[list[Cell], list[Cell]]], jobs: int) -> None:
+    """Print for each table its cells, how many are left, and about how many seconds of one core they will take."""
+    print(f"{'table':14} {'cells':>6} {'left':>6} {'seconds':>9}")
+    total = 0.0
+    for name, (cells, left) in tables.items():
+        seconds = sum(map(expected_seconds, left))
+        total += seconds
+        print(f"{name:14} {len(cells):6} {len(left):6} {seconds:9,.0f}")
+    print(f"about {total / 3600:.1f} hours of one core, {total / 3600 / jobs:.1f} with --jobs {jobs}", flush=True)
+
+
 def print_rows(rows: list[Row]) -> None:
-    """Print mean ± standard deviation over the seeds, one line for each cell without its seed."""
+    """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed."""
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
-    print(f"{'task':24} {'queries':>8} {'victim':>14} {'surrogate':>14} {'recovery':>16} {'agreement':>10}  seeds")
     for cell, group in groups.items():
-        means = {}
-        for name, digits in (("victim_accuracy", 1), ("surrogate_accuracy", 1), ("recovery", 3), ("agreement", 1)):
-            scale = 1 if name == "recovery" else 100
-            values = [row.result[name] * scale for row in group]
-            spread = f" ± {summary(values)[1]:.{digits}f}" if len(values) > 1 else ""
-            means[name] = f"{sum(values) / len(values):.{digits}f}{spread}"
-        print(
-            f"{cell.task:24} {cell.budget:8,} {means['victim_accuracy']:>14} {means['surrogate_accuracy']:>14}"
-            f" {means['recovery']:>16} {means['agreement']:>10}  {len(group)}"
-        )
+        shown = []
+        for name, value in group[0].result.items():
+            if isinstance(value, float):
+                values = [row.result[name] for row in group]
+                spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
+                shown.append(f"{name.replace('_', ' ')} {sum(values) / len(values):.3f}{spread}")
+        seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
+        print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")

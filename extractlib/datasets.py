@@ -21,6 +21,8 @@ from extractlib.profiles import Profile
 from extractlib.store import Store
 
 FOLDER = "folder:"
+NOISE = "noise"
+SHIFTED = "shifted"
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 MOST_PIXELS = 50_000_000
 """Larger pictures are refused: decoding one would take more memory than the rest of the experiment."""
@@ -49,25 +51,43 @@ def task_parts(
     if name.startswith(FOLDER):
         return split_task(decoded(_place(name, folders), name=name, store=store), seed=seed)
     one_of("task", name, drawn.TASKS)
+    return {
+        part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed) for part in drawn.TASK_PARTS
+    }
+
+
+def task_size(name: str, profile: Profile, part: str) -> int:
+    """Return the number of images of a part of a drawn task.
+
+    Raises:
+        InputError: The profile does not hold the task.
+    """
     if name not in profile.task_sizes:
         raise InputError(
             f"profile {profile.name!r} has no task {name!r}: use one of {', '.join(profile.tasks) or 'folder:PATH'}"
         )
-    sizes = profile.task_sizes[name]
-    return {part: drawn.draw(name, part=part, size=size, seed=seed) for part, size in sizes.items()}
+    return profile.task_sizes[name][part]
 
 
 def pool_parts(
-    name: str, profile: Profile, *, seed: int, store: Store, folders: Mapping[str, Path] | None = None
+    name: str,
+    profile: Profile,
+    *,
+    seed: int,
+    store: Store,
+    folders: Mapping[str, Path] | None = None,
+    labelled: bool = False,
 ) -> dict[str, ImageSet]:
     """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
 
-    Only the part for pre-training, which is public, keeps its labels. Arguments and errors are those of `task_parts`.
+    Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labelled`, as the
+    adaptive strategy needs it. Arguments and errors are those of `task_parts`.
     """
+    hide = dict if labelled else _hide_labels
     if name.startswith(FOLDER):
         images = decoded(_place(name, folders), name=name, store=store)
         # One cut for all seeds, so that one backbone serves them all.
-        return _hide_labels(images["train"].split(POOL_SHARES, seed=0, groups=look_alikes(images["train"])))
+        return hide(images["train"].split(POOL_SHARES, seed=0, groups=look_alikes(images["train"])))
     one_of("pool", name, drawn.POOLS)
     if name not in profile.pool_sizes:
         raise InputError(
@@ -75,7 +95,72 @@ def pool_parts(
             f" {', '.join(profile.pool_sizes) or 'folder:PATH'}"
         )
     sizes = {part: size for part, size in profile.pool_sizes[name].items() if part != "pretraining"}
-    return _hide_labels({part: drawn.draw(name, part=part, size=size, seed=seed) for part, size in sizes.items()})
+    return hide({part: drawn.draw(name, part=part, size=size, seed=seed) for part, size in sizes.items()})
+
+
+def query_images(
+    name: str,
+    profile: Profile,
+    *,
+    seed: int,
+    store: Store,
+    folders: Mapping[str, Path] | None = None,
+    labelled: bool = False,
+) -> ImageSet:
+    """Return the images that an attacker sends.
+
+    Args:
+        name: A pool (its part for queries), such as ``"atlas"``; ``"atlas/27"``, that pool cut to 27 of its classes;
+            a task (the adversary's own part), such as ``"retina"``; ``"retina/shifted"``, the same classes from
+            another source; or ``"noise"``, uniform random pixels.
+        profile: Gives the sizes.
+        seed: Seed of the drawing, of the cut and of the noise.
+        store: Keeps decoded images.
+        folders: Where each ``"folder:NAME"`` lies.
+        labelled: Whether labels are kept where the images have any.
+
+    Raises:
+        InputError: There are no such images.
+    """
+    if name == NOISE:
+        return noise(profile.budget, seed=seed)
+    source, _, variant = (name, "", "") if name.startswith(FOLDER) else name.partition("/")
+    if source in drawn.TASKS:
+        if variant == SHIFTED:
+            size = task_size(source, profile, "adversary")
+            images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
+        else:
+            one_of(f"variant of {source}", variant, ("", SHIFTED))
+            images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
+        return images if labelled else images.unlabelled()
+    parts = pool_parts(source, profile, seed=seed, store=store, folders=folders, labelled=labelled or bool(variant))
+    if not variant:
+        return parts["queries"]
+    cut = fewer_classes(parts["queries"], variant, seed=seed)
+    return cut if labelled else cut.unlabelled()
+
+
+def noise(size: int, *, seed: int) -> ImageSet:
+    """Return unlabelled images of uniform random pixels, 32 x 32."""
+    generator = np.random.default_rng([seed, *b"noise"])
+    images = torch.from_numpy(generator.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8))
+    return ImageSet(NOISE, images, None, (), digest(NOISE, str(size), str(seed)))
+
+
+def fewer_classes(images: ImageSet, count: str, *, seed: int) -> ImageSet:
+    """Return the images of `count` classes, written as a number, chosen at random.
+
+    Raises:
+        InputError: It is no number from 1 to the number of classes.
+    """
+    if not (count.isdecimal() and 1 <= int(count) <= len(images.classes)):
+        raise InputError(
+            f"{images.name} cannot be cut to {count!r} classes: name a number from 1 to {len(images.classes)}"
+        )
+    # One order for all counts: fewer classes are a part of more.
+    order = np.random.default_rng([seed, *b"classes"]).permutation(len(images.classes))
+    chosen = torch.isin(images.labels, torch.from_numpy(order[: int(count)]))
+    return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
 def split_task(images: Mapping[str, ImageSet], *, seed: int) -> dict[str, ImageSet]:

@@ -1,5 +1,6 @@
-"""How good a surrogate is: accuracy, recovery, agreement, and intervals over seeds."""
+"""How good a surrogate is, and a detector: accuracy, recovery, agreement, TPR and TNR, and intervals over seeds."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,3 +78,61 @@ def _several(values: Sequence[float]) -> np.ndarray:
     if len(values) < 2:
         raise InputError(f"{len(values)} value(s) have no spread: at least 2 are wanted")
     return np.asarray(values, dtype=np.float64)
+
+
+# -- detection -----------------------------------------------------------------
+#
+# Scores are the higher, the more out of distribution; in-distribution images are the positives (the paper, section 5).
+
+
+def tpr_tnr(benign: torch.Tensor, strangers: torch.Tensor, threshold: float) -> tuple[float, float]:
+    """Return TPR and TNR of the rule "out of distribution if the score is above the threshold".
+
+    TPR is the share of in-distribution images that are accepted, TNR the share of out-of-distribution ones that are
+    caught (the paper, section 5).
+
+    Args:
+        benign: Scores of in-distribution images, float of shape (n,).
+        strangers: Scores of out-of-distribution images, float of shape (m,).
+        threshold: The highest score that is accepted.
+
+    Raises:
+        InputError: There are no scores on a side, or one is NaN.
+    """
+    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
+    return (benign <= threshold).double().mean().item(), (strangers > threshold).double().mean().item()
+
+
+def balanced_accuracy(tpr: float, tnr: float) -> float:
+    """Return (TPR + TNR) / 2: 0.5 for a detector that guesses."""
+    return (tpr + tnr) / 2
+
+
+def auroc(benign: torch.Tensor, strangers: torch.Tensor) -> float:
+    """Return the chance that a stranger's score is above a benign one's, ties counted half: the area under the ROC.
+
+    Arguments and errors are those of `tpr_tnr`.
+    """
+    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
+    above = stats.mannwhitneyu(strangers.numpy(), benign.numpy()).statistic
+    return float(above / (len(benign) * len(strangers)))
+
+
+def roc_curve(benign: torch.Tensor, strangers: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return TPR and TNR over all thresholds, each float64 of shape (points,), from accepting nothing to everything.
+
+    The thresholds are benign scores at equal steps of their ranks. Other arguments and errors are those of `tpr_tnr`.
+    """
+    benign, strangers = _scores("benign", benign).sort().values, _scores("out-of-distribution", strangers).sort().values
+    ranks = torch.linspace(0, len(benign), points).round().long()
+    thresholds = torch.cat([benign.new_tensor([-math.inf]), benign])[ranks]
+    # Accepting everything, strangers too, ends the curve.
+    thresholds[-1] = math.inf
+    accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, strangers)]
+    return accepted[0], 1 - accepted[1]
+
+
+def _scores(side: str, scores: torch.Tensor) -> torch.Tensor:
+    if scores.ndim != 1 or not len(scores) or scores.isnan().any():
+        raise InputError(f"{side} scores of shape {tuple(scores.shape)} or with NaN: at least one number is wanted")
+    return scores

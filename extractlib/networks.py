@@ -1,10 +1,13 @@
 """Classifiers by name: they take uint8 images and return logits.
 
-Small residual networks (He et al. 2016) for small images. The stem's stride of 2 makes them fast on a processor.
+Small residual networks (He et al. 2016) and plain ones for small images. A first stride of 2 makes them fast on a
+processor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors.torch import load_file
@@ -46,12 +49,28 @@ def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) ->
     )
 
 
-class ResNet(nn.Module):
+class Network(nn.Module):
+    """A classifier in three steps: `normalise` makes floats of images, `features` vectors of those, `head` logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalise = Normalise()
+        self.head: nn.Linear
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the head sees, float of shape (n, width), of normalised images, float of the images' shape."""
+        raise NotImplementedError
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
+        return self.head(self.features(self.normalise(images)))
+
+
+class ResNet(Network):
     """A stem of stride 2, one residual block a stage, mean pooling and a linear head."""
 
     def __init__(self, widths: tuple[int, ...], *, classes: int):
         super().__init__()
-        self.normalise = Normalise()
         self.stem = convolution(3, widths[0], stride=2)
         stages = zip((widths[0], *widths), widths, strict=False)
         self.stages = nn.Sequential(
@@ -59,21 +78,52 @@ class ResNet(nn.Module):
         )
         self.head = nn.Linear(widths[-1], classes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
-        x = self.stem(self.normalise(images)).relu_()
-        return self.head(self.stages(x).mean((2, 3)))
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(self.stem(x).relu_()).mean((2, 3))
 
 
-NETWORKS: Mapping[str, tuple[int, ...]] = {"resnet": (16, 32, 64), "resnet-wide": (32, 64, 128), "tiny": (16, 16)}
-"""Width of each stage of each network."""
+class PlainNet(Network):
+    """Convolutions in a row, the first of stride 2, with pooling after each stage, and two fully connected layers.
+
+    Written after VGG (Simonyan and Zisserman 2015), with batch normalisation.
+    """
+
+    def __init__(self, stages: tuple[tuple[int, ...], ...], *, classes: int, hidden: int = 128):
+        super().__init__()
+        layers, before = [], 3
+        for stage in stages:
+            for width in stage:
+                layers += [convolution(before, width, stride=2 if before == 3 else 1), nn.ReLU(inplace=True)]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+        self.stages = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(4 * before, hidden), nn.ReLU(inplace=True))
+        self.head = nn.Linear(hidden, classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hidden(self.stages(x))
 
 
-def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
+    {
+        "resnet": partial(ResNet, (16, 32, 64)),
+        "resnet-wide": partial(ResNet, (32, 64, 128)),
+        "tiny": partial(ResNet, (16, 16)),
+        "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
+        "tiny-plain": partial(PlainNet, ((16,), (16,))),
+        "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
+        "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
+    }
+)
+"""The architectures by name."""
+
+
+def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> Network:
     """Return a network with seeded first weights.
 
     Args:
-        name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"`` or ``"tiny"``.
+        name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"``, the VGG-like ``"vgg"``, the
+            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests.
         classes: Number of classes.
         seed: Seed of the first weights; the caller's generators are left alone.
         backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
@@ -81,12 +131,12 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     Raises:
         InputError: The name is unknown, there are fewer than two classes, or the backbone is of another network.
     """
-    widths = NETWORKS[one_of("network", name, NETWORKS)]
+    make = NETWORKS[one_of("network", name, NETWORKS)]
     if classes < 2:
         raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ResNet(widths, classes=classes).to(memory_format=torch.channels_last)
+        model = make(classes=classes).to(memory_format=torch.channels_last)
     if backbone is not None:
         own = backbone_state(model)
         strange = [key for key in own | backbone if key not in own or key not in backbone]

@@ -44,12 +44,27 @@ class Profile:
         pool: The attacker's pool; empty where the user names an image folder.
         second_pool: A pool of another hand, which the defence is not trained against.
         network: Architecture of victims and surrogates (see `networks`).
-        backbone: Recipe of the pre-training on the pool's labelled part.
-        shipped: Whether that pre-trained backbone ships with the package. Elsewhere it is trained and cached.
+        other_network: Another architecture, for surrogates that are not built like their victim.
+        scratch_networks: Architecture of a task's victim that starts from no public weights.
+        backbone: Recipe of the pre-training on the pool's labelled part, the same for both architectures.
+        shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
         victim: Recipe of the victims, fine-tuned from the backbone.
+        scratch_victim: Recipe of the victims that are trained from scratch.
         surrogate: Recipe of the surrogates, fine-tuned from the same backbone.
+        detector: Recipe of the detectors, fine-tuned from the same backbone.
         budget: Queries of an attack.
         budgets: Query budgets of the budget curve, ascending, `budget` last.
+        realistic_budgets: Query budgets of the adversary with in-distribution images, ascending: its last is half of
+            `budget`.
+        adaptive_budgets: Query budgets at which the adaptive strategy is set against the random one.
+        granularities: What an answer may show, from more to less.
+        pool_classes: To how many of its classes the pool is cut, descending, for queries of less diversity.
+        diversity_budget: Queries to those cut pools, and to the whole one beside them.
+        overlaps: Shares of the pool's images that show the victim's own classes, ascending.
+        overlap_images: Images of each side that a detector of the overlap experiment is trained on, and tested on.
+        stream: Queries of one honest client that a stateful detector watches.
+        streams: Honest clients of each of its two sides, validation and test.
+        watermark_rate: Share of the queries that a watermarking API answers wrongly.
         task_sizes: Number of images of each part of each drawn task.
         pool_sizes: Number of images of each part of each drawn pool.
     """
@@ -59,18 +74,38 @@ class Profile:
     pool: str
     second_pool: str
     network: str
+    other_network: str
+    scratch_networks: Mapping[str, str]
     backbone: Recipe
     shipped: bool
     victim: Recipe
+    scratch_victim: Recipe
     surrogate: Recipe
+    detector: Recipe
     budget: int
     budgets: tuple[int, ...]
+    realistic_budgets: tuple[int, ...]
+    adaptive_budgets: tuple[int, ...]
+    granularities: tuple[str, ...]
+    pool_classes: tuple[int, ...]
+    diversity_budget: int
+    overlaps: tuple[float, ...]
+    overlap_images: int
+    stream: int
+    streams: int
+    watermark_rate: float
     task_sizes: Mapping[str, Mapping[str, int]]
     pool_sizes: Mapping[str, Mapping[str, int]]
 
 
-def _task_sizes(victim: int, *, test: int, others: int = 2_000, validation: int = 1_000) -> dict[str, int]:
-    return {"victim": victim, "detector": others, "adversary": others, "validation": validation, "test": test}
+def _task_sizes(
+    victim: int, *, test: int, detector: int = 4_000, adversary: int = 10_000, validation: int = 1_000
+) -> dict[str, int]:
+    return {"victim": victim, "detector": detector, "adversary": adversary, "validation": validation, "test": test}
+
+
+GRANULARITIES = ("top-5", "top-2", "label", "rounded-2", "rounded-1", "temperature-4.0")
+OVERLAPS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 SMOKE = Profile(
@@ -79,15 +114,29 @@ SMOKE = Profile(
     pool="atlas",
     second_pool="web",
     network="tiny",
+    other_network="tiny-plain",
+    scratch_networks={"signs": "tiny-plain", "objects": "tiny-plain"},
     backbone=Recipe(epochs=1, learning_rate=0.1),
     shipped=False,
     victim=Recipe(epochs=2, learning_rate=0.1),
+    scratch_victim=Recipe(epochs=2, learning_rate=0.1),
     surrogate=Recipe(epochs=2, learning_rate=0.1),
+    detector=Recipe(epochs=2, learning_rate=0.1),
     budget=256,
     budgets=(64, 256),
+    realistic_budgets=(64, 128),
+    adaptive_budgets=(64,),
+    granularities=("top-2", "label", "rounded-1"),
+    pool_classes=(54,),
+    diversity_budget=64,
+    overlaps=(0.0, 0.5, 1.0),
+    overlap_images=64,
+    stream=50,
+    streams=2,
+    watermark_rate=0.05,
     task_sizes={
-        "signs": _task_sizes(430, others=100, validation=100, test=430),
-        "objects": _task_sizes(300, others=100, validation=100, test=200),
+        "signs": _task_sizes(430, detector=128, adversary=256, validation=100, test=430),
+        "objects": _task_sizes(300, detector=128, adversary=256, validation=100, test=200),
     },
     pool_sizes={
         "atlas": {"pretraining": 512, "queries": 512, "detector": 128, "validation": 128, "test": 128},
@@ -101,14 +150,28 @@ DRAWN = Profile(
     pool="atlas",
     second_pool="web",
     network="resnet",
+    other_network="vgg",
+    scratch_networks={"signs": "cnn-5", "objects": "cnn-9"},
     backbone=Recipe(epochs=10, learning_rate=0.2, batch_size=128),
     shipped=True,
     victim=Recipe(epochs=12, learning_rate=0.05),
+    scratch_victim=Recipe(epochs=24, learning_rate=0.1),
     # No augmentation and no weight decay, as in the original (Orekondy et al.); epochs and learning rate were chosen on
     # the validation part of seed 100.
     surrogate=Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0),
+    detector=Recipe(epochs=8, learning_rate=0.05, batch_size=128),
     budget=10_000,
     budgets=(1_000, 2_500, 5_000, 10_000),
+    realistic_budgets=(500, 1_000, 2_500, 5_000),
+    adaptive_budgets=(1_000, 2_500, 5_000),
+    granularities=GRANULARITIES,
+    pool_classes=(81, 27, 9),
+    diversity_budget=1_000,
+    overlaps=OVERLAPS,
+    overlap_images=2_000,
+    stream=1_000,
+    streams=5,
+    watermark_rate=0.005,
     task_sizes={
         "things": _task_sizes(5_670, test=2_430),
         "birds": _task_sizes(4_000, test=2_000),
@@ -134,12 +197,26 @@ SMALL_CPU = Profile(
     pool="",
     second_pool="",
     network="resnet-wide",
+    other_network="vgg",
+    scratch_networks={},
     backbone=Recipe(epochs=8, learning_rate=0.2, batch_size=128, flip=True),
     shipped=False,
     victim=Recipe(epochs=10, learning_rate=0.1, batch_size=128, flip=True),
+    scratch_victim=Recipe(epochs=20, learning_rate=0.1, batch_size=128, flip=True),
     surrogate=Recipe(epochs=8, learning_rate=0.1, batch_size=128, flip=True),
+    detector=Recipe(epochs=8, learning_rate=0.1, batch_size=128, flip=True),
     budget=40_000,
     budgets=(5_000, 10_000, 20_000, 40_000),
+    realistic_budgets=(2_500, 5_000, 10_000, 20_000),
+    adaptive_budgets=(5_000, 10_000, 20_000),
+    granularities=GRANULARITIES,
+    pool_classes=(),
+    diversity_budget=5_000,
+    overlaps=OVERLAPS,
+    overlap_images=2_000,
+    stream=1_000,
+    streams=5,
+    watermark_rate=0.005,
     task_sizes={},
     pool_sizes={},
 )

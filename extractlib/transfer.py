@@ -20,7 +20,7 @@ from extractlib.api import Answers, Granularity
 from extractlib.errors import InputError, positive
 from extractlib.images import digest
 
-VERSION = 1
+VERSION = 2
 SEAL_BYTES = 8
 
 
@@ -34,6 +34,7 @@ class Header:
         api: Fingerprint of the API that answered.
         granularity: What its answers show.
         classes: Number of the victim's classes.
+        strategy: How queries were chosen.
         seed: Seed of the choice of queries.
         budget: Records of the complete file.
         chunk: Records of a frame; the last one holds what is left.
@@ -48,6 +49,7 @@ class Header:
     api: str
     granularity: str
     classes: int
+    strategy: str
     seed: int
     budget: int
     chunk: int
@@ -176,8 +178,8 @@ class TransferFile:
         """Number of records in complete frames."""
         return min(self.header.budget, self.frames * self.header.chunk)
 
-    def append(self, indices: torch.Tensor, answers: Answers) -> None:
-        """Write the next frame, and return when it is on the disk.
+    def append(self, indices: torch.Tensor, answers: Answers) -> Answers:
+        """Write the next frame, and return its answers as the file holds them when it is on the disk.
 
         Args:
             indices: int64 of shape (n,); n is what the header says of this frame.
@@ -196,6 +198,7 @@ class TransferFile:
         records = packed.tobytes()
         self._write(records + self.header.seal(self.frames, records))
         self.frames += 1
+        return granularity.unpack(packed["answer"])
 
     def _resume(self, path: Path) -> int:
         """Bring the file to the end of its last complete frame and return the number of frames."""

@@ -77,16 +77,7 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries.
         """
         indices = self.indices(len(pool))
-        header = Header(
-            pool=pool.fingerprint,
-            pool_size=len(pool),
-            api=api.fingerprint,
-            granularity=str(api.granularity),
-            classes=len(api.classes),
-            seed=self.seed,
-            budget=self.budget,
-            chunk=self.chunk,
-        )
+        header = self.header(api, pool, strategy="random")
         with (
             TransferFile(path, header) as file,
             tqdm(total=self.budget, initial=file.records, desc="queries", unit="query", disable=not progress) as bar,
@@ -97,6 +88,20 @@ class Knockoff:
                 file.append(chosen, api.query(pool.images[chosen], client=self.client, request=request))
                 bar.update(len(chosen))
         return load(path)
+
+    def header(self, api: PredictionAPI, pool: ImageSet, *, strategy: str) -> Header:
+        """Return what a transfer file of this attack says of itself."""
+        return Header(
+            pool=pool.fingerprint,
+            pool_size=len(pool),
+            api=api.fingerprint,
+            granularity=str(api.granularity),
+            classes=len(api.classes),
+            strategy=strategy,
+            seed=self.seed,
+            budget=self.budget,
+            chunk=self.chunk,
+        )
 
     def train_surrogate(
         self,
@@ -111,7 +116,7 @@ class Knockoff:
         device: str = "cpu",
         progress: bool = False,
     ) -> nn.Module:
-        """Train a fresh surrogate to give the victim's answers (section 4.2).
+        """Train a fresh surrogate to give the victim's answers (section 4.2); denied ones teach it nothing.
 
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
@@ -132,5 +137,8 @@ class Knockoff:
         if transfer.header.classes != classes:
             raise InputError(f"classes is {classes}: the transfer set's answers are of {transfer.header.classes}")
         surrogate = networks.build(network, classes=classes, seed=seed, backbone=backbone)
-        images, targets = pool.images[transfer.indices], transfer.answers.targets(classes)
+        answered = ~transfer.answers.denied
+        if not answered.any():
+            return surrogate.eval()
+        images, targets = pool.images[transfer.indices[answered]], transfer.answers[answered].targets(classes)
         return fit(surrogate, images, targets, recipe, seed=seed, device=device, progress=progress)

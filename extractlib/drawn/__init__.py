@@ -32,7 +32,9 @@ VERSION = 3
 CACHE = "cache"
 
 
-def draw(name: str, *, part: str, size: int, seed: int, cache: Path | str | None = CACHE) -> ImageSet:
+def draw(
+    name: str, *, part: str, size: int, seed: int, shifted: bool = False, cache: Path | str | None = CACHE
+) -> ImageSet:
     """Draw one part of a task or pool.
 
     Args:
@@ -40,6 +42,8 @@ def draw(name: str, *, part: str, size: int, seed: int, cache: Path | str | None
         part: One of the set's `PARTS`.
         size: How many pictures; the same pictures are not the first of a larger set.
         seed: Seed of the pictures and of their labels. The kinds of things that are drawn do not depend on it.
+        shifted: Whether a task's pictures come from another source: the same classes in another pose, on other grounds,
+            through another camera, as an adversary with images of its own would have them (the paper, section 6).
         cache: Folder that keeps the pictures, which are then read memory-mapped; by default ``drawn`` in the folder
             that EXTRACTLIB_CACHE names or in the user's cache. None draws without keeping.
 
@@ -48,26 +52,29 @@ def draw(name: str, *, part: str, size: int, seed: int, cache: Path | str | None
         pixels, which may differ by a grey level between processors.
 
     Raises:
-        InputError: Name or part are unknown, or the size is below 1.
+        InputError: Name or part are unknown, the size is below 1, or a pool is wanted shifted.
     """
     one_of("drawn set", name, PARTS)
     one_of(f"part of {name}", part, PARTS[name])
     if size < 1:
         raise InputError(f"{name}/{part}: a size of {size} was asked for: at least 1 is wanted")
+    if shifted and name in POOLS:
+        raise InputError(f"{name} is a pool: only a task ({', '.join(TASKS)}) has a shifted source")
     module = importlib.import_module(f"extractlib.drawn.{name}")
-    own_seed = seed_from(name, part, seed)
+    source = "shifted " + name if shifted else name
+    own_seed = seed_from(source, part, seed)
     labels = module.labels(size, part=part, generator=torch.Generator().manual_seed(own_seed))
-    fingerprint = digest("drawn", name, str(VERSION), part, str(size), str(seed))
+    fingerprint = digest("drawn", source, str(VERSION), part, str(size), str(seed))
 
     def pictures() -> torch.Tensor:
-        return draw_by_class(labels, module.draw, seed=own_seed)
+        return draw_by_class(labels, module.draw, seed=own_seed, shifted=shifted)
 
     if cache is None:
         images = pictures()
     else:
         folder = _default_folder() if cache == CACHE else Path(cache)
-        images = _kept(folder / f"{name}-{part}-{size}-{seed}-{fingerprint[:12]}.npy", pictures)
-    return ImageSet(f"{name}/{part}", images, labels, module.CLASSES, fingerprint)
+        images = _kept(folder / f"{source.replace(' ', '-')}-{part}-{size}-{seed}-{fingerprint[:12]}.npy", pictures)
+    return ImageSet(f"{source}/{part}", images, labels, module.CLASSES, fingerprint)
 
 
 def _default_folder() -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from extractlib.drawn.canvas import Sketch, X, Y, balanced, ellipse, hsv, stroke
+from extractlib.drawn.canvas import Sketch, balanced, ellipse, hsv, stroke
 from extractlib.drawn.grounds import blotches
 
 PLUMAGE = {
@@ -103,7 +103,7 @@ def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw birds of one species on a branch, uint8 of shape (n, 3, 32, 32)."""
     blotches(sketch, GROUNDS, contrast=0.4)
-    branch = stroke(X, Y, -1.3, sketch.uniform(0.3, 0.8), 1.3, sketch.uniform(0.3, 0.8), 0.08)
+    branch = stroke(sketch.x, sketch.y, -1.3, sketch.uniform(0.3, 0.8), 1.3, sketch.uniform(0.3, 0.8), 0.08)
     sketch.fill(branch, sketch.colour((0.35, 0.25, 0.15)))
     sketch.place(
         sketch.normal(0, 0.1),

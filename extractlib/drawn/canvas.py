@@ -38,18 +38,31 @@ class Sketch:
     Args:
         count: Number n of pictures.
         seed: Seed of this batch's generator.
+        shifted: Whether another hand takes the pictures: of the same things in another pose, on other grounds, with
+            another camera.
 
     Attributes:
         image: The pictures, float32 of shape (n, 3, 32, 32), nominally in [0, 1].
+        x: Horizontal coordinate in the picture, shape (n or 1, 32, 32): `X`, or moved and turned where shifted.
+        y: Vertical coordinate in the picture, likewise.
         u: Horizontal local coordinate, shape (n, 32, 32), set by `place`.
         v: Vertical local coordinate, shape (n, 32, 32), set by `place`.
     """
 
-    def __init__(self, count: int, *, seed: int):
+    def __init__(self, count: int, *, seed: int, shifted: bool = False):
         self.count = count
+        self.shifted = shifted
         self.generator = torch.Generator().manual_seed(seed)
         self.image = torch.zeros(count, 3, SIZE, SIZE)
+        self.x, self.y = self._moved() if shifted else (X, Y)
         self.reset()
+
+    def _moved(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return coordinates in which the whole picture is a little smaller, turned and off its place."""
+        dx, dy = X - self.normal(0, 0.08), Y - self.normal(0, 0.08)
+        angle, scale = self.normal(0, 0.15), self.uniform(0.85, 1.05)
+        cosine, sine = torch.cos(angle), torch.sin(angle)
+        return (cosine * dx + sine * dy) / scale, (cosine * dy - sine * dx) / scale
 
     # -- random numbers ----------------------------------------------------
 
@@ -98,7 +111,8 @@ class Sketch:
 
     def reset(self) -> None:
         """Make the local frame the whole picture again."""
-        self.u, self.v, self.scale = X.expand(self.count, -1, -1), Y.expand(self.count, -1, -1), torch.ones(1, 1, 1)
+        self.u, self.v = self.x.expand(self.count, -1, -1), self.y.expand(self.count, -1, -1)
+        self.scale = torch.ones(1, 1, 1)
 
     def place(self, x=0.0, y=0.0, scale=1.0, rotation=0.0, *, flip=1.0, shear=0.0, stretch=1.0) -> None:
         """Set the local frame: where, how large and how turned what follows is drawn.
@@ -115,13 +129,22 @@ class Sketch:
         rotation = torch.as_tensor(rotation, dtype=torch.float32)
         scale = torch.as_tensor(scale, dtype=torch.float32)
         cosine, sine = torch.cos(rotation), torch.sin(rotation)
-        dx, dy = X - x, Y - y
+        dx, dy = self.x - x, self.y - y
         v = (cosine * dy - sine * dx) / scale
         u = (cosine * dx + sine * dy) / scale * flip * stretch + shear * v
         self.u, self.v = torch.broadcast_tensors(u, v)
         self.scale = scale
 
     # -- painting ----------------------------------------------------------
+
+    def backdrop(self, image: torch.Tensor) -> None:
+        """Make `image`, float32 of shape (n, 3, 32, 32), the ground; where shifted, with stripes of another colour."""
+        self.image = image
+        if self.shifted:
+            angle, width = self.uniform(0, 2 * math.pi), self.uniform(3, 9)
+            stripes = torch.sin((torch.cos(angle) * X + torch.sin(angle) * Y) * width + self.uniform(0, 6)) > 0
+            self.image = image.clone()
+            self.blend(stripes * self.uniform(0.1, 0.45), self.any_colour())
 
     def mask(self, distance: torch.Tensor, softness: float = 1.0) -> torch.Tensor:
         """Return the soft-edged inside of a shape, in [0, 1]; the edge is `softness` pixels wide."""
@@ -149,6 +172,10 @@ class Sketch:
             noise: Mean standard deviation of the pixel noise, in [0, 1] units.
             blur: Half the largest weight of a 3 x 3 box blur, before clamping.
         """
+        if self.shifted:
+            cast = torch.rand(self.count, 3, 1, 1, generator=self.generator) * 0.4 + 0.8
+            self.image = self.image * cast
+            noise, blur = noise * 1.2 + 0.005, blur + 0.1
         image = (self.image - 0.5) * self.uniform(*contrast).unsqueeze(1) + 0.5
         image = image * self.uniform(*brightness).unsqueeze(1)
         weight = self.uniform(-0.6, blur * 2).clamp(0, 1).unsqueeze(1)
@@ -159,13 +186,16 @@ class Sketch:
         return (image.clamp(0, 1) * 255).to(torch.uint8)
 
 
-def draw_by_class(labels: torch.Tensor, draw: Callable[[int, Sketch], torch.Tensor], *, seed: int) -> torch.Tensor:
+def draw_by_class(
+    labels: torch.Tensor, draw: Callable[[int, Sketch], torch.Tensor], *, seed: int, shifted: bool = False
+) -> torch.Tensor:
     """Draw one picture per label, class by class, in chunks of `CHUNK`.
 
     Args:
         labels: Class of each picture, int64 of shape (n,).
         draw: Given a class and a sketch, paints and returns uint8 pictures of shape (m, 3, 32, 32).
         seed: Seed of the whole set; each chunk gets its own generator from it.
+        shifted: Whether another hand takes the pictures (see `Sketch`).
 
     Returns:
         The pictures, uint8 of shape (n, 3, 32, 32), in the order of `labels`.
@@ -173,7 +203,7 @@ def draw_by_class(labels: torch.Tensor, draw: Callable[[int, Sketch], torch.Tens
     images = torch.empty(len(labels), 3, SIZE, SIZE, dtype=torch.uint8)
     for label in labels.unique().tolist():
         for number, where in enumerate((labels == label).nonzero()[:, 0].split(CHUNK)):
-            images[where] = draw(label, Sketch(len(where), seed=seed_from(seed, label, number)))
+            images[where] = draw(label, Sketch(len(where), seed=seed_from(seed, label, number), shifted=shifted))
     return images
 
 

@@ -10,21 +10,21 @@ from extractlib.drawn.canvas import Sketch, X, Y
 def blotches(sketch: Sketch, palette, *, cells: int = 6, contrast: float = 0.35) -> None:
     """Fill the pictures with smooth blotches between two colours of `palette`, and a little coloured noise."""
     mixed = sketch.fade(sketch.noise(cells)[:, 0], sketch.pick(palette, 0.0), sketch.pick(palette, 0.0))
-    sketch.image = mixed + (sketch.noise(10, 3) - 0.5) * (contrast / 2)
+    sketch.backdrop(mixed + (sketch.noise(10, 3) - 0.5) * (contrast / 2))
 
 
 def slope(sketch: Sketch, first: torch.Tensor, second: torch.Tensor) -> None:
     """Fill the pictures with a gradient from one colour to another, in any direction."""
     angle = sketch.uniform(0, 2 * math.pi)
     weight = ((torch.cos(angle) * X + torch.sin(angle) * Y) / 2 + 0.5).clamp(0, 1)
-    sketch.image = sketch.fade(weight, first, second)
+    sketch.backdrop(sketch.fade(weight, first, second))
 
 
 def horizon(sketch: Sketch, above: torch.Tensor, below: torch.Tensor, *, at=(-0.4, 0.5)) -> torch.Tensor:
     """Fill the pictures with two flat colours that meet at a horizon, and return its height, shape (n, 1, 1)."""
     height = sketch.uniform(*at)
     weight = ((Y - height) * 16 + 0.5).clamp(0, 1)
-    sketch.image = sketch.fade(weight, above, below) + (sketch.noise(8) - 0.5) * 0.1
+    sketch.backdrop(sketch.fade(weight, above, below) + (sketch.noise(8) - 0.5) * 0.1)
     return height
 
 
@@ -45,7 +45,7 @@ def anywhere(sketch: Sketch, *, saturation: float = 0.65) -> None:
     gradient = ((torch.cos(angle) * X + torch.sin(angle) * Y) / 2 + 0.5).clamp(0, 1)
     skyline = ((Y - height) * 16 + 0.5).clamp(0, 1)
     weight = torch.where(kind < 0.35, gradient, torch.where(kind < 0.7, grain[:, 0], skyline))
-    sketch.image = sketch.fade(weight, first, second) + (grain - 0.5) * 0.16
+    sketch.backdrop(sketch.fade(weight, first, second) + (grain - 0.5) * 0.16)
 
 
 def studio_or_anywhere(sketch: Sketch, *, white: float) -> None:

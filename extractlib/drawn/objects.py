@@ -3,7 +3,7 @@
 import torch
 
 from extractlib.drawn.birds import ANY, Species, perched
-from extractlib.drawn.canvas import Sketch, X, Y, balanced, box, ellipse, hsv, polygon, stroke
+from extractlib.drawn.canvas import Sketch, balanced, box, ellipse, hsv, polygon, stroke
 from extractlib.drawn.grounds import blotches, horizon
 
 SKY = [(0.55, 0.75, 0.97), (0.78, 0.88, 0.97), (0.92, 0.93, 0.97), (0.5, 0.62, 0.85)]
@@ -45,7 +45,7 @@ def _leaves(sketch: Sketch) -> None:
     """Hide a part of some pictures behind something blurred."""
     present = sketch.chance(0.35)
     colour = sketch.any_colour((0.1, 0.6), (0.3, 0.8))
-    blob = ellipse(X, Y, sketch.uniform(-0.9, 0.9), sketch.uniform(0.1, 1.0), 0.3, 0.22)
+    blob = ellipse(sketch.x, sketch.y, sketch.uniform(-0.9, 0.9), sketch.uniform(0.1, 1.0), 0.3, 0.22)
     sketch.fill(blob, colour, opacity=present, softness=3)
 
 
@@ -74,7 +74,7 @@ def _at_sea(sketch: Sketch) -> None:
 
 def _in_a_tree(sketch: Sketch) -> None:
     blotches(sketch, SKY + LAND, contrast=0.25)
-    branch = stroke(X, Y, -1.3, sketch.uniform(0.4, 0.8), 1.3, sketch.uniform(0.4, 0.8), 0.06)
+    branch = stroke(sketch.x, sketch.y, -1.3, sketch.uniform(0.4, 0.8), 1.3, sketch.uniform(0.4, 0.8), 0.06)
     sketch.fill(branch, sketch.colour((0.4, 0.29, 0.18)))
 
 

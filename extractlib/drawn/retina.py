@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from extractlib.drawn.canvas import Sketch, X, Y, balanced, hsv, sampled, stroke
+from extractlib.drawn.canvas import Sketch, balanced, hsv, sampled, stroke
 
 CLASSES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 
@@ -30,15 +30,15 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw eyes of one grade, uint8 of shape (n, 3, 32, 32)."""
     severity = label + sketch.normal(0, READING_ERROR)
     x, y = sketch.normal(0, 0.04), sketch.normal(0, 0.04)
-    radius = torch.sqrt((X - x) ** 2 + (Y - y) ** 2)
+    radius = torch.sqrt((sketch.x - x) ** 2 + (sketch.y - y) ** 2)
     side = sketch.sign()
     tissue = hsv(sketch.uniform(0.03, 0.075), sketch.uniform(0.6, 0.85), sketch.uniform(0.5, 0.85))
     sketch.image = tissue * (1.1 - 0.35 * radius**2).unsqueeze(1) + 0.1 * (sketch.noise(5) - 0.5)
     nerve_x, nerve_y = x + side * sketch.uniform(0.35, 0.5), y + sketch.normal(0, 0.06)
     _vessels(sketch, nerve_x, nerve_y, side, tissue * 0.55)
-    macula = torch.sqrt((X - x + side * 0.15) ** 2 + (Y - y) ** 2) - 0.2
+    macula = torch.sqrt((sketch.x - x + side * 0.15) ** 2 + (sketch.y - y) ** 2) - 0.2
     sketch.fill(macula, tissue * 0.6, opacity=0.5, softness=6)
-    nerve = torch.sqrt((X - nerve_x) ** 2 + (Y - nerve_y) ** 2) - 0.13
+    nerve = torch.sqrt((sketch.x - nerve_x) ** 2 + (sketch.y - nerve_y) ** 2) - 0.13
     sketch.fill(nerve, hsv(0.13, 0.35, 0.95), softness=2)
     _spots(sketch, x, y, severity * 2, most=9, size=0.045, colour=tissue * 0.35, opacity=0.9)
     yellow = sketch.colour((0.95, 0.85, 0.45))
@@ -56,7 +56,7 @@ def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tenso
             for bend in (1.0, 0.6):
                 end_x = start[0] - side * (along * 0.5 + 0.1) + sketch.normal(0, 0.07)
                 end_y = start[1] + up * across * 0.5 * bend + sketch.normal(0, 0.06)
-                sketch.fill(stroke(X, Y, *start, end_x, end_y, 0.018), colour, opacity=0.65)
+                sketch.fill(stroke(sketch.x, sketch.y, *start, end_x, end_y, 0.018), colour, opacity=0.65)
                 start = end_x, end_y
 
 
@@ -66,5 +66,5 @@ def _spots(sketch: Sketch, x, y, count: torch.Tensor, *, most: int, size: float,
         present = (torch.sigmoid((count - number - 0.5) * 8) > sketch.uniform()).float()
         angle, distance = sketch.uniform(0, 2 * math.pi), sketch.uniform(0.15, 0.8)
         centre_x, centre_y = x + distance * torch.cos(angle), y + distance * torch.sin(angle)
-        spot = torch.sqrt((X - centre_x) ** 2 + (Y - centre_y) ** 2) - size * sketch.uniform(0.7, 1.3)
+        spot = torch.sqrt((sketch.x - centre_x) ** 2 + (sketch.y - centre_y) ** 2) - size * sketch.uniform(0.7, 1.3)
         sketch.fill(spot, colour, opacity=present * opacity)

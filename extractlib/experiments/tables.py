@@ -3,50 +3,181 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from tqdm.auto import tqdm
 
 from extractlib.errors import InputError, one_of
-from extractlib.experiments.cells import Cell, Row, run_cell
+from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
+from extractlib.experiments.run import code_of, headline, run_cell
 from extractlib.metrics import summary
-from extractlib.profiles import Profile
+from extractlib.profiles import Profile, profile
 from extractlib.store import Store
 
-FORMAT = "extractlib results 1"
+FORMAT = "extractlib results 2"
+
+REWARDS = ("certainty", "diversity", "loss", "all")
+BESIDE = 3
+"""Seeds of the cells that decide no claim of the paper."""
 
 
-def reproduction(profile: Profile, *, seed: int) -> list[Cell]:
+def reproduction(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The paper's main table: each victim attacked with the whole budget and full answers."""
-    return [
-        Cell(
+    for task in profile.tasks:
+        yield Cell(
             profile=profile.name,
             task=task,
             pool=profile.pool,
             victim=profile.network,
             surrogate=profile.network,
-            granularity="full",
             budget=profile.budget,
             seed=seed,
         )
-        for task in profile.tasks
-    ]
 
 
-def budget(profile: Profile, *, seed: int) -> list[Cell]:
+def classes(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """What the reproduction recovers class by class, of the tasks with enough test images a class."""
+    for cell in _of(reproduction(profile, seed=seed), ("signs", "objects")):
+        yield replace(cell, experiment="classes")
+
+
+def budget(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The budget curve below the whole budget, whose cells are those of the reproduction."""
-    return [
-        replace(cell, budget=queries)
-        for cell in reproduction(profile, seed=seed)
-        for queries in reversed(profile.budgets[:-1])
-    ]
+    for cell in reproduction(profile, seed=seed):
+        for queries in reversed(profile.budgets[:-1]):
+            yield replace(cell, budget=queries)
 
 
-TABLES = {"reproduction": reproduction, "budget": budget}
+def granularity(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The reproduction with answers that show less; a temperature, which decides no claim, for fewer seeds."""
+    for cell in reproduction(profile, seed=seed):
+        for shown in profile.granularities:
+            few = cell.task == "retina" and shown == "top-5"  # all of its classes
+            if not few and (seed < BESIDE or not shown.startswith("temperature")):
+                yield replace(cell, granularity=shown)
+
+
+def architecture(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """Victim and surrogate of different architectures, and victims that start from no public weights."""
+    for cell in _of(reproduction(profile, seed=seed), profile.scratch_networks):
+        scratch = replace(cell, victim=profile.scratch_networks[cell.task], pretrained=False)
+        other = profile.other_network
+        yield from (replace(cell, surrogate=other), scratch, replace(scratch, surrogate=other))
+        yield replace(cell, pretrained=False)
+
+
+def diversity(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """Queries of low diversity: images of one medical task, of a pool cut to fewer classes, and noise."""
+    narrow = "retina" if "retina" in profile.tasks else profile.tasks[0]
+    for cell in reproduction(profile, seed=seed):
+        yield replace(cell, pool=narrow)
+        for pool in (*(f"{profile.pool}/{count}" for count in profile.pool_classes), "noise"):
+            yield replace(cell, pool=pool, budget=profile.diversity_budget)
+
+
+def detection(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The detectors against both pools and against the adversary's own images."""
+    for task in profile.tasks:
+        yield Cell(
+            profile=profile.name,
+            experiment="detection",
+            task=task,
+            pool=profile.pool,
+            victim=profile.network,
+            seed=seed,
+        )
+
+
+def overlap(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """Detectors against pools that show more and more of the victim's own classes."""
+    for cell in detection(profile, seed=seed):
+        for share in profile.overlaps:
+            yield replace(cell, experiment="overlap", overlap=share)
+
+
+def defended(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """Both adversaries behind the detector; policies that are not the paper's for fewer seeds."""
+    policies = ("shuffle", "deny", "label") if seed < BESIDE else ("shuffle",)
+    for cell in reproduction(profile, seed=seed):
+        for policy in policies:
+            yield replace(cell, defence=policy)
+        yield replace(cell, defence="shuffle", pool=f"{cell.task}/shifted", budget=profile.realistic_budgets[-1])
+
+
+def realistic(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The adversary with in-distribution images: from a shifted source, the very same, and without any API."""
+    most = profile.realistic_budgets[-1]
+    for cell in reproduction(profile, seed=seed):
+        shifted = replace(cell, pool=f"{cell.task}/shifted")
+        for queries in reversed(profile.realistic_budgets):
+            yield replace(shifted, budget=queries)
+        yield replace(shifted, budget=most, attack=OWN_LABELS)
+        if seed < BESIDE:
+            yield replace(shifted, budget=most, granularity="label")
+            yield replace(cell, pool=cell.task, budget=most)
+
+
+def adaptive(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The adaptive strategy with each reward, and with all of them at each budget."""
+    middle = profile.adaptive_budgets[len(profile.adaptive_budgets) // 2]
+    for cell in reproduction(profile, seed=seed):
+        for queries in reversed(profile.adaptive_budgets):
+            for reward in REWARDS if queries == middle else REWARDS[-1:]:
+                yield replace(cell, budget=queries, attack=ADAPTIVE + reward)
+
+
+def stateful(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The detector that watches a client's queries, and Sybil accounts that share the work."""
+    for cell in detection(profile, seed=seed):
+        yield replace(cell, experiment="stateful", budget=profile.budget)
+
+
+def watermark(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """The reproduction against an API that marks its answers."""
+    for cell in reproduction(profile, seed=seed):
+        yield replace(cell, defence=WATERMARK)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A list of cells for each seed.
+
+    Attributes:
+        cells: Makes the cells of a seed.
+        most_seeds: Of how many seeds, at most; None for any number.
+    """
+
+    cells: Callable[..., Iterator[Cell]]
+    most_seeds: int | None = None
+
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        "reproduction": Table(reproduction),
+        "classes": Table(classes),
+        "granularity": Table(granularity),
+        "architecture": Table(architecture),
+        "diversity": Table(diversity),
+        "detection": Table(detection),
+        "defended": Table(defended),
+        "realistic": Table(realistic),
+        "overlap": Table(overlap),
+        "stateful": Table(stateful),
+        "budget": Table(budget),
+        "adaptive": Table(adaptive, most_seeds=BESIDE),
+        "watermark": Table(watermark, most_seeds=BESIDE),
+    }
+)
+"""The tables in the order in which they are computed."""
+
+
+def _of(cells: Iterable[Cell], tasks: Iterable[str]) -> Iterator[Cell]:
+    return (cell for cell in cells if cell.task in tasks)
 
 
 def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[Cell]:
@@ -55,12 +186,30 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
     Raises:
         InputError: There is no such table, or the profile names no task or pool of its own.
     """
-    make = TABLES[one_of("table", table, TABLES)]
+    chosen = TABLES[one_of("table", table, TABLES)]
     if not profile.tasks or not profile.pool:
         raise InputError(
             f"profile {profile.name!r} has no images of its own: name them, as in --task folder:PATH --pool folder:PATH"
         )
-    return [cell for seed in seeds for cell in make(profile, seed=seed)]
+    seeds = list(seeds)[: chosen.most_seeds]
+    return [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
+
+
+def expected_seconds(cell: Cell) -> float:
+    """Return about how long a cell takes on one core, in seconds, what its task and seed share being at hand.
+
+    Training dominates: 4,000 images a second of a drawn network on one core of a processor of 2024.
+    """
+    settings = profile(cell.profile)
+    surrogate = cell.budget * settings.surrogate.epochs / 4_000
+    detector = settings.detector.epochs / 4_000
+    return {
+        "extraction": surrogate + 4,
+        "classes": 2,
+        "detection": 2 * 4_000 * detector + 15,
+        "overlap": 2 * settings.overlap_images * detector + 2,
+        "stateful": 5,
+    }[cell.experiment]
 
 
 def run_table(
@@ -72,7 +221,7 @@ def run_table(
     jobs: int = 1,
     device: str | None = None,
     part: str = "test",
-    code: str | None = None,
+    current: bool = False,
 ) -> list[Row]:
     """Run cells and keep their rows; what `path` already holds is not run again.
 
@@ -84,7 +233,7 @@ def run_table(
         jobs: Processes at a time, of one thread each where there are several.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
-        code: Rows of `path` made by other code than this fingerprint are run again; None keeps them.
+        current: Whether rows of `path` that other code or settings made are run again, and rows of no cell dropped.
 
     Returns:
         The rows of `cells`, in their order.
@@ -94,7 +243,9 @@ def run_table(
     """
     cells = list(cells)
     kept = read_rows(path) if path and path.exists() else []
-    rows = {row.cell: row for row in kept if code in (None, row.provenance["code"])}
+    if current:
+        kept = [row for row in kept if row.cell in cells and is_current(row)]
+    rows = {row.cell: row for row in kept}
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "device": device, "part": part}
     bar = tqdm(total=len(waiting), unit="cell", desc=path.stem if path else "cells")
@@ -121,6 +272,29 @@ def _run(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
             workers.shutdown(cancel_futures=True)
 
 
+def is_current(row: Row) -> bool:
+    """Say whether the code and settings of today would make the row."""
+    return row.provenance["code"] == code_of(row.cell)
+
+
+def missing(cells: Iterable[Cell], path: Path) -> list[Cell]:
+    """Return the cells of which `path`, if it is there, holds no current row."""
+    done = {row.cell for row in read_rows(path) if is_current(row)} if path.exists() else set()
+    return [cell for cell in cells if cell not in done]
+
+
+def read_all(folder: Path) -> list[Row]:
+    """Return the rows of all tables in a folder of results, in the order of the tables.
+
+    Raises:
+        InputError: There is none, or one is no results file.
+    """
+    paths = [path for path in (folder / f"{name}.json" for name in TABLES) if path.exists()]
+    if not paths:
+        raise InputError(f"{folder} holds no results: make them with extractlib results")
+    return [row for path in paths for row in read_rows(path)]
+
+
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a results file.
 
@@ -139,8 +313,8 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a results file atomically, its rows sorted by seed, task and budget."""
-    ordered = sorted(rows, key=lambda row: (row.cell.seed, row.cell.task, row.cell.granularity, row.cell.budget))
+    """Write a results file atomically, its rows sorted by seed and task."""
+    ordered = sorted(rows, key=lambda row: (row.cell.seed, row.cell.task, json.dumps(asdict(row.cell))))
     lines = ",\n".join(json.dumps(row.to_json()) for row in ordered)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -149,47 +323,72 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def tolerance(rows: Iterable[Row], cell: Cell) -> float:
-    """Return how far a new run's recovery may lie from a committed one.
+    """Return how far the headline of a new run may lie from a committed one.
 
     Four standard deviations over the seeds of the same cell, and at least 0.03: another processor rounds otherwise,
     and a training run that rounds otherwise ends like one of another seed.
     """
-    alike = [row.result["recovery"] for row in rows if replace(row.cell, seed=cell.seed) == cell]
+    alike = [headline(row) for row in rows if replace(row.cell, seed=cell.seed) == cell]
     return max(0.03, 4 * summary(alike)[1]) if len(alike) > 1 else 0.03
 
 
-def verify(path: Path, *, choice: int, store: Store) -> tuple[Row, Row, float]:
+def verify(path: Path, *, choice: int, store: Store, progress: bool = True) -> tuple[Row, Row, float]:
     """Run one committed cell anew.
 
     Args:
         path: A committed results file.
         choice: Which of its rows, modulo their number.
         store: Keeps images and victims; an empty one makes the check complete.
+        progress: Whether to show bars.
 
     Returns:
-        The committed row, the new one and the tolerance between their recoveries.
+        The committed row, the new one and the tolerance between their headlines.
 
     Raises:
-        InputError: A committed row is of other code or settings, or the new recovery is out of tolerance.
+        InputError: A committed row is of other code or settings, or the new headline is out of tolerance.
     """
     rows = read_rows(path)
-    old = rows[choice % len(rows)]
-    new = run_cell(old.cell, store=store, progress=True)
-    stale = [row.cell for row in rows if row.provenance["code"] != new.provenance["code"]]
+    stale = [row.cell for row in rows if not is_current(row)]
     if stale:
         raise InputError(
             f"{path.name}: {len(stale)} of {len(rows)} rows were made by other code or settings, as the one of"
             f" {name_of(stale[0])}: run make results and commit"
         )
+    old = rows[choice % len(rows)]
+    new = run_cell(old.cell, store=store, progress=progress)
     allowed = tolerance(rows, old.cell)
-    if abs(new.result["recovery"] - old.result["recovery"]) > allowed:
+    if abs(headline(new) - headline(old)) > allowed:
         raise InputError(
-            f"{path.name}: {name_of(old.cell)} recovers {new.result['recovery']:.3f}, and"
-            f" {old.result['recovery']:.3f} is committed: more than {allowed:.3f} apart"
+            f"{path.name}: {name_of(old.cell)} gives {headline(new):.3f}, and {headline(old):.3f} is committed: more"
+            f" than {allowed:.3f} apart"
         )
     return old, new, allowed
 
 
+def verify_all(
+    paths: Iterable[Path], *, choices: Iterable[int], store: Store, jobs: int
+) -> Iterator[tuple[Row, Row, float]]:
+    """Run `verify` on a row of each file, `jobs` at a time."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        checks = [
+            workers.submit(verify, path, choice=choice, store=store, progress=False)
+            for path, choice in zip(paths, choices, strict=True)
+        ]
+        try:
+            for check in as_completed(checks):
+                yield check.result()
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+
 def name_of(cell: Cell) -> str:
     """Return a cell in words."""
-    return f"{cell.task}, {cell.budget:,} queries to {cell.pool}, {cell.granularity} answers, seed {cell.seed}"
+    if cell.experiment in ("extraction", "classes"):
+        told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
+        kinds = [cell.attack, f"defence {cell.defence}", f"{cell.victim} to {cell.surrogate}"]
+        plain = ("knockoff-random", "defence none", "resnet to resnet")
+        told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
+    else:
+        told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")
+    return f"{cell.task}, {told}, seed {cell.seed}"

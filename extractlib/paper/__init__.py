@@ -37,11 +37,11 @@ class Claim:
     """A claim of the paper with its test.
 
     Attributes:
-        id: ``"C1"`` to ``"C15"``.
+        id: ``"C1"`` to ``"C15"`` for the paper's, ``"B1"`` and on for those that go beyond it.
         statement: The claim in a sentence.
         authors: The figures it rests on (`LABEL`), in words.
         test: What has to come out for it to hold, in words.
-        tables: Where the authors show it: keys of `tables`.
+        tables: Where the authors show it, as keys of `tables`; for ours the tables of our results.
         bounds: The numbers of the test by name; recoveries, accuracies and differences as shares, not percent.
     """
 
@@ -60,9 +60,18 @@ def tables() -> dict:
 
 def claims() -> tuple[Claim, ...]:
     """Return the paper's claims, C1 to C15."""
+    return _claims("claims")
+
+
+def our_claims() -> tuple[Claim, ...]:
+    """Return the claims that go beyond the paper, B1 and on."""
+    return _claims("ours")
+
+
+def _claims(key: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
-        for entry in _read("claims.json")["claims"]
+        for entry in _read("claims.json")[key]
     )
 
 
@@ -72,7 +81,7 @@ def claim(id: str) -> Claim:
     Raises:
         InputError: There is none.
     """
-    by_id = {claim.id: claim for claim in claims()}
+    by_id = {claim.id: claim for claim in (*claims(), *our_claims())}
     return by_id[one_of("claim", id, by_id)]
 
 

@@ -1,0 +1,132 @@
+"""What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from extractlib.backbones import backbone_for
+from extractlib.datasets import FOLDER, pool_parts, query_images, task_parts
+from extractlib.detection import BinaryDetector, train_detector
+from extractlib.errors import one_of
+from extractlib.experiments.cells import Cell
+from extractlib.images import ImageSet
+from extractlib.profiles import Profile, Recipe, profile
+from extractlib.store import Store
+from extractlib.training import default_device
+from extractlib.victims import Victim, train_victim
+
+
+class Scene:
+    """A cell with everything it needs.
+
+    Args:
+        cell: The settings.
+        store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
+        folders: Where each ``"folder:NAME"`` of the cell lies.
+        device: Where to train; the best at hand if None.
+        part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
+        progress: Whether to show bars.
+
+    Raises:
+        InputError: Profile or part is unknown; what else does not fit is refused where it is asked for.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        *,
+        store: Store,
+        folders: Mapping[str, Path] | None = None,
+        device: str | None = None,
+        part: str = "test",
+        progress: bool = False,
+    ):
+        self.cell, self.store, self.progress = cell, store, progress
+        self.settings: Profile = profile(cell.profile)
+        self.device = device or default_device()
+        self.part = one_of("part", part, ("test", "validation"))
+        self._folders = folders
+        self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
+
+    @cached_property
+    def task(self) -> dict[str, ImageSet]:
+        """The task's parts."""
+        return task_parts(self.cell.task, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+
+    @property
+    def held_out(self) -> ImageSet:
+        """The labelled images that victim and surrogate are compared on."""
+        return self.task[self.part]
+
+    @cached_property
+    def pool(self) -> dict[str, ImageSet]:
+        """The parts of the pool that the defence knows: the profile's, or the folder that the attacker sends."""
+        name = self.cell.pool if self.cell.pool.startswith(FOLDER) else self.settings.pool
+        return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+
+    @cached_property
+    def second_pool(self) -> dict[str, ImageSet]:
+        """The parts of the pool of another hand, which no detector is trained against."""
+        name = self.settings.second_pool
+        return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+
+    def queries(self, name: str | None = None, *, labelled: bool = False) -> ImageSet:
+        """Return the images that the attacker sends: the cell's, or those of another name."""
+        return query_images(
+            name or self.cell.pool,
+            self.settings,
+            seed=self.cell.seed,
+            store=self.store,
+            folders=self._folders,
+            labelled=labelled,
+        )
+
+    def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
+        """Return the public weights of a network."""
+        if network not in self._backbones:
+            shipped = self.settings.shipped
+            self._backbones[network] = backbone_for(
+                self.settings,
+                None if shipped else self.pool.get("pretraining"),
+                network=network,
+                store=self.store,
+                device=self.device,
+                progress=self.progress,
+            )
+        return self._backbones[network]
+
+    @cached_property
+    def victim(self) -> Victim:
+        """The victim: fine-tuned from the backbone, or trained from scratch."""
+        pretrained = self.cell.pretrained
+        return train_victim(
+            self.task["victim"],
+            network=self.cell.victim,
+            recipe=self.settings.victim if pretrained else self.settings.scratch_victim,
+            seed=self.cell.seed,
+            store=self.store,
+            backbone=self.backbone(self.cell.victim) if pretrained else None,
+            device=self.device,
+            progress=self.progress,
+        )
+
+    @cached_property
+    def detector(self) -> BinaryDetector:
+        """The paper's detector: the task's images against the pool's, none of which anybody sends."""
+        return self.detector_of(self.task["detector"], self.pool["detector"], recipe=self.settings.detector)
+
+    def detector_of(self, benign: ImageSet, strangers: ImageSet, *, recipe: Recipe) -> BinaryDetector:
+        """Return a detector trained to tell `benign` images from `strangers`."""
+        return train_detector(
+            benign,
+            strangers,
+            network=self.settings.network,
+            recipe=recipe,
+            seed=self.cell.seed,
+            store=self.store,
+            backbone=self.backbone(self.settings.network),
+            device=self.device,
+            progress=self.progress,
+        )

@@ -1,0 +1,142 @@
+"""Detection per client, from the distances between its queries, and how Sybil accounts share the work.
+
+PRADA (Juuti et al. 2019): the distances of an honest client's queries to its earlier ones are spread like a normal
+distribution, and those of an attacker who crafts queries are not.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+
+from extractlib.errors import InputError, positive
+
+BLOCK = 1_000
+"""Queries whose distances to each other are computed at a time: at most that squared in memory."""
+
+NEWEST = 5_000
+"""Distances that the statistic looks at: scipy's Shapiro-Wilk test is meant for up to 5,000."""
+
+GRID = np.arange(70, 100) / 100
+"""Thresholds to choose from."""
+
+
+def nearest_earlier_distances(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return how far each query is from the nearest earlier one that got the same label.
+
+    Unlike PRADA, all earlier queries count, not a set that grows only by distant ones: that set saves the server
+    memory and needs a loop over the queries.
+
+    Args:
+        images: A client's queries in order, uint8 of shape (n, 3, height, width).
+        labels: The victim's labels for them, int64 of shape (n,).
+
+    Returns:
+        Euclidean distances of the pixels in [0, 1], float32 of shape (n,); NaN where there is no earlier query of that
+        label.
+    """
+    distances = torch.full((len(images),), torch.nan)
+    for label in labels.unique():
+        where = (labels == label).nonzero()[:, 0]
+        pixels = images[where].flatten(1).float() / 255
+        nearest = torch.full((len(where),), torch.inf)
+        for start in range(0, len(where), BLOCK):
+            rows = pixels[start : start + BLOCK]
+            for before in range(0, start + 1, BLOCK):
+                apart = torch.cdist(rows, pixels[before : before + BLOCK])
+                if before == start:
+                    # A query is compared with earlier ones only.
+                    apart = apart.masked_fill(torch.ones_like(apart).triu().bool(), torch.inf)
+                found = nearest[start : start + BLOCK]
+                nearest[start : start + BLOCK] = torch.minimum(found, apart.min(1).values)
+        distances[where] = nearest.masked_fill(nearest.isinf(), torch.nan)
+    return distances
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatefulDetector:
+    """Flags a client once the Shapiro-Wilk statistic W of its distances falls below a threshold.
+
+    Attributes:
+        delta: The threshold of W, in (0, 1): the lower, the fewer clients are flagged.
+        first: Queries after which W is first looked at.
+        every: Queries after which it is looked at again.
+
+    Raises:
+        InputError: A value does not fit.
+    """
+
+    delta: float
+    first: int = 100
+    every: int = 100
+
+    def __post_init__(self):
+        positive("first", self.first)
+        positive("every", self.every)
+        if not 0 < self.delta < 1:
+            raise InputError(f"delta is {self.delta}: a number above 0 and below 1 is wanted")
+
+    def statistics(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[list[int], list[float]]:
+        """Return the numbers of queries at which W is looked at, and W at each (see `nearest_earlier_distances`)."""
+        distances = nearest_earlier_distances(images, labels).numpy()
+        counts = list(range(self.first, len(images) + 1, self.every))
+        return counts, [normality(distances[:count]) for count in counts]
+
+    def queries_until_flagged(self, images: torch.Tensor, labels: torch.Tensor) -> int | None:
+        """Return after how many queries the client is flagged, or None if it never is."""
+        counts, statistics = self.statistics(images, labels)
+        return next((count for count, value in zip(counts, statistics, strict=True) if value < self.delta), None)
+
+
+def normality(distances: np.ndarray) -> float:
+    """Return the Shapiro-Wilk statistic W, in (0, 1], of distances: 1 if they look normal.
+
+    NaN, and what lies more than three standard deviations from the mean, is left out, as in PRADA. Fewer than three
+    distances, or equal ones, say nothing: W is then 1.
+    """
+    values = distances[~np.isnan(distances)][-NEWEST:]
+    if len(values):
+        values = values[np.abs(values - values.mean()) <= 3 * values.std()]
+    return 1.0 if len(values) < 3 or np.ptp(values) == 0 else float(stats.shapiro(values).statistic)
+
+
+def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """Return the highest threshold of `GRID` at which no honest client is ever flagged; the lowest if there is none.
+
+    Args:
+        clients: Images and labels of each honest client (see `nearest_earlier_distances`).
+    """
+    detector = StatefulDetector(delta=0.5)
+    lowest = min((min(detector.statistics(*client)[1], default=1.0) for client in clients), default=1.0)
+    fitting = GRID[lowest >= GRID]
+    return float(fitting.max() if len(fitting) else GRID.min())
+
+
+def accounts_needed(budget: int, until_flagged: int | None) -> int:
+    """Return how many accounts must share a budget so that each sends fewer queries than get one flagged.
+
+    ⌈budget / (until_flagged - 1)⌉; 1 where one account is never flagged.
+
+    Raises:
+        InputError: The budget is no whole number from 1, or one query is enough to be flagged.
+    """
+    positive("budget", budget)
+    if until_flagged is None:
+        return 1
+    if until_flagged < 2:
+        raise InputError(f"flagged after {until_flagged} queries: no number of accounts can stay below that")
+    return math.ceil(budget / (until_flagged - 1))
+
+
+def split_among(count: int, accounts: int) -> list[torch.Tensor]:
+    """Return the queries of each account, int64 in order: dealt in turn, so that no two differ by more than one."""
+    positive("accounts", accounts)
+    return [torch.arange(first, count, accounts) for first in range(accounts)]
+
+
+def entry_cost(*, accounts: int, upfront: float, queries: int, price: float) -> float:
+    """Return what an API costs its user: accounts · upfront + queries · price, in the currency of both."""
+    return accounts * upfront + queries * price
