@@ -536,7 +536,8 @@ def _own_kind_steals(claim: paper.Claim, evidence: Evidence) -> Parts:
 def _overlap_weakens_detection(claim: paper.Claim, evidence: Evidence) -> Parts:
     shares = profile(evidence.profile).overlaps if evidence.profile else ()
     for task in evidence.tasks:
-        found = [evidence.measured(task, "overlap", "balanced_accuracy", overlap=share) for share in shares]
+        pool = f"{task}/shifted"
+        found = [evidence.measured(task, "overlap", "balanced_accuracy", pool=pool, overlap=share) for share in shares]
         seeds = sorted(set.intersection(*(set(values) for values in found))) if found else []
         slopes = [np.polyfit(shares, [values[seed] for values in found], 1)[0] for seed in seeds]
         yield bound(f"slope of balanced accuracy({task}) over overlap < 0", slopes, most=0, strict=True)
@@ -555,13 +556,14 @@ def _sybils_defeat_stateful_detection(claim: paper.Claim, evidence: Evidence) ->
     most = claim.bounds["flagged"]
     for task in evidence.tasks:
         rows = evidence.seeds_of(task, experiment="stateful", surrogate="")
-        spared = [seed for seed, row in rows.items() if row.result["pool_until"] is None]
+        found = [row.result["counting"] for row in rows.values()]
+        spared = sum(result["pool_until"] is None for result in found)
         if spared:
             yield Skipped(
-                f"one client that sends all queries to {task} is not flagged on {len(spared)} of {len(rows)} seeds"
+                f"one client that sends {task} the whole budget goes unflagged on {spared} of {len(found)} seeds"
             )
-        elif rows:
-            flagged = [row.result["sybil_flagged"] for row in rows.values()]
+        else:
+            flagged = [result["sybil_flagged"] for result in found]
             yield bound(f"share of Sybil accounts flagged({task}) ≤ {most}", flagged, most=most)
 
 

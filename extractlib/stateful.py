@@ -1,7 +1,8 @@
-"""Detection per client, from the distances between its queries, and how Sybil accounts share the work.
+"""Detection per client, from all that it has asked, and how Sybil accounts share the work.
 
-PRADA (Juuti et al. 2019): the distances of an honest client's queries to its earlier ones are spread like a normal
-distribution, and those of an attacker who crafts queries are not.
+PRADA (Juuti et al. 2019) looks at the distances between a client's queries: an honest client's are spread like a normal
+distribution, and those of an attacker who crafts queries are not. The other detector here counts how many of a
+client's queries were caught as out of distribution.
 """
 
 import math
@@ -113,6 +114,49 @@ def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     lowest = min((min(detector.statistics(*client)[1], default=1.0) for client in clients), default=1.0)
     fitting = GRID[lowest >= GRID]
     return float(fitting.max() if len(fitting) else GRID.min())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountingDetector:
+    """Flags a client once more of its queries were caught than chance explains.
+
+    With a share p of honest queries caught, at least k of n are caught with probability P(Binomial(n, p) ≥ k); the
+    client is flagged at the first n at which that falls below `chance`.
+
+    Attributes:
+        rate: p, the share of honest queries that a detector catches, in (0, 1).
+        chance: How improbable an honest client's count may be, in (0, 1).
+
+    Raises:
+        InputError: A value does not fit.
+    """
+
+    rate: float
+    chance: float = 1e-6
+
+    def __post_init__(self):
+        if not 0 < self.rate < 1 or not 0 < self.chance < 1:
+            raise InputError(f"rate is {self.rate} and chance {self.chance}: numbers above 0 and below 1 are wanted")
+
+    @classmethod
+    def fit(cls, caught: torch.Tensor) -> "CountingDetector":
+        """Return a detector whose rate is that of honest queries, bool of shape (n,), with one more caught to be safe.
+
+        Raises:
+            InputError: All were caught, or there are none.
+        """
+        return cls(rate=(int(caught.sum()) + 1) / max(len(caught), 1))
+
+    def queries_until_flagged(self, caught: torch.Tensor) -> int | None:
+        """Return after how many queries the client is flagged, or None if it never is.
+
+        Args:
+            caught: Whether each query of the client, in order, was caught: bool of shape (n,).
+        """
+        counts = caught.cumsum(0).numpy()
+        numbers = np.arange(1, len(counts) + 1)
+        found = np.flatnonzero(stats.binom.sf(counts - 1, numbers, self.rate) < self.chance)
+        return int(numbers[found[0]]) if len(found) else None
 
 
 def accounts_needed(budget: int, until_flagged: int | None) -> int:

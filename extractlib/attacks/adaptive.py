@@ -47,7 +47,7 @@ class OnlineSurrogate:
         recipe: How it is trained on a chunk.
     """
 
-    RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=64, weight_decay=0.0, shift=0, schedule="cosine")
+    RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from extractlib.detection import MahalanobisDetector, OdinDetector, threshold_at
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet, mix
 from extractlib.metrics import auroc, balanced_accuracy, roc_curve, tpr_tnr
-from extractlib.stateful import StatefulDetector, accounts_needed, choose_delta, split_among
+from extractlib.stateful import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
 
 TIMED = 256
 """Images of the request whose time is taken."""
@@ -85,17 +85,16 @@ def _caught(scene: Scene, strangers: Mapping[str, ImageSet]) -> dict[str, float]
 def overlap(scene: Scene) -> dict:
     """Return how well a detector does against a pool of which a share shows the victim's own classes.
 
-    The pool's share `overlap` comes from the shifted source of the task, the rest from the ordinary pool. The detector
-    is trained against such a pool and tested on another draw of it.
+    The pool's share `overlap` is the cell's pool, images of the task from a shifted source or from the very same; the
+    rest is the ordinary pool. The detector is trained against such a mixture and tested on another draw of it.
 
     Returns:
         ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``.
     """
     count, share = scene.settings.overlap_images, scene.cell.overlap
-    own = round(count * share)
-    shifted = scene.queries(f"{scene.cell.task}/shifted")
-    seen = _mixture(_first(shifted, 0, own), _first(scene.pool["detector"], 0, count - own))
-    unseen = _mixture(_first(shifted, count, own), _first(scene.pool["test"], 0, count - own))
+    own, source = round(count * share), scene.queries()
+    seen = _mixture(_first(source, 0, own), _first(scene.pool["detector"], 0, count - own))
+    unseen = _mixture(_first(source, count, own), _first(scene.pool["test"], 0, count - own))
     benign = _first(scene.task["detector"], 0, count)
     detector = scene.detector_of(benign, seen, recipe=scene.settings.detector)
     scores = detector.score(scene.held_out.images), detector.score(unseen.images)
@@ -112,52 +111,61 @@ def _mixture(first: ImageSet, second: ImageSet) -> ImageSet:
 
 
 def stateful(scene: Scene) -> dict:
-    """Return when a detector that watches a client's queries flags it, and how Sybil accounts slip through.
+    """Return when a detector that watches all queries of a client flags it, and how Sybil accounts slip through.
 
-    Its threshold is chosen on honest clients; others are then watched. All send images of the victim's own source.
+    Both detectors are set on honest clients, who send images of the victim's own source; others are then watched.
 
     Returns:
-        ``delta``: the threshold. ``honest_flagged``: share of the honest test clients that are flagged. ``pool_until``
-        and ``shifted_until``: queries until one client with the whole budget, of pool images or of the shifted source,
-        is flagged, or None. ``sybil_accounts``: how many accounts must share the pool queries to stay below that.
-        ``sybil_flagged``: share of them that is flagged all the same. ``traces``: the statistic over the number of
-        queries, of a client of each kind.
+        For ``"prada"`` and ``"counting"``: ``honest_flagged``, the share of the honest test clients that are flagged;
+        ``pool_until`` and ``shifted_until``, after how many queries one client with the whole budget, of pool images or
+        of the shifted source, is flagged, or None; ``sybil_accounts``, how many accounts must share the pool queries
+        to stay below that; ``sybil_flagged``, the share of them that is flagged all the same. Also PRADA's ``delta``,
+        the ``rate`` of honest queries caught, and ``traces``: PRADA's statistic over the number of queries, of a client
+        of each kind.
     """
     length, clients = scene.settings.stream, scene.settings.streams
     own = scene.task["adversary"].images
-    honest = [_watched(scene, own[start : start + length]) for start in range(0, 2 * clients * length, length)]
-    detector = StatefulDetector(delta=choose_delta(honest[:clients]))
-    streams = {"honest": honest[clients]}
+    honest = [own[start : start + length] for start in range(0, 2 * clients * length, length)]
+    streams = {}
     for name, pool in (("pool", scene.cell.pool), ("shifted", f"{scene.cell.task}/shifted")):
         images = scene.queries(pool)
         attack = Knockoff(budget=min(scene.cell.budget, len(images)), seed=scene.cell.seed)
-        streams[name] = _watched(scene, images.images[attack.indices(len(images))])
-    until = {name: detector.queries_until_flagged(*stream) for name, stream in streams.items()}
-    accounts = accounts_needed(len(streams["pool"][1]), until["pool"])
-    shares = [
-        detector.queries_until_flagged(*(part[chosen] for part in streams["pool"]))
-        for chosen in split_among(len(streams["pool"][1]), accounts)
-    ]
-    flagged = [detector.queries_until_flagged(*stream) for stream in honest[clients:]]
+        streams[name] = images.images[attack.indices(len(images))]
+    result, traces = {}, {}
+
+    def labelled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, scene.victim.logits(images).argmax(1)
+
+    prada = StatefulDetector(delta=choose_delta(map(labelled, honest[:clients])))
+    result["prada"] = _watch(
+        lambda images: prada.queries_until_flagged(*labelled(images)), honest[clients:], streams
+    ) | {"delta": prada.delta}
+    for name, images in {"honest": honest[clients], **streams}.items():
+        counts, statistics = prada.statistics(*labelled(images))
+        traces[name] = [counts, [round(value, 4) for value in statistics]]
+    caught = scene.detector.detect
+    counting = CountingDetector.fit(torch.cat([caught(images) for images in honest[:clients]]))
+    result["counting"] = _watch(
+        lambda images: counting.queries_until_flagged(caught(images)), honest[clients:], streams
+    ) | {"rate": counting.rate}
+    return result | {"traces": traces}
+
+
+def _watch(
+    until: Callable[[torch.Tensor], int | None], honest: list[torch.Tensor], streams: Mapping[str, torch.Tensor]
+) -> dict:
+    """Return what a stateful detector, given as the number of queries until it flags a client, makes of each client."""
+    pool = streams["pool"]
+    found = until(pool)
+    accounts = accounts_needed(len(pool), found)
+    flagged = [until(pool[chosen]) is not None for chosen in split_among(len(pool), accounts)]
     return {
-        "delta": detector.delta,
-        "honest_flagged": sum(found is not None for found in flagged) / len(flagged),
-        "pool_until": until["pool"],
-        "shifted_until": until["shifted"],
+        "honest_flagged": sum(until(images) is not None for images in honest) / len(honest),
+        "pool_until": found,
+        "shifted_until": until(streams["shifted"]),
         "sybil_accounts": accounts,
-        "sybil_flagged": sum(found is not None for found in shares) / accounts,
-        "traces": {name: _trace(detector, stream) for name, stream in streams.items()},
+        "sybil_flagged": sum(flagged) / accounts,
     }
-
-
-def _watched(scene: Scene, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images with the victim's labels for them: what the API sees of a client."""
-    return images, scene.victim.logits(images).argmax(1)
-
-
-def _trace(detector: StatefulDetector, stream: tuple[torch.Tensor, torch.Tensor]) -> list[list[float]]:
-    counts, statistics = detector.statistics(*stream)
-    return [[int(count) for count in counts], [round(float(value), 4) for value in statistics]]
 
 
 def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:

@@ -16,7 +16,7 @@ from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.realistic import train_alone
 from extractlib.defenses import KeyedSample, policy
-from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK
+from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet
 from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery
@@ -78,7 +78,8 @@ def _trained(scene: Scene) -> nn.Module:
     if cell.attack == OWN_LABELS:
         return train_alone(scene.queries(labelled=True), budget=cell.budget, **options)
     attack, transfer = collected(scene)
-    return attack.train_surrogate(transfer, scene.queries(), classes=len(scene.victim.classes), **options)
+    pool = scene.queries(labelled=_is_adaptive(cell))
+    return attack.train_surrogate(transfer, pool, classes=len(scene.victim.classes), **options)
 
 
 def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
@@ -87,7 +88,7 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
     One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask.
     """
     cell, settings = scene.cell, scene.settings
-    adaptive = cell.attack.startswith(ADAPTIVE)
+    adaptive = _is_adaptive(cell)
     pool = scene.queries(labelled=adaptive)
     whole = settings.adaptive_budgets[-1] if adaptive else min(settings.budget, len(pool))
     budget = max(cell.budget, whole)
@@ -109,6 +110,10 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
 
     transfer = load(scene.store.get("transfer", key, make) / "transfer.bin")
     return attack, transfer.first(cell.budget)
+
+
+def _is_adaptive(cell: Cell) -> bool:
+    return cell.attack.startswith(ADAPTIVE)
 
 
 def _learner(scene: Scene) -> OnlineSurrogate:

@@ -43,7 +43,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "classes": Experiment(classes, QUERIES, ("recovery",)),
         "detection": Experiment(detection, DETECTORS, ("binary", "pool", "balanced_accuracy")),
         "overlap": Experiment(overlap, DETECTORS, ("balanced_accuracy",)),
-        "stateful": Experiment(stateful, ("stateful", *DETECTORS), ("delta",)),
+        "stateful": Experiment(stateful, ("stateful", *DETECTORS), ("prada", "delta")),
     }
 )
 

@@ -19,7 +19,7 @@ from extractlib.metrics import summary
 from extractlib.profiles import Profile, profile
 from extractlib.store import Store
 
-FORMAT = "extractlib results 2"
+FORMAT = "extractlib results 1"
 
 REWARDS = ("certainty", "diversity", "loss", "all")
 BESIDE = 3
@@ -94,10 +94,11 @@ def detection(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 
 def overlap(profile: Profile, *, seed: int) -> Iterator[Cell]:
-    """Detectors against pools that show more and more of the victim's own classes."""
+    """Detectors against pools with more and more images of the victim's classes, shifted or of its very source."""
     for cell in detection(profile, seed=seed):
-        for share in profile.overlaps:
-            yield replace(cell, experiment="overlap", overlap=share)
+        for source in (f"{cell.task}/shifted", cell.task) if seed < BESIDE else (f"{cell.task}/shifted",):
+            for share in profile.overlaps:
+                yield replace(cell, experiment="overlap", pool=source, overlap=share)
 
 
 def defended(profile: Profile, *, seed: int) -> Iterator[Cell]:
@@ -160,17 +161,17 @@ TABLES: Mapping[str, Table] = MappingProxyType(
     {
         "reproduction": Table(reproduction),
         "classes": Table(classes),
-        "granularity": Table(granularity),
-        "architecture": Table(architecture),
-        "diversity": Table(diversity),
         "detection": Table(detection),
         "defended": Table(defended),
         "realistic": Table(realistic),
+        "architecture": Table(architecture),
+        "diversity": Table(diversity),
         "overlap": Table(overlap),
         "stateful": Table(stateful),
-        "budget": Table(budget),
-        "adaptive": Table(adaptive, most_seeds=BESIDE),
         "watermark": Table(watermark, most_seeds=BESIDE),
+        "adaptive": Table(adaptive, most_seeds=BESIDE),
+        "budget": Table(budget),
+        "granularity": Table(granularity),
     }
 )
 """The tables in the order in which they are computed."""
