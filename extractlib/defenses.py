@@ -182,6 +182,4 @@ def policy(name: str, *, secret: bytes) -> Policy:
 
 def _check_secret(secret: bytes) -> None:
     if not isinstance(secret, bytes) or not secret:
-        raise InputError(
-            f"the secret is a {type(secret).__name__} of length {len(secret)}: bytes, at least one, are wanted"
-        )
+        raise InputError(f"the secret is {'empty' if secret == b'' else 'no bytes'}: bytes, at least one, are wanted")

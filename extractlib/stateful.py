@@ -178,7 +178,8 @@ def accounts_needed(budget: int, until_flagged: int | None) -> int:
 def split_among(count: int, accounts: int) -> list[torch.Tensor]:
     """Return the queries of each account, int64 in order: dealt in turn, so that no two differ by more than one."""
     positive("accounts", accounts)
-    return [torch.arange(first, count, accounts) for first in range(accounts)]
+    everything = torch.arange(count)
+    return [everything[first::accounts] for first in range(accounts)]
 
 
 def entry_cost(*, accounts: int, upfront: float, queries: int, price: float) -> float:

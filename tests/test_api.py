@@ -391,3 +391,49 @@ def test_the_fingerprint_tells_apart_what_answers_differently():
     ]
     assert len({api.fingerprint for api in apis}) == 4
     assert PredictionAPI(victim, budget=3, price=1.0, batch_size=2).fingerprint == apis[0].fingerprint
+
+
+# -- denied answers ----------------------------------------------------------------
+
+
+class EverySecond:
+    """Detects every second image of a batch, and denies what is detected."""
+
+    fingerprint = "every second"
+
+    def detect(self, images):
+        return torch.arange(len(images)) % 2 == 1
+
+    def answer(self, probabilities, detected, images):
+        return probabilities.masked_fill(detected[:, None], torch.nan)
+
+
+@pytest.mark.parametrize("granularity", ["full", "top-3", "rounded-2", "label", "temperature-2.0"])
+def test_a_denied_answer_shows_nothing_and_is_charged(granularity):
+    images, guard = noise(6), EverySecond()
+    api = PredictionAPI(linear_victim(), granularity=granularity, detector=guard, policy=guard, price=0.5)
+    answers = api.query(images, client="a", request="1")
+    plain = PredictionAPI(linear_victim(), granularity=granularity).query(images)
+    assert answers.denied.tolist() == [False, True] * 3
+    assert answers.labels.tolist()[1::2] == [-1, -1, -1]
+    assert answers.labels.tolist()[::2] == plain.labels.tolist()[::2]
+    if answers.probabilities is not None:
+        assert answers.probabilities[1::2].abs().sum() == 0
+        assert torch.equal(answers.probabilities[::2], plain.probabilities[::2])
+    assert (api.usage("a").queries, api.usage("a").cost) == (6, 3.0)
+    again = api.query(images, client="a", request="1")
+    assert torch.equal(again.labels, answers.labels)
+
+
+def test_denied_answers_give_no_targets():
+    images, guard = noise(4), EverySecond()
+    answers = PredictionAPI(linear_victim(), detector=guard, policy=guard).query(images)
+    with pytest.raises(InputError, match="2 of 4 answers were denied: leave those out first"):
+        answers.targets(10)
+    kept = answers[~answers.denied]
+    assert torch.allclose(kept.targets(10).sum(1), torch.ones(2))
+
+
+def test_the_last_class_number_stands_for_a_denial():
+    with pytest.raises(InputError, match="65536 classes: at most 65535 are possible"):
+        Granularity("label").record(65_536)

@@ -40,7 +40,9 @@ WRONG = {
     "budget above the pool": (["run", "reproduction", "--profile", "smoke", "--budget", "513"], "513"),
     "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
     "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "has no images of its own"),
-    "no results": (["verify", "--results", "nowhere"], "does not exist"),
+    "no results": (["verify", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
 
 

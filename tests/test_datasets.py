@@ -6,7 +6,16 @@ import torch
 from PIL import Image
 
 from extractlib import datasets
-from extractlib.datasets import decoded, look_alikes, pool_parts, read_image, split_task, task_parts
+from extractlib.datasets import (
+    decoded,
+    look_alikes,
+    noise,
+    pool_parts,
+    query_images,
+    read_image,
+    split_task,
+    task_parts,
+)
 from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.profiles import profile
@@ -155,3 +164,68 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
         "test": 5,
     }
     assert [part for part, images in parts.items() if images.labels is not None] == ["pretraining"]
+
+
+# -- what an attacker sends ------------------------------------------------------
+
+
+@pytest.fixture
+def query(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+
+    def call(name: str, **options):
+        return query_images(name, profile("smoke"), seed=0, store=Store(tmp_path), **options)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "count"),
+    [
+        ("atlas", "atlas/queries", 512),
+        ("signs", "signs/adversary", 256),
+        ("signs/shifted", "shifted signs/adversary", 256),
+        ("noise", "noise", 256),
+    ],
+)
+def test_query_images_by_name(query, name, shown, count):
+    images = query(name)
+    assert (images.name, len(images), images.labels, images.classes) == (shown, count, None, ())
+    assert query(name).fingerprint == images.fingerprint
+
+
+def test_labels_are_kept_where_wanted(query):
+    assert len(query("atlas", labelled=True).classes) == 162
+    assert query("signs/shifted", labelled=True).labels.max() < 43
+
+
+def test_a_cut_pool_holds_all_images_of_fewer_classes(query):
+    whole, cut, fewer = (query(name, labelled=True) for name in ("atlas", "atlas/54", "atlas/5"))
+    kept = cut.labels.unique()
+    assert len(kept) == 54
+    assert len(cut) == int(torch.isin(whole.labels, kept).sum())
+    # Fewer classes are a part of more.
+    assert set(fewer.labels.unique().tolist()) < set(kept.tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("sea", "unknown pool 'sea'"),
+        ("atlas/0", "cannot be cut to '0' classes: name a number from 1 to 162"),
+        ("atlas/163", "cannot be cut to '163' classes"),
+        ("atlas/many", "cannot be cut to 'many' classes"),
+        ("signs/turned", "unknown variant of signs 'turned'"),
+        ("birds", "profile 'smoke' has no task 'birds'"),
+    ],
+)
+def test_query_images_that_do_not_exist(query, name, words):
+    with pytest.raises(InputError, match=words):
+        query(name)
+
+
+def test_noise_is_uniform():
+    images = noise(200, seed=1).images
+    counts = torch.bincount(images.flatten().long(), minlength=256).double()
+    expected = images.numel() / 256
+    assert ((counts - expected) ** 2 / expected).sum() < 340  # chi-square with 255 degrees: 99.97%

@@ -51,6 +51,38 @@ def test_a_seed_fixes_the_pictures_and_another_changes_them(name):
     assert not torch.equal(first.images, other.images)
 
 
+@pytest.mark.parametrize("name", drawn.TASKS)
+def test_a_shifted_source_has_the_same_classes_in_other_pictures(name):
+    own, shifted = (drawn.draw(name, part="adversary", size=40, seed=0, shifted=s, cache=None) for s in (False, True))
+    again = drawn.draw(name, part="adversary", size=40, seed=0, shifted=True, cache=None)
+    assert torch.equal(shifted.images, again.images) and shifted.fingerprint == again.fingerprint
+    assert shifted.fingerprint != own.fingerprint and shifted.name == f"shifted {name}/adversary"
+    assert shifted.classes == own.classes
+    pictures = {image.numpy().tobytes() for image in own.images}
+    assert not pictures & {image.numpy().tobytes() for image in shifted.images}
+
+
+@pytest.mark.parametrize("name", drawn.TASKS)
+def test_a_shift_moves_colours_and_grounds_but_not_beyond_recognition(name):
+    """Drawn from the same random numbers for its labels, a class keeps more of its look than classes share."""
+    size = 400
+    own, shifted = (drawn.draw(name, part="adversary", size=size, seed=0, shifted=s, cache=None) for s in (False, True))
+    # A cast of the channels: the ratio of mean red to mean blue varies more from picture to picture.
+    spread = [
+        (images.images[:, 0].float().mean((1, 2)) + 9).div(images.images[:, 2].float().mean((1, 2)) + 9).log().std()
+        for images in (own, shifted)
+    ]
+    assert spread[1] > spread[0] * 0.95
+    means = [images.images.float().mean() for images in (own, shifted)]
+    assert abs(means[0] - means[1]) < 40
+
+
+@pytest.mark.parametrize("name", drawn.POOLS)
+def test_a_pool_has_no_shifted_source(name):
+    with pytest.raises(InputError, match=f"{name} is a pool: only a task"):
+        drawn.draw(name, part="test", size=1, seed=0, shifted=True)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_parts_share_no_picture(name):
     parts = {part: few(name, part=part, size=60) for part in drawn.PARTS[name]}

@@ -4,10 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
+from extractlib.api import PredictionAPI
 from extractlib.errors import InputError
-from extractlib.experiments import Row, read_rows, run_cell, run_table, table_cells, tables
-from extractlib.profiles import profile
+from extractlib.experiments import TABLES, Row, Scene, code_of, read_rows, run_cell, run_table, table_cells, tables
+from extractlib.experiments.extraction import api_of, collected
+from extractlib.profiles import DRAWN, profile
 from extractlib.store import Store
 
 SMOKE = profile("smoke")
@@ -19,8 +22,14 @@ def cell():
 
 
 @pytest.fixture(scope="module")
-def row(cell, tmp_path_factory):
-    return run_cell(cell, store=Store(tmp_path_factory.mktemp("store")))
+def shared(tmp_path_factory):
+    """A store for all cells of this module, so that its victim is trained once."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def row(cell, shared):
+    return run_cell(cell, store=shared)
 
 
 def test_reproduction_has_a_cell_a_task_and_seed():
@@ -50,13 +59,21 @@ def test_a_row_is_consistent(row, cell):
     result = row.result
     assert row.cell == cell
     assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
-    assert sum(result["queries_per_class"]) == cell.budget == 256
-    assert len(result["victim_per_class"]) == len(result["surrogate_per_class"]) == 10
-    # The test part holds equally many images of each class, so the mean over classes is the mean over images.
-    assert sum(result["victim_per_class"]) / 10 == pytest.approx(result["victim_accuracy"], abs=1e-4)
-    assert sum(result["surrogate_per_class"]) / 10 == pytest.approx(result["surrogate_accuracy"], abs=1e-4)
     assert result["constant_accuracy"] == pytest.approx(0.1)
     assert 0 <= result["agreement"] <= 1
+
+
+def test_classes_add_up_to_the_row(row, cell, shared):
+    result = run_cell(replace(cell, experiment="classes"), store=shared).result
+    assert result["recovery"] == row.result["recovery"]
+    assert sum(result["queries"]) == cell.budget == 256
+    for who in ("victim", "surrogate"):
+        confusion = torch.tensor(result[f"{who}_confusion"])
+        assert confusion.sum(1).tolist() == [20] * 10  # test images of each class
+        assert confusion.diag().sum() / 200 == pytest.approx(row.result[f"{who}_accuracy"])
+        # Both halves hold ten images of each class.
+        halves = torch.tensor(result[f"{who}_accuracy"])
+        assert torch.allclose(halves.mean(0) * 20, confusion.diag().float(), atol=1e-2)
 
 
 def test_a_row_follows_from_its_cell(row, cell, tmp_path):
@@ -67,16 +84,15 @@ def test_a_row_follows_from_its_cell(row, cell, tmp_path):
     }
     other = run_cell(replace(cell, seed=4), store=Store(tmp_path / "other"))
     assert other.provenance["data"] != row.provenance["data"]
-    assert other.result["victim_per_class"] != row.result["victim_per_class"]
+    assert other.result != row.result
 
 
-def test_a_smaller_budget_asks_a_part_of_the_same_queries(row, cell, tmp_path):
-    smaller = run_cell(replace(cell, budget=64), store=Store(tmp_path))
-    assert sum(smaller.result["queries_per_class"]) == 64
-    assert all(
-        few <= many
-        for few, many in zip(smaller.result["queries_per_class"], row.result["queries_per_class"], strict=True)
-    )
+def test_a_smaller_budget_asks_a_part_of_the_same_queries(cell, shared):
+    few = collected(Scene(replace(cell, budget=64), store=shared))[1]
+    many = collected(Scene(cell, store=shared))[1]
+    assert len(few) == 64
+    assert torch.equal(few.indices, many.indices[:64])
+    assert torch.equal(few.answers.probabilities, many.answers.probabilities[:64])
 
 
 @pytest.mark.parametrize("queries", [0, -1, 513])
@@ -106,9 +122,12 @@ def test_a_table_goes_on_where_it_stopped(row, cell, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_table(cells, path, store=Store(tmp_path))
     assert [read.cell.seed for read in read_rows(path)] == [3, 4]
-    run_table(cells[:2], path, store=Store(tmp_path), code=row.provenance["code"])
+    run_table(cells[:2], path, store=Store(tmp_path), current=True)
     assert ran == [3, 4, 5]
-    run_table(cells[:2], path, store=Store(tmp_path), code="other code")
+    assert tables.missing(cells, path) == cells[2:]
+    monkeypatch.setattr(tables, "code_of", lambda cell: "other code")
+    assert tables.missing(cells, path) == cells
+    run_table(cells[:2], path, store=Store(tmp_path), current=True)
     assert ran == [3, 4, 5, 3, 4]
 
 
@@ -148,3 +167,106 @@ def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="1 of 1 rows were made by other code"):
         tables.verify(path, choice=7, store=store)
+
+
+# -- the other tables ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_names_each_cell_once(table):
+    cells = table_cells(table, DRAWN, seeds=range(5))
+    assert len(set(cells)) == len(cells) > 0
+    assert all(tables.expected_seconds(cell) > 0 for cell in cells)
+
+
+def test_the_plan_of_the_drawn_profile():
+    counts = {table: len(table_cells(table, DRAWN, seeds=range(5))) for table in TABLES}
+    # Five tasks and five seeds; retina has no top-5, since those are all its classes; a temperature has three seeds.
+    assert counts["granularity"] == 5 * 5 * 6 - 5 - 2 * 5
+    assert counts["reproduction"] == counts["detection"] == counts["stateful"] == 25
+    assert counts["architecture"] == 2 * 4 * 5
+    assert counts["watermark"] == 5 * 3
+
+
+def few(table: str) -> list:
+    """Return the cells of a table in profile smoke on objects, seed 3 named 0 so that all policies are there."""
+    return [replace(cell, seed=3) for cell in table_cells(table, SMOKE, seeds=[0]) if cell.task == "objects"]
+
+
+@pytest.mark.parametrize("table", ["granularity", "architecture", "diversity", "realistic", "adaptive"])
+def test_tables_of_attacks_give_recoveries(table, shared):
+    for cell in few(table):
+        result = run_cell(cell, store=shared).result
+        assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
+
+
+def test_the_detection_table_agrees_with_its_curves(shared):
+    [cell] = few("detection")
+    result = run_cell(cell, store=shared).result
+    for name in ("binary", "odin", "mahalanobis"):
+        for pool in ("pool", "second"):
+            found = result[name][pool]
+            assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
+            accepted, caught = found["roc"]
+            assert (accepted[0], caught[0], accepted[-1], caught[-1]) == (0, 1, 1, 0)
+            # The area under the curve by trapezoids, of 41 points, is about the AUROC.
+            area = sum((accepted[i + 1] - accepted[i]) * (caught[i] + caught[i + 1]) / 2 for i in range(40))
+            assert area == pytest.approx(found["auroc"], abs=0.03)
+    assert result["caught"]["benign"] == pytest.approx(1 - result["binary"]["pool"]["tpr"])
+    assert result["caught"]["pool"] == pytest.approx(result["binary"]["pool"]["tnr"])
+
+
+def test_a_defended_row_says_what_the_defence_did(shared):
+    found = {(cell.defence, cell.pool): run_cell(cell, store=shared).result for cell in few("defended")}
+    denied = found["deny", "atlas"]
+    assert denied["answered"] == pytest.approx(1 - denied["caught"])
+    assert found["shuffle", "atlas"]["answered"] == found["label", "atlas"]["answered"] == 1
+    # An honest user gets the label where only the label is shown, so loses nothing.
+    assert found["label", "atlas"]["honest_accuracy"] == denied["victim_accuracy"]
+    assert denied["honest_accuracy"] <= denied["victim_accuracy"]
+
+
+def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shared):
+    [cell] = few("watermark")
+    scene = Scene(cell, store=shared)
+    transfer = collected(scene)[1]
+    images = scene.queries().images[transfer.indices]
+    truth = PredictionAPI(scene.victim).query(images).labels
+    marked = transfer.answers.labels != truth
+    assert 3 <= int(marked.sum()) <= 30  # 12.8 of 256 are expected
+    assert run_cell(cell, store=shared).result["marked"] == int(marked.sum())
+    assert api_of(scene).fingerprint != api_of(Scene(replace(cell, defence="none"), store=shared)).fingerprint
+
+
+def test_overlap_and_stateful_rows(shared):
+    shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if "/" in cell.pool}
+    assert list(shares) == [0.0, 0.5, 1.0]
+    assert all(0 <= found["balanced_accuracy"] <= 1 for found in shares.values())
+    [cell] = few("stateful")
+    result = run_cell(cell, store=shared).result
+    for name in ("prada", "counting"):
+        flagged = result[name]["pool_until"]
+        assert flagged is None or 1 <= flagged <= cell.budget
+        assert (result[name]["sybil_accounts"] == 1) == (flagged is None)
+
+
+def test_a_row_depends_on_the_code_that_makes_it_and_on_no_other():
+    [plain] = [cell for cell in table_cells("reproduction", DRAWN, seeds=[0]) if cell.task == "signs"]
+    assert code_of(plain) == code_of(replace(plain, task="birds", seed=3, granularity="label"))
+    others = [
+        replace(plain, defence="shuffle"),
+        replace(plain, attack="knockoff-adaptive-all"),
+        replace(plain, surrogate="vgg"),
+        replace(plain, profile="smoke"),
+        replace(plain, experiment="detection"),
+        replace(plain, experiment="stateful"),
+    ]
+    assert len({code_of(cell) for cell in [plain, *others]}) == 7
+
+
+def test_verify_all_checks_a_row_of_each_file(row, cell, tmp_path, shared):
+    paths = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path in paths:
+        tables.write_rows(path, [row])
+    found = list(tables.verify_all(paths, choices=[0, 5], store=shared, jobs=2))
+    assert [old.cell for old, _, _ in found] == [cell, cell]

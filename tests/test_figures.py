@@ -18,21 +18,22 @@ from extractlib.errors import InputError
 from extractlib.images import ImageSet, digest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_ledger import Cell, Row  # noqa: E402
+import test_ledger  # noqa: E402
 
 PROVENANCE = (
     "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`; code `c0de`"
 )
 
 
-def row(task: str, seed: int, surrogate: float, *, budget: int = 10_000) -> Row:
+def row(task: str, seed: int, surrogate: float, *, budget: int = 10_000):
     result = {
         "victim_accuracy": 0.8,
         "surrogate_accuracy": surrogate,
         "recovery": surrogate / 0.8,
         "constant_accuracy": 0.2,
+        "agreement": 0.5,
     }
-    return Row(Cell(task, seed, budget=budget), result)
+    return test_ledger.row(task, seed, result, budget=budget)
 
 
 ROWS = [row("things", 0, 0.6), row("things", 1, 0.64), row("signs", 0, 0.72), row("signs", 1, 0.72)]
@@ -67,11 +68,11 @@ def test_reproduction_table_stands_beside_the_papers():
     lines = figures.reproduction_table(ROWS).splitlines()
     assert lines[0] == "**Ours beside the paper's (authors' slides, 2020)**"
     assert lines[2].startswith("| Task | Victim | Surrogate | Recovery | Constant | Authors' victim |")
-    assert lines[4] == (
+    assert lines[5] == (
         "| things (Caltech) | 80.0 ± 0.0 | 62.0 ± 2.8 | 0.775 ± 0.035 | 0.25 ± 0.00"
         " | 74.1 | 72.2 | 0.97 | 78.8 | 75.4 | 0.96 |"
     )
-    assert lines[5] == (
+    assert lines[4] == (
         "| signs (GTSRB) | 80.0 ± 0.0 | 72.0 ± 0.0 | 0.900 ± 0.000 | 0.25 ± 0.00 | 98.1 | 94.8 | 0.96 | – | – | – |"
     )
 
@@ -81,8 +82,8 @@ def test_ledger_table_shows_first_what_does_not_hold():
     rows += [row("retina", seed, 0.31 + seed / 100) for seed in range(3)]
     lines = figures.ledger_table(ledger.verdicts(rows)).splitlines()
     assert lines[1] == "| :--- | :--- | :--- | :--- | :--- | :--- |"
-    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| C1", "| C2", "| C3"]
-    assert [line.split(" | ")[4] for line in lines[2:5]] == ["does not hold", "holds", "not run"]
+    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| C1", "| B5", "| C2", "| C3"]
+    assert [line.split(" | ")[4] for line in lines[2:6]] == ["does not hold", "does not hold", "holds", "not run"]
     assert "r(retina) ≥ 0.75: 0.400, interval " in lines[2]
 
 
@@ -103,10 +104,10 @@ def test_bars_are_as_long_as_the_recoveries():
     figure = figures.reproduction_bars(ROWS)
     [axes] = figure.axes
     lengths = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers[1:]}
-    assert lengths["ours"] == pytest.approx([0.775, 0.9])
-    assert lengths["the authors"] == [0.97, 0.96]
+    assert lengths["ours"] == pytest.approx([0.9, 0.775])
+    assert lengths["the authors"] == [0.96, 0.97]
     assert lengths["Orekondy et al."] == [0.96]  # who attacked no GTSRB
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["things\n(Caltech)", "signs\n(GTSRB)"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["signs\n(GTSRB)", "things\n(Caltech)"]
 
 
 def test_bars_of_a_task_that_the_authors_lack():

@@ -1,5 +1,7 @@
 """Networks: what goes in and comes out, and how backbones are taken and given."""
 
+import json
+
 import pytest
 import torch
 
@@ -9,7 +11,18 @@ from extractlib.errors import InputError
 IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(256).to(torch.uint8).view(2, 3, 32, 32)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet", 78_042), ("resnet-wide", 308_650), ("tiny", 10_266)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet", 78_042),
+        ("resnet-wide", 308_650),
+        ("tiny", 10_266),
+        ("vgg", 186_938),
+        ("cnn-5", 57_882),
+        ("cnn-9", 143_482),
+        ("tiny-plain", 12_410),
+    ],
+)
 def test_size_and_output_of_each_network(name, parameters):
     model = networks.build(name, classes=10, seed=0).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
@@ -85,3 +98,29 @@ def test_the_shipped_backbone_fits_and_is_small():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("name", "layers"), [("cnn-5", 5), ("cnn-9", 9), ("vgg", 10)])
+def test_the_names_tell_the_layers(name, layers):
+    kinds = (torch.nn.Conv2d, torch.nn.Linear)
+    assert sum(isinstance(module, kinds) for module in networks.build(name, classes=3, seed=0).modules()) == layers
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_a_network_is_normalise_features_and_head(name):
+    model = networks.build(name, classes=3, seed=0).eval()
+    with torch.no_grad():
+        features = model.features(model.normalise(IMAGES))
+        assert features.ndim == 2
+        assert torch.equal(model.head(features), model(IMAGES))
+
+
+@pytest.mark.parametrize("name", ["resnet", "vgg"])
+def test_both_backbones_ship_with_the_same_recipe(name):
+    card = json.loads((networks.WEIGHTS / f"{name}.json").read_text())
+    other = json.loads((networks.WEIGHTS / "resnet.json").read_text())
+    assert card["network"] == name
+    assert {key: card[key] for key in ("recipe", "images", "seed", "fingerprint")} == {
+        key: other[key] for key in ("recipe", "images", "seed", "fingerprint")
+    }
+    networks.build(name, classes=5, seed=0, backbone=networks.shipped_backbone(name))

@@ -12,7 +12,15 @@ from extractlib.errors import InputError
 from extractlib.transfer import Header, TransferFile, load
 
 HEADER = Header(
-    pool="p" * 40, pool_size=6_000, api="a" * 40, granularity="full", classes=10, seed=0, budget=10, chunk=4
+    pool="p" * 40,
+    pool_size=6_000,
+    api="a" * 40,
+    granularity="full",
+    classes=10,
+    strategy="random",
+    seed=0,
+    budget=10,
+    chunk=4,
 )
 
 
@@ -164,11 +172,11 @@ def test_another_header_is_refused_by_name_and_the_file_left_alone(tmp_path, fie
 @pytest.mark.parametrize(
     "content",
     [b"", b"\n", b"\x80\x04pickle", b"[]\n", b"{}\n", b'{"pool": 1}\n', HEADER.line.replace(b"10,", b"-1,")]
-    + [HEADER.line.replace(b'"version": 1', b'"version": 2'), HEADER.line.replace(b"full", b"fill"), HEADER.line[:20]],
+    + [HEADER.line.replace(b'"version": 2', b'"version": 1'), HEADER.line.replace(b"full", b"fill"), HEADER.line[:20]],
 )
 def test_what_is_no_transfer_file_is_refused(tmp_path, content):
     (tmp_path / "t.bin").write_bytes(content)
-    with pytest.raises(InputError, match="is no transfer file of version 1, or its header was edited$"):
+    with pytest.raises(InputError, match="is no transfer file of version 2, or its header was edited$"):
         load(tmp_path / "t.bin")
 
 
