@@ -19,7 +19,7 @@ from extractlib import paper
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import commit, describe, versions
 from extractlib.images import ImageSet, digest
-from extractlib.ledger import Entry, Provenance, Row, Verdict, reproduction
+from extractlib.ledger import Entry, Evidence, Provenance, Row, Verdict, reproduction
 from extractlib.metrics import summary
 
 WIDTH = 6.0
@@ -37,6 +37,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
 )
 MARKS = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"))
 """Colour and marker of each line of a plot: either alone tells the lines apart."""
+
+FILLS = ((BLUE, ""), (ORANGE, "//"), (GREEN, "\\\\"), (SKY, ".."), (VERMILION, "xx"), (PURPLE, "++"), (YELLOW, "oo"))
+"""Colour and hatch of the bars of a group."""
 
 STYLE: Mapping = MappingProxyType(
     {
@@ -288,25 +291,203 @@ def reproduction_bars(rows: Iterable[Row]) -> Figure:
 
 def budget_curve(rows: Iterable[Row]) -> Figure:
     """Return recovery over the number of queries: a line a task, mean ± standard deviation over the seeds."""
-    groups = _by_task(rows)
+    series: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        series.setdefault(row.cell.task, {}).setdefault(row.cell.budget, []).append(row.result["recovery"])
+    return lines(series, across="queries", upward="recovery", logarithmic=True)
+
+
+def lines(
+    series: Mapping[str, Mapping[float, Sequence[float]]],
+    *,
+    across: str,
+    upward: str,
+    limits: tuple[float, float] = (0, 1.05),
+    logarithmic: bool = False,
+) -> Figure:
+    """Return a line for each series, mean ± standard deviation of the values at each place.
+
+    Args:
+        series: By name, the values, one a seed, at each place on the horizontal axis.
+        across, upward: What the axes show, with units.
+        limits: Of the vertical axis.
+        logarithmic: Whether the horizontal axis is.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
         axes = figure.subplots()
-        axes.set_xscale("log")
-        for number, (task, group) in enumerate(groups.items()):
+        if logarithmic:
+            axes.set_xscale("log")
+        for number, (name, places) in enumerate(series.items()):
             color, marker = MARKS[number % len(MARKS)]
-            budgets = sorted({row.cell.budget for row in group})
-            values = [[row.result["recovery"] for row in group if row.cell.budget == budget] for budget in budgets]
-            means, spreads = zip(*map(_summary, values), strict=True)
-            axes.errorbar(budgets, means, spreads, color=color, marker=marker, capsize=3, label=task)
-        ticks = sorted({row.cell.budget for group in groups.values() for row in group})
-        axes.set_xticks(ticks, [f"{budget:,}" for budget in ticks])
+            ordered = sorted(places)
+            means, spreads = zip(*(_summary(places[place]) for place in ordered), strict=True)
+            axes.errorbar(ordered, means, spreads, color=color, marker=marker, capsize=3, label=name)
+        ticks = sorted({place for places in series.values() for place in places})
+        axes.set_xticks(ticks, [f"{place:,}" for place in ticks])
         axes.minorticks_off()
-        axes.set_ylim(0, 1.05)
-        axes.set_xlabel("queries")
-        axes.set_ylabel("recovery")
+        axes.set_ylim(*limits)
+        axes.set_xlabel(across)
+        axes.set_ylabel(upward)
         figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    across: str,
+    marks: Mapping[str, Mapping[str, float | None]] | None = None,
+    marked: str = paper.LABEL,
+    limits: tuple[float, float] = (0, 1.05),
+) -> Figure:
+    """Return horizontal bars in groups, mean ± standard deviation of the values.
+
+    Args:
+        groups: By name of the group, by name of the bar, the values, one a seed.
+        across: What the axis shows, with units.
+        marks: A number to set beside each bar, such as the authors'; None where there is none.
+        marked: What the marks are.
+        limits: Of the axis.
+    """
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    height = 0.8 / len(names)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.4 + len(groups) * (0.25 + 0.24 * len(names))), layout="constrained")
+        axes = figure.subplots()
+        places: dict[tuple[str, str], float] = {}
+        for number, name in enumerate(names):
+            color, hatch = FILLS[number % len(FILLS)]
+            there = [(row, group[name]) for row, group in enumerate(groups.values()) if len(group.get(name, ()))]
+            centres = [row + (number - (len(names) - 1) / 2) * height for row, _ in there]
+            means, spreads = zip(*(_summary(values) for _, values in there), strict=True)
+            whiskers = {"ecolor": BLACK, "capsize": 2}
+            axes.barh(
+                centres,
+                means,
+                0.9 * height,
+                xerr=spreads,
+                color=color,
+                hatch=hatch,
+                edgecolor="white",
+                error_kw=whiskers,
+                label=name,
+            )
+            titles = list(groups)
+            places |= {(titles[row], name): centre for (row, _), centre in zip(there, centres, strict=True)}
+        beside = [
+            (value, places[group, name])
+            for group, found in (marks or {}).items()
+            for name, value in found.items()
+            if value is not None and (group, name) in places
+        ]
+        if beside:
+            axes.plot(*zip(*beside, strict=True), "D", color=BLACK, markerfacecolor="white", label=marked)
+        axes.set_yticks(range(len(groups)), groups)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(*limits)
+        axes.set_xlabel(across)
+        figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    across: str,
+    upward: str,
+    level: tuple[str, float] | None = None,
+) -> Figure:
+    """Return plain curves, such as a ROC or a statistic over time.
+
+    Args:
+        series: By name, the places on both axes.
+        across, upward: What the axes show, with units.
+        level: Name and height of a dotted horizontal line.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, (x, y)) in enumerate(series.items()):
+            color, marker = MARKS[number % len(MARKS)]
+            axes.plot(x, y, color=color, marker=marker, markevery=max(1, len(x) // 8), label=name)
+        if level:
+            axes.axhline(level[1], color=BLACK, linestyle="dotted", linewidth=2, label=level[0])
+        axes.set_xlabel(across)
+        axes.set_ylabel(upward)
+        figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Figure:
+    """Return confusion matrices side by side: a row a true class, in shares of its images.
+
+    Args:
+        matrices: By name, counts of shape (classes, classes).
+        classes: Names of the classes; left out where there are more than 12.
+    """
+    few = len(classes) <= 12
+    with matplotlib.rc_context({**STYLE, "font.size": 10, "axes.grid": False}):
+        figure = Figure(figsize=(WIDTH, 3.9 if few else 3.4), layout="constrained")
+        for number, (name, counts) in enumerate(matrices.items()):
+            axes = figure.add_subplot(1, len(matrices), number + 1)
+            counts = np.asarray(counts, dtype=float)
+            image = axes.imshow(counts / counts.sum(1, keepdims=True), vmin=0, vmax=1, cmap="Blues")
+            axes.set_title(name)
+            axes.set_xlabel("predicted")
+            axes.set_xticks(range(len(classes)) if few else [], classes if few else [], rotation=90)
+            axes.set_yticks(range(len(classes)) if few and not number else [], classes if few and not number else [])
+        figure.axes[0].set_ylabel("true")
+        figure.colorbar(image, ax=figure.axes, shrink=0.7, label="share of the class's images")
+    return figure
+
+
+SITUATIONS: Mapping[str, Mapping] = MappingProxyType(
+    {
+        "public images, full answers": {},
+        "public images, label only": {"granularity": "label"},
+        "public images of retinas alone": {"pool": "retina"},
+        "public images, chosen adaptively*": {"attack": "knockoff-adaptive-all", "budget": 5_000},
+        "public images; detected: shuffled": {"defence": "shuffle"},
+        "public images; detected: denied": {"defence": "deny"},
+        "public images; detected: label only": {"defence": "label"},
+        "own images, full answers*": {"pool": "{task}/shifted", "budget": 5_000},
+        "own images, label only*": {"pool": "{task}/shifted", "budget": 5_000, "granularity": "label"},
+        "own images; detected: shuffled*": {"pool": "{task}/shifted", "budget": 5_000, "defence": "shuffle"},
+    }
+)
+"""What the front page's figure compares: changes to the reproduction's cell. A star marks half the budget."""
+
+
+def threat_or_boogeyman(evidence: Evidence) -> tuple[Figure, dict[str, dict[str, list[float]]]]:
+    """Return recovery of every attack under every API and defence: a row each, a mark a task, at its mean over seeds.
+
+    Returns:
+        The figure, and what it shows: by situation, by task, the recoveries of the seeds.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, changes in SITUATIONS.items():
+        for task in evidence.tasks:
+            cell = {key: value.format(task=task) if key == "pool" else value for key, value in changes.items()}
+            values = list(evidence.values(task, **cell).values())
+            if values:
+                found.setdefault(name, {})[task] = values
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.3 + 0.5 * len(found)), layout="constrained")
+        axes = figure.subplots()
+        for number, task in enumerate(evidence.tasks):
+            color, marker = MARKS[number % len(MARKS)]
+            rows = [row for row, tasks in enumerate(found.values()) if task in tasks]
+            means = [_summary(tasks[task])[0] for tasks in found.values() if task in tasks]
+            heights = [row + (number - 2) * 0.12 for row in rows]
+            axes.plot(means, heights, marker, color=color, label=task, markersize=7)
+        axes.set_yticks(range(len(found)), [name.replace(", ", ",\n", 1).replace("; ", ";\n", 1) for name in found])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.05)
+        axes.set_xlabel("recovery: surrogate's / victim's accuracy")
+        figure.legend(loc="outside upper center", ncols=3)
+    return figure, found
 
 
 def _summary(values: Sequence[float]) -> tuple[float, float]:

@@ -212,3 +212,59 @@ def test_run_provenance_names_seed_seconds_and_data():
     assert "seed 7" in parts and "live in 1,234 s" in parts and f"torch {torch.__version__}" in parts
     assert parts[-1] == f"data `{digest('a', 'b')[:12]}`"
     assert figures.run_provenance([second], seed=7, seconds=0).split("; ")[-1] != parts[-1]
+
+
+# -- the general figures ---------------------------------------------------------
+
+
+def test_lines_pass_through_the_means():
+    figure = figures.lines({"a": {1: [0.2, 0.4], 10: [0.5]}, "b": {1: [0.1]}}, across="x", upward="y")
+    [axes] = figure.axes
+    found = [container.lines[0].get_xydata().tolist() for container in axes.containers]
+    assert found == [[[1, pytest.approx(0.3)], [10, 0.5]], [[1, 0.1]]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
+
+
+def test_bars_are_means_and_marks_stand_on_their_bars():
+    groups = {"one": {"ours": [0.2, 0.4], "theirs": [0.9]}, "two": {"ours": [0.5]}}
+    figure = figures.bars(groups, across="x", marks={"one": {"theirs": 0.8}, "two": {"ours": None, "theirs": 0.1}})
+    [axes] = figure.axes
+    drawn = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers if len(c.get_label()) < 10}
+    assert drawn == {"ours": pytest.approx([0.3, 0.5]), "theirs": [0.9]}
+    [marks] = [line for line in axes.lines if line.get_label() == "authors' slides, 2020"]
+    bar = next(c for c in axes.containers if c.get_label() == "theirs")[0]
+    # Where the bar is missing, its mark is as well.
+    assert marks.get_xydata().tolist() == [[0.8, pytest.approx(bar.get_y() + bar.get_height() / 2)]]
+
+
+def test_curves_and_their_level():
+    figure = figures.curves({"a": ([0, 1], [1, 0])}, across="x", upward="y", level=("limit", 0.25))
+    [axes] = figure.axes
+    assert axes.lines[0].get_xydata().tolist() == [[0, 1], [1, 0]]
+    assert set(axes.lines[1].get_ydata()) == {0.25}
+
+
+def test_confusions_are_shares_of_the_rows():
+    figure = figures.confusions({"victim": [[3, 1], [0, 2]], "surrogate": [[1, 0], [1, 1]]}, ["a", "b"])
+    shown = [axes.images[0].get_array().tolist() for axes in figure.axes[:2]]
+    assert shown == [[[0.75, 0.25], [0, 1]], [[1, 0], [0.5, 0.5]]]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    many = figures.confusions({"victim": np.eye(20)}, [str(number) for number in range(20)])
+    assert many.axes[0].get_xticklabels() == []
+
+
+def test_the_main_figure_shows_each_situation_that_was_run():
+    evidence = ledger.Evidence(test_ledger.world())
+    figure, found = figures.threat_or_boogeyman(evidence)
+    assert set(figures.SITUATIONS) - set(found) == {
+        "public images, chosen adaptively*",
+        "own images, label only*",
+        "own images; detected: shuffled*",
+    }
+    [axes] = figure.axes
+    assert len(axes.lines) == 5 and len(axes.get_yticklabels()) == 7
+    [signs] = [line for line in axes.lines if line.get_label() == "signs"]
+    assert signs.get_xdata()[0] == pytest.approx(np.mean(list(evidence.values("signs").values())))
+    assert found["own images, full answers*"]["signs"] == pytest.approx(
+        list(evidence.values("signs", pool="signs/shifted", budget=5_000).values())
+    )
