@@ -13,15 +13,21 @@ import pytest
 import torch
 
 from extractlib import drawn
+from extractlib.drawn.canvas import Sketch, X, Y
 from extractlib.errors import InputError
+from extractlib.images import digest
 from extractlib.profiles import DRAWN
 
 REFERENCE = Path(__file__).with_name("drawn_reference.npz")
 SETS = drawn.TASKS + drawn.POOLS
 
 
-def few(name: str, *, part: str = "test", size: int = 12, seed: int = 0):
-    return drawn.draw(name, part=part, size=size, seed=seed, cache=None)
+def few(name: str, *, part: str = "test", size: int = 12, seed: int = 0, shifted: bool = False):
+    return drawn.draw(name, part=part, size=size, seed=seed, shifted=shifted, cache=None)
+
+
+def distinct(images) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images.images}
 
 
 def room(name: str):
@@ -53,28 +59,85 @@ def test_a_seed_fixes_the_pictures_and_another_changes_them(name):
 
 @pytest.mark.parametrize("name", drawn.TASKS)
 def test_a_shifted_source_has_the_same_classes_in_other_pictures(name):
-    own, shifted = (drawn.draw(name, part="adversary", size=40, seed=0, shifted=s, cache=None) for s in (False, True))
-    again = drawn.draw(name, part="adversary", size=40, seed=0, shifted=True, cache=None)
-    assert torch.equal(shifted.images, again.images) and shifted.fingerprint == again.fingerprint
-    assert shifted.fingerprint != own.fingerprint and shifted.name == f"shifted {name}/adversary"
-    assert shifted.classes == own.classes
-    pictures = {image.numpy().tobytes() for image in own.images}
-    assert not pictures & {image.numpy().tobytes() for image in shifted.images}
+    own, shifted, again = (few(name, part="adversary", size=40, shifted=wanted) for wanted in (False, True, True))
+    assert torch.equal(shifted.images, again.images) and torch.equal(shifted.labels, again.labels)
+    assert shifted.fingerprint == again.fingerprint != own.fingerprint
+    assert own.fingerprint == digest("drawn", name, str(drawn.VERSION), "adversary", "40", "0")  # as before any shift
+    assert shifted.name == f"shifted {name}/adversary" and shifted.classes == own.classes
+    assert shifted.images.shape == (40, 3, 32, 32) and shifted.images.dtype == torch.uint8
+    assert not distinct(own) & distinct(shifted)
 
 
 @pytest.mark.parametrize("name", drawn.TASKS)
-def test_a_shift_moves_colours_and_grounds_but_not_beyond_recognition(name):
-    """Drawn from the same random numbers for its labels, a class keeps more of its look than classes share."""
-    size = 400
-    own, shifted = (drawn.draw(name, part="adversary", size=size, seed=0, shifted=s, cache=None) for s in (False, True))
-    # A cast of the channels: the ratio of mean red to mean blue varies more from picture to picture.
-    spread = [
-        (images.images[:, 0].float().mean((1, 2)) + 9).div(images.images[:, 2].float().mean((1, 2)) + 9).log().std()
-        for images in (own, shifted)
+def test_parts_of_a_shifted_source_share_no_picture(name):
+    parts = [distinct(few(name, part=part, size=20, shifted=True)) for part in drawn.TASK_PARTS]
+    assert len(set.union(*parts)) == 20 * len(parts)
+
+
+@pytest.mark.parametrize("name", drawn.TASKS)
+def test_a_shifted_source_has_each_class_as_often(name, monkeypatch):
+    monkeypatch.setattr(drawn, "draw_by_class", lambda labels, *_, **__: torch.zeros(len(labels), 3, 8, 8).byte())
+    own, shifted = (few(name, part="adversary", size=4_000, shifted=wanted).labels for wanted in (False, True))
+    assert not torch.equal(own, shifted)
+    classes = len(room(name).CLASSES)
+    counts = torch.stack([labels.bincount(minlength=classes) for labels in (own, shifted)]).float()
+    # Signs and grades are sampled: five standard deviations of the difference of two counts; the others are balanced.
+    tolerance = 5 * (2 * counts.mean(0)).sqrt() if name in ("signs", "retina") else torch.zeros(classes)
+    assert bool(((counts[0] - counts[1]).abs() <= tolerance).all())
+
+
+def test_a_shifted_set_is_kept_in_a_file_of_its_own(tmp_path):
+    own, shifted = (drawn.draw("signs", part="test", size=4, seed=0, shifted=s, cache=tmp_path) for s in (False, True))
+    assert not torch.equal(own.images, shifted.images)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"shifted-signs-test-4-0-{shifted.fingerprint[:12]}.npy",
+        f"signs-test-4-0-{own.fingerprint[:12]}.npy",
     ]
-    assert spread[1] > spread[0] * 0.95
-    means = [images.images.float().mean() for images in (own, shifted)]
-    assert abs(means[0] - means[1]) < 40
+
+
+def test_all_that_is_placed_in_a_shifted_picture_moves_together():
+    plain, shifted = Sketch(64, seed=0), Sketch(64, seed=0, shifted=True)
+    assert torch.equal(plain.x, X) and torch.equal(plain.y, Y)
+    # A turned and resized picture: one pixel to the right is as long a step everywhere, and between 1/1.05 and 1/0.85.
+    step = [(axis[:, :, 1:] - axis[:, :, :-1]) * 16 for axis in (shifted.x, shifted.y)]
+    length = torch.hypot(*step)
+    assert 1 / 1.05 - 1e-4 < float(length.min()) and float(length.max()) < 1 / 0.85 + 1e-4
+    assert float(length.flatten(1).std(1).max()) < 1e-4 < float(length.mean((1, 2)).std())
+    frames = []
+    for x in (-0.3, 0.3):
+        shifted.place(x, 0.1, 0.5)
+        frames.append((shifted.u, shifted.v))
+    assert torch.allclose(frames[0][0] - frames[1][0], torch.tensor(1.2), atol=1e-5)  # 0.6 in units of 0.5
+    assert torch.equal(frames[0][1], frames[1][1])
+    shifted.reset()
+    assert torch.equal(shifted.u, shifted.x) and torch.equal(shifted.v, shifted.y)
+
+
+def test_only_a_shifted_ground_has_stripes_of_one_other_colour():
+    grounds = []
+    for wanted in (False, True):
+        sketch = Sketch(64, seed=0, shifted=wanted)
+        sketch.backdrop(torch.full((64, 3, 32, 32), 0.5))
+        grounds.append(sketch.image)
+    assert torch.equal(grounds[0], torch.full((64, 3, 32, 32), 0.5))
+    changed = (grounds[1] != 0.5).any(1)
+    assert 0.4 < float(changed.float().mean()) < 0.6
+    for image, where in zip(grounds[1], changed, strict=True):
+        assert len(image[:, where].unique(dim=1).T) <= 1
+        assert float((image - 0.5).abs().max()) <= 0.5 * 0.45 + 1e-6  # the strongest stripe of the farthest colour
+
+
+def test_only_a_shifted_camera_casts_a_colour():
+    means = []
+    for wanted in (False, True):
+        sketch = Sketch(64, seed=0, shifted=wanted)
+        sketch.image = torch.full((64, 3, 32, 32), 0.5)
+        finished = sketch.finish(brightness=(1, 1), contrast=(1, 1), noise=0.0, blur=0.0)
+        means.append(finished.float().mean((2, 3)))
+    assert means[0].unique().tolist() == [127]
+    # Factors between 0.8 and 1.2 on 127.5, each channel by itself, then rounded down.
+    assert 100 < float(means[1].min()) < 106 and 149 < float(means[1].max()) < 154
+    assert float((means[1].amax(1) - means[1].amin(1)).mean()) > 15
 
 
 @pytest.mark.parametrize("name", drawn.POOLS)
@@ -86,7 +149,7 @@ def test_a_pool_has_no_shifted_source(name):
 @pytest.mark.parametrize("name", SETS)
 def test_parts_share_no_picture(name):
     parts = {part: few(name, part=part, size=60) for part in drawn.PARTS[name]}
-    pictures = {part: {image.numpy().tobytes() for image in images.images} for part, images in parts.items()}
+    pictures = {part: distinct(images) for part, images in parts.items()}
     assert min(len(found) for found in pictures.values()) == 60
     assert [pair for pair in combinations(pictures, 2) if pictures[pair[0]] & pictures[pair[1]]] == []
 
