@@ -122,7 +122,7 @@ def bookkeeping() -> Outcome:
 
 
 def adapting() -> Outcome:
-    """The adaptive strategy with all rewards: bandit, rewards, inference and metering, without the learner's updates."""
+    """The adaptive strategy with all rewards: bandit, inference and metering, without the learner's updates."""
     speed = adaptive_speed(updates=False)
     return Outcome("Adaptive queries a second, updates not counted", f"{speed:,.0f}", ">= 3,000", speed >= 3_000)
 
