@@ -3,7 +3,7 @@
 from extractlib.experiments.cells import Cell, Row
 from extractlib.experiments.run import EXPERIMENTS, code_of, run_cell
 from extractlib.experiments.scene import Scene
-from extractlib.experiments.tables import TABLES, read_rows, run_table, table_cells
+from extractlib.experiments.tables import TABLES, read_all, read_rows, run_table, table_cells
 
 __all__ = [
     "EXPERIMENTS",
@@ -12,6 +12,7 @@ __all__ = [
     "Row",
     "Scene",
     "code_of",
+    "read_all",
     "read_rows",
     "run_cell",
     "run_table",
