@@ -158,10 +158,21 @@ def print_rows(rows: list[Row]) -> None:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
     for cell, group in groups.items():
         shown = []
-        for name, value in group[0].result.items():
-            if isinstance(value, float):
-                values = [row.result[name] for row in group]
-                spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
-                shown.append(f"{name.replace('_', ' ')} {sum(values) / len(values):.3f}{spread}")
+        for name in numbers(group[0].result):
+            values = [numbers(row.result)[name] for row in group]
+            spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
+            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
         print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
+
+
+def numbers(result: Mapping, *, within: str = "") -> dict[str, float]:
+    """Return the numbers of a result by their names in words, those of nested mappings too; lists are passed over."""
+    found: dict[str, float] = {}
+    for name, value in result.items():
+        words = f"{within} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            found |= numbers(value, within=words)
+        elif isinstance(value, int | float):
+            found[words] = value
+    return found

@@ -7,7 +7,7 @@ import pytest
 from test_datasets import write_folder
 
 from extractlib.__main__ import main
-from extractlib.cli import named_folder
+from extractlib.cli import named_folder, numbers
 from extractlib.errors import InputError
 from extractlib.experiments import read_rows
 
@@ -41,6 +41,10 @@ WRONG = {
     "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
     "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "has no images of its own"),
     "no results": (["verify", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "drawn only": (
+        ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
+        "table 'realistic' needs images that only drawn tasks have: for folders use one of reproduction, watermark",
+    ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
@@ -92,3 +96,17 @@ def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
     assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger"))
+
+
+def test_numbers_of_a_result_are_told_in_words():
+    result = {"validation_tpr": 0.9, "binary": {"pool": {"tnr": 0.8, "roc": [[0, 1], [1, 0]]}}, "settings": {}}
+    assert numbers(result) == {"validation tpr": 0.9, "binary pool tnr": 0.8}
+
+
+def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+    for table in ("detection", "stateful", "classes"):
+        status, printed, _ = command("run", table, "--profile", "smoke", "--task", "objects")
+        assert status == 0
+        assert printed.startswith("objects, ")
+    assert "recovery" in printed

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import torch
 from tqdm.auto import tqdm
 
+from extractlib.datasets import FOLDER
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
 from extractlib.experiments.run import code_of, headline, run_cell
@@ -151,15 +152,18 @@ class Table:
     Attributes:
         cells: Makes the cells of a seed.
         most_seeds: Of how many seeds, at most; None for any number.
+        folders: Whether tasks and pool may be folders; other tables need a second pool, a shifted source or networks
+            for a drawn task.
     """
 
     cells: Callable[..., Iterator[Cell]]
     most_seeds: int | None = None
+    folders: bool = False
 
 
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
-        "reproduction": Table(reproduction),
+        "reproduction": Table(reproduction, folders=True),
         "classes": Table(classes),
         "detection": Table(detection),
         "defended": Table(defended),
@@ -168,10 +172,10 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "diversity": Table(diversity),
         "overlap": Table(overlap),
         "stateful": Table(stateful),
-        "watermark": Table(watermark, most_seeds=BESIDE),
+        "watermark": Table(watermark, most_seeds=BESIDE, folders=True),
         "adaptive": Table(adaptive, most_seeds=BESIDE),
-        "budget": Table(budget),
-        "granularity": Table(granularity),
+        "budget": Table(budget, folders=True),
+        "granularity": Table(granularity, folders=True),
     }
 )
 """The tables in the order in which they are computed."""
@@ -185,13 +189,16 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
     """Return the cells of a table, seed by seed.
 
     Raises:
-        InputError: There is no such table, or the profile names no task or pool of its own.
+        InputError: There is no such table, the profile names no task or pool of its own, or the table needs drawn ones.
     """
     chosen = TABLES[one_of("table", table, TABLES)]
     if not profile.tasks or not profile.pool:
         raise InputError(
             f"profile {profile.name!r} has no images of its own: name them, as in --task folder:PATH --pool folder:PATH"
         )
+    if not chosen.folders and any(name.startswith(FOLDER) for name in (*profile.tasks, profile.pool)):
+        fitting = ", ".join(name for name, other in TABLES.items() if other.folders)
+        raise InputError(f"table {table!r} needs images that only drawn tasks have: for folders use one of {fitting}")
     seeds = list(seeds)[: chosen.most_seeds]
     return [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
 
