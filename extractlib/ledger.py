@@ -22,6 +22,9 @@ from extractlib.profiles import profile
 FEWEST_SEEDS = 2
 """An interval over fewer seeds does not exist."""
 
+FEW = 2
+"""How many bounds that hold are told one by one."""
+
 MISSING = "its rows, or a task that the test names, are missing"
 
 
@@ -46,6 +49,7 @@ class Bound:
         interval: The 95% t interval of the values, or None where there are fewer than `FEWEST_SEEDS`.
         holds: Whether the interval lies wholly on the bound's right side (True) or wrong side (False); None where it
             reaches across, or where there is none.
+        margin: How far the interval's nearer end is on the right side of the bound; None without an interval.
     """
 
     statement: str
@@ -53,6 +57,7 @@ class Bound:
     values: tuple[float, ...]
     interval: tuple[float, float] | None
     holds: bool | None
+    margin: float | None = None
 
     def __str__(self) -> str:
         if self.interval is None:
@@ -263,7 +268,7 @@ def bound(
     if least is None:
         low, high, least = -high, -low, -most
     right, wrong = (low > least, high <= least) if strict else (low >= least, high < least)
-    return Bound(statement, authors, values, interval, right if right or wrong else None)
+    return Bound(statement, authors, values, interval, right if right or wrong else None, low - least)
 
 
 def judge(parts: Iterable[Bound | Skipped], *, least: int | None = None) -> tuple[Verdict, str]:
@@ -293,7 +298,12 @@ def judge(parts: Iterable[Bound | Skipped], *, least: int | None = None) -> tupl
         verdict = Verdict.DOES_NOT_HOLD
     else:
         verdict = Verdict.UNDECIDED
-    return verdict, "; ".join([*map(str, kinds[verdict]), *(f"not testable: {reason}" for reason in skipped)])
+    deciding = kinds[verdict]
+    told = list(map(str, deciding))
+    if verdict is Verdict.HOLDS and len(deciding) > FEW:
+        closest = min(deciding, key=lambda bound: bound.margin)
+        told = [f"{len(deciding)} of {len(bounds)} bounds hold, and the closest is {closest}"]
+    return verdict, "; ".join([*told, *(f"not testable: {reason}" for reason in skipped)])
 
 
 def _entry(claim: paper.Claim, evidence: Evidence) -> Entry:

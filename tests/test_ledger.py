@@ -357,3 +357,14 @@ def test_the_worst_class_is_chosen_on_one_half_and_measured_on_the_other():
 )
 def test_bounds_from_both_sides(least, most, strict, values, holds):
     assert ledger.bound("x", values, least=least, most=most, strict=strict).holds is holds
+
+
+def test_many_bounds_that_hold_are_told_by_the_closest():
+    recoveries = {"objects": around(0.95), "signs": around(0.8), "birds": around(0.9)}
+    held = entry(recoveries, "C1")
+    assert held.reason == "3 of 3 bounds hold, and the closest is r(signs) ≥ 0.75: 0.800, interval 0.775 to 0.825"
+    assert [bound.margin for bound in held.bounds] == pytest.approx(
+        [mean - HALF_WIDTH - 0.75 for mean in (0.9, 0.95, 0.8)], abs=1e-6
+    )
+    upper = ledger.bound("x", [0.2, 0.3, 0.25], most=0.5)
+    assert upper.margin == pytest.approx(0.5 - upper.interval[1])
