@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from extractlib import drawn
-from extractlib.drawn.canvas import Sketch, X, Y
+from extractlib.drawn.canvas import Sketch, X, Y, seed_from
 from extractlib.errors import InputError
 from extractlib.images import digest
 from extractlib.profiles import DRAWN
@@ -66,6 +66,8 @@ def test_a_shifted_source_has_the_same_classes_in_other_pictures(name):
     assert shifted.name == f"shifted {name}/adversary" and shifted.classes == own.classes
     assert shifted.images.shape == (40, 3, 32, 32) and shifted.images.dtype == torch.uint8
     assert not distinct(own) & distinct(shifted)
+    by_the_same_hand = drawn.draw_by_class(shifted.labels, room(name).draw, seed=seed_from(*shifted.name.split("/"), 0))
+    assert not distinct(shifted) & {image.numpy().tobytes() for image in by_the_same_hand}
 
 
 @pytest.mark.parametrize("name", drawn.TASKS)
@@ -98,17 +100,17 @@ def test_a_shifted_set_is_kept_in_a_file_of_its_own(tmp_path):
 def test_all_that_is_placed_in_a_shifted_picture_moves_together():
     plain, shifted = Sketch(64, seed=0), Sketch(64, seed=0, shifted=True)
     assert torch.equal(plain.x, X) and torch.equal(plain.y, Y)
-    # A turned and resized picture: one pixel to the right is as long a step everywhere, and between 1/1.05 and 1/0.85.
-    step = [(axis[:, :, 1:] - axis[:, :, :-1]) * 16 for axis in (shifted.x, shifted.y)]
-    length = torch.hypot(*step)
+    # A turned and resized picture: a pixel to the right and one down are as long everywhere, and at right angles.
+    right = torch.stack([axis[:, :-1, 1:] - axis[:, :-1, :-1] for axis in (shifted.x, shifted.y)]) * 16
+    down = torch.stack([axis[:, 1:, :-1] - axis[:, :-1, :-1] for axis in (shifted.x, shifted.y)]) * 16
+    length = right.norm(dim=0)
     assert 1 / 1.05 - 1e-4 < float(length.min()) and float(length.max()) < 1 / 0.85 + 1e-4
     assert float(length.flatten(1).std(1).max()) < 1e-4 < float(length.mean((1, 2)).std())
-    frames = []
+    assert torch.allclose(length, down.norm(dim=0), atol=1e-4)
+    assert torch.allclose((right * down).sum(0), torch.zeros(()), atol=1e-4)
     for x in (-0.3, 0.3):
         shifted.place(x, 0.1, 0.5)
-        frames.append((shifted.u, shifted.v))
-    assert torch.allclose(frames[0][0] - frames[1][0], torch.tensor(1.2), atol=1e-5)  # 0.6 in units of 0.5
-    assert torch.equal(frames[0][1], frames[1][1])
+        assert torch.allclose(shifted.u, (shifted.x - x) / 0.5) and torch.allclose(shifted.v, (shifted.y - 0.1) / 0.5)
     shifted.reset()
     assert torch.equal(shifted.u, shifted.x) and torch.equal(shifted.v, shifted.y)
 
