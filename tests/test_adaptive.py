@@ -127,7 +127,7 @@ def test_the_bandit_finds_the_class_that_pays(tmp_path):
     transfer = attack.collect(PredictionAPI(victim), pool, tmp_path / "t")
     late = labels[transfer.indices[100:]]
     # By chance it would be a tenth.
-    assert (late == 0).double().mean() > 0.3
+    assert (late == 0).double().mean() > 0.6
 
 
 @pytest.mark.parametrize("cut", ["frame", "torn"])
@@ -144,6 +144,18 @@ def test_a_killed_collection_goes_on_and_ends_as_an_unbroken_one(tmp_path, cut, 
     collect(part, reward=reward, learner=online(), api=api)
     assert part.read_bytes() == content
     assert api.usage("attacker").queries == 16
+
+
+def test_what_was_charged_before_the_kill_is_not_charged_again(tmp_path):
+    """The API has answered five requests and the file holds two frames, a torn one, or nothing at all."""
+    api, path = PredictionAPI(linear_victim(), budget=40), tmp_path / "t"
+    header = collect(path, learner=online(), api=api).header
+    content, two_frames = path.read_bytes(), len(header.line) + 2 * (8 * header.record.itemsize + 8)
+    for length in (two_frames, two_frames + 17, 0):
+        path.write_bytes(content[:length])
+        collect(path, learner=online(), api=api)
+        assert path.read_bytes() == content
+        assert api.usage("attacker").queries == 40
 
 
 def online() -> OnlineSurrogate:
@@ -198,8 +210,12 @@ def test_what_cannot_be_collected_charges_nothing(tmp_path, changes, words):
 def test_missing_learner_and_unknown_reward_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown reward 'surprise': use one of certainty, diversity, loss, all"):
         AdaptiveKnockoff(budget=10, reward="surprise")
-    with pytest.raises(InputError, match="reward 'loss' compares with a surrogate: give a learner"):
-        AdaptiveKnockoff(budget=10, reward="loss").collect(PredictionAPI(linear_victim()), POOL, tmp_path / "t")
+    api = PredictionAPI(linear_victim())
+    for reward in ("loss", "all"):
+        with pytest.raises(InputError, match=f"^reward '{reward}' compares with a surrogate: give a learner$"):
+            AdaptiveKnockoff(budget=10, reward=reward).collect(api, POOL, tmp_path / "t")
+    assert api.usage("attacker").queries == 0
+    assert not (tmp_path / "t").exists()
 
 
 def test_a_file_of_another_strategy_is_refused(tmp_path):

@@ -1,6 +1,6 @@
 """Knockoff nets' adaptive strategy (Orekondy et al. 2019, section 4.1.2): a bandit learns which classes to ask about.
 
-The pool's labels are the bandit's arms. Its policy is a softmax of one preference a class; each answer earns a reward,
+The pool's labels are the bandit's arms, without any hierarchy among them. Its policy is a softmax of one preference a class; each answer earns a reward,
 and the preference of the class that was asked about rises if the reward was above the mean, and falls if below.
 """
 
@@ -78,7 +78,8 @@ class Bandit:
         H(z)  ← H(z)  + (r - r̄) (1 - π(z)) / N(z)
         H(z') ← H(z') - (r - r̄) π(z') / N(z)         for all other classes z'
 
-    N(z) is how often z has been chosen, this time included. The first reward is its own mean. Orekondy et al. take r̄
+    N(z) is how often z has been chosen, this time included; π is that of all classes at the time of the step. The first
+    reward is its own mean. Orekondy et al. take r̄
     over the last 25 steps; here it is over all of them.
 
     Args:
