@@ -222,3 +222,16 @@ def test_a_file_of_another_strategy_is_refused(tmp_path):
     collect(tmp_path / "t", reward="certainty")
     with pytest.raises(InputError, match="another strategy, 'adaptive-certainty' and not 'adaptive-diversity'"):
         collect(tmp_path / "t", reward="diversity")
+
+
+def test_a_file_of_another_learner_is_refused(tmp_path):
+    """Its choices differ from the second chunk on, so the answers held would go to the wrong images."""
+    whole, path, api = tmp_path / "whole", tmp_path / "t", PredictionAPI(linear_victim())
+    header = collect(whole, learner=online()).header
+    content = whole.read_bytes()[: len(header.line) + 3 * (8 * header.record.itemsize + 8)]
+    path.write_bytes(content)
+    other = OnlineSurrogate(network="tiny", classes=10, seed=1)
+    with pytest.raises(InputError, match="t was collected with another learner: give that, or name another file$"):
+        collect(path, learner=other, api=api)
+    assert path.read_bytes() == content
+    assert api.usage("attacker").queries == 0

@@ -1,7 +1,8 @@
 """Knockoff nets' adaptive strategy (Orekondy et al. 2019, section 4.1.2): a bandit learns which classes to ask about.
 
-The pool's labels are the bandit's arms, without any hierarchy among them. Its policy is a softmax of one preference a class; each answer earns a reward,
-and the preference of the class that was asked about rises if the reward was above the mean, and falls if below.
+The pool's labels are the bandit's arms, without any hierarchy among them. Its policy is a softmax of one preference a
+class; each answer earns a reward, and the preference of the class that was asked about rises if the reward was above
+the mean, and falls if below.
 """
 
 from collections.abc import Mapping
@@ -277,8 +278,10 @@ class AdaptiveKnockoff(Knockoff):
                 classes, chosen = stock.draw(header.records_in(frame), bandit)
                 images = pool.images[torch.from_numpy(chosen)]
                 if frame < frames:
-                    start = frame * self.chunk
-                    answers = held.answers[start : start + len(chosen)]
+                    rows = slice(frame * self.chunk, frame * self.chunk + len(chosen))
+                    if held.indices[rows].tolist() != chosen.tolist():
+                        raise InputError(f"{path} was collected with another learner: give that, or name another file")
+                    answers = held.answers[rows]
                 else:
                     request = f"{header.digest}-{frame}"
                     asked = api.query(images, client=self.client, request=request)
