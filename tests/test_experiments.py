@@ -241,7 +241,10 @@ def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shar
 def test_overlap_and_stateful_rows(shared):
     shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if "/" in cell.pool}
     assert list(shares) == [0.0, 0.5, 1.0]
-    assert all(0 <= found["balanced_accuracy"] <= 1 for found in shares.values())
+    for found in shares.values():
+        assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
+    # Each share has a detector of its own.
+    assert len({(found["tpr"], found["auroc"]) for found in shares.values()}) == 3
     [cell] = few("stateful")
     result = run_cell(cell, store=shared).result
     for name in ("prada", "counting"):

@@ -63,7 +63,7 @@ class OnlineSurrogate:
         self._recipe, self._seed = recipe, seed
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return probabilities, float32 of shape (n, classes), of uint8 images."""
+        """Return probabilities, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
         return F.softmax(predict(self.model, images), 1)
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
@@ -80,8 +80,7 @@ class Bandit:
         H(z') ← H(z') - (r - r̄) π(z') / N(z)         for all other classes z'
 
     N(z) is how often z has been chosen, this time included; π is that of all classes at the time of the step. The first
-    reward is its own mean. Orekondy et al. take r̄
-    over the last 25 steps; here it is over all of them.
+    reward is its own mean. The original's code was never published; here r̄ is over all steps so far.
 
     Args:
         classes: Number of the pool's classes.
@@ -168,7 +167,8 @@ class Judge:
     Certainty is the highest probability less the second; diversity is Σ max(0, y - ȳ) over the classes, with ȳ the mean
     of all earlier answers (0 before the first); loss is the cross-entropy of the learner's probabilities against the
     answer. ``"all"`` is the mean of the three, each less its mean and divided by its standard deviation over all
-    rewards so far, this chunk's included. The original rescales each to [0, 1] and takes means over the last 25 steps.
+    rewards so far, this chunk's included. The original's code was never published; all means here are over everything
+    so far.
 
     Args:
         reward: One of `REWARDS`.
@@ -259,7 +259,7 @@ class AdaptiveKnockoff(Knockoff):
 
         Raises:
             InputError: The pool has no labels, the learner is missing, the budget is above the pool, or the file is of
-                another collection.
+                another collection or another learner.
             BudgetExceeded: The API allows fewer queries.
         """
         if pool.labels is None:

@@ -199,7 +199,7 @@ def watermark(scene: Scene) -> dict:
 
 
 def classes(scene: Scene) -> dict:
-    """Return class by class what the attack recovers, on each half of the held-out images (the paper, table 6).
+    """Return class by class what the attack recovers, on each half of the held-out images.
 
     Returns:
         ``victim_accuracy`` and ``surrogate_accuracy``: per half, per class; images of a class go to the halves in turn.
