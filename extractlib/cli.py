@@ -1,10 +1,10 @@
-"""The command line: ``extractlib run | results | verify | weights | ledger``."""
+"""The command line: ``extractlib run | results | verify | confirm | weights | ledger``."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from extractlib.datasets import FOLDER
 from extractlib.errors import InputError, one_of, positive
 from extractlib.experiments import TABLES, Cell, Row, run_table, table_cells
 from extractlib.experiments.run import headline
-from extractlib.experiments.tables import expected_seconds, missing, name_of, read_all, verify_all
+from extractlib.experiments.tables import confirm, each_file, expected_seconds, missing, name_of, read_all, verify
 from extractlib.metrics import summary
 from extractlib.profiles import profile
 from extractlib.store import default_store
@@ -97,16 +97,32 @@ def results(
 @app.command("verify")
 def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("book/results"), jobs: Jobs = 2) -> None:
     """Run one committed cell of each table anew, chosen at random, and fail where one leaves its tolerance."""
-    paths = sorted((folder / profile(profile_name).name).glob("*.json"))
-    if not paths:
-        raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
-    choices = [secrets.randbelow(1_000_000) for _ in paths]
-    for old, new, allowed in verify_all(paths, choices=choices, store=default_store(), jobs=jobs):
+    for old, new, allowed in each_results(verify, profile_name, folder, jobs):
         print(
             f"{name_of(old.cell)}: {headline(new):.4f}, committed {headline(old):.4f},"
             f" allowed difference {allowed:.4f}: agrees ({new.provenance['seconds']:.0f} s)",
             flush=True,
         )
+
+
+@app.command("confirm")
+def confirm_command(
+    profile_name: ProfileName = "drawn", folder: Results = Path("book/results"), jobs: Jobs = 2
+) -> None:
+    """Let rows stand whose code has changed where a sample of them, run anew, is equal bit for bit."""
+    for checked in each_results(confirm, profile_name, folder, jobs):
+        for old, new, equal in checked:
+            verdict = "equal" if equal else f"differs, {headline(new):.4f} and not {headline(old):.4f}: make results"
+            print(f"{name_of(old.cell)}: {verdict}", flush=True)
+
+
+def each_results(check: Callable[..., Any], profile_name: str, folder: Path, jobs: int) -> Iterator[Any]:
+    """Yield what a check returns of each results file of a profile, which sample it takes being left to chance."""
+    paths = sorted((folder / profile(profile_name).name).glob("*.json"))
+    if not paths:
+        raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
+    choices = [secrets.randbelow(1_000_000) for _ in paths]
+    return each_file(check, paths, choices=choices, store=default_store(), jobs=jobs)
 
 
 @app.command()

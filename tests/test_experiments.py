@@ -267,9 +267,58 @@ def test_a_row_depends_on_the_code_that_makes_it_and_on_no_other():
     assert len({code_of(cell) for cell in [plain, *others]}) == 7
 
 
-def test_verify_all_checks_a_row_of_each_file(row, cell, tmp_path, shared):
+def test_each_file_is_verified(row, cell, tmp_path, shared):
     paths = [tmp_path / "one.json", tmp_path / "two.json"]
     for path in paths:
         tables.write_rows(path, [row])
-    found = list(tables.verify_all(paths, choices=[0, 5], store=shared, jobs=2))
+    found = list(tables.each_file(tables.verify, paths, choices=[0, 5], store=shared, jobs=2))
     assert [old.cell for old, _, _ in found] == [cell, cell]
+
+
+def of_other_code(row: Row, **result) -> Row:
+    return Row(row.cell, {**row.result, **result}, {**row.provenance, "code": "other"})
+
+
+def test_rows_of_other_code_stand_where_a_sample_comes_out_equal(row, cell, tmp_path, shared):
+    path = tmp_path / "table.json"
+    twin = Row(replace(cell, seed=4), {"recovery": 0.5}, row.provenance | {"code": "other"})
+    tables.write_rows(path, [of_other_code(row), twin])
+    [(old, new, equal)] = tables.confirm(path, choice=0, store=shared)
+    assert (old.cell, new.result, equal) == (cell, row.result, True)
+    for kept in read_rows(path):
+        assert tables.is_current(kept)
+        assert kept.provenance["confirmed"] == {
+            "was": "other",
+            "commit": new.provenance["commit"],
+            "date": new.provenance["date"],
+        }
+        assert kept.provenance["commit"] == row.provenance["commit"]
+    assert [kept.result for kept in read_rows(path)] == [row.result, {"recovery": 0.5}]
+    # What is current is not run.
+    assert tables.confirm(path, choice=0, store=shared) == []
+
+
+def test_rows_of_other_code_are_left_alone_where_one_differs(row, tmp_path, shared):
+    path = tmp_path / "table.json"
+    tables.write_rows(path, [of_other_code(row, recovery=row.result["recovery"] + 1e-9)])
+    before = path.read_bytes()
+    [(_, _, equal)] = tables.confirm(path, choice=0, store=shared)
+    assert not equal
+    assert path.read_bytes() == before
+
+
+def test_a_task_of_its_own_is_sampled_and_times_do_not_count(row, cell, tmp_path, shared, monkeypatch):
+    path = tmp_path / "table.json"
+    signs = replace(cell, task="signs")
+    rows = [
+        Row(each, {"milliseconds": 1.0, "auroc": 0.9}, {**row.provenance, "code": "other"}) for each in (cell, signs)
+    ]
+    tables.write_rows(path, rows)
+    results = {"objects": {"milliseconds": 2.0, "auroc": 0.9}, "signs": {"milliseconds": 1.0, "auroc": 0.8}}
+    monkeypatch.setattr(tables, "run_cell", lambda cell, **_: Row(cell, results[cell.task], row.provenance))
+    assert {old.cell.task: equal for old, _, equal in tables.confirm(path, choice=1, store=shared)} == {
+        "objects": True,
+        "signs": False,
+    }
+    # One that differs is enough: the same code makes both.
+    assert not any(map(tables.is_current, read_rows(path)))

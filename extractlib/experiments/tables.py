@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -373,19 +375,62 @@ def verify(path: Path, *, choice: int, store: Store, progress: bool = True) -> t
     return old, new, allowed
 
 
-def verify_all(
-    paths: Iterable[Path], *, choices: Iterable[int], store: Store, jobs: int
-) -> Iterator[tuple[Row, Row, float]]:
-    """Run `verify` on a row of each file, `jobs` at a time."""
+def confirm(path: Path, *, choice: int, store: Store, progress: bool = True) -> list[tuple[Row, Row, bool]]:
+    """Run a sample of the rows that other code made, and let those stand that today's code makes bit for bit.
+
+    Rows are alike if the same code made them and the same code would make them today. Of each task's alike rows one is
+    run anew. Where all of them come out equal, which takes a processor that rounds alike, the code has changed and what
+    it computes has not: the rows get today's fingerprint, and ``"confirmed"`` in their provenance says which they had,
+    and when and at which commit it was replaced. Rows that differ stay as they are, to be computed again.
+
+    Args:
+        path: A results file.
+        choice: Which of a task's alike rows is run, modulo their number.
+        store: Keeps images and victims; an empty one makes the check complete.
+        progress: Whether to show bars.
+
+    Returns:
+        Each committed row that was run anew, the new one, and whether their results are equal.
+    """
+    rows, checked, stands = read_rows(path), [], {}
+    alike: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        if not is_current(row):
+            codes = row.provenance["code"], code_of(row.cell)
+            alike.setdefault(codes, {}).setdefault(row.cell.task, []).append(row)
+    for (before, now), tasks in alike.items():
+        old = [group[choice % len(group)] for group in tasks.values()]
+        new = [run_cell(row.cell, store=store, progress=progress) for row in old]
+        equal = [_timeless(first.result) == _timeless(second.result) for first, second in zip(old, new, strict=True)]
+        checked += zip(old, new, equal, strict=True)
+        if all(equal):
+            seal = {"was": before} | {key: new[0].provenance[key] for key in ("commit", "date")}
+            for row in chain(*tasks.values()):
+                stands[row.cell] = replace(row, provenance={**row.provenance, "code": now, "confirmed": seal})
+    if stands:
+        write_rows(path, [stands.get(row.cell, row) for row in rows])
+    return checked
+
+
+def _timeless(result: Mapping) -> dict:
+    """Return a result without the times in it, which differ from run to run."""
+    kept = {name: value for name, value in result.items() if name != "milliseconds"}
+    return {name: _timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def each_file(
+    check: Callable[..., Any], paths: Iterable[Path], *, choices: Iterable[int], store: Store, jobs: int
+) -> Iterator[Any]:
+    """Run `verify` or `confirm` on each file, `jobs` at a time, and yield what it returns."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         checks = [
-            workers.submit(verify, path, choice=choice, store=store, progress=False)
+            workers.submit(check, path, choice=choice, store=store, progress=False)
             for path, choice in zip(paths, choices, strict=True)
         ]
         try:
-            for check in as_completed(checks):
-                yield check.result()
+            for done in as_completed(checks):
+                yield done.result()
         finally:
             workers.shutdown(cancel_futures=True)
 
