@@ -100,9 +100,7 @@ def _tasks(cells: list[NotebookNode], chapter: str) -> Iterator[tuple[int, Task]
         following = cells[place + 1 : place + 3]
         kinds = [part.cell_type for part in following if tagged(part, "solution")]
         if not form or kinds != ["code", "markdown"] or not following[1].source.endswith(SOLUTION_END):
-            raise InputError(
-                f"{chapter}: cell {cell.id} is no exercise followed by its solution, as chapter 5 has them"
-            )
+            raise InputError(f"{chapter}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
         code, explanation = following[0].source, following[1].source.removesuffix(SOLUTION_END)
         yield place, Task(form["id"], form["title"], form["text"], form["hint"], code, explanation)
 

@@ -78,10 +78,8 @@ def submissions(folder: Path) -> dict[str, Path]:
     """Return the submissions in a folder by name, in order: NAME.ipynb, or a folder NAME with a notebook in it.
 
     Raises:
-        InputError: There is no such folder, none is in it, or two have one name.
+        InputError: None is in it, or two have one name.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: name the one of the submissions, as in SUBMISSIONS=handed-in")
     found: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         name = path.name if path.is_dir() else path.stem
@@ -236,17 +234,30 @@ def write_table(path: Path, grades: list[Grade]) -> None:
     partial.replace(path)
 
 
+def named_folder(name: str) -> Path:
+    """Return the folder of this name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if not name or not Path(name).is_dir():
+        raise InputError(
+            f"SUBMISSIONS is {name!r}: the folder of the submissions is wanted, as in SUBMISSIONS=handed-in"
+        )
+    return Path(name)
+
+
 def main() -> int:
     """Grade what the arguments name and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--submissions", type=Path, required=True, help="folder of NAME.ipynb or NAME/ with one in it")
+    parser.add_argument("--submissions", default="", help="folder of NAME.ipynb or NAME/ with one in it")
     parser.add_argument("--chapter", default="", help="number of the assignment's chapter")
     parser.add_argument("--seed", default="", help="seed of the assignment's variant")
     options = parser.parse_args()
     try:
         chapter, seed = courses.whole("CHAPTER", options.chapter), courses.whole("SEED", options.seed)
         output = courses.COURSES / "grades" / courses.assignment_name(chapter, seed)
-        grade_all(options.submissions, output, chapter=chapter, seed=seed, limits=Limits())
+        grade_all(named_folder(options.submissions), output, chapter=chapter, seed=seed, limits=Limits())
         print(f"{output / 'grades.csv'}")
     except InputError as error:
         print(f"grade: {error}", file=sys.stderr)
