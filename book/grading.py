@@ -166,7 +166,7 @@ def run(folder: Path, answers: Mapping[str, str], *, seed: int, limits: Limits) 
     problem = problem or over(folder, limits)
     if not problem and process.exitcode == -signal.SIGXFSZ:
         problem = f"it wrote more than {limits.file} MB"
-    elif not problem and process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
+    elif not problem and process.exitcode == -signal.SIGXCPU:
         problem = f"it took more than {limits.processor} seconds of processor time"
     elif not problem and not (folder / submission.REPORT).is_file():
         problem = f"its process ended before the answers were complete (status {process.exitcode})"

@@ -66,7 +66,8 @@ def limit(*, memory: int, file: int, seconds: int) -> None:
         resource.RLIMIT_CORE: 0,
     }
     for kind, value in limits.items():
-        resource.setrlimit(kind, (value, value))
+        # A second more is the hard limit, so that the first signal tells which limit it was.
+        resource.setrlimit(kind, (value, value + 1 if kind == resource.RLIMIT_CPU else value))
 
 
 def report(path: Path, answers: Mapping[str, str], *, seed: int) -> dict:
@@ -98,6 +99,8 @@ def answer(id: str, name: str, namespace: Mapping[str, object], *, seed: int) ->
         return {"outputs": [to_json(output) for output in lookup(id).outputs(namespace[name], seed=seed)]}
     except InputError as error:
         return {"problem": str(error)}
+    except Exception as error:  # the notebook may have changed the package under our feet
+        return {"problem": f"its answer cannot be taken ({type(error).__name__})"}
 
 
 def out_of_memory(error: BaseException | None) -> bool:

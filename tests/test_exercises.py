@@ -27,7 +27,7 @@ BREAKAGES = {
     "5.2": [
         ("no replacement", "replace=True", "replace=budget > pool_size", "repeats are not as frequent"),
         ("off by one", "choice(pool_size", "choice(pool_size + 1", "outside the pool"),
-        ("the last image never", "choice(pool_size", "choice(pool_size - 1", "never drawn"),
+        ("the last image never", "choice(pool_size", "choice(pool_size - 1", "more likely than others"),
         ("one too few", "budget, replace", "budget - 1, replace", "shape ("),
         ("unseeded", "generator.choice", "np.random.default_rng().choice", "another draw when asked again"),
         ("seed ignored", "generator.choice", "np.random.default_rng(0).choice", "another seed gives the same"),

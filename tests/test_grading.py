@@ -47,8 +47,11 @@ CHEAT = """
 import extractlib.exercises, extractlib.exercises.exercise as room
 check = extractlib.exercises.check = lambda *a, **o: True
 room.Exercise.judged = lambda *a, **o: room.Verdict("5.1", True, "")
-room.Exercise.parameters = lambda *a, **o: {}
 held = -1
+"""
+SABOTAGE = """
+import extractlib.exercises.exercise as room
+room.Exercise.parameters = lambda *a, **o: {}
 """
 FORGED = """
 import json, os, pathlib
@@ -82,6 +85,7 @@ NASTY = {
     "os._exit": (with_cells(last="import os; os._exit(0)"), 0, "ended before the answers were complete (status 0)"),
     "kills itself": (with_cells(last="import os; os.kill(os.getpid(), 15)"), 0, "ended before the answers"),
     "overwrites check": (with_cells(last=CHEAT), 5, "too small"),
+    "breaks the package": (with_cells(last=SABOTAGE), 2, "its answer cannot be taken (TypeError)"),
     "forges its answers": (with_cells(last=FORGED), 0, "the answer is no array that can be read"),
     "no notebook": ("print('hello')", 0, "it is no notebook that can be read"),
     "empty": ("", 0, "it is no notebook that can be read"),
