@@ -13,13 +13,14 @@ RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 BENCH := _build/bench-packages
+NBGRADER := _build/nbgrader-packages
 
 # Victims, transfer sets and drawn images of everything below live here; `make clean` takes them away.
 export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book test test-slow check-pages lab results weights bench lint lock clean
+.PHONY: help book test test-slow check-pages check-courses lab course assignment grade results weights bench lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,18 @@ check-pages: $(READY) ## check the built pages; run `make book` first
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(RUN) -m jupyter lab book
+
+course: $(READY) ## make the chapters' versions for students and instructors in _build/courses
+	@$(RUN) book/courses.py course
+
+assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
+	@$(RUN) book/courses.py assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
+
+grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 SEED=7)
+	@$(RUN) book/grading.py --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
+
+check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
+	@PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
 results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
@@ -69,6 +82,10 @@ $(READY): requirements.txt pyproject.toml
 	@$(UV) pip install --python $(RUN) --requirement requirements.txt
 	@$(UV) pip install --quiet --python $(RUN) --no-deps --editable .
 	@$(RUN) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" > /dev/null
+	@touch $@
+
+$(NBGRADER)/.ready: tests/courses/requirements.txt
+	@$(UV) pip install --quiet --no-deps --python $(RUN) --target $(NBGRADER) --requirement $<
 	@touch $@
 
 $(BENCH)/.ready: benchmarks/requirements.txt

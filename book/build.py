@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import courses
 import execute
 
 ROOT = execute.ROOT
@@ -90,8 +91,9 @@ def stage() -> None:
 def tidy(cell, chapter: str) -> None:
     """Make an executed cell fit for the page, in place.
 
-    The parameter cell that papermill injected is hidden, progress bars are dropped, and what `figures.show` said of
-    its figure moves to where Sphinx reads it, so that the figure gets its number, caption and alternative text.
+    The parameter cell that papermill injected is hidden, an exercise's markers and progress bars are dropped, and what
+    `figures.show` said of its figure moves to where Sphinx reads it, so that the figure gets its number, caption and
+    alternative text.
 
     Args:
         cell: A code cell with its outputs.
@@ -100,6 +102,7 @@ def tidy(cell, chapter: str) -> None:
     Raises:
         ValueError: The cell shows more than one figure.
     """
+    cell.source = courses.without_markers(cell.source)
     if "injected-parameters" in cell.metadata.get("tags", []):
         cell.metadata.tags.append("remove-cell")
     cell.outputs = [output for output in map(without_progress, cell.outputs) if output is not None]

@@ -12,6 +12,7 @@ import pytest
 NOTEBOOKS = execute.notebooks()
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
 LONG_CHAPTERS = [path for path in CHAPTERS if path.stem != "12_ledger"]
+EXERCISES = {"exercise", "solution"}
 FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
 
@@ -22,9 +23,14 @@ def cells(path: Path, kind: str) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def prose(path: Path) -> str:
-    """Return the Markdown of a notebook without fenced blocks and tables."""
-    text = "\n\n".join(FENCE.sub("", cell.source) for cell in cells(path, "markdown"))
+def own(path: Path, kind: str) -> list:
+    """Return the cells of the chapter's own text and code: those of its exercises have tags that say so."""
+    return [cell for cell in cells(path, kind) if not EXERCISES & set(cell.metadata.get("tags", []))]
+
+
+def prose(found: list) -> str:
+    """Return the Markdown of cells without fenced blocks and tables."""
+    text = "\n\n".join(FENCE.sub("", cell.source) for cell in found)
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
 
 
@@ -65,17 +71,17 @@ def test_code_cells_are_short(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
 def test_one_sentence_per_source_line(path):
-    lines = [line for line in prose(path).splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in prose(cells(path, "markdown")).splitlines() if line.strip() and not line.startswith("#")]
     crowded = [line for line in lines if SENTENCE_END.search(line)]
     assert len(crowded) <= 0.05 * len(lines), crowded
 
 
 @pytest.mark.parametrize("path", LONG_CHAPTERS, **named)
 def test_chapter_has_its_size(path):
-    words = len(prose(path).split())
+    words = len(prose(own(path, "markdown")).split())
     head = len(FENCE.sub("", cells(path, "markdown")[0].source).split())
     assert 1200 <= words <= 2500, f"{words} words"
-    assert 8 <= len(cells(path, "code")) <= 20, f"{len(cells(path, 'code'))} code cells"
+    assert 8 <= len(own(path, "code")) <= 20, f"{len(own(path, 'code'))} code cells"
     assert head <= 120, f"{head} words in the head block"
 
 
@@ -155,6 +161,15 @@ def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
     with (tree / edited).open("a") as file:
         file.write("# edited\n")
     assert [path.stem for path in execute.stale("drawn")] == again
+
+
+def test_a_chapter_depends_on_its_own_checks_only(tree):
+    checks = tree / "extractlib" / "exercises" / "chapter_02.py"
+    checks.parent.mkdir()
+    checks.write_text("import extractlib.api\n")
+    path = write_notebook(tree / "book" / "02_images.ipynb", "import os")
+    assert execute.rooms(path) == {checks, tree / "extractlib" / "__init__.py", tree / "extractlib" / "api.py"}
+    assert checks not in execute.rooms(tree / "book" / "1.ipynb")
 
 
 def test_another_profile_or_a_lost_copy_makes_stale(tree):
