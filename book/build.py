@@ -5,11 +5,13 @@ Run by ``make book``. The pages are in _build/html only if all of them are up to
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,6 +83,8 @@ def stage() -> None:
     for pattern in ("*.md", "*.bib"):
         for page in execute.BOOK.glob(pattern):
             shutil.copy(page, SOURCE / "book")
+    making = SOURCE / "book" / "making.md"
+    making.write_text(making.read_text().replace("STATUS", status()).replace("VERSIONS", made_with()))
     for chapter in execute.notebooks():
         notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
         for part in (notebook, *notebook.cells):
@@ -156,6 +160,23 @@ def render() -> bool:
     command = [book, "build", SOURCE, "--path-output", ROOT, "-W", "--keep-going", "--all", "-q"]
     extensions = os.pathsep.join([str(execute.BOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": extensions}).returncode == 0
+
+
+def status() -> str:
+    """Return what each chapter took, as a table in Markdown."""
+    lines = [
+        f"| `{name}` | {run.profile} | {run.cells} | {run.seconds:.0f} | {run.peak_megabytes:,} |"
+        for name, run in execute.recorded().items()
+    ]
+    return "\n".join(["| Chapter | Profile | Cells | Seconds | Peak MB |", "|:--|:--|--:|--:|--:|", *lines])
+
+
+def made_with() -> str:
+    """Return the commit and the versions of what matters most, as a table in Markdown."""
+    names = ("torch", "torchvision", "numpy", "matplotlib", "jupyter-book", "sphinx", "sphinx-book-theme", "papermill")
+    lines = [f"| {name} | {version(name)} |" for name in names]
+    lines = [f"| commit | `{furniture.commit()[:12]}` |", f"| Python | {platform.python_version()} |", *lines]
+    return "\n".join(["| Part | Version |", "|:--|:--|", *lines])
 
 
 def timings(executed: dict[Path, str]) -> str:
