@@ -1,9 +1,12 @@
 """The built pages in a real browser that reaches no other host: they work, read well and exclude nobody."""
 
+import json
 import re
 
 import build
+import nbformat
 import pytest
+import quiz
 from axe_playwright_python.sync_playwright import Axe
 
 PAGES = sorted(path.relative_to(build.PAGES).as_posix() for path in (build.PAGES / "book").glob("*.html"))
@@ -73,6 +76,65 @@ def test_what_is_not_there_gets_the_books_own_page(open_page, site):
     assert "Stealing Classifiers" in page.title()
     page.get_by_role("link", name="front page").click()
     assert page.url == f"{site}book/index.html"
+
+
+QUIZZES = [page for page in CHAPTERS if 'class="quiz"' in (build.PAGES / page).read_text(encoding="utf-8")]
+SLIDERS = [page for page in CHAPTERS if 'class="sliders"' in (build.PAGES / page).read_text(encoding="utf-8")]
+
+
+def test_book_has_questions_and_sliders():
+    assert len(QUIZZES) >= 3 and len(SLIDERS) >= 2
+
+
+@pytest.mark.parametrize("path", QUIZZES)
+def test_questions_answer_to_the_keyboard(open_page, path):
+    page = open_page(path)
+    for form in page.locator("form.quiz").all():
+        status = form.get_by_role("status")
+        form.get_by_role("button").press("Enter")
+        assert status.text_content() == "Choose an answer first."
+        told = []
+        radios = form.get_by_role("radio")
+        radios.first.focus()
+        page.keyboard.press("Space")
+        for number in range(radios.count()):
+            if number:
+                page.keyboard.press("ArrowDown")
+            assert radios.nth(number).is_checked() and status.text_content() == ""
+            page.keyboard.press("Enter")  # sends the form, as the button does
+            told.append(status.text_content())
+        assert len(set(told)) == radios.count()
+        assert sorted(text.split(".")[0] for text in told) == ["✓ Right"] + ["✗ Not quite"] * (radios.count() - 1)
+
+
+@pytest.mark.parametrize("path", QUIZZES)
+def test_answers_cannot_be_read_in_the_source(path):
+    source = (build.PAGES / path).read_text(encoding="utf-8")
+    notebook = nbformat.read(build.SOURCE / path.replace(".html", ".ipynb"), as_version=4)
+    for cell in notebook.cells:
+        for block in re.findall(r"^```\{quiz\}\n(.*?)^```", cell.source, re.MULTILINE | re.DOTALL):
+            for question in quiz.questions(block):
+                assert not any(text in source for text in question["feedback"].values())
+
+
+@pytest.mark.parametrize("path", SLIDERS)
+def test_sliders_move(open_page, path):
+    page = open_page(path)
+    for box in page.locator("fieldset.sliders").all():
+        slider, sentence, mark = box.get_by_role("slider"), box.locator("output"), box.locator("circle")
+        slider.focus()
+        page.keyboard.press("Home")
+        first = sentence.text_content(), mark.get_attribute("cx"), slider.get_attribute("aria-valuetext")
+        page.keyboard.press("End")
+        last = sentence.text_content(), mark.get_attribute("cx"), slider.get_attribute("aria-valuetext")
+        assert all(before != after for before, after in zip(first, last, strict=True))
+        assert float(first[1]) < float(last[1])
+        assert "{" not in first[0] + last[0]
+        grid = json.loads(box.locator("script").text_content())
+        key = ",".join("0" * len(grid["choices"]))
+        assert last[2] == grid["series"][key][-1][2][0]
+        box.locator("select").first.select_option(index=1)
+        assert sentence.text_content() != last[0]
 
 
 @pytest.mark.parametrize("path", PHOTOGRAPHED)
