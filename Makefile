@@ -7,6 +7,7 @@ PYTHON ?= python3
 PROFILE ?= drawn
 SEEDS ?= 5
 UV_VERSION := 0.13.9
+REPO2DOCKER_VERSION := 2026.4.0
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -20,7 +21,8 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book test test-slow check-pages check-courses lab course assignment grade results weights bench lint lock clean
+.PHONY: help book pdf publication test test-slow check-pages check-courses binder links link-issue lab course \
+	assignment grade results weights bench lint lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +36,24 @@ test: $(READY) ## run the tests
 test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
 
-check-pages: $(READY) ## check the built pages; run `make book` first
+pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
+	@$(RUN) book/pdf.py
+
+check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
 	@$(RUN) -m pytest tests/pages
+
+publication: $(READY) ## put the executed notebooks and checksums beside the built pages
+	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb
+	@cd _build/html && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS
+
+binder: $(READY) ## check what Binder would build
+	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) jupyter-repo2docker --no-build --debug .
+
+links: $(READY) ## ask every outside link of the built book
+	@PYTHONPATH=book $(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
+
+link-issue: ## open an issue about the links that are dead; needs GitHub's gh
+	@gh issue create --title "Dead links" --body-file _build/links/_build/linkcheck/output.txt
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(RUN) -m jupyter lab book
@@ -69,6 +87,9 @@ lock: $(READY) ## pin requirements.txt anew from requirements.in
 		--no-emit-index-url --output-file $(VENV)/lock.txt --upgrade --quiet
 	@{ head -1 requirements.txt; grep -vE '^ *#' $(VENV)/lock.txt; } > $(VENV)/requirements.txt
 	@mv $(VENV)/requirements.txt requirements.txt
+
+newest: $(READY) ## try the newest versions of all dependencies in .venv, against the lock
+	@$(UV) pip install --quiet --python $(RUN) --upgrade --editable ".[book,test,pages]"
 
 clean: ## remove everything built, cached victims included (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
