@@ -7,19 +7,22 @@ PYTHON ?= python3
 PROFILE ?= drawn
 SEEDS ?= 5
 UV_VERSION := 0.13.9
+REPO2DOCKER_VERSION := 2026.4.0
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 BENCH := _build/bench-packages
+NBGRADER := _build/nbgrader-packages
 
 # Victims, transfer sets and drawn images of everything below live here; `make clean` takes them away.
 export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book test test-slow check-pages lab results weights bench lint lock clean
+.PHONY: help book pdf publication test test-slow check-pages check-courses binder links link-issue lab course \
+	assignment grade results weights bench lint lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +36,39 @@ test: $(READY) ## run the tests
 test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
 
-check-pages: $(READY) ## check the built pages; run `make book` first
+pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
+	@$(RUN) book/pdf.py
+
+check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
 	@$(RUN) -m pytest tests/pages
+
+publication: $(READY) ## put the executed notebooks and checksums beside the built pages
+	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb
+	@cd _build/html && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS
+
+binder: $(READY) ## check what Binder would build
+	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) jupyter-repo2docker --no-build --debug .
+
+links: $(READY) ## ask every outside link of the built book
+	@PYTHONPATH=book $(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
+
+link-issue: ## open an issue about the links that are dead; needs GitHub's gh
+	@gh issue create --title "Dead links" --body-file _build/links/_build/linkcheck/output.txt
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@$(RUN) -m jupyter lab book
+
+course: $(READY) ## make the chapters' versions for students and instructors in _build/courses
+	@$(RUN) book/courses.py course
+
+assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
+	@$(RUN) book/courses.py assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
+
+grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 SEED=7)
+	@$(RUN) book/grading.py --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
+
+check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
+	@PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
 results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
@@ -57,6 +88,9 @@ lock: $(READY) ## pin requirements.txt anew from requirements.in
 	@{ head -1 requirements.txt; grep -vE '^ *#' $(VENV)/lock.txt; } > $(VENV)/requirements.txt
 	@mv $(VENV)/requirements.txt requirements.txt
 
+newest: $(READY) ## try the newest versions of all dependencies in .venv, against the lock
+	@$(UV) pip install --quiet --python $(RUN) --upgrade --editable ".[book,test,pages]"
+
 clean: ## remove everything built, cached victims included (.venv stays)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
@@ -69,6 +103,10 @@ $(READY): requirements.txt pyproject.toml
 	@$(UV) pip install --python $(RUN) --requirement requirements.txt
 	@$(UV) pip install --quiet --python $(RUN) --no-deps --editable .
 	@$(RUN) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3" > /dev/null
+	@touch $@
+
+$(NBGRADER)/.ready: tests/courses/requirements.txt
+	@$(UV) pip install --quiet --no-deps --python $(RUN) --target $(NBGRADER) --requirement $<
 	@touch $@
 
 $(BENCH)/.ready: benchmarks/requirements.txt

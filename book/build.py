@@ -5,14 +5,21 @@ Run by ``make book``. The pages are in _build/html only if all of them are up to
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
+import courses
 import execute
+import furniture
+import nbformat
+from nbformat.v4 import new_markdown_cell
 
 ROOT = execute.ROOT
 SOURCE = ROOT / "_build" / "source"
@@ -67,45 +74,55 @@ def inputs() -> str:
 
 def stage() -> None:
     """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
-    import nbformat
-
     (SOURCE / "book").mkdir(parents=True)
     for name in CONFIGURATION:
         shutil.copy(ROOT / name, SOURCE)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
+    [mathjax] = find_spec("sphinx-mathjax-offline").submodule_search_locations
+    unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
+    shutil.copytree(Path(mathjax, "static", "mathjax"), SOURCE / "_static" / "mathjax", ignore=unused)
     for pattern in ("*.md", "*.bib"):
         for page in execute.BOOK.glob(pattern):
             shutil.copy(page, SOURCE / "book")
+    making = SOURCE / "book" / "making.md"
+    making.write_text(making.read_text().replace("STATUS", status()).replace("VERSIONS", made_with()))
     for chapter in execute.notebooks():
         notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
         for part in (notebook, *notebook.cells):
             part.metadata.pop("papermill", None)  # it names this machine's paths and times
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                tidy(cell, chapter.stem)
-        drop_unused_widgets(notebook)
+        cells, notebook.cells = notebook.cells, []
+        for cell in cells:
+            if cell.get("id") == "setup":
+                cell.source = furniture.setup_cell(furniture.commit())
+            notebook.cells += [cell, *(tidy(cell, chapter.stem) if cell.cell_type == "code" else [])]
+        notebook.metadata.pop("widgets", None)  # or the page asks other hosts for the widgets' scripts
         nbformat.write(notebook, SOURCE / "book" / chapter.name)
 
 
-def tidy(cell, chapter: str) -> None:
+def tidy(cell, chapter: str) -> list:
     """Make an executed cell fit for the page, in place.
 
-    The parameter cell that papermill injected is hidden, progress bars are dropped, and what `figures.show` said of
-    its figure moves to where Sphinx reads it, so that the figure gets its number, caption and alternative text.
+    The parameter cell that papermill injected is hidden, an exercise's markers, progress bars and widgets are dropped,
+    and what `figures.show` said of its figure moves to where Sphinx reads it, so that the figure gets its number,
+    caption and alternative text.
 
     Args:
         cell: A code cell with its outputs.
         chapter: Name of its chapter, for the message.
 
+    Returns:
+        Cells to stand after it: with the data of its figure, which would else be taken for a second one.
+
     Raises:
         ValueError: The cell shows more than one figure.
     """
+    cell.source = courses.without_markers(cell.source)
     if "injected-parameters" in cell.metadata.get("tags", []):
         cell.metadata.tags.append("remove-cell")
-    cell.outputs = [output for output in map(without_progress, cell.outputs) if output is not None]
+    cell.outputs = [output for output in map(without_live_parts, cell.outputs) if output is not None]
     described = [texts for output in cell.outputs for texts in figure_texts(output)]
     if not described:
-        return
+        return []
     if len(described) > 1:
         names = ", ".join(texts["name"] for texts in described)
         raise ValueError(f"{chapter}: one cell shows the figures {names}: give each a cell of its own")
@@ -114,7 +131,9 @@ def tidy(cell, chapter: str) -> None:
         "image": {"alt": texts["alt"]},
         "figure": {"name": texts["name"], "caption": texts["caption"]},
     }
-    cell.outputs = [output for output in cell.outputs if output.get("metadata", {}).get("extractlib") != "caption"]
+    said = {output.get("metadata", {}).get("extractlib"): output for output in cell.outputs}
+    cell.outputs = [output for output in cell.outputs if "extractlib" not in output.get("metadata", {})]
+    return [new_markdown_cell(said["data"]["data"]["text/html"])] if "data" in said else []
 
 
 def figure_texts(output) -> Iterator[dict]:
@@ -124,23 +143,16 @@ def figure_texts(output) -> Iterator[dict]:
             yield {key: texts.pop(key) for key in ("alt", "caption", "name")}
 
 
-def without_progress(output):
-    """Return `output` without the progress bars it holds, or None if nothing else is in it."""
+def without_live_parts(output):
+    """Return `output` without progress bars and widgets, which need a kernel, or None if nothing else is in it."""
     if output.output_type == "stream" and output.name == "stderr":
         output.text = "".join(
             line for line in re.split(r"(?<=[\r\n])", output.text) if line.strip() and not PROGRESS.search(line)
         )
         return output if output.text else None
-    if WIDGET in output.get("data", {}) and PROGRESS.search(output.data.get("text/plain", "")):
+    if WIDGET in output.get("data", {}):
         return None
     return output
-
-
-def drop_unused_widgets(notebook) -> None:
-    """Forget the state of widgets when no output shows one: pages without widgets load no widget scripts."""
-    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
-    if not any(WIDGET in output.get("data", {}) for output in outputs):
-        notebook.metadata.pop("widgets", None)
 
 
 def render() -> bool:
@@ -148,7 +160,25 @@ def render() -> bool:
     book = Path(sys.executable).with_name("jupyter-book")
     # --all: Sphinx repeats a warning only for pages that it reads again.
     command = [book, "build", SOURCE, "--path-output", ROOT, "-W", "--keep-going", "--all", "-q"]
-    return subprocess.run(command, cwd=ROOT).returncode == 0
+    extensions = os.pathsep.join([str(execute.BOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": extensions}).returncode == 0
+
+
+def status() -> str:
+    """Return what each chapter took, as a table in Markdown."""
+    lines = [
+        f"| `{name}` | {run.profile} | {run.cells} | {run.seconds:.0f} | {run.peak_megabytes:,} |"
+        for name, run in execute.recorded().items()
+    ]
+    return "\n".join(["| Chapter | Profile | Cells | Seconds | Peak MB |", "|:--|:--|--:|--:|--:|", *lines])
+
+
+def made_with() -> str:
+    """Return the commit and the versions of what matters most, as a table in Markdown."""
+    names = ("torch", "torchvision", "numpy", "matplotlib", "jupyter-book", "sphinx", "sphinx-book-theme", "papermill")
+    lines = [f"| {name} | {version(name)} |" for name in names]
+    lines = [f"| commit | `{furniture.commit()[:12]}` |", f"| Python | {platform.python_version()} |", *lines]
+    return "\n".join(["| Part | Version |", "|:--|:--|", *lines])
 
 
 def timings(executed: dict[Path, str]) -> str:

@@ -48,10 +48,12 @@ def notebooks() -> list[Path]:
 
 
 def rooms(notebook: Path) -> set[Path]:
-    """Return the package's source files that `notebook` imports, directly or through others."""
+    """Return the package's source files that `notebook` imports, directly or through others, and its checks."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    found, waiting = set(), [MAGIC.sub(r"\1pass", code)]
+    checks = PACKAGE / "exercises" / f"chapter_{notebook.stem[:2]}.py"  # which `check` loads by its name
+    found = {checks} if checks.exists() else set()
+    waiting = [MAGIC.sub(r"\1pass", code), *(path.read_text(encoding="utf-8") for path in found)]
     while waiting:
         new = set(imported(waiting.pop())) - found
         found |= new

@@ -5,15 +5,22 @@ Figures are drawn on a white card, so that they read in light and dark, in colou
 """
 
 import base64
+import html
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from types import MappingProxyType
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.collections import LineCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from extractlib import paper
 from extractlib.errors import InputError, one_of
@@ -65,7 +72,9 @@ FORMATS = MappingProxyType({"svg": "image/svg+xml", "png": "image/png"})
 
 
 def show(figure: Figure, *, name: str, caption: str, alt: str, kind: str = "svg") -> None:
-    """Display a figure in a notebook, with its caption below it, and close it.
+    """Display a figure in a notebook, its caption and a folded table of its data below it, and close it.
+
+    The table is read from the figure's bars, lines and matrices; pictures have none.
 
     Args:
         figure: What one of the functions below returns, or any other figure of matplotlib.
@@ -85,12 +94,100 @@ def show(figure: Figure, *, name: str, caption: str, alt: str, kind: str = "svg"
     if empty:
         raise InputError(f"figure {name!r} has no {' and no '.join(empty)}: describe it in words")
     mime = FORMATS[one_of("kind of figure", kind, FORMATS)]
-    content = render(figure, kind=kind)
+    content, values = render(figure, kind=kind), data_table(figure) if kind == "svg" else ""
     matplotlib.pyplot.close(figure)
     data = content.decode() if kind == "svg" else base64.b64encode(content).decode()
     # The book's build moves these texts to where the page's numbered figure takes them from.
     publish_display_data({mime: data, "text/plain": alt}, metadata={mime: texts})
     publish_display_data({"text/markdown": caption, "text/plain": caption}, metadata={"extractlib": "caption"})
+    if values:
+        publish_display_data({"text/html": values, "text/plain": ""}, metadata={"extractlib": "data"})
+
+
+def data_table(figure: Figure) -> str:
+    """Return what a figure's bars, lines and matrices show as a folded table in HTML, or nothing if it has none."""
+    panels = [axes for axes in figure.axes if not hasattr(axes, "_colorbar")]
+    lines = []
+    for axes in panels:
+        panel = (axes.get_title() or axes.get_ylabel()) if len(panels) > 1 else ""
+        lines += [[": ".join(filter(None, (panel, name))), *rest] for name, *rest in _plotted(axes)]
+    if not lines:
+        return ""
+    across = next(filter(None, (axes.get_xlabel() for axes in panels)), "")
+    upward = next(filter(None, (axes.get_ylabel() for axes in figure.axes[::-1])), "")  # of a colour bar first
+    place, value = (upward, across) if _flat(panels[0]) else (across, upward)
+    heads = ["Series", place if place and not panels[0].images else "Place", value or "Value", "±"]
+    used = [column for column in range(4) if any(line[column] for line in lines)]
+    rows = [[html.escape(line[column]) for column in used] for line in (heads, *lines)]
+    head, *body = ("".join(f"<td>{text}</td>" for text in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in body)
+    table = f"<table><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<details class="fold"><summary>Data of this figure</summary>{table}</details>'
+
+
+def _plotted(axes: Axes) -> Iterator[tuple[str, str, str, str]]:
+    """Yield name of the series, place, value and half the whisker of all that `axes` show."""
+    flat = _flat(axes)
+    axis = axes.yaxis if flat else axes.xaxis
+    whiskers = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    drawn = {part for container in whiskers for part in (container.lines[0], *container.lines[1], *container.lines[2])}
+    for container in axes.containers:
+        if isinstance(container, BarContainer):
+            boxes = [bar.get_bbox() for bar in container]
+            points = [((box.y0 + box.y1) / 2, box.x1) if flat else ((box.x0 + box.x1) / 2, box.y1) for box in boxes]
+            spreads = _spreads(container.errorbar)
+        else:
+            points = container.lines[0].get_xydata() if container.lines[0] else []
+            spreads = _spreads(container) if container.lines[0] else []
+        for (place, value), spread in zip_longest(points, spreads, fillvalue=""):
+            yield _series(container), _place(axis, place), _number(value), spread
+    for line in (line for line in axes.lines if line not in drawn):
+        level = line.get_transform() != axes.transData
+        for point in line.get_xydata()[: 1 if level else None]:
+            place, value = point[::-1] if flat else point
+            yield _series(line), "" if level else _place(axis, place), _number(value), ""
+    for collection in axes.collections:
+        if isinstance(collection, LineCollection) and collection not in drawn:
+            for (value, low), (_, high) in collection.get_segments():
+                yield _series(collection), _place(axis, (low + high) / 2), _number(value), ""
+    for image in axes.images:
+        values, first = np.asarray(image.get_array()), axes.figure.axes[0]  # whose labels stand for all
+        for row, column in np.argwhere(values) if values.ndim == 2 else ():
+            true = f"{first.get_ylabel()} {_place(first.yaxis, row)}"
+            yield "", f"{true}, {axes.get_xlabel()} {_place(axes.xaxis, column)}", _number(values[row, column]), ""
+
+
+def _flat(axes: Axes) -> bool:
+    """Say whether the places are on the vertical axis, as those of horizontal bars are."""
+    return _named(axes.yaxis) and not _named(axes.xaxis) and not axes.images
+
+
+def _named(axis: Axis) -> bool:
+    return isinstance(axis.get_major_formatter(), FuncFormatter) and len(axis.get_ticklocs()) > 0
+
+
+def _series(artist) -> str:
+    label = str(artist.get_label())
+    return "" if label.startswith("_") else label
+
+
+def _spreads(container: ErrorbarContainer | None) -> list[str]:
+    if container is None:
+        return []
+    halves = (np.abs(ends[1] - ends[0]).max() / 2 for ends in container.lines[2][0].get_segments())
+    return [_number(half) if half else "" for half in halves]
+
+
+def _place(axis: Axis, value: float) -> str:
+    """Return the label of the tick nearest to `value` where the ticks have names, or else the value."""
+    if not _named(axis):
+        return _number(value)
+    nearest = int(np.abs(axis.get_ticklocs() - value).argmin())
+    return axis.get_ticklabels()[nearest].get_text().replace("\n", " ")
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def render(figure: Figure, *, kind: str = "svg") -> bytes:

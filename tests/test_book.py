@@ -6,12 +6,14 @@ from pathlib import Path
 
 import build
 import execute
+import furniture
 import nbformat
 import pytest
 
 NOTEBOOKS = execute.notebooks()
 CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
 LONG_CHAPTERS = [path for path in CHAPTERS if path.stem != "12_ledger"]
+EXERCISES = {"exercise", "solution"}
 FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
 
@@ -22,9 +24,14 @@ def cells(path: Path, kind: str) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def prose(path: Path) -> str:
-    """Return the Markdown of a notebook without fenced blocks and tables."""
-    text = "\n\n".join(FENCE.sub("", cell.source) for cell in cells(path, "markdown"))
+def own(path: Path, kind: str) -> list:
+    """Return the cells of the chapter's own text and code: those of its exercises have tags that say so."""
+    return [cell for cell in cells(path, kind) if not EXERCISES & set(cell.metadata.get("tags", []))]
+
+
+def prose(found: list) -> str:
+    """Return the Markdown of cells without fenced blocks and tables."""
+    text = "\n\n".join(FENCE.sub("", cell.source) for cell in found)
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
 
 
@@ -49,10 +56,17 @@ def test_notebook_is_stored_without_outputs(path):
 
 
 @pytest.mark.parametrize("path", CHAPTERS, **named)
-def test_first_code_cell_sets_the_profile(path):
+def test_second_code_cell_sets_the_profile(path):
+    second = cells(path, "code")[1]
+    assert second.metadata.get("tags") == ["parameters"]
+    assert 'profile = "drawn"' in second.source.splitlines()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_first_code_cell_fetches_what_is_missing(path):
     first = cells(path, "code")[0]
-    assert first.metadata.get("tags") == ["parameters"]
-    assert 'profile = "drawn"' in first.source.splitlines()
+    assert (first.id, first.metadata.get("tags")) == ("setup", ["remove-cell"])
+    assert first.source == furniture.setup_cell()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
@@ -65,17 +79,18 @@ def test_code_cells_are_short(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
 def test_one_sentence_per_source_line(path):
-    lines = [line for line in prose(path).splitlines() if line.strip() and not line.startswith("#")]
+    lines = [line for line in prose(cells(path, "markdown")).splitlines() if line.strip() and not line.startswith("#")]
     crowded = [line for line in lines if SENTENCE_END.search(line)]
     assert len(crowded) <= 0.05 * len(lines), crowded
 
 
 @pytest.mark.parametrize("path", LONG_CHAPTERS, **named)
 def test_chapter_has_its_size(path):
-    words = len(prose(path).split())
+    words = len(prose(own(path, "markdown")).split())
     head = len(FENCE.sub("", cells(path, "markdown")[0].source).split())
     assert 1200 <= words <= 2500, f"{words} words"
-    assert 8 <= len(cells(path, "code")) <= 20, f"{len(cells(path, 'code'))} code cells"
+    code = len(own(path, "code")) - 1  # the first sets up
+    assert 8 <= code <= 20, f"{code} code cells"
     assert head <= 120, f"{head} words in the head block"
 
 
@@ -157,6 +172,15 @@ def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
     assert [path.stem for path in execute.stale("drawn")] == again
 
 
+def test_a_chapter_depends_on_its_own_checks_only(tree):
+    checks = tree / "extractlib" / "exercises" / "chapter_02.py"
+    checks.parent.mkdir()
+    checks.write_text("import extractlib.api\n")
+    path = write_notebook(tree / "book" / "02_images.ipynb", "import os")
+    assert execute.rooms(path) == {checks, tree / "extractlib" / "__init__.py", tree / "extractlib" / "api.py"}
+    assert checks not in execute.rooms(tree / "book" / "1.ipynb")
+
+
 def test_another_profile_or_a_lost_copy_makes_stale(tree):
     mark_as_executed("drawn")
     assert [path.stem for path in execute.stale("smoke")] == ["1", "2"]
@@ -193,8 +217,10 @@ def code_cell(*outputs, tags=()):
 
 def test_figure_texts_move_to_the_cell():
     caption = nbformat.v4.new_output("display_data", data={"text/markdown": "x"}, metadata={"extractlib": "caption"})
-    cell = code_cell(figure_output("bars"), caption)
-    build.tidy(cell, "chapter")
+    data = nbformat.v4.new_output("display_data", data={"text/html": "<table/>"}, metadata={"extractlib": "data"})
+    cell = code_cell(figure_output("bars"), caption, data)
+    [after] = build.tidy(cell, "chapter")
+    assert (after.cell_type, after.source) == ("markdown", "<table/>")
     assert cell.metadata["mystnb"] == {
         "image": {"alt": "Two bars."},
         "figure": {"name": "bars", "caption": "Ours and theirs."},
@@ -214,7 +240,7 @@ def test_injected_parameters_are_hidden():
     assert cell.metadata.tags == ["injected-parameters", "remove-cell"]
 
 
-def test_progress_bars_are_dropped_and_other_messages_kept():
+def test_progress_bars_and_widgets_are_dropped_and_other_messages_kept():
     bar = "\rquerying:  50%|#####     | 1/2 [00:01<00:01,  1.0s/it]\rquerying: 2it [00:02, 1.0it/s]\n"
     notebook_bar = {build.WIDGET: {}, "text/plain": "  0%|          | 0/10 [00:00<?, ?it/s]"}
     slider = {build.WIDGET: {}, "text/plain": "IntSlider(value=0)"}
@@ -229,5 +255,4 @@ def test_progress_bars_are_dropped_and_other_messages_kept():
     assert [output.get("text", output.get("data")) for output in cell.outputs] == [
         "careful: 3 left\n",
         "done\n",
-        slider,
     ]

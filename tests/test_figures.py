@@ -10,10 +10,11 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from PIL import Image
 
-from extractlib import figures, ledger
+from extractlib import figures, ledger, paper
 from extractlib.errors import InputError
 from extractlib.images import ImageSet, digest
 
@@ -180,6 +181,56 @@ def test_a_figure_without_words_is_refused(missing):
 def test_unknown_kind_is_refused():
     with pytest.raises(InputError, match="unknown kind of figure 'gif': use one of svg, png"):
         figures.show(figures.reproduction_bars(ROWS), name="a", caption="b", alt="c", kind="gif")
+
+
+def data_of(figure) -> list[list[str]]:
+    """Return the lines of a figure's table of data, heads first."""
+    table = BeautifulSoup(figures.data_table(figure), "html.parser")
+    return [[cell.get_text() for cell in line.select("th, td")] for line in table.select("tr")]
+
+
+def test_data_of_bars():
+    assert data_of(figures.reproduction_bars(ROWS)) == [
+        ["Series", "Place", "recovery: surrogate's / victim's accuracy", "±"],
+        ["ours", "signs (GTSRB)", "0.9", ""],
+        ["ours", "things (Caltech)", "0.775", "0.03536"],
+        ["the authors", "signs (GTSRB)", "0.96", ""],
+        ["the authors", "things (Caltech)", "0.97", ""],
+        ["Orekondy et al.", "things (Caltech)", "0.96", ""],
+        ["constant predictor", "signs (GTSRB)", "0.25", ""],
+        ["constant predictor", "things (Caltech)", "0.25", ""],
+    ]
+
+
+def test_data_of_marks_beside_bars():
+    figure = figures.bars({"a": {"x": [0.1, 0.3]}, "b": {"x": [0.5]}}, across="TNR", marks={"b": {"x": 0.4}})
+    assert data_of(figure)[1:] == [["x", "a", "0.2", "0.1414"], ["x", "b", "0.5", ""], [paper.LABEL, "b", "0.4", ""]]
+
+
+def test_data_of_lines_and_levels():
+    assert data_of(figures.budget_curve([*ROWS[:2], row("things", 0, 0.4, budget=1_000)])) == [
+        ["Series", "queries", "recovery", "±"],
+        ["things", "1,000", "0.5", ""],
+        ["things", "10,000", "0.775", "0.03536"],
+    ]
+    figure = figures.curves({"one": ([0, 1], [3, 4.5])}, across="t", upward="u", level=("limit", 2.0))
+    assert data_of(figure) == [["Series", "t", "u"], ["one", "0", "3"], ["one", "1", "4.5"], ["limit", "", "2"]]
+
+
+def test_data_of_matrices():
+    figure = figures.confusions({"victim": [[3, 1], [0, 4]], "copy": [[4, 0], [4, 0]]}, ["cat", "dog"])
+    assert data_of(figure) == [
+        ["Series", "Place", "share of the class's images"],
+        ["victim", "true cat, predicted cat", "0.75"],
+        ["victim", "true cat, predicted dog", "0.25"],
+        ["victim", "true dog, predicted dog", "1"],
+        ["copy", "true cat, predicted cat", "1"],
+        ["copy", "true dog, predicted cat", "1"],
+    ]
+
+
+def test_pictures_have_no_data():
+    assert figures.data_table(figures.contact_sheet(stripes(3, 2), rows=1, columns=3)) == ""
 
 
 def test_shown_figure_gets_its_words_on_the_page():

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import execute
+import furniture
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
@@ -111,3 +112,42 @@ def test_every_internal_link_works(path):
 
 def test_front_page_is_where_visitors_look():
     assert "book/index.html" in (HTML / "index.html").read_text()
+
+
+@pages
+def test_every_way_out_leads_to_a_file_of_the_repository(path):
+    """Edit, launch and source links name a file, which must be in this clone; downloads are internal links."""
+    links = {tag["href"] for tag in parse(path).select("a[href]")}
+    repository = furniture.repository()
+    files = [
+        unquote(re.sub(r".*/(?:edit|blob)/[^/]+/|.*urlpath=lab/tree/|[?#].*$", "", link))
+        for link in links
+        if link.startswith((f"{repository}/edit/", f"{repository}/blob/", "https://mybinder.org", "https://colab."))
+    ]
+    written = next(file for file in (execute.BOOK.glob(f"{path.stem}.*")) if file.suffix in {".md", ".ipynb"})
+    assert [name for name in files if not (execute.ROOT / name).is_file()] == []
+    assert files.count(f"book/{written.name}") == (3 if written.suffix == ".ipynb" else 1)
+
+
+@pages
+def test_page_can_be_downloaded_and_reported(path):
+    links = {tag["href"] for tag in parse(path).select("a[href]")}
+    assert any("_sources/book/" in link for link in links)
+    assert any(link.startswith(f"{furniture.repository()}/issues/new") for link in links)
+
+
+@pages
+def test_plots_have_their_data_beside_them(path):
+    """A plot is an SVG; pictures, such as contact sheets, are PNG and have no table."""
+    plots = [image for image in parse(path).select("article figure img") if image["src"].endswith(".svg")]
+    for image in plots:
+        table = image.find_parent("div", class_="cell").find_next_sibling("details")
+        assert table and table.summary.get_text() == "Data of this figure", image["alt"]
+        assert len(table.select("tbody tr")) >= 1 and not table.find("td", string="nan")
+
+
+@pages
+def test_social_preview_is_on_the_books_own_site(path):
+    meta = {tag["property"]: tag["content"] for tag in parse(path).select("meta[property]")}
+    assert meta["og:url"] == f"{furniture.site()}book/{path.name}"
+    assert (HTML / meta["og:image"].removeprefix(furniture.site())).is_file()

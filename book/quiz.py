@@ -1,0 +1,93 @@
+"""Questions answered on the page without a kernel, as a Sphinx extension.
+
+A question is written in a notebook's Markdown, where it reads as what it is:
+
+    ```{quiz}
+    - question: What does a label hide?
+      choices:
+        a: The runner-up.
+        b: The winner.
+      feedback:
+        a: Yes. …
+        b: No: …
+      answer: n
+    ```
+
+The answer's letter is moved 13 places on in the alphabet (a is n, b is o, c is p, d is q), so that nobody reads it by
+accident. On the page it stands encoded together with the feedback, and _static/quiz.js shows what belongs to a choice.
+"""
+
+import base64
+import codecs
+import json
+
+import yaml
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+
+def questions(text: str) -> list[dict]:
+    """Return the questions in a block, the answers as the choices' letters.
+
+    Raises:
+        ValueError: A question lacks a part, a choice lacks its feedback, or the answer is none of the choices.
+    """
+    found = yaml.safe_load(text)
+    for number, question in enumerate(found, start=1):
+        if set(question) != {"question", "choices", "feedback", "answer"}:
+            raise ValueError(
+                f"question {number} needs question, choices, feedback, answer and has {', '.join(question)}"
+            )
+        choices, feedback = question["choices"], question["feedback"]
+        question["answer"] = codecs.decode(question["answer"], "rot13")
+        if len(choices) < 2 or list(choices) != list(feedback):
+            raise ValueError(
+                f"question {number} has choices {', '.join(choices)} and feedback for {', '.join(feedback)}"
+            )
+        if question["answer"] not in choices:
+            raise ValueError(f"question {number}: {question['answer']!r} is none of its choices {', '.join(choices)}")
+    return found
+
+
+class Quiz(SphinxDirective):
+    """A block of questions."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return a form for each question."""
+        try:
+            found = questions("\n".join(self.content))
+        except (ValueError, yaml.YAMLError) as error:
+            raise self.error(f"quiz: {error}") from error
+        return [node for question in found for node in self.form(question)]
+
+    def form(self, question: dict) -> list[nodes.Node]:
+        """Return the nodes of a question: choices as radio buttons, a button, and a place for the feedback."""
+        name = f"quiz-{self.env.new_serialno('quiz')}"
+        told = [[letter == question["answer"], text] for letter, text in question["feedback"].items()]
+        encoded = base64.b64encode(json.dumps(told).encode()).decode()
+        parts = [raw(f'<form class="quiz" data-feedback="{encoded}"><fieldset><legend>')]
+        parts += self.inline(question["question"]) + [raw("</legend>")]
+        for number, text in enumerate(question["choices"].values()):
+            parts += [raw(f'<label><input type="radio" name="{name}" value="{number}"><span>'), *self.inline(text)]
+            parts += [raw("</span></label>")]
+        parts += [raw('<button type="submit">Check</button><p role="status"></p></fieldset></form>')]
+        return parts
+
+    def inline(self, text: str) -> list[nodes.Node]:
+        """Return one line of Markdown as nodes."""
+        parsed, _ = self.parse_inline(text)
+        return parsed
+
+
+def raw(text: str) -> nodes.raw:
+    """Return HTML as a node."""
+    return nodes.raw("", text, format="html")
+
+
+def setup(app) -> dict:
+    """Register with Sphinx."""
+    app.add_directive("quiz", Quiz)
+    app.add_js_file("quiz.js", loading_method="defer")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

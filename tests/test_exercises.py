@@ -1,0 +1,356 @@
+"""Exercises: every solution passes its check, every stub and every solution broken in a stated way fails it."""
+
+import ast
+
+import courses
+import execute
+import numpy as np
+import pytest
+import torch
+
+from extractlib.errors import InputError
+from extractlib.exercises import check, known
+from extractlib.exercises.answers import Raised, difference, fitted, from_json, plain, to_json
+from extractlib.exercises.exercise import KINDS, Exercise, lookup
+
+TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
+CHAPTERS = sorted({int(id.partition(".")[0]) for id in TASKS})
+
+# Of each exercise: what is wrong, the solution's text that is replaced, what replaces it, and a part of the reason.
+BREAKAGES = {
+    "5.1": [
+        ("an id used again", "requests * chunk - breaks * chunk", "requests * chunk", "under the same id"),
+        ("wrong sign", "- breaks", "+ breaks", "charged before it was lost"),
+        ("off by one", "- breaks", "- (breaks - 1)", "too large"),
+        ("requests, not images", "requests * chunk - breaks * chunk", "requests - breaks", "count images"),
+    ],
+    "5.2": [
+        ("no replacement", "replace=True", "replace=budget > pool_size", "repeats are not as frequent"),
+        ("off by one", "choice(pool_size", "choice(pool_size + 1", "outside the pool"),
+        ("the last image never", "choice(pool_size", "choice(pool_size - 1", "more likely than others"),
+        ("one too few", "budget, replace", "budget - 1, replace", "shape ("),
+        ("unseeded", "generator.choice", "np.random.default_rng().choice", "another draw when asked again"),
+        ("seed ignored", "generator.choice", "np.random.default_rng(0).choice", "another seed gives the same"),
+        ("one image is preferred", "replace=True)", "replace=True) // 2", "repeats are not as frequent"),
+    ],
+    "5.3": [
+        ("wrong sign", "logits.softmax(1) - targets", "targets - logits.softmax(1)", "sign is turned round"),
+        ("no mean", " / len(logits)", "", "too large, by the same factor"),
+        ("wrong axis", "softmax(1)", "softmax(0)", "values are wrong"),
+        ("overflow", "logits.softmax(1)", "logits.exp() / logits.exp().sum(1, keepdim=True)", "NaN"),
+        (
+            "unshuffled",
+            "return (logits.softmax(1) - targets)",
+            "return (logits.softmax(1) - targets).flip(0)",
+            "order is not",
+        ),
+    ],
+    "5.4": [
+        ("plain recovery", "(surrogate - constant) / (victim - constant)", "surrogate / victim", "does not get 0"),
+        ("half done", "/ (victim - constant)", "/ victim", "victim itself does not get 1"),
+        ("cut at zero", "return (", "return max(0, surrogate - constant) and (", "on input 3 of 3"),
+        ("wrong sign", "(surrogate - constant)", "(constant - surrogate)", "sign is turned round"),
+    ],
+    "5.5": [
+        ("no bias taken off", "(log_p[1:] - bias).T", "log_p[1:].T", "other"),
+        ("bias forgotten", "return weights, bias", "return weights, torch.zeros_like(bias)", "another class"),
+        ("not transposed", "(log_p[1:] - bias).T", "log_p[1:] - bias", "shape"),
+        ("one query too many", "torch.zeros(1, features)", "torch.zeros(2, features)", "are left: ask fewer"),
+        ("no logarithm", "(probes).log()", "(probes)", "the copy names"),
+        ("shuffled", "return weights, bias", "return weights, bias.roll(1)", "the copy names"),
+    ],
+    "5.6": [
+        ("one forgotten", ',\n         "public backbone"', "", "1 of the right names is missing, and 0 too many"),
+        ("one too many", '"full answers"', '"full answers", "free queries"', "0 of the right names are missing, and 1"),
+        ("one exchanged", '"full answers"', '"free queries"', "1 of the right names is missing, and 1 too many"),
+    ],
+}
+
+
+def set_up(id: str) -> str:
+    """Return the first code cell of the exercises' section: all that a solution may need."""
+    path = courses.chapter_notebook(int(id.partition(".")[0]))
+    cells = courses.nbformat.read(path, as_version=4).cells
+    return next(cell.source for cell in cells if cell.cell_type == "code" and courses.tagged(cell, "exercise"))
+
+
+def verdict(id: str, code: str, *, seed: int | None = None):
+    """Run an exercise's cell as a reader would and return what its last line says."""
+    space = {}
+    exec(set_up(id), space)
+    body = ast.parse(code).body
+    exec(compile(ast.Module(body[:-1], []), id, "exec"), space)
+    return check(id, space[body[-1].value.args[1].id], seed=seed)
+
+
+broken = [pytest.param(id, *rest, id=f"{id} {what}") for id, rows in BREAKAGES.items() for what, *rest in rows]
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_the_solution_passes(id):
+    found = verdict(id, TASKS[id].code)
+    assert found.right and found.reason == ""
+    assert str(found) == f"Exercise {id}: right."
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_the_solution_passes_in_an_assessed_variant(id):
+    first, *rest = TASKS[id].code.splitlines(keepends=True)
+    line = courses.numbers(lookup(id), 3)
+    assert verdict(id, line + "".join(rest) if line else TASKS[id].code, seed=3).right
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_the_stub_fails(id):
+    stub = courses.stub(TASKS[id].code)
+    assert "SOLUTION" not in stub
+    found = verdict(id, stub)
+    assert not found.right and found.reason == "there is no answer yet"
+
+
+@pytest.mark.parametrize(("id", "old", "new", "reason"), broken)
+def test_a_broken_solution_fails_and_is_told_why(id, old, new, reason):
+    assert TASKS[id].code.count(old) >= 1
+    found = verdict(id, TASKS[id].code.replace(old, new))
+    assert not found.right
+    assert reason in found.reason
+    exercise = lookup(id)
+    if exercise.cases is None and not exercise.choices:
+        assert str(exercise.right(**exercise.parameters())) not in str(found)
+
+
+@pytest.mark.parametrize("id", TASKS)
+def test_each_exercise_is_broken_in_two_ways_at_least(id):
+    assert len(BREAKAGES[id]) >= 2
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_has_four_to_six_exercises_of_all_kinds(chapter):
+    exercises = known(chapter)
+    assert 4 <= len(exercises) <= 6
+    assert {exercise.kind for exercise in exercises} == set(KINDS)
+    assert [exercise.id for exercise in exercises] == [f"{chapter}.{number + 1}" for number in range(len(exercises))]
+
+
+def test_notebooks_and_checks_have_the_same_exercises():
+    assert [exercise.id for exercise in known()] == list(TASKS)
+
+
+@pytest.mark.parametrize("exercise", known(), ids=lambda exercise: exercise.id)
+def test_the_notebook_says_what_the_check_knows(exercise):
+    task = TASKS[exercise.id]
+    assert task.title == f"{exercise.id} {exercise.title}: {exercise.kind}, {exercise.minutes} minutes"
+    assert task.answer and len(task.hint.split()) > 5 and len(task.explanation.split()) > 5
+    assert task.code.startswith(courses.numbers(exercise))
+
+
+# What `check` makes of bad input.
+
+
+@pytest.mark.parametrize(
+    ("id", "answer", "message"),
+    [
+        ("5.9", 1, r"unknown exercise '5\.9': use one of 5\.1, 5\.2"),
+        (5.1, 1, r"unknown exercise 5\.1: use one of"),
+        ("5.1", "many", r"answer to 5\.1 does not fit: 'many' is a text where a whole number is wanted"),
+        ("5.1", True, r"True is a truth value where a whole number is wanted"),
+        ("5.1", 2.5, r"2\.5 is a number where a whole number is wanted"),
+        ("5.1", float("nan"), r"nan is a number where a whole number is wanted"),
+        ("5.1", 10**30, r"more than 63 bits"),
+        ("5.1", np.array([1, 2]), r"an array of whole numbers where a whole number is wanted"),
+        ("5.1", object(), r"a value of type object cannot be checked"),
+        ("5.2", 3, r"answer to 5\.2 is of type int: a function is wanted"),
+        ("5.6", "full answers", r"'full answers' is a text where a list is wanted"),
+        ("5.6", ["fast computers"], r"unknown answer 'fast computers': use one of number of classes"),
+    ],
+)
+def test_what_cannot_be_checked_is_refused_in_one_line(id, answer, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check(id, answer)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [-1, "7", 1.0, True])
+def test_a_seed_that_is_no_number_is_refused(seed):
+    with pytest.raises(InputError, match=r"seed is .*: a whole number from 0 is wanted"):
+        check("5.1", 1, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda logits, targets: None, "a value of type NoneType cannot be checked"),
+        (lambda logits, targets: logits.sum(), "is a number where an array of numbers is wanted"),
+        (lambda logits, targets: logits[:, 0], "shape (4,) where (4, 3) is wanted"),
+        (lambda logits: logits, "raises TypeError"),
+        (lambda logits, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_function_that_fails_is_told_so(function, reason):
+    assert reason in check("5.3", function).reason
+
+
+def test_answers_in_other_types_are_right_too():
+    assert check("5.1", 9250.0).right and check("5.1", np.int32(9250)).right and check("5.1", torch.tensor(9250)).right
+    names = {"Number of  classes", "pool of images", "FULL ANSWERS", "public backbone"}
+    assert check("5.6", names).right and check("5.6", tuple(names)).right
+    as_lists = check("5.3", lambda logits, targets: ((logits.softmax(1) - targets) / len(logits)).tolist())
+    assert as_lists.right
+
+
+def test_a_verdict_shows_in_notebooks():
+    assert check("5.1", 9250)._repr_markdown_() == "**Exercise 5.1: right.**"
+    wrong = check("5.1", 9251)
+    assert repr(wrong) == "Exercise 5.1: not yet; the number is too large."
+    assert wrong._repr_markdown_() == "**Exercise 5.1: not yet.** Reason: the number is too large."
+
+
+def test_a_kind_or_minutes_that_cannot_be_are_refused():
+    settings = {"id": "5.7", "title": "", "right": int}
+    with pytest.raises(InputError, match="unknown kind 'guess'"):
+        Exercise(**settings, kind="guess", minutes=5)
+    with pytest.raises(InputError, match="minutes is 0"):
+        Exercise(**settings, kind="discuss", minutes=0)
+    with pytest.raises(InputError, match="unknown chapter with exercises 'chapter_99'"):
+        known(99)
+
+
+# How two answers differ.
+
+ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "reason"),
+    [
+        (5, 5, None),
+        (6, 5, "the number is too large"),
+        (-5, 5, "the sign is turned round"),
+        (0.30001, 0.3, None),
+        (0.3004, 0.3, "the number is too large"),
+        ("Two  words", "two words", None),
+        ("other", "two words", "another answer is right"),
+        (["b", "a"], ["a", "b"], None),
+        (["a", "c", "d"], ["a", "b"], "1 of the right names is missing, and 2 too many"),
+        (ROWS, ROWS, None),
+        (ROWS * 2, ROWS, "the rows do not sum to 1"),
+        (ROWS[0], ROWS, "shape (2,) where (2, 2) is wanted"),
+        (ROWS[::-1], ROWS, "the values are right and their order is not"),
+        (3 * np.arange(4.0), np.arange(4.0), "all values are too large, by the same factor"),
+        (np.arange(4.0) - 1, np.arange(4.0), "all values are too small, by the same amount"),
+        (np.array([0.0, 1, 2, 9]), np.arange(4.0), "1 of 4 values are wrong"),
+        (np.zeros(3), np.array([1.0, 0, 2]), "2 of 3 values are wrong"),
+        ([1, 2.0], [1, 3.0], "in part 2 of 2, the number is too small"),
+    ],
+)
+def test_the_reason_names_the_kind_of_mistake(found, wanted, reason):
+    assert difference(fitted(found, wanted), wanted, tolerance=1e-4) == reason
+
+
+@pytest.mark.parametrize(
+    "value", [True, 3, 0.5, "text", ROWS, np.arange(3), np.array([True]), [1, "a", ROWS], np.zeros((0, 2))]
+)
+def test_answers_survive_as_data(value):
+    again = from_json(to_json(plain(value)))
+    assert type(again) is type(value)
+    np.testing.assert_equal(again, value)
+
+
+def test_a_failure_survives_as_data():
+    assert from_json(to_json(Raised("it stops"))) == Raised("it stops")
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {},
+        {"array": [1], "dtype": "object", "shape": [1]},
+        {"array": [1], "dtype": "int64", "shape": [2]},
+        None,
+        {"raised": 3},
+    ],
+)
+def test_forged_data_is_refused(forged):
+    with pytest.raises(InputError):
+        from_json(forged)
+
+
+# Assessed variants and course notebooks.
+
+
+def test_two_courses_get_different_numbers():
+    exercise = lookup("5.1")
+    variants = [tuple(exercise.parameters(seed).values()) for seed in range(50)]
+    assert len(set(variants)) >= 49
+    assert exercise.parameters() == {"requests": 40, "chunk": 250, "breaks": 3}
+    assert exercise.parameters(7) == exercise.parameters(7)
+    assert exercise.right(**exercise.parameters()) == 9250
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_an_assignment_has_the_variants_numbers_and_hides_its_tests(chapter):
+    notebook = courses.assignment(chapter, 7)
+    courses.nbformat.validate(notebook)
+    tasks = courses.tasks(courses.chapter_notebook(chapter))
+    solutions = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    tests = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert len(solutions) == len(tests) == len(tasks)
+    for task, solution, hidden in zip(tasks, solutions, tests, strict=True):
+        assert solution.source.startswith(courses.numbers(lookup(task.id), 7))
+        assert "check(" not in solution.source and courses.BLOCK.search(solution.source + "\n")
+        assert hidden.source.startswith("### BEGIN HIDDEN TESTS") and "seed=7" in hidden.source
+    assert "extractlib.exercises" not in notebook.cells[1].source
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_students_get_stubs_and_instructors_solutions(chapter):
+    path = courses.chapter_notebook(chapter)
+    for solved in (False, True):
+        notebook = courses.course_notebook(path, solved=solved)
+        courses.nbformat.validate(notebook)
+        text = "\n".join(cell.source for cell in notebook.cells)
+        assert "### BEGIN" not in text and "{exercise}" not in text and "{solution" not in text
+        for task in courses.tasks(path):
+            assert task.statement in text and task.hint in text and f'check("{task.id}", {task.answer})' in text
+            assert (task.explanation in text) == solved
+            assert all((block["code"] in text) == solved for block in courses.BLOCK.finditer(task.code))
+
+
+def test_a_chapter_without_exercises_is_copied_as_it_is():
+    path = execute.BOOK / "12_ledger.ipynb"
+    assert courses.course_notebook(path, solved=False) == courses.nbformat.read(path, as_version=4)
+
+
+def test_stubs_of_functions_raise_and_of_values_are_open():
+    code = "def f():\n    ### BEGIN SOLUTION\n    return 1\n    ### END SOLUTION\n"
+    assert courses.stub(code) == 'def f():\n    raise NotImplementedError("your code here")\n'
+    code = "### BEGIN SOLUTION\na = 1\nb = a\na = b\n### END SOLUTION\ncheck(a)"
+    assert courses.stub(code) == "a = ...  # your answer here\nb = ...  # your answer here\ncheck(a)"
+    assert courses.without_markers(code) == "a = 1\nb = a\na = b\ncheck(a)"
+
+
+def test_an_exercise_of_another_form_is_refused(tmp_path):
+    notebook = courses.nbformat.read(courses.chapter_notebook(5), as_version=4)
+    cell = next(cell for cell in notebook.cells if "{exercise} 5.2" in cell.source)
+    cell.source = cell.source.replace(":nonumber:", ":number:")
+    courses.nbformat.write(notebook, tmp_path / "05_knockoff.ipynb")
+    with pytest.raises(InputError, match="05_knockoff: cell exercise-5-2 is no exercise with its solution"):
+        courses.tasks(tmp_path / "05_knockoff.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["assignment", "--chapter", "5", "--seed", "seven"], "assignment: SEED is 'seven': a whole number from 0"),
+        (["assignment", "--chapter", "5"], "assignment: SEED is ''"),
+        (["assignment", "--chapter=-5", "--seed", "1"], "assignment: CHAPTER is '-5'"),
+        (["assignment", "--chapter", "12", "--seed", "1"], "assignment: chapter 12 has no exercises"),
+    ],
+)
+def test_an_assignment_of_nothing_is_refused_in_one_line(arguments, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(courses, "COURSES", tmp_path / "courses")
+    monkeypatch.setattr("sys.argv", ["courses.py", *arguments])
+    assert courses.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message) and error.count("\n") == 1
+    assert not (tmp_path / "courses").exists()

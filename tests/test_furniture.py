@@ -1,0 +1,158 @@
+"""What the book's own Sphinx extensions make: addresses, citations, questions and grids."""
+
+import re
+
+import execute
+import furniture
+import nbformat
+import pytest
+import quiz
+import sliders
+import test_ledger
+
+from extractlib.ledger import Evidence
+
+TRACKED = [path for name in ("book", "binder", ".github") for path in (execute.ROOT / name).rglob("*")]
+BLOCK = re.compile(r"^```\{(quiz|sliders)\} ?(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(kind: str) -> list[tuple[str, str, str]]:
+    """Return chapter, argument and text of every block of a kind in the book."""
+    return [
+        (path.stem, argument, text)
+        for path in execute.notebooks()
+        for cell in nbformat.read(path, as_version=4).cells
+        for found, argument, text in BLOCK.findall(cell.source)
+        if found == kind
+    ]
+
+
+# The address.
+
+
+def test_the_address_stands_in_one_place():
+    """Elsewhere it is only in the cells that other machines begin with, and those are compared with it."""
+    texts = [(path, path.read_text()) for path in TRACKED if path.suffix in {".ipynb", ".md", ".py", ".yml", ".txt"}]
+    texts += [(path, path.read_text()) for path in execute.ROOT.glob("*") if path.is_file() and path.name[0] != "."]
+    naming = {path.name for path, text in texts if "github.com/extractlib" in text or "extractlib.github" in text}
+    assert naming - {path.name for path in execute.notebooks()} == {"_config.yml"}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Another address in the configuration."""
+    settings = furniture.configuration()
+    settings["repository"]["url"] = "https://github.com/Ann/copies"
+    monkeypatch.setattr(furniture, "configuration", lambda: settings)
+
+
+def test_all_addresses_follow_from_the_repositorys(elsewhere):
+    assert furniture.site() == "https://ann.github.io/copies/"
+    cell = furniture.setup_cell("c0de")
+    assert "git clone -q https://github.com/Ann/copies\n    !git -C copies checkout -q c0de\n" in cell
+    assert "url = {https://ann.github.io/copies/book/05_knockoff.html}" in furniture.bibtex("book/05_knockoff", "X")
+
+
+def test_bibtex():
+    lines = furniture.bibtex("book/05_knockoff", "Knockoff nets").splitlines()
+    assert lines[:3] == [
+        "@incollection{extractlib-05-knockoff,",
+        "  author = {{The extractlib authors}},",
+        "  title = {Knockoff nets},",
+    ]
+    assert lines[-1] == "}" and all(re.fullmatch(r"  \w+ = \{.+\},", line) for line in lines[1:-1])
+
+
+# Questions.
+
+GOOD = """
+- question: One?
+  choices: {a: x, b: y}
+  feedback: {a: no, b: yes}
+  answer: o
+"""
+
+
+def test_the_answer_is_moved_by_13_letters():
+    [question] = quiz.questions(GOOD)
+    assert question["answer"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("b: yes", "c: yes", "question 1 has choices a, b and feedback for a, c"),
+        ("answer: o", "answer: b", "question 1: 'o' is none of its choices a, b"),
+        (
+            "  answer: o\n",
+            "",
+            "question 1 needs question, choices, feedback, answer and has question, choices, feedback",
+        ),
+        ("{a: x, b: y}\n  feedback: {a: no, b: yes}", "{b: y}\n  feedback: {b: yes}", "question 1 has choices b"),
+    ],
+)
+def test_a_question_that_lacks_something_is_refused(old, new, message):
+    assert old in GOOD
+    with pytest.raises(ValueError, match=message):
+        quiz.questions(GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(("chapter", "text"), [(chapter, text) for chapter, _, text in blocks("quiz")])
+def test_questions_of_the_book(chapter, text):
+    found = quiz.questions(text)
+    assert 2 <= len(found) <= 4
+    assert len({question["answer"] for question in found}) > 1, "always the same letter is right"
+    for question in found:
+        assert min(len(told.split()) for told in question["feedback"].values()) >= 5
+
+
+# Grids.
+
+
+def row(task: str, seed: int, recovery: float, **changes):
+    result = {"recovery": recovery, "victim_accuracy": 0.8, "surrogate_accuracy": 0.8 * recovery}
+    return test_ledger.row(task, seed, result, **({"budget": 10_000} | changes))
+
+
+def test_budget_grid_holds_the_means_where_something_was_measured():
+    rows = [row("signs", seed, 0.8 + 0.1 * seed) for seed in range(2)] + [row("signs", 0, 0.4, budget=1_000)]
+    rows += [row("signs", 0, 0.7, granularity="label")]
+    grid = sliders.budget(Evidence(rows))
+    full, label = grid.choices["Answers"].index("full"), grid.choices["Answers"].index("label")
+    assert grid.choices["Task"] == ["signs"]
+    assert set(grid.series) == {f"0,{full}", f"0,{label}"}
+    assert grid.series[f"0,{full}"] == [
+        (0.0, 0.4, ["1,000", "0.40", "1"]),
+        (pytest.approx(1.0), pytest.approx(0.85), ["10,000", "0.85 ± 0.07", "2"]),
+    ]
+
+
+def test_threshold_grid_is_the_mean_of_the_curves():
+    curves = [[[0.0, 0.5, 1.0], [1.0, 0.8, 0.0]], [[0.0, 0.5, 1.0], [1.0, 0.6, 0.0]]]
+    measured = [
+        {who: {pool: {"roc": roc} for pool in ("pool", "second")} for who in ("binary", "odin", "mahalanobis")}
+        for roc in curves
+    ]
+    cell = {"experiment": "detection", "surrogate": "", "budget": 0}
+    rows = [test_ledger.row("signs", seed, result, **cell) for seed, result in enumerate(measured)]
+    rows += [row("signs", 0, 0.9)]
+    grid = sliders.threshold(Evidence(rows))
+    assert len(grid.series) == 6
+    assert grid.series["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
+
+
+def test_overlap_grid():
+    rows = [row("signs", 0, 0.9)]
+    options = {"experiment": "overlap", "surrogate": "", "budget": 0, "pool": "signs/shifted", "overlap": 0.5}
+    rows += [test_ledger.row("signs", seed, {"balanced_accuracy": 0.6}, **options) for seed in range(2)]
+    assert sliders.overlap(Evidence(rows)).series == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
+
+
+@pytest.mark.parametrize(("chapter", "name", "text"), blocks("sliders"))
+def test_grids_of_the_book_are_measured(chapter, name, text):
+    grid = sliders.GRIDS[name](Evidence(sliders.read_all(sliders.RESULTS)))
+    assert text.strip() and grid.series
+    for points in grid.series.values():
+        for across, upward, words in points:
+            assert 0 <= across <= 1 and 0 <= upward <= 1.2
+            assert "{" not in grid.sentence.format(*words)
