@@ -68,7 +68,7 @@ grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 S
 	@$(RUN) book/grading.py --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
 
 check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
-	@PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
+	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
 results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)

@@ -186,7 +186,9 @@ def assignment(chapter: int, seed: int) -> NotebookNode:
     cells = [new_markdown_cell(HOW_TO_HAND_IN.format(chapter=chapter)), new_code_cell("\n".join(imports).strip())]
     for task in tasks(path):
         exercise, name = lookup(task.id), task.id.replace(".", "-")
-        lines = task.code.removeprefix(numbers(exercise)).splitlines()[:-1]
+        # Of a block that leaves the student nothing to write, such as a trial of the answer, no empty place is kept.
+        written = BLOCK.sub(lambda block: block[0] if _placeholder(block) else "", task.code)
+        lines = written.removeprefix(numbers(exercise)).splitlines()[:-1]
         code = numbers(exercise, seed) + "\n".join(lines).rstrip()
         cells += [
             new_markdown_cell(task.plain),

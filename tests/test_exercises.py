@@ -297,7 +297,9 @@ def test_an_assignment_has_the_variants_numbers_and_hides_its_tests(chapter):
     assert len(solutions) == len(tests) == len(tasks)
     for task, solution, hidden in zip(tasks, solutions, tests, strict=True):
         assert solution.source.startswith(courses.numbers(lookup(task.id), 7))
-        assert "check(" not in solution.source and courses.BLOCK.search(solution.source + "\n")
+        assert "check(" not in solution.source
+        blocks = list(courses.BLOCK.finditer(solution.source + "\n"))
+        assert blocks and all(courses._placeholder(block) for block in blocks)
         assert hidden.source.startswith("### BEGIN HIDDEN TESTS") and "seed=7" in hidden.source
     assert "extractlib.exercises" not in notebook.cells[1].source
 
