@@ -91,7 +91,8 @@ def cite(app, page: str, template: str, context: dict, doctree) -> None:
 
 def leave_out_thebe(app, page: str, template: str, context: dict, doctree) -> None:
     """Take from a page the scripts of Thebe, which nothing here uses and another host would serve."""
-    context["script_files"] = [script for script in context["script_files"] if "thebe" not in repr(script).lower()]
+    scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
+    context["script_files"] = [script for script, text in scripts.items() if "thebe" not in text]
 
 
 def setup(app) -> dict:
