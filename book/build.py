@@ -78,9 +78,6 @@ def stage() -> None:
     for name in CONFIGURATION:
         shutil.copy(ROOT / name, SOURCE)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
-    [mathjax] = find_spec("sphinx-mathjax-offline").submodule_search_locations
-    unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
-    shutil.copytree(Path(mathjax, "static", "mathjax"), SOURCE / "_static" / "mathjax", ignore=unused)
     for pattern in ("*.md", "*.bib"):
         for page in execute.BOOK.glob(pattern):
             shutil.copy(page, SOURCE / "book")
@@ -161,7 +158,13 @@ def render() -> bool:
     # --all: Sphinx repeats a warning only for pages that it reads again.
     command = [book, "build", SOURCE, "--path-output", ROOT, "-W", "--keep-going", "--all", "-q"]
     extensions = os.pathsep.join([str(execute.BOOK), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": extensions}).returncode == 0
+    if subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": extensions}).returncode:
+        return False
+    # Afterwards, since Jupyter Book makes every page load each script that it finds among the static files.
+    [mathjax] = find_spec("sphinx-mathjax-offline").submodule_search_locations
+    unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
+    shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
+    return True
 
 
 def status() -> str:

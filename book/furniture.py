@@ -89,8 +89,15 @@ def cite(app, page: str, template: str, context: dict, doctree) -> None:
         )
 
 
+def leave_out_thebe(app, page: str, template: str, context: dict, doctree) -> None:
+    """Take from a page the scripts of Thebe, which nothing here uses and another host would serve."""
+    scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
+    context["script_files"] = [script for script, text in scripts.items() if "thebe" not in text]
+
+
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", derive)
     app.connect("html-page-context", cite)
+    app.connect("html-page-context", leave_out_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

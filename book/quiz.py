@@ -89,5 +89,4 @@ def raw(text: str) -> nodes.raw:
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.add_directive("quiz", Quiz)
-    app.add_js_file("quiz.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

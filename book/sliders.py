@@ -158,5 +158,4 @@ class Sliders(SphinxDirective):
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.add_directive("sliders", Sliders)
-    app.add_js_file("sliders.js", loading_method="defer")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
