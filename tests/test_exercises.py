@@ -263,6 +263,78 @@ BREAKAGES = {
         ("one too many", '"full answers"', '"full answers", "free queries"', "0 of the right names are missing, and 1"),
         ("one exchanged", '"full answers"', '"free queries"', "1 of the right names is missing, and 1 too many"),
     ],
+    "9.1": [
+        ("passed, not stopped", "(1 - tpr)", "tpr", "share of the customers' queries that pass"),
+        ("TPR and TNR exchanged", "share = ", "tpr, tnr = tnr, tpr\nshare = ", "have changed places"),
+        ("customers, not queries", "customers * questions", "customers", "count queries"),
+        ("TNR", "customers * questions * (1 - tpr)", "stolen * (1 - tnr)", "the thief's queries that is caught"),
+        ("no TNR", "share = stolen * tnr", "share = stolen", "the number is too large"),
+    ],
+    "9.2": [
+        ("off by one", ">= tpr", "> tpr", "on input 2 of 4, the number is too large"),
+        ("one too many", ">= tpr", ">= tpr + 1 / len(scores)", "a lower threshold accepts as many"),
+        ("one too few", ">= tpr", ">= tpr - 1 / len(scores)", "fewer are accepted"),
+        ("between two", "for score in", "return scores.quantile(tpr)\n    for score in", "lies between two"),
+        ("wrong side", "scores <= score", "scores >= score", "the number is too small"),
+        ("TNR for TPR", ">= tpr", ">= 1 - tpr", "the number is too small"),
+        ("unsorted", "scores.sort().values", "scores", "the number is too"),
+    ],
+    "9.3": [
+        ("ties lose", "0.5 * ", "0.0 * ", "a tie is half a win"),
+        ("ties win", "0.5 * ", "", "a tie is no whole win"),
+        ("wrong sign", "strangers[:, None] - benign", "benign[:, None] - strangers", "scores strangers higher"),
+        ("summed", "wins.mean()", "wins.sum()", "the number is too large"),
+        ("pairs in a row", "strangers[:, None] - benign", "strangers[:20] - benign[:20]", "the number is too"),
+    ],
+    "9.4": [
+        ("the chapter's shuffle", "if shuffled.argmax() != answer.argmax():", "if True:", "has kept its place"),
+        ("unshuffled", "order = generator", "return answer\n        order = generator", "does not depend on the image"),
+        ("no key", 'default_rng(int.from_bytes(key, "big"))', "default_rng()", "another order when asked again"),
+        ("no secret", "digest(secret", 'digest(b"known"', "does not depend on the secret"),
+        ("no image", "image.numpy().tobytes()", 'b"image"', "does not depend on the image"),
+        (
+            "rotated",
+            "generator.permutation(len(answer))",
+            "np.roll(np.arange(6), generator.integers(1, 6))",
+            "much more likely",
+        ),
+        (
+            "two change places",
+            "shuffled = answer[torch.from_numpy(order)]",
+            "shuffled = answer.clone()\n        shuffled[order[:2]] = answer[order[1::-1].copy()]",
+            "much more likely",
+        ),
+        ("another number", "return shuffled", "return shuffled.softmax(0)", "no longer those of the victim"),
+    ],
+    "9.5": [
+        ("asked once", "return true", "return answers[0]", "not at the victim's class"),
+        ("averaged", "return true", "return answers.mean(0)", "not at the victim's class"),
+        ("most often on top", "tops.argmin()", "tops.argmax()", "the highest probability is"),
+        ("too far away", "1e-6", "1.0", "the highest probability is"),
+        ("the same vector", "1e-6", "0.0", "not at the victim's class"),
+        ("one query too many", "randn(100", "randn(101", "are left: ask fewer"),
+        (
+            "numbers of a mean",
+            "true[first], true[second] = answers[0][second], answers[0][first]",
+            "true[first], true[second] = answers[0][second], 0.0",
+            "others are off",
+        ),
+    ],
+    "9.6": [
+        ("one forgotten", ', "one pixel changed"', "", "1 of the right names is missing, and 0 too many"),
+        (
+            "one exchanged",
+            '"one pixel changed"',
+            '"same query twice"',
+            "1 of the right names is missing, and 1 too many",
+        ),
+        (
+            "one too many",
+            '"unusual customers"',
+            '"unusual customers", "same query twice"',
+            "0 of the right names are missing",
+        ),
+    ],
 }
 
 
