@@ -22,9 +22,13 @@ QUIET = (
 )
 
 
+PATIENCE = 300_000
+"""How long a page may take before it counts as broken, in milliseconds: busy machines are slow."""
+
+
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Give a headless chromium.
+    """Give a headless chromium; pages of its contexts should wait up to `PATIENCE`.
 
     Raises:
         FileNotFoundError: There is none on this machine.

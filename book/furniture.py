@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 NOT_FOUND = """
 <h1>There is no such page</h1>
-<p>It may have moved: try the search, or begin at the <a href="book/index.html">front page</a>.</p>
+<p>It may have moved: try the search, or begin at the <a href="{path}book/index.html">front page</a>.</p>
 """
 
 
@@ -74,8 +74,8 @@ def bibtex(page: str, title: str) -> str:
 def derive(app, config) -> None:
     """Set what follows from the repository's address."""
     config.html_baseurl = config.ogp_site_url = site()
-    config.notfound_urls_prefix = urlsplit(site()).path
-    config.notfound_context = {"title": "No such page", "body": NOT_FOUND}
+    config.notfound_urls_prefix = path = urlsplit(site()).path
+    config.notfound_context = {"title": "No such page", "body": NOT_FOUND.format(path=path)}
 
 
 def cite(app, page: str, template: str, context: dict, doctree) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import build
 import yaml
-from browser import browser, served
+from browser import PATIENCE, browser, served
 from pypdf import PdfReader, PdfWriter
 
 PDF = build.PAGES / "stealing-classifiers.pdf"
@@ -27,6 +27,7 @@ def main() -> int:
     book = PdfWriter()
     with browser() as chromium, served(build.PAGES) as address:
         page = chromium.new_page(color_scheme="light")
+        page.set_default_timeout(PATIENCE)
         for name in order():
             page.goto(f"{address}{name}.html", wait_until="networkidle")
             page.evaluate(

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import build
 import furniture
 import pytest
-from browser import browser, served
+from browser import PATIENCE, browser, served
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,7 @@ def open_page(chromium, site):
             color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": height}, **options
         )
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         context.route("**/*", route)
         context.add_init_script(f"localStorage.setItem('mode', '{scheme}'); localStorage.setItem('theme', '{scheme}')")
         page = context.new_page()
