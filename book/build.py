@@ -19,7 +19,7 @@ import courses
 import execute
 import furniture
 import nbformat
-from nbformat.v4 import new_markdown_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 ROOT = execute.ROOT
 SOURCE = ROOT / "_build" / "source"
@@ -108,7 +108,8 @@ def tidy(cell, chapter: str) -> list:
         chapter: Name of its chapter, for the message.
 
     Returns:
-        Cells to stand after it: with the data of its figure, which would else be taken for a second one.
+        Cells to stand after it: with the data of its figure, and with what else it shows, since Sphinx takes all that a
+        cell with a figure shows for that figure.
 
     Raises:
         ValueError: The cell shows more than one figure.
@@ -129,8 +130,16 @@ def tidy(cell, chapter: str) -> list:
         "figure": {"name": texts["name"], "caption": texts["caption"]},
     }
     said = {output.get("metadata", {}).get("extractlib"): output for output in cell.outputs}
-    cell.outputs = [output for output in cell.outputs if "extractlib" not in output.get("metadata", {})]
-    return [new_markdown_cell(said["data"]["data"]["text/html"])] if "data" in said else []
+    shown = [output for output in cell.outputs if "extractlib" not in output.get("metadata", {})]
+    cell.outputs = [output for output in shown if is_picture(output)]
+    others = [output for output in shown if not is_picture(output)]
+    after = [new_markdown_cell(said["data"]["data"]["text/html"])] if "data" in said else []
+    return after + ([new_code_cell(metadata={"tags": ["remove-input"]}, outputs=others)] if others else [])
+
+
+def is_picture(output) -> bool:
+    """Say whether a cell's output is an image."""
+    return any(kind.startswith("image/") for kind in output.get("data", {}))
 
 
 def figure_texts(output) -> Iterator[dict]:

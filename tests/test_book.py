@@ -228,6 +228,15 @@ def test_figure_texts_move_to_the_cell():
     assert [output.metadata for output in cell.outputs] == [{"image/svg+xml": {"width": 3}}]
 
 
+def test_what_else_a_figure_s_cell_shows_stands_after_it():
+    table = nbformat.v4.new_output("display_data", data={"text/markdown": "| a |"})
+    cell = code_cell(figure_output("bars"), table)
+    [after] = build.tidy(cell, "chapter")
+    assert [list(output.data) for output in cell.outputs] == [["image/svg+xml"]]
+    assert after.outputs == [table]
+    assert after.metadata.tags == ["remove-input"]
+
+
 def test_two_figures_in_a_cell_are_refused():
     cell = code_cell(figure_output("first"), figure_output("second"))
     with pytest.raises(ValueError, match="chapter: one cell shows the figures first, second"):
