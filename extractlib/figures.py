@@ -582,7 +582,7 @@ def threat_or_boogeyman(evidence: Evidence) -> tuple[Figure, dict[str, dict[str,
         axes.set_yticks(range(len(found)), [name.replace(", ", ",\n", 1).replace("; ", ";\n", 1) for name in found])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.05)
-        axes.set_xlabel("recovery: surrogate's / victim's accuracy")
+        axes.set_xlabel("recovery")
         figure.legend(loc="outside upper center", ncols=3)
     return figure, found
 
