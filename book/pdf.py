@@ -37,6 +37,7 @@ def main() -> int:
             printed = page.pdf(
                 format="A4",
                 margin=MARGIN,
+                scale=0.75,  # or the widest tables are cut off
                 print_background=True,
                 display_header_footer=True,
                 header_template="<span></span>",
