@@ -216,9 +216,9 @@ def expected_seconds(cell: Cell) -> float:
     return {
         "extraction": surrogate + 4,
         "classes": 2,
-        "detection": 2 * 4_000 * detector + 15,
+        "detection": 2 * 4_000 * detector + 40,
         "overlap": 2 * settings.overlap_images * detector + 2,
-        "stateful": 5,
+        "stateful": 55,
     }[cell.experiment]
 
 
