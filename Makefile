@@ -19,7 +19,7 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book test test-slow check-pages lab results weights bench lint lock clean
+.PHONY: help book test test-slow check-pages lab results weights bench bench-gpu lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +42,14 @@ lab: $(READY) ## open the chapters in JupyterLab
 results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
 
-weights: $(READY) ## pre-train the shipped backbone again
-	@$(RUN) -m extractlib weights
+weights: $(READY) ## pre-train the backbones again (PROFILE=drawn: those that ship)
+	@$(RUN) -m extractlib weights --profile $(PROFILE)
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks
+
+bench-gpu: $(READY) ## print what a GPU trains and answers in a second
+	@$(RUN) -m benchmarks.gpu
 
 lint: $(READY) ## check the code's form
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
