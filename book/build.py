@@ -28,6 +28,8 @@ DOCTREES = ROOT / "_build" / ".doctrees"
 STAMP = PAGES / ".inputs"
 CONFIGURATION = ("_config.yml", "_toc.yml")
 
+# The source, never shown, of a cell that is made for outputs alone: one without any is passed over.
+BESIDE = "# What the cell above shows beside its figure."
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # What every tqdm bar has: the time gone by, then the time left or the rate.
 PROGRESS = re.compile(r"\[(\d+:)?\d\d:\d\d[<,]")
@@ -134,7 +136,7 @@ def tidy(cell, chapter: str) -> list:
     cell.outputs = [output for output in shown if is_picture(output)]
     others = [output for output in shown if not is_picture(output)]
     after = [new_markdown_cell(said["data"]["data"]["text/html"])] if "data" in said else []
-    return after + ([new_code_cell(metadata={"tags": ["remove-input"]}, outputs=others)] if others else [])
+    return after + ([new_code_cell(BESIDE, metadata={"tags": ["remove-input"]}, outputs=others)] if others else [])
 
 
 def is_picture(output) -> bool:

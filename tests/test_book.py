@@ -235,6 +235,7 @@ def test_what_else_a_figure_s_cell_shows_stands_after_it():
     assert [list(output.data) for output in cell.outputs] == [["image/svg+xml"]]
     assert after.outputs == [table]
     assert after.metadata.tags == ["remove-input"]
+    assert after.source  # Sphinx passes over a cell without
 
 
 def test_two_figures_in_a_cell_are_refused():
