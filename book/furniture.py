@@ -89,6 +89,12 @@ def cite(app, page: str, template: str, context: dict, doctree) -> None:
         )
 
 
+def mend_lists(app, page: str, template: str, context: dict, doctree) -> None:
+    """Take from the bibliography the role of a list: its entries, as docutils writes them, are no items of one."""
+    if doctree is not None:
+        context["body"] = context["body"].replace('<div role="list" class="citation-list">', "<div>")
+
+
 def leave_out_thebe(app, page: str, template: str, context: dict, doctree) -> None:
     """Take from a page the scripts of Thebe, which nothing here uses and another host would serve."""
     scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
@@ -99,5 +105,6 @@ def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", derive)
     app.connect("html-page-context", cite)
+    app.connect("html-page-context", mend_lists)
     app.connect("html-page-context", leave_out_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -69,8 +69,9 @@ class Quiz(SphinxDirective):
         encoded = base64.b64encode(json.dumps(told).encode()).decode()
         parts = [raw(f'<form class="quiz" data-feedback="{encoded}"><fieldset><legend>')]
         parts += self.inline(question["question"]) + [raw("</legend>")]
-        for number, text in enumerate(question["choices"].values()):
-            parts += [raw(f'<label><input type="radio" name="{name}" value="{number}"><span>'), *self.inline(text)]
+        for number, (letter, text) in enumerate(question["choices"].items()):
+            button = f'<label><input type="radio" name="{name}" value="{number}"><span>{letter}. '
+            parts += [raw(button), *self.inline(text)]  # the letter names a choice that is nothing but a formula
             parts += [raw("</span></label>")]
         parts += [raw('<button type="submit">Check</button><p role="status"></p></fieldset></form>')]
         return parts
