@@ -1,4 +1,4 @@
-"""The command line: ``extractlib run | results | verify | confirm | weights | ledger``."""
+"""The command line: ``extractlib run | results | verify | confirm | weights | ledger | data``."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -9,15 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from extractlib import ledger as claims
-from extractlib import networks
+from extractlib import networks, photographs
 from extractlib.api import Granularity
 from extractlib.backbones import make_weights
-from extractlib.datasets import FOLDER
+from extractlib.datasets import FOLDER, POOLS, TASKS, in_files
 from extractlib.errors import InputError, one_of, positive
 from extractlib.experiments import TABLES, Cell, Row, run_table, table_cells
 from extractlib.experiments.run import headline
 from extractlib.experiments.tables import confirm, each_file, expected_seconds, missing, name_of, read_all, verify
 from extractlib.metrics import summary
+from extractlib.photographs import sources
 from extractlib.profiles import profile
 from extractlib.store import default_store
 
@@ -28,9 +29,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+data_app = typer.Typer(help="Published data sets: what there is, to get it, to check it.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
 ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the committed results.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
+TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
+]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
 
 
@@ -40,8 +49,9 @@ def run(
     profile_name: Annotated[
         str | None, typer.Option("--profile", help="Scale: drawn, or small-cpu where a folder is named.")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A drawn task or folder:PATH; may be repeated.")] = None,
-    pool: Annotated[str | None, typer.Option(help="A drawn pool or folder:PATH.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
+    pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
+    data: DataFolder = None,
     budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
     granularity: Annotated[
         str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")
@@ -54,10 +64,10 @@ def run(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
     output: Annotated[Path | None, typer.Option(help="JSON file that the rows are added to.")] = None,
 ) -> None:
-    """Run a table's cells, on drawn images or on folders of yours, and print what came out."""
-    in_folders = any(name.startswith(FOLDER) for name in (*(task or ()), pool or ""))
-    settings = profile(profile_name or ("small-cpu" if in_folders else "drawn"))
-    folders = {}
+    """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
+    place = data or sources.default_data()
+    folders = {name: place / name for name in (*photographs.TASKS, *photographs.POOLS)}
     named = [named_folder(name, folders) for name in task or settings.tasks]
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
@@ -140,6 +150,41 @@ def ledger(profile_name: ProfileName = "drawn", folder: Results = Path("book/res
     rows = read_all(folder / profile(profile_name).name)
     for entry in claims.verdicts(rows):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+
+
+@data_app.command("list")
+def list_command() -> None:
+    """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
+    for name, source in sources.SOURCES.items():
+        kind = "task" if name in photographs.TASKS else "pool"
+        how = "downloaded" if source.archives else "got by hand"
+        images = sum(source.counts.values())
+        print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
+
+
+@data_app.command("get")
+def get_command(
+    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")], data: DataFolder = None
+) -> None:
+    """Download a data set, verify its checksum and unpack it; what broke off is gone on with."""
+    place = data or sources.default_data()
+    sources.get(name, place)
+    print_state(sources.check(name, place))
+
+
+@data_app.command("check")
+def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
+    """Say of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    states = [sources.check(name, data or sources.default_data()) for name in sources.SOURCES]
+    for state in states:
+        print_state(state)
+    if any(state.state == "incomplete" for state in states):
+        raise typer.Exit(1)
+
+
+def print_state(state: sources.State) -> None:
+    """Print a line on a data set."""
+    print(f"{state.name:13} {state.state:11} {state.words}")
 
 
 def named_folder(name: str, folders: dict[str, Path]) -> str:

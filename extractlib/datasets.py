@@ -1,31 +1,27 @@
-"""Where an experiment's images come from: drawn on the spot, or a folder of image files.
+"""Where an experiment's images come from: drawn on the spot, a published data set, or any folder of image files.
 
-A task or a pool is named by a word (``"signs"``) or by a folder (``"folder:photos"``), and is handed out in its
-disjoint parts.
+A task or a pool is named by a word (``"signs"``, ``"cifar10"``) or by a folder (``"folder:photos"``), and is handed out
+in its disjoint parts.
 """
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from safetensors.torch import load_file, save_file
-from tqdm.auto import tqdm
 
-from extractlib import drawn
+from extractlib import drawn, photographs
 from extractlib.errors import InputError, one_of
 from extractlib.images import ImageSet, digest
+from extractlib.photographs import Photographs
 from extractlib.profiles import Profile
 from extractlib.store import Store
 
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
-MOST_PIXELS = 50_000_000
-"""Larger pictures are refused: decoding one would take more memory than the rest of the experiment."""
+TASKS = (*drawn.TASKS, *photographs.TASKS)
+POOLS = (*drawn.POOLS, *photographs.POOLS)
 
 TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
 TEST_SHARE = 0.15
@@ -39,18 +35,18 @@ def task_parts(
     """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
 
     Args:
-        name: A drawn task, or ``"folder:NAME"``.
-        profile: Gives the sizes of a drawn task.
-        seed: Seed of the drawing, or of the split of a folder.
+        name: One of `TASKS`, or ``"folder:NAME"``.
+        profile: Gives the sizes of a drawn task, and the size of photographs in pixels.
+        seed: Seed of the drawing, or of the cut of the training images; published test images stay what they are.
         store: Keeps decoded images.
-        folders: Where each ``"folder:NAME"`` lies.
+        folders: Where each published data set and each ``"folder:NAME"`` lies.
 
     Raises:
         InputError: The task is unknown, the profile does not hold it, or its folder cannot be used.
     """
-    if name.startswith(FOLDER):
-        return split_task(decoded(_place(name, folders), name=name, store=store), seed=seed)
-    one_of("task", name, drawn.TASKS)
+    if in_files(name):
+        return split_task(_photographs(name, profile, store, folders), seed=seed)
+    one_of("task", name, TASKS)
     return {
         part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed) for part in drawn.TASK_PARTS
     }
@@ -81,14 +77,17 @@ def pool_parts(
     """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
 
     Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labelled`, as the
-    adaptive strategy needs it. Arguments and errors are those of `task_parts`.
+    adaptive strategy needs it. ImageNet and Open Images have no part for pre-training. Arguments and errors are those
+    of `task_parts`.
     """
     hide = dict if labelled else _hide_labels
-    if name.startswith(FOLDER):
-        images = decoded(_place(name, folders), name=name, store=store)
+    if in_files(name):
+        images = _photographs(name, profile, store, folders)
+        if "queries" in images.halves:
+            return hide(images.halves)
         # One cut for all seeds, so that one backbone serves them all.
-        return hide(images["train"].split(POOL_SHARES, seed=0, groups=look_alikes(images["train"])))
-    one_of("pool", name, drawn.POOLS)
+        return hide(images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups))
+    one_of("pool", name, POOLS)
     if name not in profile.pool_sizes:
         raise InputError(
             f"profile {profile.name!r} has no pool {name!r}: use one of"
@@ -116,21 +115,21 @@ def query_images(
         profile: Gives the sizes.
         seed: Seed of the drawing, of the cut and of the noise.
         store: Keeps decoded images.
-        folders: Where each ``"folder:NAME"`` lies.
+        folders: Where each published data set and each ``"folder:NAME"`` lies.
         labelled: Whether labels are kept where the images have any.
 
     Raises:
         InputError: There are no such images.
     """
     if name == NOISE:
-        return noise(profile.budget, seed=seed)
+        return noise(profile.budget, seed=seed, image_size=profile.image_size)
     source, _, variant = (name, "", "") if name.startswith(FOLDER) else name.partition("/")
-    if source in drawn.TASKS:
-        if variant == SHIFTED:
+    if source in TASKS:
+        if variant == SHIFTED and source in drawn.TASKS:
             size = task_size(source, profile, "adversary")
             images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
         else:
-            one_of(f"variant of {source}", variant, ("", SHIFTED))
+            one_of(f"variant of {source}", variant, ("", SHIFTED) if source in drawn.TASKS else ("",))
             images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
         return images if labelled else images.unlabelled()
     parts = pool_parts(source, profile, seed=seed, store=store, folders=folders, labelled=labelled or bool(variant))
@@ -140,11 +139,12 @@ def query_images(
     return cut if labelled else cut.unlabelled()
 
 
-def noise(size: int, *, seed: int) -> ImageSet:
-    """Return unlabelled images of uniform random pixels, 32 x 32."""
+def noise(size: int, *, seed: int, image_size: int = 32) -> ImageSet:
+    """Return unlabelled images of uniform random pixels, `image_size` pixels high and wide."""
     generator = np.random.default_rng([seed, *b"noise"])
-    images = torch.from_numpy(generator.integers(0, 256, (size, 3, 32, 32), dtype=np.uint8))
-    return ImageSet(NOISE, images, None, (), digest(NOISE, str(size), str(seed)))
+    images = torch.from_numpy(generator.integers(0, 256, (size, 3, image_size, image_size), dtype=np.uint8))
+    larger = () if image_size == 32 else (str(image_size),)
+    return ImageSet(NOISE, images, None, (), digest(NOISE, str(size), str(seed), *larger))
 
 
 def fewer_classes(images: ImageSet, count: str, *, seed: int) -> ImageSet:
@@ -163,132 +163,32 @@ def fewer_classes(images: ImageSet, count: str, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-def split_task(images: Mapping[str, ImageSet], *, seed: int) -> dict[str, ImageSet]:
-    """Cut a decoded task in its parts; a published test split stays what it is, near-duplicates stay together."""
-    train = images["train"]
-    if "test" in images:
-        parts = train.split(TASK_SHARES, seed=seed, groups=look_alikes(train))
-        return parts | {"test": images["test"]}
+def split_task(images: Photographs, *, seed: int) -> dict[str, ImageSet]:
+    """Cut a decoded task in its parts.
+
+    Test images that the data set names stay what they are; near-duplicates, the frames of one track and both eyes of
+    one patient stay together.
+    """
+    train, test = images.halves["train"], images.halves.get("test")
+    if test is not None:
+        return train.split(TASK_SHARES, seed=seed, groups=images.groups) | {"test": test}
     shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
-    return train.split(shares | {"test": TEST_SHARE}, seed=seed, groups=look_alikes(train))
+    return train.split(shares | {"test": TEST_SHARE}, seed=seed, groups=images.groups)
 
 
-def look_alikes(images: ImageSet) -> torch.Tensor:
-    """Return the group of each image, int64 of shape (n,): near-duplicates share one.
-
-    Two images are near-duplicates if their 64-bit difference hashes agree: the image is reduced to 9 x 8 grey
-    values, and each is compared with its right neighbour.
-    """
-    bits = []
-    for chunk in images.images.split(4_096):
-        grey = torch.nn.functional.interpolate(chunk.float().mean(1, keepdim=True), (8, 9), mode="area")
-        bits.append((grey[..., 1:] > grey[..., :-1]).flatten(1))
-    packed = np.packbits(torch.cat(bits).numpy(), axis=1)
-    _, group = np.unique(packed, axis=0, return_inverse=True)
-    return torch.from_numpy(group.reshape(-1).astype(np.int64))
+def in_files(name: str) -> bool:
+    """Say whether a task or a pool lies in files: a published data set or a folder."""
+    return name.startswith(FOLDER) or name.partition("/")[0] in (*photographs.TASKS, *photographs.POOLS)
 
 
-def decoded(path: Path, *, name: str, store: Store, size: int = 32) -> dict[str, ImageSet]:
-    """Return the images of a folder, decoded once and then read from the store.
-
-    The layout is one folder a class, either directly under `path` or under ``path/train`` and ``path/test``.
-
-    Args:
-        path: The folder.
-        name: What the sets are called.
-        store: Keeps the decoded images by the content of the files.
-        size: Height and width in pixels: each image is resized on its shorter side and cut to its centre.
-
-    Returns:
-        The sets ``"train"`` and, if the folder has one, ``"test"``, with the class folders' names as classes.
-
-    Raises:
-        InputError: There is no such folder, it has no images or only one class, train and test differ in their
-            classes, or a file is no image or too large.
-    """
-    files = {part: _list_images(folder) for part, folder in _halves(path).items()}
-    classes = tuple(sorted({file.parent.name for file in files["train"]}))
-    if len(classes) < 2:
-        raise InputError(f"{path} has images of one class only ({classes[0]}): at least two class folders are wanted")
-    unknown = sorted({file.parent.name for half in files.values() for file in half} - set(classes))
-    if unknown:
-        raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {path / 'train'} lacks")
-    contents = digest(*(part for half in files.values() for file in half for part in (file.name, file.read_bytes())))
-    key = {"images": contents, "classes": list(classes), "size": size}
-    kept = load_file(
-        store.get("folder", key, lambda folder: _decode(files, classes, size, folder)) / "images.safetensors"
-    )
-    return {
-        part: ImageSet(
-            f"{name}/{part}", kept[f"{part}.images"], kept[f"{part}.labels"], classes, digest(contents, part)
-        )
-        for part in files
-    }
-
-
-def _place(name: str, folders: Mapping[str, Path] | None) -> Path:
+def _photographs(name: str, profile: Profile, store: Store, folders: Mapping[str, Path] | None) -> Photographs:
     if not folders or name not in folders:
-        raise InputError(f"{name} is not at hand: name its folder, as in --task folder:PATH")
-    return folders[name]
+        option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
+        raise InputError(f"{name} is not at hand: name its folder, as in {option}")
+    place = folders[name]
+    listing = photographs.folder(place) if name.startswith(FOLDER) else photographs.listing(name, place)
+    return photographs.decoded(listing, name=name, store=store, size=profile.image_size)
 
 
 def _hide_labels(parts: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
     return {part: images if part == "pretraining" else images.unlabelled() for part, images in parts.items()}
-
-
-def _halves(path: Path) -> dict[str, Path]:
-    if not path.is_dir():
-        raise InputError(f"{path} is no folder: name one with a folder of images for each class")
-    if (path / "train").is_dir():
-        return {part: path / part for part in ("train", "test") if (path / part).is_dir()}
-    return {"train": path}
-
-
-def _list_images(folder: Path) -> list[Path]:
-    files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise InputError(
-            f"{folder} has no images in class folders: files like {folder.name}/CLASS/1.png are wanted"
-            f" ({', '.join(sorted(SUFFIXES))})"
-        )
-    return files
-
-
-def _decode(files: Mapping[str, list[Path]], classes: tuple[str, ...], size: int, folder: Path) -> None:
-    """Write all images and labels of both halves into `folder`."""
-    number = {name: label for label, name in enumerate(classes)}
-    tensors = {}
-    for part, half in files.items():
-        images = np.empty((len(half), 3, size, size), dtype=np.uint8)
-        for place, file in enumerate(tqdm(half, desc=f"decoding {part}", unit="image")):
-            images[place] = read_image(file, size=size)
-        tensors[f"{part}.images"] = torch.from_numpy(images)
-        tensors[f"{part}.labels"] = torch.tensor([number[file.parent.name] for file in half])
-    save_file(tensors, folder / "images.safetensors")
-
-
-def read_image(file: Path, *, size: int) -> np.ndarray:
-    """Return one image, uint8 of shape (3, size, size), its shorter side resized to `size` and its centre cut out.
-
-    Raises:
-        InputError: The file cannot be decoded, or has more than `MOST_PIXELS` pixels.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise InputError(
-                        f"{file} has {image.width} x {image.height} pixels: at most {MOST_PIXELS:,} can be used"
-                    )
-                image = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{file} cannot be read as an image ({error}): repair it or take it away") from None
-    shorter = min(image.size)
-    left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
-    image = image.crop((left, top, left + shorter, top + shorter))
-    if shorter != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)

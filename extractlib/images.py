@@ -1,13 +1,51 @@
 """Image sets: what victims are trained on, attackers query with and detectors tell apart."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from extractlib.errors import InputError
+
+LARGE = 2**30
+"""Bytes from which a subset is a view that reads its images when they are asked for."""
+
+
+class Rows:
+    """Some images of a large, memory-mapped tensor, in an order of their own: read when asked for, never all at once.
+
+    It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
+
+    Args:
+        images: uint8 tensor of shape (n, 3, height, width).
+        indices: int64 of shape (m,): which of them.
+    """
+
+    def __init__(self, images: torch.Tensor, indices: torch.Tensor):
+        self._images, self._indices = images, indices
+        self.shape = torch.Size((len(indices), *images.shape[1:]))
+        self.dtype, self.device, self.ndim = images.dtype, images.device, images.ndim
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, chosen) -> torch.Tensor:
+        """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
+        return self._images[self._indices[chosen]]
+
+    def rows(self, indices: torch.Tensor) -> "Rows":
+        """Return some of these images as rows of the same tensor."""
+        return Rows(self._images, self._indices[indices])
+
+    def split(self, size: int) -> Iterator[torch.Tensor]:
+        """Yield the images in tensors of `size`, one after the other."""
+        return (self._images[chosen] for chosen in self._indices.split(size))
+
+    def to(self, device: torch.device | str) -> "torch.Tensor | Rows":
+        """Return the images themselves where they already are on the device, else a copy there."""
+        return self if torch.device(device) == self.device else self[:].to(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +54,7 @@ class ImageSet:
 
     Attributes:
         name: What the set is, for example ``"signs/test"``.
-        images: uint8 tensor of shape (n, 3, height, width); may be memory-mapped.
+        images: uint8 tensor of shape (n, 3, height, width); may be memory-mapped. A large subset has `Rows` instead.
         labels: int64 tensor of shape (n,), or None for an unlabelled set.
         classes: Name of each class; empty for an unlabelled set.
         fingerprint: Hexadecimal digest of all that made the set. Equal fingerprints mean equal sets.
@@ -26,7 +64,7 @@ class ImageSet:
     """
 
     name: str
-    images: torch.Tensor
+    images: torch.Tensor | Rows
     labels: torch.Tensor | None
     classes: tuple[str, ...]
     fingerprint: str
@@ -55,12 +93,15 @@ class ImageSet:
         return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"
 
     def subset(self, indices: torch.Tensor, *, name: str | None = None) -> "ImageSet":
-        """Return the images at `indices` (int64 of shape (m,)), in that order, as a set of its own."""
+        """Return the images at `indices` (int64 of shape (m,)), in that order, as a set of its own.
+
+        Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
+        """
         indices = torch.as_tensor(indices, dtype=torch.int64)
         return replace(
             self,
             name=name or self.name,
-            images=self.images[indices],
+            images=_chosen(self.images, indices),
             labels=None if self.labels is None else self.labels[indices],
             fingerprint=digest(self.fingerprint, indices.numpy().tobytes()),
         )
@@ -98,8 +139,19 @@ class ImageSet:
         }
 
 
+def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:
+    if len(indices) * images.shape[1:].numel() <= LARGE:
+        return images[indices]
+    return images.rows(indices) if isinstance(images, Rows) else Rows(images, indices)
+
+
 def digest(*parts: str | bytes) -> str:
     """Return the hexadecimal digest (40 digits) of `parts`, each delimited, in order."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """Return the `digest` of parts that come one at a time and need not fit in memory."""
     state = hashlib.blake2b(digest_size=20)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -114,5 +166,5 @@ def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
             f"{name}: {first.name} has images of {tuple(first.images.shape[1:])} and {second.name} of"
             f" {tuple(second.images.shape[1:])}: bring them to one size first"
         )
-    images = torch.cat([first.images, second.images])
+    images = torch.cat([first.images[:], second.images[:]])
     return ImageSet(name, images, None, (), digest(first.fingerprint, second.fingerprint, "mix"))

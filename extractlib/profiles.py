@@ -67,6 +67,7 @@ class Profile:
         watermark_rate: Share of the queries that a watermarking API answers wrongly.
         task_sizes: Number of images of each part of each drawn task.
         pool_sizes: Number of images of each part of each drawn pool.
+        image_size: Height and width that photographs are brought to, in pixels.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Profile:
     watermark_rate: float
     task_sizes: Mapping[str, Mapping[str, int]]
     pool_sizes: Mapping[str, Mapping[str, int]]
+    image_size: int = 32
 
 
 def _task_sizes(

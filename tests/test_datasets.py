@@ -5,19 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from extractlib import datasets
-from extractlib.datasets import (
-    decoded,
-    look_alikes,
-    noise,
-    pool_parts,
-    query_images,
-    read_image,
-    split_task,
-    task_parts,
-)
+from extractlib.datasets import noise, pool_parts, query_images, split_task, task_parts
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
+from extractlib.photographs import decoded, decoding, folder, look_alikes, read_image
 from extractlib.profiles import profile
 from extractlib.store import Store
 
@@ -39,24 +29,24 @@ def write_folder(path, *, classes=("cats", "dogs"), count=20, size=(32, 32), see
 
 
 def test_pixels_and_labels_of_a_folder(tmp_path, store):
-    folder = write_folder(tmp_path / "pets", count=3)
-    images = decoded(folder, name="folder:pets", store=store)["train"]
+    pets = write_folder(tmp_path / "pets", count=3)
+    images = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
     assert images.classes == ("cats", "dogs")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    first = np.asarray(Image.open(folder / "cats" / "0.png")).transpose(2, 0, 1)
+    first = np.asarray(Image.open(pets / "cats" / "0.png")).transpose(2, 0, 1)
     assert np.array_equal(images.images[0].numpy(), first)
 
 
 def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store, monkeypatch):
-    folder = write_folder(tmp_path / "pets", count=3)
-    first = decoded(folder, name="folder:pets", store=store)["train"]
+    pets = write_folder(tmp_path / "pets", count=3)
+    first = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
-        again = decoded(folder, name="folder:pets", store=store)["train"]
+        patch.setattr(decoding, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
+        again = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.images, first.images)
-    Image.new("RGB", (32, 32), (9, 9, 9)).save(folder / "cats" / "0.png")
-    changed = decoded(folder, name="folder:pets", store=store)["train"]
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(pets / "cats" / "0.png")
+    changed = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
     assert changed.fingerprint != first.fingerprint
     assert changed.images[0].unique().tolist() == [9]
 
@@ -64,7 +54,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split_task(decoded(tmp_path / "pets", name="folder:pets", store=store), seed=0)
+    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -76,7 +66,7 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split_task(decoded(tmp_path / "pets", name="folder:pets", store=store), seed=0)
+    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
@@ -92,7 +82,7 @@ def test_near_duplicates_share_a_group():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 200, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     brighter = images[:1] + 20
-    group = look_alikes(ImageSet("set", torch.cat([images, brighter]), None, (), "f"))
+    group = look_alikes(torch.cat([images, brighter]))
     assert group[4] == group[0]
     assert len(set(group.tolist())) == 4
 
@@ -134,7 +124,7 @@ def strange_test(path):
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
     make(tmp_path / "pets")
     with pytest.raises(InputError, match=message) as caught:
-        decoded(tmp_path / "pets", name="folder:pets", store=store)
+        decoded(folder(tmp_path / "pets"), name="folder:pets", store=store)
     assert "\n" not in str(caught.value)
 
 
@@ -154,8 +144,8 @@ def test_unknown_names_are_refused(store, load, name, scale, message):
 
 
 def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
-    folder = write_folder(tmp_path / "photos", count=100)
-    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": folder})
+    photos = write_folder(tmp_path / "photos", count=100)
+    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
     assert {part: len(images) for part, images in parts.items()} == {
         "pretraining": 98,
         "queries": 82,

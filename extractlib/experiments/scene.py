@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from extractlib.backbones import backbone_for
-from extractlib.datasets import FOLDER, pool_parts, query_images, task_parts
+from extractlib.datasets import in_files, pool_parts, query_images, task_parts
 from extractlib.detection import BinaryDetector, train_detector
 from extractlib.errors import one_of
 from extractlib.experiments.cells import Cell
@@ -62,8 +62,8 @@ class Scene:
 
     @cached_property
     def pool(self) -> dict[str, ImageSet]:
-        """The parts of the pool that the defence knows: the profile's, or the folder that the attacker sends."""
-        name = self.cell.pool if self.cell.pool.startswith(FOLDER) else self.settings.pool
+        """The parts of the pool that the defence knows: the profile's, or the one in files that the attacker sends."""
+        name = self.cell.pool if in_files(self.cell.pool) else self.settings.pool
         return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
 
     @cached_property

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from extractlib.datasets import FOLDER
+from extractlib.datasets import in_files
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
 from extractlib.experiments.run import code_of, headline, run_cell
@@ -198,7 +198,7 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
         raise InputError(
             f"profile {profile.name!r} has no images of its own: name them, as in --task folder:PATH --pool folder:PATH"
         )
-    if not chosen.folders and any(name.startswith(FOLDER) for name in (*profile.tasks, profile.pool)):
+    if not chosen.folders and any(map(in_files, (*profile.tasks, profile.pool))):
         fitting = ", ".join(name for name, other in TABLES.items() if other.folders)
         raise InputError(f"table {table!r} needs images that only drawn tasks have: for folders use one of {fitting}")
     seeds = list(seeds)[: chosen.most_seeds]
