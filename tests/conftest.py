@@ -1,7 +1,10 @@
-"""What all tests share: a cache of their own, and one thread each."""
+"""What all tests share: a cache of their own, one thread each, and a way to run a command."""
 
 import os
+import sys
 import tempfile
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; the workers share the cores
 
@@ -13,3 +16,19 @@ def pytest_configure(config):
     folder = tempfile.TemporaryDirectory(prefix="extractlib-tests-", ignore_cleanup_errors=True)
     os.environ["EXTRACTLIB_CACHE"] = folder.name
     config.add_cleanup(folder.cleanup)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command and return its exit status, output and errors."""
+    from extractlib.__main__ import main
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["extractlib", *words])
+        try:
+            status = main()
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, *capsys.readouterr()
+
+    return call

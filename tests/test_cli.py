@@ -1,31 +1,13 @@
 """The command line: what it prints, and that a wrong input is one line and exit status 2."""
 
 import json
-import sys
 
 import pytest
 from test_datasets import write_folder
 
-from extractlib.__main__ import main
 from extractlib.cli import named_folder, numbers
 from extractlib.errors import InputError
 from extractlib.experiments import read_rows
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command and return its exit status, output and errors."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["extractlib", *words])
-        try:
-            status = main()
-        except SystemExit as stopped:
-            status = stopped.code
-        return status, *capsys.readouterr()
-
-    return call
-
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
@@ -44,6 +26,14 @@ WRONG = {
     "drawn only": (
         ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
         "table 'realistic' needs images that only drawn tasks have: for folders use one of reproduction, watermark",
+    ),
+    "no data": (
+        ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
+        "gtsrb is not at hand, as /no/such/gtsrb is no folder: extractlib data get gtsrb",
+    ),
+    "files only drawn": (
+        ["run", "realistic", "--task", "gtsrb", "--pool", "tinyimagenet"],
+        "table 'realistic' needs images that only drawn tasks have",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
@@ -95,7 +85,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger"))
+    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger", "data"))
 
 
 def test_numbers_of_a_result_are_told_in_words():

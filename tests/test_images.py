@@ -5,8 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractlib import images as module
 from extractlib.errors import InputError, one_of
-from extractlib.images import ImageSet, digest, mix
+from extractlib.images import ImageSet, Rows, digest, digest_of, mix
+from extractlib.profiles import Recipe
+from extractlib.training import fit, predict
 
 
 def numbered(count: int, *, classes: int = 3) -> ImageSet:
@@ -92,3 +95,60 @@ def test_one_of_names_the_value_and_the_choices():
     assert one_of("task", "signs", ("signs", "birds")) == "signs"
     with pytest.raises(InputError, match="^unknown task 'sign': use one of signs, birds$"):
         one_of("task", "sign", ("signs", "birds"))
+
+
+# -- large sets ------------------------------------------------------------------
+
+
+def test_a_large_subset_is_a_view_that_equals_the_copy(monkeypatch):
+    images = numbered(40)
+    chosen = torch.tensor([7, 3, 3, 39, 0])
+    copy = images.subset(chosen)
+    monkeypatch.setattr(module, "LARGE", 4 * 3 * 4 * 4)  # four images
+    view = images.subset(chosen)
+    assert isinstance(copy.images, torch.Tensor) and isinstance(view.images, Rows)
+    assert (view.fingerprint, len(view), view.images.shape) == (copy.fingerprint, 5, copy.images.shape)
+    assert torch.equal(view.images[:], copy.images)
+    assert torch.equal(view.images[1], copy.images[1])
+    assert torch.equal(view.images[torch.tensor([4, 0])], copy.images[[4, 0]])
+    assert torch.equal(torch.cat(list(view.images.split(2))), copy.images)
+    assert torch.equal(mix(view, images, name="both").images, mix(copy, images, name="both").images)
+    # A view of a view reads from the first set; few images are copied again.
+    again, few = view.subset(torch.tensor([4, 3, 2, 1, 0])), view.subset(torch.tensor([1, 0]))
+    assert isinstance(again.images, Rows) and isinstance(few.images, torch.Tensor)
+    assert torch.equal(again.images[:], copy.images.flip(0))
+    assert few.images[:, 0, 0, 0].tolist() == [3, 7]
+
+
+def test_a_view_holds_no_pixels_of_its_own(monkeypatch):
+    images = numbered(40)
+    monkeypatch.setattr(module, "LARGE", 0)
+    view = images.subset(torch.arange(40))
+    images.images[5] = 200
+    assert view.images[5].unique().tolist() == [200]
+    assert view.images.to("cpu") is view.images
+    assert view.images.to("meta").shape == (40, 3, 4, 4)
+
+
+def test_a_network_learns_the_same_from_a_view(monkeypatch):
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(48, 3)
+            torch.nn.init.zeros_(self.head.weight)
+            torch.nn.init.zeros_(self.head.bias)
+
+        def forward(self, images):
+            return self.head(images.flatten(1).float() / 255)
+
+    images, order = numbered(40), torch.arange(39, -1, -1)
+    copy = images.subset(order)
+    monkeypatch.setattr(module, "LARGE", 0)
+    view, recipe = images.subset(order), Recipe(epochs=2, learning_rate=0.1, batch_size=8, shift=1, flip=True)
+    models = [fit(Linear(), some.images, some.labels, recipe, seed=0) for some in (copy, view)]
+    assert torch.equal(models[0].head.weight, models[1].head.weight) and models[0].head.weight.abs().sum() > 0
+    assert torch.equal(predict(models[0], view.images), predict(models[0], copy.images))
+
+
+def test_parts_come_one_at_a_time_to_the_same_digest():
+    assert digest_of(iter(["a", b"b"])) == digest("a", "b")

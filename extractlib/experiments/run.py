@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from extractlib import networks
+from extractlib.datasets import in_files
 from extractlib.errors import one_of
 from extractlib.experiments.cells import ADAPTIVE, Cell, Row, commit, describe, versions
 from extractlib.experiments.detection import detection, overlap, stateful
@@ -97,6 +98,8 @@ def code_of(cell: Cell) -> str:
         rooms += ("attacks.adaptive",)
     if cell.defence != "none":
         rooms += ("defenses", "detection")
+    if in_files(cell.task) or in_files(cell.pool):
+        rooms += ("photographs.layouts", "photographs.decoding")
     return _code(rooms, cell.profile, tuple(sorted({cell.victim, cell.surrogate or cell.victim})))
 
 

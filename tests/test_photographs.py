@@ -1,0 +1,436 @@
+"""Published data sets in their true layout: what is read, how it is split, and what is refused."""
+
+import csv
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from layouts import (
+    PATHS,
+    WRITE,
+    write_caltech256,
+    write_cifar10,
+    write_cub200,
+    write_diabetic5,
+    write_gtsrb,
+    write_image,
+    write_imagenet,
+    write_openimages,
+    write_tinyimagenet,
+)
+from PIL import Image
+from test_datasets import write_folder
+
+from extractlib import photographs
+from extractlib.datasets import in_files, pool_parts, query_images, task_parts
+from extractlib.errors import InputError
+from extractlib.photographs import Entry, decoded, decoding, folder, layouts, listing, read_image
+from extractlib.profiles import profile
+from extractlib.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+# -- layouts and splits ----------------------------------------------------------
+
+
+def test_caltech256_keeps_25_test_images_a_class_and_drops_clutter(tmp_path):
+    write_caltech256(tmp_path)
+    found = listing("caltech256", tmp_path)
+    assert found.classes == ("001.ak47", "002.american-flag")
+    assert Counter(entry.label for entry in found.halves["test"]) == {0: 25, 1: 25}
+    assert Counter(entry.label for entry in found.halves["train"]) == {0: 3, 1: 3}
+    assert not any(
+        "clutter" in entry.path or "RENAME" in entry.path for half in found.halves.values() for entry in half
+    )
+
+
+def test_the_split_by_names_is_the_same_for_every_reader(tmp_path):
+    write_caltech256(tmp_path)
+    train = [entry.path.rpartition("/")[2] for entry in listing("caltech256", tmp_path).halves["train"]]
+    assert train == ["001_0011.jpg", "001_0002.jpg", "001_0025.jpg", "002_0018.jpg", "002_0005.jpg", "002_0002.jpg"]
+    # A training file that is missing changes nothing for the others.
+    (tmp_path / "256_ObjectCategories/001.ak47" / train[0]).unlink()
+    assert [entry.path.rpartition("/")[2] for entry in listing("caltech256", tmp_path).halves["train"]] == train[1:]
+
+
+def test_cub200_has_its_official_split(tmp_path):
+    write_cub200(tmp_path)
+    found = listing("cub200", tmp_path)
+    assert found.classes == ("001.Black_footed_Albatross", "002.Laysan_Albatross")
+    images = "CUB_200_2011/images/"
+    assert found.halves["train"] == (Entry(images + PATHS[1], 0), Entry(images + PATHS[3], 1))
+    assert found.halves["test"] == (Entry(images + PATHS[2], 0),)
+
+
+def test_diabetic5_keeps_200_test_images_a_class_and_patients_together(tmp_path):
+    write_diabetic5(tmp_path)
+    found = listing("diabetic5", tmp_path)
+    assert Counter(entry.label for entry in found.halves["test"]) == dict.fromkeys(range(5), 200)
+    assert Counter(entry.label for entry in found.halves["train"]) == dict.fromkeys(range(5), 2)
+    by_path = {entry.path: entry for half in found.halves.values() for entry in half}
+    assert by_path["train/7_left.jpeg"] == Entry("train/7_left.jpeg", 2, "7")
+    assert by_path["train/7_right.jpeg"].group == "7"
+
+
+def test_gtsrb_is_split_by_track(tmp_path, store):
+    write_gtsrb(tmp_path)
+    found = listing("gtsrb", tmp_path)
+    assert found.classes == ("00000", "00001")
+    assert [entry.label for entry in found.halves["test"]] == [0, 1]
+    assert Counter(entry.group for entry in found.halves["train"]) == {
+        f"{label:05}/{track:05}": 3 for label in range(2) for track in range(10)
+    }
+    parts = task_parts("gtsrb", profile("small-cpu"), seed=0, store=store, folders={"gtsrb": tmp_path})
+    assert {part: len(images) for part, images in parts.items()} == {
+        "victim": 42,  # 14 of 20 tracks
+        "detector": 6,
+        "adversary": 6,
+        "validation": 6,
+        "test": 2,
+    }
+    tracks = tracks_of(found, parts)
+    assert sum(map(len, tracks.values())) == 20 == len(set().union(*tracks.values()))
+
+
+def tracks_of(found, parts):
+    """The tracks that each part's pixels come from."""
+    track = {read_image(found.root / entry.path, size=32).tobytes(): entry.group for entry in found.halves["train"]}
+    return {
+        part: {track[image.numpy().tobytes()] for image in images.images}
+        for part, images in parts.items()
+        if part != "test"
+    }
+
+
+def test_cifar10_is_read_from_the_binary_version_bit_for_bit(tmp_path, store):
+    pixels = write_cifar10(tmp_path)
+    sets = decoded(listing("cifar10", tmp_path), name="cifar10", store=store).halves
+    assert sets["train"].classes[:2] == ("airplane", "automobile")
+    assert np.array_equal(sets["train"].images.numpy(), pixels[:5].reshape(20, 3, 32, 32))
+    assert np.array_equal(sets["test"].images.numpy(), pixels[5].reshape(4, 3, 32, 32))
+    assert sets["train"].labels.tolist() == [0, 1, 2, 3] * 5
+    larger = decoded(listing("cifar10", tmp_path), name="cifar10", store=store, size=48).halves
+    assert larger["test"].images.shape == (4, 3, 48, 48)
+    assert larger["test"].fingerprint != sets["test"].fingerprint
+
+
+def test_tinyimagenet_takes_its_validation_images_for_testing(tmp_path):
+    write_tinyimagenet(tmp_path)
+    found = listing("tinyimagenet", tmp_path)
+    assert found.classes == ("n01443537", "n01629819")
+    assert Counter(entry.label for entry in found.halves["train"]) == {0: 20, 1: 20}
+    assert found.halves["test"] == (
+        Entry("tiny-imagenet-200/val/images/val_0.JPEG", 0),
+        Entry("tiny-imagenet-200/val/images/val_1.JPEG", 1),
+    )
+
+
+def test_imagenet_gives_100_queries_a_class_and_parts_that_share_no_file(tmp_path, store):
+    write_imagenet(tmp_path)
+    found = listing("imagenet", tmp_path)
+    assert {part: len(entries) for part, entries in found.halves.items()} == {
+        "queries": 200,
+        "detector": 20,
+        "validation": 10,
+        "test": 10,
+    }
+    assert Counter(entry.label for entry in found.halves["queries"]) == {0: 100, 1: 100}
+    paths = [entry.path for half in found.halves.values() for entry in half]
+    assert len(set(paths)) == len(paths) == 240
+    parts = pool_parts("imagenet", profile("small-cpu"), seed=0, store=store, folders={"imagenet": tmp_path})
+    assert [images.labels for images in parts.values()] == [None] * 4
+
+
+def test_openimages_are_those_of_its_list_where_there_is_one(tmp_path):
+    write_openimages(tmp_path)
+    found = listing("openimages", tmp_path)
+    assert {part: len(entries) for part, entries in found.halves.items()} == {
+        "queries": 16,
+        "detector": 2,
+        "validation": 1,
+        "test": 1,
+    }
+    assert found.classes == ()
+    (tmp_path / "images.csv").write_text("ImageID,Subset\n" + "".join(f"{index:016x},test\n" for index in range(10)))
+    chosen = {entry.path for half in listing("openimages", tmp_path).halves.values() for entry in half}
+    assert chosen == {f"test/{index:016x}.jpg" for index in range(10)}
+
+
+@pytest.mark.parametrize("name", ["caltech256", "gtsrb", "cifar10", "cub200"])
+def test_no_two_parts_share_an_image(tmp_path, store, name):
+    options = {"records": 12} if name == "cifar10" else {}
+    WRITE[name](tmp_path, **options)
+    images = task_parts(name, profile("small-cpu"), seed=1, store=store, folders={name: tmp_path})
+    seen = Counter(image.numpy().tobytes() for part in images.values() for image in part.images)
+    whole = decoded(listing(name, tmp_path), name=name, store=store).halves
+    assert seen == Counter(image.numpy().tobytes() for half in whole.values() for image in half.images)
+    assert set(seen.values()) == {1}
+
+
+def test_near_duplicates_of_a_published_task_stay_together(tmp_path, store):
+    write_tinyimagenet(tmp_path)
+    base = tmp_path / "tiny-imagenet-200/train/n01443537/images"
+    for index in range(20):
+        picture = Image.open(base / f"n01443537_{index}.JPEG").convert("RGB")
+        picture.save(base / f"twin_{index}.png")  # the same pixels
+    parts = pool_parts("tinyimagenet", profile("small-cpu"), seed=0, store=store, folders={"tinyimagenet": tmp_path})
+    where = {}
+    for part, images in parts.items():
+        for image in images.images:
+            where.setdefault(image.numpy().tobytes(), []).append(part)
+    assert Counter(map(len, where.values())) == {1: 20, 2: 20}
+    assert all(len(set(found)) == 1 for found in where.values())
+
+
+def test_the_split_is_kept_as_an_index_beside_the_images(tmp_path, store):
+    write_gtsrb(tmp_path, tracks=1, frames=1)
+    found = listing("gtsrb", tmp_path)
+    decoded(found, name="gtsrb", store=store)
+    [index] = store.root.glob("photographs/*/index.csv")
+    assert list(csv.reader(io.StringIO(index.read_text()))) == [
+        ["half", "path", "class", "group"],
+        ["train", "GTSRB/Final_Training/Images/00000/00000_00000.ppm", "00000", "00000/00000"],
+        ["train", "GTSRB/Final_Training/Images/00001/00000_00000.ppm", "00001", "00001/00000"],
+        ["test", "GTSRB/Final_Test/Images/00000.ppm", "00000", ""],
+        ["test", "GTSRB/Final_Test/Images/00001.ppm", "00001", ""],
+    ]
+
+
+def test_two_copies_of_a_data_set_have_one_fingerprint_and_another_label_changes_it(tmp_path, store):
+    sets = []
+    for place in ("here", "there", "changed"):
+        write_cub200(tmp_path / place)
+        if place == "changed":
+            (tmp_path / place / "CUB_200_2011/image_class_labels.txt").write_text("1 2\n2 1\n3 2\n")
+        sets.append(decoded(listing("cub200", tmp_path / place), name="cub200", store=store).halves["train"])
+    here, there, changed = (images.fingerprint for images in sets)
+    assert here == there != changed
+
+
+def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
+    assert [in_files(name) for name in ("cifar10", "imagenet/27", "folder:x", "signs", "noise", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    write_tinyimagenet(tmp_path)
+    options = {"seed": 0, "store": store, "folders": {"tinyimagenet": tmp_path}}
+    cut = query_images("tinyimagenet/1", profile("small-cpu"), labelled=True, **options)
+    assert len(cut.labels.unique()) == 1
+    with pytest.raises(InputError, match="unknown variant of cifar10 'shifted'"):
+        query_images("cifar10/shifted", profile("small-cpu"), **options)
+    with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
+        task_parts("gtsrb", profile("small-cpu"), **options)
+
+
+# -- what is refused ---------------------------------------------------------------
+
+
+def without(write, path):
+    def make(root):
+        write(root)
+        (root / path).unlink()
+
+    return make
+
+
+def with_text(write, path, text):
+    def make(root):
+        write(root)
+        (root / path).write_text(text)
+
+    return make
+
+
+def pickled(root):
+    (root / "cifar-10-batches-py").mkdir(parents=True)
+
+
+def cut_short(root):
+    write_cifar10(root)
+    file = root / "cifar-10-batches-bin/data_batch_3.bin"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+CUB = "CUB_200_2011/"
+REFUSED = {
+    "no such folder": (
+        "gtsrb",
+        lambda root: None,
+        "gtsrb is not at hand, as .* is no folder: extractlib data get gtsrb",
+    ),
+    "wrong folder": ("gtsrb", write_cub200, "GTSRB/Final_Training/Images is missing"),
+    "empty folder": ("openimages", lambda root: root.mkdir(), "has no images: see the page on data"),
+    "no split": ("cub200", without(write_cub200, CUB + "train_test_split.txt"), "train_test_split.txt is missing"),
+    "split cut short": (
+        "cub200",
+        with_text(write_cub200, CUB + "train_test_split.txt", "1 1\n2 0\n"),
+        "train_test_split.txt has no line for image 3",
+    ),
+    "half a line": ("cub200", with_text(write_cub200, CUB + "images.txt", "1\n"), "images.txt has no line, or one of"),
+    "bird of no class": (
+        "cub200",
+        with_text(write_cub200, CUB + "image_class_labels.txt", "1 1\n2 1\n3 201\n"),
+        "gives image 3 the class '201': one of 1 to 2 is wanted",
+    ),
+    "no test labels": ("gtsrb", without(write_gtsrb, "GT-final_test.csv"), "GT-final_test.csv is missing"),
+    "sign of no class": (
+        "gtsrb",
+        with_text(write_gtsrb, "GT-final_test.csv", "Filename;ClassId\n00000.ppm;43\n"),
+        "gives image 00000.ppm the class '43': one of 0 to 1 is wanted",
+    ),
+    "another table": (
+        "gtsrb",
+        with_text(write_gtsrb, "GT-final_test.csv", "Filename;Width\n00000.ppm;8\n"),
+        "has no column 'ClassId'",
+    ),
+    "table cut short": (
+        "gtsrb",
+        with_text(write_gtsrb, "GT-final_test.csv", "Filename;Width;ClassId\n00000.ppm;8;0\n00001.ppm;8\n"),
+        "GT-final_test.csv is cut short in line 3",
+    ),
+    "grade of no class": (
+        "diabetic5",
+        with_text(lambda root: root.mkdir(), "trainLabels.csv", "image,level\n10_left,5\n"),
+        "gives image 10_left the class '5': one of 0 to 4 is wanted",
+    ),
+    "no labels": ("diabetic5", lambda root: root.mkdir(), "trainLabels.csv is missing"),
+    "too few": (
+        "caltech256",
+        lambda root: write_caltech256(root, count=25),
+        "has 25 images of class 001.ak47: more than 25 are wanted",
+    ),
+    "too few of ImageNet": ("imagenet", lambda root: write_imagenet(root, count=119), "has 119 images: at least 120"),
+    "pickles": ("cifar10", pickled, "has CIFAR-10 as pickles, which are not read"),
+    "record cut short": ("cifar10", cut_short, "data_batch_3.bin is missing or cut short"),
+    "record of no class": (
+        "cifar10",
+        lambda root: (
+            write_cifar10(root, records=11) is None
+            or (root / "cifar-10-batches-bin/test_batch.bin").write_bytes(b"\x0a" + bytes(3_072))
+        ),
+        "test_batch.bin gives record 0 the class '10': one of 0 to 9 is wanted",
+    ),
+    "photograph of no class": (
+        "tinyimagenet",
+        with_text(write_tinyimagenet, "tiny-imagenet-200/val/val_annotations.txt", "val_0.JPEG\tn00000000\t0\n"),
+        "gives image val_0.JPEG the class 'n00000000'",
+    ),
+    "listed and missing": (
+        "openimages",
+        with_text(write_openimages, "images.csv", "ImageID\nffff\n"),
+        "lacks 1 of the images that images.csv names: ffff",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "make", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_is_not_as_published_is_one_line(tmp_path, name, make, message):
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=message) as caught:
+        listing(name, tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, cub200"):
+        listing("mnist", tmp_path)
+    assert set(layouts.LAYOUTS) == {*photographs.TASKS, *photographs.POOLS}
+
+
+def test_a_listed_file_that_is_missing_is_named_and_nothing_is_kept(tmp_path, store):
+    write_gtsrb(tmp_path / "gtsrb")
+    (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00001.ppm").unlink()
+    with pytest.raises(InputError, match="Final_Test/Images/00001.ppm is missing: the data set names it"):
+        decoded(listing("gtsrb", tmp_path / "gtsrb"), name="gtsrb", store=store)
+    assert not list(store.root.rglob("*.npy"))
+
+
+def test_too_little_disk_says_what_is_needed(tmp_path, store, monkeypatch):
+    write_cub200(tmp_path / "cub200")
+    monkeypatch.setattr(decoding.shutil, "disk_usage", lambda _: decoding.shutil._ntuple_diskusage(9, 9, 8_000))
+    with pytest.raises(InputError, match="the images of cub200 take 0.0 GB and .* free some, or name another folder"):
+        decoded(listing("cub200", tmp_path / "cub200"), name="cub200", store=store)
+    assert not list(store.root.rglob("*.npy"))
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_too(tmp_path):
+    with pytest.raises(InputError, match="the test take 2.0 GB and"):
+        with decoding.room_for(tmp_path, 0, "nothing"), decoding.room_for(tmp_path, 2 * 10**9, "the test"):
+            raise OSError(decoding.errno.ENOSPC, "No space left on device")
+
+
+# -- pixels ------------------------------------------------------------------------
+
+
+def test_cmyk_palette_grey_and_transparency_become_rgb(tmp_path):
+    red = Image.new("RGB", (40, 40), (254, 0, 0))
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    red.convert("P").save(tmp_path / "palette.png")
+    Image.new("RGBA", (40, 40), (254, 0, 0, 10)).save(tmp_path / "transparent.png")
+    for file in tmp_path.iterdir():
+        pixels = read_image(file, size=32)
+        assert np.abs(pixels.reshape(3, -1).astype(int) - [[254], [0], [0]]).max() <= 2, file.name
+    Image.new("L", (40, 40), 77).save(tmp_path / "grey.png")
+    assert np.unique(read_image(tmp_path / "grey.png", size=32)).tolist() == [77]
+
+
+def test_of_16_bits_the_high_eight_are_kept(tmp_path):
+    values = np.full((32, 32), 0x4D80, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    assert np.unique(read_image(tmp_path / "deep.png", size=32)).tolist() == [0x4D]
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (32, 32), color) for color in ((10, 20, 30), (200, 200, 200))]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert read_image(tmp_path / "moving.webp", size=32)[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_a_camera_rotation_is_carried_out(tmp_path):
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[:16] = 255  # light above
+    image = Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(tmp_path / "turned.png", exif=exif)
+    turned = read_image(tmp_path / "turned.png", size=32)
+    assert turned[0, :, 16:].min() == 255 and turned[0, :, :16].max() == 0
+
+
+def test_the_suffix_does_not_matter(tmp_path):
+    write_image(tmp_path / "picture.png", seed=3, size=32)
+    (tmp_path / "picture.png").rename(tmp_path / "picture.jpg")
+    expected = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(read_image(tmp_path / "picture.jpg", size=32), expected.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "cannot be read as an image"), (b"%!PS-Adobe-3.0 EPSF-3.0\n", "cannot be read as an image")],
+    ids=["empty", "a program"],
+)
+def test_what_is_no_picture_is_named(tmp_path, content, message):
+    (tmp_path / "picture.jpg").write_bytes(content)
+    with pytest.raises(InputError, match=f"picture.jpg {message}"):
+        read_image(tmp_path / "picture.jpg", size=32)
+
+
+def test_images_of_all_sizes_come_to_one(tmp_path, store):
+    write_folder(tmp_path / "pets", count=2, size=(50, 70))
+    write_image(tmp_path / "pets/cats/small.png", size=9)
+    images = decoded(folder(tmp_path / "pets"), name="folder:pets", store=store, size=24).halves["train"]
+    assert images.images.shape == (5, 3, 24, 24)
+    # Mapped from the file, not read into memory.
+    [file] = store.root.glob("photographs/*/train.npy")
+    assert torch.equal(images.images, torch.from_numpy(np.load(file)))
+    assert isinstance(images.images.numpy().base, np.memmap)
