@@ -375,7 +375,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_too(tmp_path):
 def test_cmyk_palette_grey_and_transparency_become_rgb(tmp_path):
     red = Image.new("RGB", (40, 40), (254, 0, 0))
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    red.convert("P").save(tmp_path / "palette.png")
+    red.quantize(2).save(tmp_path / "palette.png")
     Image.new("RGBA", (40, 40), (254, 0, 0, 10)).save(tmp_path / "transparent.png")
     for file in tmp_path.iterdir():
         pixels = read_image(file, size=32)
@@ -430,7 +430,17 @@ def test_images_of_all_sizes_come_to_one(tmp_path, store):
     write_image(tmp_path / "pets/cats/small.png", size=9)
     images = decoded(folder(tmp_path / "pets"), name="folder:pets", store=store, size=24).halves["train"]
     assert images.images.shape == (5, 3, 24, 24)
-    # Mapped from the file, not read into memory.
-    [file] = store.root.glob("photographs/*/train.npy")
-    assert torch.equal(images.images, torch.from_numpy(np.load(file)))
-    assert isinstance(images.images.numpy().base, np.memmap)
+
+
+def test_images_are_mapped_from_the_file_not_read_into_memory(tmp_path, store):
+    write_folder(tmp_path / "pets", count=2)
+    images = decoded(folder(tmp_path / "pets"), name="folder:pets", store=store).halves["train"].images
+    [path] = store.root.glob("photographs/*/train.npy")
+    with open(path, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(bytes([255 - int(images[-1, -1, -1, -1])]))
+    changed = torch.from_numpy(np.load(path))[-1, -1, -1, -1]
+    assert images[-1, -1, -1, -1] == changed
+    # Copy on write: nothing reaches the file.
+    images[0] = 7
+    assert not (np.load(path)[0] == 7).all()

@@ -15,7 +15,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -73,7 +73,7 @@ class Source:
     classes: int
     archives: tuple[Archive, ...] = ()
     by_hand: str = ""
-    even: Mapping[str, int] = MappingProxyType({})
+    even: Mapping[str, int] = field(default_factory=dict)
 
 
 GTSRB = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
