@@ -175,6 +175,8 @@ def get_command(
 @data_app.command("check")
 def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
     """Say of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    if data and not data.is_dir():
+        raise InputError(f"{data} is no folder: name the one that holds a folder for each data set")
     states = [sources.check(name, data or sources.default_data()) for name in sources.SOURCES]
     for state in states:
         print_state(state)

@@ -26,6 +26,8 @@ from test_datasets import write_folder
 from extractlib import photographs
 from extractlib.datasets import in_files, pool_parts, query_images, task_parts
 from extractlib.errors import InputError
+from extractlib.experiments.cells import Cell
+from extractlib.experiments.scene import Scene
 from extractlib.photographs import Entry, decoded, decoding, folder, layouts, listing, read_image
 from extractlib.profiles import profile
 from extractlib.store import Store
@@ -230,6 +232,16 @@ def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
         query_images("cifar10/shifted", profile("small-cpu"), **options)
     with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
         task_parts("gtsrb", profile("small-cpu"), **options)
+
+
+def test_a_pool_without_a_part_for_pretraining_is_refused_where_one_is_needed(tmp_path, store):
+    write_openimages(tmp_path)
+    cell = Cell(profile="small-cpu", task="gtsrb", pool="openimages", victim="tiny", seed=0)
+    scene = Scene(cell, store=store, folders={"openimages": tmp_path})
+    with pytest.raises(
+        InputError, match="pool openimages has no part for pre-training, which profile 'small-cpu' needs"
+    ):
+        scene.backbone("tiny")
 
 
 # -- what is refused ---------------------------------------------------------------

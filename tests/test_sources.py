@@ -110,7 +110,7 @@ def test_what_is_whole_already_is_not_sent_again(server, tmp_path):
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     wrong = hashlib.md5(b"").hexdigest()
-    with pytest.raises(InputError, match=f"has the md5 {MD5}, but is published {wrong}: nothing is kept"):
+    with pytest.raises(InputError, match=f"has the md5 {MD5}, but published is {wrong}: nothing is kept"):
         fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=wrong)
     assert list(tmp_path.iterdir()) == []
 
@@ -285,6 +285,13 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     status, _, errors = command("data", "get", "imagenet")
     assert status == 2 and f"into {tmp_path}/imagenet" in errors
+    (tmp_path / "file").write_text("")
+    for words, message in {
+        ("get", "cifar10", "--data", f"{tmp_path}/file"): f"{tmp_path}/file/cifar10 cannot be made",
+        ("check", f"{tmp_path}/none"): f"{tmp_path}/none is no folder",
+    }.items():
+        status, _, errors = command("data", *words)
+        assert status == 2 and message in errors
     status, _, errors = command("data", "get", "mnist")
     assert status == 2 and "unknown data set 'mnist'" in errors
 

@@ -9,7 +9,7 @@ import torch
 from extractlib.backbones import backbone_for
 from extractlib.datasets import in_files, pool_parts, query_images, task_parts
 from extractlib.detection import BinaryDetector, train_detector
-from extractlib.errors import one_of
+from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import Cell
 from extractlib.images import ImageSet
 from extractlib.profiles import Profile, Recipe, profile
@@ -87,6 +87,11 @@ class Scene:
         """Return the public weights of a network."""
         if network not in self._backbones:
             shipped = self.settings.shipped
+            if not shipped and in_files(self.cell.pool) and "pretraining" not in self.pool:
+                raise InputError(
+                    f"pool {self.cell.pool} has no part for pre-training, which profile {self.settings.name!r} needs:"
+                    " use tinyimagenet or a folder with classes"
+                )
             self._backbones[network] = backbone_for(
                 self.settings,
                 None if shipped else self.pool.get("pretraining"),

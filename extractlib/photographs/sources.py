@@ -210,7 +210,10 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
     source, root = sources[one_of("data set", name, sources)], data / name
     if not source.archives:
         raise InputError(f"{name} is to be got by hand, into {root}: {source.by_hand} (see {source.page})")
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
     with FileLock(root / ".lock"):
         for archive in source.archives:
             if (root / archive.holds).exists():
@@ -250,7 +253,7 @@ def fetch(url: str, path: Path, *, md5: str | None) -> None:
         raise InputError(
             f"{url} broke off after {_size(part):,} bytes with {missing:,} to go: give the command again, it goes on"
         )
-    kind, wanted, by = ("md5", md5, "is published") if md5 else ("sha256", _remembered(path), "the first download had")
+    kind, wanted, by = ("md5", md5, "published is") if md5 else ("sha256", _remembered(path), "the first download had")
     found = _checksum(part, kind)
     if wanted and found != wanted:
         part.unlink()
