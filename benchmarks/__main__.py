@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from extractlib import networks
+from extractlib.acceleration import has_bfloat16
 from extractlib.api import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.images import ImageSet, Rows
 from extractlib.profiles import Recipe
-from extractlib.training import fit, has_bfloat16
+from extractlib.training import fit
 from extractlib.victims import Victim
 
 CLASSES = 43

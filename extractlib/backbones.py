@@ -1,7 +1,7 @@
 """Pre-training: the public weights that victims and surrogates both start from.
 
-In the paper these are ImageNet's (section 3.2); here they come from the labelled part of the pool that is kept for
-it, which no attack queries with.
+In the paper these are ImageNet's (section 3.2), and so they are in its profile; elsewhere they come from the labelled
+part of the pool that is kept for it.
 """
 
 import json
@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from extractlib import drawn, networks
+from extractlib import acceleration, drawn, networks
+from extractlib.datasets import pool_parts
+from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.metrics import accuracy
 from extractlib.profiles import Profile, Recipe
@@ -46,8 +48,18 @@ def backbone_for(
     """
     if profile.shipped:
         return networks.shipped_backbone(network)
+    if profile.imagenet:
+        return networks.imagenet_backbone(network)
     if pretraining is None:
         pretraining = _drawn_pretraining(profile)
+    model = _pretrained(profile, pretraining, network=network, store=store, device=device, progress=progress)
+    return networks.backbone_state(model)
+
+
+def _pretrained(
+    profile: Profile, pretraining: ImageSet, *, network: str, store: Store, device: str, progress: bool
+) -> torch.nn.Module:
+    """Return the network with its head, trained once and then read from the store."""
     key = {
         "images": pretraining.fingerprint,
         "network": network,
@@ -56,30 +68,54 @@ def backbone_for(
         "code": code_hash("networks", "training", "backbones"),
     }
 
-    def make(folder: Path) -> None:
-        model = pretrain(
+    def train() -> torch.nn.Module:
+        return pretrain(
             pretraining, network=network, recipe=profile.backbone, seed=SEED, device=device, progress=progress
         )
-        save_file(networks.backbone_state(model), folder / "backbone.safetensors")
 
-    return load_file(store.get("backbone", key, make) / "backbone.safetensors")
+    # Processes that train together must not wait for the one that holds the store's lock: all train, then one writes.
+    rank, processes = acceleration.ranks()
+    trained = train() if processes > 1 else None
+    if rank > 0:
+        return trained
+
+    def make(folder: Path) -> None:
+        state = (trained or train()).state_dict()
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / "backbone.safetensors")
+
+    model = networks.build(network, classes=len(pretraining.classes), seed=SEED)
+    model.load_state_dict(load_file(store.get("backbone", key, make) / "backbone.safetensors"))
+    return model.eval()
 
 
 def make_weights(
-    profile: Profile, folder: Path, *, network: str, device: str = "cpu", progress: bool = True
+    profile: Profile, folder: Path, *, network: str, store: Store, device: str = "cpu", progress: bool = True
 ) -> Mapping:
-    """Pre-train a backbone that ships with the package, and write it and its recipe into `folder`.
+    """Pre-train a profile's backbone, and write its recipe and figures into `folder`.
 
-    Every network gets the same images and the same recipe, so that none has the advantage.
+    The weights are written beside them if they ship with the package; else they stay in the store. Every network gets
+    the same images and the same recipe, so that none has the advantage.
 
     Returns:
-        What is written beside the weights: network, recipe, images, seed and accuracy on the pool's validation part.
+        What is written: network, recipe, images, seed and accuracy on the pool's validation part.
+
+    Raises:
+        InputError: The profile's backbones are ImageNet's, or its images are not at hand.
     """
-    images = _drawn_pretraining(profile)
-    model = pretrain(images, network=network, recipe=profile.backbone, seed=SEED, device=device, progress=progress)
-    held_out = drawn.draw(
-        profile.pool, part="validation", size=profile.pool_sizes[profile.pool]["validation"], seed=SEED
-    )
+    if profile.imagenet:
+        raise InputError(f"profile {profile.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
+    options = {"network": network, "device": device, "progress": progress}
+    if profile.pool in drawn.POOLS:
+        size = profile.pool_sizes[profile.pool]["validation"]
+        images = _drawn_pretraining(profile)
+        held_out = drawn.draw(profile.pool, part="validation", size=size, seed=SEED)
+    else:
+        parts = pool_parts(profile.pool, profile, seed=0, store=store, labelled=True)
+        images, held_out = parts["pretraining"], parts["validation"]
+    if profile.shipped:
+        model = pretrain(images, recipe=profile.backbone, seed=SEED, **options)
+    else:
+        model = _pretrained(profile, images, store=store, **options)
     card = {
         "network": network,
         "recipe": asdict(profile.backbone),
@@ -91,9 +127,11 @@ def make_weights(
         "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
         "versions": {"torch": torch.__version__},
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(networks.backbone_state(model), folder / f"{network}.safetensors")
-    (folder / f"{network}.json").write_text(json.dumps(card, indent=1) + "\n")
+    if acceleration.ranks()[0] == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        if profile.shipped:
+            save_file(networks.backbone_state(model), folder / f"{network}.safetensors")
+        (folder / f"{network}.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
 
 

@@ -1,7 +1,7 @@
 """Classifiers by name: they take uint8 images and return logits.
 
 Small residual networks (He et al. 2016) and plain ones for small images. A first stride of 2 makes them fast on a
-processor.
+processor. For a GPU there are torchvision's ResNet-34 and VGG-16, as they are and with a stem for images of 32 pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +12,24 @@ from types import MappingProxyType
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torchvision import models
 
 from extractlib.errors import InputError, one_of
 from extractlib.images import digest
 
 WEIGHTS = Path(__file__).parent / "weights"
 HEAD = "head."
+
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels in [0, 1], a channel: what torchvision's weights are trained with."""
+
+PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = MappingProxyType(
+    {
+        "resnet-34": (models.ResNet34_Weights.IMAGENET1K_V1, "fc."),
+        "vgg-16": (models.VGG16_Weights.IMAGENET1K_V1, "classifier.6."),
+    }
+)
+"""ImageNet's weights by network, and what the names of their head begin with."""
 
 
 class Normalise(nn.Module):
@@ -104,6 +116,52 @@ class PlainNet(Network):
         return self.hidden(self.stages(x))
 
 
+class PublishedNet(Network):
+    """A network of torchvision's without its last layer, which becomes the head.
+
+    Args:
+        make: Makes the network without its last layer; it is kept under the name ``body``.
+        width: Size of what it returns for an image.
+        classes: Number of classes.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], width: int, *, classes: int):
+        super().__init__()
+        self.body = make()
+        self.head = nn.Linear(width, classes)
+        # From our normalisation, mean 0.5 and spread 0.25, to that of ImageNet's weights.
+        mean, spread = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
+        self.register_buffer("scale", 0.25 / spread, persistent=False)
+        self.register_buffer("offset", (0.5 - mean) / spread, persistent=False)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x * self.scale + self.offset)
+
+
+def _resnet_34(*, small: bool = False) -> nn.Module:
+    body = models.resnet34()
+    body.fc = nn.Identity()
+    if small:
+        # He et al. 2016, section 4.2: for images of 32 pixels one 3 x 3 convolution, and nothing is left out.
+        body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        body.maxpool = nn.Identity()
+    return body
+
+
+def _vgg_16() -> nn.Module:
+    body = models.vgg16()
+    body.classifier[-1] = nn.Identity()
+    return body
+
+
+def _vgg_16_32(width: int = 512) -> nn.Module:
+    """VGG-16 with batch normalisation, whose five poolings leave one place of an image of 32 pixels."""
+    layers = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
+    hidden = (layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU(inplace=True), nn.Dropout()))
+    return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden)
+
+
 NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
     {
         "resnet": partial(ResNet, (16, 32, 64)),
@@ -113,6 +171,12 @@ NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
         "tiny-plain": partial(PlainNet, ((16,), (16,))),
         "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
         "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
+        "cnn-5-wide": partial(PlainNet, ((64,), (128,), (256,)), hidden=512),
+        "cnn-9-wide": partial(PlainNet, ((64, 64), (128, 128), (256, 256, 256)), hidden=512),
+        "resnet-34": partial(PublishedNet, _resnet_34, 512),
+        "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
+        "vgg-16": partial(PublishedNet, _vgg_16, 4096),
+        "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
     }
 )
 """The architectures by name."""
@@ -123,7 +187,9 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
 
     Args:
         name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"``, the VGG-like ``"vgg"``, the
-            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests.
+            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests. For a GPU
+            ``"resnet-34"`` and ``"vgg-16"``, with ``"-32"`` behind it for images of 32 pixels, and the CNNs with
+            ``"-wide"`` behind it.
         classes: Number of classes.
         seed: Seed of the first weights; the caller's generators are left alone.
         backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
@@ -173,3 +239,20 @@ def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:
     if not path.exists():
         raise InputError(f"no backbone ships for network {name!r}: make it with extractlib weights")
     return load_file(path)
+
+
+def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
+    """Return ImageNet's weights of a network, which torchvision downloads once, with their checksum.
+
+    Raises:
+        InputError: torchvision has none for that network, or they cannot be downloaded.
+    """
+    weights, head = PUBLISHED[one_of("network with ImageNet weights", name, PUBLISHED)]
+    try:
+        state = weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        place = Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            f"the ImageNet weights of {name} cannot be had ({error}): put what {weights.url} gives into {place}"
+        ) from None
+    return {f"body.{key}": value for key, value in state.items() if not key.startswith(head)}

@@ -4,14 +4,14 @@ A chapter's code is the same in each profile; only the parameter ``profile`` dif
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extractlib.errors import one_of
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: stochastic gradient descent with Nesterov momentum.
+    """How a network is trained: stochastic gradient descent with momentum.
 
     Attributes:
         epochs: Passes over the training images.
@@ -21,7 +21,10 @@ class Recipe:
         weight_decay: Factor of the squared weights in the loss.
         shift: Each image is moved at random by up to this many pixels.
         flip: Whether an image is mirrored left to right half of the time.
-        schedule: ``"one-cycle"`` or ``"cosine"``.
+        schedule: ``"one-cycle"``, ``"cosine"`` or ``"step"``.
+        step_epochs: With schedule ``"step"``, after how many epochs each time the learning rate falls to a tenth.
+        nesterov: Whether the momentum is Nesterov's.
+        crop: Whether each image is a random crop, brought back to size (see `training.augment`).
     """
 
     epochs: int
@@ -32,6 +35,9 @@ class Recipe:
     shift: int = 2
     flip: bool = False
     schedule: str = "one-cycle"
+    step_epochs: int = 0
+    nesterov: bool = True
+    crop: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Profile:
         budget: Queries of an attack.
         budgets: Query budgets of the budget curve, ascending, `budget` last.
         realistic_budgets: Query budgets of the adversary with in-distribution images, ascending: its last is half of
-            `budget`.
+            `budget`, or what the adversary's part of a real task holds.
         adaptive_budgets: Query budgets at which the adaptive strategy is set against the random one.
         granularities: What an answer may show, from more to less.
         pool_classes: To how many of its classes the pool is cut, descending, for queries of less diversity.
@@ -68,6 +74,9 @@ class Profile:
         task_sizes: Number of images of each part of each drawn task.
         pool_sizes: Number of images of each part of each drawn pool.
         image_size: Height and width that photographs are brought to, in pixels.
+        imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
+        rate: Images a second that a process is reckoned to train, an assumption that only plans are made with: of one
+            core of a processor of 2024, or of the GPU that the profile is made for.
     """
 
     name: str
@@ -98,6 +107,8 @@ class Profile:
     task_sizes: Mapping[str, Mapping[str, int]]
     pool_sizes: Mapping[str, Mapping[str, int]]
     image_size: int = 32
+    imagenet: bool = False
+    rate: int = 4_000
 
 
 def _task_sizes(
@@ -223,7 +234,108 @@ SMALL_CPU = Profile(
     pool_sizes={},
 )
 
-PROFILES: Mapping[str, Profile] = {profile.name: profile for profile in (SMOKE, DRAWN, SMALL_CPU)}
+SMALL = Profile(
+    name="small",
+    tasks=("cifar10", "gtsrb"),
+    pool="tinyimagenet",
+    second_pool="",
+    network="resnet-34-32",
+    other_network="vgg-16-32",
+    scratch_networks={"gtsrb": "cnn-5-wide", "cifar10": "cnn-9-wide"},
+    backbone=Recipe(epochs=30, learning_rate=0.1, batch_size=256, shift=4, flip=True),
+    shipped=False,
+    victim=Recipe(epochs=15, learning_rate=0.02, batch_size=128, shift=4, flip=True),
+    scratch_victim=Recipe(epochs=40, learning_rate=0.1, batch_size=128, shift=4, flip=True),
+    surrogate=Recipe(epochs=10, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0),
+    detector=Recipe(epochs=8, learning_rate=0.02, batch_size=128, shift=4, flip=True),
+    budget=100_000,
+    budgets=(10_000, 25_000, 50_000, 100_000),
+    realistic_budgets=(500, 1_000, 2_000, 3_500),
+    adaptive_budgets=(10_000, 25_000, 50_000),
+    granularities=GRANULARITIES,
+    pool_classes=(100, 30, 10),
+    diversity_budget=5_000,
+    overlaps=OVERLAPS,
+    overlap_images=1_500,
+    stream=300,
+    streams=5,
+    watermark_rate=0.005,
+    task_sizes={},
+    pool_sizes={},
+    rate=2_500,  # a T4
+)
+
+# Knockoff nets' own recipes (Orekondy et al. 2019, and the code they published): victims with, surrogates without
+# augmentation.
+_ORIGINAL_VICTIM = Recipe(
+    epochs=100,
+    learning_rate=0.1,
+    momentum=0.5,
+    shift=0,
+    flip=True,
+    schedule="step",
+    step_epochs=30,
+    nesterov=False,
+    crop=True,
+)
+
+PAPER = Profile(
+    name="paper",
+    tasks=("caltech256", "cubs200", "diabetic5", "gtsrb", "cifar10"),
+    pool="imagenet",
+    second_pool="openimages",
+    network="resnet-34",
+    other_network="vgg-16",
+    scratch_networks={"gtsrb": "cnn-5-wide", "cifar10": "cnn-9-wide"},
+    # Of no use while the backbones are downloaded: torchvision's own recipe for ResNet-34.
+    backbone=Recipe(
+        epochs=90,
+        learning_rate=0.1,
+        batch_size=256,
+        weight_decay=1e-4,
+        shift=0,
+        flip=True,
+        schedule="step",
+        step_epochs=30,
+        nesterov=False,
+        crop=True,
+    ),
+    shipped=False,
+    victim=_ORIGINAL_VICTIM,
+    scratch_victim=_ORIGINAL_VICTIM,
+    surrogate=replace(_ORIGINAL_VICTIM, learning_rate=0.01, weight_decay=0.0, flip=False, step_epochs=60, crop=False),
+    detector=Recipe(epochs=10, learning_rate=0.01, shift=0, flip=True, crop=True),
+    budget=100_000,
+    budgets=(10_000, 25_000, 50_000, 100_000),
+    realistic_budgets=(100, 250, 500),
+    adaptive_budgets=(10_000, 25_000, 50_000),
+    granularities=GRANULARITIES,
+    pool_classes=(300, 100, 50),
+    diversity_budget=5_000,
+    overlaps=OVERLAPS,
+    overlap_images=250,
+    stream=100,
+    streams=2,
+    watermark_rate=0.005,
+    task_sizes={},
+    pool_sizes={},
+    image_size=224,
+    imagenet=True,
+    rate=7_000,  # an H200, the goal of `make bench-gpu`
+)
+
+PAPER_FAST = replace(
+    PAPER,
+    name="paper-fast",
+    # Larger batches fill a large GPU, and a one-cycle schedule needs a fifth of the epochs.
+    victim=Recipe(epochs=30, learning_rate=0.05, batch_size=128, shift=0, flip=True, crop=True),
+    scratch_victim=Recipe(epochs=60, learning_rate=0.1, batch_size=128, shift=0, flip=True, crop=True),
+    surrogate=Recipe(epochs=20, learning_rate=0.05, batch_size=256, weight_decay=0.0, shift=0),
+)
+
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile for profile in (SMOKE, DRAWN, SMALL_CPU, SMALL, PAPER, PAPER_FAST)
+}
 
 
 def profile(name: str) -> Profile:

@@ -14,9 +14,12 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from extractlib import acceleration
 from extractlib.errors import InputError, one_of
 from extractlib.images import digest
 from extractlib.profiles import Recipe
+
+SCHEDULES = ("one-cycle", "cosine", "step")
 
 
 def fit(
@@ -29,126 +32,223 @@ def fit(
     device: str = "cpu",
     checkpoint: Path | None = None,
     progress: bool = False,
+    compile_mode: str | None = None,
 ) -> nn.Module:
     """Train a network, in place, by stochastic gradient descent on the cross-entropy.
 
     With soft targets y the loss of an image is -Σ y log p, the surrogate's loss of Orekondy et al. 2019 (section 4.2).
+    Where ``torchrun`` started several processes (`acceleration.joined`), each of them must call this with the same
+    arguments: they share each batch, and all end with the same weights.
 
     Args:
         model: Network that takes uint8 images and returns logits.
-        images: uint8 of shape (n, 3, height, width).
+        images: uint8 of shape (n, 3, height, width); may be memory-mapped.
         targets: Labels, int64 of shape (n,), or probabilities, float of shape (n, classes) with rows that sum to 1.
         recipe: Epochs, learning rate and the rest.
-        seed: Seed of the order of the images and of their shifts and flips.
+        seed: Seed of the order of the images, of their shifts, flips and crops, and of dropout.
         device: Where to train; the model is back on the CPU afterwards.
         checkpoint: File that holds the state after each epoch; if it is there, training goes on from it and ends equal
             to an unbroken run.
         progress: Whether to show a bar.
+        compile_mode: Mode of ``torch.compile``; None runs the network as it is.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        InputError: Images and targets do not fit each other or the recipe, or the checkpoint is of another run.
+        InputError: Images and targets do not fit each other or the recipe, the checkpoint is of another run, there is
+            no such device, or its memory does not suffice.
     """
     _check(images, targets, recipe)
-    images, targets = images.to(device), targets.to(device)
+    place = acceleration.usable(device)
+    size = f"{images.shape[2]} x {images.shape[3]}"
+    needs = (
+        f"batches of {recipe.batch_size} images of {size}: lower the recipe's batch_size or the profile's image_size"
+    )
+    with acceleration.tuned(place, needs=needs):
+        _train(model, images, targets.to(place), recipe, seed, place, checkpoint, progress, compile_mode)
+    return model.cpu().eval()
+
+
+def _train(
+    model: nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
+    checkpoint: Path | None,
+    progress: bool,
+    compile_mode: str | None,
+) -> None:
     model.to(device, memory_format=torch.channels_last).train()
+    images = acceleration.placed(images, device)
+    together = acceleration.parallel(model, device)
+    network = torch.compile(together, mode=compile_mode, dynamic=False) if compile_mode else together
     optimiser = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        fused=True if device.type == "cuda" else None,
     )
+    # What is too small for float16 is scaled up; elsewhere this does nothing.
+    scaler = torch.amp.GradScaler(device.type, enabled=acceleration.half(device) is torch.float16)
     steps = math.ceil(len(images) / recipe.batch_size)
     run = digest(json.dumps([asdict(recipe), seed, len(images), [list(p.shape) for p in model.parameters()]]))
-    first = _restore(checkpoint, model, optimiser, run) if checkpoint and checkpoint.exists() else 0
-    bar = tqdm(total=recipe.epochs, initial=first, desc="training", unit="epoch", disable=not progress)
+    first = _restore(checkpoint, model, optimiser, scaler, run) if checkpoint and checkpoint.exists() else 0
+    rank, processes = acceleration.ranks()
+    bar = tqdm(total=recipe.epochs, initial=first, desc="training", unit="epoch", disable=not progress or rank > 0)
     with bar:
         for epoch in range(first, recipe.epochs):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            batches = _batches(images, targets, recipe, generator)
-            for step, (batch, target) in enumerate(batches, start=epoch * steps):
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(recipe, step / (recipe.epochs * steps))
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=has_bfloat16(device)):
-                    loss = F.cross_entropy(model(batch), target)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            if checkpoint:
-                _save(checkpoint, model, optimiser, run, epoch + 1)
+            with acceleration.seeded(seed * 1_000_003 + epoch + rank, device):
+                batches = _batches(images, targets, recipe, generator, device)
+                for step, (batch, target, count) in enumerate(batches, start=epoch * steps):
+                    for group in optimiser.param_groups:
+                        group["lr"] = learning_rate(recipe, step / (recipe.epochs * steps))
+                    with acceleration.autocast(device):
+                        loss = F.cross_entropy(network(batch), target)
+                    if processes > 1:  # the mean over the processes is to be that over the images
+                        loss = loss * (len(batch) * processes / count)
+                    optimiser.zero_grad()
+                    scaler.scale(loss).backward()
+                    scaler.step(optimiser)
+                    scaler.update()
+            if checkpoint and rank == 0:
+                _save(checkpoint, model, optimiser, scaler, run, epoch + 1)
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}")
-    return model.cpu().eval()
 
 
 def predict(model: nn.Module, images: torch.Tensor, *, batch_size: int = 512) -> torch.Tensor:
     """Return the logits of uint8 images, float32 of shape (n, classes), on the CPU.
 
-    The model is in evaluation mode meanwhile, where no image's answer depends on the others of its batch.
+    The model is in evaluation mode meanwhile, where no image's answer depends on the others of its batch. It computes
+    on `default_device`, on a GPU in half precision; the model itself stays where it is.
     """
     device = next(model.parameters()).device
+    device = acceleration.usable(default_device()) if device.type == "cpu" else device
     training = model.training
     if training:
         model.eval()
-    with torch.inference_mode():
-        parts = [model(batch.to(device)).float().cpu() for batch in images.split(batch_size)]
+    size = f"{images.shape[2]} x {images.shape[3]}"
+    needs = f"{batch_size} images of {size} at a time: lower the batch_size or the image_size"
+    with torch.inference_mode(), acceleration.tuned(device, needs=needs):
+        if device.type == "cpu":
+            parts = [model(batch).float() for batch in images.split(batch_size)]
+        else:
+            answer, chosen = acceleration.on_device(model, device), torch.arange(len(images)).split(batch_size)
+            with acceleration.autocast(device):
+                parts = [answer(batch).float() for batch in acceleration.batches(images, chosen, device)]
     if training:
         model.train()
     # A clone, since tensors made in inference mode cannot take part in training.
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).clone()
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
 
 
 def default_device() -> str:
-    """Return ``"cuda"`` where there is a GPU, else ``"cpu"``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def has_bfloat16(device: str) -> bool:
-    """Say whether the device computes in bfloat16 in hardware, so that mixed precision saves time."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    """Return what EXTRACTLIB_DEVICE names, else ``"cuda"`` where there is a GPU, else ``"cpu"``."""
+    return os.environ.get("EXTRACTLIB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
     """Return the learning rate when a share `progress`, in [0, 1), of the training is done.
 
-    One-cycle: a linear rise over the first quarter, then a cosine fall to zero. Cosine: the fall alone.
+    One-cycle: a linear rise over the first quarter, then a cosine fall to zero. Cosine: the fall alone. Step: a tenth
+    after each `recipe.step_epochs`.
     """
-    rise = {"one-cycle": 0.25, "cosine": 0.0}[one_of("schedule", recipe.schedule, ("one-cycle", "cosine"))]
+    if one_of("schedule", recipe.schedule, SCHEDULES) == "step":
+        # The tolerance undoes the rounding of a whole number of epochs.
+        return recipe.learning_rate * 0.1 ** (int(progress * recipe.epochs + 1e-9) // recipe.step_epochs)
+    rise = {"one-cycle": 0.25, "cosine": 0.0}[recipe.schedule]
     if progress < rise:
         return recipe.learning_rate * (0.04 + 0.96 * progress / rise)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
-def augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Return the images each moved at random by up to `recipe.shift` pixels, edges repeated, and perhaps mirrored."""
-    count, _, height, width = images.shape
+def augment(
+    images: torch.Tensor,
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    own: slice = slice(None),
+    count: int | None = None,
+) -> torch.Tensor:
+    """Return the images each mirrored, moved and cropped at random as the recipe says.
+
+    They move by up to `recipe.shift` pixels, edges repeated. A crop is that of Inception (Szegedy et al. 2015) and of
+    torchvision's ``RandomResizedCrop``: 8% to 100% of the area, sides of 3 to 4 up to 4 to 3, brought back to size.
+
+    Args:
+        images: uint8 of shape (n, 3, height, width).
+        recipe: Says what is done.
+        generator: Draws, on the CPU, so that all devices do the same.
+        own: Which images of a larger batch these are, where processes share one: each draws for all.
+        count: Size of that batch.
+    """
+    _, _, height, width = images.shape
+    count, device = len(images) if count is None else count, images.device
     if recipe.flip:
-        mirrored = torch.rand(count, generator=generator) < 0.5
-        images = torch.where(mirrored.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+        mirrored = (torch.rand(count, generator=generator) < 0.5)[own]
+        images = torch.where(mirrored.to(device).view(-1, 1, 1, 1), images.flip(3), images)
     if recipe.shift:
-        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, count, 1), generator=generator).to(images.device)
-        rows = (torch.arange(height, device=images.device) + moves[0]).clamp_(0, height - 1)
-        columns = (torch.arange(width, device=images.device) + moves[1]).clamp_(0, width - 1)
-        which = torch.arange(count, device=images.device)[:, None, None]
+        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, count, 1), generator=generator)[:, own].to(device)
+        rows = (torch.arange(height, device=device) + moves[0]).clamp_(0, height - 1)
+        columns = (torch.arange(width, device=device) + moves[1]).clamp_(0, width - 1)
+        which = torch.arange(len(images), device=device)[:, None, None]
         # The result has channels last, the layout that convolutions want.
         images = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if recipe.crop:
+        images = cropped(images, crop_boxes(count, generator, aspect=width / height)[own].to(device))
     return images
 
 
+def crop_boxes(count: int, generator: torch.Generator, *, aspect: float = 1.0) -> torch.Tensor:
+    """Return random boxes, float32 of shape (count, 4): left, top, width and height as shares of the image.
+
+    Args:
+        count: How many.
+        generator: Draws them, ten tries for each; where none fits, the box is the whole image.
+        aspect: Width of the image over its height.
+    """
+    tries = torch.rand(4, count, 10, generator=generator)
+    area, ratio = 0.08 + 0.92 * tries[0], ((2 * tries[1] - 1) * math.log(4 / 3)).exp()
+    sides = torch.stack([(area * ratio / aspect).sqrt(), (area / ratio * aspect).sqrt()])
+    fits = (sides <= 1).all(0)
+    first = fits.int().argmax(1)  # the first of the greatest
+    width, height = torch.where(fits.any(1), sides[:, torch.arange(count), first], torch.ones(()))
+    places = tries[2:, :, 0]
+    return torch.stack([places[0] * (1 - width), places[1] * (1 - height), width, height], 1)
+
+
+def cropped(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Return what the boxes (`crop_boxes`) hold of the images, brought back to their size by bilinear sampling."""
+    left, top, width, height = boxes.T
+    nothing = torch.zeros_like(left)
+    # Coordinates run from -1 to 1 between the image's edges.
+    maps = [[width, nothing, 2 * left + width - 1], [nothing, height, 2 * top + height - 1]]
+    grid = F.affine_grid(torch.stack([torch.stack(row, 1) for row in maps], 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().to(torch.uint8)
+
+
 def _batches(
-    images: torch.Tensor, targets: torch.Tensor, recipe: Recipe, generator: torch.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    images: torch.Tensor, targets: torch.Tensor, recipe: Recipe, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Yield this process's images and targets of each batch, and how many the whole batch has."""
     order = torch.randperm(len(images), generator=generator)
-    for chosen in order.split(recipe.batch_size):
-        # Batch normalisation cannot learn from one image.
-        chosen = torch.cat([chosen, order[:1]]) if len(chosen) == 1 else chosen
-        chosen = chosen.to(images.device)
-        yield augment(images[chosen], recipe, generator), targets[chosen]
+    rank, processes = acceleration.ranks()
+    least = max(2, processes)  # batch normalisation cannot learn from one image, nor a process from none
+    whole = [
+        torch.cat([part, order[: least - len(part)]]) if len(part) < least else part
+        for part in order.split(recipe.batch_size)
+    ]
+    own = slice(rank, None, processes)
+    read = acceleration.batches(images, (chosen[own] for chosen in whole), device)
+    for chosen, batch in zip(whole, read, strict=True):
+        batch = augment(batch, recipe, generator, own=own, count=len(chosen))
+        yield batch, targets[chosen[own].to(device)], len(chosen)
 
 
 def _check(images: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> None:
@@ -160,11 +260,14 @@ def _check(images: torch.Tensor, targets: torch.Tensor, recipe: Recipe) -> None:
         raise InputError(f"images are {images.dtype}: uint8 is wanted")
     if recipe.epochs < 1 or recipe.batch_size < 2:
         raise InputError(f"{recipe.epochs} epochs in batches of {recipe.batch_size}: at least 1 and 2 are wanted")
-    one_of("schedule", recipe.schedule, ("one-cycle", "cosine"))
+    if one_of("schedule", recipe.schedule, SCHEDULES) == "step" and recipe.step_epochs < 1:
+        raise InputError(f"step_epochs is {recipe.step_epochs}: at least 1 is wanted with schedule 'step'")
 
 
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.SGD, run: str, epoch: int) -> None:
-    """Write the state atomically: weights, momentum, and how far the run has come."""
+def _save(
+    path: Path, model: nn.Module, optimiser: torch.optim.SGD, scaler: torch.amp.GradScaler, run: str, epoch: int
+) -> None:
+    """Write the state atomically: weights, momentum, the scale of the gradients, and how far the run has come."""
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     for number, parameter in enumerate(model.parameters()):
         buffer = optimiser.state[parameter].get("momentum_buffer")
@@ -172,17 +275,20 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.SGD, run: str, ep
             state[f"momentum.{number}"] = buffer
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     contiguous = {name: value.cpu().contiguous().clone() for name, value in state.items()}
-    save_file(contiguous, partial, metadata={"run": run, "epoch": str(epoch)})
+    save_file(
+        contiguous, partial, metadata={"run": run, "epoch": str(epoch), "scaler": json.dumps(scaler.state_dict())}
+    )
     partial.replace(path)
 
 
-def _restore(path: Path, model: nn.Module, optimiser: torch.optim.SGD, run: str) -> int:
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.SGD, scaler: torch.amp.GradScaler, run: str) -> int:
     """Read what `_save` wrote, and return the number of epochs done."""
     with safe_open(path, framework="pt") as file:
         if file.metadata().get("run") != run:
             raise InputError(f"{path} is the checkpoint of another run: take it away or name another file")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         epoch = int(file.metadata()["epoch"])
+        scaler.load_state_dict(json.loads(file.metadata()["scaler"]))
     weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     model.load_state_dict(weights)
     for number, parameter in enumerate(model.parameters()):

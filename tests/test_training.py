@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from extractlib import networks
+from extractlib.acceleration import has_bfloat16
 from extractlib.errors import InputError
 from extractlib.profiles import Recipe
-from extractlib.training import augment, fit, has_bfloat16, learning_rate, predict
+from extractlib.training import augment, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 
