@@ -22,7 +22,7 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 unexport MPLBACKEND
 
 .PHONY: help book pdf publication test test-slow check-pages check-courses binder links link-issue lab course \
-	assignment grade results weights bench lint lock newest clean
+	assignment grade results weights bench bench-gpu lint lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,11 +73,14 @@ check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versio
 results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
 
-weights: $(READY) ## pre-train the shipped backbone again
-	@$(RUN) -m extractlib weights
+weights: $(READY) ## pre-train the backbones again (PROFILE=drawn: those that ship)
+	@$(RUN) -m extractlib weights --profile $(PROFILE)
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks
+
+bench-gpu: $(READY) ## print what a GPU trains and answers in a second
+	@$(RUN) -m benchmarks.gpu
 
 lint: $(READY) ## check the code's form
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

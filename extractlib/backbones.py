@@ -65,7 +65,7 @@ def _pretrained(
         "network": network,
         "recipe": asdict(profile.backbone),
         "seed": SEED,
-        "code": code_hash("networks", "training", "backbones"),
+        "code": code_hash("networks", "acceleration", "training", "backbones"),
     }
 
     def train() -> torch.nn.Module:

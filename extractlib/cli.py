@@ -1,5 +1,6 @@
-"""The command line: ``extractlib run | results | verify | confirm | weights | ledger | data``."""
+"""The command line: ``extractlib run | results | grid | verify | confirm | weights | ledger | data``."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -8,19 +9,29 @@ from typing import Annotated, Any
 
 import typer
 
+from extractlib import acceleration, networks, photographs
 from extractlib import ledger as claims
-from extractlib import networks, photographs
 from extractlib.api import Granularity
 from extractlib.backbones import make_weights
 from extractlib.datasets import FOLDER, POOLS, TASKS, in_files
 from extractlib.errors import InputError, one_of, positive
 from extractlib.experiments import TABLES, Cell, Row, run_table, table_cells
 from extractlib.experiments.run import headline
-from extractlib.experiments.tables import confirm, each_file, expected_seconds, missing, name_of, read_all, verify
+from extractlib.experiments.tables import (
+    ENGINES,
+    confirm,
+    each_file,
+    expected_seconds,
+    missing,
+    name_of,
+    read_all,
+    verify,
+)
 from extractlib.metrics import summary
 from extractlib.photographs import sources
-from extractlib.profiles import profile
+from extractlib.profiles import Profile, profile
 from extractlib.store import default_store
+from extractlib.training import default_device
 
 app = typer.Typer(
     help="Model extraction attacks on image classifiers, and defences against them.",
@@ -41,6 +52,10 @@ DataFolder = Annotated[
     typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
 ]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
+OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")]
+Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
 
 
 @app.command()
@@ -61,13 +76,13 @@ def run(
     first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
     part: Annotated[str, typer.Option(help="Compare on the test or on the validation part.")] = "test",
     jobs: Jobs = 1,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
+    device: Device = None,
     output: Annotated[Path | None, typer.Option(help="JSON file that the rows are added to.")] = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    use(device)
     settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
-    place = data or sources.default_data()
-    folders = {name: place / name for name in (*photographs.TASKS, *photographs.POOLS)}
+    folders = data_folders(data)
     named = [named_folder(name, folders) for name in task or settings.tasks]
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
@@ -90,18 +105,35 @@ def results(
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
     folder: Results = Path("book/results"),
-    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")] = False,
+    table: OnlyTables = None,
+    plan: Plan = False,
+    rate: Rate = None,
+    data: DataFolder = None,
 ) -> None:
     """Compute every table of a profile into the committed results; rows that are up to date are kept."""
-    settings = profile(profile_name)
-    cells = {name: table_cells(name, settings, seeds=range(seeds)) for name in table or TABLES}
-    paths = {name: folder / settings.name / f"{name}.json" for name in cells}
-    print_plan({name: (cells[name], missing(cells[name], paths[name])) for name in cells}, jobs)
-    for name in {} if plan else cells:
-        rows = run_table(cells[name], paths[name], store=default_store(), jobs=jobs, device="cpu", current=True)
-        print(f"\n{name}: {paths[name]}")
-        print_rows(rows)
+    use("cpu")
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": data_folders(data)}
+    compute(profile(profile_name), table, range(seeds), folder, **options)
+
+
+@app.command()
+def grid(
+    profile_name: ProfileName = "paper",
+    engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
+    seeds: SeedCount = 3,
+    jobs: Jobs = 1,
+    folder: Results = Path("book/results"),
+    table: OnlyTables = None,
+    plan: Plan = False,
+    rate: Rate = None,
+    device: Device = None,
+    data: DataFolder = None,
+) -> None:
+    """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
+    one_of("engine", engine, ENGINES)
+    device = None if plan else use(device)
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": data_folders(data)}
+    compute(profile(profile_name), table, range(seeds), folder, engine=engine, **options)
 
 
 @app.command("verify")
@@ -136,12 +168,18 @@ def each_results(check: Callable[..., Any], profile_name: str, folder: Path, job
 
 
 @app.command()
-def weights(profile_name: ProfileName = "drawn", folder: Annotated[Path, typer.Option()] = networks.WEIGHTS) -> None:
-    """Pre-train the backbones that ship with the package again."""
+def weights(
+    profile_name: ProfileName = "drawn",
+    folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
+    device: Device = None,
+) -> None:
+    """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
     settings = profile(profile_name)
-    for network in (settings.network, settings.other_network):
-        card = make_weights(settings, folder, network=network)
-        print(f"{folder / network}.safetensors: {card['validation_accuracy']:.1%} of {card['classes']} classes right")
+    with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
+        for network in (settings.network, settings.other_network):
+            card = make_weights(settings, folder, network=network, store=default_store(), device=own)
+            figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+            print(f"{folder / network}.json: {figures}", flush=True)
 
 
 @app.command()
@@ -203,15 +241,70 @@ def named_folder(name: str, folders: dict[str, Path]) -> str:
     return short
 
 
-def print_plan(tables: Mapping[str, tuple[list[Cell], list[Cell]]], jobs: int) -> None:
-    """Print for each table its cells, how many are left, and about how many seconds of one core they will take."""
-    print(f"{'table':14} {'cells':>6} {'left':>6} {'seconds':>9}")
-    total = 0.0
+def data_folders(data: Path | None) -> dict[str, Path]:
+    """Return the folder of each published data set within the one that holds them all."""
+    place = data or sources.default_data()
+    return {name: place / name for name in (*photographs.TASKS, *photographs.POOLS)}
+
+
+def use(device: str | None) -> str:
+    """Make a device the default of this process and of those it starts, and return its name.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    name = device or default_device()
+    acceleration.usable(name)
+    os.environ["EXTRACTLIB_DEVICE"] = name
+    return name
+
+
+def compute(
+    settings: Profile,
+    tables: list[str] | None,
+    seeds: range,
+    folder: Path,
+    *,
+    jobs: int,
+    plan: bool,
+    rate: int | None,
+    device: str | None,
+    folders: Mapping[str, Path],
+    engine: str = "local",
+) -> None:
+    """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
+    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or TABLES}
+    paths = {name: folder / settings.name / f"{name}.json" for name in cells}
+    left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
+    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
+    for name in {} if plan else cells:
+        options = {"store": default_store(), "jobs": jobs, "device": device, "current": True, "engine": engine}
+        rows = run_table(cells[name], paths[name], folders=folders, **options)
+        print(f"\n{name}: {paths[name]}")
+        print_rows(rows)
+
+
+def plan_of(
+    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Profile, *, jobs: int = 1, rate: int | None = None
+) -> str:
+    """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
+
+    Args:
+        tables: By name all cells and those that are left.
+        settings: The profile.
+        jobs: Processes at a time.
+        rate: Images a second that a process trains; the profile's if None.
+    """
+    rate = rate or settings.rate
+    lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
     for name, (cells, left) in tables.items():
-        seconds = sum(map(expected_seconds, left))
-        total += seconds
-        print(f"{name:14} {len(cells):6} {len(left):6} {seconds:9,.0f}")
-    print(f"about {total / 3600:.1f} hours of one core, {total / 3600 / jobs:.1f} with --jobs {jobs}", flush=True)
+        hours = sum(expected_seconds(cell, rate=rate) for cell in left) / 3600
+        total += hours
+        lines.append(f"{name:14} {len(cells):6} {len(left):6} {hours:9,.2f}")
+    pixels = 3 * settings.image_size**2
+    lines.append(f"about {total:,.1f} hours at {rate:,} images a second, {total / jobs:,.1f} with --jobs {jobs}")
+    lines.append(f"the {settings.budget:,} images of an attack take {settings.budget * pixels / 1e9:.2f} GB")
+    return "\n".join(lines)
 
 
 def print_rows(rows: list[Row]) -> None:

@@ -18,7 +18,10 @@ from extractlib.experiments.scene import Scene
 from extractlib.profiles import profile
 from extractlib.store import Store, code_hash, fingerprint
 
-STAGE = ("drawn", "images", "datasets", "networks", "training", "backbones", "victims", "metrics", "experiments.scene")
+STAGE = (
+    *("drawn", "images", "datasets", "networks", "acceleration", "training", "backbones", "victims", "metrics"),
+    "experiments.scene",
+)
 QUERIES = ("api", "meter", "transfer", "attacks.knockoff", "experiments.extraction")
 DETECTORS = ("detection", "experiments.detection")
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from extractlib import acceleration
 from extractlib.datasets import in_files
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
@@ -21,6 +22,7 @@ from extractlib.experiments.run import code_of, headline, run_cell
 from extractlib.metrics import summary
 from extractlib.profiles import Profile, profile
 from extractlib.store import Store
+from extractlib.training import default_device
 
 FORMAT = "extractlib results 1"
 
@@ -45,7 +47,7 @@ def reproduction(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 def classes(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """What the reproduction recovers class by class, of the tasks with enough test images a class."""
-    for cell in _of(reproduction(profile, seed=seed), ("signs", "objects")):
+    for cell in _of(reproduction(profile, seed=seed), ("signs", "objects", "gtsrb", "cifar10")):
         yield replace(cell, experiment="classes")
 
 
@@ -60,7 +62,7 @@ def granularity(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The reproduction with answers that show less; a temperature, which decides no claim, for fewer seeds."""
     for cell in reproduction(profile, seed=seed):
         for shown in profile.granularities:
-            few = cell.task == "retina" and shown == "top-5"  # all of its classes
+            few = cell.task in ("retina", "diabetic5") and shown == "top-5"  # all of its classes
             if not few and (seed < BESIDE or not shown.startswith("temperature")):
                 yield replace(cell, granularity=shown)
 
@@ -76,7 +78,7 @@ def architecture(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 def diversity(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """Queries of low diversity: images of one medical task, of a pool cut to fewer classes, and noise."""
-    narrow = "retina" if "retina" in profile.tasks else profile.tasks[0]
+    narrow = next((task for task in ("retina", "diabetic5") if task in profile.tasks), profile.tasks[0])
     for cell in reproduction(profile, seed=seed):
         yield replace(cell, pool=narrow)
         for pool in (*(f"{profile.pool}/{count}" for count in profile.pool_classes), "noise"):
@@ -205,14 +207,17 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
     return [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
 
 
-def expected_seconds(cell: Cell) -> float:
-    """Return about how long a cell takes on one core, in seconds, what its task and seed share being at hand.
+def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
+    """Return about how long a cell takes, in seconds, what its task and seed share being at hand.
 
-    Training dominates: 4,000 images a second of a drawn network on one core of a processor of 2024.
+    Args:
+        cell: The cell.
+        rate: Images a second that a process trains, which dominates; the profile's if None.
     """
     settings = profile(cell.profile)
-    surrogate = cell.budget * settings.surrogate.epochs / 4_000
-    detector = settings.detector.epochs / 4_000
+    rate = rate or settings.rate
+    surrogate = cell.budget * settings.surrogate.epochs / rate
+    detector = settings.detector.epochs / rate
     return {
         "extraction": surrogate + 4,
         "classes": 2,
@@ -232,6 +237,7 @@ def run_table(
     device: str | None = None,
     part: str = "test",
     current: bool = False,
+    engine: str = "local",
 ) -> list[Row]:
     """Run cells and keep their rows; what `path` already holds is not run again.
 
@@ -240,18 +246,20 @@ def run_table(
         path: JSON file the rows are added to after each cell; None keeps them in memory.
         store: Keeps images, victims and transfer sets.
         folders: Where each ``"folder:NAME"`` lies.
-        jobs: Processes at a time, of one thread each where there are several.
+        jobs: Processes at a time, of one thread each where there are several; Ray asks its cluster, and where there is
+            none yet starts one of so many processes on this machine.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
         current: Whether rows of `path` that other code or settings made are run again, and rows of no cell dropped.
+        engine: ``"local"``, or ``"ray"`` for a cluster whose machines share the store's folder.
 
     Returns:
         The rows of `cells`, in their order.
 
     Raises:
-        InputError: `path` is no results file, or a cell cannot be run.
+        InputError: `path` is no results file, the engine is unknown or not installed, or a cell cannot be run.
     """
-    cells = list(cells)
+    cells, run = list(cells), ENGINES[one_of("engine", engine, ENGINES)]
     kept = read_rows(path) if path and path.exists() else []
     if current:
         kept = [row for row in kept if row.cell in cells and is_current(row)]
@@ -260,7 +268,7 @@ def run_table(
     options = {"store": store, "folders": folders, "device": device, "part": part}
     bar = tqdm(total=len(waiting), unit="cell", desc=path.stem if path else "cells")
     with bar:
-        for row in _run(waiting, options, jobs):
+        for row in run(waiting, options, jobs):
             rows[row.cell] = row
             if path:
                 write_rows(path, rows.values())
@@ -268,7 +276,7 @@ def run_table(
     return [rows[cell] for cell in cells]
 
 
-def _run(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
+def _on_this_machine(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
     if jobs == 1:
         for cell in cells:
             yield run_cell(cell, progress=True, **options)
@@ -280,6 +288,37 @@ def _run(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
                 yield future.result()
         finally:
             workers.shutdown(cancel_futures=True)
+
+
+def _on_ray(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
+    try:
+        import ray  # an extra of the package
+    except ImportError:
+        raise InputError("engine 'ray' needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
+    variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
+    device = acceleration.usable(options["device"] or default_device())
+    # Without an address, in RAY_ADDRESS, there is no cluster yet.
+    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
+    with ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, **local):
+        work = ray.remote(num_cpus=1, num_gpus=int(device.type == "cuda"))(_alone)
+        waiting = [work.remote(cell, options) for cell in cells]
+        while waiting:
+            [done], waiting = ray.wait(waiting)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, InputError) else error) from None
+
+
+def _alone(cell: Cell, options: Mapping) -> Row:
+    torch.set_num_threads(1)
+    return run_cell(cell, **options)
+
+
+ENGINES: Mapping[str, Callable[[list[Cell], Mapping, int], Iterable[Row]]] = MappingProxyType(
+    {"local": _on_this_machine, "ray": _on_ray}
+)
+"""Where the cells of a table are run, by name."""
 
 
 def is_current(row: Row) -> bool:

@@ -1,0 +1,154 @@
+"""Print what a GPU trains and answers in a second: ResNet-34 at 224 and at 32 pixels, beside what the card could do.
+
+``python -m benchmarks.gpu --device cpu --quick`` runs all of it on a few small images.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.__main__ import Outcome, seconds
+from extractlib import acceleration, networks
+from extractlib.experiments.cells import describe
+from extractlib.profiles import PAPER, SMALL, Recipe
+from extractlib.training import default_device, fit, predict
+
+CLASSES = 256
+QUERIES = PAPER.budget
+EPOCHS = PAPER.surrogate.epochs
+GOAL_RATE, GOAL_MINUTES = 7_000, 30
+"""On one H200, at 224 pixels: images a second in training, and minutes for one attack of the paper."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is measured.
+
+    Attributes:
+        images: Images of an epoch, at 224 pixels; at 32 there are eight times as many.
+        large: Height and width of the larger images.
+        batch_sizes: Sizes of the batches that are tried, the original's first.
+        compile_modes: Modes of ``torch.compile`` that are tried; None is the network as it is.
+        product: Size of the matrices whose product gives the card's rate.
+        networks: Names of the networks at the larger and the smaller size.
+    """
+
+    images: int = 16_384
+    large: int = PAPER.image_size
+    batch_sizes: tuple[int, ...] = (PAPER.surrogate.batch_size, 256, 512)
+    compile_modes: tuple[str | None, ...] = (None, "default", "reduce-overhead")
+    product: int = 8_192
+    networks: tuple[str, str] = (PAPER.network, SMALL.network)
+
+
+QUICK = Load(
+    images=8, large=48, batch_sizes=(4,), compile_modes=(None,), product=128, networks=("resnet-wide", "resnet-wide")
+)
+
+
+def main() -> None:
+    """Measure everything and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: the best at hand)")
+    parser.add_argument("--quick", action="store_true", help="a few small images: does it run?")
+    options = parser.parse_args()
+    device, load = acceleration.usable(options.device), QUICK if options.quick else Load()
+    kind = acceleration.half(device) or torch.float32
+    peak = matrix_rate(device, kind, load.product)
+    print(f"{describe(str(device))}, torch {torch.__version__}, {str(kind).removeprefix('torch.')}", flush=True)
+    print(Outcome("Rate of a matrix product, TFLOP/s", f"{peak / 1e12:,.1f}"), flush=True)
+    sizes = zip(load.networks, (load.large, 32), (load.images, 8 * load.images), strict=True)
+    for network, size, count in sizes:
+        images = random_images(count, size)
+        forward, whole = (flops(network, size, training=training) for training in (False, True))
+        rates = {}
+        for batch_size in load.batch_sizes:
+            for mode in load.compile_modes:
+                recipe = replace(PAPER.surrogate, batch_size=batch_size)
+                rate = rates[batch_size, mode] = trained(network, images, recipe, str(device), mode)
+                what = f"Trained a second, {network}, {size} px, batches of {batch_size}, {mode or 'not compiled'}"
+                print(line(what, rate, rate * whole / peak, goal=size == PAPER.image_size), flush=True)
+        augmented = trained(network, images, replace(PAPER.victim, batch_size=load.batch_sizes[0]), str(device), None)
+        print(line(f"The same, first of these, cropped and mirrored at random, {size} px", augmented, None), flush=True)
+        queried = answered(network, images, str(device))
+        print(line(f"Queried a second, {network}, {size} px", queried, queried * forward / peak), flush=True)
+        if size == load.large:
+            for batch_size in load.batch_sizes:
+                best = max(rate for (other, _), rate in rates.items() if other == batch_size)
+                print(attack(batch_size, best, queried), flush=True)
+
+
+def line(what: str, rate: float, share: float | None, *, goal: bool = False) -> Outcome:
+    """Return a rate in images a second, with its share of the card's measured rate and the goal if it has one."""
+    shown = f"{rate:,.0f}" + ("" if share is None else f" ({share:.0%})")
+    return Outcome(what, shown, f">= {GOAL_RATE:,}", rate >= GOAL_RATE) if goal else Outcome(what, shown)
+
+
+def attack(batch_size: int, trained: float, queried: float) -> Outcome:
+    """Return how long one attack of the paper would take at these rates in images a second."""
+    minutes = (QUERIES / queried + QUERIES * EPOCHS / trained) / 60
+    what = f"Minutes for {QUERIES:,} queries and {EPOCHS} epochs, batches of {batch_size}"
+    return Outcome(what, f"{minutes:,.1f}", f"<= {GOAL_MINUTES}", minutes <= GOAL_MINUTES)
+
+
+def matrix_rate(device: torch.device, kind: torch.dtype, size: int) -> float:
+    """Return the FLOP/s of a product of two random square matrices, the median of ten after three unmeasured."""
+    first, second = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    times = [seconds(finished(lambda: first @ second, device)) for _ in range(13)][3:]
+    return 2 * size**3 / statistics.median(times)
+
+
+def flops(network: str, size: int, *, training: bool) -> int:
+    """Return the floating-point operations that a network spends on an image, forward or in a training step."""
+    model = networks.build(network, classes=CLASSES, seed=0).train(training)
+    images = random_images(2, size)  # batch normalisation cannot learn from one
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+        logits = model(images)
+        if training:
+            logits.sum().backward()
+    return counter.get_total_flops() // len(images)
+
+
+def trained(network: str, images: torch.Tensor, recipe: Recipe, device: str, mode: str | None) -> float:
+    """Return images a second of training: the second and third epoch, the first one with what happens once."""
+    targets = torch.randn(len(images), CLASSES, generator=torch.Generator().manual_seed(1)).softmax(1)
+
+    def epochs(count: int) -> Callable[[], None]:
+        model = networks.build(network, classes=CLASSES, seed=0)
+        chosen = replace(recipe, epochs=count)
+        return lambda: fit(model, images, targets, chosen, seed=0, device=device, compile_mode=mode)
+
+    seconds(epochs(1))
+    one, three = seconds(epochs(1)), seconds(epochs(3))
+    return 2 * len(images) / max(three - one, 1e-9)
+
+
+def answered(network: str, images: torch.Tensor, device: str) -> float:
+    """Return images a second of prediction, the median of three after one unmeasured."""
+    model = networks.build(network, classes=CLASSES, seed=0).eval().to(device)
+    times = [seconds(lambda: predict(model, images)) for _ in range(4)][1:]
+    return len(images) / statistics.median(times)
+
+
+def finished(action: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Return the action with a wait until the device has done it."""
+
+    def call() -> None:
+        action()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return call
+
+
+def random_images(count: int, size: int) -> torch.Tensor:
+    """Return noise, uint8 of shape (count, 3, size, size): zeros would flatter the card."""
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+if __name__ == "__main__":
+    main()
