@@ -23,6 +23,8 @@ def command(monkeypatch, capsys):
     """Run a command and return its exit status, output and errors."""
     from extractlib.__main__ import main
 
+    monkeypatch.setenv("EXTRACTLIB_DEVICE", "cpu")
+
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["extractlib", *words])
         try:

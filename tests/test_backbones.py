@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from extractlib import drawn, networks
 from extractlib.backbones import SEED, backbone_for, make_weights
+from extractlib.errors import InputError
 from extractlib.profiles import Recipe, profile
 from extractlib.store import Store
 
@@ -45,14 +46,32 @@ def test_another_profile_trains_its_backbone_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "backbone").glob("*/backbone.safetensors"))) == 1
 
 
-def test_weights_are_written_with_their_card(tmp_path, monkeypatch):
+def test_weights_that_do_not_ship_stay_in_the_store_and_their_card_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
-    card = make_weights(SMOKE, tmp_path, network="tiny", progress=False)
+    store = Store(tmp_path / "store")
+    card = make_weights(SMOKE, tmp_path, network="tiny", store=store, progress=False)
     assert card == json.loads((tmp_path / "tiny.json").read_text())
     assert card["recipe"] == asdict(SMOKE.backbone)
-    assert set(load_file(tmp_path / "tiny.safetensors")) == set(
-        networks.backbone_state(networks.build("tiny", classes=2, seed=0))
-    )
+    assert not (tmp_path / "tiny.safetensors").exists()
+    [file] = (store.root / "backbone").glob("*/backbone.safetensors")
+    kept = {name: value for name, value in load_file(file).items() if not name.startswith(networks.HEAD)}
+    state = backbone_for(SMOKE, None, network="tiny", store=store, device="cpu")
+    assert networks.fingerprint_of(state) == networks.fingerprint_of(kept)
+    assert len(list((store.root / "backbone").glob("*/backbone.safetensors"))) == 1
+
+
+def test_weights_that_ship_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+    shipping = replace(SMOKE, shipped=True)
+    make_weights(shipping, tmp_path, network="tiny", store=Store(tmp_path / "store"), progress=False)
+    state = networks.backbone_state(networks.build("tiny", classes=2, seed=0))
+    assert set(load_file(tmp_path / "tiny.safetensors")) == set(state)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
+    with pytest.raises(InputError, match="profile 'paper' pre-trains nothing: torchvision downloads"):
+        make_weights(profile("paper"), tmp_path, network="resnet-34", store=Store(tmp_path))
 
 
 @pytest.mark.slow
@@ -63,9 +82,11 @@ def test_the_recipe_makes_the_shipped_backbone_again(tmp_path, network):
     A linear head on top of either must tell the drawn birds apart equally well.
     """
     shipped = json.loads((networks.WEIGHTS / f"{network}.json").read_text())
-    card = make_weights(DRAWN, tmp_path, network=network, progress=False)
+    card = make_weights(DRAWN, tmp_path, network=network, store=Store(tmp_path / "store"), progress=False)
     assert card["validation_accuracy"] == pytest.approx(shipped["validation_accuracy"], abs=0.02)
-    assert {**card, "validation_accuracy": 0, "versions": 0} == {**shipped, "validation_accuracy": 0, "versions": 0}
+    assert Recipe(**card["recipe"]) == Recipe(**shipped["recipe"])
+    free = {"recipe": 0, "validation_accuracy": 0, "versions": 0}
+    assert card | free == shipped | free
     made = linear_probe(load_file(tmp_path / f"{network}.safetensors"), network)
     assert made == pytest.approx(linear_probe(networks.shipped_backbone(network), network), abs=0.05)
 

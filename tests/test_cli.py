@@ -36,6 +36,10 @@ WRONG = {
         "table 'realistic' needs images that only drawn tasks have",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
+    "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
+    "no such engine": (["grid", "--engine", "slurm"], "unknown engine 'slurm': use one of local, ray"),
+    "no weights": (["weights", "--profile", "paper"], "profile 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
 
@@ -85,7 +89,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger", "data"))
+    assert all(word in printed for word in ("run", "results", "grid", "verify", "confirm", "weights", "ledger", "data"))
 
 
 def test_numbers_of_a_result_are_told_in_words():
@@ -100,3 +104,26 @@ def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path
         assert status == 0
         assert printed.startswith("objects, ")
     assert "recovery" in printed
+
+
+def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
+    words = ["results", "--profile", "paper", "--table", "reproduction", "--seeds", "3", "--results", str(tmp_path)]
+    status, printed, _ = command(*words, "--plan", "--rate", "1000", "--jobs", "3")
+    # 5 tasks x 3 seeds, each 100,000 images x 100 epochs at 1,000 a second and 4 seconds more.
+    hours = 15 * (100_000 * 100 / 1_000 + 4) / 3600
+    assert status == 0
+    assert printed.splitlines()[1].split() == ["reproduction", "15", "15", f"{hours:.2f}"]
+    assert f"about {hours:.1f} hours at 1,000 images a second, {hours / 3:.1f} with --jobs 3" in printed
+    assert "the 100,000 images of an attack take 15.05 GB" in printed  # 3 x 224 x 224 bytes each
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+    words = ["grid", "--profile", "smoke", "--table", "classes", "--seeds", "1", "--results", str(tmp_path)]
+    status, printed, _ = command(*words)
+    assert status == 0 and "recovery" in printed
+    rows = read_rows(tmp_path / "smoke" / "classes.json")
+    assert [row.cell.task for row in rows] == ["objects", "signs"]
+    command(*words)
+    assert read_rows(tmp_path / "smoke" / "classes.json") == rows

@@ -1,9 +1,11 @@
 """Networks: what goes in and comes out, and how backbones are taken and given."""
 
 import json
+from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 
 from extractlib import networks
 from extractlib.errors import InputError
@@ -21,6 +23,10 @@ IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(256).to(torch.uint8).view(2, 3,
         ("cnn-5", 57_882),
         ("cnn-9", 143_482),
         ("tiny-plain", 12_410),
+        ("cnn-5-wide", 901_194),
+        ("cnn-9-wide", 2_266_570),
+        ("resnet-34-32", 21_282_122),
+        ("vgg-16-32", 15_253_578),
     ],
 )
 def test_size_and_output_of_each_network(name, parameters):
@@ -100,13 +106,16 @@ def test_what_does_not_fit_is_refused(call, message):
         call()
 
 
-@pytest.mark.parametrize(("name", "layers"), [("cnn-5", 5), ("cnn-9", 9), ("vgg", 10)])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("cnn-5", 5), ("cnn-9", 9), ("vgg", 10), ("cnn-5-wide", 5), ("cnn-9-wide", 9), ("vgg-16-32", 16)],
+)
 def test_the_names_tell_the_layers(name, layers):
     kinds = (torch.nn.Conv2d, torch.nn.Linear)
     assert sum(isinstance(module, kinds) for module in networks.build(name, classes=3, seed=0).modules()) == layers
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("name", sorted(set(networks.NETWORKS) - {"vgg-16"}))
 def test_a_network_is_normalise_features_and_head(name):
     model = networks.build(name, classes=3, seed=0).eval()
     with torch.no_grad():
@@ -124,3 +133,57 @@ def test_both_backbones_ship_with_the_same_recipe(name):
         key: other[key] for key in ("recipe", "images", "seed", "fingerprint")
     }
     networks.build(name, classes=5, seed=0, backbone=networks.shipped_backbone(name))
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("resnet-34", 21_797_672), ("vgg-16", 138_357_544)])
+def test_the_papers_networks_are_torchvisions(name, parameters):
+    """The numbers of parameters are those that torchvision publishes; no memory is taken for them here."""
+    with torch.device("meta"):
+        model = networks.NETWORKS[name](classes=1000)
+        assert model(torch.empty(2, 3, 224, 224, dtype=torch.uint8)).shape == (2, 1000)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert networks.PUBLISHED[name][0].meta["num_params"] == parameters
+
+
+def test_a_network_of_torchvisions_sees_pixels_as_its_weights_want_them():
+    model = networks.build("resnet-34", classes=3, seed=0)
+    model.body = torch.nn.Flatten()
+    pixel = torch.tensor([10, 100, 250], dtype=torch.uint8).view(1, 3, 1, 1)
+    # (x / 255 - mean) / spread, by hand.
+    assert model.features(model.normalise(pixel)).flatten().tolist() == pytest.approx(
+        [-1.9466, -0.2850, 2.5528], abs=1e-3
+    )
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Weights where torchvision would download them to, of first values and not trained."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = networks.PUBLISHED["resnet-34"][0]
+    file = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    state = torchvision.models.resnet34().state_dict()
+    torch.save(state, file)
+    return state
+
+
+def test_imagenets_weights_become_a_backbone(published):
+    backbone = networks.imagenet_backbone("resnet-34")
+    assert set(backbone) == {f"body.{name}" for name in published if not name.startswith("fc.")}
+    model = networks.build("resnet-34", classes=5, seed=0, backbone=backbone)
+    assert torch.equal(model.body.layer4[2].conv2.weight, published["layer4.2.conv2.weight"])
+
+
+def test_imagenets_weights_that_cannot_be_had_are_told_in_one_line(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    expected = (
+        r"weights of resnet-34 cannot be had \(.*no network.*\): put what https://download.pytorch.org/models/resnet34"
+    )
+    with pytest.raises(InputError, match=expected):
+        networks.imagenet_backbone("resnet-34")
+    with pytest.raises(InputError, match="unknown network with ImageNet weights 'cnn-5': use one of resnet-34, vgg-16"):
+        networks.imagenet_backbone("cnn-5")

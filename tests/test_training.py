@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from extractlib import networks
+from extractlib import drawn, networks
 from extractlib.acceleration import has_bfloat16
 from extractlib.errors import InputError
 from extractlib.profiles import Recipe
-from extractlib.training import augment, fit, learning_rate, predict
+from extractlib.training import augment, crop_boxes, cropped, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 
@@ -184,3 +184,86 @@ def test_bad_input_is_refused(change, message):
     } | change
     with pytest.raises(InputError, match=message):
         fit(networks.build("tiny", classes=3, seed=0), **arguments, seed=0)
+
+
+def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
+    """What the committed results rest on: this order of random draws and these operations, and no others."""
+    signs = drawn.draw("signs", part="victim", size=129, seed=0, cache=None)
+    recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=64, shift=2, flip=True)  # the last batch has one image
+    images, labels, steps = signs.images, signs.labels, 3
+    plain = networks.build("tiny", classes=43, seed=1).train()
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    for epoch in range(2):
+        generator = torch.Generator().manual_seed(7 * 1_000_003 + epoch)
+        order = torch.randperm(129, generator=generator)
+        parts = [order[:64], order[64:128], torch.cat([order[128:], order[:1]])]
+        for step, chosen in enumerate(parts, start=epoch * steps):
+            share = step / 6
+            rising = 0.05 * (0.04 + 0.96 * share / 0.25)
+            falling = 0.05 * 0.5 * (1 + math.cos(math.pi * (share - 0.25) / 0.75))
+            optimiser.param_groups[0]["lr"] = rising if share < 0.25 else falling
+            count = len(chosen)
+            mirrored = torch.rand(count, generator=generator) < 0.5
+            batch = torch.where(mirrored.view(-1, 1, 1, 1), images[chosen].flip(3), images[chosen])
+            moves = torch.randint(-2, 3, (2, count, 1), generator=generator)
+            rows, columns = ((torch.arange(32) + move).clamp(0, 31) for move in moves)
+            batch = batch.permute(0, 2, 3, 1)[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
+                loss = F.cross_entropy(plain(batch.permute(0, 3, 1, 2)), labels[chosen])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    model = fit(networks.build("tiny", classes=43, seed=1), images, labels, recipe, seed=7)
+    assert networks.fingerprint_of(model.state_dict()) == networks.fingerprint_of(plain.state_dict())
+    with torch.inference_mode():
+        expected = torch.cat([plain.eval()(part) for part in images.split(100)])
+    assert torch.equal(predict(model, images, batch_size=100), expected)
+
+
+@pytest.mark.parametrize(("epoch", "share"), [(0, 1), (59.99, 1), (60, 0.1), (99.99, 0.1), (120, 0.01)])
+def test_the_step_schedule_falls_to_a_tenth_after_each_so_many_epochs(epoch, share):
+    recipe = Recipe(epochs=150, learning_rate=0.01, schedule="step", step_epochs=60)
+    assert learning_rate(recipe, epoch / 150) == pytest.approx(0.01 * share)
+
+
+def test_plain_momentum_by_hand():
+    """One weight, loss w in effect constant gradient g: steps -g, then -(1 + m) g; Nesterov adds m g to each."""
+
+    class Bias(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(2))
+
+        def forward(self, images):
+            return self.bias.expand(len(images), -1)
+
+    images, answers = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([[1.0, 0.0]]).expand(4, -1)
+    recipe = Recipe(1, 1e-3, batch_size=2, momentum=0.5, weight_decay=0, shift=0, schedule="step", step_epochs=1)
+    for nesterov, steps in ((False, 1 + 1.5), (True, 1.5 + 1.75)):
+        model = fit(Bias(), images, answers, replace(recipe, nesterov=nesterov), seed=0)
+        # The gradient of the first bias is softmax - 1 = -1/2, and changes by less than 0.1% here.
+        assert model.bias[0].item() == pytest.approx(steps * 1e-3 / 2, rel=5e-3)
+
+
+def test_crops_are_of_the_sizes_and_shapes_of_inceptions():
+    boxes = crop_boxes(4_000, torch.Generator().manual_seed(0))
+    left, top, width, height = boxes.T
+    assert boxes.min() >= 0 and (left + width).max() <= 1 + 1e-6 and (top + height).max() <= 1 + 1e-6
+    area, ratio = width * height, width / height
+    assert 0.08 - 1e-6 <= area.min() < 0.09 and 0.95 < area.max() <= 1 + 1e-6
+    assert 0.75 - 1e-5 <= ratio.min() < 0.76 and 1.32 < ratio.max() <= 4 / 3 + 1e-5
+    # Uniform areas have mean 0.54; that the largest do not always fit takes a little away.
+    assert 0.48 < area.mean() < 0.54
+    wide = crop_boxes(4_000, torch.Generator().manual_seed(0), aspect=2.0)
+    assert 0.75 - 1e-5 <= (2 * wide[:, 2] / wide[:, 3]).min()
+
+
+def test_a_crop_by_hand():
+    image = torch.arange(0, 160, 10, dtype=torch.uint8).view(1, 1, 4, 4).expand(2, 3, 4, 4)
+    whole, quarter = cropped(image, torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5]]))
+    assert torch.equal(whole, image[0])
+    # The lower right quarter holds 100, 110, 140, 150. Twice as large, its pixels lie a quarter and three quarters
+    # between those; at the image's edge the last repeats, and at the box's the first mixes with what lies beyond.
+    expected = torch.tensor([[87.5, 92.5, 97.5, 100], [107.5, 112.5, 117.5, 120], [127.5, 132.5, 137.5, 140]])
+    assert (quarter[0, :3].float() - expected).abs().max() <= 0.5
+    assert (quarter[0, 3].float() - torch.tensor([137.5, 142.5, 147.5, 150])).abs().max() <= 0.5

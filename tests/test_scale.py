@@ -1,0 +1,77 @@
+"""The profiles small and paper, end to end on a few images, and the grid of cells over Ray."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+from test_datasets import write_folder
+
+from extractlib import networks
+from extractlib.errors import InputError
+from extractlib.experiments import Cell, run_cell, run_table, table_cells
+from extractlib.profiles import PROFILES, profile
+from extractlib.store import Store
+
+RECIPES = ("backbone", "victim", "scratch_victim", "surrogate", "detector")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write_folder(tmp_path / "pets" / "train", count=60)
+    write_folder(tmp_path / "pets" / "test", count=8, seed=1)
+    write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
+    return {"folder:pets": tmp_path / "pets", "folder:photos": tmp_path / "photos"}
+
+
+def shrunk(name: str, monkeypatch) -> str:
+    """Enter a profile that is `name` with small images and one epoch a training, and return its name."""
+    settings = profile(name)
+    recipes = {recipe: replace(getattr(settings, recipe), epochs=1, batch_size=16) for recipe in RECIPES}
+    small = replace(settings, name=f"{name}, shrunk", image_size=32, **recipes)
+    monkeypatch.setitem(PROFILES, small.name, small)
+    return small.name
+
+
+def cell_of(name: str, **changes) -> Cell:
+    settings = profile(name)
+    names = {"victim": settings.network, "surrogate": settings.network} | changes
+    return Cell(profile=name, task="folder:pets", pool="folder:photos", seed=0, budget=24, **names)
+
+
+def check(row, *, device: str = "cpu") -> None:
+    result = row.result
+    assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
+    assert 0 <= result["agreement"] <= 1
+    assert row.provenance["device"].startswith(device)
+
+
+def test_the_paper_end_to_end(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = tmp_path / "torch" / "hub" / "checkpoints" / networks.PUBLISHED["resnet-34"][0].url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet34().state_dict(), file)
+    name, store = shrunk("paper", monkeypatch), Store(tmp_path / "store")
+    check(run_cell(cell_of(name), store=store, folders=folders, device="cpu"))
+    check(run_cell(cell_of(name, victim="cnn-5-wide", pretrained=False), store=store, folders=folders, device="cpu"))
+    assert not (store.root / "backbone").exists()
+
+
+def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path, monkeypatch):
+    name, store = shrunk("small", monkeypatch), Store(tmp_path / "store")
+    other = profile(name).other_network
+    check(run_cell(cell_of(name, surrogate=other), store=store, folders=folders, device="cpu"))
+    assert len(list((store.root / "backbone").glob("*/backbone.safetensors"))) == 2
+
+
+def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(tmp_path):
+    [cell] = table_cells("reproduction", profile("smoke"), seeds=[3])[1:]
+    path = tmp_path / "rows.json"
+    [row] = run_table([cell], path, store=Store(tmp_path / "ray"), device="cpu", engine="ray")
+    [serial] = run_table([cell], None, store=Store(tmp_path / "serial"), device="cpu")
+    assert row.result == serial.result
+    # What is there is not run again, and what cannot be run is told in one line.
+    assert run_table([cell], path, store=Store(tmp_path / "other"), device="cpu", engine="ray")[0] == row
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match="^budget is 513 and the pool holds 512 images"):
+        run_table([replace(cell, budget=513)], None, store=Store(tmp_path / "ray"), device="cpu", engine="ray")
