@@ -1,6 +1,8 @@
 """The profiles small and paper, end to end on a few images, and the grid of cells over Ray."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +10,13 @@ import torchvision
 from test_datasets import write_folder
 
 from extractlib import networks
+from extractlib.cli import plan_of
 from extractlib.errors import InputError
-from extractlib.experiments import Cell, run_cell, run_table, table_cells
+from extractlib.experiments import TABLES, Cell, run_cell, run_table, table_cells
 from extractlib.profiles import PROFILES, profile
 from extractlib.store import Store
 
+PAGE = (Path(__file__).parents[1] / "book" / "paper_scale.md").read_text(encoding="utf-8")
 RECIPES = ("backbone", "victim", "scratch_victim", "surrogate", "detector")
 
 
@@ -75,3 +79,21 @@ def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(tmp_path):
     assert not (tmp_path / "other").exists()
     with pytest.raises(InputError, match="^budget is 513 and the pool holds 512 images"):
         run_table([replace(cell, budget=513)], None, store=Store(tmp_path / "ray"), device="cpu", engine="ray")
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-fast", "small"])
+def test_the_page_shows_the_plan_that_the_profile_gives(name):
+    settings = profile(name)
+    cells = {table: table_cells(table, settings, seeds=range(3)) for table in TABLES}
+    assert plan_of({table: (all_, all_) for table, all_ in cells.items()}, settings) in PAGE
+
+
+def test_the_page_counts_bytes_rightly():
+    rows = re.findall(r"\| ([\d,]+) \| ([\d.]+) GB \|", PAGE)
+    assert len(rows) == 6
+    for images, gigabytes in rows:
+        assert int(images.replace(",", "")) * 3 * 224**2 / 1e9 == pytest.approx(float(gigabytes), abs=0.005)
+    for name, gigabytes in (("resnet-34", 0.09), ("vgg-16", 0.55)):
+        parameters = networks.PUBLISHED[name][0].meta["num_params"]
+        assert 4 * parameters / 1e9 == pytest.approx(gigabytes, abs=0.005)
+        assert f"{gigabytes} GB for {'ResNet-34' if name == 'resnet-34' else 'VGG-16'}" in PAGE
