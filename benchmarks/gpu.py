@@ -37,7 +37,7 @@ class Load:
         networks: Names of the networks at the larger and the smaller size.
     """
 
-    images: int = 16_384
+    images: int = 8_192
     large: int = PAPER.image_size
     batch_sizes: tuple[int, ...] = (PAPER.surrogate.batch_size, 256, 512)
     compile_modes: tuple[str | None, ...] = (None, "default", "reduce-overhead")

@@ -178,8 +178,9 @@ def weights(
     with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
         for network in (settings.network, settings.other_network):
             card = make_weights(settings, folder, network=network, store=default_store(), device=own)
-            figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
-            print(f"{folder / network}.json: {figures}", flush=True)
+            if acceleration.ranks()[0] == 0:
+                figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+                print(f"{folder / network}.json: {figures}", flush=True)
 
 
 @app.command()

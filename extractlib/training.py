@@ -62,9 +62,7 @@ def fit(
     _check(images, targets, recipe)
     place = acceleration.usable(device)
     size = f"{images.shape[2]} x {images.shape[3]}"
-    needs = (
-        f"batches of {recipe.batch_size} images of {size}: lower the recipe's batch_size or the profile's image_size"
-    )
+    needs = f"batches of {recipe.batch_size} images of {size}: lower the recipe's batch_size or the image_size"
     with acceleration.tuned(place, needs=needs):
         _train(model, images, targets.to(place), recipe, seed, place, checkpoint, progress, compile_mode)
     return model.cpu().eval()
