@@ -151,7 +151,8 @@ from extractlib.acceleration import joined, ranks
 from extractlib.training import fit
 with joined("cpu") as device:
     model = fit(plain_network(), IMAGES, LABELS, TOGETHER_RECIPE, seed=0, device=device)
-    save_file(model.state_dict(), sys.argv[1] + "/%d of %d.safetensors" % ranks())
+    state = {{name: value.contiguous() for name, value in model.state_dict().items()}}
+    save_file(state, sys.argv[1] + "/%d of %d.safetensors" % ranks())
 """
 TOGETHER_RECIPE = Recipe(epochs=3, learning_rate=0.02, batch_size=7, flip=True, crop=True)
 """The last of four batches has one image, and no batch falls into equal halves."""
