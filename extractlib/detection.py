@@ -113,7 +113,7 @@ def train_detector(
         "recipe": asdict(recipe),
         "seed": seed,
         "backbone": None if backbone is None else networks.fingerprint_of(backbone),
-        "code": code_hash("networks", "training", "detection"),
+        "code": code_hash("networks", "acceleration", "training", "detection"),
     }
     model = networks.build(network, classes=2, seed=seed, backbone=backbone)
 

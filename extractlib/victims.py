@@ -74,7 +74,7 @@ def train_victim(
         "recipe": asdict(recipe),
         "seed": seed,
         "backbone": None if backbone is None else networks.fingerprint_of(backbone),
-        "code": code_hash("networks", "training"),
+        "code": code_hash("networks", "acceleration", "training"),
     }
     model = networks.build(network, classes=len(task.classes), seed=seed, backbone=backbone)
 

@@ -25,6 +25,9 @@ from extractlib.training import predict
 from extractlib.transfer import TransferSet, load
 from extractlib.victims import Victim
 
+MADE_BY = ("networks", "acceleration", "training", "api", "transfer", "attacks", "experiments.extraction")
+"""The modules that decide a surrogate."""
+
 FEWEST_SHOWN = 0.2
 """Below this accuracy of the victim a class says nothing about what is recovered of it."""
 
@@ -53,7 +56,7 @@ def surrogate_of(scene: Scene) -> nn.Module:
         "backbone": networks.fingerprint_of(scene.backbone(cell.surrogate)),
         "victim": scene.victim.fingerprint,
         "api": "" if cell.attack == OWN_LABELS else api_of(scene).fingerprint,
-        "code": code_hash("networks", "training", "api", "transfer", "attacks", "experiments.extraction"),
+        "code": code_hash(*MADE_BY),
     }
     surrogate = networks.build(cell.surrogate, classes=len(scene.victim.classes), seed=cell.seed)
     folder = scene.store.get(
