@@ -25,6 +25,7 @@ from extractlib.experiments.tables import (
     missing,
     name_of,
     read_all,
+    tables_for,
     verify,
 )
 from extractlib.metrics import summary
@@ -274,7 +275,7 @@ def compute(
     engine: str = "local",
 ) -> None:
     """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
-    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or TABLES}
+    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
     paths = {name: folder / settings.name / f"{name}.json" for name in cells}
     left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)

@@ -248,10 +248,10 @@ SMALL = Profile(
     scratch_victim=Recipe(epochs=40, learning_rate=0.1, batch_size=128, shift=4, flip=True),
     surrogate=Recipe(epochs=10, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0),
     detector=Recipe(epochs=8, learning_rate=0.02, batch_size=128, shift=4, flip=True),
-    budget=100_000,
-    budgets=(10_000, 25_000, 50_000, 100_000),
+    budget=40_000,  # of the 100,000 training images of Tiny ImageNet, the rest pre-trains and trains detectors
+    budgets=(5_000, 10_000, 20_000, 40_000),
     realistic_budgets=(500, 1_000, 2_000, 3_500),
-    adaptive_budgets=(10_000, 25_000, 50_000),
+    adaptive_budgets=(5_000, 10_000, 20_000),
     granularities=GRANULARITIES,
     pool_classes=(100, 30, 10),
     diversity_budget=5_000,
@@ -281,7 +281,7 @@ _ORIGINAL_VICTIM = Recipe(
 
 PAPER = Profile(
     name="paper",
-    tasks=("caltech256", "cubs200", "diabetic5", "gtsrb", "cifar10"),
+    tasks=("caltech256", "cub200", "diabetic5", "gtsrb", "cifar10"),
     pool="imagenet",
     second_pool="openimages",
     network="resnet-34",

@@ -25,7 +25,7 @@ WRONG = {
     "no results": (["verify", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "drawn only": (
         ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'realistic' needs images that only drawn tasks have: for folders use one of reproduction, watermark",
+        "table 'realistic' needs images that only drawn tasks have: for folders use one of reproduction, classes",
     ),
     "no data": (
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
@@ -34,6 +34,10 @@ WRONG = {
     "files only drawn": (
         ["run", "realistic", "--task", "gtsrb", "--pool", "tinyimagenet"],
         "table 'realistic' needs images that only drawn tasks have",
+    ),
+    "no class for a folder": (
+        ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
+        "table 'classes' has no cell for folder:such: use reproduction",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
@@ -116,6 +120,19 @@ def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
     assert f"about {hours:.1f} hours at 1,000 images a second, {hours / 3:.1f} with --jobs 3" in printed
     assert "the 100,000 images of an attack take 15.05 GB" in printed  # 3 x 224 x 224 bytes each
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_the_paper_has_the_tables_that_photographs_can_fill(command, tmp_path):
+    status, printed, _ = command("grid", "--profile", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
+    assert status == 0
+    assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
+        "reproduction": "5",
+        "classes": "2",
+        "architecture": "8",
+        "watermark": "5",
+        "budget": "15",
+        "granularity": "29",
+    }
 
 
 def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):

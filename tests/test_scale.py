@@ -12,7 +12,8 @@ from test_datasets import write_folder
 from extractlib import networks
 from extractlib.cli import plan_of
 from extractlib.errors import InputError
-from extractlib.experiments import TABLES, Cell, run_cell, run_table, table_cells
+from extractlib.experiments import Cell, run_cell, run_table, table_cells
+from extractlib.experiments.tables import tables_for
 from extractlib.profiles import PROFILES, profile
 from extractlib.store import Store
 
@@ -84,7 +85,7 @@ def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(tmp_path):
 @pytest.mark.parametrize("name", ["paper", "paper-fast", "small"])
 def test_the_page_shows_the_plan_that_the_profile_gives(name):
     settings = profile(name)
-    cells = {table: table_cells(table, settings, seeds=range(3)) for table in TABLES}
+    cells = {table: table_cells(table, settings, seeds=range(3)) for table in tables_for(settings)}
     assert plan_of({table: (all_, all_) for table, all_ in cells.items()}, settings) in PAGE
 
 

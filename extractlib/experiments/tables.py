@@ -156,8 +156,8 @@ class Table:
     Attributes:
         cells: Makes the cells of a seed.
         most_seeds: Of how many seeds, at most; None for any number.
-        folders: Whether tasks and pool may be folders; other tables need a second pool, a shifted source or networks
-            for a drawn task.
+        folders: Whether tasks and pool may lie in files; other tables need a second pool, a shifted source or more
+            images of one task than files have.
     """
 
     cells: Callable[..., Iterator[Cell]]
@@ -168,11 +168,11 @@ class Table:
 TABLES: Mapping[str, Table] = MappingProxyType(
     {
         "reproduction": Table(reproduction, folders=True),
-        "classes": Table(classes),
+        "classes": Table(classes, folders=True),
         "detection": Table(detection),
         "defended": Table(defended),
         "realistic": Table(realistic),
-        "architecture": Table(architecture),
+        "architecture": Table(architecture, folders=True),
         "diversity": Table(diversity),
         "overlap": Table(overlap),
         "stateful": Table(stateful),
@@ -200,11 +200,20 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
         raise InputError(
             f"profile {profile.name!r} has no images of its own: name them, as in --task folder:PATH --pool folder:PATH"
         )
-    if not chosen.folders and any(map(in_files, (*profile.tasks, profile.pool))):
-        fitting = ", ".join(name for name, other in TABLES.items() if other.folders)
+    if table not in tables_for(profile):
+        fitting = ", ".join(tables_for(profile))
         raise InputError(f"table {table!r} needs images that only drawn tasks have: for folders use one of {fitting}")
     seeds = list(seeds)[: chosen.most_seeds]
-    return [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
+    cells = [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
+    if not cells and any(map(in_files, profile.tasks)):
+        raise InputError(f"table {table!r} has no cell for {', '.join(profile.tasks)}: use reproduction")
+    return cells
+
+
+def tables_for(profile: Profile) -> list[str]:
+    """Return the names of the tables that a profile's tasks and pool can fill."""
+    files = any(map(in_files, (*profile.tasks, profile.pool)))
+    return [name for name, table in TABLES.items() if table.folders or not files]
 
 
 def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:

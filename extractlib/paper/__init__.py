@@ -23,7 +23,7 @@ VICTIMS: Mapping[str, str] = MappingProxyType(
         "signs": "GTSRB-RN34",
         "objects": "CIFAR10-RN34",
         "caltech256": "Caltech-RN34",
-        "cubs200": "CUBS-RN34",
+        "cub200": "CUBS-RN34",
         "diabetic5": "Diabetic5-RN34",
         "gtsrb": "GTSRB-RN34",
         "cifar10": "CIFAR10-RN34",
