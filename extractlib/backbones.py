@@ -89,7 +89,14 @@ def _pretrained(
 
 
 def make_weights(
-    profile: Profile, folder: Path, *, network: str, store: Store, device: str = "cpu", progress: bool = True
+    profile: Profile,
+    folder: Path,
+    *,
+    network: str,
+    store: Store,
+    folders: Mapping[str, Path] | None = None,
+    device: str = "cpu",
+    progress: bool = True,
 ) -> Mapping:
     """Pre-train a profile's backbone, and write its recipe and figures into `folder`.
 
@@ -110,7 +117,7 @@ def make_weights(
         images = _drawn_pretraining(profile)
         held_out = drawn.draw(profile.pool, part="validation", size=size, seed=SEED)
     else:
-        parts = pool_parts(profile.pool, profile, seed=0, store=store, labelled=True)
+        parts = pool_parts(profile.pool, profile, seed=0, store=store, folders=folders, labelled=True)
         images, held_out = parts["pretraining"], parts["validation"]
     if profile.shipped:
         model = pretrain(images, recipe=profile.backbone, seed=SEED, **options)

@@ -173,12 +173,14 @@ def weights(
     profile_name: ProfileName = "drawn",
     folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
     device: Device = None,
+    data: DataFolder = None,
 ) -> None:
     """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
     settings = profile(profile_name)
     with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
         for network in (settings.network, settings.other_network):
-            card = make_weights(settings, folder, network=network, store=default_store(), device=own)
+            options = {"network": network, "store": default_store(), "folders": data_folders(data), "device": own}
+            card = make_weights(settings, folder, **options)
             if acceleration.ranks()[0] == 0:
                 figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
                 print(f"{folder / network}.json: {figures}", flush=True)

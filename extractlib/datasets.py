@@ -111,7 +111,7 @@ def query_images(
     Args:
         name: A pool (its part for queries), such as ``"atlas"``; ``"atlas/27"``, that pool cut to 27 of its classes;
             a task (the adversary's own part), such as ``"retina"``; ``"retina/shifted"``, the same classes from
-            another source; or ``"noise"``, uniform random pixels.
+            another source (of photographs, in other framing and light); or ``"noise"``, uniform random pixels.
         profile: Gives the sizes.
         seed: Seed of the drawing, of the cut and of the noise.
         store: Keeps decoded images.
@@ -125,12 +125,13 @@ def query_images(
         return noise(profile.budget, seed=seed, image_size=profile.image_size)
     source, _, variant = (name, "", "") if name.startswith(FOLDER) else name.partition("/")
     if source in TASKS:
-        if variant == SHIFTED and source in drawn.TASKS:
+        one_of(f"variant of {source}", variant, ("", SHIFTED))
+        if variant and source in drawn.TASKS:
             size = task_size(source, profile, "adversary")
             images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
         else:
-            one_of(f"variant of {source}", variant, ("", SHIFTED) if source in drawn.TASKS else ("",))
             images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
+            images = photographs.shifted(images, seed=seed) if variant else images
         return images if labelled else images.unlabelled()
     parts = pool_parts(source, profile, seed=seed, store=store, folders=folders, labelled=labelled or bool(variant))
     if not variant:

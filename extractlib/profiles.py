@@ -75,6 +75,7 @@ class Profile:
         pool_sizes: Number of images of each part of each drawn pool.
         image_size: Height and width that photographs are brought to, in pixels.
         imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
+        fewer_seeds: Seeds of the cells that decide no claim of the paper.
         rate: Images a second that a process is reckoned to train, an assumption that only plans are made with: of one
             core of a processor of 2024, or of the GPU that the profile is made for.
     """
@@ -108,6 +109,7 @@ class Profile:
     pool_sizes: Mapping[str, Mapping[str, int]]
     image_size: int = 32
     imagenet: bool = False
+    fewer_seeds: int = 3
     rate: int = 4_000
 
 
@@ -206,12 +208,12 @@ DRAWN = Profile(
 
 SMALL_CPU = Profile(
     name="small-cpu",
-    tasks=(),
-    pool="",
-    second_pool="",
+    tasks=("cifar10", "gtsrb"),
+    pool="tinyimagenet",
+    second_pool="tinyimagenet",
     network="resnet-wide",
     other_network="vgg",
-    scratch_networks={},
+    scratch_networks={"gtsrb": "cnn-5", "cifar10": "cnn-9"},
     backbone=Recipe(epochs=8, learning_rate=0.2, batch_size=128, flip=True),
     shipped=False,
     victim=Recipe(epochs=10, learning_rate=0.1, batch_size=128, flip=True),
@@ -219,19 +221,21 @@ SMALL_CPU = Profile(
     surrogate=Recipe(epochs=8, learning_rate=0.1, batch_size=128, flip=True),
     detector=Recipe(epochs=8, learning_rate=0.1, batch_size=128, flip=True),
     budget=40_000,
-    budgets=(5_000, 10_000, 20_000, 40_000),
-    realistic_budgets=(2_500, 5_000, 10_000, 20_000),
-    adaptive_budgets=(5_000, 10_000, 20_000),
+    budgets=(3_500, 10_000, 20_000, 40_000),
+    realistic_budgets=(500, 1_000, 2_000, 3_500),
+    adaptive_budgets=(3_500, 10_000, 20_000),
     granularities=GRANULARITIES,
-    pool_classes=(),
-    diversity_budget=5_000,
+    pool_classes=(100, 50, 20),
+    diversity_budget=3_500,
     overlaps=OVERLAPS,
-    overlap_images=2_000,
-    stream=1_000,
+    overlap_images=1_500,
+    stream=300,
     streams=5,
     watermark_rate=0.005,
     task_sizes={},
     pool_sizes={},
+    fewer_seeds=1,
+    rate=1_500,
 )
 
 SMALL = Profile(
@@ -249,12 +253,12 @@ SMALL = Profile(
     surrogate=Recipe(epochs=10, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0),
     detector=Recipe(epochs=8, learning_rate=0.02, batch_size=128, shift=4, flip=True),
     budget=40_000,  # of the 100,000 training images of Tiny ImageNet, the rest pre-trains and trains detectors
-    budgets=(5_000, 10_000, 20_000, 40_000),
+    budgets=(3_500, 10_000, 20_000, 40_000),
     realistic_budgets=(500, 1_000, 2_000, 3_500),
-    adaptive_budgets=(5_000, 10_000, 20_000),
+    adaptive_budgets=(3_500, 10_000, 20_000),
     granularities=GRANULARITIES,
-    pool_classes=(100, 30, 10),
-    diversity_budget=5_000,
+    pool_classes=(100, 50, 20),
+    diversity_budget=3_500,
     overlaps=OVERLAPS,
     overlap_images=1_500,
     stream=300,
@@ -306,7 +310,7 @@ PAPER = Profile(
     surrogate=replace(_ORIGINAL_VICTIM, learning_rate=0.01, weight_decay=0.0, flip=False, step_epochs=60, crop=False),
     detector=Recipe(epochs=10, learning_rate=0.01, shift=0, flip=True, crop=True),
     budget=100_000,
-    budgets=(10_000, 25_000, 50_000, 100_000),
+    budgets=(5_000, 10_000, 25_000, 50_000, 100_000),
     realistic_budgets=(100, 250, 500),
     adaptive_budgets=(10_000, 25_000, 50_000),
     granularities=GRANULARITIES,

@@ -26,13 +26,15 @@ def detection(scene: Scene) -> dict:
 
     Returns:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
-        detector has seen) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95`` (at the threshold that
-        accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query; ``settings``.
+        detector has seen, if the profile has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
+        (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
+        ``settings``.
         ``validation_tpr``; and ``caught``, the share that the binary detector catches of benign images, of both pools,
         and of the adversary's own images from the victim's very source and from the shifted one.
     """
-    validation, second = scene.task["validation"], scene.second_pool
-    strangers = {"pool": scene.pool["test"], "second": second["test"]}
+    validation, strangers = scene.task["validation"], {"pool": scene.pool["test"]}
+    if scene.settings.second_pool:
+        strangers["second"] = scene.second_pool["test"]
     binary = scene.detector
     accepted = 1 - _share(binary.detect(validation.images))
     victim, known = scene.victim, scene.task["victim"]

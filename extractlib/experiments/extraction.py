@@ -187,7 +187,7 @@ def watermark(scene: Scene) -> dict:
         the wrong label that it was told; ``unmarked_agreement``: the same of a surrogate of the API without a mark;
         ``honest_accuracy``: share of the held-out images whose answer is right.
     """
-    plain = Scene(replace(scene.cell, defence="none"), store=scene.store, device=scene.device, part=scene.part)
+    plain = scene.but(defence="none")
     transfer = collected(scene)[1]
     images = scene.queries().images[transfer.indices]
     told, truth = transfer.answers.labels, scene.victim.logits(images).argmax(1)

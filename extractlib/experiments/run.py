@@ -102,7 +102,7 @@ def code_of(cell: Cell) -> str:
     if cell.defence != "none":
         rooms += ("defenses", "detection")
     if in_files(cell.task) or in_files(cell.pool):
-        rooms += ("photographs.layouts", "photographs.decoding")
+        rooms += ("photographs.layouts", "photographs.decoding", "photographs.shifting")
     return _code(rooms, cell.profile, tuple(sorted({cell.victim, cell.surrogate or cell.victim})))
 
 

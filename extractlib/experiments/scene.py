@@ -1,13 +1,15 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from extractlib import photographs
 from extractlib.backbones import backbone_for
-from extractlib.datasets import in_files, pool_parts, query_images, task_parts
+from extractlib.datasets import FOLDER, in_files, pool_parts, query_images, task_parts
 from extractlib.detection import BinaryDetector, train_detector
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import Cell
@@ -50,6 +52,17 @@ class Scene:
         self._folders = folders
         self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
 
+    def but(self, **changes) -> "Scene":
+        """Return the scene of the cell with `changes` to its fields."""
+        return Scene(
+            replace(self.cell, **changes),
+            store=self.store,
+            folders=self._folders,
+            device=self.device,
+            part=self.part,
+            progress=self.progress,
+        )
+
     @cached_property
     def task(self) -> dict[str, ImageSet]:
         """The task's parts."""
@@ -63,7 +76,8 @@ class Scene:
     @cached_property
     def pool(self) -> dict[str, ImageSet]:
         """The parts of the pool that the defence knows: the profile's, or the one in files that the attacker sends."""
-        name = self.cell.pool if in_files(self.cell.pool) else self.settings.pool
+        sent = self.cell.pool if self.cell.pool.startswith(FOLDER) else self.cell.pool.partition("/")[0]
+        name = sent if sent.startswith(FOLDER) or sent in photographs.POOLS else self.settings.pool
         return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
 
     @cached_property

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from extractlib import acceleration
-from extractlib.datasets import in_files
+from extractlib.datasets import FOLDER, in_files
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
 from extractlib.experiments.run import code_of, headline, run_cell
@@ -26,10 +26,10 @@ from extractlib.training import default_device
 
 FORMAT = "extractlib results 1"
 
-REWARDS = ("certainty", "diversity", "loss", "all")
-BESIDE = 3
-"""Seeds of the cells that decide no claim of the paper."""
+NARROW = ("retina", "diabetic5", "gtsrb")
+"""Tasks whose images are much alike, the first at hand of which is asked with."""
 
+REWARDS = ("certainty", "diversity", "loss", "all")
 
 def reproduction(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The paper's main table: each victim attacked with the whole budget and full answers."""
@@ -63,7 +63,7 @@ def granularity(profile: Profile, *, seed: int) -> Iterator[Cell]:
     for cell in reproduction(profile, seed=seed):
         for shown in profile.granularities:
             few = cell.task in ("retina", "diabetic5") and shown == "top-5"  # all of its classes
-            if not few and (seed < BESIDE or not shown.startswith("temperature")):
+            if not few and (seed < profile.fewer_seeds or not shown.startswith("temperature")):
                 yield replace(cell, granularity=shown)
 
 
@@ -78,11 +78,16 @@ def architecture(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 def diversity(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """Queries of low diversity: images of one medical task, of a pool cut to fewer classes, and noise."""
-    narrow = next((task for task in ("retina", "diabetic5") if task in profile.tasks), profile.tasks[0])
+    narrow = next((task for task in NARROW if task in profile.tasks), profile.tasks[0])
     for cell in reproduction(profile, seed=seed):
-        yield replace(cell, pool=narrow)
+        yield replace(cell, pool=narrow, budget=narrow_budget(narrow, profile))
         for pool in (*(f"{profile.pool}/{count}" for count in profile.pool_classes), "noise"):
             yield replace(cell, pool=pool, budget=profile.diversity_budget)
+
+
+def narrow_budget(task: str, profile: Profile) -> int:
+    """Return the queries to images of one task: the whole budget, or what a part of a task in files holds."""
+    return profile.realistic_budgets[-1] if in_files(task) else profile.budget
 
 
 def detection(profile: Profile, *, seed: int) -> Iterator[Cell]:
@@ -101,14 +106,14 @@ def detection(profile: Profile, *, seed: int) -> Iterator[Cell]:
 def overlap(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """Detectors against pools with more and more images of the victim's classes, shifted or of its very source."""
     for cell in detection(profile, seed=seed):
-        for source in (f"{cell.task}/shifted", cell.task) if seed < BESIDE else (f"{cell.task}/shifted",):
+        for source in (f"{cell.task}/shifted", cell.task) if seed < profile.fewer_seeds else (f"{cell.task}/shifted",):
             for share in profile.overlaps:
                 yield replace(cell, experiment="overlap", pool=source, overlap=share)
 
 
 def defended(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """Both adversaries behind the detector; policies that are not the paper's for fewer seeds."""
-    policies = ("shuffle", "deny", "label") if seed < BESIDE else ("shuffle",)
+    policies = ("shuffle", "deny", "label") if seed < profile.fewer_seeds else ("shuffle",)
     for cell in reproduction(profile, seed=seed):
         for policy in policies:
             yield replace(cell, defence=policy)
@@ -123,7 +128,7 @@ def realistic(profile: Profile, *, seed: int) -> Iterator[Cell]:
         for queries in reversed(profile.realistic_budgets):
             yield replace(shifted, budget=queries)
         yield replace(shifted, budget=most, attack=OWN_LABELS)
-        if seed < BESIDE:
+        if seed < profile.fewer_seeds:
             yield replace(shifted, budget=most, granularity="label")
             yield replace(cell, pool=cell.task, budget=most)
 
@@ -155,13 +160,12 @@ class Table:
 
     Attributes:
         cells: Makes the cells of a seed.
-        most_seeds: Of how many seeds, at most; None for any number.
-        folders: Whether tasks and pool may lie in files; other tables need a second pool, a shifted source or more
-            images of one task than files have.
+        few_seeds: Whether it decides no claim of the paper, so that the profile's `fewer_seeds` are enough.
+        folders: Whether tasks and pool may be folders of any images.
     """
 
     cells: Callable[..., Iterator[Cell]]
-    most_seeds: int | None = None
+    few_seeds: bool = False
     folders: bool = False
 
 
@@ -176,8 +180,8 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "diversity": Table(diversity),
         "overlap": Table(overlap),
         "stateful": Table(stateful),
-        "watermark": Table(watermark, most_seeds=BESIDE, folders=True),
-        "adaptive": Table(adaptive, most_seeds=BESIDE),
+        "watermark": Table(watermark, few_seeds=True, folders=True),
+        "adaptive": Table(adaptive, few_seeds=True),
         "budget": Table(budget, folders=True),
         "granularity": Table(granularity, folders=True),
     }
@@ -202,18 +206,18 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
         )
     if table not in tables_for(profile):
         fitting = ", ".join(tables_for(profile))
-        raise InputError(f"table {table!r} needs images that only drawn tasks have: for folders use one of {fitting}")
-    seeds = list(seeds)[: chosen.most_seeds]
+        raise InputError(f"table {table!r} needs more than folders hold: for them use one of {fitting}")
+    seeds = list(seeds)[: profile.fewer_seeds if chosen.few_seeds else None]
     cells = [cell for seed in seeds for cell in chosen.cells(profile, seed=seed)]
-    if not cells and any(map(in_files, profile.tasks)):
+    if not cells:
         raise InputError(f"table {table!r} has no cell for {', '.join(profile.tasks)}: use reproduction")
     return cells
 
 
 def tables_for(profile: Profile) -> list[str]:
     """Return the names of the tables that a profile's tasks and pool can fill."""
-    files = any(map(in_files, (*profile.tasks, profile.pool)))
-    return [name for name, table in TABLES.items() if table.folders or not files]
+    folders = any(name.startswith(FOLDER) for name in (*profile.tasks, profile.pool))
+    return [name for name, table in TABLES.items() if table.folders or not folders]
 
 
 def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:

@@ -6,6 +6,7 @@ a listing's images to one size, once, and maps them into memory from then on.
 
 from extractlib.photographs.decoding import Photographs, decoded, look_alikes, read_image
 from extractlib.photographs.layouts import POOLS, TASKS, Entry, Listing, folder, listing
+from extractlib.photographs.shifting import shifted
 
 __all__ = [
     "POOLS",
@@ -18,4 +19,5 @@ __all__ = [
     "listing",
     "look_alikes",
     "read_image",
+    "shifted",
 ]
