@@ -31,6 +31,7 @@ NARROW = ("retina", "diabetic5", "gtsrb")
 
 REWARDS = ("certainty", "diversity", "loss", "all")
 
+
 def reproduction(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The paper's main table: each victim attacked with the whole budget and full answers."""
     for task in profile.tasks:
