@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from extractlib import paper
 from extractlib.errors import InputError
 from extractlib.experiments.cells import ADAPTIVE, WATERMARK, Cell, Row
+from extractlib.experiments.shortcut import ATTACKED, SAVED
+from extractlib.experiments.tables import narrow_budget, shortcut_budget
 from extractlib.images import digest
 from extractlib.metrics import summary, t_interval
 from extractlib.profiles import profile
@@ -208,7 +211,8 @@ class Evidence:
 
     def values(self, task: str, *path: str, **changes) -> Values:
         """Return one number a seed: what lies at `path` (``"recovery"`` if none) in the results of `seeds_of`."""
-        return {seed: _at(row.result, path or ("recovery",)) for seed, row in self.seeds_of(task, **changes).items()}
+        rows = self.seeds_of(task, **changes)
+        return {seed: _at(row.result, path or ("recovery",)) for seed, row in rows.items()}
 
     def measured(self, task: str, experiment: str, *path: str, **changes) -> Values:
         """Return one number a seed from the rows of an experiment that attacks nothing."""
@@ -427,7 +431,8 @@ def _from_scratch_is_harder_to_steal(claim: paper.Claim, evidence: Evidence) -> 
 def _narrow_queries_fail(claim: paper.Claim, evidence: Evidence) -> Parts:
     narrow = next((task for task in evidence.tasks if _twin(task) == "retina"), None)
     for task in evidence.tasks if narrow else ():
-        values = evidence.values(task, pool=narrow).values()
+        asked = narrow_budget(narrow, profile(evidence.profile))
+        values = evidence.values(task, pool=narrow, budget=asked).values()
         theirs = _authors("query_diversity", task)
         if task == narrow:
             least = claim.bounds["own"]
@@ -536,7 +541,9 @@ def _own_kind_evades(claim: paper.Claim, evidence: Evidence) -> Parts:
 
 def _own_kind_steals(claim: paper.Claim, evidence: Evidence) -> Parts:
     for task in evidence.tasks:
-        budget = int(profile(evidence.profile).budget * claim.bounds["budget_share"])
+        settings = profile(evidence.profile)
+        most = settings.budget * claim.bounds["budget_share"]
+        budget = max(queries for queries in settings.realistic_budgets if queries <= most)
         stolen = evidence.values(task, pool=f"{task}/shifted", budget=budget)
         yield bound(
             f"r({task}, shifted, {budget:,} queries) − r({task}) ≥ 0", _less(stolen, evidence.values(task)), least=0
@@ -598,6 +605,47 @@ def _recovery_flatters(claim: paper.Claim, evidence: Evidence) -> Parts:
         yield bound(f"r({task}) − agreement > 0", gap, least=claim.bounds["difference"], strict=True)
 
 
+def _compression_is_what_is_detected(claim: paper.Claim, evidence: Evidence) -> Parts:
+    for task in _with_shortcut(evidence):
+        shown = partial(_shortcut, evidence, task)
+        gain = _less(*(shown("sides", f"compression-{kind}", "balanced_accuracy") for kind in ("differs", "matched")))
+        named = f"balanced accuracy({task}), compression differs − matched > 0"
+        yield bound(named, gain, least=claim.bounds["difference"], strict=True)
+        share = claim.bounds["share"]
+        came, saved = (shown("caught", ATTACKED, how) for how in ("none", SAVED))
+        halved = _less(saved, {seed: share * value for seed, value in came.items()})
+        yield bound(f"caught({task}, saved anew) − {share} caught(as they came) ≤ 0", halved, most=0)
+        came, saved = (shown("recovery", ATTACKED, how) for how in ("none", SAVED))
+        yield bound(f"r({task}, saved anew) − r(as they came) > 0", _less(saved, came), least=0, strict=True)
+
+
+def _hardening_helps(claim: paper.Claim, evidence: Evidence) -> Parts:
+    hardened = f"{ATTACKED}-hardened"
+    for task in _with_shortcut(evidence):
+        shown = partial(_shortcut, evidence, task)
+        most = claim.bounds["caught_less"]
+        lost = _less(*(shown("caught", hardened, how) for how in ("none", SAVED)))
+        yield bound(f"caught({task}, as they came) − caught(saved anew) ≤ {most}", lost, most=most)
+        most = claim.bounds["loss"]
+        cost = _less(*(shown("accepted", detector, SAVED) for detector in (ATTACKED, hardened)))
+        yield bound(f"honest images accepted({task}), not hardened − hardened ≤ {most}", cost, most=most)
+        share = claim.bounds["share"]
+        plain, left = (shown("recovery", *path) for path in (("undefended", "none"), (hardened, SAVED)))
+        stopped = _less(left, {seed: share * value for seed, value in plain.items()})
+        yield bound(f"r({task}, saved anew, hardened) − {share} r({task}) ≤ 0", stopped, most=0)
+
+
+def _with_shortcut(evidence: Evidence) -> list[str]:
+    """Return the tasks of the table `shortcut`."""
+    chosen = profile(evidence.profile).scratch_networks if evidence.profile else ()
+    return [task for task in evidence.tasks if task in chosen]
+
+
+def _shortcut(evidence: Evidence, task: str, *path: str) -> Values:
+    budget = shortcut_budget(profile(evidence.profile))
+    return evidence.values(task, *path, experiment="shortcut", budget=budget)
+
+
 TESTS: Mapping[str, Callable[[paper.Claim, Evidence], Parts]] = MappingProxyType(
     {
         "C1": _each_task_is_recovered,
@@ -620,6 +668,8 @@ TESTS: Mapping[str, Callable[[paper.Claim, Evidence], Parts]] = MappingProxyType
         "B3": _the_mark_survives,
         "B4": _honest_users_lose_little,
         "B5": _recovery_flatters,
+        "B6": _compression_is_what_is_detected,
+        "B7": _hardening_helps,
     }
 )
 """How each claim gets its bounds; a bound without rows has no values, and the claim is then not run."""

@@ -15,6 +15,7 @@ from extractlib.experiments.cells import ADAPTIVE, Cell, Row, commit, describe, 
 from extractlib.experiments.detection import detection, overlap, stateful
 from extractlib.experiments.extraction import classes, extraction
 from extractlib.experiments.scene import Scene
+from extractlib.experiments.shortcut import shortcut
 from extractlib.profiles import profile
 from extractlib.store import Store, code_hash, fingerprint
 
@@ -47,6 +48,11 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "classes": Experiment(classes, QUERIES, ("recovery",)),
         "detection": Experiment(detection, DETECTORS, ("binary", "pool", "balanced_accuracy")),
         "overlap": Experiment(overlap, DETECTORS, ("balanced_accuracy",)),
+        "shortcut": Experiment(
+            shortcut,
+            (*QUERIES, "detection", "defenses", "processing", "experiments.shortcut"),
+            ("sides", "compression-differs", "balanced_accuracy"),
+        ),
         "stateful": Experiment(stateful, ("stateful", *DETECTORS), ("prada", "delta")),
     }
 )

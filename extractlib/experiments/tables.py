@@ -29,6 +29,8 @@ FORMAT = "extractlib results 1"
 NARROW = ("retina", "diabetic5", "gtsrb")
 """Tasks whose images are much alike, the first at hand of which is asked with."""
 
+SHORTCUT_SEEDS = 3
+
 REWARDS = ("certainty", "diversity", "loss", "all")
 
 
@@ -149,6 +151,17 @@ def stateful(profile: Profile, *, seed: int) -> Iterator[Cell]:
         yield replace(cell, experiment="stateful", budget=profile.budget)
 
 
+def shortcut(profile: Profile, *, seed: int) -> Iterator[Cell]:
+    """What the detector detects: on photographs, and as a control on the drawings that stand for them."""
+    for cell in _of(reproduction(profile, seed=seed), profile.scratch_networks) if seed < SHORTCUT_SEEDS else ():
+        yield replace(cell, experiment="shortcut", budget=shortcut_budget(profile))
+
+
+def shortcut_budget(profile: Profile) -> int:
+    """Return the queries of each attack of the table `shortcut`, which has five: those in the middle of the curve."""
+    return profile.adaptive_budgets[len(profile.adaptive_budgets) // 2]
+
+
 def watermark(profile: Profile, *, seed: int) -> Iterator[Cell]:
     """The reproduction against an API that marks its answers."""
     for cell in reproduction(profile, seed=seed):
@@ -181,6 +194,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "diversity": Table(diversity),
         "overlap": Table(overlap),
         "stateful": Table(stateful),
+        "shortcut": Table(shortcut),
         "watermark": Table(watermark, few_seeds=True, folders=True),
         "adaptive": Table(adaptive, few_seeds=True),
         "budget": Table(budget, folders=True),
@@ -237,6 +251,7 @@ def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
         "classes": 2,
         "detection": 2 * 4_000 * detector + 40,
         "overlap": 2 * settings.overlap_images * detector + 2,
+        "shortcut": 7 * 2 * 4_000 * detector + 5 * surrogate + 60,
         "stateful": 55,
     }[cell.experiment]
 

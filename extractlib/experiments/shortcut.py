@@ -1,0 +1,161 @@
+"""What the detector detects: what an image shows, or how it was processed (beyond the paper).
+
+Victim's images and pool come from different hands, so they differ in how they were compressed and resized too. A
+detector may learn that difference instead of the content: it then looks strong, and an attacker who saves its queries
+anew walks past it. On drawn images, which one renderer made, nothing but content differs, unless we make it so.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from extractlib.api import PredictionAPI
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.defenses import policy
+from extractlib.detection import BinaryDetector, Detector, MahalanobisDetector, OdinDetector, threshold_at, tune
+from extractlib.experiments.extraction import surrogate_of
+from extractlib.experiments.scene import Scene
+from extractlib.images import ImageSet
+from extractlib.metrics import accuracy, balanced_accuracy, recovery, tpr_tnr
+from extractlib.processing import hardened_set, processed, processed_set
+from extractlib.training import predict
+
+SAVED = "jpeg-75"
+"""How the attacker saves its queries anew, and how the victim's images were saved where the two sides differ."""
+
+EVASIONS = ("none", "jpeg-95", "jpeg-90", SAVED, "bicubic", "blur", "webp-75")
+"""What an attacker may do to its queries. The last is left out of the hardening."""
+
+SIDES: Mapping[str, tuple[str, str]] = {
+    "plain": ("none", "none"),
+    "compression-differs": (SAVED, "none"),
+    "compression-matched": (SAVED, SAVED),
+    "resampling-differs": ("bicubic", "none"),
+    "resampling-matched": ("bicubic", "bicubic"),
+}
+"""How the victim's images and the pool's were processed before a detector was trained on them and asked about them."""
+
+HARDENED = ("plain", "compression-differs")
+"""The sides of which there is a hardened detector too."""
+
+ATTACKED = "compression-differs"
+"""The sides behind whose detectors the attack is run."""
+
+TUNED_ON = 1_000
+"""Validation images of each side that ODIN and Mahalanobis are set on."""
+
+
+def shortcut(scene: Scene) -> dict:
+    """Return what is left of the detectors when both sides were processed alike, and when queries are saved anew.
+
+    Returns:
+        ``sides``: of each of `SIDES` the ``tpr``, ``tnr`` and ``balanced_accuracy`` of its detector on test images
+        processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
+        hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
+        ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the one
+        behind `ATTACKED`, plain and hardened, when the queries are as they came and when they are saved anew.
+    """
+    detectors = {name: _trained(scene, name) for name in SIDES}
+    hardened = {f"{name}-hardened": _trained(scene, name, hardened=True) for name in HARDENED}
+    asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(scene, detectors["plain"])
+    queries, honest = scene.pool["test"].images[:], scene.held_out.images[:]
+    caught, accepted = ({name: {} for name in asked} for _ in range(2))
+    for how in EVASIONS:
+        sent, received = processed(queries, how), processed(honest, how)
+        for name, detector in asked.items():
+            caught[name][how] = _share(detector.detect(sent))
+            accepted[name][how] = 1 - _share(detector.detect(received))
+    return {
+        "sides": {name: _quality(scene, detector, *SIDES[name]) for name, detector in detectors.items()},
+        "caught": caught,
+        "accepted": accepted,
+        "recovery": _recoveries(scene, {name: asked[name] for name in (ATTACKED, f"{ATTACKED}-hardened")}),
+    }
+
+
+def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetector:
+    """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
+    parts = (scene.task["detector"], scene.pool["detector"])
+    sides = [processed_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
+    if hardened:
+        sides = [hardened_set(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
+    return scene.detector_of(*sides, recipe=scene.settings.detector)
+
+
+def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
+    """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
+    victim, known, validation = scene.victim, scene.task["victim"], scene.task["validation"]
+    accepted = 1 - _share(plain.detect(validation.images))
+    options = {
+        "benign": validation.subset(torch.arange(min(TUNED_ON, len(validation)))),
+        "strangers": scene.pool["validation"].subset(torch.arange(min(TUNED_ON, len(scene.pool["validation"])))),
+    }
+    made = {
+        "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **options),
+        "mahalanobis": tune(
+            lambda **settings: MahalanobisDetector(victim, known, **settings), MahalanobisDetector.SETTINGS, **options
+        ),
+    }
+    for detector, _ in made.values():
+        detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
+    return {name: detector for name, (detector, _) in made.items()}
+
+
+def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str) -> dict[str, float]:
+    scores = (
+        detector.score(processed(scene.held_out.images[:], benign)),
+        detector.score(processed(scene.pool["test"].images[:], strangers)),
+    )
+    tpr, tnr = tpr_tnr(*scores, detector.threshold)
+    return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
+
+
+def _recoveries(scene: Scene, detectors: Mapping[str, BinaryDetector]) -> dict[str, dict[str, float]]:
+    undefended = scene.but(experiment="extraction")
+    found = {"undefended": {"none": _recovered(scene, surrogate_of(undefended))}}
+    pools = {how: processed_set(scene.queries(), how) for how in ("none", SAVED)}
+    found["undefended"][SAVED] = _recovered(scene, _surrogate(scene, pools[SAVED], None))
+    for name, detector in detectors.items():
+        found[name] = {how: _recovered(scene, _surrogate(scene, pool, detector)) for how, pool in pools.items()}
+    return found
+
+
+def _surrogate(scene: Scene, pool: ImageSet, detector: BinaryDetector | None) -> torch.nn.Module:
+    """Return the surrogate of an attack with these images on an API that shuffles what the detector catches."""
+    cell, settings = scene.cell, scene.settings
+    defence = {}
+    if detector:
+        defence = {
+            "detector": detector,
+            "policy": policy("shuffle", secret=f"the server's secret {cell.seed}".encode()),
+        }
+    api = PredictionAPI(scene.victim, granularity=cell.granularity, budget=cell.budget, **defence)
+    attack = Knockoff(budget=cell.budget, seed=cell.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        transfer = attack.collect(api, pool, Path(folder) / "transfer.bin", progress=scene.progress)
+    return attack.train_surrogate(
+        transfer,
+        pool,
+        network=cell.surrogate,
+        recipe=settings.surrogate,
+        classes=len(scene.victim.classes),
+        seed=cell.seed,
+        backbone=scene.backbone(cell.surrogate),
+        device=scene.device,
+        progress=scene.progress,
+    )
+
+
+def _recovered(scene: Scene, surrogate: torch.nn.Module) -> float:
+    held_out = scene.held_out
+    right = [
+        accuracy(logits.argmax(1), held_out.labels)
+        for logits in (predict(surrogate, held_out.images), scene.victim.logits(held_out.images))
+    ]
+    return recovery(*right)
+
+
+def _share(flags: torch.Tensor) -> float:
+    return flags.double().mean().item()
