@@ -210,9 +210,12 @@ class Evidence:
         return {seed: found[seed] for seed in sorted(found)}
 
     def values(self, task: str, *path: str, **changes) -> Values:
-        """Return one number a seed: what lies at `path` (``"recovery"`` if none) in the results of `seeds_of`."""
-        rows = self.seeds_of(task, **changes)
-        return {seed: _at(row.result, path or ("recovery",)) for seed, row in rows.items()}
+        """Return one number a seed: what lies at `path` (``"recovery"`` if none) in the results of `seeds_of`.
+
+        A row that has nothing there, as no second pool was at hand, is left out.
+        """
+        found = {seed: _at(row.result, path or ("recovery",)) for seed, row in self.seeds_of(task, **changes).items()}
+        return {seed: value for seed, value in found.items() if value is not None}
 
     def measured(self, task: str, experiment: str, *path: str, **changes) -> Values:
         """Return one number a seed from the rows of an experiment that attacks nothing."""
@@ -708,8 +711,10 @@ def _value(granularity: str) -> float:
     return float(granularity.partition("-")[2])
 
 
-def _at(result: Mapping, path: Iterable[str]) -> float:
+def _at(result: Mapping, path: Iterable[str]) -> float | None:
     for step in path:
+        if step not in result:
+            return None
         result = result[step]
     return result
 

@@ -125,12 +125,8 @@ def _recoveries(scene: Scene, detectors: Mapping[str, BinaryDetector]) -> dict[s
 def _surrogate(scene: Scene, pool: ImageSet, detector: BinaryDetector | None) -> torch.nn.Module:
     """Return the surrogate of an attack with these images on an API that shuffles what the detector catches."""
     cell, settings = scene.cell, scene.settings
-    defence = {}
-    if detector:
-        defence = {
-            "detector": detector,
-            "policy": policy("shuffle", secret=f"the server's secret {cell.seed}".encode()),
-        }
+    shuffle = policy("shuffle", secret=f"the server's secret {cell.seed}".encode())
+    defence = {"detector": detector, "policy": shuffle} if detector else {}
     api = PredictionAPI(scene.victim, granularity=cell.granularity, budget=cell.budget, **defence)
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
     with tempfile.TemporaryDirectory() as folder:
