@@ -177,6 +177,7 @@ def weights(
 ) -> None:
     """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
     settings = profile(profile_name)
+    folder = folder if settings.shipped else folder / settings.name
     with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
         for network in (settings.network, settings.other_network):
             options = {"network": network, "store": default_store(), "folders": data_folders(data), "device": own}

@@ -264,15 +264,37 @@ def reproduction_table(rows: Iterable[Row]) -> str:
     return table(lines, columns, caption=f"Ours beside the paper's ({paper.LABEL})")
 
 
-def ledger_table(entries: Iterable[Entry]) -> str:
-    """Return the ledger as Markdown, what does not hold first."""
+def ledger_table(entries: Iterable[Entry], *, beside: Mapping[str, Iterable[Entry]] | None = None) -> str:
+    """Return the ledger as Markdown, what does not hold first.
+
+    Args:
+        entries: The claims with their verdicts.
+        beside: By the name of another scale its entries, whose verdicts get a column of their own.
+    """
+    others = {scale: {entry.claim.id: entry for entry in found} for scale, found in (beside or {}).items()}
     first = (Verdict.DOES_NOT_HOLD, Verdict.UNDECIDED, Verdict.NOT_TESTABLE, Verdict.HOLDS, Verdict.NOT_RUN)
     lines = [
-        [entry.claim.id, entry.claim.statement, entry.claim.authors, entry.claim.test, str(entry.verdict), entry.reason]
+        [
+            entry.claim.id,
+            entry.claim.statement,
+            entry.claim.authors,
+            entry.claim.test,
+            str(entry.verdict),
+            entry.reason,
+            *(_elsewhere(found.get(entry.claim.id)) for found in others.values()),
+        ]
         for entry in sorted(entries, key=lambda entry: first.index(entry.verdict))
     ]
     columns = ["Claim", "Statement", f"Figures ({paper.LABEL})", "Test", "Verdict", "Why"]
-    return table(lines, columns, words=True)
+    return table(lines, [*columns, *(f"In {scale}" for scale in others)], words=True)
+
+
+def _elsewhere(entry: Entry | None) -> str:
+    """Return a verdict at another scale with the tasks and seeds that it rests on."""
+    if entry is None or entry.verdict is Verdict.NOT_RUN:
+        return str(Verdict.NOT_RUN)
+    seeds = len(entry.seeds)
+    return f"{entry.verdict} ({', '.join(entry.tasks)}; {seeds} {'seed' if seeds == 1 else 'seeds'})"
 
 
 def provenance(rows: Iterable[Row]) -> str:

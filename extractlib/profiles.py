@@ -46,9 +46,9 @@ class Profile:
 
     Attributes:
         name: Name of the profile.
-        tasks: The victims' tasks; empty where the user names image folders.
-        pool: The attacker's pool; empty where the user names an image folder.
-        second_pool: A pool of another hand, which the defence is not trained against.
+        tasks: The victims' tasks.
+        pool: The attacker's pool.
+        second_pool: A pool of another hand, which the defence is not trained against; empty where there is none.
         network: Architecture of victims and surrogates (see `networks`).
         other_network: Another architecture, for surrogates that are not built like their victim.
         scratch_networks: Architecture of a task's victim that starts from no public weights.

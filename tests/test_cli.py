@@ -21,19 +21,15 @@ WRONG = {
     "budget below nothing": (["run", "reproduction", "--profile", "smoke", "--budget", "-1"], "-1"),
     "budget above the pool": (["run", "reproduction", "--profile", "smoke", "--budget", "513"], "513"),
     "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
-    "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "has no images of its own"),
+    "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is no folder"),
     "no results": (["verify", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "drawn only": (
         ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'realistic' needs images that only drawn tasks have: for folders use one of reproduction, classes",
+        "table 'realistic' needs more than folders hold: for them use one of reproduction, classes",
     ),
     "no data": (
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
         "gtsrb is not at hand, as /no/such/gtsrb is no folder: extractlib data get gtsrb",
-    ),
-    "files only drawn": (
-        ["run", "realistic", "--task", "gtsrb", "--pool", "tinyimagenet"],
-        "table 'realistic' needs images that only drawn tasks have",
     ),
     "no class for a folder": (
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
@@ -122,15 +118,23 @@ def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_plan_of_the_paper_has_the_tables_that_photographs_can_fill(command, tmp_path):
+def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     status, printed, _ = command("grid", "--profile", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
         "classes": "2",
+        "detection": "5",
+        "defended": "20",
+        "realistic": "30",
         "architecture": "8",
+        "diversity": "25",
+        "overlap": "50",
+        "stateful": "5",
+        "shortcut": "2",
         "watermark": "5",
-        "budget": "15",
+        "adaptive": "30",
+        "budget": "20",
         "granularity": "29",
     }
 

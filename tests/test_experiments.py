@@ -48,11 +48,45 @@ def test_budget_table_holds_the_smaller_budgets():
 
 @pytest.mark.parametrize(
     ("table", "scale", "message"),
-    [("reproductions", "drawn", "unknown table"), ("reproduction", "small-cpu", "has no images of its own")],
+    [
+        ("reproductions", "drawn", "unknown table"),
+        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds: use reproduction"),
+    ],
 )
 def test_tables_that_do_not_exist_are_refused(table, scale, message):
     with pytest.raises(InputError, match=message):
-        table_cells(table, profile(scale), seeds=[0])
+        table_cells(table, profile(scale) if isinstance(scale, str) else scale, seeds=[0])
+
+
+def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
+    counted = {name: len(table_cells(name, profile("small-cpu"), seeds=range(3))) for name in TABLES}
+    assert counted == {
+        "reproduction": 6,
+        "classes": 6,
+        "detection": 6,
+        "defended": 2 * (4 + 2 + 2),
+        "realistic": 2 * (7 + 5 + 5),
+        "architecture": 24,
+        "diversity": 30,
+        "overlap": 2 * (10 + 5 + 5),
+        "stateful": 6,
+        "shortcut": 6,
+        "watermark": 2,
+        "adaptive": 12,
+        "budget": 18,
+        "granularity": 2 * (6 + 5 + 5),
+    }
+
+
+def test_images_of_one_task_in_files_are_asked_with_as_far_as_they_go():
+    narrow = {
+        cell.task: (cell.pool, cell.budget)
+        for cell in table_cells("diversity", profile("small-cpu"), seeds=[0])
+        if "/" not in cell.pool and cell.pool != "noise"
+    }
+    assert narrow == {"cifar10": ("gtsrb", 3_500), "gtsrb": ("gtsrb", 3_500)}
+    drawn = {cell.budget for cell in table_cells("diversity", profile("drawn"), seeds=[0]) if cell.pool == "retina"}
+    assert drawn == {10_000}
 
 
 def test_a_row_is_consistent(row, cell):

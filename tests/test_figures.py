@@ -88,6 +88,15 @@ def test_ledger_table_shows_first_what_does_not_hold():
     assert "r(retina) ≥ 0.75: 0.400, interval " in lines[2]
 
 
+def test_ledger_table_has_a_column_for_another_scale():
+    ours = ledger.verdicts([row("retina", seed, 0.91 + seed / 100) for seed in range(3)])
+    other = ledger.verdicts([row("things", seed, 0.31 + seed / 100) for seed in range(4)])
+    lines = figures.ledger_table(ours, beside={"drawn": other}).splitlines()
+    assert lines[0].endswith("| Why | In drawn |")
+    last = {line.split(" | ")[0]: line.rpartition(" | ")[2] for line in lines[2:]}
+    assert (last["| C1"], last["| C15"]) == ("does not hold (things; 4 seeds) |", "not run |")
+
+
 def test_provenance_is_one_line():
     line = figures.provenance(ROWS)
     assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12])

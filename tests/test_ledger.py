@@ -188,7 +188,34 @@ HOLDING = {
     "sybils flagged": 0.0,
     "until": 20,
     "mark": 0.8,
+    "compression": 0.2,  # balanced accuracy above that where both sides are compressed
+    "saved caught": 0.1,  # share of queries saved anew that is caught, of 0.9 as they came
+    "saved": 0.5,  # recovery with them above that with queries as they came
+    "hardened caught": 0.88,
+    "hardened accepted": 0.94,  # of honest images, of 0.95 without hardening
+    "hardened": 0.3,  # recovery behind the hardened detector
 }
+
+
+def shortcut(facts, r: float, noise: float) -> dict:
+    """Return a result of the experiment of that name."""
+    plain, hardened = "compression-differs", "compression-differs-hardened"
+    return {
+        "sides": {
+            plain: {"balanced_accuracy": 0.7 + facts["compression"] + noise},
+            "compression-matched": {"balanced_accuracy": 0.7},
+        },
+        "caught": {
+            plain: {"none": 0.9, "jpeg-75": facts["saved caught"] + noise},
+            hardened: {"none": 0.9, "jpeg-75": facts["hardened caught"] + noise},
+        },
+        "accepted": {plain: {"jpeg-75": 0.95}, hardened: {"jpeg-75": facts["hardened accepted"] + noise}},
+        "recovery": {
+            "undefended": {"none": r},
+            plain: {"none": 0.1, "jpeg-75": 0.1 + facts["saved"] + noise},
+            hardened: {"jpeg-75": facts["hardened"] + noise},
+        },
+    }
 
 
 def world(**changes) -> list[Row]:
@@ -211,6 +238,7 @@ def world(**changes) -> list[Row]:
                 add(task, seed, r - share * drop, granularity=shown)
             if task in ("signs", "objects"):
                 add(task, seed, r - facts["vgg"], surrogate="vgg")
+                made.append(row(task, seed, shortcut(facts, r, noise), experiment="shortcut", budget=2_500))
                 network = {"signs": "cnn-5", "objects": "cnn-9"}[task]
                 add(task, seed, r - facts["scratch"], victim=network, pretrained=False)
                 halves = [[0.9, 0.8, 0.1]] * 2, [[0.9, 0.8 * facts["worst"], 0.0]] * 2
@@ -256,7 +284,7 @@ def world(**changes) -> list[Row]:
 def test_every_claim_can_hold():
     entries = ledger.verdicts(world())
     assert {entry.claim.id: str(entry.verdict) for entry in entries} == {entry.claim.id: "holds" for entry in entries}
-    assert len(entries) == 20 and all(entry.tasks == TASKS for entry in entries)
+    assert len(entries) == 22 and all(entry.tasks == TASKS for entry in entries)
 
 
 ALIKE = dict.fromkeys(TASKS, 0.9)
@@ -281,12 +309,37 @@ BROKEN = {
     "B3": {"mark": 0.1},
     "B4": {"honest": 0.05},
     "B5": {"agreement": 0.99},
+    "B6": {"compression": -0.1},
+    "B7": {"hardened caught": 0.5},
 }
 
 
 @pytest.mark.parametrize("claim", BROKEN)
 def test_every_claim_can_fail(claim):
     assert judged(world(**BROKEN[claim]), claim).verdict == Verdict.DOES_NOT_HOLD
+
+
+@pytest.mark.parametrize(
+    ("claim", "changes"),
+    [
+        ("B6", {"saved caught": 0.5}),
+        ("B6", {"saved": -0.05}),
+        ("B7", {"hardened accepted": 0.9}),
+        ("B7", {"hardened": 0.6}),
+    ],
+)
+def test_each_bound_on_the_shortcut_can_fail(claim, changes):
+    assert judged(world(**changes), claim).verdict == Verdict.DOES_NOT_HOLD
+
+
+def test_a_detection_row_without_a_second_pool_leaves_that_claim_not_run():
+    found = [made for made in world() if made.cell.experiment != "detection"]
+    for made in world():
+        if made.cell.experiment == "detection":
+            made.result["binary"].pop("second")
+            found.append(made)
+    assert judged(found, "C10").verdict == Verdict.NOT_RUN
+    assert judged(found, "C9").verdict == Verdict.HOLDS
 
 
 def test_broken_worlds_cover_every_claim():

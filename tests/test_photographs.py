@@ -28,6 +28,7 @@ from extractlib.datasets import in_files, pool_parts, query_images, task_parts
 from extractlib.errors import InputError
 from extractlib.experiments.cells import Cell
 from extractlib.experiments.scene import Scene
+from extractlib.images import ImageSet
 from extractlib.photographs import Entry, decoded, decoding, folder, layouts, listing, read_image
 from extractlib.profiles import profile
 from extractlib.store import Store
@@ -228,10 +229,40 @@ def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
     options = {"seed": 0, "store": store, "folders": {"tinyimagenet": tmp_path}}
     cut = query_images("tinyimagenet/1", profile("small-cpu"), labelled=True, **options)
     assert len(cut.labels.unique()) == 1
-    with pytest.raises(InputError, match="unknown variant of cifar10 'shifted'"):
-        query_images("cifar10/shifted", profile("small-cpu"), **options)
+    with pytest.raises(InputError, match="unknown variant of cifar10 'shiften'"):
+        query_images("cifar10/shiften", profile("small-cpu"), **options)
     with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
         task_parts("gtsrb", profile("small-cpu"), **options)
+
+
+def test_shifted_photographs_are_the_adversarys_own_in_other_framing_and_light(tmp_path, store):
+    write_gtsrb(tmp_path)
+    options = {"profile": profile("small-cpu"), "store": store, "folders": {"gtsrb": tmp_path}}
+    own = query_images("gtsrb", seed=0, labelled=True, **options)
+    state = torch.random.get_rng_state()
+    first, again, other = (query_images("gtsrb/shifted", seed=seed, labelled=True, **options) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(first.images, again.images) and first.fingerprint == again.fingerprint != other.fingerprint
+    assert torch.equal(first.labels, own.labels) and len(first) == len(own)
+    assert not (first.images == own.images).flatten(1).all(1).any()
+    assert query_images("gtsrb/shifted", seed=0, **options).labels is None
+
+
+def test_a_shifted_image_is_moved_by_a_tenth_at_most_and_mirrored_at_its_border(monkeypatch):
+    monkeypatch.setattr(photographs.shifting, "LIGHT", lambda image: image)
+    ramp = torch.arange(32, dtype=torch.uint8).expand(400, 3, 32, 32)
+    moved = photographs.shifted(ImageSet("ramps", ramp, None, (), "f"), seed=0).images
+    steps = moved[:, 0, 16, 16].int() - 16
+    assert set(steps.tolist()) == set(range(-3, 4))
+    assert moved[steps == 3][0, 0, 0, -5:].tolist() == [30, 31, 30, 29, 28]
+
+
+def test_the_pool_that_the_defence_knows_is_the_profiles_where_the_attacker_sends_images_of_a_task(tmp_path, store):
+    write_tinyimagenet(tmp_path)
+    folders = {"tinyimagenet": tmp_path}
+    for pool in ("gtsrb", "gtsrb/shifted", "noise", "tinyimagenet", "tinyimagenet/1"):
+        cell = Cell(profile="small-cpu", task="gtsrb", pool=pool, victim="tiny", seed=0)
+        assert Scene(cell, store=store, folders=folders).pool["detector"].name == "tinyimagenet/train/detector"
 
 
 def test_a_pool_without_a_part_for_pretraining_is_refused_where_one_is_needed(tmp_path, store):

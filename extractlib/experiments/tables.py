@@ -212,13 +212,9 @@ def table_cells(table: str, profile: Profile, *, seeds: Iterable[int]) -> list[C
     """Return the cells of a table, seed by seed.
 
     Raises:
-        InputError: There is no such table, the profile names no task or pool of its own, or the table needs drawn ones.
+        InputError: There is no such table, or it has no cell for the profile's tasks.
     """
     chosen = TABLES[one_of("table", table, TABLES)]
-    if not profile.tasks or not profile.pool:
-        raise InputError(
-            f"profile {profile.name!r} has no images of its own: name them, as in --task folder:PATH --pool folder:PATH"
-        )
     if table not in tables_for(profile):
         fitting = ", ".join(tables_for(profile))
         raise InputError(f"table {table!r} needs more than folders hold: for them use one of {fitting}")
