@@ -137,7 +137,7 @@ def _plotted(axes: Axes) -> Iterator[tuple[str, str, str, str]]:
             points = [((box.y0 + box.y1) / 2, box.x1) if flat else ((box.x0 + box.x1) / 2, box.y1) for box in boxes]
             spreads = _spreads(container.errorbar)
         else:
-            points = container.lines[0].get_xydata() if container.lines[0] else []
+            points = container.lines[0].get_xydata()[:, :: -1 if flat else 1] if container.lines[0] else []
             spreads = _spreads(container) if container.lines[0] else []
         for (place, value), spread in zip_longest(points, spreads, fillvalue=""):
             yield _series(container), _place(axis, place), _number(value), spread
@@ -580,7 +580,9 @@ SITUATIONS: Mapping[str, Mapping] = MappingProxyType(
 
 
 def threat_or_boogeyman(evidence: Evidence) -> tuple[Figure, dict[str, dict[str, list[float]]]]:
-    """Return recovery of every attack under every API and defence: a row each, a mark a task, at its mean over seeds.
+    """Return recovery of every attack under every API and defence: a row each, a mark a task.
+
+    A mark is at the mean over the seeds, and its whisker is as long as their standard deviation on either side.
 
     Returns:
         The figure, and what it shows: by situation, by task, the recoveries of the seeds.
@@ -598,9 +600,9 @@ def threat_or_boogeyman(evidence: Evidence) -> tuple[Figure, dict[str, dict[str,
         for number, task in enumerate(evidence.tasks):
             color, marker = MARKS[number % len(MARKS)]
             rows = [row for row, tasks in enumerate(found.values()) if task in tasks]
-            means = [_summary(tasks[task])[0] for tasks in found.values() if task in tasks]
+            means, spreads = zip(*(_summary(tasks[task]) for tasks in found.values() if task in tasks), strict=True)
             heights = [row + (number - 2) * 0.12 for row in rows]
-            axes.plot(means, heights, marker, color=color, label=task, markersize=7)
+            axes.errorbar(means, heights, xerr=spreads, fmt=marker, color=color, label=task, markersize=7)
         axes.set_yticks(range(len(found)), [name.replace(", ", ",\n", 1).replace("; ", ";\n", 1) for name in found])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.05)

@@ -323,8 +323,13 @@ def test_the_main_figure_shows_each_situation_that_was_run():
     }
     [axes] = figure.axes
     assert len(axes.lines) == 5 and len(axes.get_yticklabels()) == 7
-    [signs] = [line for line in axes.lines if line.get_label() == "signs"]
-    assert signs.get_xdata()[0] == pytest.approx(np.mean(list(evidence.values("signs").values())))
+    [signs] = [container for container in axes.containers if container.get_label() == "signs"]
+    values = list(evidence.values("signs").values())
+    assert signs.lines[0].get_xdata()[0] == pytest.approx(np.mean(values))
+    low, high = signs.lines[2][0].get_segments()[0][:, 0]
+    assert (high - low) / 2 == pytest.approx(np.std(values, ddof=1))
+    rows = [row for row in figures._plotted(axes) if row[0] == "signs"]
+    assert rows[0][1:] == ("public images, full answers", f"{np.mean(values):.4g}", f"{np.std(values, ddof=1):.4g}")
     assert found["own images, full answers*"]["signs"] == pytest.approx(
         list(evidence.values("signs", pool="signs/shifted", budget=5_000).values())
     )
