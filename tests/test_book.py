@@ -1,7 +1,6 @@
-"""The book's sources: every notebook runs and has the form of a chapter, and the build repeats what it must."""
+"""The book's sources: every notebook runs, and the build repeats what it must."""
 
 import json
-import re
 from pathlib import Path
 
 import build
@@ -9,30 +8,12 @@ import execute
 import furniture
 import nbformat
 import pytest
+from chapters import CHAPTERS, Chapter, crowded_lines, long_cells
 
 NOTEBOOKS = execute.notebooks()
-CHAPTERS = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]
-LONG_CHAPTERS = [path for path in CHAPTERS if path.stem != "12_ledger"]
-EXERCISES = {"exercise", "solution"}
-FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
+PAGES = [path for path in NOTEBOOKS if path.stem not in CHAPTERS]
 
 named = {"ids": lambda path: path.stem}
-
-
-def cells(path: Path, kind: str) -> list:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
-
-
-def own(path: Path, kind: str) -> list:
-    """Return the cells of the chapter's own text and code: those of its exercises have tags that say so."""
-    return [cell for cell in cells(path, kind) if not EXERCISES & set(cell.metadata.get("tags", []))]
-
-
-def prose(found: list) -> str:
-    """Return the Markdown of cells without fenced blocks and tables."""
-    text = "\n\n".join(FENCE.sub("", cell.source) for cell in found)
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
 
 
 @pytest.mark.book
@@ -55,43 +36,11 @@ def test_notebook_is_stored_without_outputs(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, **named)
-def test_second_code_cell_sets_the_profile(path):
-    second = cells(path, "code")[1]
-    assert second.metadata.get("tags") == ["parameters"]
-    assert 'profile = "drawn"' in second.source.splitlines()
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, **named)
-def test_first_code_cell_fetches_what_is_missing(path):
-    first = cells(path, "code")[0]
-    assert (first.id, first.metadata.get("tags")) == ("setup", ["remove-cell"])
-    assert first.source == furniture.setup_cell()
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, **named)
-def test_code_cells_are_short(path):
-    lines = [cell.source.splitlines() for cell in cells(path, "code")]
-    assert [line for cell in lines for line in cell if len(line) > 79] == []
-    assert [cell[0] for cell in lines if len(cell) > 25] == []
-    assert sum(len(cell) <= 15 for cell in lines) >= 0.9 * len(lines)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, **named)
-def test_one_sentence_per_source_line(path):
-    lines = [line for line in prose(cells(path, "markdown")).splitlines() if line.strip() and not line.startswith("#")]
-    crowded = [line for line in lines if SENTENCE_END.search(line)]
-    assert len(crowded) <= 0.05 * len(lines), crowded
-
-
-@pytest.mark.parametrize("path", LONG_CHAPTERS, **named)
-def test_chapter_has_its_size(path):
-    words = len(prose(own(path, "markdown")).split())
-    head = len(FENCE.sub("", cells(path, "markdown")[0].source).split())
-    assert 1200 <= words <= 2500, f"{words} words"
-    code = len(own(path, "code")) - 1  # the first sets up
-    assert 8 <= code <= 20, f"{code} code cells"
-    assert head <= 120, f"{head} words in the head block"
+@pytest.mark.parametrize("path", PAGES, **named)
+def test_notebook_that_is_no_chapter_has_a_chapters_form(path):
+    page = Chapter.read(path.stem)
+    assert [*long_cells(page), *crowded_lines(page)] == []
+    assert page.all("code")[0].source == furniture.setup_cell()
 
 
 # The build.
