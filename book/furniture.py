@@ -4,7 +4,9 @@ The repository's public address stands in _config.yml alone; all others follow f
 """
 
 import html
+import re
 import subprocess
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -95,6 +97,17 @@ def mend_lists(app, page: str, template: str, context: dict, doctree) -> None:
         context["body"] = context["body"].replace('<div role="list" class="citation-list">', "<div>")
 
 
+def tell_ids_apart(app, page: str, template: str, context: dict, doctree) -> None:
+    """Number the ids that sphinx-exercise writes alike for all exercises, and for all solutions, of a page."""
+    if doctree is not None:
+        numbers = {"exercise": count(1), "solution": count(1)}
+        context["body"] = re.sub(
+            r'(?<= id=")(exercise|solution)-content(?=")',
+            lambda found: f"{found[0]}-{next(numbers[found[1]])}",
+            context["body"],
+        )
+
+
 def leave_out_thebe(app, page: str, template: str, context: dict, doctree) -> None:
     """Take from a page the scripts of Thebe, which nothing here uses and another host would serve."""
     scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
@@ -106,5 +119,6 @@ def setup(app) -> dict:
     app.connect("config-inited", derive)
     app.connect("html-page-context", cite)
     app.connect("html-page-context", mend_lists)
+    app.connect("html-page-context", tell_ids_apart)
     app.connect("html-page-context", leave_out_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,6 +58,18 @@ def test_bibtex():
     assert lines[-1] == "}" and all(re.fullmatch(r"  \w+ = \{.+\},", line) for line in lines[1:-1])
 
 
+# Ids.
+
+
+def test_repeated_ids_are_numbered():
+    part = '<section id="{0}-content"><p>id="{0}-content"</p></section><section id="{0}-content">'
+    context = {"body": part.format("exercise") + part.format("solution") + '<p id="limits">'}
+    furniture.tell_ids_apart(None, "book/05_knockoff", "page.html", context, doctree=object())
+    found = re.findall(r'(?<!>)id="([\w-]+)"', context["body"])
+    assert found == ["exercise-content-1", "exercise-content-2", "solution-content-1", "solution-content-2", "limits"]
+    assert context["body"].count('<p>id="exercise-content"</p>') == 1
+
+
 # Questions.
 
 GOOD = """

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -88,6 +89,12 @@ def test_every_figure_is_numbered_and_captioned(path):
     for figure in parse(path).select("article figure"):
         assert re.match(r"Fig\. \d+", figure.select_one("figcaption .caption-number").get_text())
         assert len(figure.select_one("figcaption .caption-text").get_text().split()) > 2
+
+
+@pages
+def test_no_id_is_used_twice(path):
+    ids = Counter(tag["id"] for tag in parse(path).select("[id]"))
+    assert [name for name, uses in ids.items() if uses > 1] == []
 
 
 @pages
