@@ -94,7 +94,11 @@ EXERCISES = (
         title="How far a recipe walks",
         kind="understand",
         minutes=8,
-        variants={"peak": (0.2, 0.05, 0.1), "start": (0.04, 0.1, 0.02, 0.2), "warm_up": (0.25, 0.1, 0.2, 0.3, 0.4)},
+        variants={
+            "peak": (0.2, 0.05, 0.1, 0.15, 0.25, 0.3),
+            "start": (0.04, 0.1, 0.02, 0.2),
+            "warm_up": (0.25, 0.1, 0.2, 0.3, 0.4),
+        },
         right=lambda peak, start, warm_up: peak * (1 + warm_up * start) / 2,
         slips={
             "that is the highest rate, not the mean": lambda peak, start, warm_up: peak,

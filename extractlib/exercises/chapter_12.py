@@ -99,8 +99,8 @@ EXERCISES = (
         kind="understand",
         minutes=10,
         variants={
-            "distance": (0.03, 0.02, 0.025, 0.035, 0.04, 0.05),
-            "deviation": (0.06, 0.05, 0.055, 0.07, 0.08),
+            "distance": (0.03, *(part / 1_000 for part in range(20, 51))),
+            "deviation": (0.06, *(part / 1_000 for part in range(50, 81, 5))),
         },
         right=seeds_needed,
         slips={
