@@ -21,7 +21,7 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book pdf publication test test-slow check-pages check-courses binder links link-issue lab course \
+.PHONY: help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
 	assignment grade results weights bench bench-gpu lint lock newest clean
 
 help: ## show this list
@@ -66,6 +66,9 @@ assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER
 
 grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 SEED=7)
 	@$(RUN) book/grading.py --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
+
+check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
+	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
 check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses

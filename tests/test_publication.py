@@ -5,11 +5,14 @@ import re
 import subprocess
 import sys
 import venv
+from importlib import invalidate_caches
 from pathlib import Path
 
 import furniture
 import pytest
 import yaml
+from chapters import Chapter
+from install import KEPT, importable
 
 ROOT = furniture.ROOT
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -62,24 +65,26 @@ def test_binder_installs_torch_for_cpus_at_the_locks_version():
 
 # The first cell, as on Colab: the package missing, torch and numpy there, nothing else of the book around.
 
+BROUGHT = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets")
 
-def run_first_cell(python: str, folder: Path, *, path: str = "") -> subprocess.CompletedProcess:
-    """Run the set-up cell by IPython's own means in `folder`, cloning this repository in place of the public one."""
+
+def run_first_cell(python: str, folder: Path, *, then: str = "import extractlib") -> subprocess.CompletedProcess:
+    """Run the set-up cell by IPython's own means, cloning this repository in place of the public one, and another."""
     (folder / "cell.py").write_text(
         "from IPython.core.interactiveshell import InteractiveShell\n"
         "shell = InteractiveShell.instance()\n"
         f"shell.run_cell({furniture.setup_cell('HEAD')!r}).raise_error()\n"
-        "import importlib, pathlib\n"
-        "importlib.invalidate_caches()\n"
-        "import extractlib, numpy, torch\n"
+        "import pathlib\n"
+        "from importlib.metadata import version\n"
+        f"shell.run_cell({then!r}).raise_error()\n"
         "print('at', pathlib.Path.cwd().parent.name, pathlib.Path('results/drawn').is_dir())\n"
-        "print('with', torch.__version__, numpy.__version__)\n"
+        f"print('with', *map(version, {KEPT}))\n"
     )
     environment = os.environ | {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{ROOT}.insteadOf",
         "GIT_CONFIG_VALUE_0": furniture.repository(),
-        "PYTHONPATH": path,
+        "PYTHONPATH": "",
     }
     return subprocess.run([python, "cell.py"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -92,20 +97,32 @@ def test_first_cell_fetches_the_book_and_installs_nothing_that_is_there(tmp_path
     assert (tmp_path / name / "book" / "install.py").exists()
 
 
+def test_a_folder_of_the_packages_name_is_not_the_package(tmp_path, monkeypatch):
+    """Colab's path holds the folder into which the first cell clones the book."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "cloned").mkdir()
+    assert not importable("cloned")
+    (tmp_path / "cloned" / "__init__.py").touch()
+    invalidate_caches()
+    assert importable("cloned") and not importable("nowhere")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lowest", [True, False], ids=["lowest", "newest"])
 def test_first_cell_in_a_bare_environment(tmp_path, lowest):
-    """With only torch, torchvision, numpy, matplotlib and ipywidgets from before, which stay what they are."""
-    bounds = re.findall(
-        r'^    "(torch|torchvision|numpy|matplotlib)>=([\w.]+)",', (ROOT / "pyproject.toml").read_text(), re.M
-    )
-    assert len(bounds) == 4
+    """With only what Colab brings along from before, of which torch, torchvision and numpy stay what they are."""
+    bounds = re.findall(rf'^    "({"|".join(BROUGHT)})>=([\w.]+)",', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert sorted(name for name, _ in bounds) == sorted(BROUGHT)
     venv.create(tmp_path / "bare", with_pip=True)
-    python = str(tmp_path / "bare" / "bin" / "python")
-    there = [f"{name}=={bound}.*" if lowest else name for name, bound in bounds]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *there, "ipywidgets"], check=True)
-    question = "import torch, numpy; print('with', torch.__version__, numpy.__version__)"
+    python, uv = str(tmp_path / "bare" / "bin" / "python"), str(Path(sys.executable).with_name("uv"))
+    there = [f"{name}>={bound}" for name, bound in bounds]
+    resolution = ["--resolution", "lowest-direct" if lowest else "highest"]
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, *resolution, *there], check=True)
+    question = f"from importlib.metadata import version; print('with', *map(version, {KEPT}))"
     before = subprocess.run([python, "-c", question], capture_output=True, text=True, check=True).stdout.strip()
-    ran = run_first_cell(python, tmp_path)
+    following = Chapter.read("01_threat").own("code")[1:3]
+    ran = run_first_cell(python, tmp_path, then="\n".join(cell.source for cell in following))
     assert ran.returncode == 0, ran.stderr
     assert before in ran.stdout
+    name = furniture.repository().rsplit("/", 1)[1]
+    assert f"at {name} True" in ran.stdout

@@ -42,6 +42,13 @@ def test_the_book_is_built_and_complete():
     assert {path.stem for path in NOTEBOOKS} == {path.stem for path in execute.notebooks()}
 
 
+def test_chapters_keep_within_their_time_and_memory():
+    """In profile drawn, on two cores: three minutes and 1.5 GB for each chapter."""
+    runs = {name: run for name, run in execute.recorded().items() if run.profile == "drawn"}
+    assert {name: run.seconds for name, run in runs.items() if run.seconds > 180} == {}
+    assert {name: run.peak_megabytes for name, run in runs.items() if run.peak_megabytes > 1536} == {}
+
+
 @notebooks
 def test_every_cell_has_the_output_it_should_have(path):
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
