@@ -589,6 +589,7 @@ BREAKAGES = {
             '["the detector sees what an image shows", "some',
             "0 of the right names are missing, and 1 too many",
         ),
+    ],
     "12.1": [
         ("normal", "stats.t.ppf(0.975, seeds - 1)", "1.96", "wider than the normal"),
         ("one end", "0.975", "0.95", "at each end"),
