@@ -135,7 +135,7 @@ def softened(service: ProcessingService, images: torch.Tensor) -> torch.Tensor:
     return mixed
 
 
-MORE = 1.5
+MORE = 1.75
 """How many times our own solution's mean change of a pixel is allowed."""
 
 
