@@ -610,7 +610,7 @@ def _recovery_flatters(claim: paper.Claim, evidence: Evidence) -> Parts:
 
 def _compression_is_what_is_detected(claim: paper.Claim, evidence: Evidence) -> Parts:
     for task in _with_shortcut(evidence):
-        shown = partial(_shortcut, evidence, task)
+        shown = partial(shortcut, evidence, task)
         gain = _less(*(shown("sides", f"compression-{kind}", "balanced_accuracy") for kind in ("differs", "matched")))
         named = f"balanced accuracy({task}), compression differs − matched > 0"
         yield bound(named, gain, least=claim.bounds["difference"], strict=True)
@@ -625,7 +625,7 @@ def _compression_is_what_is_detected(claim: paper.Claim, evidence: Evidence) -> 
 def _hardening_helps(claim: paper.Claim, evidence: Evidence) -> Parts:
     hardened = f"{ATTACKED}-hardened"
     for task in _with_shortcut(evidence):
-        shown = partial(_shortcut, evidence, task)
+        shown = partial(shortcut, evidence, task)
         most = claim.bounds["caught_less"]
         lost = _less(*(shown("caught", hardened, how) for how in ("none", SAVED)))
         yield bound(f"caught({task}, as they came) − caught(saved anew) ≤ {most}", lost, most=most)
@@ -644,7 +644,8 @@ def _with_shortcut(evidence: Evidence) -> list[str]:
     return [task for task in evidence.tasks if task in chosen]
 
 
-def _shortcut(evidence: Evidence, task: str, *path: str) -> Values:
+def shortcut(evidence: Evidence, task: str, *path: str) -> Values:
+    """Return one number a seed: what lies at `path` in the results of the table `shortcut` of a task."""
     budget = shortcut_budget(profile(evidence.profile))
     return evidence.values(task, *path, experiment="shortcut", budget=budget)
 
