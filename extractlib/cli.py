@@ -138,9 +138,14 @@ def grid(
 
 
 @app.command("verify")
-def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("book/results"), jobs: Jobs = 2) -> None:
+def verify_command(
+    profile_name: ProfileName = "drawn",
+    folder: Results = Path("book/results"),
+    jobs: Jobs = 2,
+    data: DataFolder = None,
+) -> None:
     """Run one committed cell of each table anew, chosen at random, and fail where one leaves its tolerance."""
-    for old, new, allowed in each_results(verify, profile_name, folder, jobs):
+    for old, new, allowed in each_results(verify, profile_name, folder, jobs, data):
         print(
             f"{name_of(old.cell)}: {headline(new):.4f}, committed {headline(old):.4f},"
             f" allowed difference {allowed:.4f}: agrees ({new.provenance['seconds']:.0f} s)",
@@ -150,22 +155,28 @@ def verify_command(profile_name: ProfileName = "drawn", folder: Results = Path("
 
 @app.command("confirm")
 def confirm_command(
-    profile_name: ProfileName = "drawn", folder: Results = Path("book/results"), jobs: Jobs = 2
+    profile_name: ProfileName = "drawn",
+    folder: Results = Path("book/results"),
+    jobs: Jobs = 2,
+    data: DataFolder = None,
 ) -> None:
     """Let rows stand whose code has changed where a sample of them, run anew, is equal bit for bit."""
-    for checked in each_results(confirm, profile_name, folder, jobs):
+    for checked in each_results(confirm, profile_name, folder, jobs, data):
         for old, new, equal in checked:
             verdict = "equal" if equal else f"differs, {headline(new):.4f} and not {headline(old):.4f}: make results"
             print(f"{name_of(old.cell)}: {verdict}", flush=True)
 
 
-def each_results(check: Callable[..., Any], profile_name: str, folder: Path, jobs: int) -> Iterator[Any]:
+def each_results(
+    check: Callable[..., Any], profile_name: str, folder: Path, jobs: int, data: Path | None
+) -> Iterator[Any]:
     """Yield what a check returns of each results file of a profile, which sample it takes being left to chance."""
     paths = sorted((folder / profile(profile_name).name).glob("*.json"))
     if not paths:
         raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
     choices = [secrets.randbelow(1_000_000) for _ in paths]
-    return each_file(check, paths, choices=choices, store=default_store(), jobs=jobs)
+    options = {"store": default_store(), "folders": data_folders(data), "jobs": jobs}
+    return each_file(check, paths, choices=choices, **options)
 
 
 @app.command()

@@ -406,13 +406,16 @@ def tolerance(rows: Iterable[Row], cell: Cell) -> float:
     return max(0.03, 4 * summary(alike)[1]) if len(alike) > 1 else 0.03
 
 
-def verify(path: Path, *, choice: int, store: Store, progress: bool = True) -> tuple[Row, Row, float]:
+def verify(
+    path: Path, *, choice: int, store: Store, folders: Mapping[str, Path] | None = None, progress: bool = True
+) -> tuple[Row, Row, float]:
     """Run one committed cell anew.
 
     Args:
         path: A committed results file.
         choice: Which of its rows, modulo their number.
         store: Keeps images and victims; an empty one makes the check complete.
+        folders: Where each data set and each ``"folder:NAME"`` lies.
         progress: Whether to show bars.
 
     Returns:
@@ -429,7 +432,7 @@ def verify(path: Path, *, choice: int, store: Store, progress: bool = True) -> t
             f" {name_of(stale[0])}: run make results and commit"
         )
     old = rows[choice % len(rows)]
-    new = run_cell(old.cell, store=store, progress=progress)
+    new = run_cell(old.cell, store=store, folders=folders, progress=progress)
     allowed = tolerance(rows, old.cell)
     if abs(headline(new) - headline(old)) > allowed:
         raise InputError(
@@ -439,7 +442,9 @@ def verify(path: Path, *, choice: int, store: Store, progress: bool = True) -> t
     return old, new, allowed
 
 
-def confirm(path: Path, *, choice: int, store: Store, progress: bool = True) -> list[tuple[Row, Row, bool]]:
+def confirm(
+    path: Path, *, choice: int, store: Store, folders: Mapping[str, Path] | None = None, progress: bool = True
+) -> list[tuple[Row, Row, bool]]:
     """Run a sample of the rows that other code made, and let those stand that today's code makes bit for bit.
 
     Rows are alike if the same code made them and the same code would make them today. Of each task's alike rows one is
@@ -451,6 +456,7 @@ def confirm(path: Path, *, choice: int, store: Store, progress: bool = True) -> 
         path: A results file.
         choice: Which of a task's alike rows is run, modulo their number.
         store: Keeps images and victims; an empty one makes the check complete.
+        folders: Where each data set and each ``"folder:NAME"`` lies.
         progress: Whether to show bars.
 
     Returns:
@@ -464,7 +470,7 @@ def confirm(path: Path, *, choice: int, store: Store, progress: bool = True) -> 
             alike.setdefault(codes, {}).setdefault(row.cell.task, []).append(row)
     for (before, now), tasks in alike.items():
         old = [group[choice % len(group)] for group in tasks.values()]
-        new = [run_cell(row.cell, store=store, progress=progress) for row in old]
+        new = [run_cell(row.cell, store=store, folders=folders, progress=progress) for row in old]
         equal = [_timeless(first.result) == _timeless(second.result) for first, second in zip(old, new, strict=True)]
         checked += zip(old, new, equal, strict=True)
         if all(equal):
@@ -483,13 +489,19 @@ def _timeless(result: Mapping) -> dict:
 
 
 def each_file(
-    check: Callable[..., Any], paths: Iterable[Path], *, choices: Iterable[int], store: Store, jobs: int
+    check: Callable[..., Any],
+    paths: Iterable[Path],
+    *,
+    choices: Iterable[int],
+    store: Store,
+    jobs: int,
+    folders: Mapping[str, Path] | None = None,
 ) -> Iterator[Any]:
     """Run `verify` or `confirm` on each file, `jobs` at a time, and yield what it returns."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         checks = [
-            workers.submit(check, path, choice=choice, store=store, progress=False)
+            workers.submit(check, path, choice=choice, store=store, folders=folders, progress=False)
             for path, choice in zip(paths, choices, strict=True)
         ]
         try:

@@ -43,10 +43,9 @@ DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 class Entry(NamedTuple):
     """One image of a data set.
 
-    Attributes:
-        path: Where it lies below the data set's folder; of a file of records, with ``#`` and the record's number.
-        label: Number of its class; 0 where the set has none.
-        group: Images of one track or one patient share it, and are never parted; empty where each stands alone.
+    Its `path` is where it lies below the data set's folder, in a file of records with ``#`` and the record's number;
+    its `label` the number of its class, 0 where the set has none; and its `group` what the images of one track or one
+    patient share, which are never parted, or empty where each stands alone.
     """
 
     path: str
