@@ -231,9 +231,9 @@ def table(rows: Iterable[Sequence], columns: Sequence[str], *, caption: str = ""
 
 
 def mean_and_spread(values: Sequence[float], *, digits: int) -> str:
-    """Return ``"mean ± standard deviation"`` of the values, or the value where there is but one."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
+    """Return ``"mean ± standard deviation"`` of the values, the value where there is but one, a dash for none."""
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}" if len(values) else "–"
     mean, spread = summary(values)
     return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 

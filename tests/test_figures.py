@@ -63,6 +63,7 @@ def test_table_refuses_a_short_line():
 def test_mean_and_spread():
     assert figures.mean_and_spread([1.0, 2.0, 3.0], digits=2) == "2.00 ± 1.00"
     assert figures.mean_and_spread([0.5], digits=1) == "0.5"
+    assert figures.mean_and_spread([], digits=1) == "–"
 
 
 def test_reproduction_table_stands_beside_the_papers():
