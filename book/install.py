@@ -17,7 +17,7 @@ KEPT = ("torch", "torchvision", "numpy")
 
 def main() -> None:
     """Install the package from the clone that this file is in, if it is missing."""
-    if importable("extractlib"):
+    if installed("extractlib") or importable("extractlib"):
         return
     root = Path(__file__).resolve().parent.parent
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:

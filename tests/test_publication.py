@@ -6,6 +6,7 @@ import subprocess
 import sys
 import venv
 from importlib import invalidate_caches
+from importlib.metadata import distribution
 from pathlib import Path
 
 import furniture
@@ -90,8 +91,11 @@ def run_first_cell(python: str, folder: Path, *, then: str = "import extractlib"
 
 
 def test_first_cell_fetches_the_book_and_installs_nothing_that_is_there(tmp_path):
+    before = distribution("extractlib").read_text("direct_url.json")
     ran = run_first_cell(sys.executable, tmp_path)
     assert ran.returncode == 0, ran.stderr
+    # What this environment runs is still the package that these tests are beside.
+    assert distribution("extractlib").read_text("direct_url.json") == before
     name = furniture.repository().rsplit("/", 1)[1]
     assert f"at {name} True" in ran.stdout
     assert (tmp_path / name / "book" / "install.py").exists()
