@@ -208,7 +208,7 @@ def test_an_empty_folder_is_refused(tmp_path):
         (["--chapter=5", "--seed=7"], "grade: SUBMISSIONS is '': the folder of the submissions is wanted"),
         (["--submissions=nowhere", "--chapter=5", "--seed=7"], "grade: SUBMISSIONS is 'nowhere'"),
         (["--submissions=.", "--chapter=5", "--seed=x"], "grade: SEED is 'x': a whole number from 0 is wanted"),
-        (["--submissions=.", "--chapter=12", "--seed=1"], "grade: chapter 12 has no exercises"),
+        (["--submissions=.", "--chapter=13", "--seed=1"], "grade: chapter 13 has no exercises"),
     ],
 )
 def test_grading_nothing_is_refused_in_one_line(arguments, message, monkeypatch, capsys, tmp_path):
