@@ -16,7 +16,7 @@ import numpy as np
 from extractlib import paper
 from extractlib.errors import InputError
 from extractlib.experiments.cells import ADAPTIVE, WATERMARK, Cell, Row
-from extractlib.experiments.shortcut import ATTACKED, SAVED
+from extractlib.experiments.shortcut import PROCESSING
 from extractlib.experiments.tables import narrow_budget, shortcut_budget
 from extractlib.images import digest
 from extractlib.metrics import summary, t_interval
@@ -608,34 +608,36 @@ def _recovery_flatters(claim: paper.Claim, evidence: Evidence) -> Parts:
         yield bound(f"r({task}) − agreement > 0", gap, least=claim.bounds["difference"], strict=True)
 
 
-def _compression_is_what_is_detected(claim: paper.Claim, evidence: Evidence) -> Parts:
+def _the_processing_is_what_is_detected(kind: str, claim: paper.Claim, evidence: Evidence) -> Parts:
+    detector, how = f"{kind}-differs", PROCESSING[kind]
     for task in _with_shortcut(evidence):
         shown = partial(shortcut, evidence, task)
-        gain = _less(*(shown("sides", f"compression-{kind}", "balanced_accuracy") for kind in ("differs", "matched")))
-        named = f"balanced accuracy({task}), compression differs − matched > 0"
+        gain = _less(*(shown("sides", f"{kind}-{sides}", "balanced_accuracy") for sides in ("differs", "matched")))
+        named = f"balanced accuracy({task}), {kind} differs − matched > 0"
         yield bound(named, gain, least=claim.bounds["difference"], strict=True)
         share = claim.bounds["share"]
-        came, saved = (shown("caught", ATTACKED, how) for how in ("none", SAVED))
-        halved = _less(saved, {seed: share * value for seed, value in came.items()})
-        yield bound(f"caught({task}, saved anew) − {share} caught(as they came) ≤ 0", halved, most=0)
-        came, saved = (shown("recovery", ATTACKED, how) for how in ("none", SAVED))
-        yield bound(f"r({task}, saved anew) − r(as they came) > 0", _less(saved, came), least=0, strict=True)
+        came, imitated = (shown("caught", detector, sent) for sent in ("none", how))
+        halved = _less(imitated, {seed: share * value for seed, value in came.items()})
+        yield bound(f"caught({task}, {how}) − {share} caught(as they came) ≤ 0", halved, most=0)
+        came, imitated = (shown("recovery", detector, sent) for sent in ("none", how))
+        yield bound(f"r({task}, {how}) − r(as they came) > 0", _less(imitated, came), least=0, strict=True)
 
 
-def _hardening_helps(claim: paper.Claim, evidence: Evidence) -> Parts:
-    hardened = f"{ATTACKED}-hardened"
+def _hardening_helps(kind: str, claim: paper.Claim, evidence: Evidence) -> Parts:
+    detector, how = f"{kind}-differs", PROCESSING[kind]
+    hardened = f"{detector}-hardened"
     for task in _with_shortcut(evidence):
         shown = partial(shortcut, evidence, task)
         most = claim.bounds["caught_less"]
-        lost = _less(*(shown("caught", hardened, how) for how in ("none", SAVED)))
-        yield bound(f"caught({task}, as they came) − caught(saved anew) ≤ {most}", lost, most=most)
+        lost = _less(*(shown("caught", hardened, sent) for sent in ("none", how)))
+        yield bound(f"caught({task}, as they came) − caught({how}) ≤ {most}", lost, most=most)
         most = claim.bounds["loss"]
-        cost = _less(*(shown("accepted", detector, SAVED) for detector in (ATTACKED, hardened)))
+        cost = _less(*(shown("accepted", name, how) for name in (detector, hardened)))
         yield bound(f"honest images accepted({task}), not hardened − hardened ≤ {most}", cost, most=most)
         share = claim.bounds["share"]
-        plain, left = (shown("recovery", *path) for path in (("undefended", "none"), (hardened, SAVED)))
+        plain, left = (shown("recovery", *path) for path in (("undefended", "none"), (hardened, how)))
         stopped = _less(left, {seed: share * value for seed, value in plain.items()})
-        yield bound(f"r({task}, saved anew, hardened) − {share} r({task}) ≤ 0", stopped, most=0)
+        yield bound(f"r({task}, {how}, hardened) − {share} r({task}) ≤ 0", stopped, most=0)
 
 
 def _with_shortcut(evidence: Evidence) -> list[str]:
@@ -672,8 +674,10 @@ TESTS: Mapping[str, Callable[[paper.Claim, Evidence], Parts]] = MappingProxyType
         "B3": _the_mark_survives,
         "B4": _honest_users_lose_little,
         "B5": _recovery_flatters,
-        "B6": _compression_is_what_is_detected,
-        "B7": _hardening_helps,
+        "B6": partial(_the_processing_is_what_is_detected, "compression"),
+        "B7": partial(_hardening_helps, "compression"),
+        "B8": partial(_the_processing_is_what_is_detected, "resampling"),
+        "B9": partial(_hardening_helps, "resampling"),
     }
 )
 """How each claim gets its bounds; a bound without rows has no values, and the claim is then not run."""

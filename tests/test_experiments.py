@@ -7,9 +7,22 @@ import pytest
 import torch
 
 from extractlib.api import PredictionAPI
+from extractlib.detection import Thresholded
 from extractlib.errors import InputError
-from extractlib.experiments import TABLES, Row, Scene, code_of, read_rows, run_cell, run_table, table_cells, tables
+from extractlib.experiments import (
+    TABLES,
+    Row,
+    Scene,
+    code_of,
+    read_rows,
+    run_cell,
+    run_table,
+    shortcut,
+    table_cells,
+    tables,
+)
 from extractlib.experiments.extraction import api_of, collected
+from extractlib.experiments.shortcut import EVASIONS, PROCESSING
 from extractlib.profiles import DRAWN, profile
 from extractlib.store import Store
 
@@ -285,6 +298,46 @@ def test_overlap_and_stateful_rows(shared):
         flagged = result[name]["pool_until"]
         assert flagged is None or 1 <= flagged <= cell.budget
         assert (result[name]["sybil_accounts"] == 1) == (flagged is None)
+
+
+def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(shared):
+    [cell] = few("shortcut")
+    result = run_cell(cell, store=shared).result
+    sides = {f"{kind}-{how}" for kind in PROCESSING for how in ("differs", "matched")}
+    assert set(result["sides"]) == {"plain", *sides}
+    for found in result["sides"].values():
+        assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
+    assert set(result["recovery"]["undefended"]) == {"none", *PROCESSING.values()}
+    for kind, how in PROCESSING.items():
+        for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
+            assert set(result["recovery"][name]) == {"none", how}
+            assert set(result["caught"][name]) == set(EVASIONS)
+
+
+class Always(Thresholded):
+    """Catches every image, or none."""
+
+    threshold = 0.5
+
+    def __init__(self, caught: float):
+        self.caught, self.fingerprint = caught, f"always {caught}"
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images),), self.caught)
+
+
+def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch):
+    monkeypatch.setattr(shortcut, "_trained", lambda scene, name, hardened=False: Always(float(hardened)))
+    [cell] = few("shortcut")
+    result = shortcut.shortcut(Scene(cell, store=shared))
+    open_to_all = result["recovery"]["undefended"]
+    for kind, how in PROCESSING.items():
+        # Where nothing is caught the API answers as if undefended.
+        assert result["recovery"][f"{kind}-differs"] == {sent: open_to_all[sent] for sent in ("none", how)}
+        stopped = result["recovery"][f"{kind}-differs-hardened"]
+        assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
+        assert result["caught"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)
+        assert result["accepted"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 0.0)
 
 
 def test_a_row_depends_on_the_code_that_makes_it_and_on_no_other():

@@ -11,37 +11,29 @@ from pathlib import Path
 
 import torch
 
-from extractlib.api import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.defenses import policy
 from extractlib.detection import BinaryDetector, Detector, MahalanobisDetector, OdinDetector, threshold_at, tune
-from extractlib.experiments.extraction import surrogate_of
+from extractlib.experiments.extraction import api_of, compare
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet
-from extractlib.metrics import accuracy, balanced_accuracy, recovery, tpr_tnr
+from extractlib.metrics import balanced_accuracy, tpr_tnr
 from extractlib.processing import hardened_set, processed, processed_set
-from extractlib.training import predict
 
-SAVED = "jpeg-75"
-"""How the attacker saves its queries anew, and how the victim's images were saved where the two sides differ."""
+PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
+"""What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
 
-EVASIONS = ("none", "jpeg-95", "jpeg-90", SAVED, "bicubic", "blur", "webp-75")
+EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), "blur", "webp-75")
 """What an attacker may do to its queries. The last is left out of the hardening."""
 
 SIDES: Mapping[str, tuple[str, str]] = {
     "plain": ("none", "none"),
-    "compression-differs": (SAVED, "none"),
-    "compression-matched": (SAVED, SAVED),
-    "resampling-differs": ("bicubic", "none"),
-    "resampling-matched": ("bicubic", "bicubic"),
+    **{f"{kind}-differs": (how, "none") for kind, how in PROCESSING.items()},
+    **{f"{kind}-matched": (how, how) for kind, how in PROCESSING.items()},
 }
 """How the victim's images and the pool's were processed before a detector was trained on them and asked about them."""
 
-HARDENED = ("plain", "compression-differs")
+HARDENED = ("plain", *(f"{kind}-differs" for kind in PROCESSING))
 """The sides of which there is a hardened detector too."""
-
-ATTACKED = "compression-differs"
-"""The sides behind whose detectors the attack is run."""
 
 TUNED_ON = 1_000
 """Validation images of each side that ODIN and Mahalanobis are set on."""
@@ -54,8 +46,9 @@ def shortcut(scene: Scene) -> dict:
         ``sides``: of each of `SIDES` the ``tpr``, ``tnr`` and ``balanced_accuracy`` of its detector on test images
         processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
         hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
-        ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the one
-        behind `ATTACKED`, plain and hardened, when the queries are as they came and when they are saved anew.
+        ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
+        behind a detector whose sides differ, plain and hardened, when the queries are as they came and when the
+        attacker processed them as the victim's images were.
     """
     detectors = {name: _trained(scene, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(scene, name, hardened=True) for name in HARDENED}
@@ -71,7 +64,7 @@ def shortcut(scene: Scene) -> dict:
         "sides": {name: _quality(scene, detector, *SIDES[name]) for name, detector in detectors.items()},
         "caught": caught,
         "accepted": accepted,
-        "recovery": _recoveries(scene, {name: asked[name] for name in (ATTACKED, f"{ATTACKED}-hardened")}),
+        "recovery": _recoveries(scene, asked),
     }
 
 
@@ -112,30 +105,29 @@ def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
 
 
-def _recoveries(scene: Scene, detectors: Mapping[str, BinaryDetector]) -> dict[str, dict[str, float]]:
-    undefended = scene.but(experiment="extraction")
-    found = {"undefended": {"none": _recovered(scene, surrogate_of(undefended))}}
-    pools = {how: processed_set(scene.queries(), how) for how in ("none", SAVED)}
-    found["undefended"][SAVED] = _recovered(scene, _surrogate(scene, pools[SAVED], None))
-    for name, detector in detectors.items():
-        found[name] = {how: _recovered(scene, _surrogate(scene, pool, detector)) for how, pool in pools.items()}
+def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
+    pools = {how: processed_set(scene.queries(), how) for how in ("none", *PROCESSING.values())}
+    found = {"undefended": {how: _recovery(_surrogate(scene, pool), scene) for how, pool in pools.items()}}
+    for kind, how in PROCESSING.items():
+        for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
+            defended = scene.but(defence="shuffle")
+            defended.detector = detectors[name]
+            found[name] = {sent: _recovery(_surrogate(defended, pools[sent]), scene) for sent in ("none", how)}
     return found
 
 
-def _surrogate(scene: Scene, pool: ImageSet, detector: BinaryDetector | None) -> torch.nn.Module:
-    """Return the surrogate of an attack with these images on an API that shuffles what the detector catches."""
-    cell, settings = scene.cell, scene.settings
-    shuffle = policy("shuffle", secret=f"the server's secret {cell.seed}".encode())
-    defence = {"detector": detector, "policy": shuffle} if detector else {}
-    api = PredictionAPI(scene.victim, granularity=cell.granularity, budget=cell.budget, **defence)
+def _surrogate(scene: Scene, pool: ImageSet) -> torch.nn.Module:
+    """Return the surrogate of an attack with these images on the scene's API."""
+    cell = scene.cell
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
     with tempfile.TemporaryDirectory() as folder:
+        api = api_of(scene, budget=cell.budget)
         transfer = attack.collect(api, pool, Path(folder) / "transfer.bin", progress=scene.progress)
     return attack.train_surrogate(
         transfer,
         pool,
         network=cell.surrogate,
-        recipe=settings.surrogate,
+        recipe=scene.settings.surrogate,
         classes=len(scene.victim.classes),
         seed=cell.seed,
         backbone=scene.backbone(cell.surrogate),
@@ -144,13 +136,8 @@ def _surrogate(scene: Scene, pool: ImageSet, detector: BinaryDetector | None) ->
     )
 
 
-def _recovered(scene: Scene, surrogate: torch.nn.Module) -> float:
-    held_out = scene.held_out
-    right = [
-        accuracy(logits.argmax(1), held_out.labels)
-        for logits in (predict(surrogate, held_out.images), scene.victim.logits(held_out.images))
-    ]
-    return recovery(*right)
+def _recovery(surrogate: torch.nn.Module, scene: Scene) -> float:
+    return compare(scene.victim, surrogate, scene.held_out)["recovery"]
 
 
 def _share(flags: torch.Tensor) -> float:
