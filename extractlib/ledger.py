@@ -165,7 +165,7 @@ class Evidence:
         tasks: The tasks of the reproduction, in order of their names.
 
     Raises:
-        InputError: The rows are of several profiles, or two have the same cell.
+        InputError: The rows are of several profiles, or two of the same cell differ.
     """
 
     def __init__(self, rows: Iterable[Row]):
@@ -177,9 +177,10 @@ class Evidence:
         self._kinds: dict[Cell, dict[int, Row]] = {}
         for row in self.rows:
             seeds = self._kinds.setdefault(replace(row.cell, seed=0), {})
-            if seeds.setdefault(row.cell.seed, row) is not row:
+            # Two tables may share a cell.
+            if seeds.setdefault(row.cell.seed, row).result != row.result:
                 raise InputError(
-                    f"two rows for task {row.cell.task!r} and seed {row.cell.seed} of the same cell: give one for each"
+                    f"two rows for task {row.cell.task!r} and seed {row.cell.seed} of the same cell differ: give one"
                 )
         self._plain = self._reproduction()
         self.tasks = tuple(sorted(self._plain))
@@ -234,7 +235,7 @@ def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
         rows: Rows of all tables of one profile.
 
     Raises:
-        InputError: The rows are of several profiles, or two have the same cell.
+        InputError: The rows are of several profiles, or two of the same cell differ.
     """
     evidence = Evidence(rows)
     return tuple(_entry(claim, evidence) for claim in (*paper.claims(), *paper.our_claims()))
@@ -244,7 +245,7 @@ def reproduction(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the reproduction table: the plain attack with the whole budget.
 
     Raises:
-        InputError: The rows are of several profiles, or two have the same cell.
+        InputError: The rows are of several profiles, or two of the same cell differ.
     """
     return Evidence(rows).reproduction
 

@@ -144,9 +144,12 @@ def test_rows_of_other_tables_are_passed_over():
     assert held.provenance.cells == 3
 
 
-def test_two_rows_of_one_cell_are_refused():
-    with pytest.raises(InputError, match="two rows for task 'signs' and seed 1"):
-        ledger.verdicts(rows({"signs": around(0.9)}) + rows({"signs": around(0.9)})[1:2])
+def test_two_rows_of_one_cell_are_refused_if_they_differ():
+    made = rows({"signs": around(0.9)})
+    shared = replace(made[1], provenance=PROVENANCE | {"date": "2026-02-02T03:04:05+00:00"})
+    assert ledger.verdicts([*made, shared])[0].bounds == ledger.verdicts(made)[0].bounds
+    with pytest.raises(InputError, match="two rows for task 'signs' and seed 1 of the same cell differ"):
+        ledger.verdicts([*made, replace(made[1], result=made[0].result)])
 
 
 def test_two_profiles_are_refused():
