@@ -50,7 +50,7 @@ CLAIMS = {
     "07_architecture": ["C5", "C6"],
     "08_diversity": ["C7", "C8"],
     "09_detection": ["C9", "C10", "C11", "C12", "B4"],
-    "10_realistic": ["C13", "C14", "C15", "B2", "B3", "B6", "B7"],
+    "10_realistic": ["C13", "C14", "C15", "B2", "B3", "B6", "B7", "B8", "B9"],
 }
 
 
