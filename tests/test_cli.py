@@ -33,7 +33,7 @@ WRONG = {
     ),
     "no class for a folder": (
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'classes' has no cell for folder:such: use reproduction",
+        "table 'classes' has no cell for folder:such and seed 0: use reproduction",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),

@@ -63,7 +63,7 @@ def test_budget_table_holds_the_smaller_budgets():
     ("table", "scale", "message"),
     [
         ("reproductions", "drawn", "unknown table"),
-        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds: use reproduction"),
+        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds and seed 0: use reproduction"),
     ],
 )
 def test_tables_that_do_not_exist_are_refused(table, scale, message):
@@ -77,15 +77,15 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
         "reproduction": 6,
         "classes": 6,
         "detection": 6,
-        "defended": 2 * (4 + 2 + 2),
+        "defended": 2 * (4 + 4 + 4),
         "realistic": 2 * (7 + 5 + 5),
         "architecture": 24,
         "diversity": 30,
         "overlap": 2 * (10 + 5 + 5),
         "stateful": 6,
         "shortcut": 6,
-        "watermark": 2,
-        "adaptive": 12,
+        "watermark": 6,
+        "adaptive": 2 * (6 + 1 + 1),
         "budget": 18,
         "granularity": 2 * (6 + 5 + 5),
     }
