@@ -63,7 +63,7 @@ def test_budget_table_holds_the_smaller_budgets():
     ("table", "scale", "message"),
     [
         ("reproductions", "drawn", "unknown table"),
-        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds and seed 0: use reproduction"),
+        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds and seed 0"),
     ],
 )
 def test_tables_that_do_not_exist_are_refused(table, scale, message):
