@@ -75,7 +75,7 @@ class Profile:
         pool_sizes: Number of images of each part of each drawn pool.
         image_size: Height and width that photographs are brought to, in pixels.
         imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
-        fewer_seeds: Seeds of the cells that decide no claim of the paper.
+        fewer_seeds: Seeds of the cells that decide no claim.
         rate: Images a second that a process is reckoned to train, an assumption that only plans are made with: of one
             core of a processor of 2024, or of the GPU that the profile is made for.
     """
