@@ -31,6 +31,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that these images would take as a tensor."""
+        return self.shape.numel() * self.dtype.itemsize
+
     def __getitem__(self, chosen) -> torch.Tensor:
         """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
         return self._images[self._indices[chosen]]

@@ -13,6 +13,7 @@ from torch import nn
 
 from extractlib import acceleration, networks
 from extractlib.errors import InputError
+from extractlib.images import Rows
 from extractlib.profiles import Recipe
 from extractlib.training import fit, predict
 
@@ -66,6 +67,13 @@ def test_memory_mapped_images_are_indexed_and_never_copied_whole(tmp_path):
     recipe = Recipe(epochs=1, learning_rate=0.1, batch_size=8)
     models = [fit(networks.build("tiny", classes=3, seed=0), kind, LABELS, recipe, seed=0) for kind in (mapped, IMAGES)]
     assert len({networks.fingerprint_of(model.state_dict()) for model in models}) == 1
+
+
+@pytest.mark.parametrize("images", [IMAGES, Rows(IMAGES, torch.arange(len(IMAGES)))])
+def test_images_that_a_gpu_has_no_room_for_stay_where_they_are(images, monkeypatch):
+    free = int(IMAGES.nbytes / acceleration.RESIDENT) - 1
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+    assert acceleration.placed(images, torch.device("cuda")) is images
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_a_large_subset_is_a_view_that_equals_the_copy(monkeypatch):
     assert isinstance(copy.images, torch.Tensor) and isinstance(view.images, Rows)
     assert (view.fingerprint, len(view), view.images.shape) == (copy.fingerprint, 5, copy.images.shape)
     assert torch.equal(view.images[:], copy.images)
+    assert view.images.nbytes == copy.images.nbytes == 5 * 3 * 4 * 4
     assert torch.equal(view.images[1], copy.images[1])
     assert torch.equal(view.images[torch.tensor([4, 0])], copy.images[[4, 0]])
     assert torch.equal(torch.cat(list(view.images.split(2))), copy.images)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from layouts import WRITE
 from test_datasets import write_folder
 
 from extractlib import networks
@@ -51,15 +52,33 @@ def check(row, *, device: str = "cpu") -> None:
     assert row.provenance["device"].startswith(device)
 
 
-def test_the_paper_end_to_end(folders, tmp_path, monkeypatch):
+@pytest.fixture
+def imagenet_weights(tmp_path, monkeypatch):
+    """Random weights where torchvision would put ImageNet's."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     file = tmp_path / "torch" / "hub" / "checkpoints" / networks.PUBLISHED["resnet-34"][0].url.rpartition("/")[2]
     file.parent.mkdir(parents=True)
     torch.save(torchvision.models.resnet34().state_dict(), file)
+
+
+def test_the_paper_end_to_end(folders, imagenet_weights, tmp_path, monkeypatch):
     name, store = shrunk("paper", monkeypatch), Store(tmp_path / "store")
     check(run_cell(cell_of(name), store=store, folders=folders, device="cpu"))
     check(run_cell(cell_of(name, victim="cnn-5-wide", pretrained=False), store=store, folders=folders, device="cpu"))
     assert not (store.root / "backbone").exists()
+
+
+def test_the_paper_on_its_own_data_sets(imagenet_weights, tmp_path, monkeypatch):
+    # ImageNet has no part for pre-training: the weights are torchvision's.
+    folders = {name: tmp_path / name for name in ("gtsrb", "imagenet")}
+    for data, folder in folders.items():
+        folder.mkdir()
+        WRITE[data](folder)
+    name = shrunk("paper", monkeypatch)
+    cell = replace(cell_of(name), task="gtsrb", pool="imagenet", granularity="label", defence="shuffle")
+    row = run_cell(cell, store=Store(tmp_path / "store"), folders=folders, device="cpu")
+    check(row)
+    assert 0 <= row.result["caught"] <= 1
 
 
 def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path, monkeypatch):

@@ -100,15 +100,15 @@ class Scene:
     def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
         """Return the public weights of a network."""
         if network not in self._backbones:
-            shipped = self.settings.shipped
-            if not shipped and in_files(self.cell.pool) and "pretraining" not in self.pool:
+            shipped, published = self.settings.shipped, self.settings.imagenet
+            if not (shipped or published) and in_files(self.cell.pool) and "pretraining" not in self.pool:
                 raise InputError(
                     f"pool {self.cell.pool} has no part for pre-training, which profile {self.settings.name!r} needs:"
                     " use tinyimagenet or a folder with classes"
                 )
             self._backbones[network] = backbone_for(
                 self.settings,
-                None if shipped else self.pool.get("pretraining"),
+                None if shipped or published else self.pool.get("pretraining"),
                 network=network,
                 store=self.store,
                 device=self.device,
