@@ -96,6 +96,8 @@ def run(
     changes = {name: value for name, value in changes.items() if value is not None}
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
     one_of("part", part, ("test", "validation"))
+    if output:  # before hours of work, not after them
+        output.parent.mkdir(parents=True, exist_ok=True)
     rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
     print_rows(rows)
 

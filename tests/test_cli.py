@@ -56,6 +56,18 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["output", "cache"])
+def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(command, place, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / ("file" if place == "cache" else "store")))
+    output = tmp_path / ("file" if place == "output" else "results") / "below" / "rows.json"
+    status, printed, errors = command("run", "reproduction", "--profile", "smoke", "--output", str(output))
+    assert (status, printed) == (2, "")
+    [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
+    assert str(tmp_path / "file") in line and "name another folder" in line
+    assert "Traceback" not in errors and not output.exists() and not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("budget", ["0", "-1"])
 def test_an_impossible_budget_is_refused_before_anything_is_drawn_or_trained(command, budget):
     status, output, errors = command("run", "reproduction", "--profile", "smoke", "--budget", budget)
