@@ -83,7 +83,7 @@ def run(
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
     settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
-    folders = data_folders(data)
+    folders = sources.data_folders(data)
     named = [named_folder(name, folders) for name in task or settings.tasks]
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
@@ -115,7 +115,7 @@ def results(
 ) -> None:
     """Compute every table of a profile into the committed results; rows that are up to date are kept."""
     use("cpu")
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": data_folders(data)}
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": sources.data_folders(data)}
     compute(profile(profile_name), table, range(seeds), folder, **options)
 
 
@@ -135,7 +135,7 @@ def grid(
     """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
     one_of("engine", engine, ENGINES)
     device = None if plan else use(device)
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": data_folders(data)}
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": sources.data_folders(data)}
     compute(profile(profile_name), table, range(seeds), folder, engine=engine, **options)
 
 
@@ -177,7 +177,7 @@ def each_results(
     if not paths:
         raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
     choices = [secrets.randbelow(1_000_000) for _ in paths]
-    options = {"store": default_store(), "folders": data_folders(data), "jobs": jobs}
+    options = {"store": default_store(), "folders": sources.data_folders(data), "jobs": jobs}
     return each_file(check, paths, choices=choices, **options)
 
 
@@ -192,9 +192,9 @@ def weights(
     settings = profile(profile_name)
     folder = folder if settings.shipped else folder / settings.name
     with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
+        options = {"store": default_store(), "folders": sources.data_folders(data), "device": own}
         for network in (settings.network, settings.other_network):
-            options = {"network": network, "store": default_store(), "folders": data_folders(data), "device": own}
-            card = make_weights(settings, folder, **options)
+            card = make_weights(settings, folder, network=network, **options)
             if acceleration.ranks()[0] == 0:
                 figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
                 print(f"{folder / network}.json: {figures}", flush=True)
@@ -257,12 +257,6 @@ def named_folder(name: str, folders: dict[str, Path]) -> str:
     if folders.setdefault(short, path) != path:
         raise InputError(f"{path} and {folders[short]} have the same name: rename one of them")
     return short
-
-
-def data_folders(data: Path | None) -> dict[str, Path]:
-    """Return the folder of each published data set within the one that holds them all."""
-    place = data or sources.default_data()
-    return {name: place / name for name in (*photographs.TASKS, *photographs.POOLS)}
 
 
 def use(device: str | None) -> str:

@@ -82,3 +82,22 @@ def test_unknown_claim_names_the_known_ones():
 )
 def test_tasks_stand_beside_the_authors_victims(task, victim):
     assert paper.victim(task) == victim
+
+
+@pytest.mark.parametrize(
+    ("task", "tasks", "twin"),
+    [
+        ("objects", ("signs", "objects"), "objects"),
+        ("objects", ("cifar10", "gtsrb"), "cifar10"),
+        ("gtsrb", ("signs", "objects"), "signs"),
+        ("folder:mine", ("signs", "folder:mine"), "folder:mine"),
+    ],
+)
+def test_a_task_has_a_twin_that_stands_for_the_same_victim(task, tasks, twin):
+    assert paper.twin(task, tasks) == twin
+
+
+@pytest.mark.parametrize("task", ["birds", "folder:mine"])
+def test_a_task_without_a_twin_is_refused(task):
+    with pytest.raises(InputError, match=f"^none of the tasks folder:other, gtsrb is a twin of '{task}'"):
+        paper.twin(task, ("folder:other", "gtsrb"))

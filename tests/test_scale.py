@@ -13,7 +13,7 @@ from test_datasets import write_folder
 from extractlib import networks
 from extractlib.cli import plan_of
 from extractlib.errors import InputError
-from extractlib.experiments import Cell, run_cell, run_table, table_cells
+from extractlib.experiments import Cell, Scene, run_cell, run_table, table_cells
 from extractlib.experiments.tables import tables_for
 from extractlib.profiles import PROFILES, profile
 from extractlib.store import Store
@@ -79,6 +79,17 @@ def test_the_paper_on_its_own_data_sets(imagenet_weights, tmp_path, monkeypatch)
     row = run_cell(cell, store=Store(tmp_path / "store"), folders=folders, device="cpu")
     check(row)
     assert 0 <= row.result["caught"] <= 1
+
+
+def test_data_sets_are_looked_for_in_the_folder_that_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "gtsrb").mkdir()
+    WRITE["gtsrb"](tmp_path / "gtsrb")
+    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
+    cell = replace(cell_of("small-cpu"), task="gtsrb", pool="tinyimagenet")
+    scene = Scene(cell, store=Store(tmp_path / "store"))
+    assert len(scene.held_out) == 2
+    with pytest.raises(InputError, match=f"^tinyimagenet is not at hand.*{tmp_path}"):
+        scene.queries()
 
 
 def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def run_cell(
     Args:
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
-        folders: Where each ``"folder:NAME"`` of the cell lies.
+        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Scene` takes them.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.

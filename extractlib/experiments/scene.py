@@ -14,6 +14,7 @@ from extractlib.detection import BinaryDetector, train_detector
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import Cell
 from extractlib.images import ImageSet
+from extractlib.photographs import sources
 from extractlib.profiles import Profile, Recipe, profile
 from extractlib.store import Store
 from extractlib.training import default_device
@@ -26,7 +27,8 @@ class Scene:
     Args:
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
-        folders: Where each ``"folder:NAME"`` of the cell lies.
+        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
+            looked for in `photographs.sources.default_data`.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
@@ -49,7 +51,7 @@ class Scene:
         self.settings: Profile = profile(cell.profile)
         self.device = device or default_device()
         self.part = one_of("part", part, ("test", "validation"))
-        self._folders = folders
+        self._folders = sources.data_folders() if folders is None else folders
         self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
 
     def but(self, **changes) -> "Scene":

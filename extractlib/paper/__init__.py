@@ -5,12 +5,12 @@ arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' sli
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
 
-from extractlib.errors import one_of
+from extractlib.errors import InputError, one_of
 
 LABEL = "authors' slides, 2020"
 """What to write beside every figure of `tables`."""
@@ -51,6 +51,19 @@ class Claim:
     test: str
     tables: tuple[str, ...]
     bounds: Mapping[str, float]
+
+
+def twin(task: str, tasks: Iterable[str]) -> str:
+    """Return the one of `tasks` that stands for the same of the authors' victims: a drawn task's data set, or itself.
+
+    Raises:
+        InputError: There is none.
+    """
+    tasks, wanted = tuple(tasks), victim(task)
+    alike = [other for other in tasks if other == task or (wanted and victim(other) == wanted)]
+    if not alike:
+        raise InputError(f"none of the tasks {', '.join(tasks)} is a twin of {task!r}: use another profile")
+    return alike[0]
 
 
 def tables() -> dict:

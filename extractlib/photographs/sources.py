@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from extractlib.errors import InputError, one_of
 from extractlib.photographs.decoding import room_for
-from extractlib.photographs.layouts import IMAGENET_PARTS, Listing, listing, record
+from extractlib.photographs.layouts import IMAGENET_PARTS, POOLS, TASKS, Listing, listing, record
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
@@ -188,6 +188,12 @@ def default_data() -> Path:
     """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
     named = os.environ.get("EXTRACTLIB_DATA")
     return Path(named).expanduser() if named else user_data_path("extractlib")
+
+
+def data_folders(data: Path | None = None) -> dict[str, Path]:
+    """Return the folder of each published data set within the one that holds them all, `default_data` if None."""
+    place = data or default_data()
+    return {name: place / name for name in (*TASKS, *POOLS)}
 
 
 def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Listing:
