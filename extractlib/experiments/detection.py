@@ -132,7 +132,7 @@ def stateful(scene: Scene) -> dict:
     for name, pool in (("pool", scene.cell.pool), ("shifted", f"{scene.cell.task}/shifted")):
         images = scene.queries(pool)
         attack = Knockoff(budget=min(scene.cell.budget, len(images)), seed=scene.cell.seed)
-        streams[name] = images.images[attack.indices(len(images))]
+        streams[name] = images.subset(attack.indices(len(images))).images
     result, traces = {}, {}
 
     def labelled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
