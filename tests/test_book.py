@@ -9,6 +9,7 @@ import furniture
 import nbformat
 import pytest
 from chapters import CHAPTERS, Chapter, crowded_lines, long_cells
+from layouts import WRITE
 
 NOTEBOOKS = execute.notebooks()
 PAGES = [path for path in NOTEBOOKS if path.stem not in CHAPTERS]
@@ -24,6 +25,21 @@ def test_notebook_runs_in_profile_smoke(path, tmp_path):
     except execute.ChapterError as error:
         pytest.fail(str(error), pytrace=False)
     assert count == len(nbformat.read(path, as_version=4).cells) + execute.has_parameters(path)
+
+
+@pytest.mark.book
+def test_a_chapter_runs_on_photographs(tmp_path, monkeypatch):
+    for data in ("cifar10", "gtsrb", "tinyimagenet"):
+        (tmp_path / "data" / data).mkdir(parents=True)
+        WRITE[data](tmp_path / "data" / data)
+    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+    executed = tmp_path / "executed.ipynb"
+    try:
+        execute.run_notebook(execute.BOOK / "08_diversity.ipynb", executed, profile="small-cpu")
+    except execute.ChapterError as error:
+        pytest.fail(str(error), pytrace=False)
+    assert "What the cifar10 victim makes of a pool, live" in executed.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
