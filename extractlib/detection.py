@@ -5,6 +5,7 @@ The paper calls in-distribution images positive: TPR is the share of them that i
 attacker's queries that is caught (`metrics.tpr_tnr`).
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -18,13 +19,13 @@ import torch.nn.functional as F
 from pytorch_ood.detector import ODIN, MahalanobisODIN
 from safetensors.torch import load_file, save_file
 
-from extractlib import networks
+from extractlib import acceleration, networks
 from extractlib.errors import InputError
 from extractlib.images import ImageSet, digest
 from extractlib.metrics import auroc, tpr_tnr
 from extractlib.profiles import Recipe
 from extractlib.store import Store, code_hash, fingerprint
-from extractlib.training import fit, predict
+from extractlib.training import default_device, fit, predict
 from extractlib.victims import Victim
 
 PIXEL_SPREAD = [0.25, 0.25, 0.25]
@@ -144,8 +145,9 @@ class OdinDetector(Thresholded):
     """Settings to choose from on validation data, as in pytorch-ood and OpenOOD."""
 
     def __init__(self, victim: Victim, *, temperature: float, epsilon: float, threshold: float = math.inf):
-        self._normalise, self.threshold = victim.model.normalise, threshold
-        self._method = ODIN(_Head(victim.model), eps=epsilon, temperature=temperature, norm_std=PIXEL_SPREAD)
+        model, self.threshold = _placed(victim.model), threshold
+        self._normalise = model.normalise
+        self._method = ODIN(_Head(model), eps=epsilon, temperature=temperature, norm_std=PIXEL_SPREAD)
         self.fingerprint = digest("odin", victim.fingerprint, repr((temperature, epsilon, threshold)))
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
@@ -164,6 +166,7 @@ class MahalanobisDetector(Thresholded):
         known: Its labelled training images, at least one of each class.
         epsilon: Size ε of the perturbation, in pixels of range 1.
         threshold: The highest score that is accepted.
+        features: What `features_of` returns of the two, if it is at hand: it is the same for every ε.
 
     Raises:
         InputError: A class has no image.
@@ -172,21 +175,35 @@ class MahalanobisDetector(Thresholded):
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType({"epsilon": (0.0, 0.0005, 0.001, 0.002, 0.005)})
     """Settings to choose from on validation data: the sizes that Lee et al. search, and none."""
 
-    def __init__(self, victim: Victim, known: ImageSet, *, epsilon: float, threshold: float = math.inf):
+    def __init__(
+        self,
+        victim: Victim,
+        known: ImageSet,
+        *,
+        epsilon: float,
+        threshold: float = math.inf,
+        features: torch.Tensor | None = None,
+    ):
         absent = set(range(len(victim.classes))) - set(known.labels.tolist())
         if absent:
             raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
-        model, self.threshold = victim.model, threshold
+        model, self.threshold = _placed(victim.model), threshold
         self._normalise = model.normalise
         self._method = MahalanobisODIN(model.features, eps=epsilon, norm_std=PIXEL_SPREAD)
-        with torch.no_grad():
-            seen = _in_batches(lambda batch: model.features(model.normalise(batch)), known.images)
-        self._method.fit_features(seen, known.labels)
+        seen = features_of(victim, known.images) if features is None else features
+        self._method.fit_features(seen.to(next(model.parameters()).device), known.labels)
         self.fingerprint = digest("mahalanobis", victim.fingerprint, known.fingerprint, repr((epsilon, threshold)))
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Return half the squared distance to the nearest class, float32 of shape (n,)."""
         return _in_batches(lambda batch: self._method.predict(self._normalise(batch)), images)
+
+
+def features_of(victim: Victim, images: torch.Tensor) -> torch.Tensor:
+    """Return what the victim's head sees, float32 of shape (n, width), of uint8 images (n, 3, height, width)."""
+    model = _placed(victim.model)
+    with torch.no_grad():
+        return _in_batches(lambda batch: model.features(model.normalise(batch)), images)
 
 
 def tune(
@@ -246,8 +263,15 @@ class _Head(torch.nn.Module):
         return self.model.head(self.model.features(x))
 
 
+def _placed(model: networks.Network) -> networks.Network:
+    """Return the model where predictions are made: itself on a processor, else a copy on the device."""
+    device = acceleration.usable(default_device())
+    return model if device.type == "cpu" else copy.deepcopy(model).to(device)
+
+
 def _in_batches(step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, size: int = 512) -> torch.Tensor:
-    return torch.cat([step(batch).detach().float() for batch in _checked(images).split(size)])
+    device = acceleration.usable(default_device())
+    return torch.cat([step(batch.to(device)).detach().float().cpu() for batch in _checked(images).split(size)])
 
 
 def _checked(images: torch.Tensor) -> torch.Tensor:

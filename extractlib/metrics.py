@@ -34,6 +34,11 @@ def recovery(surrogate_accuracy: float, victim_accuracy: float) -> float:
     return surrogate_accuracy / victim_accuracy
 
 
+def share(flags: torch.Tensor) -> float:
+    """Return the share, in [0, 1], of the flags, bool of shape (n,), that are true."""
+    return flags.double().mean().item()
+
+
 def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Return the accuracy on the images of each class, float64 of shape (classes,); NaN where a class has none."""
     right = torch.bincount(labels[predicted == labels], minlength=classes)

@@ -22,7 +22,7 @@ from extractlib.experiments import (
     tables,
 )
 from extractlib.experiments.extraction import api_of, collected
-from extractlib.experiments.shortcut import EVASIONS, PROCESSING
+from extractlib.experiments.shortcut import BLUR, EVASIONS, PROCESSING
 from extractlib.profiles import DRAWN, profile
 from extractlib.store import Store
 
@@ -307,10 +307,10 @@ def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(sha
     assert set(result["sides"]) == {"plain", *sides}
     for found in result["sides"].values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
-    assert set(result["recovery"]["undefended"]) == {"none", *PROCESSING.values()}
+    assert set(result["recovery"]["undefended"]) == {"none", *PROCESSING.values(), BLUR}
     for kind, how in PROCESSING.items():
         for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-            assert set(result["recovery"][name]) == {"none", how}
+            assert set(result["recovery"][name]) == {"none", how, BLUR}
             assert set(result["caught"][name]) == set(EVASIONS)
 
 
@@ -333,7 +333,7 @@ def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch)
     open_to_all = result["recovery"]["undefended"]
     for kind, how in PROCESSING.items():
         # Where nothing is caught the API answers as if undefended.
-        assert result["recovery"][f"{kind}-differs"] == {sent: open_to_all[sent] for sent in ("none", how)}
+        assert result["recovery"][f"{kind}-differs"] == {sent: open_to_all[sent] for sent in ("none", how, BLUR)}
         stopped = result["recovery"][f"{kind}-differs-hardened"]
         assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
         assert result["caught"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)

@@ -46,6 +46,7 @@ class OnlineSurrogate:
         seed: Seed of the head's first weights and of the order of the images.
         backbone: Pre-trained weights to start from; None to train from scratch.
         recipe: How it is trained on a chunk.
+        device: Where it is trained.
     """
 
     RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
@@ -58,9 +59,10 @@ class OnlineSurrogate:
         seed: int,
         backbone: Mapping[str, torch.Tensor] | None = None,
         recipe: Recipe = RECIPE,
+        device: str = "cpu",
     ):
         self.model = networks.build(network, classes=classes, seed=seed, backbone=backbone).eval()
-        self._recipe, self._seed = recipe, seed
+        self._recipe, self._seed, self._device = recipe, seed, device
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
@@ -68,7 +70,7 @@ class OnlineSurrogate:
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Train once on images and the answers to them, float32 of shape (n, classes)."""
-        fit(self.model, images, targets, self._recipe, seed=self._seed)
+        fit(self.model, images, targets, self._recipe, seed=self._seed, device=self._device)
 
 
 class Bandit:

@@ -140,5 +140,6 @@ class Knockoff:
         answered = ~transfer.answers.denied
         if not answered.any():
             return surrogate.eval()
-        images, targets = pool.images[transfer.indices[answered]], transfer.answers[answered].targets(classes)
+        images = pool.subset(transfer.indices[answered]).images  # a large set is not copied
+        targets = transfer.answers[answered].targets(classes)
         return fit(surrogate, images, targets, recipe, seed=seed, device=device, progress=progress)

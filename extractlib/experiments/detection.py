@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.detection import MahalanobisDetector, OdinDetector, threshold_at, tune
+from extractlib.detection import Detector, MahalanobisDetector, OdinDetector, features_of, threshold_at, tune
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet, mix
-from extractlib.metrics import auroc, balanced_accuracy, roc_curve, tpr_tnr
+from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, tpr_tnr
 from extractlib.stateful import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
 
 TIMED = 256
@@ -36,23 +36,8 @@ def detection(scene: Scene) -> dict:
     if scene.settings.second_pool:
         strangers["second"] = scene.second_pool["test"]
     binary = scene.detector
-    accepted = 1 - _share(binary.detect(validation.images))
-    victim, known = scene.victim, scene.task["victim"]
-    made = {
-        "binary": (binary, {}),
-        "odin": tune(
-            lambda **settings: OdinDetector(victim, **settings),
-            OdinDetector.SETTINGS,
-            benign=validation,
-            strangers=scene.pool["validation"],
-        ),
-        "mahalanobis": tune(
-            lambda **settings: MahalanobisDetector(victim, known, **settings),
-            MahalanobisDetector.SETTINGS,
-            benign=validation,
-            strangers=scene.pool["validation"],
-        ),
-    }
+    accepted = 1 - share(binary.detect(validation.images))
+    made = {"binary": (binary, {})} | rivals(scene, benign=validation, strangers=scene.pool["validation"])
     result: dict = {"validation_tpr": accepted}
     for name, (detector, settings) in made.items():
         scores = detector.score(validation.images)
@@ -64,6 +49,20 @@ def detection(scene: Scene) -> dict:
                 benign, detector.score(images.images), threshold, threshold_at(scores, ACCEPTED)
             )
     return result | {"caught": _caught(scene, strangers)}
+
+
+def rivals(scene: Scene, *, benign: ImageSet, strangers: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
+    """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
+    victim, known, sides = scene.victim, scene.task["victim"], {"benign": benign, "strangers": strangers}
+    features = features_of(victim, known.images)
+    return {
+        "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
+        "mahalanobis": tune(
+            lambda **settings: MahalanobisDetector(victim, known, features=features, **settings),
+            MahalanobisDetector.SETTINGS,
+            **sides,
+        ),
+    }
 
 
 def _quality(benign: torch.Tensor, strangers: torch.Tensor, threshold: float, strict: float) -> dict:
@@ -81,7 +80,7 @@ def _quality(benign: torch.Tensor, strangers: torch.Tensor, threshold: float, st
 def _caught(scene: Scene, strangers: Mapping[str, ImageSet]) -> dict[str, float]:
     task = scene.cell.task
     images = {"benign": scene.held_out, "own": scene.task["adversary"], "shifted": scene.queries(f"{task}/shifted")}
-    return {name: _share(scene.detector.detect(part.images)) for name, part in (images | dict(strangers)).items()}
+    return {name: share(scene.detector.detect(part.images)) for name, part in (images | dict(strangers)).items()}
 
 
 def overlap(scene: Scene) -> dict:
@@ -93,8 +92,8 @@ def overlap(scene: Scene) -> dict:
     Returns:
         ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``.
     """
-    count, share = scene.settings.overlap_images, scene.cell.overlap
-    own, source = round(count * share), scene.queries()
+    count, source = scene.settings.overlap_images, scene.queries()
+    own = round(count * scene.cell.overlap)
     seen = _mixture(_first(source, 0, own), _first(scene.pool["detector"], 0, count - own))
     unseen = _mixture(_first(source, count, own), _first(scene.pool["test"], 0, count - own))
     benign = _first(scene.task["detector"], 0, count)
@@ -174,7 +173,3 @@ def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.T
     started = time.perf_counter()
     score(images)
     return round(1000 * (time.perf_counter() - started) / len(images), 4)
-
-
-def _share(flags: torch.Tensor) -> float:
-    return flags.double().mean().item()

@@ -19,7 +19,7 @@ from extractlib.defenses import KeyedSample, policy
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet
-from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery
+from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery, share
 from extractlib.store import code_hash
 from extractlib.training import predict
 from extractlib.transfer import TransferSet, load
@@ -126,6 +126,7 @@ def _learner(scene: Scene) -> OnlineSurrogate:
         classes=len(scene.victim.classes),
         seed=cell.seed,
         backbone=scene.backbone(cell.surrogate),
+        device=scene.device,
     )
 
 
@@ -172,10 +173,10 @@ def defended(scene: Scene) -> dict:
     transfer = collected(scene)[1]
     answers = api.query(held_out.images, client="honest")
     return {
-        "caught": _share(scene.detector.detect(scene.queries().images[transfer.indices])),
-        "answered": 1 - _share(transfer.answers.denied),
+        "caught": share(scene.detector.detect(scene.queries().subset(transfer.indices).images)),
+        "answered": 1 - share(transfer.answers.denied),
         "honest_accuracy": accuracy(answers.labels, held_out.labels),
-        "honest_caught": _share(scene.detector.detect(held_out.images)),
+        "honest_caught": share(scene.detector.detect(held_out.images)),
     }
 
 
@@ -189,7 +190,7 @@ def watermark(scene: Scene) -> dict:
     """
     plain = scene.but(defence="none")
     transfer = collected(scene)[1]
-    images = scene.queries().images[transfer.indices]
+    images = scene.queries().subset(transfer.indices).images
     told, truth = transfer.answers.labels, scene.victim.logits(images).argmax(1)
     marked = told != truth
     answers = api_of(scene).query(scene.held_out.images, client="honest")
@@ -237,7 +238,3 @@ def _turn(labels: torch.Tensor) -> torch.Tensor:
 
 def _state(model: nn.Module) -> Mapping[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-
-
-def _share(flags: torch.Tensor) -> float:
-    return flags.double().mean().item()

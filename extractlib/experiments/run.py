@@ -50,7 +50,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "overlap": Experiment(overlap, DETECTORS, ("balanced_accuracy",)),
         "shortcut": Experiment(
             shortcut,
-            (*QUERIES, "detection", "defenses", "processing", "experiments.shortcut"),
+            (*QUERIES, *DETECTORS, "defenses", "processing", "experiments.shortcut"),
             ("sides", "compression-differs", "balanced_accuracy"),
         ),
         "stateful": Experiment(stateful, ("stateful", *DETECTORS), ("prada", "delta")),
@@ -83,6 +83,7 @@ def run_cell(
     started = time.monotonic()
     experiment = EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)]
     scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
+    sent = scene.queries()  # first, so that missing images are told before anything is trained
     result = experiment.measure(scene)
     provenance = {
         "commit": commit(),
@@ -93,7 +94,7 @@ def run_cell(
         "data": {
             "victim": scene.task["victim"].fingerprint,
             part: scene.held_out.fingerprint,
-            "pool": scene.queries().fingerprint,
+            "pool": sent.fingerprint,
         },
         "code": code_of(cell),
     }

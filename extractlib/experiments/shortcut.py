@@ -12,17 +12,21 @@ from pathlib import Path
 import torch
 
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.detection import BinaryDetector, Detector, MahalanobisDetector, OdinDetector, threshold_at, tune
+from extractlib.detection import BinaryDetector, Detector, threshold_at
+from extractlib.experiments.detection import rivals
 from extractlib.experiments.extraction import api_of, compare
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet
-from extractlib.metrics import balanced_accuracy, tpr_tnr
+from extractlib.metrics import balanced_accuracy, share, tpr_tnr
 from extractlib.processing import hardened_set, processed, processed_set
 
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
 """What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
 
-EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), "blur", "webp-75")
+BLUR = "blur"
+"""What an attacker may try who does not know what was done to the victim's images."""
+
+EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), BLUR, "webp-75")
 """What an attacker may do to its queries. The last is left out of the hardening."""
 
 SIDES: Mapping[str, tuple[str, str]] = {
@@ -47,8 +51,8 @@ def shortcut(scene: Scene) -> dict:
         processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
         hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
         ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
-        behind a detector whose sides differ, plain and hardened, when the queries are as they came and when the
-        attacker processed them as the victim's images were.
+        behind a detector whose sides differ, plain and hardened, when the queries are as they came, when the attacker
+        processed them as the victim's images were, and when it blurred them.
     """
     detectors = {name: _trained(scene, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(scene, name, hardened=True) for name in HARDENED}
@@ -58,8 +62,8 @@ def shortcut(scene: Scene) -> dict:
     for how in EVASIONS:
         sent, received = processed(queries, how), processed(honest, how)
         for name, detector in asked.items():
-            caught[name][how] = _share(detector.detect(sent))
-            accepted[name][how] = 1 - _share(detector.detect(received))
+            caught[name][how] = share(detector.detect(sent))
+            accepted[name][how] = 1 - share(detector.detect(received))
     return {
         "sides": {name: _quality(scene, detector, *SIDES[name]) for name, detector in detectors.items()},
         "caught": caught,
@@ -79,18 +83,13 @@ def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetect
 
 def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
     """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
-    victim, known, validation = scene.victim, scene.task["victim"], scene.task["validation"]
-    accepted = 1 - _share(plain.detect(validation.images))
+    validation = scene.task["validation"]
+    accepted = 1 - share(plain.detect(validation.images))
     options = {
         "benign": validation.subset(torch.arange(min(TUNED_ON, len(validation)))),
         "strangers": scene.pool["validation"].subset(torch.arange(min(TUNED_ON, len(scene.pool["validation"])))),
     }
-    made = {
-        "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **options),
-        "mahalanobis": tune(
-            lambda **settings: MahalanobisDetector(victim, known, **settings), MahalanobisDetector.SETTINGS, **options
-        ),
-    }
+    made = rivals(scene, **options)
     for detector, _ in made.values():
         detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
     return {name: detector for name, (detector, _) in made.items()}
@@ -106,13 +105,17 @@ def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str
 
 
 def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
-    pools = {how: processed_set(scene.queries(), how) for how in ("none", *PROCESSING.values())}
-    found = {"undefended": {how: _recovery(_surrogate(scene, pool), scene) for how, pool in pools.items()}}
-    for kind, how in PROCESSING.items():
-        for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-            defended = scene.but(defence="shuffle")
-            defended.detector = detectors[name]
-            found[name] = {sent: _recovery(_surrogate(defended, pools[sent]), scene) for sent in ("none", how)}
+    chosen = Knockoff(budget=scene.cell.budget, seed=scene.cell.seed).indices(len(scene.queries()))
+    asked = scene.queries().subset(chosen)
+    found: dict[str, dict[str, float]] = {"undefended": {}}
+    for sent in ("none", *PROCESSING.values(), BLUR):
+        pool = processed_set(asked, sent)
+        found["undefended"][sent] = _recovery(_surrogate(scene, pool), scene)
+        for kind, how in PROCESSING.items():
+            for name in (f"{kind}-differs", f"{kind}-differs-hardened") if sent in ("none", how, BLUR) else ():
+                defended = scene.but(defence="shuffle")
+                defended.detector = detectors[name]
+                found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), scene)
     return found
 
 
@@ -138,7 +141,3 @@ def _surrogate(scene: Scene, pool: ImageSet) -> torch.nn.Module:
 
 def _recovery(surrogate: torch.nn.Module, scene: Scene) -> float:
     return compare(scene.victim, surrogate, scene.held_out)["recovery"]
-
-
-def _share(flags: torch.Tensor) -> float:
-    return flags.double().mean().item()
