@@ -29,6 +29,7 @@ from extractlib.experiments.tables import (
     verify,
 )
 from extractlib.metrics import summary
+from extractlib.parts import parts_list
 from extractlib.photographs import sources
 from extractlib.profiles import Profile, profile
 from extractlib.store import default_store
@@ -41,7 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-data_app = typer.Typer(help="Published data sets: what there is, to get it, to check it.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Published data sets: what there is, to get it, to check it, how it is cut.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
@@ -238,6 +241,19 @@ def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of th
         print_state(state)
     if any(state.state == "incomplete" for state in states):
         raise typer.Exit(1)
+
+
+@data_app.command("parts")
+def parts_command(
+    name: Annotated[str, typer.Argument(help="A published data set or folder:PATH.")],
+    size: Annotated[int, typer.Option(min=1, help="Height and width in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cut of a task.")] = 0,
+    data: DataFolder = None,
+) -> None:
+    """Print which image went to which part, as a CSV file to keep or to compare."""
+    folders = sources.data_folders(data)
+    name = named_folder(name, folders)
+    print(parts_list(name, size=size, seed=seed, store=default_store(), folders=folders), end="")
 
 
 def print_state(state: sources.State) -> None:

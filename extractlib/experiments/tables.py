@@ -248,7 +248,7 @@ def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
         "classes": 2,
         "detection": 2 * 4_000 * detector + 40,
         "overlap": 2 * settings.overlap_images * detector + 2,
-        "shortcut": 8 * 2 * 4_000 * detector + 11 * surrogate + 60,
+        "shortcut": 8 * 2 * 4_000 * detector + 16 * surrogate + 60,
         "stateful": 55,
     }[cell.experiment]
 

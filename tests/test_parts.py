@@ -1,0 +1,81 @@
+"""The list of a cut names the very images that the parts hold."""
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+from layouts import WRITE, write_cifar10, write_gtsrb, write_image
+
+from extractlib import photographs
+from extractlib.datasets import pool_parts, task_parts
+from extractlib.errors import InputError
+from extractlib.parts import parts_list
+from extractlib.photographs.decoding import _read
+from extractlib.profiles import profile
+from extractlib.store import Store
+
+SETTINGS = replace(profile("small-cpu"), image_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gtsrb", {"tracks": 20}),
+        ("cifar10", {"records": 30}),
+        ("caltech256", {"count": 60}),
+        ("tinyimagenet", {}),
+        ("imagenet", {}),
+        ("openimages", {"count": 40}),
+    ],
+)
+def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
+    root, store = tmp_path / name, Store(tmp_path / "cache")
+    WRITE[name](root, **options)
+    given = {"store": store, "folders": {name: root}}
+    rows = list(csv.DictReader(io.StringIO(parts_list(name, size=8, seed=3, **given))))
+    parts = (task_parts if name in photographs.TASKS else pool_parts)(name, SETTINGS, seed=3, **given)
+    assert list(dict.fromkeys(row["part"] for row in rows)) == [part for part in parts if len(parts[part])]
+    for part, images in parts.items():
+        paths = [row["path"] for row in rows if row["part"] == part]
+        pixels = [torch.from_numpy(_read(root, path, 8)[2].copy()) for path in paths]
+        assert len(pixels) == len(images) and all(map(torch.equal, pixels, images.images))
+        if images.labels is not None:
+            classes = [row["class"] for row in rows if row["part"] == part]
+            assert classes == [images.classes[label] for label in images.labels]
+
+
+def test_a_group_lies_in_one_part(tmp_path):
+    write_gtsrb(tmp_path, tracks=20, frames=3)
+    listed = parts_list("gtsrb", size=8, seed=0, store=Store(tmp_path / "cache"), folders={"gtsrb": tmp_path})
+    places: dict[str, list[str]] = {}
+    for row in csv.DictReader(io.StringIO(listed)):
+        if row["group"]:
+            places.setdefault(row["group"], []).append(row["part"])
+    assert len(places) == 40
+    assert all(len(parts) == 3 and len(set(parts)) == 1 for parts in places.values())
+
+
+def test_the_command_prints_the_list(command, tmp_path):
+    for label in ("cat", "dog"):
+        for seed in range(30):
+            write_image(tmp_path / "pets" / label / f"{seed}.png", seed=seed + 100 * (label == "dog"))
+    status, printed, _ = command("data", "parts", f"folder:{tmp_path / 'pets'}", "--size", "8")
+    lines = printed.splitlines()
+    assert status == 0 and lines[0] == "part,path,class,group" and len(lines) == 61
+    assert {line.split(",")[0] for line in lines[1:]} == {"victim", "detector", "adversary", "validation", "test"}
+    write_cifar10(tmp_path / "cifar10", records=30)
+    first, second, other = (
+        command("data", "parts", "cifar10", "--data", str(tmp_path), "--seed", seed)[1] for seed in "001"
+    )
+    assert first == second != other
+    status, printed, errors = command("data", "parts", "signs")
+    assert status == 2 and not printed and "signs does not lie in files" in errors
+    status, _, errors = command("data", "parts", "gtsrb", "--data", str(tmp_path))
+    assert status == 2 and "gtsrb is not at hand" in errors
+
+
+def test_drawn_images_have_no_list(tmp_path):
+    with pytest.raises(InputError, match="objects does not lie in files"):
+        parts_list("objects", size=8, seed=0, store=Store(tmp_path), folders={})
