@@ -171,6 +171,13 @@ def test_the_online_surrogate_learns():
     assert surrogate.probabilities(images)[:, 0].mean() > before + 0.05
 
 
+def test_the_online_surrogate_learns_on_the_device_it_is_given():
+    # A GPU that no machine has: on the processor nothing would be refused.
+    surrogate = OnlineSurrogate(network="tiny", classes=10, seed=0, device="cuda:99")
+    with pytest.raises(InputError, match="device 'cuda:99' is asked for"):
+        surrogate.update(noise(64), torch.eye(10)[torch.zeros(64, dtype=torch.int64)])
+
+
 class Denier:
     """Denies every second image."""
 

@@ -15,6 +15,7 @@ from extractlib.detection import (
     BinaryDetector,
     MahalanobisDetector,
     OdinDetector,
+    features_of,
     threshold_at,
     train_detector,
     tune,
@@ -155,6 +156,27 @@ def test_mahalanobis_needs_an_image_of_each_class(victim):
     lacking = known.subset((known.labels != 1).nonzero()[:, 0])
     with pytest.raises(InputError, match="has no image of class 'b': one is needed"):
         MahalanobisDetector(victim, lacking, epsilon=0.0)
+
+
+def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
+    known = flat(90, 60, seed=6)
+    given = MahalanobisDetector(victim, known, epsilon=0.001, features=features_of(victim, known.images))
+    found = MahalanobisDetector(victim, known, epsilon=0.001)
+    assert torch.equal(given.score(IMAGES), found.score(IMAGES)) and given.fingerprint == found.fingerprint
+
+
+def test_the_victims_own_detectors_compute_where_the_environment_says(victim, monkeypatch):
+    made = OdinDetector(victim, temperature=1.0, epsilon=0.0)
+    # A GPU that no machine has: on the processor nothing would be refused.
+    monkeypatch.setenv("EXTRACTLIB_DEVICE", "cuda:99")
+    for use in (
+        lambda: made.score(IMAGES),
+        lambda: OdinDetector(victim, temperature=1.0, epsilon=0.0),
+        lambda: MahalanobisDetector(victim, flat(90, 60, seed=6), epsilon=0.0),
+        lambda: features_of(victim, IMAGES),
+    ):
+        with pytest.raises(InputError, match="device 'cuda:99' is asked for"):
+            use()
 
 
 # -- the binary detector -----------------------------------------------------------

@@ -92,6 +92,17 @@ def test_data_sets_are_looked_for_in_the_folder_that_the_environment_names(tmp_p
         scene.queries()
 
 
+def test_missing_queries_are_told_before_a_victim_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "gtsrb").mkdir()
+    WRITE["gtsrb"](tmp_path / "gtsrb")
+    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
+    store = Store(tmp_path / "store")
+    cell = replace(cell_of("small-cpu", victim="cnn-5", pretrained=False), task="gtsrb", pool="tinyimagenet")
+    with pytest.raises(InputError, match="^tinyimagenet is not at hand"):
+        run_cell(cell, store=store, device="cpu")
+    assert not store.root.exists()
+
+
 def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path, monkeypatch):
     name, store = shrunk("small", monkeypatch), Store(tmp_path / "store")
     other = profile(name).other_network
