@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from extractlib.experiments import Cell, Scene, run_cell, run_table, table_cells
 from extractlib.experiments.tables import tables_for
 from extractlib.profiles import PROFILES, profile
 from extractlib.store import Store
+from extractlib.training import predict
 
 PAGE = (Path(__file__).parents[1] / "book" / "paper_scale.md").read_text(encoding="utf-8")
 RECIPES = ("backbone", "victim", "scratch_victim", "surrogate", "detector")
@@ -139,3 +141,14 @@ def test_the_page_counts_bytes_rightly():
         parameters = networks.PUBLISHED[name][0].meta["num_params"]
         assert 4 * parameters / 1e9 == pytest.approx(gigabytes, abs=0.005)
         assert f"{gigabytes} GB for {'ResNet-34' if name == 'resnet-34' else 'VGG-16'}" in PAGE
+
+
+def test_the_page_names_the_batches_that_the_profiles_use():
+    def largest(name: str) -> int:
+        settings = profile(name)
+        recipes = (settings.victim, settings.scratch_victim, settings.surrogate, settings.detector)
+        return max(recipe.batch_size for recipe in recipes)
+
+    assert f"`paper` trains on batches of {largest('paper')} images" in PAGE
+    assert f"`paper-fast` on batches of up to {largest('paper-fast')}" in PAGE
+    assert f"both answer {signature(predict).parameters['batch_size'].default} at a time" in PAGE
