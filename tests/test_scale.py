@@ -102,7 +102,7 @@ def test_missing_queries_are_told_before_a_victim_is_trained(tmp_path, monkeypat
     cell = replace(cell_of("small-cpu", victim="cnn-5", pretrained=False), task="gtsrb", pool="tinyimagenet")
     with pytest.raises(InputError, match="^tinyimagenet is not at hand"):
         run_cell(cell, store=store, device="cpu")
-    assert not store.root.exists()
+    assert not (store.root / "victim").exists()
 
 
 def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path, monkeypatch):

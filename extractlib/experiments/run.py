@@ -83,7 +83,8 @@ def run_cell(
     started = time.monotonic()
     experiment = EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)]
     scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
-    sent = scene.queries()  # first, so that missing images are told before anything is trained
+    # First, so that missing images are told before anything is trained.
+    held_out, sent = scene.held_out, scene.queries()
     result = experiment.measure(scene)
     provenance = {
         "commit": commit(),
@@ -93,7 +94,7 @@ def run_cell(
         "versions": versions(),
         "data": {
             "victim": scene.task["victim"].fingerprint,
-            part: scene.held_out.fingerprint,
+            part: held_out.fingerprint,
             "pool": sent.fingerprint,
         },
         "code": code_of(cell),
