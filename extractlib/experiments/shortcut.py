@@ -112,7 +112,10 @@ def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, di
         pool = processed_set(asked, sent)
         found["undefended"][sent] = _recovery(_surrogate(scene, pool), scene)
         for kind, how in PROCESSING.items():
-            for name in (f"{kind}-differs", f"{kind}-differs-hardened") if sent in ("none", how, BLUR) else ():
+            # Whoever imitates a victim's images imitates these, not those of the other victim.
+            if sent not in ("none", how, BLUR):
+                continue
+            for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
                 defended = scene.but(defence="shuffle")
                 defended.detector = detectors[name]
                 found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), scene)
