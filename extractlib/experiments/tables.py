@@ -160,7 +160,7 @@ def shortcut(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 
 def shortcut_budget(profile: Profile) -> int:
-    """Return the queries of each attack of the table `shortcut`, which has eleven: those in the middle of the curve."""
+    """Return the queries of each attack of the table `shortcut`, which has sixteen: those in the middle of the curve."""
     return profile.adaptive_budgets[len(profile.adaptive_budgets) // 2]
 
 
