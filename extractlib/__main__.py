@@ -4,10 +4,16 @@ import sys
 
 from extractlib.errors import InputError
 
+ROOM = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
+MEMORY = "use a profile of smaller images, or --device cpu"
+
 
 def main() -> int:
-    """Run the command line; an input or a folder that cannot be used becomes one line and exit status 2."""
+    """Run the command line; what cannot be used or does not suffice becomes one line and exit status 2."""
     # Imported here: `extractlib` on its own should fail in words even where a dependency is missing.
+    import torch
+    from safetensors import SafetensorError
+
     from extractlib.cli import app
 
     try:
@@ -19,8 +25,16 @@ def main() -> int:
         if not error.strerror:
             raise  # of no file or device, so nothing that another folder would mend
         where = "" if error.filename is None else f"{error.filename}: "
-        remedy = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
-        print(f"extractlib: {where}{error.strerror}: {remedy}", file=sys.stderr)
+        print(f"extractlib: {where}{error.strerror}: {ROOM}", file=sys.stderr)
+        return 2
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        print(f"extractlib: weights cannot be written ({error}): {ROOM}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        asked = ". ".join(str(error).split(". ")[:3])
+        print(f"extractlib: the device has too little memory ({asked}): {MEMORY}", file=sys.stderr)
         return 2
     return 0
 

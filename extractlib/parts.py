@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from extractlib import photographs
-from extractlib.datasets import FOLDER, POOL_SHARES, in_files, split_task
+from extractlib.datasets import FOLDER, POOL_SHARES, split_task
 from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.photographs import Photographs
@@ -31,9 +31,9 @@ def parts_list(name: str, *, size: int, seed: int, store: Store, folders: Mappin
         folders: Where each published data set and each ``"folder:NAME"`` lies.
 
     Raises:
-        InputError: The images are drawn, or their folder cannot be used.
+        InputError: It is no data set in files, or its folder cannot be used.
     """
-    if not in_files(name):
+    if not name.startswith(FOLDER) and name not in (*photographs.TASKS, *photographs.POOLS):
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
     place = folders[name]
     listing = photographs.folder(place) if name.startswith(FOLDER) else photographs.listing(name, place)

@@ -2,10 +2,12 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
 from benchmarks import gpu
+from extractlib.errors import InputError
 
 
 def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):
@@ -20,6 +22,23 @@ def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):
         r"Minutes for 100,000 queries and 100 epochs, batches of 4 +[\d,.]+ +goal <= 30",
     ):
         assert re.search(wanted, printed), wanted
+
+
+def test_a_batch_that_does_not_fit_is_told_and_the_others_are_measured(monkeypatch, capsys):
+    def trained(network, images, recipe, device, mode):
+        if recipe.batch_size == 8:
+            raise InputError("cuda has too little memory")
+        return 1_000.0
+
+    monkeypatch.setattr(gpu, "QUICK", replace(gpu.QUICK, batch_sizes=(4, 8)))
+    monkeypatch.setattr(gpu, "trained", trained)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--quick"])
+    gpu.main()
+    *_, last = lines = capsys.readouterr().out.splitlines()
+    refused = [line for line in lines if "not run: cuda has too little memory" in line]
+    assert len(refused) == 2 and all("batches of 8" in line for line in refused)
+    assert last.startswith("Minutes for 100,000 queries and 100 epochs, batches of 4 ")
+    assert sum(line.startswith("Minutes") for line in lines) == 1
 
 
 def test_the_operations_of_a_network_by_hand():

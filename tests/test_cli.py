@@ -1,8 +1,11 @@
 """The command line: what it prints, and that a wrong input is one line and exit status 2."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
+import torch
+from safetensors import SafetensorError
 from test_datasets import write_folder
 
 from extractlib.cli import named_folder, numbers
@@ -66,6 +69,29 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(comman
     [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
     assert str(tmp_path / "file") in line and "name another folder" in line
     assert "Traceback" not in errors and not output.exists() and not (tmp_path / "store").exists()
+
+
+def test_memory_and_disk_that_do_not_suffice_are_one_line(command, monkeypatch):
+    failures = {
+        "the device has too little memory (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB)": (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB. More words")
+        ),
+        "weights cannot be written (I/O error: No space left on device (os error 28))": SafetensorError(
+            "I/O error: No space left on device (os error 28)"
+        ),
+    }
+    for line, failure in failures.items():
+
+        def fail(_failure=failure, **_):
+            raise _failure
+
+        monkeypatch.setattr("extractlib.cli.app", fail)
+        status, printed, errors = command("ledger")
+        assert (status, printed, errors.count("\n")) == (2, "", 1)
+        assert errors.startswith(f"extractlib: {line}: ")
+    monkeypatch.setattr("extractlib.cli.app", Mock(side_effect=SafetensorError("header too large")))
+    with pytest.raises(SafetensorError):
+        command("ledger")
 
 
 @pytest.mark.parametrize("budget", ["0", "-1"])

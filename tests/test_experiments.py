@@ -23,6 +23,7 @@ from extractlib.experiments import (
 )
 from extractlib.experiments.extraction import api_of, collected
 from extractlib.experiments.shortcut import BLUR, EVASIONS, PROCESSING
+from extractlib.images import ImageSet
 from extractlib.profiles import DRAWN, profile
 from extractlib.store import Store
 
@@ -146,12 +147,40 @@ def test_a_smaller_budget_asks_a_part_of_the_same_queries(cell, shared):
 def test_a_budget_that_does_not_fit_the_pool_is_refused(cell, queries, tmp_path):
     with pytest.raises(InputError, match=f"budget.*{queries}|{queries}.*budget"):
         run_cell(replace(cell, budget=queries), store=Store(tmp_path))
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # Two sides of two clients of 50 images each; of the 64 strangers a quarter are of the task.
+        ({"experiment": "stateful"}, "objects/adversary holds 10 images and stateful needs 200"),
+        ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images and overlap needs 48"),
+        ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images and overlap needs 64"),
+    ],
+)
+def test_too_few_images_are_told_before_anything_is_trained(change, message, cell, tmp_path, monkeypatch):
+    few = ImageSet("few", torch.zeros(10, 3, 32, 32, dtype=torch.uint8), None, (), "few")
+    for place, name in (("task", cell.task), ("pool", "atlas")):
+        parts = {part: replace(few, name=f"{name}/{part}") for part in ("adversary", "detector", "test")}
+        monkeypatch.setattr(Scene, place, parts)
+    with pytest.raises(InputError, match=message):
+        run_cell(replace(cell, **change), store=Store(tmp_path))
+    assert not (tmp_path / "victim").exists() and not (tmp_path / "detector").exists()
 
 
 def test_rows_survive_the_file(row, tmp_path):
     tables.write_rows(tmp_path / "table.json", [row])
     [read] = read_rows(tmp_path / "table.json")
     assert read == row
+
+
+def test_rows_of_another_part_are_not_taken_for_those_asked_for(row, tmp_path):
+    path = tmp_path / "table.json"
+    tables.write_rows(path, [row])
+    with pytest.raises(InputError, match="table.json holds rows of another part than 'validation': name another file"):
+        run_table([row.cell], path, store=Store(tmp_path), part="validation")
+    assert read_rows(path) == [row]
 
 
 def test_a_table_goes_on_where_it_stopped(row, cell, tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ def test_the_command_prints_the_list(command, tmp_path):
     assert status == 2 and "gtsrb is not at hand" in errors
 
 
-def test_drawn_images_have_no_list(tmp_path):
-    with pytest.raises(InputError, match="objects does not lie in files"):
-        parts_list("objects", size=8, seed=0, store=Store(tmp_path), folders={})
+def test_what_is_no_data_set_in_files_has_no_list(tmp_path):
+    for name in ("objects", "cifar10/shifted"):
+        with pytest.raises(InputError, match=f"{name} does not lie in files"):
+            parts_list(name, size=8, seed=0, store=Store(tmp_path), folders={})

@@ -125,6 +125,32 @@ def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(tmp_path):
         run_table([replace(cell, budget=513)], None, store=Store(tmp_path / "ray"), device="cpu", engine="ray")
 
 
+@pytest.mark.parametrize(
+    ("address", "jobs", "asked"),
+    [
+        (None, 3, {"address": "local", "num_cpus": 3, "include_dashboard": False}),
+        ("10.0.0.1:6379", 3, {}),
+    ],
+)
+def test_ray_joins_the_cluster_that_is_named_and_else_starts_its_own(address, jobs, asked, tmp_path, monkeypatch):
+    import ray
+
+    class Asked(Exception):
+        pass
+
+    def init(*, runtime_env, log_to_driver, **options):
+        raise Asked(options)
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    cells = table_cells("reproduction", profile("smoke"), seeds=[3])
+    with pytest.raises(Asked) as found:
+        run_table(cells, None, store=Store(tmp_path), device="cpu", engine="ray", jobs=jobs)
+    assert found.value.args == (asked,)
+
+
 @pytest.mark.parametrize("name", ["paper", "paper-fast", "small"])
 def test_the_page_shows_the_plan_that_the_profile_gives(name):
     settings = profile(name)

@@ -10,12 +10,13 @@ from types import MappingProxyType
 
 from extractlib import networks
 from extractlib.datasets import in_files
-from extractlib.errors import one_of
+from extractlib.errors import InputError, one_of, positive
 from extractlib.experiments.cells import ADAPTIVE, Cell, Row, commit, describe, versions
 from extractlib.experiments.detection import detection, overlap, stateful
 from extractlib.experiments.extraction import classes, extraction
 from extractlib.experiments.scene import Scene
 from extractlib.experiments.shortcut import shortcut
+from extractlib.images import ImageSet
 from extractlib.profiles import profile
 from extractlib.store import Store, code_hash, fingerprint
 
@@ -78,13 +79,14 @@ def run_cell(
         progress: Whether to show bars.
 
     Raises:
-        InputError: A name is unknown, or the budget does not fit the pool.
+        InputError: A name is unknown, or there are fewer images than the cell asks for.
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)]
     scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
     held_out, sent = scene.held_out, scene.queries()
+    _enough(scene, sent)
     result = experiment.measure(scene)
     provenance = {
         "commit": commit(),
@@ -100,6 +102,27 @@ def run_cell(
         "code": code_of(cell),
     }
     return Row(cell, result, provenance)
+
+
+def _enough(scene: Scene, sent: ImageSet) -> None:
+    """Refuse a cell that would run out of images after its victim has trained."""
+    cell, settings = scene.cell, scene.settings
+    if cell.experiment in ("extraction", "classes", "shortcut") and positive("budget", cell.budget) > len(sent):
+        raise InputError(f"budget is {cell.budget} and the pool holds {len(sent)} images: ask at most that many")
+    wanted: list[tuple[ImageSet, int]] = []
+    if cell.experiment == "stateful":
+        wanted = [(scene.task["adversary"], 2 * settings.streams * settings.stream)]
+    if cell.experiment == "overlap":
+        count = settings.overlap_images
+        own = round(count * cell.overlap)
+        wanted = [(scene.pool[part], count - own) for part in ("detector", "test")]
+        wanted += [(scene.task["detector"], count), (sent, count + own if own else 0)]
+    for images, count in wanted:
+        if len(images) < count:
+            raise InputError(
+                f"{images.name} holds {len(images)} images and {cell.experiment} needs {count}: use a larger data set,"
+                " or a profile that asks for fewer"
+            )
 
 
 def code_of(cell: Cell) -> str:

@@ -160,7 +160,7 @@ def shortcut(profile: Profile, *, seed: int) -> Iterator[Cell]:
 
 
 def shortcut_budget(profile: Profile) -> int:
-    """Return the queries of each attack of the table `shortcut`, which has sixteen: those in the middle of the curve."""
+    """Return the queries of each of the sixteen attacks of the table `shortcut`: those in the middle of the curve."""
     return profile.adaptive_budgets[len(profile.adaptive_budgets) // 2]
 
 
@@ -272,8 +272,8 @@ def run_table(
         path: JSON file the rows are added to after each cell; None keeps them in memory.
         store: Keeps images, victims and transfer sets.
         folders: Where each ``"folder:NAME"`` lies.
-        jobs: Processes at a time, of one thread each where there are several; Ray asks its cluster, and where there is
-            none yet starts one of so many processes on this machine.
+        jobs: Processes at a time, of one thread each where there are several; Ray asks the cluster of RAY_ADDRESS, and
+            without it starts one of so many processes on this machine, or of one for each GPU if those are more.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
         current: Whether rows of `path` that other code or settings made are run again, and rows of no cell dropped.
@@ -283,12 +283,15 @@ def run_table(
         The rows of `cells`, in their order.
 
     Raises:
-        InputError: `path` is no results file, the engine is unknown or not installed, or a cell cannot be run.
+        InputError: `path` is no results file or of another part, the engine is unknown or not installed, or a cell
+            cannot be run.
     """
     cells, run = list(cells), ENGINES[one_of("engine", engine, ENGINES)]
     kept = read_rows(path) if path and path.exists() else []
     if current:
         kept = [row for row in kept if row.cell in cells and is_current(row)]
+    if any(part not in row.provenance["data"] for row in kept):
+        raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
     rows = {row.cell: row for row in kept}
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "device": device, "part": part}
@@ -323,9 +326,11 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
         raise InputError("engine 'ray' needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
     variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
     device = acceleration.usable(options["device"] or default_device())
-    # Without an address, in RAY_ADDRESS, there is no cluster yet.
-    local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": jobs, "include_dashboard": False}
-    with ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, **local):
+    # Without an address, in RAY_ADDRESS, a cluster of this machine's own is started, and never another one joined.
+    processes = max(jobs, torch.cuda.device_count() if device.type == "cuda" else 0)
+    own = {"address": "local", "num_cpus": processes, "include_dashboard": False}
+    cluster = {} if "RAY_ADDRESS" in os.environ else own
+    with ray.init(runtime_env={"env_vars": variables}, log_to_driver=False, **cluster):
         work = ray.remote(num_cpus=1, num_gpus=int(device.type == "cuda"))(_alone)
         waiting = [work.remote(cell, options) for cell in cells]
         while waiting:
