@@ -3,7 +3,7 @@
 Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny ImageNet. Where the field draws it at random
 (Knockoff nets: 25 test images a class of Caltech-256, 200 of Diabetic5; ImageNet, 100 images a class), it follows here
 from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
-reader has the same split, with no list to be shipped, and a missing file does not change the place of the others.
+reader of the same files has the same split, with no list to be shipped; for a missing one the next takes its place.
 """
 
 import csv
