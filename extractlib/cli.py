@@ -225,10 +225,13 @@ def list_command() -> None:
 def get_command(
     name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")], data: DataFolder = None
 ) -> None:
-    """Download a data set, verify its checksum and unpack it; what broke off is gone on with."""
+    """Download a data set, verify its checksum and unpack it; status 1 if what is there then is incomplete."""
     place = data or sources.default_data()
     sources.get(name, place)
-    print_state(sources.check(name, place))
+    state = sources.check(name, place)
+    print_state(state)
+    if state.state != "complete":
+        raise typer.Exit(1)
 
 
 @data_app.command("check")

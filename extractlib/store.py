@@ -42,7 +42,7 @@ class Store:
             make: Given an empty folder, writes the artefact into it. Another process that asks meanwhile waits.
 
         Returns:
-            The finished folder. If `make` raises or is killed, none is left.
+            The finished folder. If `make` raises, nothing is left; what a killed process left goes with the next call.
         """
         folder = self.root / kind / fingerprint(key)
         if folder.exists():
@@ -51,7 +51,9 @@ class Store:
         with FileLock(folder.with_suffix(".lock")):
             if folder.exists():
                 return folder
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name[:8]}-", dir=folder.parent))
+            for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 make(partial)
                 (partial / "key.json").write_text(json.dumps(dict(key), indent=1, sort_keys=True) + "\n")

@@ -1,7 +1,9 @@
 """Cells and tables: a row follows from its cell alone, a run goes on where it stopped, a stale row is found."""
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,6 +175,16 @@ def test_rows_survive_the_file(row, tmp_path):
     tables.write_rows(tmp_path / "table.json", [row])
     [read] = read_rows(tmp_path / "table.json")
     assert read == row
+
+
+def test_rows_that_cannot_be_written_leave_no_part_behind(row, tmp_path, monkeypatch):
+    def full(self, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        tables.write_rows(tmp_path / "table.json", [row])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_of_another_part_are_not_taken_for_those_asked_for(row, tmp_path):

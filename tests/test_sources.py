@@ -200,6 +200,51 @@ def test_without_a_published_checksum_a_later_download_must_equal_the_first(serv
     assert sorted(file.name for file in (data / "tinyimagenet").iterdir()) == [".lock", CHECKSUMS]
 
 
+def test_an_archive_that_lies_there_is_verified_before_it_is_unpacked(server, tmp_path):
+    write_cifar10(tmp_path / "true")
+    content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
+    changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
+    root = tmp_path / "data/cifar10"
+    root.mkdir(parents=True)
+    file = root / "cifar-10-binary.tar.gz"
+    file.write_bytes(content + b"more")
+    found, published = (hashlib.md5(data).hexdigest() for data in (content + b"more", content))
+    with pytest.raises(InputError, match=f"{file} has the md5 {found}, but published is {published}: take it away"):
+        get("cifar10", tmp_path / "data", sources=changed)
+    assert sorted(left.name for left in root.iterdir()) == [".lock", file.name]
+    file.write_bytes(content)
+    assert len(get("cifar10", tmp_path / "data", sources=changed).halves["test"]) == 4
+    assert server.asked == []
+
+
+def test_a_damaged_data_set_says_what_to_take_away(server, tmp_path):
+    write_cifar10(tmp_path / "true")
+    content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
+    changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
+    data = tmp_path / "data"
+    get("cifar10", data, sources=changed)
+    (data / "cifar10/cifar-10-batches-bin/test_batch.bin").unlink()
+    with pytest.raises(InputError, match=f"test_batch.bin is missing.*: take {data}/cifar10 away and give"):
+        get("cifar10", data, sources=changed)
+    words = check("cifar10", data).words
+    assert f"take {data}/cifar10 away and give extractlib data get cifar10 --data {data}" in words
+
+
+def test_what_a_killed_call_left_is_cleared(server, tmp_path):
+    write_cifar10(tmp_path / "true")
+    content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
+    root = tmp_path / "data/cifar10"
+    (root / ".unpacking-killed").mkdir(parents=True)
+    get("cifar10", tmp_path / "data", sources=from_server("cifar10", server, {"cifar-10-binary.tar.gz": content}))
+    assert sorted(left.name for left in root.iterdir()) == [".lock", "cifar-10-batches-bin"]
+
+
+def test_get_ends_with_status_1_where_something_is_missing(command, tmp_path):
+    write_cifar10(tmp_path / "cifar10", records=10)
+    status, printed, errors = command("data", "get", "cifar10", "--data", str(tmp_path))
+    assert (status, errors) == (1, "") and "incomplete" in printed and "train 50 of 50,000" in printed
+
+
 @pytest.mark.parametrize("kind", ["another", "broken", "escaping"])
 def test_an_archive_that_cannot_be_used_leaves_no_data(server, tmp_path, kind):
     if kind == "broken":

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         store.get("note", {"a": 1}, fail)
     assert [path for path in tmp_path.rglob("*") if path.name == "half"] == []
     assert (store.get("note", {"a": 1}, write("whole")) / "text").read_text() == "whole"
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    store = Store(tmp_path)
+    folder = store.get("note", {"a": 1}, write("whole"))
+    (tmp_path / "note" / f".{folder.name}-killed").mkdir()
+    other = tmp_path / "note" / f".{'0' * 40}-running"
+    other.mkdir()
+    shutil.rmtree(folder)
+    store.get("note", {"a": 1}, write("again"))
+    assert sorted(path.name for path in (tmp_path / "note").iterdir() if path.is_dir()) == [other.name, folder.name]
 
 
 def slow_write(root: Path, log: Path) -> None:

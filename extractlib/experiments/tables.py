@@ -398,8 +398,11 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     lines = ",\n".join(json.dumps(row.to_json()) for row in ordered)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(f'{{"format": "{FORMAT}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(f'{{"format": "{FORMAT}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def tolerance(rows: Iterable[Row], cell: Cell) -> float:

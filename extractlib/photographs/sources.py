@@ -227,11 +227,16 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
             file = root / archive.url.rpartition("/")[2]
             if not file.exists():
                 fetch(archive.url, file, md5=archive.md5)
+            elif wrong := _wrong(file, file, archive.md5):
+                raise InputError(f"{file} has {wrong}: take it away and give the command again")
             _unpack(file, root, archive.holds)
             if archive.md5 is None:
                 _remember(file)
             file.unlink()
-    return listing(name, root)
+    try:
+        return listing(name, root)
+    except InputError as error:
+        raise InputError(f"{error}; what is there is damaged: take {root} away and give the command again") from None
 
 
 def fetch(url: str, path: Path, *, md5: str | None) -> None:
@@ -259,12 +264,17 @@ def fetch(url: str, path: Path, *, md5: str | None) -> None:
         raise InputError(
             f"{url} broke off after {_size(part):,} bytes with {missing:,} to go: give the command again, it goes on"
         )
-    kind, wanted, by = ("md5", md5, "published is") if md5 else ("sha256", _remembered(path), "the first download had")
-    found = _checksum(part, kind)
-    if wanted and found != wanted:
+    if wrong := _wrong(part, path, md5):
         part.unlink()
-        raise InputError(f"{url} has the {kind} {found}, but {by} {wanted}: nothing is kept; give the command again")
+        raise InputError(f"{url} has {wrong}: nothing is kept; give the command again")
     os.replace(part, path)
+
+
+def _wrong(file: Path, path: Path, md5: str | None) -> str | None:
+    """Return in words how the checksum of what is, or will be, at `path` differs from the known one, if it does."""
+    kind, wanted, by = ("md5", md5, "published is") if md5 else ("sha256", _remembered(path), "the first download had")
+    found = _checksum(file, kind)
+    return f"the {kind} {found}, but {by} {wanted}" if wanted and found != wanted else None
 
 
 def _size(path: Path) -> int:
@@ -339,6 +349,8 @@ def _checksum(file: Path, kind: str) -> str:
 
 def _unpack(file: Path, root: Path, holds: str) -> None:
     """Unpack an archive beside `root`'s other contents, and move what it should hold into place."""
+    for left in root.glob(".unpacking-*"):  # by a call that was killed
+        shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=root))
     try:
         with room_for(root, file.stat().st_size, f"the contents of {file.name}"):
@@ -375,9 +387,12 @@ def check(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> 
     Files are looked for, not read.
     """
     source, root = sources[one_of("data set", name, sources)], data / name
-    remedy = source.by_hand or f"extractlib data get {name}"
+    place = "" if data == default_data() else f" --data {data}"
+    remedy = source.by_hand or f"extractlib data get {name}{place}"
     if not root.is_dir():
         return State(name, "missing", f"{root} is no folder: {remedy} ({source.download}; {source.page})")
+    if source.archives:
+        remedy = f"take {root} away and give {remedy}"
     try:
         found = listing(name, root)
     except InputError as error:
