@@ -16,6 +16,7 @@ from extractlib.cli import plan_of
 from extractlib.errors import InputError
 from extractlib.experiments import Cell, Scene, run_cell, run_table, table_cells
 from extractlib.experiments.tables import tables_for
+from extractlib.photographs.layouts import IMAGENET_PARTS
 from extractlib.profiles import PROFILES, profile
 from extractlib.store import Store
 from extractlib.training import predict
@@ -160,7 +161,8 @@ def test_the_page_shows_the_plan_that_the_profile_gives(name):
 
 def test_the_page_counts_bytes_rightly():
     rows = re.findall(r"\| ([\d,]+) \| ([\d.]+) GB \|", PAGE)
-    assert len(rows) == 6
+    assert len(rows) == 7
+    assert f"{1_000 * sum(IMAGENET_PARTS.values()):,}" in dict(rows)
     for images, gigabytes in rows:
         assert int(images.replace(",", "")) * 3 * 224**2 / 1e9 == pytest.approx(float(gigabytes), abs=0.005)
     for name, gigabytes in (("resnet-34", 0.09), ("vgg-16", 0.55)):

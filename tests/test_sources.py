@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import re
 import tarfile
 import threading
 import zipfile
@@ -15,7 +16,7 @@ from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimag
 
 from extractlib.errors import InputError
 from extractlib.photographs import sources
-from extractlib.photographs.layouts import LAYOUTS
+from extractlib.photographs.layouts import LAYOUTS, SUFFIXES
 from extractlib.photographs.sources import CHECKSUMS, SOURCES, check, fetch, get
 
 CONTENT = bytes(range(256)) * 1_000
@@ -363,3 +364,5 @@ def test_the_page_on_data_says_what_the_package_knows():
             file = archive.url.rpartition("/")[2]
             [row] = [line for line in page.splitlines() if line.startswith(f"| {file} |")]
             assert row == f"| {file} | {archive.md5 or 'missing'} | {archive.cited + ' ' if archive.cited else ''}|"
+    [line] = [line for line in page.splitlines() if line.startswith("In a folder of yours")]
+    assert set(re.findall(r"`(\.\w+)`", line)) == SUFFIXES

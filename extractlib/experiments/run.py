@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from extractlib import networks
+from extractlib.attacks.knockoff import Knockoff
 from extractlib.datasets import in_files
-from extractlib.errors import InputError, one_of, positive
+from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, Cell, Row, commit, describe, versions
 from extractlib.experiments.detection import detection, overlap, stateful
 from extractlib.experiments.extraction import classes, extraction
@@ -107,8 +108,8 @@ def run_cell(
 def _enough(scene: Scene, sent: ImageSet) -> None:
     """Refuse a cell that would run out of images after its victim has trained."""
     cell, settings = scene.cell, scene.settings
-    if cell.experiment in ("extraction", "classes", "shortcut") and positive("budget", cell.budget) > len(sent):
-        raise InputError(f"budget is {cell.budget} and the pool holds {len(sent)} images: ask at most that many")
+    if cell.experiment in ("extraction", "classes", "shortcut"):
+        Knockoff(budget=cell.budget, seed=cell.seed).indices(len(sent))
     wanted: list[tuple[ImageSet, int]] = []
     if cell.experiment == "stateful":
         wanted = [(scene.task["adversary"], 2 * settings.streams * settings.stream)]
