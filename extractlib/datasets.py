@@ -27,6 +27,8 @@ TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0
 TEST_SHARE = 0.15
 """Share of the images kept for testing where a folder has no ``test`` folder of its own."""
 POOL_SHARES = {"pretraining": 0.49, "queries": 0.41, "detector": 0.05, "validation": 0.025, "test": 0.025}
+SHUFFLED = ("detector", "adversary", "validation", "test")
+"""Parts whose images come in random order: an experiment may need only the first, and files lie class by class."""
 
 
 def task_parts(
@@ -82,11 +84,7 @@ def pool_parts(
     """
     hide = dict if labelled else _hide_labels
     if in_files(name):
-        images = _photographs(name, profile, store, folders)
-        if "queries" in images.halves:
-            return hide(images.halves)
-        # One cut for all seeds, so that one backbone serves them all.
-        return hide(images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups))
+        return hide(split_pool(_photographs(name, profile, store, folders)))
     one_of("pool", name, POOLS)
     if name not in profile.pool_sizes:
         raise InputError(
@@ -171,10 +169,25 @@ def split_task(images: Photographs, *, seed: int) -> dict[str, ImageSet]:
     one patient stay together.
     """
     train, test = images.halves["train"], images.halves.get("test")
+    options = {"seed": seed, "groups": images.groups, "shuffled": SHUFFLED}
     if test is not None:
-        return train.split(TASK_SHARES, seed=seed, groups=images.groups) | {"test": test}
+        return train.split(TASK_SHARES, **options) | {"test": test}
     shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
-    return train.split(shares | {"test": TEST_SHARE}, seed=seed, groups=images.groups)
+    return train.split(shares | {"test": TEST_SHARE}, **options)
+
+
+def split_pool(images: Photographs) -> dict[str, ImageSet]:
+    """Cut a decoded pool in its parts, those of ImageNet and Open Images as their listing says.
+
+    The cut is one for all seeds, so that one backbone serves them all.
+    """
+    if "queries" not in images.halves:
+        return images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups, shuffled=SHUFFLED)
+    order = np.random.default_rng(0).permutation
+    return {
+        part: half.subset(torch.from_numpy(order(len(half)))) if part in SHUFFLED else half
+        for part, half in images.halves.items()
+    }
 
 
 def in_files(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Image sets: what victims are trained on, attackers query with and detectors tell apart."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,7 +115,14 @@ class ImageSet:
         """Return the same images without labels or class names: what an attacker's pool shows."""
         return replace(self, labels=None, classes=(), fingerprint=digest(self.fingerprint, "unlabelled"))
 
-    def split(self, shares: Mapping[str, float], *, seed: int, groups: torch.Tensor | None = None) -> dict:
+    def split(
+        self,
+        shares: Mapping[str, float],
+        *,
+        seed: int,
+        groups: torch.Tensor | None = None,
+        shuffled: Container[str] = (),
+    ) -> dict:
         """Cut the set into disjoint parts at random.
 
         Args:
@@ -124,6 +131,8 @@ class ImageSet:
             seed: Seed of the cut.
             groups: int64 of shape (n,); images of one group (a track, a near-duplicate) stay together. Without it
                 every image is a group of its own.
+            shuffled: The parts whose groups come in random order, the images of one after the other; in all others the
+                images keep their order.
 
         Returns:
             A dictionary from part name to `ImageSet`, each named ``"<set>/<part>"``, in the order of `shares`.
@@ -138,10 +147,13 @@ class ImageSet:
         place = np.random.default_rng(seed).permutation(member.max() + 1)[member]
         ends = np.round(np.cumsum(list(shares.values())) * (member.max() + 1))
         part_of = np.searchsorted(ends, place, side="right")
-        return {
-            part: self.subset(torch.from_numpy(np.flatnonzero(part_of == number)), name=f"{self.name}/{part}")
-            for number, part in enumerate(shares)
-        }
+        parts = {}
+        for number, part in enumerate(shares):
+            chosen = np.flatnonzero(part_of == number)
+            if part in shuffled:
+                chosen = chosen[np.argsort(place[chosen], kind="stable")]
+            parts[part] = self.subset(torch.from_numpy(chosen), name=f"{self.name}/{part}")
+        return parts
 
 
 def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:

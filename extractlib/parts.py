@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from extractlib import photographs
-from extractlib.datasets import FOLDER, POOL_SHARES, split_task
+from extractlib.datasets import FOLDER, split_pool, split_task
 from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.photographs import Photographs
@@ -44,19 +44,13 @@ def parts_list(name: str, *, size: int, seed: int, store: Store, folders: Mappin
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("part", "path", "class", "group"))
-    for part, numbers in _cut(name, _numbered(images), seed).items():
+    numbered, as_task = _numbered(images), name.startswith(FOLDER) or name in photographs.TASKS
+    parts = split_task(numbered, seed=seed) if as_task else split_pool(numbered)
+    for part, numbers in parts.items():
         for entry in map(entries.__getitem__, _read(numbers)):
             label = listing.classes[entry.label] if listing.classes else ""
             writer.writerow((part, entry.path, label, shared.get(entry, "")))
     return text.getvalue()
-
-
-def _cut(name: str, images: Photographs, seed: int) -> Mapping[str, ImageSet]:
-    if name.startswith(FOLDER) or name in photographs.TASKS:
-        return split_task(images, seed=seed)
-    if "queries" in images.halves:
-        return images.halves
-    return images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups)
 
 
 def _numbered(images: Photographs) -> Photographs:

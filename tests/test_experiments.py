@@ -23,6 +23,7 @@ from extractlib.experiments import (
     table_cells,
     tables,
 )
+from extractlib.experiments.detection import _accounts
 from extractlib.experiments.extraction import api_of, collected
 from extractlib.experiments.shortcut import BLUR, EVASIONS, PROCESSING
 from extractlib.images import ImageSet
@@ -169,6 +170,21 @@ def test_too_few_images_are_told_before_anything_is_trained(change, message, cel
     with pytest.raises(InputError, match=message):
         run_cell(replace(cell, **change), store=Store(tmp_path))
     assert not (tmp_path / "victim").exists() and not (tmp_path / "detector").exists()
+
+
+def test_honest_accounts_of_the_two_sides_share_no_track_and_each_sends_some_of_all_of_its_side():
+    tracks = torch.arange(12).repeat_interleave(4)
+    accounts = _accounts(tracks, clients=2, length=8)
+    assert [len(images) for images in accounts] == [8] * 4
+    assert [set(images.tolist()) for images in accounts] == [set(range(4))] * 2 + [set(range(4, 8))] * 2
+
+
+def test_what_odin_is_set_on_comes_from_the_whole_part(monkeypatch):
+    monkeypatch.setattr(shortcut, "TUNED_ON", 4)
+    pixels = torch.arange(10, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    images = ImageSet("numbers", pixels, None, (), "f")
+    assert shortcut._some(images).images[:, 0, 0, 0].tolist() == [0, 2, 5, 7]
+    assert len(shortcut._some(images.subset(torch.arange(3)))) == 3
 
 
 def test_rows_survive_the_file(row, tmp_path):

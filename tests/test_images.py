@@ -70,6 +70,26 @@ def test_split_has_the_asked_sizes_and_follows_its_seed():
     assert parts["first"].fingerprint == again["first"].fingerprint != other["first"].fingerprint
 
 
+@given(count=st.integers(30, 200), seed=st.integers(0, 2**32))
+def test_a_shuffled_part_holds_the_same_images_and_its_groups_side_by_side(count, seed):
+    options = {"shares": {"first": 0.5, "second": 0.5}, "seed": seed, "groups": torch.arange(count) // 3}
+    plain, shuffled = numbered(count).split(**options), numbered(count).split(**options, shuffled=("second",))
+    assert shuffled["first"].fingerprint == plain["first"].fingerprint
+    found = shuffled["second"].images[:, 0, 0, 0].tolist()
+    assert sorted(found) == plain["second"].images[:, 0, 0, 0].tolist()
+    groups = list(dict.fromkeys(value // 3 for value in found))
+    assert found == [value for group in groups for value in range(3 * group, min(3 * group + 3, count))]
+
+
+def test_a_shuffled_part_follows_the_seed():
+    first, again, other = (
+        numbered(200).split({"all": 1.0}, seed=seed, shuffled=("all",))["all"].images[:, 0, 0, 0].tolist()
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert first != sorted(first)
+
+
 @pytest.mark.parametrize("shares", [{"a": 0.8, "b": 0.3}, {"a": 0.0, "b": 0.5}, {"a": -0.1, "b": 0.5}])
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(InputError, match="must be positive and add up to at most 1"):

@@ -150,6 +150,25 @@ def test_imagenet_gives_100_queries_a_class_and_parts_that_share_no_file(tmp_pat
     assert [images.labels for images in parts.values()] == [None] * 4
 
 
+def test_parts_that_are_used_by_their_first_images_do_not_come_class_by_class(tmp_path, store):
+    write_gtsrb(tmp_path / "gtsrb", tracks=100, frames=2)
+    write_tinyimagenet(tmp_path / "tinyimagenet", count=300)
+    write_imagenet(tmp_path / "imagenet")
+    given = {"seed": 0, "store": store}
+    task = task_parts("gtsrb", profile("small-cpu"), folders={"gtsrb": tmp_path / "gtsrb"}, **given)
+    pools = [
+        pool_parts(name, profile("small-cpu"), folders={name: tmp_path / name}, labelled=True, **given)
+        for name in ("tinyimagenet", "imagenet")
+    ]
+    for parts, listed in (task, ("victim", "test")), (pools[0], ("pretraining", "queries")), (pools[1], ("queries",)):
+        for part, images in parts.items():
+            labels = images.labels.tolist()
+            assert (labels == sorted(labels)) == (part in listed), (images.name, labels)
+    # The two frames of a track stay side by side.
+    labels = task["adversary"].labels
+    assert torch.equal(labels[::2], labels[1::2])
+
+
 def test_openimages_are_those_of_its_list_where_there_is_one(tmp_path):
     write_openimages(tmp_path)
     found = listing("openimages", tmp_path)

@@ -125,8 +125,7 @@ def stateful(scene: Scene) -> dict:
         of each kind.
     """
     length, clients = scene.settings.stream, scene.settings.streams
-    own = scene.task["adversary"].images
-    honest = [own[start : start + length] for start in range(0, 2 * clients * length, length)]
+    honest = _accounts(scene.task["adversary"].images, clients=clients, length=length)
     streams = {}
     for name, pool in (("pool", scene.cell.pool), ("shifted", f"{scene.cell.task}/shifted")):
         images = scene.queries(pool)
@@ -150,6 +149,15 @@ def stateful(scene: Scene) -> dict:
         lambda images: counting.queries_until_flagged(caught(images)), honest[clients:], streams
     ) | {"rate": counting.rate}
     return result | {"traces": traces}
+
+
+def _accounts(images: torch.Tensor, *, clients: int, length: int) -> list[torch.Tensor]:
+    """Return the images of `clients` clients of the validation side and as many of the test side, `length` of each.
+
+    The frames of one track lie side by side: the two sides share none, and each client sends some of all of its side.
+    """
+    sides = images[: 2 * clients * length].split(clients * length)
+    return [side[client::clients] for side in sides for client in range(clients)]
 
 
 def _watch(

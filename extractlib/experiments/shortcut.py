@@ -86,13 +86,19 @@ def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
     validation = scene.task["validation"]
     accepted = 1 - share(plain.detect(validation.images))
     options = {
-        "benign": validation.subset(torch.arange(min(TUNED_ON, len(validation)))),
-        "strangers": scene.pool["validation"].subset(torch.arange(min(TUNED_ON, len(scene.pool["validation"])))),
+        "benign": _some(validation),
+        "strangers": _some(scene.pool["validation"]),
     }
     made = rivals(scene, **options)
     for detector, _ in made.values():
         detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
     return {name: detector for name, (detector, _) in made.items()}
+
+
+def _some(images: ImageSet) -> ImageSet:
+    """Return `TUNED_ON` images at equal distances, so that as many tracks as can be are among them."""
+    count = min(TUNED_ON, len(images))
+    return images.subset(torch.arange(count) * len(images) // count)
 
 
 def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str) -> dict[str, float]:
