@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -339,16 +340,20 @@ def plan_of(
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed."""
+    """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
+
+    What some seeds have no number for, such as a client that is never flagged, says how many have one.
+    """
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
     for cell, group in groups.items():
-        shown = []
-        for name in numbers(group[0].result):
-            values = [numbers(row.result)[name] for row in group]
+        shown, found = [], [numbers(row.result) for row in group]
+        for name in dict.fromkeys(chain(*found)):
+            values = [result[name] for result in found if name in result]
             spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
-            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}")
+            some = f" ({len(values)} of {len(group)})" if len(values) < len(group) else ""
+            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
         print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, and that a wrong input is one line and exit status 2."""
 
 import json
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -8,9 +9,10 @@ import torch
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractlib.cli import named_folder, numbers
+from extractlib.cli import named_folder, numbers, print_rows
 from extractlib.errors import InputError
-from extractlib.experiments import read_rows
+from extractlib.experiments import Row, read_rows, table_cells
+from extractlib.profiles import profile
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
@@ -186,3 +188,13 @@ def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, m
     assert [row.cell.task for row in rows] == ["objects", "signs"]
     command(*words)
     assert read_rows(tmp_path / "smoke" / "classes.json") == rows
+
+
+def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
+    [cell] = table_cells("stateful", profile("smoke"), seeds=[0])[:1]
+    results = {"until": 2, "both": 1}, {"until": 4, "both": 2}, {"until": None, "both": 3}
+    for order in results, results[::-1]:
+        print_rows([Row(replace(cell, seed=seed), result, {}) for seed, result in enumerate(order)])
+        printed = capsys.readouterr().out
+        assert "(3 seeds): " in printed and "until 3.000 ± 1.414 (2 of 3)" in printed
+        assert printed.count("both 2.000 ± 1.000") == 1 and "1.000 (" not in printed
