@@ -154,7 +154,7 @@ def stateful(scene: Scene) -> dict:
 def _accounts(images: torch.Tensor, *, clients: int, length: int) -> list[torch.Tensor]:
     """Return the images of `clients` clients of the validation side and as many of the test side, `length` of each.
 
-    The frames of one track lie side by side: the two sides share none, and each client sends some of all of its side.
+    The frames of one track lie side by side: the two sides share one at most, and each client sends some of all of its.
     """
     sides = images[: 2 * clients * length].split(clients * length)
     return [side[client::clients] for side in sides for client in range(clients)]
