@@ -21,7 +21,7 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
+.PHONY: canaries verify help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
 	assignment grade results weights bench bench-gpu lint lock newest clean
 
 help: ## show this list
@@ -73,8 +73,14 @@ check-bare: $(READY) ## run a first cell where only Colab's packages are, the ol
 check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
-results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results
+results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results/edition-2
 	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
+
+canaries: $(READY) ## write the values of canaries whose version was bumped
+	@$(RUN) tests/canaries.py --record
+
+verify: $(READY) ## compute committed cells of four kinds anew (ALL=--all: of every kind; RECORD=--record: note it)
+	@$(RUN) -m extractlib verify $(ALL) $(RECORD)
 
 weights: $(READY) ## pre-train the backbones again (PROFILE=drawn: those that ship)
 	@$(RUN) -m extractlib weights --profile $(PROFILE)

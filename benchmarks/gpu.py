@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.__main__ import Outcome, seconds
 from extractlib import acceleration, networks
 from extractlib.errors import InputError
-from extractlib.experiments.cells import describe
 from extractlib.profiles import PAPER, SMALL, Recipe
 from extractlib.training import default_device, fit, predict
 
@@ -54,6 +53,8 @@ QUICK = Load(
 
 def main() -> None:
     """Measure everything and print a line for each."""
+    from extractlib.experiments.cells import describe  # needs scipy, which the functions below do without
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: the best at hand)")
     parser.add_argument("--quick", action="store_true", help="a few small images: does it run?")
@@ -97,9 +98,14 @@ def line(what: str, rate: float, share: float | None, *, goal: bool = False) -> 
 
 def attack(batch_size: int, trained: float, queried: float) -> Outcome:
     """Return how long one attack of the paper would take at these rates in images a second."""
-    minutes = (QUERIES / queried + QUERIES * EPOCHS / trained) / 60
+    minutes = attack_minutes(trained, queried)
     what = f"Minutes for {QUERIES:,} queries and {EPOCHS} epochs, batches of {batch_size}"
     return Outcome(what, f"{minutes:,.1f}", f"<= {GOAL_MINUTES}", minutes <= GOAL_MINUTES)
+
+
+def attack_minutes(trained: float, queried: float) -> float:
+    """Return the minutes of one attack of the paper at these rates in images a second."""
+    return (QUERIES / queried + QUERIES * EPOCHS / trained) / 60
 
 
 def matrix_rate(device: torch.device, kind: torch.dtype, size: int) -> float:

@@ -26,7 +26,7 @@ from extractlib.figures import mean_and_spread
 from extractlib.ledger import Evidence
 from extractlib.profiles import profile
 
-RESULTS = Path(__file__).resolve().parent / "results" / "drawn"
+RESULTS = Path(__file__).resolve().parent / "results" / "edition-1" / "drawn"
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Granularity:
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
-        return F.softmax(logits.float() / (self.value if self.kind == "temperature" else 1), 1)
+        return F.softmax(logits.to(torch.get_default_dtype()) / (self.value if self.kind == "temperature" else 1), 1)
 
     def show(self, probabilities: torch.Tensor) -> Answers:
         """Return the part of the probabilities, shape (n, classes), that this granularity shows.

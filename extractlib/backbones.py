@@ -18,8 +18,9 @@ from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.metrics import accuracy
 from extractlib.profiles import Profile, Recipe
-from extractlib.store import Store, code_hash
+from extractlib.store import Store
 from extractlib.training import fit, predict
+from extractlib.versions import versions
 
 SEED = 2020
 """Seed of the shipped backbone's images, its first weights and the order of its training."""
@@ -65,7 +66,7 @@ def _pretrained(
         "network": network,
         "recipe": asdict(profile.backbone),
         "seed": SEED,
-        "code": code_hash("networks", "acceleration", "training", "backbones"),
+        "versions": versions("network", "train", "augment", "backbone"),
     }
 
     def train() -> torch.nn.Module:

@@ -1,12 +1,12 @@
-"""The command line: ``extractlib run | results | grid | verify | confirm | weights | ledger | data``."""
+"""The command line: ``extractlib run | results | grid | verify | weights | ledger | data``."""
 
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,19 +16,11 @@ from extractlib.api import Granularity
 from extractlib.backbones import make_weights
 from extractlib.datasets import FOLDER, POOLS, TASKS, in_files
 from extractlib.errors import InputError, one_of, positive
-from extractlib.experiments import TABLES, Cell, Row, run_table, table_cells
-from extractlib.experiments.run import headline
-from extractlib.experiments.tables import (
-    ENGINES,
-    confirm,
-    each_file,
-    expected_seconds,
-    missing,
-    name_of,
-    read_all,
-    tables_for,
-    verify,
-)
+from extractlib.experiments import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
+from extractlib.experiments.results import check_suffix
+from extractlib.experiments.run import headline, name_of
+from extractlib.experiments.tables import ENGINES, expected_seconds, missing, tables_for
+from extractlib.experiments.verify import KINDS_A_RUN, RECORD, record, recorded, verify
 from extractlib.metrics import summary
 from extractlib.parts import parts_list
 from extractlib.photographs import sources
@@ -49,7 +41,9 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder of the committed results.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
+RESULTS = Path("book/results/edition-2")
+FIRST_EDITION = Path("book/results/edition-1")
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
 TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
 DataFolder = Annotated[
@@ -82,7 +76,9 @@ def run(
     part: Annotated[str, typer.Option(help="Compare on the test or on the validation part.")] = "test",
     jobs: Jobs = 1,
     device: Device = None,
-    output: Annotated[Path | None, typer.Option(help="JSON file that the rows are added to.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")
+    ] = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
@@ -101,6 +97,7 @@ def run(
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
     one_of("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
+        check_suffix(output)
         output.parent.mkdir(parents=True, exist_ok=True)
     rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
     print_rows(rows)
@@ -111,13 +108,13 @@ def results(
     profile_name: ProfileName = "drawn",
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
-    folder: Results = Path("book/results"),
+    folder: Results = RESULTS,
     table: OnlyTables = None,
     plan: Plan = False,
     rate: Rate = None,
     data: DataFolder = None,
 ) -> None:
-    """Compute every table of a profile into the committed results; rows that are up to date are kept."""
+    """Compute every table of a profile into the committed results; those that are up to date are not computed again."""
     use("cpu")
     options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": sources.data_folders(data)}
     compute(profile(profile_name), table, range(seeds), folder, **options)
@@ -129,7 +126,7 @@ def grid(
     engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
     seeds: SeedCount = 3,
     jobs: Jobs = 1,
-    folder: Results = Path("book/results"),
+    folder: Results = RESULTS,
     table: OnlyTables = None,
     plan: Plan = False,
     rate: Rate = None,
@@ -145,44 +142,44 @@ def grid(
 
 @app.command("verify")
 def verify_command(
-    profile_name: ProfileName = "drawn",
-    folder: Results = Path("book/results"),
+    profile_names: Annotated[
+        list[str] | None, typer.Option("--profile", help="Only this one; may be repeated.")
+    ] = None,
+    folder: Results = RESULTS,
     jobs: Jobs = 2,
     data: DataFolder = None,
+    turn: Annotated[
+        int | None, typer.Option(min=0, help="Which kinds and rows are taken; the hour decides if not given.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not of four.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")
+    ] = False,
 ) -> None:
-    """Run one committed cell of each table anew, chosen at random, and fail where one leaves its tolerance."""
-    for old, new, allowed in each_results(verify, profile_name, folder, jobs, data):
+    """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
+    turn = int(time.time() // 3600) if turn is None else turn
+    names = profile_names or sorted(path.name for path in folder.glob("*") if path.is_dir())
+    rows = [row for name in names for row in read_all(folder / profile(name).name)]
+    if not rows:
+        raise InputError(f"{folder} holds no results: make them with extractlib results")
+    stale = sum(not is_current(row) for row in rows)
+    print(f"{len(rows)} rows, {stale} stale; --turn {turn} takes these again", flush=True)
+    kinds = None if everything else KINDS_A_RUN
+    options = {"store": default_store(), "folders": sources.data_folders(data), "jobs": jobs}
+    checks = []
+    for check in verify(rows, turn=turn, kinds=kinds, **options):
+        checks.append(check)
         print(
-            f"{name_of(old.cell)}: {headline(new):.4f}, committed {headline(old):.4f},"
-            f" allowed difference {allowed:.4f}: agrees ({new.provenance['seconds']:.0f} s)",
+            f"{name_of(check.old.cell)}: {headline(check.new):.4f}, committed {headline(check.old):.4f},"
+            f" allowed difference {check.allowed:.4f}: {'agrees' if check.agrees else 'DIFFERS'}"
+            f" ({check.new.provenance['seconds']:.0f} s)",
             flush=True,
         )
-
-
-@app.command("confirm")
-def confirm_command(
-    profile_name: ProfileName = "drawn",
-    folder: Results = Path("book/results"),
-    jobs: Jobs = 2,
-    data: DataFolder = None,
-) -> None:
-    """Let rows stand whose code has changed where a sample of them, run anew, is equal bit for bit."""
-    for checked in each_results(confirm, profile_name, folder, jobs, data):
-        for old, new, equal in checked:
-            verdict = "equal" if equal else f"differs, {headline(new):.4f} and not {headline(old):.4f}: make results"
-            print(f"{name_of(old.cell)}: {verdict}", flush=True)
-
-
-def each_results(
-    check: Callable[..., Any], profile_name: str, folder: Path, jobs: int, data: Path | None
-) -> Iterator[Any]:
-    """Yield what a check returns of each results file of a profile, which sample it takes being left to chance."""
-    paths = sorted((folder / profile(profile_name).name).glob("*.json"))
-    if not paths:
-        raise InputError(f"{folder / profile_name} holds no results: make them with extractlib results")
-    choices = [secrets.randbelow(1_000_000) for _ in paths]
-    options = {"store": default_store(), "folders": sources.data_folders(data), "jobs": jobs}
-    return each_file(check, paths, choices=choices, **options)
+    if keep:
+        record(folder / RECORD, checks)
+        print(f"{folder / RECORD}: {len(recorded(folder / RECORD))} entries")
+    if not all(check.agrees for check in checks):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -205,7 +202,7 @@ def weights(
 
 
 @app.command()
-def ledger(profile_name: ProfileName = "drawn", folder: Results = Path("book/results")) -> None:
+def ledger(profile_name: ProfileName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
     rows = read_all(folder / profile(profile_name).name)
     for entry in claims.verdicts(rows):
@@ -306,11 +303,11 @@ def compute(
 ) -> None:
     """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
     cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
-    paths = {name: folder / settings.name / f"{name}.json" for name in cells}
+    paths = {name: folder / settings.name / f"{name}.jsonl" for name in cells}
     left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
     for name in {} if plan else cells:
-        options = {"store": default_store(), "jobs": jobs, "device": device, "current": True, "engine": engine}
+        options = {"store": default_store(), "jobs": jobs, "device": device, "engine": engine}
         rows = run_table(cells[name], paths[name], folders=folders, **options)
         print(f"\n{name}: {paths[name]}")
         print_rows(rows)

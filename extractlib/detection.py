@@ -24,8 +24,9 @@ from extractlib.errors import InputError
 from extractlib.images import ImageSet, digest
 from extractlib.metrics import auroc, tpr_tnr
 from extractlib.profiles import Recipe
-from extractlib.store import Store, code_hash, fingerprint
+from extractlib.store import Store, fingerprint
 from extractlib.training import default_device, fit, predict
+from extractlib.versions import versions
 from extractlib.victims import Victim
 
 PIXEL_SPREAD = [0.25, 0.25, 0.25]
@@ -71,7 +72,7 @@ class BinaryDetector(Thresholded):
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Return the probability, float32 of shape (n,), that each image is out of distribution."""
-        return F.softmax(predict(self.model, _checked(images)), 1)[:, 1]
+        return F.softmax(predict(self.model, _checked(images)).to(torch.get_default_dtype()), 1)[:, 1]
 
 
 def train_detector(
@@ -114,7 +115,7 @@ def train_detector(
         "recipe": asdict(recipe),
         "seed": seed,
         "backbone": None if backbone is None else networks.fingerprint_of(backbone),
-        "code": code_hash("networks", "acceleration", "training", "detection"),
+        "versions": versions("network", "train", "augment", "detect"),
     }
     model = networks.build(network, classes=2, seed=seed, backbone=backbone)
 
@@ -271,7 +272,7 @@ def _placed(model: networks.Network) -> networks.Network:
 
 def _in_batches(step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, size: int = 512) -> torch.Tensor:
     device = acceleration.usable(default_device())
-    return torch.cat([step(batch.to(device)).detach().float().cpu() for batch in _checked(images).split(size)])
+    return torch.cat([step(batch.to(device)).detach().cpu() for batch in _checked(images).split(size)])
 
 
 def _checked(images: torch.Tensor) -> torch.Tensor:

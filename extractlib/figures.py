@@ -24,7 +24,8 @@ from matplotlib.ticker import FuncFormatter
 
 from extractlib import paper
 from extractlib.errors import InputError, one_of
-from extractlib.experiments.cells import commit, describe, versions
+from extractlib.experiments import edition_1
+from extractlib.experiments.cells import commit, describe, libraries
 from extractlib.images import ImageSet, digest
 from extractlib.ledger import Entry, Evidence, Provenance, Row, Verdict, reproduction
 from extractlib.metrics import summary
@@ -298,7 +299,7 @@ def _elsewhere(entry: Entry | None) -> str:
 
 
 def provenance(rows: Iterable[Row]) -> str:
-    """Return where rows come from, as one line of Markdown.
+    """Return where rows come from, as one line of Markdown; those of the first edition get a sentence of their own.
 
     Raises:
         InputError: There are no rows.
@@ -308,7 +309,8 @@ def provenance(rows: Iterable[Row]) -> str:
         raise InputError("no rows: there is nothing to tell the provenance of")
     facts = Provenance.of(rows)
     first, last = (date[:10] for date in facts.dates)
-    return "*Provenance*: " + "; ".join(
+    old = [row for row in rows if edition_1.made(row)]
+    line = "; ".join(
         [
             "commit " + ", ".join(f"`{commit}`" for commit in facts.commits),
             first if first == last else f"{first} to {last}",
@@ -317,9 +319,9 @@ def provenance(rows: Iterable[Row]) -> str:
             ", ".join(facts.devices),
             ", ".join(facts.versions),
             f"data `{facts.data[:12]}`",
-            "code " + ", ".join(f"`{code[:12]}`" for code in facts.code),
         ]
     )
+    return f"*Provenance*: {line}" + (f". {edition_1.truth(old)}" if old else "")
 
 
 def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:
@@ -337,7 +339,7 @@ def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, dev
         f"seed {seed}",
         f"live in {seconds:,.0f} s",
         describe(device),
-        *(f"{name} {version}" for name, version in versions().items()),
+        *(f"{name} {version}" for name, version in libraries().items()),
         f"data `{digest(*(image_set.fingerprint for image_set in images))[:12]}`",
     ]
     return "*Provenance*: " + "; ".join(facts)

@@ -15,6 +15,7 @@ import numpy as np
 
 from extractlib import paper
 from extractlib.errors import InputError
+from extractlib.experiments import edition_1
 from extractlib.experiments.cells import ADAPTIVE, WATERMARK, Cell, Row
 from extractlib.experiments.shortcut import PROCESSING
 from extractlib.experiments.tables import narrow_budget, shortcut_budget
@@ -80,7 +81,7 @@ class Provenance:
         cells: Number of rows.
         seconds: Sum over the rows.
         data: Digest of the fingerprints of all images that were used.
-        code: Each fingerprint of the code that made them, once.
+        checked: Number of rows of the first edition that were checked by a sample (see `edition_1`).
     """
 
     commits: tuple[str, ...]
@@ -91,7 +92,7 @@ class Provenance:
     cells: int
     seconds: float
     data: str
-    code: tuple[str, ...]
+    checked: int
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> "Provenance":
@@ -103,12 +104,12 @@ class Provenance:
             commits=_distinct(record["commit"] for record in records),
             dates=(dates[0], dates[-1]),
             devices=_distinct(record["device"] for record in records),
-            versions=_distinct(f"{name} {value}" for record in records for name, value in record["versions"].items()),
+            versions=_distinct(" ".join(pair) for record in records for pair in _libraries(record).items()),
             seeds=_distinct(row.cell.seed for row in rows),
             cells=len(rows),
             seconds=sum(record["seconds"] for record in records),
             data=digest(*_distinct(json.dumps(record["data"], sort_keys=True) for record in records)),
-            code=_distinct(record["code"] for record in records),
+            checked=edition_1.checked(rows),
         )
 
 
@@ -723,6 +724,11 @@ def _at(result: Mapping, path: Iterable[str]) -> float | None:
             return None
         result = result[step]
     return result
+
+
+def _libraries(record: Mapping) -> Mapping[str, str]:
+    """Return the versions of the libraries, which rows of the first edition have as their only ``"versions"``."""
+    return record["libraries"] if "libraries" in record else record["versions"]
 
 
 def _distinct(values: Iterable) -> tuple:

@@ -33,11 +33,18 @@ PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = MappingProxyType(
 
 
 class Normalise(nn.Module):
-    """Turns uint8 images into floats of about zero mean and unit spread: (x / 255 - 0.5) / 0.25."""
+    """Turns uint8 images into floats of about zero mean and unit spread: (x / 255 - 0.5) / 0.25.
+
+    The floats are of the default dtype at the time of construction, as the network's weights are.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.dtype = torch.get_default_dtype()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        return (images.float() - 127.5) / 63.75
+        return (images.to(self.dtype) - 127.5) / 63.75
 
 
 class Block(nn.Module):

@@ -42,7 +42,7 @@ def nearest_earlier_distances(images: torch.Tensor, labels: torch.Tensor) -> tor
     distances = torch.full((len(images),), torch.nan)
     for label in labels.unique():
         where = (labels == label).nonzero()[:, 0]
-        pixels = images[where].flatten(1).float() / 255
+        pixels = images[where].flatten(1).to(torch.get_default_dtype()) / 255
         nearest = torch.full((len(where),), torch.inf)
         for start in range(0, len(where), BLOCK):
             rows = pixels[start : start + BLOCK]

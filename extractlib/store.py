@@ -3,13 +3,10 @@
 An artefact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
 """
 
-import ast
-import io
 import json
 import os
 import shutil
 import tempfile
-import tokenize
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from extractlib.errors import InputError
 from extractlib.images import digest
-
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -72,49 +66,3 @@ def default_store() -> Store:
 def fingerprint(key: Mapping) -> str:
     """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, whatever the order of its entries."""
     return digest(json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False))
-
-
-def code_hash(*rooms: str) -> str:
-    """Return the digest of the code of the package's modules of these names.
-
-    Comments, docstrings and blank lines do not count. A name of a sub-package stands for all its modules.
-
-    Args:
-        rooms: Names within the package, for example ``"networks"`` or ``"attacks.knockoff"``.
-
-    Raises:
-        InputError: There is no module of that name.
-    """
-    files = [file for room in rooms for file in _sources(room)]
-    return digest(*(part for file in files for part in (file.name, bare(file.read_text(encoding="utf-8")))))
-
-
-def bare(source: str) -> str:
-    """Return Python source without comments, docstrings, blank lines and spaces at the ends of lines."""
-    lines = source.splitlines(keepends=True)
-    for start, end in _docstrings(source):
-        for number in range(start, end + 1):
-            lines[number - 1] = "\n"
-    kept = "".join(lines)
-    lines = kept.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(kept).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _docstrings(source: str) -> list[tuple[int, int]]:
-    """Return the first and last line of each statement that is nothing but a string."""
-    statements = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Expr))
-    texts = (node for node in statements if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str))
-    return [(node.lineno, node.end_lineno) for node in texts]
-
-
-def _sources(room: str) -> list[Path]:
-    stem = PACKAGE.joinpath(*room.split("."))
-    if stem.is_dir():
-        return sorted(stem.rglob("*.py"))
-    if not stem.with_suffix(".py").exists():
-        raise InputError(f"unknown room {room!r}: name a module of the package, as in 'attacks.knockoff'")
-    return [stem.with_suffix(".py")]

@@ -63,6 +63,8 @@ def fit(
     place = acceleration.usable(device)
     size = f"{images.shape[2]} x {images.shape[3]}"
     needs = f"batches of {recipe.batch_size} images of {size}: lower the recipe's batch_size or the image_size"
+    if targets.is_floating_point():
+        targets = targets.to(next(model.parameters()).dtype)
     with acceleration.tuned(place, needs=needs):
         _train(model, images, targets.to(place), recipe, seed, place, checkpoint, progress, compile_mode)
     return model.cpu().eval()
@@ -228,7 +230,9 @@ def cropped(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     # Coordinates run from -1 to 1 between the image's edges.
     maps = [[width, nothing, 2 * left + width - 1], [nothing, height, 2 * top + height - 1]]
     grid = F.affine_grid(torch.stack([torch.stack(row, 1) for row in maps], 1), list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False).round_().to(torch.uint8)
+    return (
+        F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False).round_().to(torch.uint8)
+    )
 
 
 def _batches(

@@ -12,8 +12,9 @@ from extractlib import networks
 from extractlib.errors import InputError
 from extractlib.images import ImageSet
 from extractlib.profiles import Recipe
-from extractlib.store import Store, code_hash, fingerprint
+from extractlib.store import Store, fingerprint
 from extractlib.training import fit, predict
+from extractlib.versions import versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Victim:
         name: What it was trained on.
         model: Takes uint8 images and returns logits; in evaluation mode.
         classes: Name of each class.
-        fingerprint: Digest of all that made it: images, network, recipe, seed, backbone and code.
+        fingerprint: Digest of all that made it: images, network, recipe, seed, backbone and versions.
         image_shape: (3, height, width) of the images it was trained on.
     """
 
@@ -74,7 +75,7 @@ def train_victim(
         "recipe": asdict(recipe),
         "seed": seed,
         "backbone": None if backbone is None else networks.fingerprint_of(backbone),
-        "code": code_hash("networks", "acceleration", "training"),
+        "versions": versions("network", "train", "augment"),
     }
     model = networks.build(network, classes=len(task.classes), seed=seed, backbone=backbone)
 

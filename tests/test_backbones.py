@@ -13,6 +13,7 @@ from extractlib.backbones import SEED, backbone_for, make_weights
 from extractlib.errors import InputError
 from extractlib.profiles import Recipe, profile
 from extractlib.store import Store
+from extractlib.versions import VERSIONS
 
 DRAWN, SMOKE = profile("drawn"), profile("smoke")
 CARD = json.loads((networks.WEIGHTS / "resnet.json").read_text())
@@ -29,7 +30,7 @@ def test_the_card_says_what_the_profile_would_make():
 def test_the_card_is_of_the_pictures_as_they_are_drawn_now():
     """The fingerprint needs no pixels, so it is worked out as `drawn.draw` does, without drawing 30,000 pictures."""
     name, size = DRAWN.pool, DRAWN.pool_sizes[DRAWN.pool]["pretraining"]
-    parts = ("drawn", name, str(drawn.VERSION), "pretraining", str(size), str(SEED))
+    parts = ("drawn", name, str(VERSIONS["drawn"]), "pretraining", str(size), str(SEED))
     assert CARD["fingerprint"] == drawn.digest(*parts)
 
 

@@ -1,13 +1,26 @@
-"""The GPU's benchmark: it runs whole on a processor, and counts what it should."""
+"""The GPU's benchmarks: they run whole on a processor, and count what they should."""
 
+import csv
+import hashlib
+import io
+import json
+import os
 import re
+import subprocess
 import sys
+import tarfile
+import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import gpu
+from benchmarks import device, device_steps, gpu
+from extractlib import photographs
 from extractlib.errors import InputError
+from extractlib.parts import parts_list
 
 
 def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):
@@ -63,3 +76,278 @@ def test_an_attack_is_its_queries_and_its_training():
 def test_the_goal_is_met_or_not(rate, met):
     outcome = gpu.line("trained", rate, 0.5, goal=True)
     assert (outcome.met, outcome.figure) == (met, f"{rate:,} (50%)")
+
+
+# -- a machine with a GPU and no network: preparing ------------------------------
+
+
+@pytest.fixture
+def packs(tmp_path, monkeypatch):
+    """Two small packs with their checksums; the wheel that is downloaded has 5 bytes, and the working tree 100."""
+    folder = tmp_path / "packs"
+    folder.mkdir()
+    contents = {"one.tar.xz": b"1" * 20, "two.tar.xz": b"2" * 30}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    sums = [f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in contents.items()]
+    (folder / "SHA256SUMS").write_text("".join(sums))
+    monkeypatch.setattr(device, "PACKS", tuple(contents))
+    monkeypatch.setattr(device, "download", lambda names, folder: (folder / "a.whl").write_bytes(b"wheel"))
+    monkeypatch.setattr(device, "tree_size", lambda: 100)
+    return folder
+
+
+def test_the_prepared_folder_holds_packs_wheels_and_commit(packs, tmp_path):
+    folder = tmp_path / "build" / "device"
+    told = device.prepare(packs, folder=folder)
+    assert sorted(file.name for file in folder.rglob("*")) == ["a.whl", "commit", "one.tar.xz", "two.tar.xz", "wheels"]
+    assert (folder / "two.tar.xz").read_bytes() == b"2" * 30
+    size = 20 + 30 + 5 + (folder / "commit").stat().st_size
+    assert told.endswith(
+        f"packs and wheels {size} bytes, working tree 100, together {size + 100} of {64 * 1024 * 1024:,}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda packs: (packs / "two.tar.xz").write_bytes(b"2" * 29), "two.tar.xz has the SHA-256 .* get it again"),
+        (lambda packs: (packs / "two.tar.xz").unlink(), "two.tar.xz is missing"),
+        (lambda packs: (packs / "SHA256SUMS").write_text(""), "one.tar.xz .* has no line in SHA256SUMS"),
+        (lambda packs: (packs / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+    ],
+)
+def test_packs_that_are_not_what_they_should_be_are_refused(spoil, message, packs, tmp_path):
+    folder = tmp_path / "device"
+    device.prepare(packs, folder=folder)
+    spoil(packs)
+    with pytest.raises(InputError, match=message):
+        device.prepare(packs, folder=folder)
+    assert (folder / "two.tar.xz").read_bytes() == b"2" * 30  # what was prepared before is still there
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["device", "packs"]
+
+
+def test_a_folder_that_is_too_large_is_refused(packs, tmp_path, monkeypatch):
+    device.prepare(packs, folder=tmp_path / "first")
+    size = 20 + 30 + 5 + (tmp_path / "first" / "commit").stat().st_size + 100
+    monkeypatch.setattr(device, "LIMIT", size)
+    device.prepare(packs, folder=tmp_path / "fits")
+    monkeypatch.setattr(device, "LIMIT", size - 1)
+    with pytest.raises(InputError, match=f"too large: .* together {size} of {size - 1}"):
+        device.prepare(packs, folder=tmp_path / "too-large")
+    assert not (tmp_path / "too-large").exists()
+
+
+def test_the_script_refuses_a_pack_with_another_checksum(tmp_path):
+    for name in device.PACKS:
+        (tmp_path / name).write_bytes(b"other")
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{'0' * 64}  {name}\n" for name in device.PACKS))
+    script = [device.ROOT / "benchmarks" / "device_prepare.sh", tmp_path]
+    done = subprocess.run(script, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"SHA256SUMS says {'0' * 64}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_code_that_has_changed_since_it_was_prepared_is_marked(tmp_path, monkeypatch):
+    (tmp_path / "commit").write_text(f"0123456789ab {device.code_digest()}\n")
+    assert device.prepared_commit(tmp_path) == "0123456789ab"
+    monkeypatch.setattr(device, "code_digest", lambda: "another")
+    assert device.prepared_commit(tmp_path) == "0123456789ab+"
+    with pytest.raises(InputError, match="is not prepared"):
+        device.prepared_commit(tmp_path / "nowhere")
+
+
+def test_every_wheel_is_pinned_and_every_step_known():
+    pinned = {line.partition("==")[0] for line in device._lock()}
+    assert set(device.WHEELS) <= pinned
+    assert {step.name for step in device.STEPS} < set(device_steps.STEPS)
+    assert {pack for pack, _ in device_steps.SETS.values()} == set(device.PACKS)
+
+
+def test_the_steps_need_no_more_than_the_wheels_and_torch():
+    absent = "scipy", "pytorch_ood", "typer", "matplotlib"
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import benchmarks.device_steps"
+    done = subprocess.run([sys.executable, "-c", code], cwd=device.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# -- a machine with a GPU and no network: running ----------------------------------
+
+
+@pytest.fixture
+def record(tmp_path):
+    return device.Record(tmp_path / "results.jsonl", device="a GPU", torch="2.11", commit="0123456789ab")
+
+
+def lines(record):
+    return [json.loads(line) for line in record.path.read_text().splitlines()]
+
+
+def test_a_result_is_one_line_with_all_that_it_was_measured_with(record):
+    record.write("rates", "training", 7_123.4567, "images/s", seconds=3.14159, batch_size=64)
+    record.write("rates", "querying", None, "images/s", seconds=0, error="too little memory")
+    first, second = lines(record)
+    assert first == {
+        "step": "rates",
+        "what": "training",
+        "value": 7123.46,
+        "unit": "images/s",
+        "seconds": 3.14,
+        "device": "a GPU",
+        "torch": "2.11",
+        "commit": "0123456789ab",
+        "settings": {"batch_size": 64},
+    }
+    assert (second["value"], second["settings"]) == (None, {"error": "too little memory"})
+
+
+def test_a_step_that_no_longer_fits_is_skipped_and_a_failed_one_stops_none(record):
+    clock = [0.0]
+    asked = []
+
+    def run_one(step, limit):
+        asked.append((step.name, limit))
+        clock[0] += {"rates": 40, "failing": 25, "last": 10}[step.name]
+        return "failed with status 1: see the log" if step.name == "failing" else "done"
+
+    steps = [
+        device.Step("rates", least=30, most=50),
+        device.Step("failing", least=30, most=500),
+        device.Step("long", least=36, most=500),
+        device.Step("last", least=35, most=500),
+    ]
+    assert not device.run_steps(steps, run_one, record=record, seconds=100, now=lambda: clock[0])
+    assert asked == [("rates", 50), ("failing", 60), ("last", 35)]
+    assert [(line["step"], line["value"], line["seconds"]) for line in lines(record)] == [
+        ("rates", "done", 40),
+        ("failing", "failed with status 1: see the log", 25),
+        ("long", "skipped: 35 s left, at least 36 s wanted", 0),
+        ("last", "done", 10),
+    ]
+    assert device.run_steps(steps[:1], run_one, record=record, seconds=30, now=lambda: clock[0])
+
+
+def test_all_steps_fit_the_nine_minutes_whatever_the_first_ones_take():
+    first, second, last = device.STEPS
+    assert device.SECONDS == 540
+    assert first.most + second.most + last.least <= device.SECONDS - device.RESERVE - 60  # for starting and importing
+
+
+def test_a_process_is_stopped_at_its_limit_with_what_it_started(tmp_path):
+    assert device.run_process(["true"], limit=10) == "done"
+    assert device.run_process(["sh", "-c", "exit 3"], limit=10) == "failed with status 3: see the log"
+    command = ["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/child; wait"]
+    assert device.run_process(command, limit=0.5) == "stopped at its limit of 0 s"
+    stat = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    deadline = time.monotonic() + 5
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+# -- a machine with a GPU and no network: what is measured ---------------------------
+
+
+def pack(path, files):
+    """Write a pack whose images are noise."""
+    generator = np.random.default_rng(0)
+    with tarfile.open(path, "w:xz") as archive:
+        for name in files:
+            content = io.BytesIO()
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(content, "WEBP", quality=92)
+            member = tarfile.TarInfo(name)
+            member.size = content.tell()
+            content.seek(0)
+            archive.addfile(member, content)
+
+
+SIGNS = [
+    *(f"gtsrb/train/{c:05}/{track:05}_{frame:05}.webp" for c in (0, 7) for track in range(10) for frame in (0, 3, 6)),
+    *(f"gtsrb/test/{c:05}/{number:05}.webp" for c in (0, 7) for number in range(c, c + 5)),
+]
+
+
+@pytest.fixture
+def bench(record, tmp_path):
+    packs = tmp_path / "packs"
+    packs.mkdir()
+    pack(packs / "gtsrb-core.tar.xz", SIGNS)
+    names = [f"tinyimagenet64/train/n{c}/n{c}_{number}.webp" for c in range(2) for number in range(40)]
+    pack(packs / "tinyimagenet64-sample.tar.xz", names)
+    scale = replace(device_steps.TINY, every=1)
+    return device_steps.Bench(record, packs, tmp_path / "work", scale, "cpu")
+
+
+def test_traffic_signs_are_unpacked_in_their_published_layout(bench, tmp_path):
+    device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path / "all")
+    found = photographs.listing("gtsrb", tmp_path / "all" / "gtsrb")
+    assert found.classes == ("00000", "00007")
+    assert {half: len(entries) for half, entries in found.halves.items()} == {"train": 60, "test": 10}
+    assert [entry.label for entry in found.halves["test"]] == [0] * 5 + [1] * 5
+    tracks = [entry.group for entry in found.halves["train"]]
+    assert len(set(tracks)) == 20 and tracks[:4] == ["00000/00000"] * 3 + ["00000/00001"]
+    device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path / "some", every=7)
+    some = sorted(file.name for file in (tmp_path / "some").rglob("*.webp"))
+    assert some == sorted(name.rpartition("/")[2] for name in SIGNS[::7])
+
+
+def test_no_track_is_parted(bench, tmp_path):
+    device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path)
+    text = parts_list(
+        "gtsrb", size=32, seed=device_steps.SEED, store=bench.images, folders={"gtsrb": tmp_path / "gtsrb"}
+    )
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if row["part"] != "test"]
+    tracks = {row["path"].rpartition("_")[0]: {} for row in rows}
+    for row in rows:
+        tracks[row["path"].rpartition("_")[0]].setdefault(row["part"], []).append(row["path"])
+    assert len(tracks) == 20
+    assert all([len(frames) for frames in track.values()] == [3] for track in tracks.values())
+    parts = bench.parts("gtsrb")
+    assert {part: len(images) for part, images in parts.items()} == {
+        "victim": 42,
+        "detector": 6,
+        "adversary": 6,
+        "validation": 6,
+        "test": 10,
+    }
+
+
+def test_an_attack_records_each_stage_as_it_comes(bench):
+    device_steps.attack(bench, "gtsrb", "gtsrb")
+    found = lines(bench.record)
+    answers = ["querying", "surrogate's training", "surrogate's accuracy", "recovery", "agreement"]
+    assert [line["what"] for line in found] == [
+        *("backbone's pre-training", "victim's training", "victim's accuracy"),
+        *(2 * answers),
+    ]
+    assert [line["settings"].get("answers") for line in found] == [None] * 3 + ["full"] * 5 + ["label"] * 5
+    # 80 images, in shares of 0.49 and 0.41: as many queries as there are images, not the profile's 40,000.
+    assert {line["settings"]["backbone_images"] for line in found} == {39}
+    assert {line["settings"]["budget"] for line in found} == {33}
+    assert {line["settings"]["profile_budget"] for line in found} == {40_000}
+    figures = [line["value"] for line in found]
+    assert figures[6] == pytest.approx(figures[5] / figures[2], rel=1e-4)
+    assert all(10 * share == pytest.approx(round(10 * share)) for share in (figures[2], figures[5], figures[7]))
+    device_steps.attack(bench, "again", "gtsrb")
+    assert lines(bench.record)[len(found)]["what"] == "victim's training"  # the backbone is there already
+
+
+def test_a_rate_that_cannot_be_measured_does_not_stop_the_others(bench, monkeypatch):
+    def trained(network, images, recipe, name, mode):
+        if recipe.batch_size == 8:
+            raise InputError("cuda has too little memory")
+        return 2_000.0
+
+    monkeypatch.setattr(gpu, "trained", trained)
+    monkeypatch.setattr(gpu, "answered", lambda network, images, name: 5_000.0)
+    monkeypatch.setattr(gpu, "matrix_rate", lambda place, kind, size: 1e12)
+    load = replace(gpu.QUICK, batch_sizes=(4, 8), networks=("tiny", "tiny"), large=8)
+    device_steps.rates(replace(bench, scale=replace(bench.scale, load=load)))
+    product, first, queried, failed, augmented, minutes = lines(bench.record)
+    assert (product["value"], product["unit"]) == (1, "TFLOP/s")
+    whole = gpu.flops("tiny", 8, training=True)
+    assert first["settings"]["share_of_matrix_rate"] == pytest.approx(2_000 * whole / 1e12, abs=1e-4)
+    assert (first["value"], queried["value"], augmented["value"]) == (2_000, 5_000, 2_000)
+    assert (failed["value"], failed["settings"]["error"]) == (None, "cuda has too little memory")
+    # 100,000 / 5,000 s + 100,000 x 100 / 2,000 s, of the batches of 4 alone.
+    assert minutes["value"] == pytest.approx((20 + 5_000) / 60, rel=1e-4)

@@ -27,7 +27,7 @@ WRONG = {
     "budget above the pool": (["run", "reproduction", "--profile", "smoke", "--budget", "513"], "513"),
     "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
     "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is no folder"),
-    "no results": (["verify", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "no results": (["verify", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "drawn only": (
         ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
         "table 'realistic' needs more than folders hold: for them use one of reproduction, classes",
@@ -65,7 +65,7 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message, tmp_p
 def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(command, place, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / ("file" if place == "cache" else "store")))
-    output = tmp_path / ("file" if place == "output" else "results") / "below" / "rows.json"
+    output = tmp_path / ("file" if place == "output" else "results") / "below" / "rows.jsonl"
     status, printed, errors = command("run", "reproduction", "--profile", "smoke", "--output", str(output))
     assert (status, printed) == (2, "")
     [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
@@ -107,7 +107,7 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     write_folder(tmp_path / "pets" / "train", count=100)
     write_folder(tmp_path / "pets" / "test", count=20, seed=1)
     write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
-    output = tmp_path / "rows.json"
+    output = tmp_path / "rows.jsonl"
     images = ["--task", f"folder:{tmp_path}/pets", "--pool", f"folder:{tmp_path}/photos"]
     options = ["--network", "tiny", "--budget", "40", "--output", str(output)]
     status, printed, _ = command("run", "reproduction", "--profile", "smoke", *images, *options)
@@ -129,7 +129,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "grid", "verify", "confirm", "weights", "ledger", "data"))
+    assert all(word in printed for word in ("run", "results", "grid", "verify", "weights", "ledger", "data"))
 
 
 def test_numbers_of_a_result_are_told_in_words():
@@ -184,10 +184,10 @@ def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, m
     words = ["grid", "--profile", "smoke", "--table", "classes", "--seeds", "1", "--results", str(tmp_path)]
     status, printed, _ = command(*words)
     assert status == 0 and "recovery" in printed
-    rows = read_rows(tmp_path / "smoke" / "classes.json")
-    assert [row.cell.task for row in rows] == ["objects", "signs"]
+    rows = read_rows(tmp_path / "smoke" / "classes.jsonl")
+    assert [row.cell.task for row in rows] == ["signs", "objects"]
     command(*words)
-    assert read_rows(tmp_path / "smoke" / "classes.json") == rows
+    assert read_rows(tmp_path / "smoke" / "classes.jsonl") == rows
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):

@@ -1,7 +1,7 @@
 """Drawn images: the stored pictures, what a seed fixes, and what each set promises.
 
 `drawn_reference.npz` holds the first pictures of each set; `python tests/test_drawn.py` writes it anew, which a new
-`drawn.VERSION` needs.
+`versions.VERSIONS["drawn"]` needs.
 """
 
 import importlib
@@ -17,6 +17,7 @@ from extractlib.drawn.canvas import Sketch, X, Y, seed_from
 from extractlib.errors import InputError
 from extractlib.images import digest
 from extractlib.profiles import DRAWN
+from extractlib.versions import VERSIONS
 
 REFERENCE = Path(__file__).with_name("drawn_reference.npz")
 SETS = drawn.TASKS + drawn.POOLS
@@ -62,7 +63,9 @@ def test_a_shifted_source_has_the_same_classes_in_other_pictures(name):
     own, shifted, again = (few(name, part="adversary", size=40, shifted=wanted) for wanted in (False, True, True))
     assert torch.equal(shifted.images, again.images) and torch.equal(shifted.labels, again.labels)
     assert shifted.fingerprint == again.fingerprint != own.fingerprint
-    assert own.fingerprint == digest("drawn", name, str(drawn.VERSION), "adversary", "40", "0")  # as before any shift
+    assert own.fingerprint == digest(
+        "drawn", name, str(VERSIONS["drawn"]), "adversary", "40", "0"
+    )  # as before any shift
     assert shifted.name == f"shifted {name}/adversary" and shifted.classes == own.classes
     assert shifted.images.shape == (40, 3, 32, 32) and shifted.images.dtype == torch.uint8
     assert not distinct(own) & distinct(shifted)

@@ -1,13 +1,12 @@
 """Cells and tables: a row follows from its cell alone, a run goes on where it stopped, a stale row is found."""
 
-import errno
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from extractlib import versions
 from extractlib.api import PredictionAPI
 from extractlib.detection import Thresholded
 from extractlib.errors import InputError
@@ -15,7 +14,7 @@ from extractlib.experiments import (
     TABLES,
     Row,
     Scene,
-    code_of,
+    is_current,
     read_rows,
     run_cell,
     run_table,
@@ -25,8 +24,10 @@ from extractlib.experiments import (
 )
 from extractlib.experiments.detection import _accounts
 from extractlib.experiments.extraction import api_of, collected
+from extractlib.experiments.freshness import versions_of
+from extractlib.experiments.results import append_row
 from extractlib.experiments.shortcut import BLUR, EVASIONS, PROCESSING
-from extractlib.images import ImageSet
+from extractlib.images import ImageSet, digest
 from extractlib.profiles import DRAWN, profile
 from extractlib.store import Store
 
@@ -130,9 +131,12 @@ def test_classes_add_up_to_the_row(row, cell, shared):
 def test_a_row_follows_from_its_cell(row, cell, tmp_path):
     again = run_cell(cell, store=Store(tmp_path / "again"))
     assert again.result == row.result
-    assert {key: again.provenance[key] for key in ("data", "code")} == {
-        key: row.provenance[key] for key in ("data", "code")
+    assert {key: again.provenance[key] for key in ("data", "versions", "settings", "lock")} == {
+        key: row.provenance[key] for key in ("data", "versions", "settings", "lock")
     }
+    assert is_current(again)
+    assert again.provenance["lock"] == digest((Path(__file__).parents[1] / "requirements.txt").read_bytes())
+    assert again.provenance["versions"] == versions_of(cell) and "knockoff" in versions_of(cell)
     other = run_cell(replace(cell, seed=4), store=Store(tmp_path / "other"))
     assert other.provenance["data"] != row.provenance["data"]
     assert other.result != row.result
@@ -187,90 +191,49 @@ def test_what_odin_is_set_on_comes_from_the_whole_part(monkeypatch):
     assert len(shortcut._some(images.subset(torch.arange(3)))) == 3
 
 
-def test_rows_survive_the_file(row, tmp_path):
-    tables.write_rows(tmp_path / "table.json", [row])
-    [read] = read_rows(tmp_path / "table.json")
-    assert read == row
-
-
-def test_rows_that_cannot_be_written_leave_no_part_behind(row, tmp_path, monkeypatch):
-    def full(self, target):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        tables.write_rows(tmp_path / "table.json", [row])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_rows_of_another_part_are_not_taken_for_those_asked_for(row, tmp_path):
-    path = tmp_path / "table.json"
-    tables.write_rows(path, [row])
-    with pytest.raises(InputError, match="table.json holds rows of another part than 'validation': name another file"):
+    path = tmp_path / "table.jsonl"
+    append_row(path, row)
+    with pytest.raises(InputError, match="table.jsonl holds rows of another part than 'validation': name another file"):
         run_table([row.cell], path, store=Store(tmp_path), part="validation")
     assert read_rows(path) == [row]
 
 
 def test_a_table_goes_on_where_it_stopped(row, cell, tmp_path, monkeypatch):
-    path = tmp_path / "results" / "table.json"
+    path = tmp_path / "results" / "table.jsonl"
     ran = []
 
     def counted(cell, **_):
         ran.append(cell.seed)
         if cell.seed == 5:
             raise KeyboardInterrupt
-        return Row(cell, row.result, row.provenance)
+        return Row(cell, row.result, row.provenance | {"versions": versions_of(cell)})
 
     monkeypatch.setattr(tables, "run_cell", counted)
     cells = [replace(cell, seed=seed) for seed in (3, 4, 5)]
     with pytest.raises(KeyboardInterrupt):
         run_table(cells, path, store=Store(tmp_path))
     assert [read.cell.seed for read in read_rows(path)] == [3, 4]
-    run_table(cells[:2], path, store=Store(tmp_path), current=True)
+    run_table(cells[:2], path, store=Store(tmp_path))
     assert ran == [3, 4, 5]
     assert tables.missing(cells, path) == cells[2:]
-    monkeypatch.setattr(tables, "code_of", lambda cell: "other code")
+    # After a bump the old rows stay where they are, and new ones follow.
+    before = path.read_bytes()
+    monkeypatch.setattr(versions, "VERSIONS", dict(versions.VERSIONS) | {"train": versions.VERSIONS["train"] + 1})
     assert tables.missing(cells, path) == cells
-    run_table(cells[:2], path, store=Store(tmp_path), current=True)
+    run_table(cells[:2], path, store=Store(tmp_path))
     assert ran == [3, 4, 5, 3, 4]
+    assert path.read_bytes().startswith(before)
+    assert [read.cell.seed for read in read_rows(path)] == [3, 4, 3, 4]
+    assert tables.missing(cells, path) == cells[2:]
 
 
-@pytest.mark.parametrize("content", ["", "[1, 2]", '{"rows": []}', '{"format": "other", "rows": []}'])
-def test_what_is_no_results_file_is_refused_and_kept(cell, content, tmp_path):
-    path = tmp_path / "table.json"
-    path.write_text(content)
-    with pytest.raises(InputError, match="is no results file"):
+def test_the_first_edition_is_read_only(cell, tmp_path):
+    path = tmp_path / "granularity.json"
+    path.write_text('{"format": "extractlib results 1", "rows": []}')
+    with pytest.raises(InputError, match="granularity.json is no results file that rows can be added to"):
         run_table([cell], path, store=Store(tmp_path))
-    assert path.read_text() == content
-
-
-def with_result(row: Row, seed: int, recovery: float) -> Row:
-    return Row(replace(row.cell, seed=seed), dict(row.result) | {"recovery": recovery}, row.provenance)
-
-
-def test_tolerance_is_four_deviations_and_at_least_three_hundredths(row):
-    rows = [with_result(row, 0, 0.90), with_result(row, 1, 0.92), with_result(row, 2, 0.94)]
-    assert tables.tolerance(rows, rows[0].cell) == pytest.approx(0.08)
-    assert tables.tolerance([with_result(row, 0, 0.900), with_result(row, 1, 0.901)], rows[0].cell) == 0.03
-    assert tables.tolerance(rows[:1], rows[0].cell) == 0.03
-
-
-def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, tmp_path):
-    path, store = tmp_path / "table.json", Store(tmp_path / "store")
-    tables.write_rows(path, [row])
-    _, new, allowed = tables.verify(path, choice=7, store=store)
-    assert (new.result, allowed) == (row.result, 0.03)
-
-    tables.write_rows(path, [with_result(row, row.cell.seed, row.result["recovery"] + 0.04)])
-    with pytest.raises(InputError, match="more than 0.030 apart"):
-        tables.verify(path, choice=7, store=store)
-
-    tables.write_rows(path, [row])
-    content = json.loads(path.read_text())
-    content["rows"][0]["provenance"]["code"] = "older"
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="1 of 1 rows were made by other code"):
-        tables.verify(path, choice=7, store=store)
+    assert not (tmp_path / "victim").exists()
 
 
 # -- the other tables ----------------------------------------------------------
@@ -395,74 +358,3 @@ def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch)
         assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
         assert result["caught"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)
         assert result["accepted"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 0.0)
-
-
-def test_a_row_depends_on_the_code_that_makes_it_and_on_no_other():
-    [plain] = [cell for cell in table_cells("reproduction", DRAWN, seeds=[0]) if cell.task == "signs"]
-    assert code_of(plain) == code_of(replace(plain, task="birds", seed=3, granularity="label"))
-    others = [
-        replace(plain, defence="shuffle"),
-        replace(plain, attack="knockoff-adaptive-all"),
-        replace(plain, surrogate="vgg"),
-        replace(plain, profile="smoke"),
-        replace(plain, experiment="detection"),
-        replace(plain, experiment="stateful"),
-    ]
-    assert len({code_of(cell) for cell in [plain, *others]}) == 7
-
-
-def test_each_file_is_verified(row, cell, tmp_path, shared):
-    paths = [tmp_path / "one.json", tmp_path / "two.json"]
-    for path in paths:
-        tables.write_rows(path, [row])
-    found = list(tables.each_file(tables.verify, paths, choices=[0, 5], store=shared, jobs=2))
-    assert [old.cell for old, _, _ in found] == [cell, cell]
-
-
-def of_other_code(row: Row, **result) -> Row:
-    return Row(row.cell, {**row.result, **result}, {**row.provenance, "code": "other"})
-
-
-def test_rows_of_other_code_stand_where_a_sample_comes_out_equal(row, cell, tmp_path, shared):
-    path = tmp_path / "table.json"
-    twin = Row(replace(cell, seed=4), {"recovery": 0.5}, row.provenance | {"code": "other"})
-    tables.write_rows(path, [of_other_code(row), twin])
-    [(old, new, equal)] = tables.confirm(path, choice=0, store=shared)
-    assert (old.cell, new.result, equal) == (cell, row.result, True)
-    for kept in read_rows(path):
-        assert tables.is_current(kept)
-        assert kept.provenance["confirmed"] == {
-            "was": "other",
-            "commit": new.provenance["commit"],
-            "date": new.provenance["date"],
-        }
-        assert kept.provenance["commit"] == row.provenance["commit"]
-    assert [kept.result for kept in read_rows(path)] == [row.result, {"recovery": 0.5}]
-    # What is current is not run.
-    assert tables.confirm(path, choice=0, store=shared) == []
-
-
-def test_rows_of_other_code_are_left_alone_where_one_differs(row, tmp_path, shared):
-    path = tmp_path / "table.json"
-    tables.write_rows(path, [of_other_code(row, recovery=row.result["recovery"] + 1e-9)])
-    before = path.read_bytes()
-    [(_, _, equal)] = tables.confirm(path, choice=0, store=shared)
-    assert not equal
-    assert path.read_bytes() == before
-
-
-def test_a_task_of_its_own_is_sampled_and_times_do_not_count(row, cell, tmp_path, shared, monkeypatch):
-    path = tmp_path / "table.json"
-    signs = replace(cell, task="signs")
-    rows = [
-        Row(each, {"milliseconds": 1.0, "auroc": 0.9}, {**row.provenance, "code": "other"}) for each in (cell, signs)
-    ]
-    tables.write_rows(path, rows)
-    results = {"objects": {"milliseconds": 2.0, "auroc": 0.9}, "signs": {"milliseconds": 1.0, "auroc": 0.8}}
-    monkeypatch.setattr(tables, "run_cell", lambda cell, **_: Row(cell, results[cell.task], row.provenance))
-    assert {old.cell.task: equal for old, _, equal in tables.confirm(path, choice=1, store=shared)} == {
-        "objects": True,
-        "signs": False,
-    }
-    # One that differs is enough: the same code makes both.
-    assert not any(map(tables.is_current, read_rows(path)))

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,9 +22,8 @@ from extractlib.images import ImageSet, digest
 sys.path.insert(0, str(Path(__file__).parent))
 import test_ledger  # noqa: E402
 
-PROVENANCE = (
-    "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`; code `c0de`"
-)
+PROVENANCE = "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`"
+FIRST_EDITION = ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02."
 
 
 def row(task: str, seed: int, surrogate: float, *, budget: int = 10_000):
@@ -100,7 +100,27 @@ def test_ledger_table_has_a_column_for_another_scale():
 
 def test_provenance_is_one_line():
     line = figures.provenance(ROWS)
-    assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12])
+    assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12]) + FIRST_EDITION
+
+
+def test_provenance_says_which_rows_only_a_sample_stands_for():
+    check = {"code": "newer", "commit": "def", "date": "2026-01-05T00:00:00+00:00"}
+    taken = [replace(row, provenance=row.provenance | {"history": [check]}) for row in ROWS[:3]]
+    line = figures.provenance([*taken, ROWS[3]])
+    assert line.endswith(
+        ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02; 3 of them were checked later only by"
+        " computing a sample anew."
+    )
+    assert "c0de" not in line and "newer" not in line
+
+
+def test_provenance_of_later_rows_names_their_libraries_and_no_edition():
+    later = [replace(row, provenance=test_ledger.LATER) for row in ROWS]
+    start = "*Provenance*: commit `def`; 2026-03-04; seed 0, 1; 4 cells in 120 s; cpu; python 3.12.1, torch 2.11.0; "
+    data = ledger.Provenance.of(ROWS).data[:12]
+    assert figures.provenance(later) == f"{start}data `{data}`"
+    mixed = figures.provenance([*later[:3], ROWS[3]])
+    assert mixed.endswith(". This row is the first edition's: made at 1 commit on 2026-01-02.")
 
 
 def test_provenance_of_nothing_is_refused():

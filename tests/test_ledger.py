@@ -23,6 +23,19 @@ PROVENANCE = {
     "data": {"victim": "1", "pool": "2"},
     "code": "c0de",
 }
+"""Of a row of the first edition."""
+
+LATER = {
+    "commit": "def",
+    "lock": "10c4",
+    "date": "2026-03-04T05:06:07+00:00",
+    "seconds": 30.0,
+    "device": "cpu",
+    "libraries": {"python": "3.12.1", "torch": "2.11.0"},
+    "versions": {"train": 4, "api": 2},
+    "data": {"victim": "1", "pool": "2"},
+}
+"""Of a row of the second edition."""
 
 
 def row(task: str, seed: int, result: dict, **changes) -> Row:
@@ -159,10 +172,26 @@ def test_two_profiles_are_refused():
 
 def test_provenance_sums_up_the_rows():
     provenance = entry({"signs": around(0.9), "objects": around(0.9)}, "C1").provenance
-    assert (provenance.commits, provenance.devices, provenance.code) == (("abc",), ("cpu",), ("c0de",))
+    assert (provenance.commits, provenance.devices, provenance.checked) == (("abc",), ("cpu",), 0)
     assert (provenance.cells, provenance.seconds, provenance.seeds) == (6, 120.0, (0, 1, 2))
     assert provenance.versions == ("torch 2.6.0",)
     assert provenance.dates == ("2026-01-02T03:04:05+00:00",) * 2
+
+
+def test_provenance_counts_what_only_a_sample_stands_for():
+    first, second, third = rows({"signs": around(0.9)})
+    check = {"code": "newer", "commit": "def", "date": "2026-01-05T00:00:00+00:00"}
+    taken = replace(second, provenance=PROVENANCE | {"history": [check, check]})
+    assert ledger.Provenance.of([first, taken, third]).checked == 1
+
+
+def test_provenance_takes_rows_of_both_editions():
+    first, second, _ = rows({"signs": around(0.9)})
+    provenance = ledger.Provenance.of([first, replace(second, provenance=LATER)])
+    assert provenance.versions == ("python 3.12.1", "torch 2.11.0", "torch 2.6.0")
+    assert provenance.commits == ("abc", "def")
+    assert provenance.dates == ("2026-01-02T03:04:05+00:00", "2026-03-04T05:06:07+00:00")
+    assert (provenance.cells, provenance.seconds, provenance.checked) == (2, 50.0, 0)
 
 
 # -- every claim, on rows made up so that all hold ------------------------------

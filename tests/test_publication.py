@@ -77,7 +77,7 @@ def run_first_cell(python: str, folder: Path, *, then: str = "import extractlib"
         "import pathlib\n"
         "from importlib.metadata import version\n"
         f"shell.run_cell({then!r}).raise_error()\n"
-        "print('at', pathlib.Path.cwd().parent.name, pathlib.Path('results/drawn').is_dir())\n"
+        "print('at', pathlib.Path.cwd().parent.name, pathlib.Path('results/edition-1/drawn').is_dir())\n"
         f"print('with', *map(version, {KEPT}))\n"
     )
     environment = os.environ | {

@@ -115,7 +115,7 @@ def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path,
 
 def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(tmp_path):
     [cell] = table_cells("reproduction", profile("smoke"), seeds=[3])[1:]
-    path = tmp_path / "rows.json"
+    path = tmp_path / "rows.jsonl"
     [row] = run_table([cell], path, store=Store(tmp_path / "ray"), device="cpu", engine="ray")
     [serial] = run_table([cell], None, store=Store(tmp_path / "serial"), device="cpu")
     assert row.result == serial.result

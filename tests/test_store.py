@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractlib.errors import InputError
-from extractlib.store import Store, bare, code_hash, default_store, fingerprint
+from extractlib.store import Store, default_store, fingerprint
 
 
 def write(text: str):
@@ -86,42 +85,3 @@ def test_the_order_of_a_key_does_not_count(key):
 
 def test_fingerprint_tells_keys_apart():
     assert len({fingerprint(key) for key in ({"a": 1}, {"a": "1"}, {"b": 1}, {"a": [1]}, {})}) == 5
-
-
-SOURCE = '''"""Module."""
-
-import os  # why
-
-
-def join(first, second):
-    """Return both.
-
-    More.
-    """
-    # A comment.
-    text = "# no comment"
-
-    return os.path.join(first, second), text
-'''
-
-BARE = """import os
-def join(first, second):
-    text = "# no comment"
-    return os.path.join(first, second), text"""
-
-
-def test_comments_docstrings_and_blank_lines_do_not_count():
-    assert bare(SOURCE) == BARE
-
-
-def test_code_does_count():
-    assert bare(SOURCE.replace("first, second)", "second, first)")) != BARE
-
-
-def test_code_hash_follows_the_named_rooms():
-    assert code_hash("metrics") == code_hash("metrics") != code_hash("networks")
-    assert code_hash("metrics", "networks") != code_hash("networks", "metrics")
-    # A sub-package stands for its modules.
-    assert code_hash("drawn") != code_hash("drawn.canvas")
-    with pytest.raises(InputError, match="unknown room 'attic'"):
-        code_hash("attic")

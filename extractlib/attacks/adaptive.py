@@ -66,7 +66,7 @@ class OnlineSurrogate:
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
-        return F.softmax(predict(self.model, images), 1)
+        return F.softmax(predict(self.model, images).to(torch.get_default_dtype()), 1)
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Train once on images and the answers to them, float32 of shape (n, classes)."""

@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 from extractlib.drawn.canvas import draw_by_class, seed_from
 from extractlib.errors import InputError, one_of
 from extractlib.images import ImageSet, digest
+from extractlib.versions import VERSIONS
 
 TASKS = ("signs", "objects", "birds", "retina", "things")
 POOLS = ("atlas", "web")
@@ -25,9 +26,6 @@ PARTS = dict.fromkeys(TASKS, TASK_PARTS) | {
     "web": ("queries", "validation", "test"),
 }
 """The disjoint parts of each set."""
-
-VERSION = 3
-"""Version of the recipe. Pictures of another version are other pictures, and are cached beside these."""
 
 CACHE = "cache"
 
@@ -64,7 +62,7 @@ def draw(
     source = "shifted " + name if shifted else name
     own_seed = seed_from(source, part, seed)
     labels = module.labels(size, part=part, generator=torch.Generator().manual_seed(own_seed))
-    fingerprint = digest("drawn", source, str(VERSION), part, str(size), str(seed))
+    fingerprint = digest("drawn", source, str(VERSIONS["drawn"]), part, str(size), str(seed))
 
     def pictures() -> torch.Tensor:
         return draw_by_class(labels, module.draw, seed=own_seed, shifted=shifted)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from extractlib.images import digest
+
 ADAPTIVE = "knockoff-adaptive-"
 """What the name of an adaptive attack begins with; its reward follows."""
 
@@ -62,7 +64,7 @@ class Row:
     Attributes:
         cell: The cell.
         result: What its experiment returns; shares in [0, 1].
-        provenance: Commit, date, seconds, device, versions, fingerprints of data and code.
+        provenance: Commit, lock, date, seconds, device, versions of behaviors, settings, digests of the data.
     """
 
     cell: Cell
@@ -108,6 +110,17 @@ def describe(device: str) -> str:
     return f"{device}: {names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
+def processor() -> str:
+    """Return the widest instructions that torch uses on this processor, which decide how it rounds: ``"AVX512"``."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def lock() -> str:
+    """Return the digest of the file that pins all libraries, or ``"unknown"`` where the package is without it."""
+    file = Path(__file__).parents[2] / "requirements.txt"
+    return digest(file.read_bytes()) if file.exists() else "unknown"
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that a result may depend on."""
     return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

@@ -17,19 +17,13 @@ from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.realistic import train_alone
 from extractlib.defenses import KeyedSample, policy
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
+from extractlib.experiments.freshness import versions_of
 from extractlib.experiments.scene import Scene
 from extractlib.images import ImageSet
 from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery, share
-from extractlib.store import code_hash
 from extractlib.training import predict
 from extractlib.transfer import TransferSet, load
 from extractlib.victims import Victim
-
-MADE_BY = ("networks", "acceleration", "training", "api", "transfer", "attacks", "experiments.extraction")
-"""The modules that decide a surrogate."""
-
-FEWEST_SHOWN = 0.2
-"""Below this accuracy of the victim a class says nothing about what is recovered of it."""
 
 
 def extraction(scene: Scene) -> dict:
@@ -56,7 +50,7 @@ def surrogate_of(scene: Scene) -> nn.Module:
         "backbone": networks.fingerprint_of(scene.backbone(cell.surrogate)),
         "victim": scene.victim.fingerprint,
         "api": "" if cell.attack == OWN_LABELS else api_of(scene).fingerprint,
-        "code": code_hash(*MADE_BY),
+        "versions": versions_of(cell),
     }
     surrogate = networks.build(cell.surrogate, classes=len(scene.victim.classes), seed=cell.seed)
     folder = scene.store.get(
@@ -104,7 +98,7 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
         "api": api.fingerprint,
         "pool": pool.fingerprint,
         "attack": asdict(attack) | {"name": cell.attack},
-        "code": code_hash("api", "meter", "transfer", "attacks"),
+        "versions": versions_of(cell),
     }
 
     def make(folder) -> None:

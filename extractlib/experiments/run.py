@@ -2,31 +2,21 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from extractlib import networks
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.datasets import in_files
 from extractlib.errors import InputError, one_of
-from extractlib.experiments.cells import ADAPTIVE, Cell, Row, commit, describe, versions
+from extractlib.experiments.cells import Cell, Row, commit, describe, libraries, lock, processor
 from extractlib.experiments.detection import detection, overlap, stateful
 from extractlib.experiments.extraction import classes, extraction
+from extractlib.experiments.freshness import settings_of, versions_of
 from extractlib.experiments.scene import Scene
 from extractlib.experiments.shortcut import shortcut
 from extractlib.images import ImageSet
-from extractlib.profiles import profile
-from extractlib.store import Store, code_hash, fingerprint
-
-STAGE = (
-    *("drawn", "images", "datasets", "networks", "acceleration", "training", "backbones", "victims", "metrics"),
-    "experiments.scene",
-)
-QUERIES = ("api", "meter", "transfer", "attacks.knockoff", "experiments.extraction")
-DETECTORS = ("detection", "experiments.detection")
+from extractlib.store import Store
 
 
 @dataclass(frozen=True)
@@ -35,29 +25,24 @@ class Experiment:
 
     Attributes:
         measure: Makes the result of a scene.
-        rooms: The modules that decide it, beside those of the stage.
         headline: Path to the number that a second run is compared by.
     """
 
     measure: Callable[[Scene], dict]
-    rooms: tuple[str, ...]
     headline: tuple[str, ...]
 
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
-        "extraction": Experiment(extraction, QUERIES, ("recovery",)),
-        "classes": Experiment(classes, QUERIES, ("recovery",)),
-        "detection": Experiment(detection, DETECTORS, ("binary", "pool", "balanced_accuracy")),
-        "overlap": Experiment(overlap, DETECTORS, ("balanced_accuracy",)),
-        "shortcut": Experiment(
-            shortcut,
-            (*QUERIES, *DETECTORS, "defenses", "processing", "experiments.shortcut"),
-            ("sides", "compression-differs", "balanced_accuracy"),
-        ),
-        "stateful": Experiment(stateful, ("stateful", *DETECTORS), ("prada", "delta")),
+        "extraction": Experiment(extraction, ("recovery",)),
+        "classes": Experiment(classes, ("recovery",)),
+        "detection": Experiment(detection, ("binary", "pool", "balanced_accuracy")),
+        "overlap": Experiment(overlap, ("balanced_accuracy",)),
+        "shortcut": Experiment(shortcut, ("sides", "compression-differs", "balanced_accuracy")),
+        "stateful": Experiment(stateful, ("prada", "delta")),
     }
 )
+"""The kinds of measurement by name; `freshness.EXPERIMENT_KEYS` says what each depends on."""
 
 
 def run_cell(
@@ -91,16 +76,19 @@ def run_cell(
     result = experiment.measure(scene)
     provenance = {
         "commit": commit(),
+        "lock": lock(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
         "device": describe(scene.device),
-        "versions": versions(),
+        "processor": processor(),
+        "libraries": libraries(),
+        "versions": versions_of(cell),
+        "settings": settings_of(cell),
         "data": {
             "victim": scene.task["victim"].fingerprint,
             part: held_out.fingerprint,
             "pool": sent.fingerprint,
         },
-        "code": code_of(cell),
     }
     return Row(cell, result, provenance)
 
@@ -126,32 +114,21 @@ def _enough(scene: Scene, sent: ImageSet) -> None:
             )
 
 
-def code_of(cell: Cell) -> str:
-    """Return the fingerprint of all code, settings and shipped weights that decide a cell's row."""
-    rooms = STAGE + EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)].rooms
-    if cell.attack.startswith(ADAPTIVE):
-        rooms += ("attacks.adaptive",)
-    if cell.defence != "none":
-        rooms += ("defenses", "detection")
-    if in_files(cell.task) or in_files(cell.pool):
-        rooms += ("photographs.layouts", "photographs.decoding", "photographs.shifting")
-    return _code(rooms, cell.profile, tuple(sorted({cell.victim, cell.surrogate or cell.victim})))
-
-
-@cache
-def _code(rooms: tuple[str, ...], profile_name: str, names: tuple[str, ...]) -> str:
-    settings = profile(profile_name)
-    weights = {
-        name: networks.fingerprint_of(networks.shipped_backbone(name))
-        for name in names
-        if settings.shipped and name in (settings.network, settings.other_network)
-    }
-    return fingerprint({"rooms": code_hash(*rooms), "profile": asdict(settings), "weights": weights})
-
-
 def headline(row: Row) -> float:
     """Return the number by which a second run of the row's cell is compared with it."""
     value = row.result
     for step in EXPERIMENTS[row.cell.experiment].headline:
         value = value[step]
     return value
+
+
+def name_of(cell: Cell) -> str:
+    """Return a cell in words."""
+    if cell.experiment in ("extraction", "classes"):
+        told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
+        kinds = [cell.attack, f"defence {cell.defence}", f"{cell.victim} to {cell.surrogate}"]
+        plain = ("knockoff-random", "defence none", "resnet to resnet")
+        told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
+    else:
+        told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")
+    return f"{cell.task}, {told}, seed {cell.seed}"

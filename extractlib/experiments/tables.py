@@ -1,15 +1,12 @@
-"""The paper's tables as lists of cells, and the JSON files that hold their rows."""
+"""The paper's tables as lists of cells, and how the cells are run."""
 
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -18,13 +15,12 @@ from extractlib import acceleration
 from extractlib.datasets import FOLDER, in_files
 from extractlib.errors import InputError, one_of
 from extractlib.experiments.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
-from extractlib.experiments.run import code_of, headline, run_cell
-from extractlib.metrics import summary
+from extractlib.experiments.freshness import is_current
+from extractlib.experiments.results import append_row, check_suffix, read_rows
+from extractlib.experiments.run import run_cell
 from extractlib.profiles import Profile, profile
 from extractlib.store import Store
 from extractlib.training import default_device
-
-FORMAT = "extractlib results 1"
 
 NARROW = ("retina", "diabetic5", "gtsrb")
 """Tasks whose images are much alike, the first at hand of which is asked with."""
@@ -262,21 +258,19 @@ def run_table(
     jobs: int = 1,
     device: str | None = None,
     part: str = "test",
-    current: bool = False,
     engine: str = "local",
 ) -> list[Row]:
-    """Run cells and keep their rows; what `path` already holds is not run again.
+    """Run cells and keep their rows; those of which `path` already holds a row that is up to date are not run again.
 
     Args:
         cells: What to run.
-        path: JSON file the rows are added to after each cell; None keeps them in memory.
+        path: Results file (``.jsonl``) that each row is added to; None keeps them in memory.
         store: Keeps images, victims and transfer sets.
         folders: Where each ``"folder:NAME"`` lies.
         jobs: Processes at a time, of one thread each where there are several; Ray asks the cluster of RAY_ADDRESS, and
             without it starts one of so many processes on this machine, or of one for each GPU if those are more.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
-        current: Whether rows of `path` that other code or settings made are run again, and rows of no cell dropped.
         engine: ``"local"``, or ``"ray"`` for a cluster whose machines share the store's folder.
 
     Returns:
@@ -287,12 +281,12 @@ def run_table(
             cannot be run.
     """
     cells, run = list(cells), ENGINES[one_of("engine", engine, ENGINES)]
+    if path:
+        check_suffix(path)
     kept = read_rows(path) if path and path.exists() else []
-    if current:
-        kept = [row for row in kept if row.cell in cells and is_current(row)]
     if any(part not in row.provenance["data"] for row in kept):
         raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
-    rows = {row.cell: row for row in kept}
+    rows = {row.cell: row for row in kept if is_current(row)}
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "device": device, "part": part}
     bar = tqdm(total=len(waiting), unit="cell", desc=path.stem if path else "cells")
@@ -300,7 +294,7 @@ def run_table(
         for row in run(waiting, options, jobs):
             rows[row.cell] = row
             if path:
-                write_rows(path, rows.values())
+                append_row(path, row)
             bar.update()
     return [rows[cell] for cell in cells]
 
@@ -352,181 +346,7 @@ ENGINES: Mapping[str, Callable[[list[Cell], Mapping, int], Iterable[Row]]] = Map
 """Where the cells of a table are run, by name."""
 
 
-def is_current(row: Row) -> bool:
-    """Say whether the code and settings of today would make the row."""
-    return row.provenance["code"] == code_of(row.cell)
-
-
 def missing(cells: Iterable[Cell], path: Path) -> list[Cell]:
     """Return the cells of which `path`, if it is there, holds no current row."""
     done = {row.cell for row in read_rows(path) if is_current(row)} if path.exists() else set()
     return [cell for cell in cells if cell not in done]
-
-
-def read_all(folder: Path) -> list[Row]:
-    """Return the rows of all tables in a folder of results, in the order of the tables.
-
-    Raises:
-        InputError: There is none, or one is no results file.
-    """
-    paths = [path for path in (folder / f"{name}.json" for name in TABLES) if path.exists()]
-    if not paths:
-        raise InputError(f"{folder} holds no results: make them with extractlib results")
-    return [row for path in paths for row in read_rows(path)]
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a results file.
-
-    Raises:
-        InputError: The file is missing or is no results file.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: make it with extractlib results") from None
-    except ValueError as error:
-        raise InputError(f"{path} is no results file ({error}): move it away") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path} is no results file of format {FORMAT!r}: move it away")
-    return [Row.from_json(row) for row in content["rows"]]
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a results file atomically, its rows sorted by seed and task."""
-    ordered = sorted(rows, key=lambda row: (row.cell.seed, row.cell.task, json.dumps(asdict(row.cell))))
-    lines = ",\n".join(json.dumps(row.to_json()) for row in ordered)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(f'{{"format": "{FORMAT}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def tolerance(rows: Iterable[Row], cell: Cell) -> float:
-    """Return how far the headline of a new run may lie from a committed one.
-
-    Four standard deviations over the seeds of the same cell, and at least 0.03: another processor rounds otherwise,
-    and a training run that rounds otherwise ends like one of another seed.
-    """
-    alike = [headline(row) for row in rows if replace(row.cell, seed=cell.seed) == cell]
-    return max(0.03, 4 * summary(alike)[1]) if len(alike) > 1 else 0.03
-
-
-def verify(
-    path: Path, *, choice: int, store: Store, folders: Mapping[str, Path] | None = None, progress: bool = True
-) -> tuple[Row, Row, float]:
-    """Run one committed cell anew.
-
-    Args:
-        path: A committed results file.
-        choice: Which of its rows, modulo their number.
-        store: Keeps images and victims; an empty one makes the check complete.
-        folders: Where each data set and each ``"folder:NAME"`` lies.
-        progress: Whether to show bars.
-
-    Returns:
-        The committed row, the new one and the tolerance between their headlines.
-
-    Raises:
-        InputError: A committed row is of other code or settings, or the new headline is out of tolerance.
-    """
-    rows = read_rows(path)
-    stale = [row.cell for row in rows if not is_current(row)]
-    if stale:
-        raise InputError(
-            f"{path.name}: {len(stale)} of {len(rows)} rows were made by other code or settings, as the one of"
-            f" {name_of(stale[0])}: run make results and commit"
-        )
-    old = rows[choice % len(rows)]
-    new = run_cell(old.cell, store=store, folders=folders, progress=progress)
-    allowed = tolerance(rows, old.cell)
-    if abs(headline(new) - headline(old)) > allowed:
-        raise InputError(
-            f"{path.name}: {name_of(old.cell)} gives {headline(new):.3f}, and {headline(old):.3f} is committed: more"
-            f" than {allowed:.3f} apart"
-        )
-    return old, new, allowed
-
-
-def confirm(
-    path: Path, *, choice: int, store: Store, folders: Mapping[str, Path] | None = None, progress: bool = True
-) -> list[tuple[Row, Row, bool]]:
-    """Run a sample of the rows that other code made, and let those stand that today's code makes bit for bit.
-
-    Rows are alike if the same code made them and the same code would make them today. Of each task's alike rows one is
-    run anew. Where all of them come out equal, which takes a processor that rounds alike, the code has changed and what
-    it computes has not: the rows get today's fingerprint, and ``"confirmed"`` in their provenance says which they had,
-    and when and at which commit it was replaced. Rows that differ stay as they are, to be computed again.
-
-    Args:
-        path: A results file.
-        choice: Which of a task's alike rows is run, modulo their number.
-        store: Keeps images and victims; an empty one makes the check complete.
-        folders: Where each data set and each ``"folder:NAME"`` lies.
-        progress: Whether to show bars.
-
-    Returns:
-        Each committed row that was run anew, the new one, and whether their results are equal.
-    """
-    rows, checked, stands = read_rows(path), [], {}
-    alike: dict[tuple[str, str], dict[str, list[Row]]] = {}
-    for row in rows:
-        if not is_current(row):
-            codes = row.provenance["code"], code_of(row.cell)
-            alike.setdefault(codes, {}).setdefault(row.cell.task, []).append(row)
-    for (before, now), tasks in alike.items():
-        old = [group[choice % len(group)] for group in tasks.values()]
-        new = [run_cell(row.cell, store=store, folders=folders, progress=progress) for row in old]
-        equal = [_timeless(first.result) == _timeless(second.result) for first, second in zip(old, new, strict=True)]
-        checked += zip(old, new, equal, strict=True)
-        if all(equal):
-            seal = {"was": before} | {key: new[0].provenance[key] for key in ("commit", "date")}
-            for row in chain(*tasks.values()):
-                stands[row.cell] = replace(row, provenance={**row.provenance, "code": now, "confirmed": seal})
-    if stands:
-        write_rows(path, [stands.get(row.cell, row) for row in rows])
-    return checked
-
-
-def _timeless(result: Mapping) -> dict:
-    """Return a result without the times in it, which differ from run to run."""
-    kept = {name: value for name, value in result.items() if name != "milliseconds"}
-    return {name: _timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
-
-
-def each_file(
-    check: Callable[..., Any],
-    paths: Iterable[Path],
-    *,
-    choices: Iterable[int],
-    store: Store,
-    jobs: int,
-    folders: Mapping[str, Path] | None = None,
-) -> Iterator[Any]:
-    """Run `verify` or `confirm` on each file, `jobs` at a time, and yield what it returns."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        checks = [
-            workers.submit(check, path, choice=choice, store=store, folders=folders, progress=False)
-            for path, choice in zip(paths, choices, strict=True)
-        ]
-        try:
-            for done in as_completed(checks):
-                yield done.result()
-        finally:
-            workers.shutdown(cancel_futures=True)
-
-
-def name_of(cell: Cell) -> str:
-    """Return a cell in words."""
-    if cell.experiment in ("extraction", "classes"):
-        told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
-        kinds = [cell.attack, f"defence {cell.defence}", f"{cell.victim} to {cell.surrogate}"]
-        plain = ("knockoff-random", "defence none", "resnet to resnet")
-        told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
-    else:
-        told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")
-    return f"{cell.task}, {told}, seed {cell.seed}"

@@ -27,7 +27,8 @@ from tqdm.auto import tqdm
 from extractlib.errors import InputError
 from extractlib.images import ImageSet, digest, digest_of
 from extractlib.photographs.layouts import RECORD, Listing, record
-from extractlib.store import Store, code_hash
+from extractlib.store import Store
+from extractlib.versions import versions
 
 MOST_PIXELS = 50_000_000
 """Larger pictures are refused: decoding one would take more memory than the rest of the experiment."""
@@ -67,7 +68,7 @@ def decoded(listing: Listing, *, name: str, store: Store, size: int = 32) -> Pho
         InputError: A file is missing, is no image or too large, or the disk has too little space.
     """
     index = listing.index()
-    key = {"files": _state(listing), "index": digest(index), "size": size, "code": code_hash("photographs.decoding")}
+    key = {"files": _state(listing), "index": digest(index), "size": size, "versions": versions("decode")}
     kept = store.get("photographs", key, lambda folder: _decode(listing, index, size, folder))
     contents = (kept / "contents").read_text()
     # A plain folder at 32 pixels has the fingerprint that rows of earlier runs tell.

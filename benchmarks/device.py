@@ -1,0 +1,383 @@
+"""Prepare and run what is measured on a machine with a GPU and no network; `device_steps` measures.
+
+It needs nothing but Python, so that it runs before the missing packages are installed. Each step is a process of its
+own: it can be stopped at its limit, and what breaks in it does not stop the next.
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from extractlib.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+PREPARED = ROOT / "_build" / "device"
+PACKS = ("cifar10.tar.xz", "gtsrb-core.tar.xz", "tinyimagenet64-sample.tar.xz")
+WHEELS = ("safetensors", "filelock", "platformdirs", "tqdm")
+"""What the steps import beyond torch, torchvision, numpy and Pillow; each is imported by the name of its package."""
+
+OLDEST_PYTHON = "3.11"
+LIMIT = 64 * 2**20
+"""Bytes that the prepared folder and the working tree may take together."""
+
+SECONDS = 540
+RESERVE = 10
+"""Seconds kept back for ending a step that was stopped."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the run.
+
+    Attributes:
+        name: Its name in `device_steps.STEPS`.
+        least: Seconds; with fewer left it is not begun.
+        most: Seconds after which it is stopped.
+    """
+
+    name: str
+    least: float
+    most: float
+
+
+STEPS = (Step("rates", 30, 150), Step("cifar10", 60, 260), Step("gtsrb", 40, SECONDS))
+"""In order of worth."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file of results, one JSON object a line, each written as it comes.
+
+    Attributes:
+        path: The file.
+        device: Name of the device.
+        torch: Version of torch.
+        commit: Commit of the code.
+    """
+
+    path: Path
+    device: str
+    torch: str
+    commit: str
+
+    def write(
+        self, step: str, what: str, value: float | str | None, unit: str = "", *, seconds: float, **settings
+    ) -> None:
+        """Add one result, and print it.
+
+        Args:
+            step: The step.
+            what: What was measured.
+            value: The figure, a word on how a step ended, or None where a measurement failed.
+            unit: Unit of the figure.
+            seconds: How long the measurement took.
+            settings: What it was measured with.
+        """
+        line = json.dumps(
+            {
+                "step": step,
+                "what": what,
+                "value": float(f"{value:.6g}") if isinstance(value, float) else value,
+                "unit": unit,
+                "seconds": round(seconds, 2),
+                "device": self.device,
+                "torch": self.torch,
+                "commit": self.commit,
+                "settings": settings,
+            }
+        )
+        with open(self.path, "a") as file:  # closed each time: what is written stays, whatever happens
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+def main() -> int:
+    """Prepare or run, as the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    preparing = commands.add_parser("prepare", help="make the folder that goes to the machine")
+    preparing.add_argument("packs", type=Path, help="folder of the packs and their SHA256SUMS")
+    running = commands.add_parser("run", help="measure")
+    running.add_argument("--rehearse", action="store_true", help="at a tiny size on the CPU")
+    options = parser.parse_args()
+    if options.command == "prepare":
+        print(prepare(options.packs))
+        return 0
+    out = ROOT / os.environ.get("OUT", "_build/device-results")
+    return 0 if run(out, rehearse=options.rehearse) else 1
+
+
+# -- preparing ---------------------------------------------------------------
+
+
+def prepare(packs: Path, *, folder: Path = PREPARED) -> str:
+    """Make the folder that goes to the machine: packs, wheels, and which commit the code is.
+
+    Args:
+        packs: Folder of the packs and their checksums, ``SHA256SUMS``.
+        folder: The folder to make; one that is there is replaced if nothing is wrong with the new one.
+
+    Returns:
+        What was made and how large it is, in words.
+
+    Raises:
+        InputError: A pack is missing or not the one of its checksum, a wheel cannot be had, or folder and working tree
+            together are larger than `LIMIT`.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".device-", dir=folder.parent) as place:
+        partial = Path(place) / folder.name
+        (partial / "wheels").mkdir(parents=True)
+        sums = _checksums(packs)
+        for name in PACKS:
+            _copy(packs / name, partial / name, sums.get(name))
+        download(WHEELS, partial / "wheels")
+        (partial / "commit").write_text(f"{_commit()} {code_digest()}\n")
+        size, tree = sum(_size(file) for file in partial.rglob("*")), tree_size()
+        parts = f"packs and wheels {size:,} bytes, working tree {tree:,}, together {size + tree:,} of {LIMIT:,}"
+        if size + tree > LIMIT:
+            raise InputError(f"{folder} would be too large: {parts}; take smaller packs, or clear the working tree")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    return f"{folder}: {parts}"
+
+
+def _checksums(packs: Path) -> dict[str, str]:
+    """Return the SHA-256 of each pack by its name."""
+    listed = packs / "SHA256SUMS"
+    if not listed.is_file():
+        raise InputError(f"{listed} is missing: name the folder of the packs and their checksums")
+    return {name.strip().lstrip("*"): value for value, name in map(_halves, listed.read_text().splitlines())}
+
+
+def _halves(line: str) -> tuple[str, str]:
+    first, _, second = line.partition(" ")
+    return first, second
+
+
+def _copy(source: Path, target: Path, checksum: str | None) -> None:
+    if checksum is None or not source.is_file():
+        raise InputError(f"{source} is missing, or has no line in SHA256SUMS")
+    shutil.copyfile(source, target)
+    with open(target, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != checksum:
+        raise InputError(f"{source} has the SHA-256 {found}, and SHA256SUMS says {checksum}: get it again")
+
+
+def download(names: Iterable[str], folder: Path) -> None:
+    """Download the wheels of the lock that any Python from `OLDEST_PYTHON` on can use, on x86-64 Linux.
+
+    Raises:
+        InputError: The lock does not name one, or it cannot be downloaded.
+    """
+    pinned = dict(line.split(" ;")[0].split("==") for line in _lock() if "==" in line)
+    lacking = [name for name in names if name not in pinned]
+    if lacking:
+        raise InputError(f"requirements.txt does not pin {lacking[0]}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--python-version", OLDEST_PYTHON, "--implementation", "cp", "--abi", "abi3", "--abi", "none"]
+    command += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64", "--dest", str(folder)]
+    command += [f"{name}=={pinned[name].strip()}" for name in names]
+    if subprocess.run(command, check=False).returncode:
+        raise InputError("pip could not download the wheels: see its message above")
+
+
+def _lock() -> list[str]:
+    return (ROOT / "requirements.txt").read_text().splitlines()
+
+
+def tree_size() -> int:
+    """Return the bytes of the working tree's files, those that git ignores left out."""
+    names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    return sum(_size(ROOT / name) for name in names if name)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _commit() -> str:
+    """Return the commit, with ``+`` behind it where tracked files differ from it."""
+    return _git("describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").strip() or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def code_digest() -> str:
+    """Return the digest of all code that the steps run."""
+    files = sorted(file for part in ("benchmarks", "extractlib") for file in (ROOT / part).rglob("*.py"))
+    state = hashlib.sha256()
+    for file in files:
+        state.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return state.hexdigest()
+
+
+def prepared_commit(folder: Path = PREPARED) -> str:
+    """Return the commit that was prepared, with ``+`` behind it where the code has changed since.
+
+    Raises:
+        InputError: Nothing was prepared.
+    """
+    try:
+        commit, digest = (folder / "commit").read_text().split()
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not prepared: benchmarks/device_prepare.sh PACKS") from None
+    return commit if digest == code_digest() or commit.endswith("+") else f"{commit}+"
+
+
+# -- running -----------------------------------------------------------------
+
+
+def run(out: Path, *, rehearse: bool = False) -> bool:
+    """Run all steps within `SECONDS`, counted from now.
+
+    Meanwhile another process unpacks and decodes the packs, which a GPU does not notice.
+
+    Args:
+        out: Folder of the results.
+        rehearse: Whether at a tiny size on the CPU.
+
+    Returns:
+        Whether every step was done.
+
+    Raises:
+        InputError: Nothing was prepared, there is no GPU, or the missing packages cannot be installed.
+    """
+    begun = time.monotonic()
+    commit = prepared_commit()
+    work = ROOT / "_build" / ("device-rehearsal" if rehearse else "device-work")
+    shutil.rmtree(work / "trained", ignore_errors=True)  # what is timed is trained anew
+    out.mkdir(parents=True, exist_ok=True)
+    results = out / ("rehearsal.jsonl" if rehearse else "results.jsonl")
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (install(work / "site"), os.environ.get("PYTHONPATH")))),
+        "PYTHONUNBUFFERED": "1",
+        "TQDM_DISABLE": "1",
+        "EXTRACTLIB_DEVICE": "cpu" if rehearse else "cuda",
+    }
+    if rehearse:
+        environment.setdefault("OMP_NUM_THREADS", "1")
+
+    def command(step: str) -> list[str]:
+        options = ["--results", str(results), "--work", str(work), "--packs", str(PREPARED), "--commit", commit]
+        return [sys.executable, "-m", "benchmarks.device_steps", step, *options, *["--rehearse"] * rehearse]
+
+    found = subprocess.run(command("device"), env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    if found.returncode:
+        raise InputError("there is no GPU that torch can use (see above): --rehearse runs on the CPU")
+    results.write_text("")
+    record = Record(results, **json.loads(found.stdout.splitlines()[-1]), commit=commit)
+    unpacking = subprocess.Popen(command("unpack"), env=environment, cwd=ROOT, process_group=0)
+    try:
+        done = run_steps(
+            STEPS,
+            lambda step, limit: run_process(command(step.name), limit=limit, env=environment),
+            record=record,
+            seconds=SECONDS - RESERVE - (time.monotonic() - begun),
+        )
+    finally:
+        end(unpacking)
+    print(f"{results}: {len(results.read_text().splitlines())} lines, {time.monotonic() - begun:.0f} s in all")
+    return done
+
+
+def run_steps(
+    steps: Iterable[Step],
+    run_one: Callable[[Step, float], str],
+    *,
+    record: Record,
+    seconds: float,
+    now: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Run steps one after the other, and record how each ended.
+
+    Args:
+        steps: The steps in order of worth.
+        run_one: Runs a step for at most so many seconds and returns how it ended, ``"done"`` if well.
+        record: Where it is written.
+        seconds: For all of them. A step that would begin with less than its `Step.least` left is skipped.
+        now: The clock.
+
+    Returns:
+        Whether every step was done.
+    """
+    start, ends = now(), []
+    for step in steps:
+        begun = now()
+        left = seconds - (begun - start)
+        if left < step.least:
+            ended = f"skipped: {max(left, 0):.0f} s left, at least {step.least:.0f} s wanted"
+        else:
+            ended = run_one(step, min(step.most, left))
+        record.write(step.name, "how the step ended", ended, seconds=now() - begun)
+        ends.append(ended)
+    return all(ended == "done" for ended in ends)
+
+
+def run_process(command: list[str], *, limit: float, env: dict[str, str] | None = None) -> str:
+    """Run a command for at most `limit` seconds, and return how it ended: ``"done"`` if with status 0."""
+    process = subprocess.Popen(command, env=env, cwd=ROOT, process_group=0)
+    try:
+        status = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        return f"stopped at its limit of {limit:.0f} s"
+    finally:
+        end(process)
+    return "done" if status == 0 else f"failed with status {status}: see the log"
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process, if it has not ended, with all that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def install(folder: Path) -> str | None:
+    """Install the packages that this Python lacks from the prepared wheels, and return the folder they are in, if any.
+
+    Raises:
+        InputError: They cannot be installed.
+    """
+    missing = [name for name in WHEELS if importlib.util.find_spec(name) is None]
+    if not missing:
+        return None
+    print(f"installing {', '.join(missing)}", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+        "--no-deps",
+    ]
+    command += ["--find-links", str(PREPARED / "wheels"), "--upgrade", "--target", str(folder), *missing]
+    if subprocess.run(command, check=False).returncode:
+        raise InputError(f"pip could not install {', '.join(missing)}: see its message above")
+    return str(folder)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(f"benchmarks.device: {error}")

@@ -1,0 +1,70 @@
+"""Versions of the behaviors that numbers depend on: a row and an artefact are as current as the keys that they use.
+
+A behavior is versioned, not the text of its code. Rewording a message, renaming a variable or adding a network changes
+no version. A change that alters a number needs the next version of its key, which makes exactly those rows stale that
+use it. The canaries (`experiments.canaries`) fail where a number has changed and its version has not.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from extractlib.errors import InputError
+
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "numerics": 1,  # torch and numpy as the lock pins them
+        "drawn": 3,  # pixels and labels of the drawn sets
+        "decode": 1,  # listing and decoding of image files
+        "transform": 1,  # saving, resizing, blurring; the shifted source of photographs
+        "split": 1,  # parts, subsets, mixtures, cut pools, noise
+        "network": 1,  # architectures, their first weights, what they compute
+        "backbone": 1,  # pre-training, and the weights that ship
+        "train": 1,  # the training loop, its schedules, prediction
+        "augment": 1,  # shifts, flips, crops
+        "api": 1,  # granularity, answers, charges
+        "knockoff": 1,  # choice of queries, the transfer set, the surrogate's targets
+        "adaptive": 1,  # bandit, rewards, online surrogate
+        "control": 1,  # the model that asks nothing
+        "detect": 1,  # detectors of single queries and their thresholds
+        "policy": 1,  # what a detected query gets
+        "accounts": 1,  # detectors of accounts, Sybil accounts
+        "watermark": 1,  # which queries are marked, and how
+        "metrics": 1,  # accuracy, recovery, TPR, TNR, intervals
+        "experiment": 1,  # which cells share what, and what a row holds
+    }
+)
+"""The version of each behavior."""
+
+
+def versions(*keys: str) -> dict[str, int]:
+    """Return the versions of the named behaviors and that of the numerics, by key in the order of `VERSIONS`.
+
+    Args:
+        keys: Some keys of `VERSIONS`.
+
+    Raises:
+        InputError: A key is unknown.
+    """
+    unknown = sorted(set(keys) - set(VERSIONS))
+    if unknown:
+        raise InputError(f"unknown version key {unknown[0]!r}: use one of {', '.join(VERSIONS)}")
+    return {key: number for key, number in VERSIONS.items() if key in (*keys, "numerics")}
+
+
+def check_keys(found: Mapping[str, object], where: str) -> None:
+    """Refuse versions that this code cannot have made.
+
+    Args:
+        found: Versions by key, as a row or a canary stores them.
+        where: What stores them and how to mend it, for the message.
+
+    Raises:
+        InputError: A key is unknown, its version is no whole number, or is later than that of `VERSIONS`.
+    """
+    if not isinstance(found, Mapping) or not found:
+        raise InputError(f"{where}: it names no versions")
+    for key, number in found.items():
+        if key not in VERSIONS:
+            raise InputError(f"{where}: unknown version key {key!r}: use one of {', '.join(VERSIONS)}")
+        if type(number) is not int or not 1 <= number <= VERSIONS[key]:
+            raise InputError(f"{where}: version {number!r} of {key!r}, and this code has 1 to {VERSIONS[key]}")

@@ -1,0 +1,780 @@
+"""Canaries: tiny runs of each behavior, whose values are committed, so that no number changes without its version.
+
+``python tests/canaries.py`` compares them with ``canaries.json``; ``--record`` writes those whose version was bumped.
+
+Integer stages are compared by digest. Training and detection are compared by numbers: whatever makes floats runs in
+float64 here, where processors and numbers of threads differ by far less than the tolerance.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from extractlib import (
+    backbones,
+    datasets,
+    defenses,
+    detection,
+    drawn,
+    metrics,
+    networks,
+    photographs,
+    processing,
+    stateful,
+    training,
+)
+from extractlib.api import Granularity, PredictionAPI
+from extractlib.attacks.adaptive import REWARDS, AdaptiveKnockoff, Bandit, Judge, OnlineSurrogate
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.attacks.realistic import train_alone
+from extractlib.errors import InputError
+from extractlib.experiments import TABLES, Cell, run_cell, table_cells
+from extractlib.experiments.freshness import versions_of
+from extractlib.experiments.results import timeless
+from extractlib.experiments.run import name_of
+from extractlib.images import ImageSet, mix
+from extractlib.meter import BudgetExceeded
+from extractlib.profiles import PROFILES, Profile, Recipe
+from extractlib.store import Store
+from extractlib.versions import check_keys, versions
+from extractlib.victims import Victim
+
+FILE = Path(__file__).with_name("canaries.json")
+TOLERANCE = 1e-6
+"""Relative difference between processors that is allowed to a float."""
+
+PIXELS = 1e-5
+"""The same of a sum of pixels, of which a processor without wide instructions rounds one in a million otherwise."""
+
+LOCKED = ("torch", "numpy")
+
+Values = dict
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A tiny run.
+
+    Attributes:
+        versions: The versions of the behaviors it uses.
+        run: Returns JSON-ready values.
+        tolerance: Relative difference that is allowed to a float.
+    """
+
+    versions: Mapping[str, int]
+    run: Callable[[], Values]
+    tolerance: float = TOLERANCE
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Make new weights and probabilities float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def digest(*parts: torch.Tensor | np.ndarray | bytes | str) -> str:
+    """Return a digest of integers, bytes and text."""
+    state = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            assert not part.is_floating_point(), "floats are compared by number"
+            part = part.contiguous().numpy()
+        data = (
+            part.encode()
+            if isinstance(part, str)
+            else np.ascontiguousarray(part).tobytes()
+            if not isinstance(part, bytes)
+            else part
+        )
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()[:16]
+
+
+def noise(count: int, *, seed: int = 0, size: int = 32) -> torch.Tensor:
+    """Return images of coarse random squares, uint8 of shape (count, 3, size, size)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 3, size // 4, size // 4), dtype=np.uint8)
+    return torch.from_numpy(coarse.repeat(4, 2).repeat(4, 3))
+
+
+def image_set(count: int, *, classes: int = 3, seed: int = 0) -> ImageSet:
+    """Return labeled images whose classes differ in brightness."""
+    labels = torch.arange(count) % classes
+    images = (noise(count, seed=seed) // 2 + (labels * (120 // classes)).to(torch.uint8).view(-1, 1, 1, 1)).contiguous()
+    return ImageSet("canary", images, labels, tuple("abcdefgh"[:classes]), f"canary-{count}-{classes}-{seed}")
+
+
+def sums(images: torch.Tensor) -> list[float]:
+    """Return of each image a sum of its pixels with fixed random weights."""
+    weights = torch.from_numpy(np.random.default_rng(5).uniform(0.5, 1.5, images.shape[1:]))
+    return [round(value, 6) for value in (images.double() * weights).sum((1, 2, 3)).tolist()]
+
+
+def floats(values: torch.Tensor | np.ndarray) -> list:
+    """Return numbers as nested lists."""
+    return values.double().tolist() if isinstance(values, torch.Tensor) else np.asarray(values, np.float64).tolist()
+
+
+def net(classes: int = 3, *, seed: int = 0) -> networks.Network:
+    """Return a residual network of about 2,600 weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return networks.ResNet((8, 8), classes=classes)
+
+
+def loss(model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> list[float]:
+    """Return the cross-entropy of each image."""
+    model.eval()
+    with torch.no_grad():
+        return floats(F.cross_entropy(model(images), targets, reduction="none"))
+
+
+class Linear:
+    """A victim whose logits are exact: sums of pixels in thirds of the image, over 256."""
+
+    classes = ("a", "b", "c")
+    fingerprint = "linear"
+    image_shape = (3, 32, 32)
+    name = "linear"
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        return images.long().flatten(1).view(len(images), 3, -1).sum(2).float() / 4096
+
+
+class Third:
+    """A detector that catches every third image by its first pixel."""
+
+    fingerprint = "third"
+
+    def detect(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, 0, 0, 0] % 3 == 0
+
+
+# -- the behaviors, one by one ---------------------------------------------------
+
+
+def drawn_pixels() -> Values:
+    found: Values = {}
+    for name, parts in drawn.PARTS.items():
+        for part, shifted in [(parts[-1], False), (parts[0], False), *([(parts[-1], True)] * (name in drawn.TASKS))]:
+            images = drawn.draw(name, part=part, size=240, seed=7, shifted=shifted, cache=None)
+            of_class = [
+                torch.tensor(sums(images.images[images.labels == label])).sum().item()
+                for label in images.labels.unique()
+            ]
+            found[images.name] = {"labels": digest(images.labels), "classes": list(images.classes), "sums": of_class}
+    return found
+
+
+def decoded_files() -> Values:
+    from layouts import WRITE
+
+    found: Values = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name, write in WRITE.items():
+            (root / name).mkdir()
+            write(root / name)
+            found[name] = _decoded(photographs.listing(name, root / name), root, name=name, size=16)
+        for number, mode in enumerate(("RGB", "L", "P", "CMYK", "RGBA", "I;16")):
+            picture = Image.fromarray(noise(1, seed=number)[0].permute(1, 2, 0).numpy()).resize((40, 31))
+            kind = "jpg" if mode == "CMYK" else "png"
+            for half in ("train", "test"):
+                for copy in range(2):
+                    place = root / "folder" / half / f"class {number % 3}" / f"{number}-{copy}.{kind}"
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if copy else picture
+                    turned.convert("L" if mode == "I;16" else mode).convert(mode).save(place)
+        found["folder"] = _decoded(photographs.folder(root / "folder"), root, name="folder", size=32)
+    found["alike"] = photographs.look_alikes(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
+    return found
+
+
+def _decoded(listing: photographs.Listing, root: Path, *, name: str, size: int) -> Values:
+    images = photographs.decoded(listing, name=name, store=Store(root / "store"), size=size)
+    groups = [] if images.groups is None else [digest(images.groups)]
+    halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.halves.items()}
+    labels = {half: digest(found.labels) for half, found in images.halves.items() if found.labels is not None}
+    return {
+        "halves": halves,
+        "labels": labels,
+        "groups": groups,
+        "classes": list(listing.classes),
+        "index": digest(listing.index()),
+    }
+
+
+def transformed() -> Values:
+    images = image_set(16, seed=2)
+    hows = ("none", "jpeg-75", "jpeg-95", "webp-75", *processing.FILTERS, "blur")
+    found = {how: digest(processing.processed_set(images, how).images) for how in hows}
+    found["hardened"] = digest(processing.hardened_set(image_set(64), seed=3).images)
+    return found
+
+
+def moved_and_relit() -> Values:
+    images = photographs.shifted(image_set(32, seed=4), seed=9).images
+    return {"size": list(images.shape), "sum": sum(sums(images))}
+
+
+def splits() -> Values:
+    images = ImageSet("all", noise(1, size=4).expand(120, -1, -1, -1), torch.arange(120) % 7, tuple("abcdefg"), "f")
+    numbered = replace(images, images=torch.arange(120, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 1, 1))
+    shares = {"first": 0.5, "second": 0.3, "third": 0.2}
+    found: Values = {}
+
+    def kept(name: str, parts: Mapping[str, ImageSet]) -> None:
+        found[name] = {
+            part: [len(one), digest(one.images[:, 0, 0, 0], *([] if one.labels is None else [one.labels]))]
+            for part, one in parts.items()
+        }
+
+    groups = torch.arange(120) // 4
+    kept("plain", numbered.split(shares, seed=1))
+    kept("groups", numbered.split(shares, seed=2, groups=groups))
+    kept("shuffled", numbered.split(shares, seed=2, groups=groups, shuffled=("second",)))
+    kept("cut", {count: datasets.fewer_classes(numbered, count, seed=3) for count in ("1", "4")})
+    alone = photographs.Photographs({"train": numbered}, groups)
+    both = photographs.Photographs({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
+    kept("task", datasets.split_task(alone, seed=5))
+    kept("task with test", datasets.split_task(both, seed=5))
+    kept("pool", datasets.split_pool(alone))
+    listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(datasets.POOL_SHARES)}
+    kept("listed pool", datasets.split_pool(photographs.Photographs(listed, None)))
+    kept("mix", {"both": mix(numbered.subset(torch.arange(3)), numbered.subset(torch.arange(7, 9)), name="both")})
+    found["noise"] = digest(datasets.noise(4, seed=6).images, datasets.noise(4, seed=6, image_size=8).images)
+    found["sources"] = _sources()
+    return found
+
+
+def _sources() -> Values:
+    """Return which images each name of a drawn source stands for, by fingerprint and labels."""
+    settings, options = PROFILES["smoke"], {"seed": 2, "store": Store(Path(os.environ["EXTRACTLIB_CACHE"]))}
+    sets = {f"task/{part}": one for part, one in datasets.task_parts("signs", settings, **options).items()}
+    for labelled in (False, True):
+        pool = datasets.pool_parts("atlas", settings, labelled=labelled, **options)
+        sets |= {f"pool/{part}/{labelled}": one for part, one in pool.items()}
+        for name in ("atlas", "atlas/20", "signs", "signs/shifted", "noise"):
+            sets[f"{name}/{labelled}"] = datasets.query_images(name, settings, labelled=labelled, **options)
+    return {
+        name: [one.name, len(one), one.fingerprint, "" if one.labels is None else digest(one.labels)]
+        for name, one in sets.items()
+    }
+
+
+SMALL_NETWORKS = (
+    *("resnet", "resnet-wide", "tiny", "vgg", "tiny-plain", "cnn-5", "cnn-9", "cnn-5-wide", "cnn-9-wide"),
+    *("resnet-34-32", "vgg-16-32"),
+)
+
+
+def network_outputs() -> Values:
+    images, found = noise(3, seed=8), {}
+    with float64(), torch.no_grad():
+        for name in SMALL_NETWORKS:
+            model = networks.build(name, classes=5, seed=3).eval()
+            found[name] = [sum(p.numel() for p in model.parameters()), floats(model(images))]
+        backbone = networks.backbone_state(networks.build("tiny", classes=5, seed=3))
+        copied = networks.build("tiny", classes=4, seed=4, backbone=backbone).eval()
+        found["from a backbone"] = [sorted(backbone), floats(copied(images))]
+    return found
+
+
+def backbone_weights() -> Values:
+    found: Values = {}
+    for name in ("resnet", "vgg"):
+        state = networks.shipped_backbone(name)
+        found[name] = digest(*(part for key, value in sorted(state.items()) for part in (key, value.numpy())))
+    images = image_set(24)
+    with float64():
+        model = backbones.pretrain(images, network="tiny", recipe=RECIPE, seed=1)
+        found["pretrained"] = loss(model, images.images, images.labels)
+    return found
+
+
+RECIPE = Recipe(epochs=1, learning_rate=0.1, batch_size=8)
+RECIPES = {
+    "one-cycle": RECIPE,
+    "two epochs": replace(RECIPE, epochs=2),
+    "cosine, mirrored": replace(RECIPE, schedule="cosine", flip=True, shift=0),
+    "step, cropped": replace(RECIPE, schedule="step", step_epochs=1, epochs=2, crop=True, nesterov=False),
+    "plain": replace(RECIPE, momentum=0.5, weight_decay=0.0, shift=0, nesterov=False),
+    "last batch of one": replace(RECIPE, batch_size=13),
+}
+
+
+def trained() -> Values:
+    images = image_set(40)
+    soft = F.softmax(torch.from_numpy(np.random.default_rng(1).normal(size=(40, 3))), 1)
+    found: Values = {}
+    with float64():
+        for name, recipe in RECIPES.items():
+            for kind, targets in (("hard", images.labels), ("soft", soft)):
+                model = training.fit(net(), images.images, targets, recipe, seed=3)
+                found[f"{name}, {kind}"] = loss(model, images.images[:8], images.labels[:8])
+        dropout = torch.nn.Sequential(net(), torch.nn.Dropout(0.5), torch.nn.Linear(3, 3))
+        torch.nn.init.eye_(dropout[2].weight)
+        torch.nn.init.zeros_(dropout[2].bias)
+        model = training.fit(dropout, images.images, images.labels, RECIPE, seed=3)
+        found["dropout"] = loss(model, images.images[:8], images.labels[:8])
+        found["predicted"] = floats(training.predict(model.train(), images.images, batch_size=7))
+    shares = (0.0, 0.1, 0.25, 0.4, 0.99)
+    found["rates"] = {
+        name: [training.learning_rate(recipe, share) for share in shares] for name, recipe in RECIPES.items()
+    }
+    return found
+
+
+def augmented() -> Values:
+    images, found = noise(32, seed=3), {}
+    for name, changes in {
+        "moved": {"shift": 3},
+        "mirrored": {"shift": 0, "flip": True},
+        "both": {"shift": 1, "flip": True},
+        "none": {"shift": 0},
+    }.items():
+        generator = torch.Generator().manual_seed(5)
+        found[name] = digest(training.augment(images, replace(RECIPE, **changes), generator))
+    generator = torch.Generator().manual_seed(6)
+    found["boxes"] = floats(training.crop_boxes(12, generator, aspect=1.5))
+    found["cropped"] = sums(training.augment(images, replace(RECIPE, shift=0, crop=True), generator))
+    return found
+
+
+GRANULARITIES = ("full", "top-1", "top-2", "label", "rounded-0", "rounded-1", "rounded-2", "temperature-4.0")
+
+
+def answers() -> Values:
+    found: Values = {}
+    logits = torch.from_numpy(np.random.default_rng(2).integers(-20, 20, (12, 5)) / 8)
+    logits[3] = 0.0  # equal classes
+    with float64():
+        for text in GRANULARITIES:
+            shown = Granularity.parse(text)
+            probabilities = shown.probabilities(logits)
+            probabilities[5] = torch.nan
+            given = shown.show(probabilities)
+            record = shown.record(5)
+            back = shown.unpack(shown.pack(given, record))
+            entry = [str(record), digest(given.labels, back.labels), digest(given.denied)]
+            if given.classes is not None:
+                entry.append(digest(given.classes, back.classes))
+            if given.probabilities is not None:
+                entry += [floats(given.probabilities), floats(back.probabilities)]
+            found[text] = [*entry, floats(given[~given.denied].targets(5))]
+    found["charges"] = charges()
+    return found
+
+
+def charges() -> list:
+    """Return what a client is charged for requests, repeated ones and refused ones."""
+    images, told = noise(10, seed=1), []
+    api = PredictionAPI(Linear(), granularity="top-2", budget=7, price=0.25, batch_size=3)
+    api.register("other", budget=3, price=0.5)
+    for client, count, request in (("me", 4, "a"), ("me", 4, "a"), ("me", 4, "b"), ("me", 3, "c"), ("other", 2, "a")):
+        try:
+            told.append(digest(api.query(images[:count], client=client, request=request).labels))
+        except BudgetExceeded as refused:
+            told.append(str(refused))
+        usage = api.usage(client)
+        told.append([usage.queries, usage.remaining, usage.cost])
+    return told
+
+
+def knockoff() -> Values:
+    pool, found = image_set(64), {}
+    for seed in (0, 3):
+        found[f"order {seed}"] = digest(Knockoff(budget=50, seed=seed).indices(200))
+    with float64(), tempfile.TemporaryDirectory() as folder:
+        for granularity in ("full", "top-1", "rounded-1", "label"):
+            api = PredictionAPI(Linear(), granularity=granularity, detector=Third(), policy=defenses.Deny())
+            attack = Knockoff(budget=30, seed=2, chunk=8)
+            transfer = attack.collect(api, pool, Path(folder) / granularity)
+            probabilities = transfer.answers.probabilities
+            model = attack.train_surrogate(transfer, pool, network="tiny", recipe=RECIPE, classes=3, seed=4)
+            found[granularity] = [
+                digest(transfer.indices, transfer.answers.labels, transfer.first(11).indices),
+                [] if probabilities is None else floats(probabilities),
+                [api.usage("attacker").queries, transfer.header.strategy],
+                loss(model, pool.images[:6], pool.labels[:6]),
+            ]
+    return found
+
+
+def adaptive() -> Values:
+    pool, found = image_set(90, classes=5), {}
+    with float64(), tempfile.TemporaryDirectory() as folder:
+        for reward in REWARDS:
+            learner = OnlineSurrogate(network="tiny", classes=3, seed=1)
+            api = PredictionAPI(Linear(), detector=Third(), policy=defenses.Deny())
+            attack = AdaptiveKnockoff(budget=70, seed=2, chunk=16, reward=reward)
+            transfer = attack.collect(api, pool, Path(folder) / reward, learner=learner)
+            found[reward] = [digest(transfer.indices), floats(learner.probabilities(pool.images[:4]))]
+        learner = OnlineSurrogate(network="tiny", classes=3, seed=1)
+        targets = F.softmax(Linear().logits(pool.images).double(), 1)
+        for reward in REWARDS:
+            judge = Judge(reward, learner)
+            found[f"rewards, {reward}"] = [
+                floats(judge.rewards(pool.images[part], targets[part])) for part in (slice(0, 9), slice(9, 20))
+            ]
+    bandit = Bandit(4)
+    for chosen, reward in ((1, 0.5), (2, 0.25), (1, 0.75), (0, 0.1)):
+        bandit.update(chosen, reward)
+    found["bandit"] = [floats(bandit.preferences), floats(bandit.policy(np.array([True, False, True, True])))]
+    return found
+
+
+def control() -> Values:
+    images = image_set(40)
+    with float64():
+        model = train_alone(images, budget=25, network="tiny", recipe=RECIPE, seed=6)
+        return {"loss": loss(model, images.images[:8], images.labels[:8])}
+
+
+def detectors() -> Values:
+    known, benign, others = image_set(40), image_set(20, seed=1), ImageSet("o", noise(20, seed=7), None, (), "o")
+    found: Values = {}
+    with float64(), tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        binary = detection.train_detector(benign, others, network="tiny", recipe=RECIPE, seed=1, store=store)
+        found["binary"] = [binary.threshold, floats(binary.score(known.images))]
+        model = training.fit(net(), known.images, known.labels, replace(RECIPE, epochs=3), seed=1)
+        victim = Victim("v", model, known.classes, "v", (3, 32, 32))
+        found["features"] = floats(detection.features_of(victim, benign.images[:4]))
+        made = {
+            "odin": (partial(detection.OdinDetector, victim), detection.OdinDetector.SETTINGS),
+            "mahalanobis": (
+                partial(detection.MahalanobisDetector, victim, known),
+                detection.MahalanobisDetector.SETTINGS,
+            ),
+        }
+        for name, (make, settings) in made.items():
+            lowest, highest = ({key: values[at] for key, values in settings.items()} for at in (0, -1))
+            for chosen in (lowest, highest):
+                found[f"{name}, {chosen}"] = floats(make(**chosen).score(benign.images))
+            found[f"{name}, tuned"] = detection.tune(make, settings, benign=benign, strangers=others)[1]
+        scores = torch.tensor([0.5, 0.1, 0.9, 0.3, 0.3])
+        found["thresholds"] = [detection.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
+        found["caught"] = digest(binary.detect(benign.images))
+    return found
+
+
+def policies() -> Values:
+    images, found = noise(9, seed=4), {}
+    probabilities = F.softmax(torch.from_numpy(np.random.default_rng(3).normal(size=(9, 6))), 1)
+    detected = torch.arange(9) % 2 == 0
+    for name in ("unchanged", "deny", "label", "shuffle"):
+        shown = defenses.policy(name, secret=b"canary").answer(probabilities, detected, images)
+        found[name] = floats(shown.nan_to_num(-1.0))
+    return found
+
+
+def watermark() -> Values:
+    images = noise(60, seed=4)
+    probabilities = F.softmax(torch.from_numpy(np.random.default_rng(3).normal(size=(60, 6))), 1)
+    marked = defenses.KeyedSample(rate=0.2, secret=b"canary").detect(images)
+    shown = defenses.policy("mislabel", secret=b"canary").answer(probabilities, marked, images)
+    return {"marked": digest(marked), "shown": floats(shown[marked])}
+
+
+def accounts() -> Values:
+    images = noise(240, seed=5)
+    labels = torch.arange(240) % 4
+    found: Values = {}
+    with float64():
+        distances = stateful.nearest_earlier_distances(images, labels)
+        found["distances"] = floats(distances.nan_to_num(-1.0)[::8])
+        found["normality"] = [stateful.normality(distances.numpy()[:count]) for count in (3, 50, 240)]
+        found["delta"] = stateful.choose_delta([(images[:120], labels[:120]), (images[120:], labels[120:])])
+        for delta in (0.05, 0.999):
+            watcher = stateful.StatefulDetector(delta=delta, first=50, every=30)
+            found[f"flagged at {delta}"] = watcher.queries_until_flagged(images, labels)
+    caught = torch.arange(240) % 5 == 0
+    counting = stateful.CountingDetector.fit(caught[:101] & (torch.arange(101) % 50 == 0))
+    found["counting"] = [counting.rate, counting.queries_until_flagged(caught), counting.queries_until_flagged(~caught)]
+    found["needed"] = [stateful.accounts_needed(1_000, until) for until in (None, 2, 7, 101)]
+    found["split"] = [part.tolist() for part in stateful.split_among(7, 3)]
+    found["cost"] = stateful.entry_cost(accounts=3, upfront=2.0, queries=10, price=0.5)
+    return found
+
+
+def measures() -> Values:
+    labels, guess = torch.arange(30) % 4, (torch.arange(30) * 7 // 3) % 4
+    benign = torch.from_numpy(np.random.default_rng(4).integers(0, 40, 50) / 16)
+    others = torch.from_numpy(np.random.default_rng(5).integers(10, 60, 40) / 16)
+    values = [0.5, 0.75, 0.625, 0.25]
+    return {
+        "accuracy": metrics.accuracy(guess, labels),
+        "agreement": metrics.agreement(guess, labels.flip(0)),
+        "recovery": metrics.recovery(0.5, 0.8),
+        "share": metrics.share(labels == 1),
+        "by class": floats(metrics.per_class_accuracy(guess, labels, 4)),
+        "constant": metrics.constant_accuracy(labels),
+        "summary": list(metrics.summary(values)),
+        "intervals": [list(metrics.t_interval(values, confidence=share)) for share in (0.95, 0.9)],
+        "rates": [list(metrics.tpr_tnr(benign, others, at)) for at in (0.5, 1.5)],
+        "balanced": metrics.balanced_accuracy(0.9, 0.5),
+        "auroc": metrics.auroc(benign, others),
+        "roc": [floats(side) for side in metrics.roc_curve(benign, others, points=9)],
+    }
+
+
+# -- every kind of cell ----------------------------------------------------------
+
+
+def canary_profile() -> Profile:
+    """Return a scale of a few dozen images in files, whose pixels are the same on every machine."""
+    recipe = Recipe(epochs=2, learning_rate=0.1, batch_size=32)
+    return replace(
+        PROFILES["small-cpu"],
+        name="canary",
+        tasks=("gtsrb",),
+        network="tiny",
+        other_network="tiny-plain",
+        scratch_networks={"gtsrb": "tiny-plain"},
+        **dict.fromkeys(("backbone", "victim", "scratch_victim", "surrogate", "detector"), recipe),
+        budget=160,
+        budgets=(64, 160),
+        realistic_budgets=(12, 24),
+        adaptive_budgets=(64,),
+        granularities=("top-2", "label", "rounded-1", "temperature-4.0"),
+        pool_classes=(6,),
+        diversity_budget=64,
+        overlaps=(0.0, 0.5),
+        overlap_images=10,
+        stream=10,
+        streams=1,
+        watermark_rate=0.05,
+        image_size=16,
+        fewer_seeds=3,
+    )
+
+
+def write_files(root: Path) -> dict[str, Path]:
+    """Write a task in GTSRB's layout and a pool in Tiny ImageNet's, and return their folders."""
+    random = np.random.default_rng(0)
+    looks = random.integers(0, 256, (14, 8, 8, 3))
+
+    def write(place: Path, look: int) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.clip(looks[look] + random.integers(-110, 111, (8, 8, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(place, "PNG")
+
+    signs, pool = root / "gtsrb", root / "tinyimagenet"
+    lines = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
+    for label in range(4):
+        for number in range(60):
+            name = f"{label:05}/{number // 4:05}_{number % 4:05}.ppm"
+            write(signs / "GTSRB/Final_Training/Images" / name, label)
+        for number in range(30):
+            name = f"{label}-{number}.ppm"
+            write(signs / "GTSRB/Final_Test/Images" / name, label)
+            lines.append(f"{name};8;8;1;1;6;6;{label}")
+    (signs / "GT-final_test.csv").write_text("\n".join(lines) + "\n")
+    for label in range(10):
+        name = f"n{label:08}"
+        for number in range(60):
+            write(pool / "tiny-imagenet-200/train" / name / "images" / f"{name}_{number}.JPEG", 4 + label)
+        write(pool / "tiny-imagenet-200/val/images" / f"val_{label}.JPEG", 4 + label)
+    (pool / "tiny-imagenet-200/val/val_annotations.txt").write_text(
+        "".join(f"val_{label}.JPEG\tn{label:08}\t0\t0\t7\t7\n" for label in range(10))
+    )
+    return {"gtsrb": signs, "tinyimagenet": pool}
+
+
+class Cells:
+    """The cells of every table at the canaries' scale, run on files in a temporary folder."""
+
+    def __init__(self):
+        PROFILES["canary"] = canary_profile()
+        self._folder = tempfile.TemporaryDirectory(prefix="canaries-")
+        self._files: dict[str, Path] | None = None
+
+    def canaries(self) -> dict[str, Canary]:
+        """Return a canary for each cell, by the cell's name."""
+        tables = [table_cells(table, PROFILES["canary"], seeds=[1]) for table in TABLES]
+        cells = dict.fromkeys(cell for table in tables for cell in table)
+        return {self._name(cell): Canary(versions_of(cell), partial(self._run, cell)) for cell in cells}
+
+    @staticmethod
+    def _name(cell: Cell) -> str:
+        return f"cell: {name_of(cell)}" + ("" if cell.pretrained else ", not pre-trained")
+
+    def _run(self, cell: Cell) -> Values:
+        root = Path(self._folder.name)
+        self._files = self._files or write_files(root)
+        with float64():
+            row = run_cell(cell, store=Store(root / "store"), folders=self._files, device="cpu")
+        return json.loads(json.dumps({"result": timeless(row.result), "data": row.provenance["data"]}))
+
+
+STAGES: dict[str, tuple[tuple[str, ...], Callable[[], Values], float]] = {
+    "drawn": (("drawn",), drawn_pixels, PIXELS),
+    "decode": (("decode",), decoded_files, TOLERANCE),
+    "transform": (("transform",), transformed, TOLERANCE),
+    "transform, moved": (("transform",), moved_and_relit, PIXELS),
+    "split": (("split", "drawn"), splits, TOLERANCE),
+    "network": (("network",), network_outputs, TOLERANCE),
+    "backbone": (("backbone", "network", "train", "augment"), backbone_weights, TOLERANCE),
+    "train": (("train", "network", "augment"), trained, TOLERANCE),
+    "augment": (("augment",), augmented, PIXELS),
+    "api": (("api",), answers, TOLERANCE),
+    "knockoff": (("knockoff", "api", "policy", "network", "train", "augment"), knockoff, TOLERANCE),
+    "adaptive": (("adaptive", "knockoff", "api", "policy", "network", "train", "augment"), adaptive, TOLERANCE),
+    "control": (("control", "network", "train", "augment"), control, TOLERANCE),
+    "detect": (("detect", "network", "train", "augment", "metrics"), detectors, TOLERANCE),
+    "policy": (("policy",), policies, TOLERANCE),
+    "watermark": (("watermark", "policy"), watermark, TOLERANCE),
+    "accounts": (("accounts",), accounts, TOLERANCE),
+    "metrics": (("metrics",), measures, TOLERANCE),
+}
+
+
+def canaries() -> dict[str, Canary]:
+    """Return all canaries by name: the behaviors one by one, then every kind of cell."""
+    stages = {name: Canary(versions(*keys), run, close) for name, (keys, run, close) in STAGES.items()}
+    return stages | Cells().canaries()
+
+
+# -- comparing and recording -------------------------------------------------------
+
+
+def differences(recorded: object, found: object, tolerance: float, where: str = "") -> Iterator[str]:
+    """Yield where two values differ, floats by more than the relative tolerance, and how."""
+    if isinstance(recorded, dict) and isinstance(found, dict):
+        for key in recorded | found:
+            if key not in recorded or key not in found:
+                yield f"{where}/{key} is {'new' if key in found else 'gone'}"
+            else:
+                yield from differences(recorded[key], found[key], tolerance, f"{where}/{key}")
+    elif isinstance(recorded, list) and isinstance(found, list):
+        if len(recorded) != len(found):
+            yield f"{where} has {len(found)} entries and had {len(recorded)}"
+        for number, pair in enumerate(zip(recorded, found, strict=False)):
+            yield from differences(*pair, tolerance, f"{where}/{number}")
+    elif type(recorded) is float and type(found) is float and not math.isnan(recorded):
+        if not math.isclose(recorded, found, rel_tol=tolerance, abs_tol=tolerance * 1e-3):
+            yield f"{where} is {found!r} and was {recorded!r}"
+    elif recorded != found and not (recorded != recorded and found != found):  # a NaN is itself
+        yield f"{where} is {found!r} and was {recorded!r}"
+
+
+def faults(recorded: Mapping[str, dict], found: Mapping[str, Values], known: Mapping[str, Canary]) -> Iterator[str]:
+    """Yield what is wrong with canaries, one line each: a changed value, a bump that is not recorded, a lost canary.
+
+    Args:
+        recorded: The committed entries by name, as `read` returns them.
+        found: Today's values by name.
+        known: Today's canaries by name.
+    """
+    for name, values in found.items():
+        if name not in recorded:
+            yield f"{name}: new, record it"
+            continue
+        entry = recorded[name]
+        bumped = [key for key, number in known[name].versions.items() if entry["versions"].get(key) != number]
+        if bumped or set(entry["versions"]) != set(known[name].versions):
+            yield f"{name}: its versions changed ({', '.join(bumped) or 'a key is gone'}), record it"
+            continue
+        changed = list(differences(entry["values"], values, known[name].tolerance))
+        if changed:
+            keys = ", ".join(key for key in entry["versions"] if key != "numerics")
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            yield f"{name}: {changed[0]}{more}; none of its versions ({keys}) is new: bump one or undo the change"
+    yield from (f"{name}: recorded, and no canary now: record to take it out" for name in recorded if name not in known)
+
+
+def read(path: Path = FILE) -> dict[str, dict]:
+    """Return the committed entries by name.
+
+    Raises:
+        InputError: The file is missing, damaged or edited by hand.
+    """
+    remedy = "undo with git checkout, or python tests/canaries.py --record after a bump"
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["canaries"]
+        assert isinstance(entries, dict)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise InputError(f"{path} is no file of canaries ({error!r}): {remedy}") from None
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or entry.get("seal") != seal(name, entry):
+            raise InputError(f"{path}: canary {name!r} was edited by hand or damaged: {remedy}")
+        check_keys(entry["versions"], f"{path}: canary {name!r}")
+    return entries
+
+
+def seal(name: str, entry: Mapping) -> str:
+    """Return a digest of an entry without its seal."""
+    parts = {key: value for key, value in entry.items() if key != "seal"}
+    return digest(name, json.dumps(parts, sort_keys=True))
+
+
+def write(found: Mapping[str, Values], known: Mapping[str, Canary], path: Path = FILE) -> None:
+    """Write entries, one canary a line, atomically."""
+    lines = []
+    for name in known:
+        entry = {"versions": dict(known[name].versions), "values": json.loads(json.dumps(found[name]))}
+        lines.append(f"{json.dumps(name)}: {json.dumps({**entry, 'seal': seal(name, entry)})}")
+    partial_file = path.with_name(f".{path.name}.partial")
+    partial_file.write_text('{"canaries": {\n' + ",\n".join(lines) + "\n}}\n", encoding="utf-8")
+    partial_file.replace(path)
+
+
+def locked() -> dict[str, tuple[str, str]]:
+    """Return the libraries whose version is not the lock's, each with the version here and there."""
+    from importlib.metadata import version
+
+    pins = dict(line.split("==") for line in (FILE.parents[1] / "requirements.txt").read_text().split() if "==" in line)
+    here = {name: version(name).partition("+")[0] for name in LOCKED}
+    return {name: (here[name], pins[name]) for name in LOCKED if here[name] != pins[name]}
+
+
+def main() -> int:
+    """Compare all canaries with the committed ones, or record those whose version was bumped."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="write the values of bumped and new canaries")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["EXTRACTLIB_CACHE"] = cache
+        known = canaries()
+        found = {name: json.loads(json.dumps(canary.run())) for name, canary in known.items()}
+    recorded = read() if FILE.exists() else {}
+    told = list(faults(recorded, found, known))
+    for line in told:
+        print(line)
+    if not options.record:
+        return 1 if told else 0
+    forbidden = [line for line in told if "bump one or undo" in line]
+    if forbidden:
+        print("not recorded: these changed without a new version")
+        return 1
+    kept = {name: recorded[name]["values"] for name in recorded if name in known and not _mentioned(name, told)}
+    write(found | kept, known)
+    print(f"{FILE}: {len(known)} canaries")
+    return 0
+
+
+def _mentioned(name: str, told: list[str]) -> bool:
+    return any(line.startswith(f"{name}: ") for line in told)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

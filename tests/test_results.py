@@ -1,0 +1,224 @@
+"""Results files: rows are appended and never rewritten, damage is named by file and line, bumps make rows stale."""
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from extractlib import networks, versions
+from extractlib.errors import InputError
+from extractlib.experiments import TABLES, Cell, Row, freshness, is_current, read_all, read_rows, table_cells
+from extractlib.experiments.freshness import settings_of, versions_of
+from extractlib.experiments.results import append_row
+from extractlib.profiles import PROFILES, profile
+
+MADE = {
+    "commit": "abc",
+    "lock": "0",
+    "date": "2026-11-27T00:00:00+00:00",
+    "seconds": 1.0,
+    "device": "cpu",
+    "processor": "AVX2",
+    "libraries": {"torch": "2"},
+    "data": {"victim": "v", "test": "t", "pool": "p"},
+}
+
+
+def cells() -> list[Cell]:
+    """Return the cells of all tables of the drawn profile and of photographs, of two seeds."""
+    scales = (profile("drawn"), profile("small-cpu"))
+    return [cell for scale in scales for table in TABLES for cell in table_cells(table, scale, seeds=[0, 1])]
+
+
+def row_of(cell: Cell, **result) -> Row:
+    return Row(cell, {"recovery": 0.5, **result}, MADE | {"versions": versions_of(cell), "settings": settings_of(cell)})
+
+
+@pytest.fixture
+def row():
+    return row_of(table_cells("reproduction", profile("smoke"), seeds=[3])[0])
+
+
+def test_rows_survive_the_file_and_are_appended(row, tmp_path):
+    path, second = tmp_path / "below" / "table.jsonl", replace(row, cell=replace(row.cell, seed=4))
+    append_row(path, row)
+    before = path.read_bytes()
+    append_row(path, second)
+    assert path.read_bytes().startswith(before)
+    assert read_rows(path) == [row, second]
+    assert read_all(tmp_path / "below") == [row, second]
+
+
+def append_some(path: Path, first: int) -> None:
+    for seed in range(first, first + 20):
+        append_row(path, row_of(Cell(profile="smoke", task="signs", pool="atlas", victim="tiny", seed=seed)))
+
+
+def test_two_writers_lose_nothing(tmp_path):
+    path, spawn = tmp_path / "table.jsonl", multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=append_some, args=(path, first)) for first in (0, 100)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(read.cell.seed for read in read_rows(path)) == [*range(20), *range(100, 120)]
+
+
+def test_a_file_cut_in_half_is_refused_by_name_and_line(row, tmp_path):
+    path = tmp_path / "table.jsonl"
+    append_row(path, row)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    for use in (read_rows, lambda path: append_row(path, row)):
+        with pytest.raises(InputError, match=r"table.jsonl: its last line is cut.*take that line away"):
+            use(path)
+    assert path.read_bytes() == whole + whole[: len(whole) // 2]
+
+
+BROKEN = {
+    "no json": ("{", "line 2 is no row"),
+    "nested deep": ("[" * 100_000, "line 2 is no row"),
+    "a list": ("[1]", "line 2 is no row, which has cell, result, provenance"),
+    "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row, which has"),
+    "a setting of no cell": (lambda row: row["cell"].update(colour=1), "line 2: unknown setting 'colour'"),
+    "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is no row.*task"),
+    "no commit": (lambda row: row["provenance"].pop("commit"), "line 2: its provenance lacks 'commit'"),
+    "unknown key": (lambda row: row["provenance"]["versions"].update(magic=1), "line 2: unknown version key 'magic'"),
+    "later version": (lambda row: row["provenance"]["versions"].update(split=99), "line 2: version 99 of 'split'"),
+    "no version": (lambda row: row["provenance"].update(versions={}), "line 2: it names no versions"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_line_that_is_no_row_is_refused_by_name(damage, message, row, tmp_path):
+    path = tmp_path / "table.jsonl"
+    append_row(path, row)
+    if callable(damage):
+        content = json.loads(path.read_text())
+        damage(content)
+        damage = json.dumps(content)
+    path.write_text(path.read_text() + damage + "\n")
+    with pytest.raises(InputError, match=f"table.jsonl, {message}"):
+        read_rows(path)
+
+
+def test_two_rows_of_one_cell_that_were_made_alike_and_differ_are_refused(row, tmp_path):
+    path = tmp_path / "table.jsonl"
+    append_row(path, row)
+    append_row(path, replace(row, result=row.result | {"milliseconds": 7.0}))
+    assert len(read_rows(path)) == 2
+    append_row(path, replace(row, result={"recovery": 0.6}))
+    with pytest.raises(InputError, match=r"table.jsonl: lines 1 and 3 are of one cell \(signs, seed 3\)"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("name", ["table.json", "table.csv", "table"])
+def test_rows_are_added_to_no_other_file(row, name, tmp_path):
+    (tmp_path / name).write_text("kept")
+    with pytest.raises(InputError, match=f"{name} is no results file that rows can be added to.*ends in .jsonl"):
+        append_row(tmp_path / name, row)
+    assert (tmp_path / name).read_text() == "kept"
+
+
+# -- what is stale ---------------------------------------------------------------
+
+
+def with_versions(monkeypatch, **changes: int) -> None:
+    monkeypatch.setattr(versions, "VERSIONS", MappingProxyType(dict(versions.VERSIONS) | changes))
+
+
+@pytest.mark.parametrize("key", versions.VERSIONS)
+def test_a_bump_makes_stale_exactly_the_rows_that_use_its_key(key, monkeypatch):
+    rows = [row_of(cell) for cell in cells()]
+    assert all(map(is_current, rows))
+    with_versions(monkeypatch, **{key: versions.VERSIONS[key] + 1})
+    stale = {row.cell for row in rows if not is_current(row)}
+    assert stale == {row.cell for row in rows if key in row.provenance["versions"]}
+    assert stale
+
+
+@pytest.mark.parametrize(
+    ("key", "used"),
+    {
+        "drawn": lambda cell: cell.profile == "drawn",
+        "decode": lambda cell: cell.profile == "small-cpu",
+        "adaptive": lambda cell: "adaptive" in cell.attack,
+        "control": lambda cell: cell.attack == "own-labels",
+        "accounts": lambda cell: cell.experiment == "stateful",
+        "watermark": lambda cell: cell.defence == "watermark",
+        "policy": lambda cell: cell.defence != "none" or cell.experiment == "shortcut",
+        "detect": lambda cell: (
+            cell.defence in ("shuffle", "deny", "label")
+            or cell.experiment in ("detection", "overlap", "stateful", "shortcut")
+        ),
+        "api": lambda cell: cell.experiment in ("extraction", "classes", "shortcut") and cell.attack != "own-labels",
+        "train": lambda cell: True,
+    }.items(),
+)
+def test_rows_use_the_behaviors_they_depend_on(key, used):
+    assert all((key in versions_of(cell)) == used(cell) for cell in cells())
+
+
+def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_nothing_stale(monkeypatch):
+    from dataclasses import dataclass
+
+    from extractlib import defenses, drawn
+
+    rows = [row_of(cell) for cell in cells()]
+    with_versions(monkeypatch, tea=1)
+    monkeypatch.setattr(
+        networks, "NETWORKS", MappingProxyType(dict(networks.NETWORKS) | {"toy": networks.NETWORKS["tiny"]})
+    )
+    monkeypatch.setattr(
+        defenses, "POLICIES", MappingProxyType(dict(defenses.POLICIES) | {"toy": defenses.POLICIES["deny"]})
+    )
+    monkeypatch.setattr(drawn, "TASKS", (*drawn.TASKS, "toys"))
+
+    @dataclass(frozen=True)
+    class Wider(type(profile("drawn").victim)):
+        warm_up: int = 0
+
+    for name, settings in list(PROFILES.items()):
+        recipe = Wider(**{field: getattr(settings.victim, field) for field in vars(settings.victim)})
+        monkeypatch.setitem(PROFILES, name, replace(settings, victim=recipe))
+    freshness._settings.cache_clear()
+    assert all(map(is_current, rows))
+    freshness._settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({"rate": 1}, lambda cell: False),
+        ({"granularities": ("full",)}, lambda cell: False),
+        ({"budgets": (1, 10_000)}, lambda cell: False),
+        ({"stream": 7}, lambda cell: cell.experiment == "stateful"),
+        ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
+        ({"watermark_rate": 0.1}, lambda cell: cell.defence == "watermark"),
+        (
+            {"surrogate": replace(profile("drawn").surrogate, epochs=1)},
+            lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
+        ),
+        ({"scratch_victim": replace(profile("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
+        ({"adaptive_budgets": (7,)}, lambda cell: "adaptive" in cell.attack),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
+)
+def test_a_changed_setting_makes_stale_exactly_the_rows_that_depend_on_it(changes, stale, monkeypatch):
+    rows = [row_of(cell) for cell in cells() if cell.profile == "drawn"]
+    monkeypatch.setitem(PROFILES, "drawn", replace(profile("drawn"), **changes))
+    freshness._settings.cache_clear()
+    found = {row.cell for row in rows if not is_current(row)}
+    freshness._settings.cache_clear()
+    assert found == {row.cell for row in rows if stale(row.cell)}
+
+
+def test_unknown_keys_and_experiments_are_refused():
+    with pytest.raises(InputError, match="unknown version key 'trains': use one of numerics, drawn"):
+        versions.versions("train", "trains")
+    with pytest.raises(InputError, match="unknown experiment 'magic'"):
+        versions_of(replace(cells()[0], experiment="magic"))
+    assert versions.versions("metrics") == {"numerics": 1, "metrics": 1}

@@ -1,0 +1,120 @@
+"""Verification: four kinds of cells a run, in rotation, against their committed rows; and the record of it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from test_results import MADE, row_of
+
+from extractlib.errors import InputError
+from extractlib.experiments import TABLES, Row, append_row, run_cell, table_cells
+from extractlib.experiments.verify import Check, chosen, kind_of, record, recorded, tolerance, verify
+from extractlib.profiles import profile
+from extractlib.store import Store
+
+
+def smoke() -> list[Row]:
+    return [row_of(cell) for table in TABLES for cell in table_cells(table, profile("smoke"), seeds=range(3))]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def row(store):
+    return run_cell(table_cells("reproduction", profile("smoke"), seeds=[3])[1], store=store)
+
+
+def test_kinds_are_experiment_attack_granularity_policy_and_source():
+    [cell] = [row.cell for row in smoke() if row.cell.pool == "signs/shifted" and row.cell.defence == "shuffle"][:1]
+    assert kind_of(cell) == ("extraction", "knockoff-random", "full", "shuffle", "shifted")
+    kinds = {
+        pool: kind_of(replace(cell, pool=pool))[-1] for pool in ("atlas", "atlas/9", "noise", "signs", "folder:a/b")
+    }
+    assert list(kinds.values()) == ["pool", "cut pool", "noise", "task", "folder"]
+    assert kind_of(replace(cell, granularity="top-5")) == kind_of(replace(cell, granularity="top-2"))
+
+
+def test_every_kind_has_its_turn():
+    rows = smoke()
+    kinds = {kind_of(row.cell) for row in rows}
+    rounds = -(-len(kinds) // 4)
+    assert {kind_of(row.cell) for turn in range(rounds) for row in chosen(rows, turn=turn)} == kinds
+    assert all(len({kind_of(row.cell) for row in chosen(rows, turn=turn)}) == 4 for turn in range(50))
+    assert [kind_of(row.cell) for row in chosen(rows, turn=3, kinds=None)] == sorted(kinds)
+
+
+def test_every_row_of_a_kind_has_its_turn():
+    rows = [row for row in smoke() if row.cell.experiment == "stateful"]
+    assert len(rows) == 6
+    assert {row.cell for turn in range(6) for row in chosen(rows, turn=turn)} == {row.cell for row in rows}
+
+
+def with_result(row: Row, seed: int, recovery: float) -> Row:
+    return Row(replace(row.cell, seed=seed), dict(row.result) | {"recovery": recovery}, row.provenance)
+
+
+def test_tolerance_is_four_deviations_and_at_least_three_hundredths(row):
+    rows = [with_result(row, 0, 0.90), with_result(row, 1, 0.92), with_result(row, 2, 0.94)]
+    assert tolerance(rows, rows[0].cell) == pytest.approx(0.08)
+    assert tolerance([with_result(row, 0, 0.900), with_result(row, 1, 0.901)], rows[0].cell) == 0.03
+    assert tolerance(rows[:1], rows[0].cell) == 0.03
+
+
+def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, store):
+    [check] = verify([row], turn=7, store=store)
+    assert (check.new.result, check.allowed, check.difference, check.agrees) == (row.result, 0.03, 0.0, True)
+    false = with_result(row, row.cell.seed, row.result["recovery"] + 0.04)
+    [check] = verify([false], turn=7, store=store)
+    assert check.difference == pytest.approx(0.04) and not check.agrees
+
+
+def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):
+    stale = Row(row.cell, row.result, row.provenance | {"versions": row.provenance["versions"] | {"train": 99}})
+    with pytest.raises(InputError, match="none of 1 rows is up to date: compute them with extractlib results"):
+        next(verify([stale], turn=0, store=store))
+    [check] = verify([stale, row], turn=0, store=store)
+    assert check.old is row
+
+
+def test_checks_are_recorded_one_after_the_other(row, tmp_path):
+    path, made = tmp_path / "verified.json", row.provenance | MADE
+    new = Row(row.cell, row.result | {"recovery": row.result["recovery"] - 0.01}, made)
+    for _ in range(2):
+        record(path, [Check(row, new, 0.03)])
+    first, second = recorded(path)
+    assert first == second
+    assert {name: first[name] for name in ("commit", "processor", "allowed")} == {
+        "commit": "abc",
+        "processor": "AVX2",
+        "allowed": 0.03,
+    }
+    assert first["difference"] == pytest.approx(0.01)
+    assert first["name"].startswith("objects, 256 queries to atlas")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", '[{"name": "x"}]'])
+def test_a_damaged_record_is_refused_and_kept(content, row, tmp_path):
+    path = tmp_path / "verified.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="verified.json is no record of checks.*git checkout"):
+        record(path, [Check(row, row, 0.03)])
+    assert path.read_text() == content
+
+
+def test_the_command_tells_differences_by_its_status(command, row, tmp_path, monkeypatch, store):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(store.root))
+    path = tmp_path / "smoke" / "table.jsonl"
+    append_row(path, row)
+    words = ["verify", "--results", str(tmp_path), "--jobs", "1", "--turn", "5"]
+    status, printed, _ = command(*words, "--record")
+    assert status == 0
+    assert "1 rows, 0 stale; --turn 5 takes these again" in printed and ": agrees (" in printed
+    [entry] = json.loads((tmp_path / "verified.json").read_text())
+    assert entry["difference"] == 0.0
+    path.unlink()
+    append_row(path, with_result(row, row.cell.seed, row.result["recovery"] + 0.5))
+    status, printed, _ = command(*words)
+    assert (status, "DIFFERS" in printed) == (1, True)
