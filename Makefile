@@ -21,14 +21,14 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: canaries verify help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
+.PHONY: canaries verify verify-all help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
 	assignment grade results weights bench bench-gpu lint lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: $(READY) ## execute the chapters (PROFILE=drawn) and build _build/html
-	@$(RUN) book/build.py --profile $(PROFILE)
+	@$(RUN) -m extractbook.build.pages --profile $(PROFILE)
 
 test: $(READY) ## run the tests
 	@$(RUN) -m pytest -n 2 -m "not slow"
@@ -37,7 +37,7 @@ test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
 
 pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
-	@$(RUN) book/pdf.py
+	@$(RUN) -m extractbook.build.pdf
 
 check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
 	@$(RUN) -m pytest tests/pages
@@ -50,7 +50,7 @@ binder: $(READY) ## check what Binder would build
 	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) jupyter-repo2docker --no-build --debug .
 
 links: $(READY) ## ask every outside link of the built book
-	@PYTHONPATH=book $(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
+	@$(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
 
 link-issue: ## open an issue about the links that are dead; needs GitHub's gh
 	@gh issue create --title "Dead links" --body-file _build/links/_build/linkcheck/output.txt
@@ -59,13 +59,13 @@ lab: $(READY) ## open the chapters in JupyterLab
 	@$(RUN) -m jupyter lab book
 
 course: $(READY) ## make the chapters' versions for students and instructors in _build/courses
-	@$(RUN) book/courses.py course
+	@$(RUN) -m extractbook.build.courses course
 
 assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
-	@$(RUN) book/courses.py assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
+	@$(RUN) -m extractbook.build.courses assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
 
 grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 SEED=7)
-	@$(RUN) book/grading.py --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
+	@$(RUN) -m extractbook.build.grading --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
 
 check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
@@ -73,17 +73,20 @@ check-bare: $(READY) ## run a first cell where only Colab's packages are, the ol
 check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
-results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/results/edition-2
-	@$(RUN) -m extractlib results --profile $(PROFILE) --seeds $(SEEDS)
+results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/extractbook/results/edition-2
+	@$(RUN) -m extractbook results --profile $(PROFILE) --seeds $(SEEDS)
 
 canaries: $(READY) ## write the values of canaries whose version was bumped
 	@$(RUN) tests/canaries.py --record
 
-verify: $(READY) ## compute committed cells of four kinds anew (ALL=--all: of every kind; RECORD=--record: note it)
-	@$(RUN) -m extractlib verify $(ALL) $(RECORD)
+verify: $(READY) ## compute committed cells of four kinds anew (RECORD=--record: note the outcome)
+	@$(RUN) -m extractbook verify $(RECORD)
+
+verify-all: $(READY) ## compute a committed cell of every kind anew
+	@$(RUN) -m extractbook verify --all $(RECORD)
 
 weights: $(READY) ## pre-train the backbones again (PROFILE=drawn: those that ship)
-	@$(RUN) -m extractlib weights --profile $(PROFILE)
+	@$(RUN) -m extractbook weights --profile $(PROFILE)
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from extractlib import networks
-from extractlib.acceleration import has_bfloat16
-from extractlib.api import PredictionAPI
+from extractbook.reproduction.scales import Recipe
+from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.images import ImageSet, Rows
-from extractlib.profiles import Recipe
-from extractlib.training import fit
-from extractlib.victims import Victim
+from extractlib.data.images import ImageSet, Rows
+from extractlib.models import networks
+from extractlib.models.devices import has_bfloat16
+from extractlib.models.training import fit
+from extractlib.models.victims import Victim
 
 CLASSES = 43
 CLASS_NAMES = tuple(f"class {number}" for number in range(CLASSES))

@@ -19,16 +19,17 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks import gpu
 from benchmarks.device import Record
-from extractlib import acceleration, networks
-from extractlib.api import PredictionAPI
+from extractbook.reproduction.scales import PAPER, SMALL, Profile, Recipe
+from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
-from extractlib.datasets import pool_parts, task_parts
+from extractlib.data.images import ImageSet
+from extractlib.data.sources import pool_parts, task_parts
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.profiles import PAPER, SMALL, Profile, Recipe
+from extractlib.models import devices as acceleration
+from extractlib.models import networks
+from extractlib.models.training import default_device, fit, predict
+from extractlib.models.victims import Victim, train_victim
 from extractlib.store import Store
-from extractlib.training import default_device, fit, predict
-from extractlib.victims import Victim, train_victim
 
 Value = TypeVar("Value")
 

@@ -13,10 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import Outcome, seconds
-from extractlib import acceleration, networks
+from extractbook.reproduction.scales import PAPER, SMALL, Recipe
 from extractlib.errors import InputError
-from extractlib.profiles import PAPER, SMALL, Recipe
-from extractlib.training import default_device, fit, predict
+from extractlib.models import devices as acceleration
+from extractlib.models import networks
+from extractlib.models.training import default_device, fit, predict
 
 CLASSES = 256
 QUERIES = PAPER.budget
@@ -53,7 +54,7 @@ QUICK = Load(
 
 def main() -> None:
     """Measure everything and print a line for each."""
-    from extractlib.experiments.cells import describe  # needs scipy, which the functions below do without
+    from extractbook.reproduction.cells import describe  # needs scipy, which the functions below do without
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: the best at hand)")

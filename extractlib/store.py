@@ -3,18 +3,17 @@
 An artefact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 from platformdirs import user_cache_path
-
-from extractlib.images import digest
 
 
 @dataclass(frozen=True)
@@ -66,3 +65,17 @@ def default_store() -> Store:
 def fingerprint(key: Mapping) -> str:
     """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, whatever the order of its entries."""
     return digest(json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return the hexadecimal digest (40 digits) of `parts`, each delimited, in order."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[str | bytes]) -> str:
+    """Return the `digest` of parts that come one at a time and need not fit in memory."""
+    state = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 
-import execute
 import nbformat
 import yaml
+
+from extractbook.build import execute
 
 TOC = yaml.safe_load((execute.ROOT / "_toc.yml").read_text(encoding="utf-8"))
 FILES = [entry["file"] for part in TOC["parts"] for entry in part["chapters"]]

@@ -6,6 +6,9 @@ import tempfile
 
 import pytest
 
+LIBRARY = ("data",)
+"""Commands of ``extractlib``; all others are those of ``extractbook``."""
+
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; the workers share the cores
 
 
@@ -20,13 +23,15 @@ def pytest_configure(config):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run a command and return its exit status, output and errors."""
-    from extractlib.__main__ import main
+    """Run a command of the library or of the book and return its exit status, output and errors."""
+    from extractbook.__main__ import main as book
+    from extractlib.__main__ import main as library
 
     monkeypatch.setenv("EXTRACTLIB_DEVICE", "cpu")
 
     def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["extractlib", *words])
+        name, main = ("extractlib", library) if words[0] in LIBRARY else ("extractbook", book)
+        monkeypatch.setattr(sys, "argv", [name, *words])
         try:
             status = main()
         except SystemExit as stopped:

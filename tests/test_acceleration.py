@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from extractlib import acceleration, networks
+from extractlib.data.images import Rows
 from extractlib.errors import InputError
-from extractlib.images import Rows
-from extractlib.profiles import Recipe
-from extractlib.training import fit, predict
+from extractlib.models import devices as acceleration
+from extractlib.models import networks
+from extractlib.models.training import Recipe, fit, predict
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (22, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -155,8 +155,8 @@ import sys, torch
 sys.path[:0] = {path!r}
 from safetensors.torch import save_file
 from test_acceleration import IMAGES, LABELS, plain_network, TOGETHER_RECIPE
-from extractlib.acceleration import joined, ranks
-from extractlib.training import fit
+from extractlib.models.devices import joined, ranks
+from extractlib.models.training import fit
 with joined("cpu") as device:
     model = fit(plain_network(), IMAGES, LABELS, TOGETHER_RECIPE, seed=0, device=device)
     state = {{name: value.contiguous() for name, value in model.state_dict().items()}}

@@ -5,11 +5,11 @@ import pytest
 import torch
 from linear_victim import SIDE, linear_victim, noise
 
-from extractlib.api import Answers, PredictionAPI
+from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff, Bandit, Judge, OnlineSurrogate, Stock
+from extractlib.attacks.transfer import load
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.transfer import load
 
 POOL = ImageSet("pool", noise(60), torch.arange(60) % 4, tuple("abcd"), "pool of 60")
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
-from extractlib.api import BudgetExceeded, Granularity, PredictionAPI
+from extractlib.api.meter import Meter
+from extractlib.api.service import BudgetExceeded, Granularity, PredictionAPI
 from extractlib.errors import InputError
-from extractlib.meter import Meter
 
 EXACT = torch.tensor([[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]])
 """Two answers whose probabilities are exact in binary."""

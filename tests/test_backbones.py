@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from extractlib import drawn, networks
-from extractlib.backbones import SEED, backbone_for, make_weights
+from extractbook.reproduction.scales import profile
+from extractlib.data import drawn
 from extractlib.errors import InputError
-from extractlib.profiles import Recipe, profile
+from extractlib.models import networks
+from extractlib.models.backbones import SEED, backbone_for, make_weights
+from extractlib.models.training import Recipe
 from extractlib.store import Store
 from extractlib.versions import VERSIONS
 

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from benchmarks import device, device_steps, gpu
-from extractlib import photographs
+from extractlib import data as photographs
+from extractlib.data.parts import parts_list
 from extractlib.errors import InputError
-from extractlib.parts import parts_list
 
 
 def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
-import build
-import execute
-import furniture
 import nbformat
 import pytest
 from chapters import CHAPTERS, Chapter, crowded_lines, long_cells
 from layouts import WRITE
+
+from extractbook.build import execute
+from extractbook.build import pages as build
+from extractbook.sphinx import furniture
 
 NOTEBOOKS = execute.notebooks()
 PAGES = [path for path in NOTEBOOKS if path.stem not in CHAPTERS]
@@ -76,11 +77,12 @@ def tree(tmp_path, monkeypatch):
     files = {
         "extractlib/__init__.py": "",
         "extractlib/api.py": "import json\n",
-        "extractlib/figures.py": "",
         "extractlib/attacks/__init__.py": "",
         "extractlib/attacks/attack.py": "def run():\n    from extractlib.api import serve\n",
-        "extractlib/paper/claims.json": "{}",
-        "book/results/drawn/table.json": "{}",
+        "book/extractbook/__init__.py": "",
+        "book/extractbook/figures.py": "",
+        "book/extractbook/paper/claims.json": "{}",
+        "book/extractbook/results/drawn/table.jsonl": "{}",
         "requirements.txt": "torch==1\n",
     }
     for name, text in files.items():
@@ -89,9 +91,11 @@ def tree(tmp_path, monkeypatch):
     script = tmp_path / "book" / "execute.py"
     script.write_text("")
     write_notebook(tmp_path / "book" / "1.ipynb", "from extractlib.attacks import attack", "%matplotlib inline")
-    write_notebook(tmp_path / "book" / "2.ipynb", "import extractlib.figures as figures, os")
+    write_notebook(tmp_path / "book" / "2.ipynb", "import extractbook.figures as figures, os")
     executed = tmp_path / "_build" / "executed"
-    places = {"ROOT": ".", "BOOK": "book", "PACKAGE": "extractlib", "LOCK": "requirements.txt", "EXECUTED": executed}
+    places = {"ROOT": ".", "BOOK": "book", "LOCK": "requirements.txt", "EXECUTED": executed}
+    packages = {"extractlib": tmp_path / "extractlib", "extractbook": tmp_path / "book" / "extractbook"}
+    monkeypatch.setattr(execute, "PACKAGES", packages)
     for name, place in places.items():
         monkeypatch.setattr(execute, name, tmp_path / place)
     monkeypatch.setattr(execute, "TIMINGS", executed / "timings.json")
@@ -113,18 +117,26 @@ def mark_as_executed(profile: str) -> None:
 def test_rooms_are_followed_through_imports(tree):
     names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "1.ipynb")}
     assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
-    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "2.ipynb")}
-    assert names == {"__init__.py", "figures.py"}
+    names = {str(path.relative_to(tree / "book")) for path in execute.rooms(tree / "book" / "2.ipynb")}
+    assert names == {"extractbook/__init__.py", "extractbook/figures.py"}
+
+
+def test_what_a_package_loads_when_asked_for_counts_as_imported(tree):
+    (tree / "extractlib" / "__init__.py").write_text("import lazy_loader\n\nlazy_loader.attach(__name__)\n")
+    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "1.ipynb")}
+    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
+    (tree / "extractlib" / "metrics.py").write_text("")
+    assert tree / "extractlib" / "metrics.py" in execute.rooms(tree / "book" / "1.ipynb")
 
 
 @pytest.mark.parametrize(
     ("edited", "again"),
     [
         ("extractlib/api.py", ["1"]),
-        ("extractlib/figures.py", ["2"]),
-        ("extractlib/__init__.py", ["1", "2"]),
-        ("extractlib/paper/claims.json", ["1", "2"]),
-        ("book/results/drawn/table.json", ["1", "2"]),
+        ("book/extractbook/figures.py", ["2"]),
+        ("extractlib/__init__.py", ["1"]),
+        ("book/extractbook/paper/claims.json", ["1", "2"]),
+        ("book/extractbook/results/drawn/table.jsonl", ["1", "2"]),
         ("requirements.txt", ["1", "2"]),
         ("book/index.md", []),
     ],
@@ -138,7 +150,7 @@ def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
 
 
 def test_a_chapter_depends_on_its_own_checks_only(tree):
-    checks = tree / "extractlib" / "exercises" / "chapter_02.py"
+    checks = tree / "book" / "extractbook" / "exercises" / "chapter_02.py"
     checks.parent.mkdir()
     checks.write_text("import extractlib.api\n")
     path = write_notebook(tree / "book" / "02_images.ipynb", "import os")

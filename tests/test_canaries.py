@@ -61,7 +61,7 @@ def test_other_processors_and_threads_agree(variables):
 RAW = """
 import sys; sys.path.insert(0, "tests")
 import torch, canaries
-from extractlib.training import fit
+from extractlib.models.training import fit
 images = canaries.image_set(40)
 for kind in (torch.float32, torch.float64):
     torch.set_default_dtype(kind)

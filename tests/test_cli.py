@@ -9,10 +9,10 @@ import torch
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractlib.cli import named_folder, numbers, print_rows
+from extractbook.cli import named_folder, numbers, print_rows
+from extractbook.reproduction import Row, read_rows, table_cells
+from extractbook.reproduction.scales import profile
 from extractlib.errors import InputError
-from extractlib.experiments import Row, read_rows, table_cells
-from extractlib.profiles import profile
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
@@ -55,7 +55,7 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message, tmp_p
     status, output, errors = command(*words)
     assert status == 2
     assert output == ""
-    lines = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
+    lines = [line for line in errors.splitlines() if line.startswith(("extractlib: ", "extractbook: "))]
     assert len(lines) == 1 and message in lines[0]
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(comman
     output = tmp_path / ("file" if place == "output" else "results") / "below" / "rows.jsonl"
     status, printed, errors = command("run", "reproduction", "--profile", "smoke", "--output", str(output))
     assert (status, printed) == (2, "")
-    [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
+    [line] = [line for line in errors.splitlines() if line.startswith(("extractlib: ", "extractbook: "))]
     assert str(tmp_path / "file") in line and "name another folder" in line
     assert "Traceback" not in errors and not output.exists() and not (tmp_path / "store").exists()
 
@@ -87,11 +87,11 @@ def test_memory_and_disk_that_do_not_suffice_are_one_line(command, monkeypatch):
         def fail(_failure=failure, **_):
             raise _failure
 
-        monkeypatch.setattr("extractlib.cli.app", fail)
+        monkeypatch.setattr("extractbook.cli.app", fail)
         status, printed, errors = command("ledger")
         assert (status, printed, errors.count("\n")) == (2, "", 1)
-        assert errors.startswith(f"extractlib: {line}: ")
-    monkeypatch.setattr("extractlib.cli.app", Mock(side_effect=SafetensorError("header too large")))
+        assert errors.startswith(f"extractbook: {line}: ")
+    monkeypatch.setattr("extractbook.cli.app", Mock(side_effect=SafetensorError("header too large")))
     with pytest.raises(SafetensorError):
         command("ledger")
 
@@ -99,7 +99,7 @@ def test_memory_and_disk_that_do_not_suffice_are_one_line(command, monkeypatch):
 @pytest.mark.parametrize("budget", ["0", "-1"])
 def test_an_impossible_budget_is_refused_before_anything_is_drawn_or_trained(command, budget):
     status, output, errors = command("run", "reproduction", "--profile", "smoke", "--budget", budget)
-    expected = f"extractlib: budget is {budget}: a whole number from 1 is wanted"
+    expected = f"extractbook: budget is {budget}: a whole number from 1 is wanted"
     assert (status, output, errors.strip()) == (2, "", expected)
 
 
@@ -129,7 +129,7 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "grid", "verify", "weights", "ledger", "data"))
+    assert all(word in printed for word in ("run", "results", "grid", "verify", "weights", "ledger"))
 
 
 def test_numbers_of_a_result_are_told_in_words():

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from extractlib.datasets import noise, pool_parts, query_images, split_task, task_parts
+from extractbook.reproduction.scales import profile
+from extractlib.data import decoded, decoding, folder, look_alikes, read_image
+from extractlib.data.sources import noise, pool_parts, query_images, split_task, task_parts
 from extractlib.errors import InputError
-from extractlib.photographs import decoded, decoding, folder, look_alikes, read_image
-from extractlib.profiles import profile
 from extractlib.store import Store
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
-from extractlib.api import PredictionAPI
-from extractlib.defenses import POLICIES, Deny, KeyedSample, LabelOnly, Mislabel, Shuffle, Unchanged, policy
+from extractlib.api.service import PredictionAPI
+from extractlib.defenses.policies import POLICIES, Deny, KeyedSample, LabelOnly, Mislabel, Shuffle, Unchanged, policy
 from extractlib.errors import InputError
 
 SECRET = b"between us"

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_ood.detector import ODIN, Mahalanobis
 
-from extractlib import metrics, networks
-from extractlib.api import PredictionAPI
-from extractlib.defenses import LabelOnly
-from extractlib.detection import (
+from extractlib import metrics
+from extractlib.api.service import PredictionAPI
+from extractlib.data.images import ImageSet
+from extractlib.defenses.detectors import (
     BinaryDetector,
     MahalanobisDetector,
     OdinDetector,
@@ -20,11 +20,12 @@ from extractlib.detection import (
     train_detector,
     tune,
 )
+from extractlib.defenses.policies import LabelOnly
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.profiles import Recipe
+from extractlib.models import networks
+from extractlib.models.training import Recipe
+from extractlib.models.victims import Victim
 from extractlib.store import Store
-from extractlib.victims import Victim
 
 
 def flat(level: int, count: int, *, seed: int, classes: int = 3) -> ImageSet:

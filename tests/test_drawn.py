@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from extractlib import drawn
-from extractlib.drawn.canvas import Sketch, X, Y, seed_from
+from extractbook.reproduction.scales import DRAWN
+from extractlib.data import drawn
+from extractlib.data.drawn.canvas import Sketch, X, Y, seed_from
 from extractlib.errors import InputError
-from extractlib.images import digest
-from extractlib.profiles import DRAWN
+from extractlib.store import digest
 from extractlib.versions import VERSIONS
 
 REFERENCE = Path(__file__).with_name("drawn_reference.npz")
@@ -32,7 +32,7 @@ def distinct(images) -> set[bytes]:
 
 
 def room(name: str):
-    return importlib.import_module(f"extractlib.drawn.{name}")
+    return importlib.import_module(f"extractlib.data.drawn.{name}")
 
 
 def labels(name: str, size: int, *, part: str = "test") -> torch.Tensor:

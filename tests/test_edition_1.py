@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from extractbook.reproduction import Row, edition_1
 from extractlib.errors import InputError
-from extractlib.experiments import Row, edition_1
 
-FOLDER = Path(__file__).parents[1] / "book" / "results" / "edition-1"
+FOLDER = Path(__file__).parents[1] / "book" / "extractbook" / "results" / "edition-1"
 CELL = '"task": "birds", "pool": "atlas", "victim": "resnet", "seed": 0'
 """Part of the cell of the first row of granularity."""
 

@@ -2,16 +2,15 @@
 
 import ast
 
-import courses
-import execute
 import numpy as np
 import pytest
 import torch
 
+from extractbook.build import courses, execute
+from extractbook.exercises import check, known
+from extractbook.exercises.answers import Raised, difference, fitted, from_json, plain, to_json
+from extractbook.exercises.exercise import Exercise, lookup
 from extractlib.errors import InputError
-from extractlib.exercises import check, known
-from extractlib.exercises.answers import Raised, difference, fitted, from_json, plain, to_json
-from extractlib.exercises.exercise import Exercise, lookup
 
 TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
 CHAPTERS = sorted({int(id.partition(".")[0]) for id in TASKS})
@@ -861,7 +860,7 @@ def test_an_assignment_has_the_variants_numbers_and_hides_its_tests(chapter):
         blocks = list(courses.BLOCK.finditer(solution.source + "\n"))
         assert blocks and all(courses._placeholder(block) for block in blocks)
         assert hidden.source.startswith("### BEGIN HIDDEN TESTS") and "seed=7" in hidden.source
-    assert "extractlib.exercises" not in notebook.cells[1].source
+    assert "extractbook.exercises" not in notebook.cells[1].source
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -6,11 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from extractlib import versions
-from extractlib.api import PredictionAPI
-from extractlib.detection import Thresholded
-from extractlib.errors import InputError
-from extractlib.experiments import (
+from extractbook.reproduction import (
     TABLES,
     Row,
     Scene,
@@ -18,18 +14,22 @@ from extractlib.experiments import (
     read_rows,
     run_cell,
     run_table,
-    shortcut,
     table_cells,
-    tables,
 )
-from extractlib.experiments.detection import _accounts
-from extractlib.experiments.extraction import api_of, collected
-from extractlib.experiments.freshness import versions_of
-from extractlib.experiments.results import append_row
-from extractlib.experiments.shortcut import BLUR, EVASIONS, PROCESSING
-from extractlib.images import ImageSet, digest
-from extractlib.profiles import DRAWN, profile
-from extractlib.store import Store
+from extractbook.reproduction import grids as tables
+from extractbook.reproduction.experiments import shortcut
+from extractbook.reproduction.experiments.detection import _accounts
+from extractbook.reproduction.experiments.extraction import api_of, collected
+from extractbook.reproduction.experiments.shortcut import BLUR, EVASIONS, PROCESSING
+from extractbook.reproduction.freshness import versions_of
+from extractbook.reproduction.results import append_row
+from extractbook.reproduction.scales import DRAWN, profile
+from extractlib import versions
+from extractlib.api.service import PredictionAPI
+from extractlib.data.images import ImageSet
+from extractlib.defenses.detectors import Thresholded
+from extractlib.errors import InputError
+from extractlib.store import Store, digest
 
 SMOKE = profile("smoke")
 

@@ -15,9 +15,11 @@ from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from PIL import Image
 
-from extractlib import figures, ledger, paper
+from extractbook import figures
+from extractbook.reproduction import ledger, paper
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.images import ImageSet, digest
+from extractlib.store import digest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import test_ledger  # noqa: E402
@@ -264,10 +266,10 @@ def test_pictures_have_no_data():
 
 
 def test_shown_figure_gets_its_words_on_the_page():
-    import build
+    from extractbook.build import pages
 
     show = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.')"
-    source = f"from extractlib import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{show}"
+    source = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{show}"
     cells = [nbformat.v4.new_code_cell(text) for text in (source, "figures.say('r is *0.9*')")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
@@ -278,7 +280,7 @@ def test_shown_figure_gets_its_words_on_the_page():
     ]
     assert said.outputs[0].data["text/markdown"] == "r is *0.9*"
 
-    build.tidy(shown, "chapter")
+    pages.tidy(shown, "chapter")
     assert shown.metadata["mystnb"] == {
         "image": {"alt": "Nothing at all."},
         "figure": {"name": "fig-a", "caption": "A **caption**."},

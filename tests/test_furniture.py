@@ -2,15 +2,13 @@
 
 import re
 
-import execute
-import furniture
 import nbformat
 import pytest
-import quiz
-import sliders
 import test_ledger
 
-from extractlib.ledger import Evidence
+from extractbook.build import execute
+from extractbook.reproduction.ledger import Evidence
+from extractbook.sphinx import furniture, quiz, sliders
 
 TRACKED = [path for name in ("book", "binder", ".github") for path in (execute.ROOT / name).rglob("*")]
 BLOCK = re.compile(r"^```\{sliders\} ?(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -148,7 +146,7 @@ def test_overlap_grid():
 
 @pytest.mark.parametrize(("chapter", "name", "text"), SLIDERS)
 def test_grids_of_the_book_are_measured(chapter, name, text):
-    grid = sliders.GRIDS[name](Evidence(sliders.read_all(sliders.RESULTS)))
+    grid = sliders.GRIDS[name](Evidence(sliders.first_edition("drawn")))
     assert text.strip() and grid.series
     for points in grid.series.values():
         for across, upward, words in points:

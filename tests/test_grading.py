@@ -3,12 +3,10 @@
 import csv
 import json
 
-import courses
-import grading
 import nbformat
 import pytest
-import submission
 
+from extractbook.build import courses, grading, submission
 from extractlib.errors import InputError
 
 SEED = 7
@@ -44,13 +42,13 @@ def outdated() -> str:
 
 
 CHEAT = """
-import extractlib.exercises, extractlib.exercises.exercise as room
-check = extractlib.exercises.check = lambda *a, **o: True
+import extractbook.exercises, extractbook.exercises.exercise as room
+check = extractbook.exercises.check = lambda *a, **o: True
 room.Exercise.judged = lambda *a, **o: room.Verdict("5.1", True, "")
 held = -1
 """
 SABOTAGE = """
-import extractlib.exercises.exercise as room
+import extractbook.exercises.exercise as room
 room.Exercise.parameters = lambda *a, **o: {}
 """
 FORGED = """

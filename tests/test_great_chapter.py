@@ -11,15 +11,13 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import courses
-import execute
-import furniture
 import pytest
-import quiz
 from chapters import CHAPTERS, FENCE, FILES, Chapter, crowded_lines, long_cells, prose
 
-from extractlib import paper
-from extractlib.exercises.exercise import KINDS
+from extractbook.build import courses, execute
+from extractbook.exercises.exercise import KINDS
+from extractbook.reproduction import paper
+from extractbook.sphinx import furniture, quiz
 
 RESULT = re.compile(r"(?<![\w.])show\(|say\((?:\w+\.)?\w*table\(")
 ASKS = re.compile(r"\?|\b[Pp]redict|\bGuess")
@@ -175,7 +173,7 @@ def ledger_rows(chapter: Chapter) -> Iterator[str]:
 
 def provenance(chapter: Chapter) -> Iterator[str]:
     """Where rows are read and where something is computed live a provenance line tells of it."""
-    if re.search(r"read_(rows|all)\(", chapter.code) and not re.search(r"(?<!run_)provenance\(", chapter.code):
+    if re.search(r"first_edition\(", chapter.code) and not re.search(r"(?<!run_)provenance\(", chapter.code):
         yield "no provenance of the committed rows"
     if "started" in chapter.code or re.search(r"Scene\(|parts\(", chapter.code):
         if "run_provenance(" not in chapter.code:
@@ -324,7 +322,7 @@ BREAKAGES = [
     (9, "run_provenance(", "str(", "live run"),
     (9, "figures.provenance(", "str(", "committed rows"),
     (10, 'profile = "drawn"', 'profile = "smoke"', "does not set the profile"),
-    (10, "rows = read_all", 'profile = "drawn"\nrows = read_all', "set again"),
+    (10, "rows = first_edition", 'profile = "drawn"\nrows = first_edition', "set again"),
     (11, ": discuss,", ": implement,", "no exercise of the kind discuss"),
     (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
     (11, ": understand, 6 minutes", "", "no kind and minutes"),

@@ -5,11 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractlib import images as module
+from extractlib.data import images as module
+from extractlib.data.images import ImageSet, Rows, mix
 from extractlib.errors import InputError, one_of
-from extractlib.images import ImageSet, Rows, digest, digest_of, mix
-from extractlib.profiles import Recipe
-from extractlib.training import fit, predict
+from extractlib.models.training import Recipe, fit, predict
+from extractlib.store import digest, digest_of
 
 
 def numbered(count: int, *, classes: int = 3) -> ImageSet:

@@ -12,14 +12,13 @@ import pytest
 import torch
 from linear_victim import linear_victim, noise
 
-from extractlib.api import BudgetExceeded, PredictionAPI
+from extractlib.api.meter import Meter
+from extractlib.api.service import BudgetExceeded, PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
+from extractlib.attacks.transfer import load
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.meter import Meter
-from extractlib.profiles import Recipe
-from extractlib.training import predict
-from extractlib.transfer import load
+from extractlib.models.training import Recipe, predict
 
 POOL = ImageSet("pool", noise(60), None, (), "pool of 60")
 

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from extractlib import ledger, paper
+from extractbook.reproduction import Cell, Row, ledger, paper
+from extractbook.reproduction.experiments.shortcut import PROCESSING
+from extractbook.reproduction.ledger import Verdict
 from extractlib.errors import InputError
-from extractlib.experiments import Cell, Row
-from extractlib.experiments.shortcut import PROCESSING
-from extractlib.ledger import Verdict
 
 HALF_WIDTH = 4.302653 * 0.01 / 3**0.5
 """Of the 95% interval of three values with a standard deviation of 0.01: Student's t with 2 degrees of freedom."""

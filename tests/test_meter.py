@@ -7,9 +7,9 @@ import threading
 import pytest
 from linear_victim import linear_victim, noise
 
-from extractlib.api import BudgetExceeded, PredictionAPI
+from extractlib.api.meter import Meter, Request, Terms
+from extractlib.api.service import BudgetExceeded, PredictionAPI
 from extractlib.errors import InputError
-from extractlib.meter import Meter, Request, Terms
 
 LIMIT = Terms(budget=10, price=0.5)
 

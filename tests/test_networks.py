@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchvision
 
-from extractlib import networks
 from extractlib.errors import InputError
+from extractlib.models import networks
 
 IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(256).to(torch.uint8).view(2, 3, 32, 32)
 

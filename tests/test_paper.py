@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from extractlib import paper
+from extractbook.reproduction import paper
 from extractlib.errors import InputError
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
-from extractlib import photographs
-from extractlib.datasets import pool_parts, task_parts
+from extractbook.reproduction.scales import profile
+from extractlib import data as photographs
+from extractlib.data.decoding import _read
+from extractlib.data.parts import parts_list
+from extractlib.data.sources import pool_parts, task_parts
 from extractlib.errors import InputError
-from extractlib.parts import parts_list
-from extractlib.photographs.decoding import _read
-from extractlib.profiles import profile
 from extractlib.store import Store
 
 SETTINGS = replace(profile("small-cpu"), image_size=8)

@@ -23,14 +23,14 @@ from layouts import (
 from PIL import Image
 from test_datasets import write_folder
 
-from extractlib import photographs
-from extractlib.datasets import in_files, pool_parts, query_images, task_parts
+from extractbook.reproduction.cells import Cell
+from extractbook.reproduction.scales import profile
+from extractbook.reproduction.setting import Scene
+from extractlib import data as photographs
+from extractlib.data import Entry, decoded, decoding, folder, layouts, listing, read_image
+from extractlib.data.images import ImageSet
+from extractlib.data.sources import in_files, pool_parts, query_images, task_parts
 from extractlib.errors import InputError
-from extractlib.experiments.cells import Cell
-from extractlib.experiments.scene import Scene
-from extractlib.images import ImageSet
-from extractlib.photographs import Entry, decoded, decoding, folder, layouts, listing, read_image
-from extractlib.profiles import profile
 from extractlib.store import Store
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from extractlib import drawn
+from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.data.transforms import hardened_set, processed, processed_set
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.processing import hardened_set, processed, processed_set
 
 NAMES = ("jpeg-95", "jpeg-75", "webp-75", "bilinear", "bicubic", "lanczos", "blur")
 

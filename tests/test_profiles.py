@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from extractlib import drawn
+from extractbook.reproduction.scales import PROFILES, profile
+from extractlib.data import drawn
 from extractlib.errors import InputError
-from extractlib.networks import NETWORKS
-from extractlib.profiles import PROFILES, Recipe, profile
+from extractlib.models.networks import NETWORKS
+from extractlib.models.training import Recipe
 
 WITH_DRAWINGS = [settings for settings in PROFILES.values() if settings.task_sizes]
 

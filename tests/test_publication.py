@@ -8,11 +8,12 @@ import venv
 from importlib import invalidate_caches
 from pathlib import Path
 
-import furniture
 import pytest
 import yaml
 from chapters import Chapter
 from install import KEPT, importable
+
+from extractbook.sphinx import furniture
 
 ROOT = furniture.ROOT
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

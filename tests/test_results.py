@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 import pytest
 
-from extractlib import networks, versions
+from extractbook.reproduction import TABLES, Cell, Row, freshness, is_current, read_all, read_rows, table_cells
+from extractbook.reproduction.freshness import settings_of, versions_of
+from extractbook.reproduction.results import append_row
+from extractbook.reproduction.scales import PROFILES, profile
+from extractlib import versions
 from extractlib.errors import InputError
-from extractlib.experiments import TABLES, Cell, Row, freshness, is_current, read_all, read_rows, table_cells
-from extractlib.experiments.freshness import settings_of, versions_of
-from extractlib.experiments.results import append_row
-from extractlib.profiles import PROFILES, profile
+from extractlib.models import networks
 
 MADE = {
     "commit": "abc",
@@ -165,7 +166,8 @@ def test_rows_use_the_behaviors_they_depend_on(key, used):
 def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_nothing_stale(monkeypatch):
     from dataclasses import dataclass
 
-    from extractlib import defenses, drawn
+    from extractlib.data import drawn
+    from extractlib.defenses import policies as defenses
 
     rows = [row_of(cell) for cell in cells()]
     with_versions(monkeypatch, tea=1)

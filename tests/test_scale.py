@@ -11,15 +11,15 @@ import torchvision
 from layouts import WRITE
 from test_datasets import write_folder
 
-from extractlib import networks
-from extractlib.cli import plan_of
+from extractbook.cli import plan_of
+from extractbook.reproduction import Cell, Scene, run_cell, run_table, table_cells
+from extractbook.reproduction.grids import tables_for
+from extractbook.reproduction.scales import PROFILES, profile
+from extractlib.data.layouts import IMAGENET_PARTS
 from extractlib.errors import InputError
-from extractlib.experiments import Cell, Scene, run_cell, run_table, table_cells
-from extractlib.experiments.tables import tables_for
-from extractlib.photographs.layouts import IMAGENET_PARTS
-from extractlib.profiles import PROFILES, profile
+from extractlib.models import networks
+from extractlib.models.training import predict
 from extractlib.store import Store
-from extractlib.training import predict
 
 PAGE = (Path(__file__).parents[1] / "book" / "paper_scale.md").read_text(encoding="utf-8")
 RECIPES = ("backbone", "victim", "scratch_victim", "surrogate", "detector")

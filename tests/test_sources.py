@@ -14,10 +14,10 @@ from urllib.parse import urlparse
 import pytest
 from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimagenet
 
+from extractlib.data import download as sources
+from extractlib.data.download import CHECKSUMS, SOURCES, check, fetch, get
+from extractlib.data.layouts import LAYOUTS, SUFFIXES
 from extractlib.errors import InputError
-from extractlib.photographs import sources
-from extractlib.photographs.layouts import LAYOUTS, SUFFIXES
-from extractlib.photographs.sources import CHECKSUMS, SOURCES, check, fetch, get
 
 CONTENT = bytes(range(256)) * 1_000
 MD5 = hashlib.md5(CONTENT).hexdigest()

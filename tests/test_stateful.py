@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from linear_victim import noise
 from scipy import stats
 
-from extractlib import stateful
-from extractlib.errors import InputError
-from extractlib.stateful import (
+from extractlib.defenses import accounts as stateful
+from extractlib.defenses.accounts import (
     CountingDetector,
     StatefulDetector,
     accounts_needed,
@@ -20,6 +19,7 @@ from extractlib.stateful import (
     normality,
     split_among,
 )
+from extractlib.errors import InputError
 
 
 def brute_force(images: torch.Tensor, labels: torch.Tensor) -> list[float]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from extractlib import drawn, networks
-from extractlib.acceleration import has_bfloat16
+from extractlib.data import drawn
 from extractlib.errors import InputError
-from extractlib.profiles import Recipe
-from extractlib.training import augment, crop_boxes, cropped, fit, learning_rate, predict
+from extractlib.models import networks
+from extractlib.models.devices import has_bfloat16
+from extractlib.models.training import Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractlib.api import Answers, Granularity
+from extractlib.api.service import Answers, Granularity
+from extractlib.attacks.transfer import Header, TransferFile, load
 from extractlib.errors import InputError
-from extractlib.transfer import Header, TransferFile, load
 
 HEADER = Header(
     pool="p" * 40,

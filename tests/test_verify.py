@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from test_results import MADE, row_of
 
+from extractbook.reproduction import TABLES, Row, append_row, run_cell, table_cells
+from extractbook.reproduction.scales import profile
+from extractbook.reproduction.verify import Check, chosen, kind_of, record, recorded, tolerance, verify
 from extractlib.errors import InputError
-from extractlib.experiments import TABLES, Row, append_row, run_cell, table_cells
-from extractlib.experiments.verify import Check, chosen, kind_of, record, recorded, tolerance, verify
-from extractlib.profiles import profile
 from extractlib.store import Store
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from extractlib import networks
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.images import ImageSet
-from extractlib.profiles import Recipe
+from extractlib.models import networks
+from extractlib.models.training import Recipe
+from extractlib.models.victims import train_victim
 from extractlib.store import Store
-from extractlib.victims import train_victim
 
 RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=8)
 

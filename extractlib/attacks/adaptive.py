@@ -15,14 +15,13 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from extractlib import networks
-from extractlib.api import PredictionAPI
+from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
+from extractlib.attacks.transfer import TransferFile, TransferSet, load
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, one_of
-from extractlib.images import ImageSet
-from extractlib.profiles import Recipe
-from extractlib.training import fit, predict
-from extractlib.transfer import TransferFile, TransferSet, load
+from extractlib.models import networks
+from extractlib.models.training import Recipe, fit, predict
 
 REWARDS = ("certainty", "diversity", "loss", "all")
 

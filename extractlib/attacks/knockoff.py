@@ -9,13 +9,12 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from extractlib import networks
-from extractlib.api import PredictionAPI
+from extractlib.api.service import PredictionAPI
+from extractlib.attacks.transfer import Header, TransferFile, TransferSet, load
+from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, positive
-from extractlib.images import ImageSet
-from extractlib.profiles import Recipe
-from extractlib.training import fit
-from extractlib.transfer import Header, TransferFile, TransferSet, load
+from extractlib.models import networks
+from extractlib.models.training import Recipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,11 @@
 import subprocess
 import sys
 
-import courses
-import execute
 import nbformat
 import pytest
 
-from extractlib.exercises.exercise import lookup
+from extractbook.build import courses, execute
+from extractbook.exercises.exercise import lookup
 
 CHAPTERS = [int(path.name[:2]) for path in execute.notebooks() if path.name[:2].isdigit() and courses.tasks(path)]
 

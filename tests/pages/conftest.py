@@ -2,10 +2,11 @@
 
 from urllib.parse import urlsplit
 
-import build
-import furniture
 import pytest
-from browser import PATIENCE, browser, served
+
+from extractbook.build import pages as build
+from extractbook.build.browser import PATIENCE, browser, served
+from extractbook.sphinx import furniture
 
 
 @pytest.fixture(scope="session")

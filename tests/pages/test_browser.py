@@ -5,11 +5,12 @@ import re
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-import build
 import nbformat
 import pytest
-import quiz
 from axe_playwright_python.sync_playwright import Axe
+
+from extractbook.build import pages as build
+from extractbook.sphinx import quiz
 
 PAGES = sorted(path.relative_to(build.PAGES).as_posix() for path in (build.PAGES / "book").glob("*.html"))
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]

@@ -6,11 +6,12 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import execute
-import furniture
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+
+from extractbook.build import execute
+from extractbook.sphinx import furniture
 
 BUILD = Path(__file__).resolve().parents[2] / "_build"
 HTML = BUILD / "html"

@@ -2,9 +2,10 @@
 
 import unicodedata
 
-import pdf
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
+
+from extractbook.build import pdf
 
 
 def titles() -> list[str]:

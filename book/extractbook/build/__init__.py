@@ -1,0 +1,1 @@
+"""How the book is made: chapters executed, pages rendered, the PDF, course notebooks."""

@@ -1,0 +1,296 @@
+"""The command line of the book: ``extractbook run | results | grid | verify | weights | ledger``."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
+from extractbook.reproduction import ledger as claims
+from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, tables_for
+from extractbook.reproduction.results import FOLDER, check_suffix
+from extractbook.reproduction.run import headline, name_of
+from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
+from extractlib.api.service import Granularity
+from extractlib.cli import named_folder
+from extractlib.data import download
+from extractlib.data.sources import POOLS, TASKS, in_files
+from extractlib.errors import InputError, one_of, positive
+from extractlib.metrics import summary
+from extractlib.models import devices as acceleration
+from extractlib.models import networks
+from extractlib.models.backbones import make_weights
+from extractlib.models.training import default_device
+from extractlib.store import default_store
+
+app = typer.Typer(
+    help="The paper's tables, the rows behind the book, and its claims with our verdicts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
+RESULTS = FOLDER / "edition-2"
+FIRST_EDITION = FOLDER / "edition-1"
+Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
+TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
+]
+SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
+OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")]
+Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
+
+
+@app.command()
+def run(
+    table: Annotated[str, typer.Argument(help=f"Which table: {', '.join(TABLES)}.")],
+    profile_name: Annotated[
+        str | None, typer.Option("--profile", help="Scale: drawn, or small-cpu where a folder is named.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
+    pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
+    data: DataFolder = None,
+    budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Network of victim and surrogate.")] = None,
+    seeds: SeedCount = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
+    part: Annotated[str, typer.Option(help="Compare on the test or on the validation part.")] = "test",
+    jobs: Jobs = 1,
+    device: Device = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")
+    ] = None,
+) -> None:
+    """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    use(device)
+    settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
+    folders = download.data_folders(data)
+    named = [named_folder(name, folders) for name in task or settings.tasks]
+    settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
+    cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
+    changes = {
+        "budget": None if budget is None else positive("budget", budget),
+        "granularity": granularity and str(Granularity.parse(granularity)),
+        "victim": network and one_of("network", network, networks.NETWORKS),
+        "surrogate": network,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
+    one_of("part", part, ("test", "validation"))
+    if output:  # before hours of work, not after them
+        check_suffix(output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+    rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
+    print_rows(rows)
+
+
+@app.command()
+def results(
+    profile_name: ProfileName = "drawn",
+    seeds: SeedCount = 5,
+    jobs: Jobs = 2,
+    folder: Results = RESULTS,
+    table: OnlyTables = None,
+    plan: Plan = False,
+    rate: Rate = None,
+    data: DataFolder = None,
+) -> None:
+    """Compute every table of a profile into the committed results; those that are up to date are not computed again."""
+    use("cpu")
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": download.data_folders(data)}
+    compute(profile(profile_name), table, range(seeds), folder, **options)
+
+
+@app.command()
+def grid(
+    profile_name: ProfileName = "paper",
+    engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
+    seeds: SeedCount = 3,
+    jobs: Jobs = 1,
+    folder: Results = RESULTS,
+    table: OnlyTables = None,
+    plan: Plan = False,
+    rate: Rate = None,
+    device: Device = None,
+    data: DataFolder = None,
+) -> None:
+    """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
+    one_of("engine", engine, ENGINES)
+    device = None if plan else use(device)
+    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": download.data_folders(data)}
+    compute(profile(profile_name), table, range(seeds), folder, engine=engine, **options)
+
+
+@app.command("verify")
+def verify_command(
+    profile_names: Annotated[
+        list[str] | None, typer.Option("--profile", help="Only this one; may be repeated.")
+    ] = None,
+    folder: Results = RESULTS,
+    jobs: Jobs = 2,
+    data: DataFolder = None,
+    turn: Annotated[
+        int | None, typer.Option(min=0, help="Which kinds and rows are taken; the hour decides if not given.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not of four.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")
+    ] = False,
+) -> None:
+    """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
+    turn = int(time.time() // 3600) if turn is None else turn
+    names = profile_names or sorted(path.name for path in folder.glob("*") if path.is_dir())
+    rows = [row for name in names for row in read_all(folder / profile(name).name)]
+    if not rows:
+        raise InputError(f"{folder} holds no results: make them with extractbook results")
+    stale = sum(not is_current(row) for row in rows)
+    print(f"{len(rows)} rows, {stale} stale; --turn {turn} takes these again", flush=True)
+    kinds = None if everything else KINDS_A_RUN
+    options = {"store": default_store(), "folders": download.data_folders(data), "jobs": jobs}
+    checks = []
+    for check in verify(rows, turn=turn, kinds=kinds, **options):
+        checks.append(check)
+        print(
+            f"{name_of(check.old.cell)}: {headline(check.new):.4f}, committed {headline(check.old):.4f},"
+            f" allowed difference {check.allowed:.4f}: {'agrees' if check.agrees else 'DIFFERS'}"
+            f" ({check.new.provenance['seconds']:.0f} s)",
+            flush=True,
+        )
+    if keep:
+        record(folder / RECORD, checks)
+        print(f"{folder / RECORD}: {len(recorded(folder / RECORD))} entries")
+    if not all(check.agrees for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    profile_name: ProfileName = "drawn",
+    folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
+    device: Device = None,
+    data: DataFolder = None,
+) -> None:
+    """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
+    settings = profile(profile_name)
+    folder = folder if settings.shipped else folder / settings.name
+    with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
+        options = {"store": default_store(), "folders": download.data_folders(data), "device": own}
+        for network in (settings.network, settings.other_network):
+            card = make_weights(settings, folder, network=network, **options)
+            if acceleration.ranks()[0] == 0:
+                figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+                print(f"{folder / network}.json: {figures}", flush=True)
+
+
+@app.command()
+def ledger(profile_name: ProfileName = "drawn", folder: Results = FIRST_EDITION) -> None:
+    """Print the paper's claims, and ours beyond it, with our verdicts."""
+    rows = read_all(folder / profile(profile_name).name)
+    for entry in claims.verdicts(rows):
+        print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+
+
+def use(device: str | None) -> str:
+    """Make a device the default of this process and of those it starts, and return its name.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    name = device or default_device()
+    acceleration.usable(name)
+    os.environ["EXTRACTLIB_DEVICE"] = name
+    return name
+
+
+def compute(
+    settings: Profile,
+    tables: list[str] | None,
+    seeds: range,
+    folder: Path,
+    *,
+    jobs: int,
+    plan: bool,
+    rate: int | None,
+    device: str | None,
+    folders: Mapping[str, Path],
+    engine: str = "local",
+) -> None:
+    """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
+    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
+    paths = {name: folder / settings.name / f"{name}.jsonl" for name in cells}
+    left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
+    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
+    for name in {} if plan else cells:
+        options = {"store": default_store(), "jobs": jobs, "device": device, "engine": engine}
+        rows = run_table(cells[name], paths[name], folders=folders, **options)
+        print(f"\n{name}: {paths[name]}")
+        print_rows(rows)
+
+
+def plan_of(
+    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Profile, *, jobs: int = 1, rate: int | None = None
+) -> str:
+    """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
+
+    Args:
+        tables: By name all cells and those that are left.
+        settings: The profile.
+        jobs: Processes at a time.
+        rate: Images a second that a process trains; the profile's if None.
+    """
+    rate = rate or settings.rate
+    lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
+    for name, (cells, left) in tables.items():
+        hours = sum(expected_seconds(cell, rate=rate) for cell in left) / 3600
+        total += hours
+        lines.append(f"{name:14} {len(cells):6} {len(left):6} {hours:9,.2f}")
+    pixels = 3 * settings.image_size**2
+    lines.append(f"about {total:,.1f} hours at {rate:,} images a second, {total / jobs:,.1f} with --jobs {jobs}")
+    lines.append(f"the {settings.budget:,} images of an attack take {settings.budget * pixels / 1e9:.2f} GB")
+    return "\n".join(lines)
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
+
+    What some seeds have no number for, such as a client that is never flagged, says how many have one.
+    """
+    groups: dict[Cell, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(replace(row.cell, seed=0), []).append(row)
+    for cell, group in groups.items():
+        shown, found = [], [numbers(row.result) for row in group]
+        for name in dict.fromkeys(chain(*found)):
+            values = [result[name] for result in found if name in result]
+            spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
+            some = f" ({len(values)} of {len(group)})" if len(values) < len(group) else ""
+            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}{some}")
+        seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
+        print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
+
+
+def numbers(result: Mapping, *, within: str = "") -> dict[str, float]:
+    """Return the numbers of a result by their names in words, those of nested mappings too; lists are passed over."""
+    found: dict[str, float] = {}
+    for name, value in result.items():
+        words = f"{within} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            found |= numbers(value, within=words)
+        elif isinstance(value, int | float):
+            found[words] = value
+    return found

@@ -1,0 +1,153 @@
+"""Exercises of chapter 1, The threat."""
+
+from collections.abc import Callable
+from functools import partial
+from math import ceil, floor, inf
+
+import numpy as np
+
+from extractbook.exercises.exercise import SEEDS, Exercise
+
+
+def requests(seed: int) -> list[tuple]:
+    """Return lists of requests, each a client's name and a number of queries, with the budget of each client."""
+    generator = np.random.default_rng(seed)
+    budget = int(generator.integers(20, 30))
+    cases = [([("ann", budget), ("ann", 1), ("ben", budget + 1), ("ben", budget - 1), ("ben", 1)], budget)]
+    for count, names in ((12, ["ann"]), (40, ["ann", "ben", "cleo"])):
+        asked = [(str(generator.choice(names)), int(generator.integers(3, 12))) for _ in range(count)]
+        cases.append((asked, budget))
+    return cases
+
+
+def served(requests: list[tuple[str, int]], budget: int, *, shared: bool = False, fined: bool = False) -> np.ndarray:
+    """Return for each request whether it is answered, bool of shape (n,).
+
+    Two mistakes can be made: a budget `shared` by all clients, and a refusal that is `fined` with a charge.
+    """
+    left, answered = {}, []
+    for name, count in requests:
+        client = "all" if shared else name
+        answered.append(count <= left.setdefault(client, budget))
+        left[client] -= count * (answered[-1] or fined)
+    return np.array(answered)
+
+
+def curves(seed: int) -> list[tuple]:
+    """Return points of learning curves in no particular order, each with the accuracy of a stolen copy."""
+    generator = np.random.default_rng(seed)
+    cases = []
+    for place in (0.3, 0.8, -0.1, 1.1):
+        sizes = 100 * generator.permutation(np.arange(1, 40))[:6]
+        accuracies = 0.9 - 3 / np.sqrt(sizes)
+        low, high = accuracies.min(), accuracies.max()
+        cases.append((sizes.tolist(), accuracies.tolist(), float(low + place * (high - low))))
+    return cases
+
+
+def labels_worth(sizes: list[int], accuracies: list[float], stolen: float) -> float:
+    """Return how many labels an honest model needs for an accuracy, on the straight lines between a curve's points."""
+    return float(np.interp(stolen, np.sort(accuracies), np.sort(sizes)))
+
+
+def bills(seed: int) -> list[tuple]:
+    """Return the honest cost, the queries of a theft, their price and the limit of one account, once divided evenly."""
+    generator = np.random.default_rng(seed)
+    settings = ((10_000, 0.001, 700), (6_000, 0.01, 500), (9_000, 0.2, 400))
+    return [(float(generator.integers(300, 600)), *setting) for setting in settings]
+
+
+def fee(
+    honest: float, queries: int, price: float, limit: int, *, accounts: Callable = ceil, least: float = 0.0
+) -> float:
+    """Return the lowest fee per account that makes a theft as dear as honest work; `accounts` rounds their number."""
+    return max(least, (honest - queries * price) / accounts(queries / limit))
+
+
+def price(images: int, label_price: float, queries: int, accounts: int, upfront: float) -> float:
+    """Return the price of a query at which a theft costs as much as honest work."""
+    return (images * label_price - accounts * upfront) / queries
+
+
+UNNOTICED = ("rival clinic", "go-between", "bird club")
+NOTICED = ("encyclopedia", "gradients", "noise")
+
+EXERCISES = (
+    Exercise(
+        id="1.1",
+        title="When theft stops paying",
+        kind="understand",
+        minutes=5,
+        variants={
+            "images": (4_000, *range(2_000, 9_000, 500)),
+            "label_price": (0.10, 0.05, 0.08, 0.12, 0.20),
+            "queries": (10_000, *range(5_000, 30_000, 1_000)),
+            "accounts": (20, *range(5, 40)),
+            "upfront": (2.0, 1.0, 1.5, 2.5),
+        },
+        right=price,
+        slips={
+            "every account pays its fee": lambda **given: price(**given | {"accounts": 1}),
+            "the thief also pays for its accounts": lambda **given: price(**given | {"accounts": 0}),
+            "the fees are a cost of the theft, not of honest work": (
+                lambda upfront, **given: price(**given, upfront=-upfront)
+            ),
+        },
+    ),
+    Exercise(
+        id="1.2",
+        title="A budget for each client",
+        kind="modify",
+        minutes=8,
+        variants={"seed": SEEDS},
+        cases=requests,
+        right=served,
+        slips={
+            "one client's queries use up another's budget": partial(served, shared=True),
+            "a refused request is charged": partial(served, fined=True),
+        },
+    ),
+    Exercise(
+        id="1.3",
+        title="What a copy is worth in labels",
+        kind="implement",
+        minutes=12,
+        variants={"seed": SEEDS},
+        cases=curves,
+        right=labels_worth,
+        slips={
+            "the points come in no particular order": lambda sizes, accuracies, stolen: float(
+                np.interp(stolen, accuracies, sizes)
+            ),
+            "between two points the curve is a straight line": lambda sizes, accuracies, stolen: float(
+                min([s for s, a in zip(sizes, accuracies, strict=True) if a >= stolen], default=max(sizes))
+            ),
+            "from an accuracy to a number of labels, not the other way": lambda sizes, accuracies, stolen: float(
+                np.interp(stolen, np.sort(sizes), np.sort(accuracies))
+            ),
+        },
+    ),
+    Exercise(
+        id="1.4",
+        title="A fee against many names",
+        kind="attack or defend",
+        minutes=12,
+        variants={"seed": SEEDS},
+        cases=bills,
+        right=fee,
+        slips={
+            "nobody opens a part of an account": partial(fee, accounts=float),
+            "one account more is counted than is needed": partial(fee, accounts=lambda share: floor(share) + 1),
+            "one account may not send all the queries": partial(fee, accounts=lambda share: 1),
+            "where the price alone makes theft too dear, no fee is needed": partial(fee, least=-inf),
+        },
+    ),
+    Exercise(
+        id="1.5",
+        title="Whom would you not notice?",
+        kind="discuss",
+        minutes=12,
+        choices=UNNOTICED + NOTICED,
+        right=lambda: UNNOTICED,
+    ),
+)

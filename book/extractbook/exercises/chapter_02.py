@@ -1,0 +1,181 @@
+"""Exercises of chapter 2, The images."""
+
+from functools import partial
+from math import erf, sqrt
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from extractbook.exercises.exercise import SEEDS, Exercise
+
+
+def ceiling(grades: int, error: float) -> float:
+    """Return the best accuracy for equally frequent grades that are seen with a normal error."""
+    phi = (1 + erf(0.5 / error / sqrt(2))) / 2
+    return ((grades - 2) * (2 * phi - 1) + 2 * phi) / grades
+
+
+def features(seed: int) -> list[tuple]:
+    """Return features of a task's images and of a pool, float32 of shape (n, 8), of unequal lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for images, pool in ((40, 60), (50, 25), (30, 200)):
+        parts = [torch.randn(n, 8, generator=generator) for n in (images, pool)]
+        cases.append(tuple(part * torch.rand(len(part), 1, generator=generator).mul(3).add(0.2) for part in parts))
+    return cases
+
+
+def covered(task: torch.Tensor, pool: torch.Tensor, *, length: bool = False, itself: bool = False) -> float:
+    """Return the share of the task's images that are nearer to the pool than to the rest of the task.
+
+    Two mistakes can be made: to take `length` for nearness, and to compare an image with `itself`.
+    """
+    if not length:
+        task, pool = F.normalize(task), F.normalize(pool)
+    within = task @ task.T
+    if not itself:
+        within.fill_diagonal_(-torch.inf)
+    return ((task @ pool.T).amax(1) > within.amax(1)).double().mean().item()
+
+
+def films(seed: int) -> list[tuple]:
+    """Return films by frame, least sizes of the test part and seeds; the first twice, and once with another seed."""
+    generator = np.random.default_rng(seed)
+    cases = []
+    for count in (20, 40):
+        names = generator.integers(10**9, size=count)
+        cases.append(
+            (torch.from_numpy(generator.permutation(names.repeat(generator.integers(1, 9, size=count)))), count)
+        )
+    first = int(generator.integers(1_000))
+    return [(*case, s) for case in cases for s in (first, first, first + 1)]
+
+
+def split(films: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """Return which frames are for the test, bool of shape (n,): whole films, until there are `count` frames."""
+    test = torch.zeros(len(films), dtype=torch.bool)
+    for film in np.random.default_rng(seed).permutation(films.unique().numpy()):
+        if test.sum() < count:
+            test |= films == film
+    return test
+
+
+def judge_splits(found: list, wanted: list, cases: list[tuple]) -> str | None:
+    """Any fair split of whole films that its seed alone decides is right."""
+    for test, like, (names, count, _) in zip(found, wanted, cases, strict=True):
+        if test.shape != like.shape:
+            return f"shape {test.shape} where {like.shape} is wanted"
+        names = names.numpy()
+        if np.isin(names[test], names[~test]).any():
+            return "frames of one film lie on both sides"
+        if test.sum() < count:
+            return "the test part is too small"
+        if test.sum() - np.unique(names[test], return_counts=True)[1].max() >= count:
+            return "the test part goes on growing after it has what it needs"
+    for first, again, other in zip(found[::3], found[1::3], found[2::3], strict=True):
+        if not np.array_equal(first, again):
+            return "the same seed gives another split when asked again"
+        if np.array_equal(first, other):
+            return "another seed gives the same split"
+    return None
+
+
+def pictures(seed: int) -> list[tuple]:
+    """Return training and test images, uint8 of shape (n, 3, 16, 16); a third of the latter are altered copies."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def patches(count: int) -> torch.Tensor:
+        coarse = torch.rand(count, 3, 5, 5, generator=generator)
+        return 60 + 120 * F.interpolate(coarse, size=16, mode="bilinear")
+
+    cases = []
+    for count in (24, 45):
+        train, test = patches(count), patches(count)
+        copies = torch.randperm(count, generator=generator)[: count // 3]
+        test[copies] = train[torch.randperm(count, generator=generator)[: len(copies)]]
+        test[copies[::2]] = test[copies[::2]].flip(3)
+        gain, shift = (torch.rand(count, 1, 1, 1, generator=generator) - 0.5 for _ in range(2))
+        test = (test - 120) * (1 + 0.6 * gain) + 120 + 60 * shift + 2 * torch.randn(test.shape, generator=generator)
+        cases.append(tuple(part.clamp(0, 255).to(torch.uint8) for part in (train, test)))
+    return cases
+
+
+def copies(train: torch.Tensor, test: torch.Tensor, *, mirrored: bool = True) -> torch.Tensor:
+    """Return which test images are altered copies, bool of shape (n,): their pixels correlate with a training image."""
+
+    def standardised(images: torch.Tensor) -> torch.Tensor:
+        rows = images.flatten(1).double()
+        return F.normalize(rows - rows.mean(1, keepdim=True))
+
+    known = torch.cat([train, train.flip(3)]) if mirrored else train
+    return (standardised(test) @ standardised(known).T).amax(1) > 0.93
+
+
+COVERED = ("training images", "order of training", "queries drawn")
+FIXED = ("kinds of things", "renderer", "backbone", "size of the pictures")
+
+EXERCISES = (
+    Exercise(
+        id="2.1",
+        title="A second picture of the same eye",
+        kind="understand",
+        minutes=8,
+        variants={"grades": (4, 3, 6, 7, 8), "error": (0.6, 0.5, 0.55, 0.65, 0.7, 0.8), "pictures": (3, 2, 4, 5)},
+        right=lambda grades, error, pictures: ceiling(grades, error / sqrt(pictures)),
+        slips={
+            "several pictures tell more than one": lambda grades, error, pictures: ceiling(grades, error),
+            "the error of a mean does not shrink that fast": lambda grades, error, pictures: ceiling(
+                grades, error / pictures
+            ),
+            "the grades at the two ends can be missed on one side only": lambda grades, error, pictures: erf(
+                0.5 * sqrt(pictures) / error / sqrt(2)
+            ),
+        },
+    ),
+    Exercise(
+        id="2.2",
+        title="Nearer than its own kind",
+        kind="modify",
+        minutes=12,
+        variants={"seed": SEEDS},
+        cases=features,
+        right=covered,
+        slips={
+            "no image is covered at all, as when each is compared with itself": partial(covered, itself=True),
+            "only the direction of features counts, not their length": partial(covered, length=True),
+            "that is the share of images that the task covers": lambda task, pool: 1 - covered(task, pool),
+        },
+    ),
+    Exercise(
+        id="2.3",
+        title="Frames of one film",
+        kind="implement",
+        minutes=15,
+        variants={"seed": SEEDS},
+        cases=films,
+        right=split,
+        judge=judge_splits,
+    ),
+    Exercise(
+        id="2.4",
+        title="Copies in disguise",
+        kind="attack or defend",
+        minutes=20,
+        variants={"seed": SEEDS},
+        cases=pictures,
+        right=copies,
+        slips={
+            "a copy may be mirrored": partial(copies, mirrored=False),
+            "no copy equals its original pixel by pixel": lambda train, test: torch.zeros(len(test), dtype=torch.bool),
+        },
+    ),
+    Exercise(
+        id="2.5",
+        title="What five seeds can tell",
+        kind="discuss",
+        minutes=10,
+        choices=COVERED + FIXED,
+        right=lambda: COVERED,
+    ),
+)

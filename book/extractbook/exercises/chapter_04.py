@@ -1,0 +1,162 @@
+"""Exercises of chapter 4, The prediction API."""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from extractbook.exercises.exercise import SEEDS, Exercise
+
+
+def most_hidden(classes: int, shown: tuple[float, ...]) -> float:
+    """Return the largest distance of an answer's target from the full answer: all that is hidden lies on one class."""
+    others = classes - len(shown)
+    return 2 * (1 - sum(shown)) * (others - 1) / others
+
+
+def rounded_answers(seed: int) -> list[tuple]:
+    """Return answers rounded to one decimal, some of which are nothing but zeros, and the labels beside them."""
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for count, classes, scale in ((8, 5, 2.0), (10, 40, 0.3), (12, 30, 1.0)):
+        logits = scale * torch.randn(count, classes, generator=generator, dtype=torch.float64)
+        logits[::3] /= 10
+        full = logits.softmax(1)
+        cases.append(((10 * full).round() / 10, full.argmax(1)))
+    return cases
+
+
+def scaled(rounded: torch.Tensor, labels: torch.Tensor, *, certain: bool = True) -> torch.Tensor:
+    """Return targets of sum 1; where nothing is left, the label alone, or, by mistake, all classes alike."""
+    empty = rounded.sum(1) == 0
+    targets = rounded.clone()
+    targets[empty] = torch.eye(rounded.shape[1], dtype=rounded.dtype)[labels[empty]] if certain else 1.0
+    return targets / targets.sum(1, keepdim=True)
+
+
+def journals(seed: int) -> list[tuple]:
+    """Return requests, each with a client, an id and image numbers, and the budget of each client."""
+    generator = np.random.default_rng(seed)
+    few = [("ann", "r1", (1, 2, 3)), ("ann", "r1", (1, 2, 3)), ("ben", "r1", (4, 5)), ("ann", "r1", (1, 2, 4))]
+    few += [("ann", "r2", (5, 6)), ("ann", "r2", (5,)), ("ann", "r2", (5,)), ("ann", "r1", (1, 2, 3))]
+    cases = [(few, 4)]
+    for count in (30, 60):
+        batches = [tuple(generator.integers(100, size=generator.integers(1, 6)).tolist()) for _ in range(count // 6)]
+        names, ids, places = (generator.integers(n, size=count) for n in (2, count // 5, len(batches)))
+        asked = [(("ann", "ben")[n], f"r{i}", batches[p]) for n, i, p in zip(names, ids, places, strict=True)]
+        for place in range(2, count, 3):
+            asked[place] = asked[generator.integers(place)]
+        cases.append((asked, count // 4))
+    return cases
+
+
+def charged(requests: list, budget: int, *, free: bool = True, own: bool = True, kept: bool = False) -> np.ndarray:
+    """Return what each request is charged, 0 for a retry and -1 for a refusal, int64 of shape (n,).
+
+    Three mistakes can be made: a retry is not `free`, clients have not their `own` ids, a refused id is `kept`.
+    """
+    left, known, charges = {}, {}, []
+    for client, name, images in requests:
+        key = (client if own else None, name)
+        refused = known.get(key, images) != images
+        if not refused and key in known and free:
+            charges.append(0)
+            continue
+        refused = refused or len(images) > left.setdefault(client, budget)
+        if not refused or kept:
+            known.setdefault(key, images)
+        left[client] = left.get(client, budget) - (0 if refused else len(images))
+        charges.append(-1 if refused else len(images))
+    return np.array(charges)
+
+
+def flattened(seed: int) -> list[tuple]:
+    """Return answers at a temperature, and one more whose true probabilities are known."""
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for count, classes, lowest in ((6, 4, 2.0), (8, 10, 5.0), (5, 3, 0.3)):
+        temperature = lowest * (1 + torch.rand(1, generator=generator, dtype=torch.float64))
+        logits = 3 * torch.randn(count + 1, classes, generator=generator, dtype=torch.float64)
+        answers = (logits / temperature).softmax(1)
+        cases.append((answers[1:], answers[0], logits[0].softmax(0)))
+    return cases
+
+
+def sharpened(answers: torch.Tensor, shown: torch.Tensor, true: torch.Tensor, *, power: int = 1) -> torch.Tensor:
+    """Return the answers without their temperature, or, with another power, with it on top or half undone."""
+    spread = [torch.aminmax(row.log()) for row in (true, shown)]
+    temperature = torch.sub(*spread[0]) / torch.sub(*spread[1])
+    return (answers.log() * temperature**power).softmax(1)
+
+
+STORED = ("client", "request id", "digest of the images", "answer", "charge")
+NOT_STORED = ("images", "full probabilities", "victim's logits", "time of the retry")
+
+EXERCISES = (
+    Exercise(
+        id="4.1",
+        title="The most that an answer hides",
+        kind="understand",
+        minutes=8,
+        variants={
+            "classes": (10, *range(8, 40)),
+            "shown": ((0.6, 0.25), (0.7, 0.2), (0.5, 0.25, 0.15), (0.55, 0.3), (0.4, 0.3, 0.2)),
+        },
+        right=most_hidden,
+        slips={
+            "what one class has too little, others have too much": lambda classes, shown: (
+                most_hidden(classes, shown) / 2
+            ),
+            "the target gives the hidden class its share too": lambda classes, shown: 2 * (1 - sum(shown)),
+            "the rest is spread over the classes that are not shown": lambda classes, shown: (
+                2 * (1 - sum(shown)) * (classes - 1) / classes
+            ),
+            "that is what is hidden, not how far the target can be off": lambda classes, shown: 1 - sum(shown),
+        },
+    ),
+    Exercise(
+        id="4.2",
+        title="Nothing but zeros",
+        kind="modify",
+        minutes=8,
+        variants={"seed": SEEDS},
+        cases=rounded_answers,
+        right=scaled,
+        slips={"the label beside the zeros is thrown away": partial(scaled, certain=False)},
+    ),
+    Exercise(
+        id="4.3",
+        title="Charged once",
+        kind="implement",
+        minutes=20,
+        variants={"seed": SEEDS},
+        cases=journals,
+        right=charged,
+        slips={
+            "a retry is charged again": partial(charged, free=False),
+            "two clients may choose the same id": partial(charged, own=False),
+            "what was refused is no request, and its id is still free": partial(charged, kept=True),
+        },
+    ),
+    Exercise(
+        id="4.4",
+        title="A secret temperature",
+        kind="attack or defend",
+        minutes=15,
+        variants={"seed": SEEDS},
+        cases=flattened,
+        right=sharpened,
+        slips={
+            "the temperature is applied once more": partial(sharpened, power=-1),
+            "the temperature is undone twice": partial(sharpened, power=2),
+        },
+    ),
+    Exercise(
+        id="4.5",
+        title="What the meter must remember",
+        kind="discuss",
+        minutes=10,
+        choices=STORED + NOT_STORED,
+        right=lambda: STORED,
+    ),
+)

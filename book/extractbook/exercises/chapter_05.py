@@ -1,0 +1,200 @@
+"""Exercises of chapter 5, Knockoff nets."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from extractbook.exercises.exercise import SEEDS, Exercise
+from extractlib.api.meter import BudgetExceeded
+
+
+class LinearService:
+    """A prediction API for vectors: softmax(weights x + bias), and no more queries than its budget."""
+
+    def __init__(self, weights: torch.Tensor, bias: torch.Tensor, budget: int):
+        self._weights, self._bias, self._left = weights, bias, budget
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities, float64 of shape (n, classes), for vectors of shape (n, features).
+
+        Raises:
+            BudgetExceeded: These are more queries than are left.
+        """
+        if len(vectors) > self._left:
+            raise BudgetExceeded(f"{len(vectors)} queries are asked for and {self._left} are left: ask fewer")
+        self._left -= len(vectors)
+        return probabilities(vectors.double(), self._weights, self._bias)
+
+
+def probabilities(vectors: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Return softmax(weights x + bias) for each of n vectors, float64 of shape (n, classes)."""
+    return (vectors @ weights.T + bias).softmax(1)
+
+
+def draws(seed: int) -> list[tuple]:
+    """Return sizes of pool, budgets and seeds; the first twice, and once with another seed."""
+    generator = np.random.default_rng(seed)
+    pool, budget, first = (int(generator.integers(*bounds)) for bounds in ((900, 1_100), (580, 620), (0, 1_000)))
+    return [(pool, budget, first), (pool, budget, first), (pool, budget, first + 1), (5, 400, first)]
+
+
+def judge_draws(found: list, wanted: list, cases: list[tuple]) -> str | None:
+    """Any fair draw with replacement that its seed alone decides is right."""
+    for drawn, like, (pool, budget, _) in zip(found, wanted, cases, strict=True):
+        if drawn.shape != like.shape:
+            return f"shape {drawn.shape} where {like.shape} is wanted"
+        if drawn.min() < 0 or drawn.max() >= pool:
+            return "an index lies outside the pool"
+        expected = pool * (1 - (1 - 1 / pool) ** budget)
+        # The variance of the number of different images is below the expected number of those drawn twice or more.
+        if abs(len(np.unique(drawn)) - expected) > 6 * math.sqrt(max(budget - expected, 1) + 1) and budget < pool:
+            return "repeats are not as frequent as chance makes them"
+        if abs(drawn.mean() - (pool - 1) / 2) > 6 * pool / math.sqrt(12 * budget):
+            return "some images are more likely than others"
+        if budget > pool and len(np.unique(drawn)) < pool:
+            return "some images are never drawn"
+    if not np.array_equal(found[0], found[1]):
+        return "the same seed gives another draw when asked again"
+    if np.array_equal(found[0], found[2]):
+        return "another seed gives the same draw"
+    return None
+
+
+def logits_and_targets(seed: int) -> list[tuple]:
+    """Return logits and answers of a few queries; the last logits are so large that a careless softmax overflows."""
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for count, classes, scale in ((4, 3, 1.0), (1, 5, 2.0), (6, 10, 1_500.0)):
+        logits = scale * torch.randn(count, classes, generator=generator, dtype=torch.float64)
+        targets = torch.randn(count, classes, generator=generator, dtype=torch.float64).softmax(1)
+        cases.append((logits, targets))
+    return cases
+
+
+def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the mean soft cross-entropy, by automatic differentiation."""
+    logits = logits.clone().requires_grad_()
+    F.cross_entropy(logits, targets).backward()
+    return logits.grad
+
+
+def accuracies(seed: int) -> list[tuple]:
+    """Return accuracies of surrogate, victim and constant predictor, the surrogate's once below the constant's."""
+    generator = np.random.default_rng(seed)
+    cases = []
+    for low, high in ((0.5, 1.0), (0.8, 1.1), (-0.4, -0.1)):
+        constant, gain = generator.uniform(0.05, 0.4), generator.uniform(0.2, 0.5)
+        cases.append((constant + gain * generator.uniform(low, high), constant + gain, constant))
+    return [tuple(map(float, case)) for case in cases]
+
+
+def linear_services(seed: int) -> list[tuple]:
+    """Return linear services with one query more than they have features, and the numbers of features."""
+    cases = []
+    for features, classes in ((4, 3), (12, 5)):
+        weights, bias = service_parts(seed, features, classes)
+        cases.append((LinearService(weights, bias, features + 1), features))
+    return cases
+
+
+def service_parts(seed: int, features: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weights (classes, features) and bias (classes,) of a linear victim, float64."""
+    generator = torch.Generator().manual_seed(1_000 * seed + features)
+    weights = torch.randn(classes, features, generator=generator, dtype=torch.float64)
+    return weights, torch.randn(classes, generator=generator, dtype=torch.float64)
+
+
+def judge_copies(found: list, wanted: list, cases: list[tuple]) -> str | None:
+    """Right is whatever answers as the victim does: weights are known only up to a constant."""
+    for (weights, bias), (true_weights, true_bias) in zip(found, wanted, strict=True):
+        for part, true_part in ((weights, true_weights), (bias, true_bias)):
+            if part.shape != true_part.shape:
+                return f"shape {part.shape} where {true_part.shape} is wanted"
+        vectors = torch.randn(200, weights.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        copy = probabilities(vectors, torch.from_numpy(weights).double(), torch.from_numpy(bias).double())
+        victim = probabilities(vectors, torch.from_numpy(true_weights), torch.from_numpy(true_bias))
+        if (copy.argmax(1) != victim.argmax(1)).double().mean() > 0.01:
+            return "the copy names another class on some new vectors"
+        if (copy - victim).abs().max() > 1e-3:
+            return "the copy names the same classes with other probabilities"
+    return None
+
+
+NEEDED = ("number of classes", "pool of images", "full answers", "public backbone")
+NOT_NEEDED = ("labels of the pool", "images of the task", "victim's weights", "free queries")
+
+EXERCISES = (
+    Exercise(
+        id="5.1",
+        title="The price of a broken line",
+        kind="understand",
+        minutes=5,
+        variants={
+            "requests": (40, *range(20, 100)),
+            "chunk": (250, *range(50, 500, 10)),
+            "breaks": (3, *range(2, 15)),
+        },
+        right=lambda requests, chunk, breaks: (requests - breaks) * chunk,
+        slips={
+            "that is what an attacker holds who asks again under the same id": lambda requests, chunk, breaks: (
+                requests * chunk
+            ),
+            "a lost answer was charged before it was lost, and the limit is on what is charged": (
+                lambda requests, chunk, breaks: (requests + breaks) * chunk
+            ),
+            "count images, not requests": lambda requests, chunk, breaks: requests - breaks,
+        },
+    ),
+    Exercise(
+        id="5.2",
+        title="A careless draw",
+        kind="modify",
+        minutes=8,
+        variants={"seed": SEEDS},
+        cases=draws,
+        right=lambda pool_size, budget, seed: np.random.default_rng(seed).integers(pool_size, size=budget),
+        judge=judge_draws,
+    ),
+    Exercise(
+        id="5.3",
+        title="The gradient that steals",
+        kind="implement",
+        minutes=15,
+        variants={"seed": SEEDS},
+        cases=logits_and_targets,
+        right=gradient,
+    ),
+    Exercise(
+        id="5.4",
+        title="Recovery from nothing",
+        kind="modify",
+        minutes=10,
+        variants={"seed": SEEDS},
+        cases=accuracies,
+        right=lambda surrogate, victim, constant: (surrogate - constant) / (victim - constant),
+        slips={
+            "a constant predictor does not get 0": lambda surrogate, victim, constant: surrogate / victim,
+            "the victim itself does not get 1": lambda surrogate, victim, constant: (surrogate - constant) / victim,
+        },
+    ),
+    Exercise(
+        id="5.5",
+        title="A victim stolen to the last digit",
+        kind="attack or defend",
+        minutes=25,
+        variants={"seed": SEEDS},
+        cases=linear_services,
+        right=lambda service, features: (service._weights, service._bias),
+        judge=judge_copies,
+    ),
+    Exercise(
+        id="5.6",
+        title="What the attack stands on",
+        kind="discuss",
+        minutes=12,
+        choices=NEEDED + NOT_NEEDED,
+        right=lambda: NEEDED,
+    ),
+)

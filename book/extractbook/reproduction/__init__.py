@@ -1,0 +1,16 @@
+"""The paper's experiments: a cell is one run with every setting fixed, a table is a list of cells."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["edition_1", "freshness", "grids", "ledger", "paper", "results", "scales", "verify"],
+    submod_attrs={
+        "cells": ["Cell", "Row"],
+        "freshness": ["is_current"],
+        "grids": ["TABLES", "run_table", "table_cells"],
+        "results": ["append_row", "first_edition", "read_all", "read_rows"],
+        "run": ["EXPERIMENTS", "run_cell"],
+        "setting": ["Scene"],
+    },
+)

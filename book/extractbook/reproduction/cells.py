@@ -1,0 +1,126 @@
+"""A cell is one run with every setting fixed, a row is what came out of it."""
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from extractlib.store import digest
+
+ADAPTIVE = "knockoff-adaptive-"
+"""What the name of an adaptive attack begins with; its reward follows."""
+
+OWN_LABELS = "own-labels"
+"""The control that asks nothing: the adversary trains on its images' true labels."""
+
+WATERMARK = "watermark"
+"""The defence that marks its answers and keeps nobody out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run with every setting fixed.
+
+    Attributes:
+        profile: Name of the profile, which fixes sizes and recipes.
+        task: The victim's task.
+        pool: Whose images the attacker sends (see `datasets.query_images`).
+        victim: The victim's network.
+        seed: Seed of the drawn images or the split, the victim, the choice of queries and the surrogate.
+        experiment: What is measured (see `run.EXPERIMENTS`).
+        surrogate: The surrogate's network.
+        granularity: What an answer shows.
+        budget: Queries the attacker may send.
+        attack: How queries are chosen: ``"knockoff-random"``, ``"knockoff-adaptive-REWARD"`` or ``"own-labels"``.
+        defence: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
+            ``"watermark"``.
+        pretrained: Whether the victim starts from the public backbone; the surrogate always does.
+        overlap: Share of the pool's images that show the victim's own classes, in the experiment ``"overlap"``.
+    """
+
+    profile: str
+    task: str
+    pool: str
+    victim: str
+    seed: int
+    experiment: str = "extraction"
+    surrogate: str = ""
+    granularity: str = "full"
+    budget: int = 0
+    attack: str = "knockoff-random"
+    defence: str = "none"
+    pretrained: bool = True
+    overlap: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out of a cell.
+
+    Attributes:
+        cell: The cell.
+        result: What its experiment returns; shares in [0, 1].
+        provenance: Commit, lock, date, seconds, device, versions of behaviors, settings, digests of the data.
+    """
+
+    cell: Cell
+    result: Mapping
+    provenance: Mapping
+
+    def to_json(self) -> dict:
+        """Return the row as JSON-ready dictionaries."""
+        return {"cell": asdict(self.cell), "result": dict(self.result), "provenance": dict(self.provenance)}
+
+    @classmethod
+    def from_json(cls, row: Mapping) -> "Row":
+        """Return the row that `to_json` wrote."""
+        return cls(Cell(**row["cell"]), row["result"], row["provenance"])
+
+
+# -- provenance --------------------------------------------------------------
+
+
+def commit() -> str:
+    """Return the commit the package is at, with ``+`` behind it where tracked files differ from it."""
+    command = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--abbrev=12",
+        "--dirty=+",
+        "--exclude=*",
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def describe(device: str) -> str:
+    """Return a device in words: the accelerator's name, or the processor's."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{device}: {names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)"
+
+
+def processor() -> str:
+    """Return the widest instructions that torch uses on this processor, which decide how it rounds: ``"AVX512"``."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def lock() -> str:
+    """Return the digest of the file that pins all libraries, or ``"unknown"`` where the package is without it."""
+    file = Path(__file__).parents[3] / "requirements.txt"
+    return digest(file.read_bytes()) if file.exists() else "unknown"
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that a result may depend on."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}

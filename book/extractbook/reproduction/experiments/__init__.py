@@ -1,0 +1,1 @@
+"""What is measured on a setting, one kind of measurement a module."""

@@ -1,0 +1,152 @@
+"""What the detector detects: what an image shows, or how it was processed (beyond the paper).
+
+Victim's images and pool come from different hands, so they differ in how they were compressed and resized too. A
+detector may learn that difference instead of the content: it then looks strong, and an attacker who saves its queries
+anew walks past it. On drawn images, which one renderer made, nothing but content differs, unless we make it so.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from extractbook.reproduction.experiments.detection import rivals
+from extractbook.reproduction.experiments.extraction import api_of, compare
+from extractbook.reproduction.setting import Scene
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data.images import ImageSet
+from extractlib.data.transforms import hardened_set, processed, processed_set
+from extractlib.defenses.detectors import BinaryDetector, Detector, threshold_at
+from extractlib.metrics import balanced_accuracy, share, tpr_tnr
+
+PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
+"""What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
+
+BLUR = "blur"
+"""What an attacker may try who does not know what was done to the victim's images."""
+
+EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), BLUR, "webp-75")
+"""What an attacker may do to its queries. The last is left out of the hardening."""
+
+SIDES: Mapping[str, tuple[str, str]] = {
+    "plain": ("none", "none"),
+    **{f"{kind}-differs": (how, "none") for kind, how in PROCESSING.items()},
+    **{f"{kind}-matched": (how, how) for kind, how in PROCESSING.items()},
+}
+"""How the victim's images and the pool's were processed before a detector was trained on them and asked about them."""
+
+HARDENED = ("plain", *(f"{kind}-differs" for kind in PROCESSING))
+"""The sides of which there is a hardened detector too."""
+
+TUNED_ON = 1_000
+"""Validation images of each side that ODIN and Mahalanobis are set on."""
+
+
+def shortcut(scene: Scene) -> dict:
+    """Return what is left of the detectors when both sides were processed alike, and when queries are saved anew.
+
+    Returns:
+        ``sides``: of each of `SIDES` the ``tpr``, ``tnr`` and ``balanced_accuracy`` of its detector on test images
+        processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
+        hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
+        ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
+        behind a detector whose sides differ, plain and hardened, when the queries are as they came, when the attacker
+        processed them as the victim's images were, and when it blurred them.
+    """
+    detectors = {name: _trained(scene, name) for name in SIDES}
+    hardened = {f"{name}-hardened": _trained(scene, name, hardened=True) for name in HARDENED}
+    asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(scene, detectors["plain"])
+    queries, honest = scene.pool["test"].images[:], scene.held_out.images[:]
+    caught, accepted = ({name: {} for name in asked} for _ in range(2))
+    for how in EVASIONS:
+        sent, received = processed(queries, how), processed(honest, how)
+        for name, detector in asked.items():
+            caught[name][how] = share(detector.detect(sent))
+            accepted[name][how] = 1 - share(detector.detect(received))
+    return {
+        "sides": {name: _quality(scene, detector, *SIDES[name]) for name, detector in detectors.items()},
+        "caught": caught,
+        "accepted": accepted,
+        "recovery": _recoveries(scene, asked),
+    }
+
+
+def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetector:
+    """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
+    parts = (scene.task["detector"], scene.pool["detector"])
+    sides = [processed_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
+    if hardened:
+        sides = [hardened_set(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
+    return scene.detector_of(*sides, recipe=scene.settings.detector)
+
+
+def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
+    """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
+    validation = scene.task["validation"]
+    accepted = 1 - share(plain.detect(validation.images))
+    options = {
+        "benign": _some(validation),
+        "strangers": _some(scene.pool["validation"]),
+    }
+    made = rivals(scene, **options)
+    for detector, _ in made.values():
+        detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
+    return {name: detector for name, (detector, _) in made.items()}
+
+
+def _some(images: ImageSet) -> ImageSet:
+    """Return `TUNED_ON` images at equal distances, so that as many tracks as can be are among them."""
+    count = min(TUNED_ON, len(images))
+    return images.subset(torch.arange(count) * len(images) // count)
+
+
+def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str) -> dict[str, float]:
+    scores = (
+        detector.score(processed(scene.held_out.images[:], benign)),
+        detector.score(processed(scene.pool["test"].images[:], strangers)),
+    )
+    tpr, tnr = tpr_tnr(*scores, detector.threshold)
+    return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
+
+
+def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
+    chosen = Knockoff(budget=scene.cell.budget, seed=scene.cell.seed).indices(len(scene.queries()))
+    asked = scene.queries().subset(chosen)
+    found: dict[str, dict[str, float]] = {"undefended": {}}
+    for sent in ("none", *PROCESSING.values(), BLUR):
+        pool = processed_set(asked, sent)
+        found["undefended"][sent] = _recovery(_surrogate(scene, pool), scene)
+        for kind, how in PROCESSING.items():
+            # Whoever imitates a victim's images imitates these, not those of the other victim.
+            if sent not in ("none", how, BLUR):
+                continue
+            for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
+                defended = scene.but(defence="shuffle")
+                defended.detector = detectors[name]
+                found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), scene)
+    return found
+
+
+def _surrogate(scene: Scene, pool: ImageSet) -> torch.nn.Module:
+    """Return the surrogate of an attack with these images on the scene's API."""
+    cell = scene.cell
+    attack = Knockoff(budget=cell.budget, seed=cell.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        api = api_of(scene, budget=cell.budget)
+        transfer = attack.collect(api, pool, Path(folder) / "transfer.bin", progress=scene.progress)
+    return attack.train_surrogate(
+        transfer,
+        pool,
+        network=cell.surrogate,
+        recipe=scene.settings.surrogate,
+        classes=len(scene.victim.classes),
+        seed=cell.seed,
+        backbone=scene.backbone(cell.surrogate),
+        device=scene.device,
+        progress=scene.progress,
+    )
+
+
+def _recovery(surrogate: torch.nn.Module, scene: Scene) -> float:
+    return compare(scene.victim, surrogate, scene.held_out)["recovery"]

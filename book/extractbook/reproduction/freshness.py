@@ -1,0 +1,124 @@
+"""Which rows are up to date: those whose versions and settings are what their cell would be run with today."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any
+
+from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
+from extractbook.reproduction.scales import Profile, profile
+from extractlib.data import drawn
+from extractlib.data.sources import FOLDER, SHIFTED, in_files
+from extractlib.errors import InputError
+from extractlib.models import networks
+from extractlib.versions import versions
+
+STAGE = ("split", "network", "backbone", "train", "augment", "metrics", "experiment")
+QUERIES = ("api", "knockoff")
+EXPERIMENT_KEYS: Mapping[str, tuple[str, ...]] = {
+    "extraction": QUERIES,
+    "classes": QUERIES,
+    "detection": ("detect",),
+    "overlap": ("detect",),
+    "stateful": ("detect", "knockoff", "accounts"),
+    "shortcut": (*QUERIES, "detect", "policy", "transform"),
+}
+"""The behaviors that each experiment uses beside those of the stage."""
+
+
+def versions_of(cell: Cell) -> dict[str, int]:
+    """Return the versions, by key, of all behaviors that a cell's row depends on.
+
+    Raises:
+        InputError: There is no such experiment.
+    """
+    if cell.experiment not in EXPERIMENT_KEYS:
+        raise InputError(f"unknown experiment {cell.experiment!r}: use one of {', '.join(EXPERIMENT_KEYS)}")
+    keys = {*STAGE, *EXPERIMENT_KEYS[cell.experiment]}
+    if cell.attack.startswith(ADAPTIVE):
+        keys.add("adaptive")
+    if cell.attack == OWN_LABELS:
+        keys = keys - set(QUERIES) | {"control"}
+    if cell.defence == WATERMARK:
+        keys |= {"watermark", "policy"}
+    elif cell.defence != "none":
+        keys |= {"policy", "detect"}
+    files = [in_files(cell.task), in_files(cell.pool)]
+    if any(files):
+        keys.add("decode")
+    if any(name.partition("/")[0] in (*drawn.TASKS, *drawn.POOLS) for name in (cell.task, cell.pool)):
+        keys.add("drawn")
+    if in_files(cell.task) and (cell.pool.endswith(SHIFTED) or cell.experiment in ("detection", "stateful")):
+        keys.add("transform")
+    return versions(*keys)
+
+
+def settings_of(cell: Cell) -> dict[str, Any]:
+    """Return, JSON-ready, the settings of its profile and the shipped weights that a cell's row depends on.
+
+    A recipe's field that has its default is left out, so that a new field with a default changes nothing.
+    """
+    return json.loads(_settings(cell))
+
+
+@cache
+def _settings(cell: Cell) -> str:
+    settings = profile(cell.profile)
+    found: dict[str, Any] = {
+        "victim": stated(settings.victim if cell.pretrained else settings.scratch_victim),
+        "sizes": _sizes(cell, settings),
+        "image_size": settings.image_size,
+        "backbone": _backbones(cell, settings),
+    }
+    if cell.experiment in ("extraction", "classes", "shortcut"):
+        found["surrogate"] = stated(settings.surrogate)
+        # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
+        found["collected"] = settings.adaptive_budgets[-1] if cell.attack.startswith(ADAPTIVE) else settings.budget
+    if cell.experiment in ("detection", "overlap", "stateful", "shortcut") or cell.defence not in ("none", WATERMARK):
+        found["detector"] = stated(settings.detector)
+        found["network"] = settings.network
+    extra = {
+        "overlap": ("overlap_images",),
+        "stateful": ("stream", "streams"),
+        "detection": ("second_pool",),
+    }.get(cell.experiment, ())
+    found |= {name: getattr(settings, name) for name in extra}
+    if cell.defence == WATERMARK:
+        found["watermark_rate"] = settings.watermark_rate
+    return json.dumps(found, sort_keys=True)
+
+
+def stated(settings: object) -> dict[str, Any]:
+    """Return the fields of a dataclass that have no default or another value than it, by name."""
+    values = {field.name: (getattr(settings, field.name), field.default) for field in fields(settings)}
+    return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
+
+
+def _sizes(cell: Cell, settings: Profile) -> dict[str, Any]:
+    """Return the sizes of the drawn sets that the cell may use."""
+    sent = "" if cell.pool.startswith(FOLDER) else cell.pool.partition("/")[0]
+    names = dict.fromkeys((cell.task, sent, settings.pool, settings.second_pool))
+    sizes = {**settings.task_sizes, **settings.pool_sizes}
+    return {name: dict(sizes[name]) for name in names if name in sizes}
+
+
+def _backbones(cell: Cell, settings: Profile) -> dict[str, Any]:
+    """Return what decides the public weights: the shipped ones' digests, or how they are trained."""
+    if settings.imagenet:
+        return {"weights": "torchvision"}
+    if not settings.shipped:
+        return stated(settings.backbone)
+    names = sorted({cell.victim, cell.surrogate or cell.victim} & {settings.network, settings.other_network})
+    return {name: _weights(name) for name in names}
+
+
+@cache
+def _weights(network: str) -> str:
+    return networks.fingerprint_of(networks.shipped_backbone(network))
+
+
+def is_current(row: Row) -> bool:
+    """Say whether today's behaviors and settings are those that made the row."""
+    made = row.provenance
+    return made.get("versions") == versions_of(row.cell) and made.get("settings") == settings_of(row.cell)

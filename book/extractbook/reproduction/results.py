@@ -1,0 +1,141 @@
+"""Results files: one row a line, appended under a lock and never rewritten."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from filelock import FileLock
+
+from extractbook.reproduction import edition_1
+from extractbook.reproduction.cells import Cell, Row
+from extractlib.errors import InputError
+from extractlib.versions import check_keys
+
+FOLDER = Path(__file__).parents[1] / "results"
+"""Where the committed rows lie, by edition and scale."""
+
+SUFFIX = ".jsonl"
+PROVENANCE = ("commit", "lock", "date", "seconds", "device", "processor", "libraries", "versions", "settings", "data")
+"""What every row says of its making."""
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row to the end of a results file, on the disk when this returns; the file's other bytes stay as they are.
+
+    Raises:
+        InputError: The file is none of this edition, or its last line is cut.
+    """
+    check_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")), open(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                raise _cut(path)
+        file.write(json.dumps(row.to_json(), allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a results file, of this edition (``.jsonl``) or the first one (``.json``).
+
+    Raises:
+        InputError: The file is missing or cut, a line is no row or of unknown versions, or two rows that were made
+            alike differ. The message names file, line and remedy.
+    """
+    if path.suffix == ".json":
+        return edition_1.read(path)
+    check_suffix(path)
+    try:
+        content = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: make it with extractbook results") from None
+    except ValueError as error:
+        raise InputError(f"{path} is no results file ({error}): move it away") from None
+    if content and not content.endswith("\n"):
+        raise _cut(path)
+    lines = content.splitlines()
+    rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
+    _check_alike(path, rows)
+    return rows
+
+
+def read_all(folder: Path) -> list[Row]:
+    """Return the rows of all results files in a folder, file by file in the order of their names.
+
+    Raises:
+        InputError: There is none, or one cannot be used (see `read_rows`).
+    """
+    paths = sorted(path for path in folder.glob("*.json*") if path.suffix in (".json", SUFFIX))
+    if not paths:
+        raise InputError(f"{folder} holds no results: make them with extractbook results")
+    return [row for path in paths for row in read_rows(path)]
+
+
+def first_edition(scale: str, table: str | None = None) -> list[Row]:
+    """Return the rows of the first edition at a scale, of all its tables or of one.
+
+    Raises:
+        InputError: There are none.
+    """
+    folder = FOLDER / "edition-1" / scale
+    return read_all(folder) if table is None else read_rows(folder / f"{table}.json")
+
+
+def _row(line: str, where: str) -> Row:
+    remedy = "take the line away and compute its row again, or restore the file with git checkout"
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no row ({error}): {remedy}") from None
+    parts = ("cell", "result", "provenance")
+    if not (isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in parts)):
+        raise InputError(f"{where} is no row, which has {', '.join(parts)}: {remedy}")
+    known = {field.name for field in fields(Cell)}
+    unknown = sorted(set(content["cell"]) - known)
+    if unknown:
+        raise InputError(f"{where}: unknown setting {unknown[0]!r} of a cell: {remedy}")
+    missing = [name for name in PROVENANCE if name not in content["provenance"]]
+    if missing:
+        raise InputError(f"{where}: its provenance lacks {missing[0]!r}: {remedy}")
+    check_keys(content["provenance"]["versions"], where)
+    try:
+        return Row.from_json(content)
+    except TypeError as error:
+        raise InputError(f"{where} is no row ({error}): {remedy}") from None
+
+
+def _check_alike(path: Path, rows: Iterable[Row]) -> None:
+    seen: dict[str, tuple[int, Mapping]] = {}
+    for number, row in enumerate(rows, start=1):
+        made = {name: row.provenance[name] for name in ("versions", "settings", "data")}
+        identity = json.dumps([asdict(row.cell), made], sort_keys=True)
+        first, result = seen.setdefault(identity, (number, timeless(row.result)))
+        if result != timeless(row.result):
+            raise InputError(
+                f"{path}: lines {first} and {number} are of one cell ({row.cell.task}, seed {row.cell.seed}), made"
+                " alike, and differ: find out why, and take the wrong one away"
+            )
+
+
+def timeless(result: Mapping) -> dict:
+    """Return a result without the times in it, which differ from run to run."""
+    kept = {name: value for name, value in result.items() if name != "milliseconds"}
+    return {name: timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a name that rows cannot be added to.
+
+    Raises:
+        InputError: It does not end in `SUFFIX`.
+    """
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path} is no results file that rows can be added to: name one that ends in {SUFFIX}")
+
+
+def _cut(path: Path) -> InputError:
+    return InputError(f"{path}: its last line is cut, as by a full disk: take that line away and compute its row again")

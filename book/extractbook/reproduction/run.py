@@ -1,0 +1,134 @@
+"""From a cell to its row."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, processor
+from extractbook.reproduction.experiments.detection import detection, overlap, stateful
+from extractbook.reproduction.experiments.extraction import classes, extraction
+from extractbook.reproduction.experiments.shortcut import shortcut
+from extractbook.reproduction.freshness import settings_of, versions_of
+from extractbook.reproduction.setting import Scene
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError, one_of
+from extractlib.store import Store
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One kind of measurement.
+
+    Attributes:
+        measure: Makes the result of a scene.
+        headline: Path to the number that a second run is compared by.
+    """
+
+    measure: Callable[[Scene], dict]
+    headline: tuple[str, ...]
+
+
+EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
+    {
+        "extraction": Experiment(extraction, ("recovery",)),
+        "classes": Experiment(classes, ("recovery",)),
+        "detection": Experiment(detection, ("binary", "pool", "balanced_accuracy")),
+        "overlap": Experiment(overlap, ("balanced_accuracy",)),
+        "shortcut": Experiment(shortcut, ("sides", "compression-differs", "balanced_accuracy")),
+        "stateful": Experiment(stateful, ("prada", "delta")),
+    }
+)
+"""The kinds of measurement by name; `freshness.EXPERIMENT_KEYS` says what each depends on."""
+
+
+def run_cell(
+    cell: Cell,
+    *,
+    store: Store,
+    folders: Mapping[str, Path] | None = None,
+    device: str | None = None,
+    part: str = "test",
+    progress: bool = False,
+) -> Row:
+    """Run one cell from images to row.
+
+    Args:
+        cell: The settings.
+        store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
+        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Scene` takes them.
+        device: Where to train; the best at hand if None.
+        part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
+        progress: Whether to show bars.
+
+    Raises:
+        InputError: A name is unknown, or there are fewer images than the cell asks for.
+    """
+    started = time.monotonic()
+    experiment = EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)]
+    scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
+    # First, so that missing images are told before anything is trained.
+    held_out, sent = scene.held_out, scene.queries()
+    _enough(scene, sent)
+    result = experiment.measure(scene)
+    provenance = {
+        "commit": commit(),
+        "lock": lock(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - started, 1),
+        "device": describe(scene.device),
+        "processor": processor(),
+        "libraries": libraries(),
+        "versions": versions_of(cell),
+        "settings": settings_of(cell),
+        "data": {
+            "victim": scene.task["victim"].fingerprint,
+            part: held_out.fingerprint,
+            "pool": sent.fingerprint,
+        },
+    }
+    return Row(cell, result, provenance)
+
+
+def _enough(scene: Scene, sent: ImageSet) -> None:
+    """Refuse a cell that would run out of images after its victim has trained."""
+    cell, settings = scene.cell, scene.settings
+    if cell.experiment in ("extraction", "classes", "shortcut"):
+        Knockoff(budget=cell.budget, seed=cell.seed).indices(len(sent))
+    wanted: list[tuple[ImageSet, int]] = []
+    if cell.experiment == "stateful":
+        wanted = [(scene.task["adversary"], 2 * settings.streams * settings.stream)]
+    if cell.experiment == "overlap":
+        count = settings.overlap_images
+        own = round(count * cell.overlap)
+        wanted = [(scene.pool[part], count - own) for part in ("detector", "test")]
+        wanted += [(scene.task["detector"], count), (sent, count + own if own else 0)]
+    for images, count in wanted:
+        if len(images) < count:
+            raise InputError(
+                f"{images.name} holds {len(images)} images and {cell.experiment} needs {count}: use a larger data set,"
+                " or a profile that asks for fewer"
+            )
+
+
+def headline(row: Row) -> float:
+    """Return the number by which a second run of the row's cell is compared with it."""
+    value = row.result
+    for step in EXPERIMENTS[row.cell.experiment].headline:
+        value = value[step]
+    return value
+
+
+def name_of(cell: Cell) -> str:
+    """Return a cell in words."""
+    if cell.experiment in ("extraction", "classes"):
+        told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
+        kinds = [cell.attack, f"defence {cell.defence}", f"{cell.victim} to {cell.surrogate}"]
+        plain = ("knockoff-random", "defence none", "resnet to resnet")
+        told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
+    else:
+        told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")
+    return f"{cell.task}, {told}, seed {cell.seed}"

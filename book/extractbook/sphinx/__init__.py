@@ -1,0 +1,1 @@
+"""Sphinx extensions: quizzes, sliders, and what stands around the pages."""

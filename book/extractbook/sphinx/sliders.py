@@ -1,0 +1,159 @@
+"""Sliders over measured grids, which need no kernel, as a Sphinx extension.
+
+A grid is put on a page by a block in a notebook's Markdown, whose text says what it shows:
+
+    ```{sliders} budget
+    How much is stolen, by task, granularity and budget.
+    ```
+
+The numbers come from the committed results when the page is built, and _static/sliders.js moves among them: a choice
+for each of a grid's first settings, a slider for the last, and what was measured there as a sentence and in a plot.
+"""
+
+import html
+import json
+import math
+from dataclasses import asdict, dataclass
+from itertools import product
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from extractbook.figures import mean_and_spread
+from extractbook.reproduction import first_edition
+from extractbook.reproduction.ledger import Evidence
+from extractbook.reproduction.results import FOLDER
+from extractbook.reproduction.scales import profile
+from extractlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What was measured, by the choices and then along the slider.
+
+    Attributes:
+        choices: Options of each choice, by its name.
+        slider: Name of what the slider sets.
+        across, upward: What the plot's axes show; both run from 0 to 1.
+        sentence: What is said of a point; ``{0}``, ``{1}`` and so on stand for its words.
+        series: By the numbers of the options, such as ``"0,2"``: the points along the slider, each as its place on the
+            axes and its words, the first of which names the stop. What was not measured is missing.
+    """
+
+    choices: dict[str, list[str]]
+    slider: str
+    across: str
+    upward: str
+    sentence: str
+    series: dict[str, list[tuple[float, float, list[str]]]]
+
+
+def budget(evidence: Evidence) -> Grid:
+    """Return recovery by task and granularity, along the budgets."""
+    settings = profile(evidence.profile)
+    answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
+    series = {}
+    for (row, task), (column, shown) in product(enumerate(evidence.tasks), enumerate(answers)):
+        points = []
+        for queries in settings.budgets:
+            found = list(evidence.values(task, granularity=shown, budget=queries).values())
+            if found:
+                words = [f"{queries:,}", mean_and_spread(found, digits=2), str(len(found))]
+                points.append(((math.log(queries) - low) / (high - low), sum(found) / len(found), words))
+        if points:
+            series[f"{row},{column}"] = points
+    return Grid(
+        choices={"Task": list(evidence.tasks), "Answers": answers},
+        slider="Queries",
+        across="queries, logarithmic",
+        upward="recovery",
+        sentence="With {0} queries the surrogate recovers {1} of the victim's accuracy (seeds: {2}).",
+        series=series,
+    )
+
+
+def threshold(evidence: Evidence) -> Grid:
+    """Return the ROC by task, detector and pool, along the detector's threshold."""
+    detectors, pools = ["binary", "odin", "mahalanobis"], ["pool", "second"]
+    series = {}
+    for (row, task), (column, who), (layer, pool) in product(*map(enumerate, (evidence.tasks, detectors, pools))):
+        curves = list(evidence.measured(task, "detection", who, pool, "roc").values())
+        if curves:
+            # The thresholds are ranks among benign scores: those of different seeds belong together.
+            tpr, tnr = (
+                [sum(values) / len(curves) for values in zip(*(curve[side] for curve in curves), strict=True)]
+                for side in (0, 1)
+            )
+            series[f"{row},{column},{layer}"] = [
+                (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
+                for x, y in zip(tpr, tnr, strict=True)
+            ]
+    return Grid(
+        choices={"Task": list(evidence.tasks), "Detector": detectors, "Queries from": ["first pool", "second pool"]},
+        slider="Benign queries accepted",
+        across="TPR: share of benign queries accepted",
+        upward="TNR: share of the thief's queries caught",
+        sentence="At this threshold {0} of benign queries are accepted (TPR) and {1} of the thief's are caught (TNR). "
+        "Of 100 answers an honest user loses {2}, and the thief keeps {3} (mean of {4} seeds).",
+        series=series,
+    )
+
+
+def overlap(evidence: Evidence) -> Grid:
+    """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
+    sources = {"another source": "{task}/shifted", "the very same": "{task}"}
+    series = {}
+    for (row, task), (column, source) in product(enumerate(evidence.tasks), enumerate(sources.values())):
+        points = []
+        for share in profile(evidence.profile).overlaps:
+            where = {"pool": source.format(task=task), "overlap": share}
+            found = list(evidence.measured(task, "overlap", "balanced_accuracy", **where).values())
+            if found:
+                words = [f"{share:.0%}", mean_and_spread(found, digits=2), str(len(found))]
+                points.append((share, sum(found) / len(found), words))
+        if points:
+            series[f"{row},{column}"] = points
+    return Grid(
+        choices={"Task": list(evidence.tasks), "Own images from": list(sources)},
+        slider="Overlap",
+        across="share of the pool that shows the victim's classes",
+        upward="balanced accuracy",
+        sentence="With {0} of the pool from the victim's classes the detector's balanced accuracy is {1} (seeds: {2}).",
+        series=series,
+    )
+
+
+GRIDS = {grid.__name__: grid for grid in (budget, threshold, overlap)}
+
+
+class Sliders(SphinxDirective):
+    """A block that shows a grid."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the grid as data for the script, with its text as the title."""
+        name, title = self.arguments[0], " ".join(self.content).strip()
+        if name not in GRIDS or not title:
+            raise self.error(f"sliders: {name!r} with a text saying what it shows; the grids are {', '.join(GRIDS)}")
+        for path in (FOLDER / "edition-1" / "drawn").glob("*.json"):
+            self.env.note_dependency(str(path))
+        try:
+            grid = GRIDS[name](Evidence(first_edition("drawn")))
+        except InputError as error:
+            raise self.error(f"sliders {name}: {error}") from error
+        if not grid.series:
+            raise self.error(f"sliders {name}: nothing of it is measured at scale drawn")
+        data = json.dumps(asdict(grid), separators=(",", ":")).replace("</", "<\\/")
+        text = (
+            f'<fieldset class="sliders"><legend>{html.escape(title)}</legend>'
+            f'<script type="application/json">{data}</script></fieldset>'
+        )
+        return [nodes.raw("", text, format="html")]
+
+
+def setup(app) -> dict:
+    """Register with Sphinx."""
+    app.add_directive("sliders", Sliders)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

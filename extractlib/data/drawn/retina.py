@@ -1,0 +1,70 @@
+"""Retina: photographs of the back of the eye, graded 0 to 4: the drawn twin of Diabetic5 (Kaggle 2015).
+
+The grade follows the number of red dots, yellow spots and bleeds. It is read with an error, as physicians read it, so
+no classifier can be right on all of them.
+"""
+
+import math
+
+import torch
+
+from extractlib.data.drawn.canvas import Sketch, balanced, hsv, sampled, stroke
+
+CLASSES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
+
+PRIOR = (0.35, 0.2, 0.2, 0.13, 0.12)
+"""Weight of each grade outside the test part: most eyes are healthy."""
+
+READING_ERROR = 0.42
+"""Standard deviation of the true severity about the grade."""
+
+
+def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
+    """Return grades, int64 of shape (size,): balanced in the test part, mostly healthy elsewhere."""
+    if part == "test":
+        return balanced(size, len(CLASSES), generator)
+    return sampled(size, PRIOR, generator)
+
+
+def draw(label: int, sketch: Sketch) -> torch.Tensor:
+    """Draw eyes of one grade, uint8 of shape (n, 3, 32, 32)."""
+    severity = label + sketch.normal(0, READING_ERROR)
+    x, y = sketch.normal(0, 0.04), sketch.normal(0, 0.04)
+    radius = torch.sqrt((sketch.x - x) ** 2 + (sketch.y - y) ** 2)
+    side = sketch.sign()
+    tissue = hsv(sketch.uniform(0.03, 0.075), sketch.uniform(0.6, 0.85), sketch.uniform(0.5, 0.85))
+    sketch.image = tissue * (1.1 - 0.35 * radius**2).unsqueeze(1) + 0.1 * (sketch.noise(5) - 0.5)
+    nerve_x, nerve_y = x + side * sketch.uniform(0.35, 0.5), y + sketch.normal(0, 0.06)
+    _vessels(sketch, nerve_x, nerve_y, side, tissue * 0.55)
+    macula = torch.sqrt((sketch.x - x + side * 0.15) ** 2 + (sketch.y - y) ** 2) - 0.2
+    sketch.fill(macula, tissue * 0.6, opacity=0.5, softness=6)
+    nerve = torch.sqrt((sketch.x - nerve_x) ** 2 + (sketch.y - nerve_y) ** 2) - 0.13
+    sketch.fill(nerve, hsv(0.13, 0.35, 0.95), softness=2)
+    _spots(sketch, x, y, severity * 2, most=9, size=0.045, colour=tissue * 0.35, opacity=0.9)
+    yellow = sketch.colour((0.95, 0.85, 0.45))
+    _spots(sketch, x, y, (severity - 1.5) * 2, most=6, size=0.06, colour=yellow, opacity=0.85)
+    _spots(sketch, x, y, (severity - 2.6) * 1.6, most=3, size=0.13, colour=tissue * 0.3, opacity=0.85)
+    sketch.image = sketch.mask(radius - sketch.uniform(0.88, 1.02)).unsqueeze(1) * sketch.image + 0.02
+    return sketch.finish(brightness=(0.7, 1.2), noise=0.025, blur=0.3)
+
+
+def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tensor, colour: torch.Tensor) -> None:
+    """Draw four vessels that leave the nerve at (x, y), each of two straight pieces."""
+    for up in (-1, 1):
+        for along, across in ((0.45, 0.55), (-0.1, 0.75)):
+            start = x, y
+            for bend in (1.0, 0.6):
+                end_x = start[0] - side * (along * 0.5 + 0.1) + sketch.normal(0, 0.07)
+                end_y = start[1] + up * across * 0.5 * bend + sketch.normal(0, 0.06)
+                sketch.fill(stroke(sketch.x, sketch.y, *start, end_x, end_y, 0.018), colour, opacity=0.65)
+                start = end_x, end_y
+
+
+def _spots(sketch: Sketch, x, y, count: torch.Tensor, *, most: int, size: float, colour, opacity: float) -> None:
+    """Draw about `count` round spots of radius about `size` between 0.15 and 0.8 from the centre (x, y)."""
+    for number in range(most):
+        present = (torch.sigmoid((count - number - 0.5) * 8) > sketch.uniform()).float()
+        angle, distance = sketch.uniform(0, 2 * math.pi), sketch.uniform(0.15, 0.8)
+        centre_x, centre_y = x + distance * torch.cos(angle), y + distance * torch.sin(angle)
+        spot = torch.sqrt((sketch.x - centre_x) ** 2 + (sketch.y - centre_y) ** 2) - size * sketch.uniform(0.7, 1.3)
+        sketch.fill(spot, colour, opacity=present * opacity)

@@ -1,0 +1,173 @@
+"""Image sets: what victims are trained on, attackers query with and detectors tell apart."""
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from extractlib.errors import InputError
+from extractlib.store import digest
+
+LARGE = 2**30
+"""Bytes from which a subset is a view that reads its images when they are asked for."""
+
+
+class Rows:
+    """Some images of a large, memory-mapped tensor, in an order of their own: read when asked for, never all at once.
+
+    It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
+
+    Args:
+        images: uint8 tensor of shape (n, 3, height, width).
+        indices: int64 of shape (m,): which of them.
+    """
+
+    def __init__(self, images: torch.Tensor, indices: torch.Tensor):
+        self._images, self._indices = images, indices
+        self.shape = torch.Size((len(indices), *images.shape[1:]))
+        self.dtype, self.device, self.ndim = images.dtype, images.device, images.ndim
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that these images would take as a tensor."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    def __getitem__(self, chosen) -> torch.Tensor:
+        """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
+        return self._images[self._indices[chosen]]
+
+    def rows(self, indices: torch.Tensor) -> "Rows":
+        """Return some of these images as rows of the same tensor."""
+        return Rows(self._images, self._indices[indices])
+
+    def split(self, size: int) -> Iterator[torch.Tensor]:
+        """Yield the images in tensors of `size`, one after the other."""
+        return (self._images[chosen] for chosen in self._indices.split(size))
+
+    def to(self, device: torch.device | str) -> "torch.Tensor | Rows":
+        """Return the images themselves where they already are on the device, else a copy there."""
+        return self if torch.device(device) == self.device else self[:].to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size, with or without labels.
+
+    Attributes:
+        name: What the set is, for example ``"signs/test"``.
+        images: uint8 tensor of shape (n, 3, height, width); may be memory-mapped. A large subset has `Rows` instead.
+        labels: int64 tensor of shape (n,), or None for an unlabelled set.
+        classes: Name of each class; empty for an unlabelled set.
+        fingerprint: Hexadecimal digest of all that made the set. Equal fingerprints mean equal sets.
+
+    Raises:
+        InputError: Shape, dtype or labels do not fit.
+    """
+
+    name: str
+    images: torch.Tensor | Rows
+    labels: torch.Tensor | None
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    def __post_init__(self):
+        if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != torch.uint8:
+            raise InputError(
+                f"{self.name}: images are {self.images.dtype} of shape {tuple(self.images.shape)}:"
+                " uint8 of shape (n, 3, height, width) is wanted"
+            )
+        if self.labels is None:
+            return
+        if len(self.labels) != len(self.images):
+            raise InputError(f"{self.name}: {len(self.labels)} labels for {len(self.images)} images")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise InputError(
+                f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())},"
+                f" outside 0 to {len(self.classes) - 1}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        kind = f"{len(self.classes)} classes" if self.labels is not None else "unlabelled"
+        return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"
+
+    def subset(self, indices: torch.Tensor, *, name: str | None = None) -> "ImageSet":
+        """Return the images at `indices` (int64 of shape (m,)), in that order, as a set of its own.
+
+        Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
+        """
+        indices = torch.as_tensor(indices, dtype=torch.int64)
+        return replace(
+            self,
+            name=name or self.name,
+            images=_chosen(self.images, indices),
+            labels=None if self.labels is None else self.labels[indices],
+            fingerprint=digest(self.fingerprint, indices.numpy().tobytes()),
+        )
+
+    def unlabelled(self) -> "ImageSet":
+        """Return the same images without labels or class names: what an attacker's pool shows."""
+        return replace(self, labels=None, classes=(), fingerprint=digest(self.fingerprint, "unlabelled"))
+
+    def split(
+        self,
+        shares: Mapping[str, float],
+        *,
+        seed: int,
+        groups: torch.Tensor | None = None,
+        shuffled: Container[str] = (),
+    ) -> dict:
+        """Cut the set into disjoint parts at random.
+
+        Args:
+            shares: Share of each part by name; they add up to at most 1. The last part takes what rounding leaves
+                when they add up to 1.
+            seed: Seed of the cut.
+            groups: int64 of shape (n,); images of one group (a track, a near-duplicate) stay together. Without it
+                every image is a group of its own.
+            shuffled: The parts whose groups come in random order, the images of one after the other; in all others the
+                images keep their order.
+
+        Returns:
+            A dictionary from part name to `ImageSet`, each named ``"<set>/<part>"``, in the order of `shares`.
+
+        Raises:
+            InputError: A share is not positive, or they add up to more than 1.
+        """
+        if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
+            raise InputError(f"{self.name}: shares {dict(shares)} must be positive and add up to at most 1")
+        groups = np.arange(len(self)) if groups is None else groups.numpy()
+        _, member = np.unique(groups, return_inverse=True)
+        place = np.random.default_rng(seed).permutation(member.max() + 1)[member]
+        ends = np.round(np.cumsum(list(shares.values())) * (member.max() + 1))
+        part_of = np.searchsorted(ends, place, side="right")
+        parts = {}
+        for number, part in enumerate(shares):
+            chosen = np.flatnonzero(part_of == number)
+            if part in shuffled:
+                chosen = chosen[np.argsort(place[chosen], kind="stable")]
+            parts[part] = self.subset(torch.from_numpy(chosen), name=f"{self.name}/{part}")
+        return parts
+
+
+def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:
+    if len(indices) * images.shape[1:].numel() <= LARGE:
+        return images[indices]
+    return images.rows(indices) if isinstance(images, Rows) else Rows(images, indices)
+
+
+def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
+    """Return both sets one after the other as one unlabelled set."""
+    if first.images.shape[1:] != second.images.shape[1:]:
+        raise InputError(
+            f"{name}: {first.name} has images of {tuple(first.images.shape[1:])} and {second.name} of"
+            f" {tuple(second.images.shape[1:])}: bring them to one size first"
+        )
+    images = torch.cat([first.images[:], second.images[:]])
+    return ImageSet(name, images, None, (), digest(first.fingerprint, second.fingerprint, "mix"))

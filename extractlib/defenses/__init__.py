@@ -1,0 +1,1 @@
+"""Defenses: detectors of queries and of accounts, and policies for what a detected query gets."""

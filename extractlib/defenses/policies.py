@@ -1,0 +1,185 @@
+"""What a detected query gets: policies, each of which says what it leaks (the paper, section 5).
+
+Anything drawn by lot is keyed by the server's secret and the image, so that asking twice gives the same answer: whoever
+repeats a query learns nothing more, neither that it was detected nor what was hidden.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from extractlib.api.service import Policy
+from extractlib.errors import InputError, one_of
+from extractlib.store import digest
+
+
+def keyed_generator(secret: bytes, image: torch.Tensor) -> np.random.Generator:
+    """Return a generator that depends on the server's secret and on every pixel of one image, and on nothing else.
+
+    Its seed is HMAC-SHA256 of the image's bytes under the secret, read as a whole number, most significant byte first.
+
+    Args:
+        secret: Known to the server only.
+        image: uint8 of shape (3, height, width).
+    """
+    key = hmac.new(secret, image.contiguous().numpy().tobytes(), hashlib.sha256).digest()
+    return np.random.default_rng(int.from_bytes(key, "big"))
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Detection is noted and nothing else happens."""
+
+    leaks: ClassVar[str] = "all that the API shows"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what it does."""
+        return digest(type(self).__name__)
+
+    def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities to show, of the same shape (n, classes); those of undetected rows are untouched."""
+        if not detected.any():
+            return probabilities
+        shown = probabilities.clone()
+        shown[detected] = self._instead(probabilities[detected], images[detected])
+        return shown
+
+    def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return probabilities
+
+
+@dataclass(frozen=True)
+class Deny(Unchanged):
+    """A detected query is charged and not answered: its probabilities are NaN, which the API shows as no answer."""
+
+    leaks: ClassVar[str] = "that the query was detected, and nothing else"
+
+    def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(probabilities, torch.nan)
+
+
+@dataclass(frozen=True)
+class LabelOnly(Unchanged):
+    """A detected query gets the label alone: probability 1 for the most probable class."""
+
+    leaks: ClassVar[str] = "the victim's label, and that the query was detected"
+
+    def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(probabilities).scatter_(1, probabilities.argmax(1, keepdim=True), 1.0)
+
+
+@dataclass(frozen=True)
+class _Keyed(Unchanged):
+    """A policy that draws by lot under the server's secret.
+
+    Attributes:
+        secret: Known to the server only.
+
+    Raises:
+        InputError: The secret is empty.
+    """
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self):
+        _check_secret(self.secret)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(type(self).__name__, hashlib.sha256(self.secret).digest())
+
+    def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        pairs = zip(probabilities, images, strict=True)
+        return torch.stack([self._row(row, keyed_generator(self.secret, image)) for row, image in pairs])
+
+    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Shuffle(_Keyed):
+    """A detected query gets its probabilities in another order, drawn by lot (the paper, section 5)."""
+
+    leaks: ClassVar[str] = "the probabilities without their classes: how sure the victim is, not of what"
+
+    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        return probabilities[torch.from_numpy(generator.permutation(len(probabilities)))]
+
+
+@dataclass(frozen=True)
+class Mislabel(_Keyed):
+    """The highest probability changes places with another class's, drawn by lot: DAWN's mark (Szyller et al. 2021)."""
+
+    leaks: ClassVar[str] = "all probabilities, two of them under each other's class"
+
+    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        first = int(probabilities.argmax())
+        second = (first + int(generator.integers(1, len(probabilities)))) % len(probabilities)
+        swapped = probabilities.clone()
+        swapped[[first, second]] = probabilities[[second, first]]
+        return swapped
+
+
+@dataclass(frozen=True)
+class KeyedSample:
+    """Picks a share of all images by lot, in the place of a detector: with `Mislabel` it is DAWN's watermark.
+
+    Attributes:
+        rate: The share, in (0, 1).
+        secret: Known to the server only.
+
+    Raises:
+        InputError: The rate is out of range, or the secret is empty.
+    """
+
+    rate: float
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self):
+        _check_secret(self.secret)
+        if not 0 < self.rate < 1:
+            raise InputError(f"rate is {self.rate}: a share above 0 and below 1 is wanted")
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what it does."""
+        return digest("KeyedSample", repr(self.rate), hashlib.sha256(self.secret).digest())
+
+    def detect(self, images: torch.Tensor) -> torch.Tensor:
+        """Return bool of shape (n,): whether the lot falls on each image."""
+        # The lot and the wrong class must not depend on each other.
+        secret = b"sample" + self.secret
+        return torch.tensor([keyed_generator(secret, image).random() < self.rate for image in images])
+
+
+POLICIES: Mapping[str, Callable[[bytes], Policy]] = MappingProxyType(
+    {
+        "unchanged": lambda secret: Unchanged(),
+        "deny": lambda secret: Deny(),
+        "label": lambda secret: LabelOnly(),
+        "shuffle": Shuffle,
+        "mislabel": Mislabel,
+    }
+)
+"""The policies by name, each made from the server's secret."""
+
+
+def policy(name: str, *, secret: bytes) -> Policy:
+    """Return the policy of that name.
+
+    Raises:
+        InputError: There is none of that name, or it needs a secret and that is empty.
+    """
+    return POLICIES[one_of("policy", name, POLICIES)](secret)
+
+
+def _check_secret(secret: bytes) -> None:
+    if not isinstance(secret, bytes) or not secret:
+        raise InputError(f"the secret is {'empty' if secret == b'' else 'no bytes'}: bytes, at least one, are wanted")

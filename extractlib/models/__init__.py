@@ -1,0 +1,1 @@
+"""Networks, their training, and the models that are made of them."""

@@ -1,0 +1,265 @@
+"""Classifiers by name: they take uint8 images and return logits.
+
+Small residual networks (He et al. 2016) and plain ones for small images. A first stride of 2 makes them fast on a
+processor. For a GPU there are torchvision's ResNet-34 and VGG-16, as they are and with a stem for images of 32 pixels.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torchvision import models
+
+from extractlib.errors import InputError, one_of
+from extractlib.store import digest
+
+WEIGHTS = Path(__file__).parent / "weights"
+HEAD = "head."
+
+IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels in [0, 1], a channel: what torchvision's weights are trained with."""
+
+PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = MappingProxyType(
+    {
+        "resnet-34": (models.ResNet34_Weights.IMAGENET1K_V1, "fc."),
+        "vgg-16": (models.VGG16_Weights.IMAGENET1K_V1, "classifier.6."),
+    }
+)
+"""ImageNet's weights by network, and what the names of their head begin with."""
+
+
+class Normalise(nn.Module):
+    """Turns uint8 images into floats of about zero mean and unit spread: (x / 255 - 0.5) / 0.25.
+
+    The floats are of the default dtype at the time of construction, as the network's weights are.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.dtype = torch.get_default_dtype()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        return (images.to(self.dtype) - 127.5) / 63.75
+
+
+class Block(nn.Module):
+    """A residual block of two 3 x 3 convolutions."""
+
+    def __init__(self, width_in: int, width: int, *, stride: int):
+        super().__init__()
+        self.first = convolution(width_in, width, stride=stride)
+        self.second = convolution(width, width)
+        same = stride == 1 and width_in == width
+        self.shortcut = nn.Identity() if same else convolution(width_in, width, size=1, stride=stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.second(self.first(x).relu_()) + self.shortcut(x)).relu_()
+
+
+def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Return a convolution without bias and its batch normalisation."""
+    return nn.Sequential(
+        nn.Conv2d(width_in, width, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)
+    )
+
+
+class Network(nn.Module):
+    """A classifier in three steps: `normalise` makes floats of images, `features` vectors of those, `head` logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.normalise = Normalise()
+        self.head: nn.Linear
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the head sees, float of shape (n, width), of normalised images, float of the images' shape."""
+        raise NotImplementedError
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
+        return self.head(self.features(self.normalise(images)))
+
+
+class ResNet(Network):
+    """A stem of stride 2, one residual block a stage, mean pooling and a linear head."""
+
+    def __init__(self, widths: tuple[int, ...], *, classes: int):
+        super().__init__()
+        self.stem = convolution(3, widths[0], stride=2)
+        stages = zip((widths[0], *widths), widths, strict=False)
+        self.stages = nn.Sequential(
+            *(Block(before, width, stride=1 if number == 0 else 2) for number, (before, width) in enumerate(stages))
+        )
+        self.head = nn.Linear(widths[-1], classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(self.stem(x).relu_()).mean((2, 3))
+
+
+class PlainNet(Network):
+    """Convolutions in a row, the first of stride 2, with pooling after each stage, and two fully connected layers.
+
+    Written after VGG (Simonyan and Zisserman 2015), with batch normalisation.
+    """
+
+    def __init__(self, stages: tuple[tuple[int, ...], ...], *, classes: int, hidden: int = 128):
+        super().__init__()
+        layers, before = [], 3
+        for stage in stages:
+            for width in stage:
+                layers += [convolution(before, width, stride=2 if before == 3 else 1), nn.ReLU(inplace=True)]
+                before = width
+            layers.append(nn.MaxPool2d(2))
+        self.stages = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(4 * before, hidden), nn.ReLU(inplace=True))
+        self.head = nn.Linear(hidden, classes)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hidden(self.stages(x))
+
+
+class PublishedNet(Network):
+    """A network of torchvision's without its last layer, which becomes the head.
+
+    Args:
+        make: Makes the network without its last layer; it is kept under the name ``body``.
+        width: Size of what it returns for an image.
+        classes: Number of classes.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], width: int, *, classes: int):
+        super().__init__()
+        self.body = make()
+        self.head = nn.Linear(width, classes)
+        # From our normalisation, mean 0.5 and spread 0.25, to that of ImageNet's weights.
+        mean, spread = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
+        self.register_buffer("scale", 0.25 / spread, persistent=False)
+        self.register_buffer("offset", (0.5 - mean) / spread, persistent=False)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x * self.scale + self.offset)
+
+
+def _resnet_34(*, small: bool = False) -> nn.Module:
+    body = models.resnet34()
+    body.fc = nn.Identity()
+    if small:
+        # He et al. 2016, section 4.2: for images of 32 pixels one 3 x 3 convolution, and nothing is left out.
+        body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+        body.maxpool = nn.Identity()
+    return body
+
+
+def _vgg_16() -> nn.Module:
+    body = models.vgg16()
+    body.classifier[-1] = nn.Identity()
+    return body
+
+
+def _vgg_16_32(width: int = 512) -> nn.Module:
+    """VGG-16 with batch normalisation, whose five poolings leave one place of an image of 32 pixels."""
+    layers = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
+    hidden = (layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU(inplace=True), nn.Dropout()))
+    return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden)
+
+
+NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
+    {
+        "resnet": partial(ResNet, (16, 32, 64)),
+        "resnet-wide": partial(ResNet, (32, 64, 128)),
+        "tiny": partial(ResNet, (16, 16)),
+        "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
+        "tiny-plain": partial(PlainNet, ((16,), (16,))),
+        "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
+        "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
+        "cnn-5-wide": partial(PlainNet, ((64,), (128,), (256,)), hidden=512),
+        "cnn-9-wide": partial(PlainNet, ((64, 64), (128, 128), (256, 256, 256)), hidden=512),
+        "resnet-34": partial(PublishedNet, _resnet_34, 512),
+        "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
+        "vgg-16": partial(PublishedNet, _vgg_16, 4096),
+        "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
+    }
+)
+"""The architectures by name."""
+
+
+def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> Network:
+    """Return a network with seeded first weights.
+
+    Args:
+        name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"``, the VGG-like ``"vgg"``, the
+            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests. For a GPU
+            ``"resnet-34"`` and ``"vgg-16"``, with ``"-32"`` behind it for images of 32 pixels, and the CNNs with
+            ``"-wide"`` behind it.
+        classes: Number of classes.
+        seed: Seed of the first weights; the caller's generators are left alone.
+        backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
+
+    Raises:
+        InputError: The name is unknown, there are fewer than two classes, or the backbone is of another network.
+    """
+    make = NETWORKS[one_of("network", name, NETWORKS)]
+    if classes < 2:
+        raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(classes=classes).to(memory_format=torch.channels_last)
+    if backbone is not None:
+        own = backbone_state(model)
+        strange = [key for key in own | backbone if key not in own or key not in backbone]
+        strange += [key for key in own if key not in strange and own[key].shape != backbone[key].shape]
+        if strange:
+            raise InputError(f"the backbone does not fit network {name!r}: {strange[0]} differs")
+        model.load_state_dict(dict(backbone), strict=False)
+    return model
+
+
+def backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of all weights and running statistics but the head's, on the CPU."""
+    state = model.state_dict().items()
+    return {name: value.detach().cpu().contiguous().clone() for name, value in state if not name.startswith(HEAD)}
+
+
+def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the digest of weights: their names, shapes and values."""
+    entries = sorted(state.items())
+    return digest(*(part for name, value in entries for part in (name, str(tuple(value.shape)), _bytes(value))))
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
+
+
+def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:
+    """Return the backbone that ships with the package; its recipe lies beside it as JSON.
+
+    Raises:
+        InputError: None ships for that network.
+    """
+    path = WEIGHTS / f"{one_of('network', name, NETWORKS)}.safetensors"
+    if not path.exists():
+        raise InputError(f"no backbone ships for network {name!r}: make it with extractlib weights")
+    return load_file(path)
+
+
+def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
+    """Return ImageNet's weights of a network, which torchvision downloads once, with their checksum.
+
+    Raises:
+        InputError: torchvision has none for that network, or they cannot be downloaded.
+    """
+    weights, head = PUBLISHED[one_of("network with ImageNet weights", name, PUBLISHED)]
+    try:
+        state = weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        place = Path(torch.hub.get_dir()) / "checkpoints"
+        raise InputError(
+            f"the ImageNet weights of {name} cannot be had ({error}): put what {weights.url} gives into {place}"
+        ) from None
+    return {f"body.{key}": value for key, value in state.items() if not key.startswith(head)}
