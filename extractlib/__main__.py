@@ -32,7 +32,7 @@ def explanation(error: Exception) -> str | None:
         where = "" if error.filename is None else f"{error.filename}: "
         return f"{where}{error.strerror}: {ROOM}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
-        return f"{error.name} is not installed: pip install 'extractlib[book]' brings all that the commands use"
+        return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
     # By name, since to import where these come from would take seconds.
     match type(error).__name__:
         case "SafetensorError" if "os error" in str(error):

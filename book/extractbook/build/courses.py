@@ -123,6 +123,7 @@ def _placeholder(block: re.Match) -> str:
         for statement in ast.parse(block["code"]).body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
+        if isinstance(target, ast.Name)
     ]
     return "".join(f"{name} = ...  # your answer here\n" for name in dict.fromkeys(names))
 

@@ -64,7 +64,8 @@ def modules(notebook: Path) -> set[Path]:
     # It follows imports within functions too, and on these two folders finds nothing that is installed.
     finder = ModuleFinder([str(package.parent) for package in PACKAGES.values()])
     finder.scan_code(compile(code, notebook.name, "exec"), finder.add_module("__main__"))
-    found = {Path(module.__file__) for name, module in finder.modules.items() if name.split(".")[0] in PACKAGES}
+    ours = (module for name, module in finder.modules.items() if name.split(".")[0] in PACKAGES)
+    found = {Path(module.__file__) for module in ours}  # type: ignore[attr-defined]  # a Module of its own kind
     lazy = [path for path in found if "lazy_loader" in path.read_text(encoding="utf-8")]
     return found.union(*(path.parent.rglob("*.py") for path in lazy))
 

@@ -8,8 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -140,11 +140,11 @@ def render() -> bool:
     """Render the staged source into the folder of pages and say whether there was neither warning nor error."""
     book = Path(sys.executable).with_name("jupyter-book")
     # --all: Sphinx repeats a warning only for pages that it reads again.
-    command = [book, "build", SOURCE, "--path-output", ROOT, "-W", "--keep-going", "--all", "-q"]
-    if subprocess.run(command, cwd=ROOT).returncode:
+    options = ("-W", "--keep-going", "--all", "-q")
+    if subprocess.run([book, "build", SOURCE, "--path-output", ROOT, *options], cwd=ROOT).returncode:
         return False
     # Afterwards, since Jupyter Book makes every page load each script that it finds among the static files.
-    [mathjax] = find_spec("sphinx-mathjax-offline").submodule_search_locations
+    mathjax = import_module("sphinx-mathjax-offline").__path__[0]
     unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
     return True

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pypdf import PdfReader, PdfWriter
@@ -11,10 +12,15 @@ from extractbook.build.browser import browser, serve
 from extractbook.sphinx import furniture
 
 PDF = pages.PAGES / "stealing-classifiers.pdf"
-# Scaled, or the widest tables are cut off.
-PAPER = {"format": "A4", "scale": 0.75, "print_background": True, "display_header_footer": True}
-MARGIN = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
-NUMBER = '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
+SHEET: dict[str, Any] = {
+    "format": "A4",
+    "margin": {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
+    "scale": 0.75,  # or the widest tables are cut off
+    "print_background": True,
+    "display_header_footer": True,
+    "header_template": "<span></span>",
+    "footer_template": '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>',
+}
 UNFOLD = "document.querySelectorAll('details').forEach(fold => { fold.open = !fold.matches('.fold') })"
 
 
@@ -37,8 +43,7 @@ def print_book() -> int:
             page.goto(f"{furniture.site()}{name}.html", wait_until="networkidle")
             page.evaluate(UNFOLD)
             title = page.locator("article h1").first.evaluate("heading => heading.firstChild.textContent")
-            sheets = page.pdf(**PAPER, margin=MARGIN, header_template="<span></span>", footer_template=NUMBER)
-            book.append(PdfReader(BytesIO(sheets)), outline_item=title)
+            book.append(PdfReader(BytesIO(page.pdf(**SHEET))), outline_item=title)
             print(f"{title}: {len(book.pages)} pages so far", flush=True)
     partial = Path(f"{PDF}.partial")
     book.write(partial)
