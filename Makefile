@@ -78,7 +78,7 @@ assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER
 check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
-check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
+check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make the assignments for students, and grade one
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
 results: $(READY) ## compute the tables again (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
