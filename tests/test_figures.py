@@ -182,7 +182,7 @@ def test_contact_sheet_reaches_the_picture():
 
 
 def test_contact_sheet_leaves_places_empty_and_names_away():
-    sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabelled(), rows=2, columns=2)
+    sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabeled(), rows=2, columns=2)
     assert [len(axes.images) for axes in sheet.axes] == [1, 1, 0, 0]
     assert [axes.get_title() for axes in sheet.axes] == [""] * 4
 

@@ -8,7 +8,8 @@ import torch
 
 from extractbook.exercises.chapter_05 import LinearService, probabilities, service_parts
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.defenses.policies import Mislabel, keyed_generator
+from extractlib.defenses.policies import keyed_generator
+from extractlib.defenses.watermark import Mislabel
 from extractlib.metrics import auroc
 
 
