@@ -52,7 +52,7 @@ def task_parts(
         name: One of `TASKS`, or ``"folder:NAME"``.
         profile: Gives the sizes of a drawn task, and the size of photographs in pixels.
         seed: Seed of the drawing, or of the cut of the training images; published test images stay what they are.
-        store: Keeps decoded images.
+        store: Keeps decoded and drawn images.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
 
     Raises:
@@ -62,7 +62,8 @@ def task_parts(
         return split_task(_photographs(name, profile, store, folders), seed=seed)
     one_of("task", name, TASKS)
     return {
-        part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed) for part in drawn.TASK_PARTS
+        part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed, store=store)
+        for part in drawn.TASK_PARTS
     }
 
 
@@ -104,7 +105,7 @@ def pool_parts(
             f" {', '.join(profile.pool_sizes) or 'folder:PATH'}"
         )
     sizes = {part: size for part, size in profile.pool_sizes[name].items() if part != "pretraining"}
-    return hide({part: drawn.draw(name, part=part, size=size, seed=seed) for part, size in sizes.items()})
+    return hide({part: drawn.draw(name, part=part, size=size, seed=seed, store=store) for part, size in sizes.items()})
 
 
 def query_images(
@@ -124,7 +125,7 @@ def query_images(
             another source (of photographs, in other framing and light); or ``"noise"``, uniform random pixels.
         profile: Gives the sizes.
         seed: Seed of the drawing, of the cut and of the noise.
-        store: Keeps decoded images.
+        store: Keeps decoded and drawn images.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
         labelled: Whether labels are kept where the images have any.
 
@@ -138,7 +139,7 @@ def query_images(
         one_of(f"variant of {source}", variant, ("", SHIFTED))
         if variant and source in drawn.TASKS:
             size = task_size(source, profile, "adversary")
-            images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
+            images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True, store=store)
         else:
             images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
             images = photographs.shifted(images, seed=seed) if variant else images

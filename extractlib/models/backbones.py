@@ -53,7 +53,7 @@ def backbone_for(
     if profile.imagenet:
         return networks.imagenet_backbone(network)
     if pretraining is None:
-        pretraining = _drawn_pretraining(profile)
+        pretraining = _drawn_pretraining(profile, store)
     model = _pretrained(profile, pretraining, network=network, store=store, device=device, progress=progress)
     return networks.backbone_state(model)
 
@@ -116,8 +116,8 @@ def make_weights(
     options = {"network": network, "device": device, "progress": progress}
     if profile.pool in drawn.POOLS:
         size = profile.pool_sizes[profile.pool]["validation"]
-        images = _drawn_pretraining(profile)
-        held_out = drawn.draw(profile.pool, part="validation", size=size, seed=SEED)
+        images = _drawn_pretraining(profile, store)
+        held_out = drawn.draw(profile.pool, part="validation", size=size, seed=SEED, store=store)
     else:
         parts = pool_parts(profile.pool, profile, seed=0, store=store, folders=folders, labelled=True)
         images, held_out = parts["pretraining"], parts["validation"]
@@ -144,6 +144,6 @@ def make_weights(
     return card
 
 
-def _drawn_pretraining(profile: Profile) -> ImageSet:
+def _drawn_pretraining(profile: Profile, store: Store) -> ImageSet:
     size = profile.pool_sizes[profile.pool]["pretraining"]
-    return drawn.draw(profile.pool, part="pretraining", size=size, seed=SEED)
+    return drawn.draw(profile.pool, part="pretraining", size=size, seed=SEED, store=store)
