@@ -176,9 +176,7 @@ def drawn_pixels() -> Values:
     found: Values = {}
     for name, parts in drawn.PARTS.items():
         for part, shifted in [(parts[-1], False), (parts[0], False), *([(parts[-1], True)] * (name in drawn.TASKS))]:
-            images = drawn.draw(
-                name, part=part, size=240 if name in CLASSES_FEW else 800, seed=7, shifted=shifted, cache=None
-            )
+            images = drawn.draw(name, part=part, size=240 if name in CLASSES_FEW else 800, seed=7, shifted=shifted)
             of_class = [
                 torch.tensor(sums(images.images[images.labels == label])).sum().item()
                 for label in images.labels.unique()

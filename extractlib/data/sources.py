@@ -384,13 +384,14 @@ def _draw(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
     """Return what draws each part of a set; the pool's for pre-training is drawn where it is needed."""
 
     def drawn_part(part: str) -> ImageSet:
-        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed)
+        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)
 
     return {part: partial(drawn_part, part) for part in drawn.PARTS[name] if part != "pretraining"}
 
 
 def _draw_shifted(loader: Loader, name: str, seed: int) -> ImageSet:
-    return drawn.draw(name, part="adversary", size=loader.size(name, "adversary"), seed=seed, shifted=True)
+    size = loader.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
 
 
 def _cut_task(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
