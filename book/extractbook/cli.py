@@ -12,6 +12,7 @@ import typer
 
 from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
 from extractbook.reproduction import ledger as claims
+from extractbook.reproduction.backbones import make_weights
 from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, tables_for
 from extractbook.reproduction.results import FOLDER, check_suffix
 from extractbook.reproduction.run import headline, name_of
@@ -20,13 +21,11 @@ from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorde
 from extractlib.api.service import Granularity
 from extractlib.cli import named_folder
 from extractlib.data import download
-from extractlib.data.sources import POOLS, TASKS, in_files
+from extractlib.data.sources import POOLS, TASKS, Loader, in_files
 from extractlib.errors import InputError, one_of, positive
 from extractlib.metrics import summary
-from extractlib.models import devices as acceleration
-from extractlib.models import networks
-from extractlib.models.backbones import make_weights
-from extractlib.models.training import default_device
+from extractlib.models import devices, networks
+from extractlib.models.devices import default_device
 from extractlib.store import default_store
 
 app = typer.Typer(
@@ -188,13 +187,15 @@ def weights(
     """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
     settings = profile(profile_name)
     folder = folder if settings.shipped else folder / settings.name
-    with acceleration.joined(use(device or ("cpu" if settings.shipped else None))) as own:
-        options = {"store": default_store(), "folders": download.data_folders(data), "device": own}
-        for network in (settings.network, settings.other_network):
-            card = make_weights(settings, folder, network=network, **options)
-            if acceleration.ranks()[0] == 0:
-                figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
-                print(f"{folder / network}.json: {figures}", flush=True)
+    own = use(device or ("cpu" if settings.shipped else None))
+    sizes = {**settings.task_sizes, **settings.pool_sizes}
+    loader = Loader(
+        sizes=sizes, image_size=settings.image_size, store=default_store(), folders=download.data_folders(data)
+    )
+    for network in (settings.network, settings.other_network):
+        card = make_weights(settings, folder, loader, network=network, device=own)
+        figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+        print(f"{folder / network}.json: {figures}", flush=True)
 
 
 @app.command()
@@ -212,7 +213,7 @@ def use(device: str | None) -> str:
         InputError: There is no such device.
     """
     name = device or default_device()
-    acceleration.usable(name)
+    devices.resolve(name)
     os.environ["EXTRACTLIB_DEVICE"] = name
     return name
 
