@@ -17,6 +17,7 @@ from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, t
 from extractbook.reproduction.results import FOLDER, check_suffix
 from extractbook.reproduction.run import headline, name_of
 from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.setting import Scene, ship_victim
 from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
 from extractlib.api.service import Granularity
 from extractlib.cli import named_folder
@@ -184,7 +185,7 @@ def weights(
     device: Device = None,
     data: DataFolder = None,
 ) -> None:
-    """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
+    """Pre-train a profile's backbones: those that ship again, victims with them; others once, into the cache."""
     settings = profile(profile_name)
     folder = folder if settings.shipped else folder / settings.name
     own = use(device or ("cpu" if settings.shipped else None))
@@ -196,6 +197,10 @@ def weights(
         card = make_weights(settings, folder, loader, network=network, device=own)
         figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
         print(f"{folder / network}.json: {figures}", flush=True)
+    for task in settings.tasks if settings.shipped else ():
+        cell = Cell(profile=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
+        card = ship_victim(Scene(cell, store=default_store(), device=own, progress=True), folder / "victims")
+        print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
 
 
 @app.command()

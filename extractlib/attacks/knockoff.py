@@ -15,7 +15,7 @@ from extractlib.attacks.transfer import Header, TransferFile, TransferSet
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_name, check_positive, check_seed
 from extractlib.models import networks
-from extractlib.models.classifier import FromFloats, Surrogate
+from extractlib.models.classifier import Surrogate, trainer_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
 
@@ -206,21 +206,3 @@ class Knockoff:
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
         targets = transfer.answers[answered].targets(classes)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes)
-
-
-def trainer_of(
-    surrogate: str | nn.Module,
-    *,
-    recipe: Recipe,
-    seed: int,
-    backbone: networks.Backbone,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Trainer:
-    """Return the trainer of an architecture by name, or of any module that takes floats in [0, 1]."""
-    if isinstance(surrogate, str):
-        weights = networks.backbone_of(surrogate, backbone)
-        return Trainer(network=surrogate, recipe=recipe, seed=seed, backbone=weights, device=device, progress=progress)
-    ready = isinstance(surrogate, networks.Network | FromFloats)
-    module = surrogate if ready else FromFloats(surrogate, mean=(0.5,), std=(0.25,), outputs="logits", layer=None)
-    return Trainer(network=module, recipe=recipe, seed=seed, device=device, progress=progress)
