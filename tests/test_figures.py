@@ -180,20 +180,18 @@ def test_contact_sheet_takes_the_classes_in_turn():
     figure = figures.contact_sheet(stripes(classes=4, each=2), rows=2, columns=3)
     shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
     assert shown == [0, 10, 20, 30, 0, 10]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["stripe 0", "stripe 1"]
 
 
 def test_contact_sheet_reaches_the_picture():
-    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4, names=False)
+    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4)
     picture = np.asarray(Image.open(io.BytesIO(figures.render(sheet, kind="png"))).convert("L"))
     assert picture.shape[1] == 200 * figures.WIDTH
     assert {0, 10, 20, 30, 255} <= set(picture.ravel().tolist())
 
 
-def test_contact_sheet_leaves_places_empty_and_names_away():
+def test_contact_sheet_leaves_places_empty():
     sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabelled(), rows=2, columns=2)
     assert [len(axes.images) for axes in sheet.axes] == [1, 1, 0, 0]
-    assert [axes.get_title() for axes in sheet.axes] == [""] * 4
 
 
 def test_contact_sheet_without_a_place_is_refused():

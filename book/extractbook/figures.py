@@ -7,7 +7,6 @@ Figures are drawn on a white card, so that they read in light and dark, in color
 import base64
 import io
 import re
-import textwrap
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -240,32 +239,25 @@ def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, dev
 # -- figures -----------------------------------------------------------------
 
 
-def contact_sheet(image_set: ImageSet, *, rows: int, columns: int, names: bool = True) -> Figure:
-    """Return a sheet of images, the classes in turn.
+def contact_sheet(image_set: ImageSet, *, rows: int, columns: int) -> Figure:
+    """Return a sheet of images, the classes in turn; places for which there is no image stay empty.
 
     Args:
         image_set: Where they are taken from. An unlabeled set is shown in its own order.
-        rows, columns: Of the sheet; places for which there is no image stay empty.
-        names: Whether each image has the name of its class above it.
+        rows, columns: Of the sheet.
 
     Raises:
         InputError: The sheet has no place.
     """
     if min(rows, columns) < 1:
         raise InputError(f"a contact sheet of {rows} rows and {columns} columns: at least one of each is needed")
-    size = WIDTH / columns
-    letters = max(int(size * 10), 5)  # how many fit above an image
-    labeled = names and image_set.labels is not None
-    with style.context([STYLE, {"font.size": 11, "axes.titlesize": "medium"}]):
-        figure = Figure(figsize=(WIDTH, rows * (size + 0.36 * labeled)), layout="constrained")
+    with style.context(STYLE):
+        figure = Figure(figsize=(WIDTH, rows * WIDTH / columns), layout="constrained")
         all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes in all_axes:
             axes.set_axis_off()
         for axes, index in zip(all_axes, _classes_in_turn(image_set), strict=False):
             axes.imshow(image_set.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
-            if labeled:
-                name = image_set.classes[int(image_set.labels[index])]
-                axes.set_title("\n".join(textwrap.wrap(name, letters, max_lines=2, placeholder="…")), pad=2)
     return figure
 
 
