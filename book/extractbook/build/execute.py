@@ -90,7 +90,7 @@ def fingerprint(notebook: Path, *, profile: str) -> str:
     That is its source, the rooms it imports, the packages' data files, the committed results among them, the lock, the
     profile and the way it is executed.
     """
-    kinds = {".json", ".jsonl", ".toml", ".safetensors"}
+    kinds = {".json", ".jsonl", ".mplstyle", ".toml", ".safetensors"}
     data = (path for package in PACKAGES.values() for path in package.rglob("*") if path.suffix in kinds)
     files = [notebook, LOCK, Path(__file__), *rooms(notebook), *data]
     return digest_files(files, profile, sys.version)

@@ -19,7 +19,7 @@ from itertools import product
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from extractbook.figures import mean_and_spread
+from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
@@ -58,7 +58,7 @@ def budget(evidence: Evidence) -> Grid:
         for queries in settings.budgets:
             found = list(evidence.values(task, granularity=shown, budget=queries).values())
             if found:
-                words = [f"{queries:,}", mean_and_spread(found, digits=2), str(len(found))]
+                words = [f"{queries:,}", mean_sd(found, digits=2), str(len(found))]
                 points.append(((math.log(queries) - low) / (high - low), sum(found) / len(found), words))
         if points:
             series[f"{row},{column}"] = points
@@ -109,7 +109,7 @@ def overlap(evidence: Evidence) -> Grid:
             where = {"pool": source.format(task=task), "overlap": share}
             found = list(evidence.measured(task, "overlap", "balanced_accuracy", **where).values())
             if found:
-                words = [f"{share:.0%}", mean_and_spread(found, digits=2), str(len(found))]
+                words = [f"{share:.0%}", mean_sd(found, digits=2), str(len(found))]
                 points.append((share, sum(found) / len(found), words))
         if points:
             series[f"{row},{column}"] = points
