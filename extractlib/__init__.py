@@ -1,13 +1,29 @@
-"""Model extraction attacks on image classifiers, and defenses against them: the package behind the book.
+"""Model extraction attacks on image classifiers, and defenses against them.
 
-A newcomer reads the rooms in this order: `drawn` (the images), `victims`, `api`, `attacks.knockoff`, `experiments`.
+A newcomer reads the rooms in this order: `data` (the images), `models` (victims and their training), `api` (what is
+asked), `attacks`, `defenses`.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 
-def __getattr__(name: str) -> str:
-    """Return ``__version__``, that of the installed distribution, when it is first asked for."""
-    if name != "__version__":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import version
+import lazy_loader
 
-    return version("extractlib")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["api", "attacks", "data", "defenses", "models"],
+    submod_attrs={
+        "api": ["Full", "Label", "PredictionAPI", "Rounded", "Temperature", "TopK"],
+        "data.images": ["ImageSet", "images"],
+        "data.sources": ["Folder", "load"],
+        "defenses": ["detectors", "policies"],
+        "errors": ["InputError"],
+        "evaluation": ["evaluate"],
+        "models.classifier": ["Surrogate", "Victim"],
+        "models.shipped": ["load_victim"],
+    },
+)
+
+try:
+    __version__ = version("extractlib")
+except PackageNotFoundError:  # a mere folder on the path
+    __version__ = "0+unknown"

@@ -1,4 +1,9 @@
-"""Errors that a reader can act on."""
+"""Errors that a reader can act on, and the checks that raise them."""
+
+from collections.abc import Collection
+
+SHOWN = 100
+"""Characters of a value that a message shows."""
 
 
 class InputError(ValueError):
@@ -9,7 +14,13 @@ class InputError(ValueError):
     """
 
 
-def one_of(kind: str, value: str, choices) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it: its repr, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
     """Return `value` if it is one of `choices`.
 
     Args:
@@ -21,20 +32,48 @@ def one_of(kind: str, value: str, choices) -> str:
         InputError: `value` is none of them; the message lists them.
     """
     if value not in choices:
-        raise InputError(f"unknown {kind} {value!r}: use one of {', '.join(choices)}")
+        raise InputError(f"unknown {kind} {shown(value)}: use one of {', '.join(choices)}")
     return value
 
 
-def positive(kind: str, value: int) -> int:
+def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
     """Return `value` if it is a whole number from 1.
 
     Args:
         kind: What the value stands for, for example ``"budget"``.
         value: The value given.
+        at_most: The highest number allowed; None for any.
 
     Raises:
         InputError: It is none; truth values are none either.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{kind} is {value!r}: a whole number from 1 is wanted")
+    wrong = not isinstance(value, int) or isinstance(value, bool) or value < 1
+    if wrong or (at_most is not None and value > at_most):
+        end = "" if at_most is None else f" to {at_most:,}"
+        raise InputError(f"{kind} is {shown(value)}: a whole number from 1{end} is wanted")
     return value
+
+
+def check_seed(value: int) -> int:
+    """Return `value` if it is a seed: a whole number from 0.
+
+    Raises:
+        InputError: It is none; truth values are none either.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InputError(f"seed is {shown(value)}: a whole number from 0 is wanted")
+    return value
+
+
+def check_name(kind: str, value: str) -> str:
+    """Return `value` if it is a name: text of at least one character, all of which UTF-8 can write.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(value, str) or not value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise InputError(f"{kind} is {shown(value)}: a name that is not empty is wanted")
+    return value
+
+
+one_of, positive = check_choice, check_positive

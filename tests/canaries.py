@@ -24,29 +24,29 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from extractbook.reproduction import TABLES, Cell, run_cell, table_cells
+from extractbook.reproduction import TABLES, Cell, backbones, run_cell, table_cells
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
 from extractbook.reproduction.scales import PROFILES, Profile
-from extractlib import data as photographs
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded
 from extractlib.api.service import Granularity, PredictionAPI
-from extractlib.attacks.adaptive import REWARDS, AdaptiveKnockoff, Bandit, Judge, OnlineSurrogate
+from extractlib.attacks.adaptive import ONLINE, REWARDS, AdaptiveKnockoff, Bandit, OnlineSurrogate, Reward
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
-from extractlib.data import drawn
-from extractlib.data import sources as datasets
+from extractlib.data import decoding, drawn, layouts, shifting, sources
 from extractlib.data import transforms as processing
 from extractlib.data.images import ImageSet, mix
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection
 from extractlib.defenses import policies as defenses
+from extractlib.defenses.watermark import KeyedSample, Mislabel
 from extractlib.errors import InputError
-from extractlib.models import backbones, devices, networks, training
+from extractlib.models import devices, networks, training
+from extractlib.models.classifier import Victim
+from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
-from extractlib.models.victims import Victim
 from extractlib.store import Store
 from extractlib.versions import check_keys, versions
 
@@ -176,9 +176,7 @@ def drawn_pixels() -> Values:
     found: Values = {}
     for name, parts in drawn.PARTS.items():
         for part, shifted in [(parts[-1], False), (parts[0], False), *([(parts[-1], True)] * (name in drawn.TASKS))]:
-            images = drawn.draw(
-                name, part=part, size=240 if name in CLASSES_FEW else 800, seed=7, shifted=shifted, cache=None
-            )
+            images = drawn.draw(name, part=part, size=240 if name in CLASSES_FEW else 800, seed=7, shifted=shifted)
             of_class = [
                 torch.tensor(sums(images.images[images.labels == label])).sum().item()
                 for label in images.labels.unique()
@@ -196,7 +194,7 @@ def decoded_files() -> Values:
         for name, write in WRITE.items():
             (root / name).mkdir()
             write(root / name)
-            found[name] = _decoded(photographs.listing(name, root / name), root, name=name, size=16)
+            found[name] = _decoded(layouts.listing(name, root / name), root, name=name, size=16)
         for number, mode in enumerate(("RGB", "L", "P", "CMYK", "RGBA", "I;16")):
             picture = Image.fromarray(noise(1, seed=number)[0].permute(1, 2, 0).numpy()).resize((40, 31))
             kind = "jpg" if mode == "CMYK" else "png"
@@ -206,13 +204,13 @@ def decoded_files() -> Values:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if copy else picture
                     turned.convert("L" if mode == "I;16" else mode).convert(mode).save(place)
-        found["folder"] = _decoded(photographs.folder(root / "folder"), root, name="folder", size=32)
-    found["alike"] = photographs.look_alikes(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
+        found["folder"] = _decoded(layouts.folder(root / "folder"), root, name="folder", size=32)
+    found["alike"] = decoding.look_alikes(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
     return found
 
 
-def _decoded(listing: photographs.Listing, root: Path, *, name: str, size: int) -> Values:
-    images = photographs.decoded(listing, name=name, store=Store(root / "store"), size=size)
+def _decoded(listing: layouts.Listing, root: Path, *, name: str, size: int) -> Values:
+    images = decoding.decoded(listing, name=name, store=Store(root / "store"), size=size)
     groups = [] if images.groups is None else [digest(images.groups)]
     halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.halves.items()}
     labels = {half: digest(found.labels) for half, found in images.halves.items() if found.labels is not None}
@@ -234,7 +232,7 @@ def transformed() -> Values:
 
 
 def moved_and_relit() -> Values:
-    images = photographs.shifted(image_set(32, seed=4), seed=9).images
+    images = shifting.shifted(image_set(32, seed=4), seed=9).images
     return {"size": list(images.shape), "sum": sum(sums(images))}
 
 
@@ -254,29 +252,33 @@ def splits() -> Values:
     kept("plain", numbered.split(shares, seed=1))
     kept("groups", numbered.split(shares, seed=2, groups=groups))
     kept("shuffled", numbered.split(shares, seed=2, groups=groups, shuffled=("second",)))
-    kept("cut", {count: datasets.fewer_classes(numbered, count, seed=3) for count in ("1", "4")})
-    alone = photographs.Photographs({"train": numbered}, groups)
-    both = photographs.Photographs({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
-    kept("task", datasets.split_task(alone, seed=5))
-    kept("task with test", datasets.split_task(both, seed=5))
-    kept("pool", datasets.split_pool(alone))
-    listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(datasets.POOL_SHARES)}
-    kept("listed pool", datasets.split_pool(photographs.Photographs(listed, None)))
+    kept("cut", {count: sources.fewer_classes(numbered, count, seed=3) for count in (1, 4)})
+    alone = decoding.Photographs({"train": numbered}, groups)
+    both = decoding.Photographs({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
+    kept("task", sources.split_task(alone, seed=5))
+    kept("task with test", sources.split_task(both, seed=5))
+    kept("pool", sources.split_pool(alone))
+    listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(sources.POOL_SHARES)}
+    kept("listed pool", sources.split_pool(decoding.Photographs(listed, None)))
     kept("mix", {"both": mix(numbered.subset(torch.arange(3)), numbered.subset(torch.arange(7, 9)), name="both")})
-    found["noise"] = digest(datasets.noise(4, seed=6).images, datasets.noise(4, seed=6, image_size=8).images)
+    found["noise"] = digest(sources.noise(4, seed=6).images, sources.noise(4, seed=6, image_size=8).images)
     found["sources"] = _sources()
     return found
 
 
 def _sources() -> Values:
     """Return which images each name of a drawn source stands for, by fingerprint and labels."""
-    settings, options = PROFILES["smoke"], {"seed": 2, "store": Store(Path(os.environ["EXTRACTLIB_CACHE"]))}
-    sets = {f"task/{part}": one for part, one in datasets.task_parts("signs", settings, **options).items()}
-    for labelled in (False, True):
-        pool = datasets.pool_parts("atlas", settings, labelled=labelled, **options)
-        sets |= {f"pool/{part}/{labelled}": one for part, one in pool.items()}
+    settings = PROFILES["smoke"]
+    loader = sources.Loader(
+        sizes={**settings.task_sizes, **settings.pool_sizes},
+        noise_size=settings.budget,
+        store=Store(Path(os.environ["EXTRACTLIB_CACHE"])),
+    )
+    sets = {f"task/{part}": one for part, one in loader.task("signs", seed=2).items()}
+    for labeled in (False, True):
+        sets |= {f"pool/{part}/{labeled}": one for part, one in loader.pool("atlas", seed=2, labeled=labeled).items()}
         for name in ("atlas", "atlas/20", "signs", "signs/shifted", "noise"):
-            sets[f"{name}/{labelled}"] = datasets.query_images(name, settings, labelled=labelled, **options)
+            sets[f"{name}/{labeled}"] = loader.queries(name, seed=2, labeled=labeled)
     return {
         name: [one.name, len(one), one.fingerprint, "" if one.labels is None else digest(one.labels)]
         for name, one in sets.items()
@@ -308,7 +310,7 @@ def backbone_weights() -> Values:
         found[name] = digest(*(part for key, value in sorted(state.items()) for part in (key, value.numpy())))
     images = image_set(24)
     with float64():
-        model = backbones.pretrain(images, network="tiny", recipe=RECIPE, seed=1)
+        model = backbones.pretrain(images, Trainer(network="tiny", recipe=RECIPE, seed=1))
         found["pretrained"] = loss(model, images.images, images.labels)
     return found
 
@@ -392,7 +394,7 @@ def answers() -> Values:
 def charges() -> list:
     """Return what a client is charged for requests, repeated ones and refused ones."""
     images, told = noise(10, seed=1), []
-    api = PredictionAPI(Linear(), granularity="top-2", budget=7, price=0.25, batch_size=3)
+    api = PredictionAPI(Linear(), answers="top-2", budget=7, price=0.25, batch_size=3)
     api.register("other", budget=3, price=0.5)
     for client, count, request in (("me", 4, "a"), ("me", 4, "a"), ("me", 4, "b"), ("me", 3, "c"), ("other", 2, "a")):
         try:
@@ -410,11 +412,11 @@ def knockoff() -> Values:
         found[f"order {seed}"] = digest(Knockoff(budget=50, seed=seed).indices(200))
     with float64(), tempfile.TemporaryDirectory() as folder:
         for granularity in ("full", "top-1", "rounded-1", "label"):
-            api = PredictionAPI(Linear(), granularity=granularity, detector=Third(), policy=defenses.Deny())
+            api = PredictionAPI(Linear(), answers=granularity, detector=Third(), policy=defenses.Deny())
             attack = Knockoff(budget=30, seed=2, chunk=8)
             transfer = attack.collect(api, pool, Path(folder) / granularity)
             probabilities = transfer.answers.probabilities
-            model = attack.train_surrogate(transfer, pool, network="tiny", recipe=RECIPE, classes=3, seed=4)
+            model = attack.train(transfer, pool, Trainer(network="tiny", recipe=RECIPE, seed=4))
             found[granularity] = [
                 digest(transfer.indices, transfer.answers.labels, transfer.first(11).indices),
                 [] if probabilities is None else floats(probabilities),
@@ -428,17 +430,17 @@ def adaptive() -> Values:
     pool, found = image_set(90, classes=5), {}
     with float64(), tempfile.TemporaryDirectory() as folder:
         for reward in REWARDS:
-            learner = OnlineSurrogate(network="tiny", classes=3, seed=1)
+            learner = OnlineSurrogate(Trainer(network="tiny", recipe=ONLINE, seed=1), classes=3)
             api = PredictionAPI(Linear(), detector=Third(), policy=defenses.Deny())
             attack = AdaptiveKnockoff(budget=70, seed=2, chunk=16, reward=reward)
             transfer = attack.collect(api, pool, Path(folder) / reward, learner=learner)
             found[reward] = [digest(transfer.indices), floats(learner.probabilities(pool.images[:4]))]
-        learner = OnlineSurrogate(network="tiny", classes=3, seed=1)
+        learner = OnlineSurrogate(Trainer(network="tiny", recipe=ONLINE, seed=1), classes=3)
         targets = F.softmax(Linear().logits(pool.images).double(), 1)
         for reward in REWARDS:
-            judge = Judge(reward, learner)
+            reward_of = Reward(reward, learner)
             found[f"rewards, {reward}"] = [
-                floats(judge.rewards(pool.images[part], targets[part])) for part in (slice(0, 9), slice(9, 20))
+                floats(reward_of.of(pool.images[part], targets[part])) for part in (slice(0, 9), slice(9, 20))
             ]
     bandit = Bandit(4)
     for chosen, reward in ((1, 0.5), (2, 0.25), (1, 0.75), (0, 0.1)):
@@ -450,19 +452,18 @@ def adaptive() -> Values:
 def control() -> Values:
     images = image_set(40)
     with float64():
-        model = train_alone(images, budget=25, network="tiny", recipe=RECIPE, seed=6)
+        model = train_alone(images, Trainer(network="tiny", recipe=RECIPE, seed=6), budget=25)
         return {"loss": loss(model, images.images[:8], images.labels[:8])}
 
 
 def detectors() -> Values:
     known, benign, others = image_set(40), image_set(20, seed=1), ImageSet("o", noise(20, seed=7), None, (), "o")
     found: Values = {}
-    with float64(), tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        binary = detection.train_detector(benign, others, network="tiny", recipe=RECIPE, seed=1, store=store)
+    with float64():
+        binary = detection.BinaryDetector.train(benign, others, Trainer(network="tiny", recipe=RECIPE, seed=1))
         found["binary"] = [binary.threshold, floats(binary.score(known.images))]
         model = training.fit(net(), known.images, known.labels, replace(RECIPE, epochs=3), seed=1)
-        victim = Victim("v", model, known.classes, "v", (3, 32, 32))
+        victim = Victim(model, classes=known.classes)
         found["features"] = floats(detection.features_of(victim, benign.images[:4]))
         made = {
             "odin": (partial(detection.OdinDetector, victim), detection.OdinDetector.SETTINGS),
@@ -475,7 +476,7 @@ def detectors() -> Values:
             lowest, highest = ({key: values[at] for key, values in settings.items()} for at in (0, -1))
             for chosen in (lowest, highest):
                 found[f"{name}, {chosen}"] = floats(make(**chosen).score(benign.images))
-            found[f"{name}, tuned"] = detection.tune(make, settings, benign=benign, strangers=others)[1]
+            found[f"{name}, tuned"] = detection.tune(make, settings, benign=benign, ood=others)[1]
         scores = torch.tensor([0.5, 0.1, 0.9, 0.3, 0.3])
         found["thresholds"] = [detection.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
         found["caught"] = digest(binary.detect(benign.images))
@@ -495,8 +496,8 @@ def policies() -> Values:
 def watermark() -> Values:
     images = noise(60, seed=4)
     probabilities = F.softmax(torch.from_numpy(np.random.default_rng(3).normal(size=(60, 6))), 1)
-    marked = defenses.KeyedSample(rate=0.2, secret=b"canary").detect(images)
-    shown = defenses.policy("mislabel", secret=b"canary").answer(probabilities, marked, images)
+    marked = KeyedSample(rate=0.2, secret=b"canary").detect(images)
+    shown = Mislabel(b"canary").answer(probabilities, marked, images)
     return {"marked": digest(marked), "shown": floats(shown[marked])}
 
 

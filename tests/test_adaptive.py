@@ -202,7 +202,7 @@ def test_denied_answers_teach_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"pool": POOL.unlabelled()}, "has no labels: the adaptive strategy needs them"),
+        ({"pool": POOL.unlabeled()}, "has no labels: the adaptive strategy needs them"),
         ({"budget": 61}, "budget is 61 and the pool holds 60"),
     ],
 )

@@ -14,7 +14,7 @@ from extractlib.errors import InputError
 from extractlib.models import networks
 from extractlib.models.backbones import SEED, backbone_for, make_weights
 from extractlib.models.training import Recipe
-from extractlib.store import Store
+from extractlib.store import Store, digest
 from extractlib.versions import VERSIONS
 
 DRAWN, SMOKE = profile("drawn"), profile("smoke")
@@ -25,7 +25,7 @@ def test_the_card_says_what_the_profile_would_make():
     size = DRAWN.pool_sizes["atlas"]["pretraining"]
     assert Recipe(**CARD["recipe"]) == DRAWN.backbone
     assert (CARD["network"], CARD["pool"], CARD["images"], CARD["seed"]) == (DRAWN.network, "atlas", size, SEED)
-    pictures = drawn.draw("atlas", part="pretraining", size=4, seed=SEED, cache=None)
+    pictures = drawn.draw("atlas", part="pretraining", size=4, seed=SEED)
     assert CARD["classes"] == len(pictures.classes)
 
 
@@ -33,7 +33,7 @@ def test_the_card_is_of_the_pictures_as_they_are_drawn_now():
     """The fingerprint needs no pixels, so it is worked out as `drawn.draw` does, without drawing 30,000 pictures."""
     name, size = DRAWN.pool, DRAWN.pool_sizes[DRAWN.pool]["pretraining"]
     parts = ("drawn", name, str(VERSIONS["drawn"]), "pretraining", str(size), str(SEED))
-    assert CARD["fingerprint"] == drawn.digest(*parts)
+    assert CARD["fingerprint"] == digest(*parts)
 
 
 def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path):
@@ -42,15 +42,13 @@ def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_profile_trains_its_backbone_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+def test_another_profile_trains_its_backbone_once(tmp_path):
     state, again = (backbone_for(SMOKE, None, network="tiny", store=Store(tmp_path), device="cpu") for _ in range(2))
     assert networks.fingerprint_of(state) == networks.fingerprint_of(again)
     assert len(list((tmp_path / "backbone").glob("*/backbone.safetensors"))) == 1
 
 
-def test_weights_that_do_not_ship_stay_in_the_store_and_their_card_is_written(tmp_path, monkeypatch):
-    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+def test_weights_that_do_not_ship_stay_in_the_store_and_their_card_is_written(tmp_path):
     store = Store(tmp_path / "store")
     card = make_weights(SMOKE, tmp_path, network="tiny", store=store, progress=False)
     assert card == json.loads((tmp_path / "tiny.json").read_text())
@@ -63,13 +61,12 @@ def test_weights_that_do_not_ship_stay_in_the_store_and_their_card_is_written(tm
     assert len(list((store.root / "backbone").glob("*/backbone.safetensors"))) == 1
 
 
-def test_weights_that_ship_are_written(tmp_path, monkeypatch):
-    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+def test_weights_that_ship_are_written_and_only_their_pictures_are_kept(tmp_path):
     shipping = replace(SMOKE, shipped=True)
     make_weights(shipping, tmp_path, network="tiny", store=Store(tmp_path / "store"), progress=False)
     state = networks.backbone_state(networks.build("tiny", classes=2, seed=0))
     assert set(load_file(tmp_path / "tiny.safetensors")) == set(state)
-    assert not (tmp_path / "store").exists()
+    assert [folder.name for folder in (tmp_path / "store").iterdir()] == ["drawn"]
 
 
 def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
@@ -100,7 +97,7 @@ def linear_probe(state, network: str = "resnet") -> float:
     model.head = torch.nn.Identity()
     features, labels = [], []
     for part, size in (("victim", 2_000), ("validation", 1_000)):
-        birds = drawn.draw("birds", part=part, size=size, seed=SEED, cache=None)
+        birds = drawn.draw("birds", part=part, size=size, seed=SEED)
         with torch.inference_mode():
             seen = model(birds.images)
         features.append(torch.cat([seen, torch.ones(len(seen), 1)], 1).double())

@@ -160,9 +160,7 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
 
 
 @pytest.fixture
-def query(tmp_path, monkeypatch):
-    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
-
+def query(tmp_path):
     def call(name: str, **options):
         return query_images(name, profile("smoke"), seed=0, store=Store(tmp_path), **options)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib.api.service import PredictionAPI
-from extractlib.defenses.policies import POLICIES, Deny, KeyedSample, LabelOnly, Mislabel, Shuffle, Unchanged, policy
+from extractlib.defenses.policies import POLICIES, Deny, LabelOnly, Shuffle, Unchanged, policy
+from extractlib.defenses.watermark import KeyedSample, Mislabel
 from extractlib.errors import InputError
 
 SECRET = b"between us"

@@ -5,6 +5,8 @@
 """
 
 import importlib
+import json
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 
@@ -12,19 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from extractbook.reproduction.scales import DRAWN
 from extractlib.data import drawn
 from extractlib.data.drawn.canvas import Sketch, X, Y, seed_from
+from extractlib.data.drawn.vocabulary import COLORS, PATTERNS, SHAPES, Part
 from extractlib.errors import InputError
-from extractlib.store import digest
-from extractlib.versions import VERSIONS
+from extractlib.store import Store, digest
+from extractlib.versions import VERSIONS, versions
 
 REFERENCE = Path(__file__).with_name("drawn_reference.npz")
 SETS = drawn.TASKS + drawn.POOLS
 
 
 def few(name: str, *, part: str = "test", size: int = 12, seed: int = 0, shifted: bool = False):
-    return drawn.draw(name, part=part, size=size, seed=seed, shifted=shifted, cache=None)
+    return drawn.draw(name, part=part, size=size, seed=seed, shifted=shifted)
+
+
+def kept(folder: Path, *, shifted: bool = False):
+    return drawn.draw("signs", part="test", size=4, seed=0, shifted=shifted, store=Store(folder))
 
 
 def distinct(images) -> set[bytes]:
@@ -36,12 +42,12 @@ def room(name: str):
 
 
 def labels(name: str, size: int, *, part: str = "test") -> torch.Tensor:
-    return room(name).labels(size, part=part, generator=torch.Generator().manual_seed(3))
+    return drawn.labels(name, size, part=part, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_pictures_are_the_stored_ones(name):
-    """Processors round otherwise: one grey level of difference is allowed on 0.01% of the values."""
+    """Processors round otherwise: one gray level of difference is allowed on 0.01% of the values."""
     images = few(name)
     with np.load(REFERENCE, allow_pickle=False) as stored:
         difference = np.abs(images.images.numpy().astype(int) - stored[f"{name}.images"])
@@ -91,13 +97,19 @@ def test_a_shifted_source_has_each_class_as_often(name, monkeypatch):
     assert bool(((counts[0] - counts[1]).abs() <= tolerance).all())
 
 
-def test_a_shifted_set_is_kept_in_a_file_of_its_own(tmp_path):
-    own, shifted = (drawn.draw("signs", part="test", size=4, seed=0, shifted=s, cache=tmp_path) for s in (False, True))
+def test_a_set_is_kept_by_all_that_makes_it(tmp_path):
+    own, shifted = (kept(tmp_path, shifted=wanted) for wanted in (False, True))
     assert not torch.equal(own.images, shifted.images)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"shifted-signs-test-4-0-{shifted.fingerprint[:12]}.npy",
-        f"signs-test-4-0-{own.fingerprint[:12]}.npy",
-    ]
+    keys = sorted((json.loads(path.read_text()) for path in tmp_path.glob("drawn/*/key.json")), key=repr)
+    key = {"name": "signs", "part": "test", "seed": 0, "size": 4, "versions": versions("drawn")}
+    assert keys == [key | {"shifted": False}, key | {"shifted": True}]
+    assert len(list(tmp_path.glob("drawn/*/images.npy"))) == 2
+
+
+def test_the_environment_names_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+    few("signs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_that_is_placed_in_a_shifted_picture_moves_together():
@@ -174,6 +186,76 @@ def test_sets_have_as_many_classes_as_their_twins():
     assert all(len(set(room(name).CLASSES)) == counts[name] for name in SETS)
 
 
+def test_each_part_has_a_usual_size():
+    assert list(drawn.SIZES) == [*drawn.TASKS, *drawn.POOLS]
+    assert drawn.TASKS == ("signs", "objects", "birds", "retina", "things") and drawn.POOLS == ("atlas", "web")
+    for name in drawn.TASKS:
+        assert tuple(drawn.SIZES[name]) == drawn.PARTS[name] == drawn.TASK_PARTS
+        assert {part: drawn.SIZES[name][part] for part in ("detector", "adversary", "validation")} == {
+            "detector": 4_000,
+            "adversary": 10_000,
+            "validation": 1_000,
+        }
+    assert [(drawn.SIZES[name]["victim"], drawn.SIZES[name]["test"]) for name in drawn.TASKS] == [
+        (5_000, 4_300),
+        (4_000, 2_000),
+        (4_000, 2_000),
+        (4_000, 1_500),
+        (5_670, 2_430),
+    ]
+    assert list(drawn.SIZES["atlas"].values()) == [30_000, 20_000, 5_000, 2_000, 2_000]
+    assert drawn.SIZES["web"] == {"queries": 10_000, "validation": 2_000, "test": 2_000}
+
+
+@pytest.mark.parametrize("name", ["signs", "web"])
+def test_labels_are_as_frequent_as_their_prior(name):
+    part, size = drawn.PARTS[name][0], 20_000
+    prior = torch.tensor(room(name).PRIOR)
+    expected = prior / prior.sum() * size
+    counts = labels(name, size, part=part).bincount(minlength=len(prior))
+    assert bool(((counts - expected).abs() < 5 * expected.sqrt()).all())
+
+
+def test_species_of_a_genus_differ_from_its_first_in_two_marks():
+    birds = room("birds")
+    species = [asdict(look) for look in birds.SPECIES.values()]
+    assert len({repr(look) for look in species}) == 40
+    differences = [
+        sum(value != species[place - place % 4][mark] for mark, value in look.items())
+        for place, look in enumerate(species)
+    ]
+    assert differences == [0, 2, 2, 2] * 10
+
+
+def test_a_glyph_is_read_from_its_rows_mirrored_or_as_digits():
+    glyph = room("signs").glyph
+    rows = [[0, 0, 1, 1, 0], [0, 1, 0, 1, 1], [0, 1, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 0, 0, 0]]
+    assert glyph("turn right").tolist() == rows
+    assert glyph("mirrored turn right").tolist() == [row[::-1] for row in rows]
+    assert glyph("20").tolist()[1] == [0, 0, 1, 0, 1, 0, 1]
+
+
+def test_a_figure_is_read_from_its_line():
+    robin = room("kinds").COMMON["robin"]
+    assert robin.palette == ("brown",)
+    assert robin.parts[0] == Part("stroke", (-0.3, 0.2, -0.85, 0.35, 0.09), "dark")
+    assert room("kinds").COMMON["canary"].parts[1] == Part("ellipse", (0.0, 0.0, 0.46, 0.3), "main", angle=-0.25)
+    assert [part.within for part in room("kinds").COMMON["tennis ball"].parts] == [False, True, True]
+
+
+@pytest.mark.parametrize("figures", ["COMMON", "OTHERS"])
+def test_every_word_of_a_figure_means_something(figures):
+    for figure in getattr(room("kinds"), figures).values():
+        words = {part.color for part in figure.parts} | set(figure.palette)
+        assert words - {"main", "second", "dark", "light"} <= set(COLORS)
+        assert {part.shape for part in figure.parts} <= {*SHAPES, *PATTERNS, "dots"}
+
+
+def test_every_theme_names_figures():
+    web, kinds = room("web"), room("kinds")
+    assert {thing for things in web.THEMES.values() for thing in things} <= set(kinds.COMMON | kinds.OTHERS)
+
+
 def test_things_overlap_with_the_atlas_and_do_not_lie_within_it():
     things, atlas = set(room("things").CLASSES), set(room("atlas").CLASSES)
     assert len(things) >= 60
@@ -182,13 +264,13 @@ def test_things_overlap_with_the_atlas_and_do_not_lie_within_it():
 
 @pytest.mark.parametrize("name", ["retina", "signs", "objects", "birds", "things"])
 def test_the_test_part_is_balanced(name):
-    counts = labels(name, DRAWN.task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
+    counts = labels(name, drawn.SIZES[name]["test"]).bincount(minlength=len(room(name).CLASSES))
     assert int(counts.max() - counts.min()) <= 1
 
 
 @pytest.mark.parametrize("name", ["signs", "objects"])
 def test_each_class_has_a_hundred_test_images(name):
-    counts = labels(name, DRAWN.task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
+    counts = labels(name, drawn.SIZES[name]["test"]).bincount(minlength=len(room(name).CLASSES))
     assert int(counts.min()) >= 100
 
 
@@ -207,26 +289,27 @@ def test_retina_is_as_uneven_as_the_disease_where_it_is_trained():
 )
 def test_bad_requests_are_refused(options, message):
     with pytest.raises(InputError, match=message):
-        drawn.draw(**{"name": "signs", "part": "test", "size": 4, "seed": 0, "cache": None} | options)
+        drawn.draw(**{"name": "signs", "part": "test", "size": 4, "seed": 0} | options)
 
 
-def test_the_cache_gives_the_same_pictures_without_drawing(tmp_path, monkeypatch):
-    first = drawn.draw("signs", part="test", size=4, seed=0, cache=tmp_path)
+def test_the_store_gives_the_same_pictures_without_drawing(tmp_path, monkeypatch):
+    first = kept(tmp_path)
+    assert torch.equal(first.images, few("signs", size=4).images)
     monkeypatch.setattr(drawn, "draw_by_class", None)
-    again = drawn.draw("signs", part="test", size=4, seed=0, cache=tmp_path)
+    again = kept(tmp_path)
     assert torch.equal(first.images, again.images)
     again.images[:] = 0
-    assert torch.equal(drawn.draw("signs", part="test", size=4, seed=0, cache=tmp_path).images, first.images)
+    assert torch.equal(kept(tmp_path).images, first.images)
 
 
-def test_a_failed_drawing_leaves_nothing_in_the_cache(tmp_path, monkeypatch):
+def test_a_failed_drawing_leaves_nothing_in_the_store(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(drawn, "draw_by_class", fail)
     with pytest.raises(KeyboardInterrupt):
-        drawn.draw("signs", part="test", size=4, seed=0, cache=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        kept(tmp_path)
+    assert list((tmp_path / "drawn").glob("*/")) == []
 
 
 def write_reference() -> None:

@@ -45,7 +45,7 @@ def test_subset_keeps_order_labels_and_changes_the_fingerprint():
 
 
 def test_unlabelled_hides_labels_and_names():
-    hidden = numbered(4).unlabelled()
+    hidden = numbered(4).unlabeled()
     assert (hidden.labels, hidden.classes) == (None, ())
     assert hidden.fingerprint != numbered(4).fingerprint
 

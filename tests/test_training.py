@@ -188,7 +188,7 @@ def test_bad_input_is_refused(change, message):
 
 def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
     """What the committed results rest on: this order of random draws and these operations, and no others."""
-    signs = drawn.draw("signs", part="victim", size=129, seed=0, cache=None)
+    signs = drawn.draw("signs", part="victim", size=129, seed=0)
     recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=64, shift=2, flip=True)  # the last batch has one image
     images, labels, steps = signs.images, signs.labels, 3
     plain = networks.build("tiny", classes=43, seed=1).train()

@@ -78,4 +78,4 @@ def test_processes_that_ask_at_once_train_once(tmp_path):
 
 def test_a_task_without_labels_is_refused(tmp_path):
     with pytest.raises(InputError, match="toy/victim has no labels: a victim needs them"):
-        victim(tmp_path, task=task().unlabelled())
+        victim(tmp_path, task=task().unlabeled())

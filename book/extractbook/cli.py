@@ -1,7 +1,4 @@
-"""The command line of the book: ``extractbook results | ledger | verify | weights | build | course`` and others.
-
-What a command needs it imports itself, so that the list of commands appears at once.
-"""
+"""The command line of the book: ``extractbook run | results | grid | verify | weights | ledger``."""
 
 import os
 import time
@@ -9,17 +6,29 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from extractbook.build.commands import COMMANDS
+from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
+from extractbook.reproduction import ledger as claims
+from extractbook.reproduction.backbones import make_weights
+from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, tables_for
+from extractbook.reproduction.results import FOLDER, check_suffix
+from extractbook.reproduction.run import headline, name_of
+from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.setting import Scene, ship_victim
+from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
+from extractlib.api.service import Granularity
 from extractlib.cli import Version, named_folder
+from extractlib.data import download
+from extractlib.data.sources import POOLS, TASKS, Loader, in_files
 from extractlib.errors import InputError, one_of, positive
-
-if TYPE_CHECKING:
-    from extractbook.reproduction import Cell, Row
-    from extractbook.reproduction.scales import Profile
+from extractlib.metrics import summary
+from extractlib.models import devices, networks
+from extractlib.models.devices import default_device
+from extractlib.store import default_store
 
 app = typer.Typer(
     help="The paper's tables, the rows behind the book, and its claims with our verdicts.",
@@ -36,10 +45,10 @@ def main(version: Version = False) -> None:
 
 ProfileName = Annotated[str, typer.Option("--scale", help="Scale of the experiment.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-FOLDER = Path(__file__).parent / "results"
 RESULTS = FOLDER / "edition-2"
 FIRST_EDITION = FOLDER / "edition-1"
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
+TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
@@ -53,12 +62,12 @@ Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second
 
 @app.command()
 def run(
-    table: Annotated[str, typer.Argument(help="Which table, such as reproduction.")],
+    table: Annotated[str, typer.Argument(help=f"Which table: {', '.join(TABLES)}.")],
     profile_name: Annotated[
         str | None, typer.Option("--scale", help="Scale: drawn, or small-cpu where a folder is named.")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Name of a task, or folder:PATH; may be repeated.")] = None,
-    pool: Annotated[str | None, typer.Option(help="Name of a pool, or folder:PATH.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
+    pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
     data: DataFolder = None,
     budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
     granularity: Annotated[
@@ -75,15 +84,6 @@ def run(
     ] = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
-    from extractbook.reproduction import run_table, table_cells
-    from extractbook.reproduction.results import check_suffix
-    from extractbook.reproduction.scales import profile
-    from extractlib.api.service import Granularity
-    from extractlib.data import download
-    from extractlib.data.sources import in_files
-    from extractlib.models import networks
-    from extractlib.store import default_store
-
     use(device)
     settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
     folders = download.data_folders(data)
@@ -118,9 +118,6 @@ def results(
     data: DataFolder = None,
 ) -> None:
     """Compute every table of a profile into the committed results; those that are up to date are not computed again."""
-    from extractbook.reproduction.scales import profile
-    from extractlib.data import download
-
     use("cpu")
     options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": download.data_folders(data)}
     compute(profile(profile_name), table, range(seeds), folder, **options)
@@ -129,7 +126,7 @@ def results(
 @app.command()
 def grid(
     profile_name: ProfileName = "paper",
-    engine: Annotated[str, typer.Option(help="Where the cells run: local or ray.")] = "local",
+    engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
     seeds: SeedCount = 3,
     jobs: Jobs = 1,
     folder: Results = RESULTS,
@@ -140,10 +137,6 @@ def grid(
     data: DataFolder = None,
 ) -> None:
     """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
-    from extractbook.reproduction.grids import ENGINES
-    from extractbook.reproduction.scales import profile
-    from extractlib.data import download
-
     one_of("engine", engine, ENGINES)
     device = None if plan else use(device)
     options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": download.data_folders(data)}
@@ -165,13 +158,6 @@ def verify_command(
     ] = False,
 ) -> None:
     """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
-    from extractbook.reproduction import is_current, read_all
-    from extractbook.reproduction.run import headline, name_of
-    from extractbook.reproduction.scales import profile
-    from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
-    from extractlib.data import download
-    from extractlib.store import default_store
-
     turn = int(time.time() // 3600) if turn is None else turn
     names = profile_names or sorted(path.name for path in folder.glob("*") if path.is_dir())
     rows = [row for name in names for row in read_all(folder / profile(name).name)]
@@ -200,38 +186,31 @@ def verify_command(
 @app.command()
 def weights(
     profile_name: ProfileName = "drawn",
-    folder: Annotated[
-        Path | None, typer.Option(help="Where they are put; in the package if not given.", show_default=False)
-    ] = None,
+    folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
     device: Device = None,
     data: DataFolder = None,
 ) -> None:
-    """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
-    from extractbook.reproduction.scales import profile
-    from extractlib.data import download
-    from extractlib.models import devices, networks
-    from extractlib.models.backbones import make_weights
-    from extractlib.store import default_store
-
+    """Pre-train a profile's backbones: those that ship again, victims with them; others once, into the cache."""
     settings = profile(profile_name)
-    folder = folder or networks.WEIGHTS
     folder = folder if settings.shipped else folder / settings.name
-    with devices.joined(use(device or ("cpu" if settings.shipped else None))) as own:
-        options = {"store": default_store(), "folders": download.data_folders(data), "device": own}
-        for network in (settings.network, settings.other_network):
-            card = make_weights(settings, folder, network=network, **options)
-            if devices.ranks()[0] == 0:
-                figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
-                print(f"{folder / network}.json: {figures}", flush=True)
+    own = use(device or ("cpu" if settings.shipped else None))
+    sizes = {**settings.task_sizes, **settings.pool_sizes}
+    loader = Loader(
+        sizes=sizes, image_size=settings.image_size, store=default_store(), folders=download.data_folders(data)
+    )
+    for network in (settings.network, settings.other_network):
+        card = make_weights(settings, folder, loader, network=network, device=own)
+        figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+        print(f"{folder / network}.json: {figures}", flush=True)
+    for task in settings.tasks if settings.shipped else ():
+        cell = Cell(profile=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
+        card = ship_victim(Scene(cell, store=default_store(), device=own, progress=True), folder / "victims")
+        print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
 
 
 @app.command()
 def ledger(profile_name: ProfileName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
-    from extractbook.reproduction import ledger as claims
-    from extractbook.reproduction import read_all
-    from extractbook.reproduction.scales import profile
-
     rows = read_all(folder / profile(profile_name).name)
     for entry in claims.verdicts(rows):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
@@ -243,17 +222,14 @@ def use(device: str | None) -> str:
     Raises:
         InputError: There is no such device.
     """
-    from extractlib.models import devices
-    from extractlib.models.training import default_device
-
     name = device or default_device()
-    devices.usable(name)
+    devices.resolve(name)
     os.environ["EXTRACTLIB_DEVICE"] = name
     return name
 
 
 def compute(
-    settings: "Profile",
+    settings: Profile,
     tables: list[str] | None,
     seeds: range,
     folder: Path,
@@ -266,10 +242,6 @@ def compute(
     engine: str = "local",
 ) -> None:
     """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
-    from extractbook.reproduction import run_table, table_cells
-    from extractbook.reproduction.grids import missing, tables_for
-    from extractlib.store import default_store
-
     cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
     paths = {name: folder / settings.name / f"{name}.jsonl" for name in cells}
     left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
@@ -282,11 +254,7 @@ def compute(
 
 
 def plan_of(
-    tables: Mapping[str, tuple[list["Cell"], list["Cell"]]],
-    settings: "Profile",
-    *,
-    jobs: int = 1,
-    rate: int | None = None,
+    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Profile, *, jobs: int = 1, rate: int | None = None
 ) -> str:
     """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
 
@@ -296,8 +264,6 @@ def plan_of(
         jobs: Processes at a time.
         rate: Images a second that a process trains; the profile's if None.
     """
-    from extractbook.reproduction.grids import expected_seconds
-
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
     for name, (cells, left) in tables.items():
@@ -310,14 +276,11 @@ def plan_of(
     return "\n".join(lines)
 
 
-def print_rows(rows: "list[Row]") -> None:
+def print_rows(rows: list[Row]) -> None:
     """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
 
     What some seeds have no number for, such as a client that is never flagged, says how many have one.
     """
-    from extractbook.reproduction.run import name_of
-    from extractlib.metrics import summary
-
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)

@@ -1,1 +1,19 @@
 """The prediction API: it serves a victim, shows answers at a granularity, and meters every query."""
+
+from extractlib.api.granularity import Answers, Full, Granularity, Label, Rounded, Temperature, TopK
+from extractlib.api.meter import BudgetExceeded, Meter, Usage
+from extractlib.api.service import PredictionAPI
+
+__all__ = [
+    "Answers",
+    "BudgetExceeded",
+    "Full",
+    "Granularity",
+    "Label",
+    "Meter",
+    "PredictionAPI",
+    "Rounded",
+    "Temperature",
+    "TopK",
+    "Usage",
+]

@@ -4,35 +4,42 @@ Each request is stored with its answer and its charge in one transaction. Sent a
 for free, so a client that was cut off anywhere is charged once and answered once.
 """
 
-import math
-import sqlite3
-import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
-from extractlib.errors import InputError, positive
+import sqlalchemy as sql
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS accounts (
-    client TEXT PRIMARY KEY,
-    budget INTEGER,
-    price REAL,
-    queries INTEGER NOT NULL DEFAULT 0,
-    cost REAL NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS requests (
-    client TEXT NOT NULL,
-    id TEXT NOT NULL,
-    digest BLOB NOT NULL,
-    queries INTEGER NOT NULL,
-    cost REAL NOT NULL,
-    answer BLOB NOT NULL,
-    PRIMARY KEY (client, id)
-);
-"""
+from extractlib.database import Database, insert_if_absent, seal
+from extractlib.errors import InputError, check_name, check_positive
+
+LARGEST = 2**63 - 1
+"""The highest budget that a database holds."""
+
+DEAREST = 10**12
+"""The highest price of a query."""
+
+TABLES = sql.MetaData()
+ACCOUNTS = sql.Table(
+    "accounts",
+    TABLES,
+    sql.Column("client", sql.Text, primary_key=True),
+    sql.Column("budget", sql.BigInteger),
+    sql.Column("price", sql.Text),
+    sql.Column("queries", sql.BigInteger, nullable=False),
+    sql.Column("cost", sql.Text, nullable=False),  # a decimal number, exact
+)
+REQUESTS = sql.Table(
+    "requests",
+    TABLES,
+    sql.Column("client", sql.Text, primary_key=True),
+    sql.Column("id", sql.Text, primary_key=True),
+    sql.Column("digest", sql.LargeBinary, nullable=False),
+    sql.Column("queries", sql.BigInteger, nullable=False),
+    sql.Column("cost", sql.Text, nullable=False),
+    sql.Column("answer", sql.LargeBinary, nullable=False),
+    sql.Column("seal", sql.LargeBinary, nullable=False),
+)
 
 
 class BudgetExceeded(InputError):
@@ -45,7 +52,7 @@ class Terms:
 
     Attributes:
         budget: Queries it may send in all, at least 1; None for no limit.
-        price: Cost of one query, at least 0, in any currency; None for nothing agreed.
+        price: Cost of one query, 0 to `DEAREST`, in any currency; None for nothing agreed.
 
     Raises:
         InputError: A value is out of range.
@@ -56,12 +63,12 @@ class Terms:
 
     def __post_init__(self):
         if self.budget is not None:
-            positive("budget", self.budget)
+            check_positive("budget", self.budget, at_most=LARGEST)
         if self.price is None:
             return
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
-        if not number or not 0 <= self.price < math.inf:
-            raise InputError(f"price is {self.price!r}: a finite number from 0 is wanted")
+        if not number or not 0 <= self.price <= DEAREST:
+            raise InputError(f"price is {self.price!r}: a finite number from 0 to {DEAREST:,} is wanted")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,9 @@ class Request:
         id: The client's name for the request; sent again, it means the same request.
         digest: Digest of the API and the images.
         queries: Number of images.
+
+    Raises:
+        InputError: Client or id is no name.
     """
 
     client: str
@@ -101,55 +111,65 @@ class Request:
     queries: int
 
     def __post_init__(self):
-        for kind, name in (("client", self.client), ("request", self.id)):
-            if not isinstance(name, str) or not name:
-                raise InputError(f"{kind} is {name!r}: a name that is not empty is wanted")
+        check_name("client", self.client)
+        check_name("request", self.id)
+
+
+@dataclass(frozen=True)
+class Account:
+    """A client's terms, the API's where it has none of its own, and what it has used."""
+
+    budget: int | None
+    price: Decimal
+    queries: int
+    cost: Decimal
+
+    @property
+    def usage(self) -> Usage:
+        """What may be told to the client."""
+        return Usage(queries=self.queries, budget=self.budget, cost=float(self.cost))
 
 
 class Meter:
-    """Accounts and requests in an SQLite database, in a file or in memory.
+    """Accounts and requests in a database: SQLite in a file or in memory, or what an SQLAlchemy address names.
 
-    Threads may share a meter. Several processes may use one file, each through a meter of its own, opened after any
-    fork. APIs that share a meter share their clients' accounts.
+    Threads may share a meter. Several processes may use one database, each through a meter of its own, opened after
+    any fork. APIs that share a meter share their clients' accounts.
 
     Args:
-        path: File of the database, made if it is not there; None keeps everything in memory.
+        place: File of the database, made if it is not there, or an address; None keeps everything in memory.
 
     Raises:
-        InputError: The file cannot be opened or is no database.
+        InputError: It cannot be opened or is no database.
     """
 
-    def __init__(self, path: Path | None = None):
-        self._lock = threading.Lock()
-        try:
-            self._connection = _open(path or ":memory:")
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path} is no meter's file ({error}): name one, or a new one") from None
-        self.close = weakref.finalize(self, self._connection.close)
+    def __init__(self, place: Path | str | None = None):
+        self._database = Database(place, TABLES, what="meter")
+        self.close = self._database.close
 
     def register(self, client: str, terms: Terms) -> None:
         """Give a client terms of its own; what they leave open stays as the API has it."""
-        with self._transaction():
-            self._connection.execute(
-                "INSERT INTO accounts (client, budget, price) VALUES (?, ?, ?)"
-                " ON CONFLICT (client) DO UPDATE SET budget = excluded.budget, price = excluded.price",
-                (client, terms.budget, terms.price),
-            )
+        check_name("client", client)
+        own = {"budget": terms.budget, "price": None if terms.price is None else str(terms.price)}
+        with self._database.transaction() as connection:
+            _open_account(connection, client)
+            connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == client).values(own))
 
     def usage(self, client: str, terms: Terms) -> Usage:
         """Return what a client has used; `terms` hold where it has none of its own."""
-        with self._lock:
-            return self._account(client, terms)[0]
+        check_name("client", client)
+        with self._database.transaction() as connection:
+            return self._account(connection, client, terms).usage
 
     def check(self, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer of a request, or None if it is new and within the budget.
 
         Raises:
-            InputError: The id was used for other images or at another API.
+            InputError: The id was used for other images or at another API, or the record is damaged.
             BudgetExceeded: The request is new and asks for more than is left.
         """
-        with self._lock:
-            return self._check(request, terms)[0]
+        with self._database.transaction() as connection:
+            return self._stored(connection, request, self._account(connection, request.client, terms))
 
     def charge(self, request: Request, answer: bytes, terms: Terms) -> bytes:
         """Store a request with its answer and charge for it, in one transaction.
@@ -160,68 +180,71 @@ class Meter:
         Raises:
             InputError: As `check` does, and nothing is charged.
         """
-        with self._transaction():
-            stored, price = self._check(request, terms)
+        with self._database.transaction() as connection:
+            _open_account(connection, request.client)
+            account = self._account(connection, request.client, terms)
+            stored = self._stored(connection, request, account)
             if stored is not None:
                 return stored
-            cost = request.queries * price
-            self._connection.execute(
-                "INSERT INTO requests (client, id, digest, queries, cost, answer) VALUES (?, ?, ?, ?, ?, ?)",
-                (request.client, request.id, request.digest, request.queries, cost, answer),
-            )
-            self._connection.execute(
-                "INSERT INTO accounts (client, queries, cost) VALUES (?, ?, ?) ON CONFLICT (client)"
-                " DO UPDATE SET queries = queries + excluded.queries, cost = cost + excluded.cost",
-                (request.client, request.queries, cost),
-            )
+            cost = request.queries * account.price
+            record = {
+                "client": request.client,
+                "id": request.id,
+                "digest": request.digest,
+                "queries": request.queries,
+                "cost": str(cost),
+                "answer": answer,
+                "seal": _seal(request, answer),
+            }
+            connection.execute(sql.insert(REQUESTS), record)
+            used = {"queries": account.queries + request.queries, "cost": str(account.cost + cost)}
+            connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == request.client).values(used))
             return answer
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Hold the database's only write lock from the first read to the commit; roll back on any error."""
-        with self._lock, self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield
-
-    def _check(self, request: Request, terms: Terms) -> tuple[bytes | None, float]:
-        """Return the stored answer, if there is one, and the client's price."""
-        usage, price = self._account(request.client, terms)
-        found = self._connection.execute(
-            "SELECT digest, answer FROM requests WHERE client = ? AND id = ?", (request.client, request.id)
-        ).fetchone()
+    def _stored(self, connection: sql.Connection, request: Request, account: Account) -> bytes | None:
+        """Return the stored answer, if there is one."""
+        where = (REQUESTS.c.client == request.client) & (REQUESTS.c.id == request.id)
+        found = connection.execute(
+            sql.select(REQUESTS.c.digest, REQUESTS.c.answer, REQUESTS.c.seal).where(where)
+        ).one_or_none()
         if found is None:
-            if usage.remaining is not None and request.queries > usage.remaining:
+            remaining = account.usage.remaining
+            if remaining is not None and request.queries > remaining:
                 raise BudgetExceeded(
-                    f"client {request.client!r} asks {request.queries} queries and {usage.remaining} of"
-                    f" {usage.budget} are left: ask at most {usage.remaining}"
+                    f"client {request.client!r} asks {request.queries} queries and {remaining} of {account.budget} are"
+                    f" left: ask at most {remaining}"
                 )
-            return None, price
-        digest, answer = found
-        if digest != request.digest:
+            return None
+        if found.digest != request.digest:
             raise InputError(
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )
-        return answer, price
+        if found.seal != _seal(request, found.answer):
+            raise InputError(
+                f"meter {self._database.name}: the record of request {request.id!r} is damaged: restore it from a copy"
+            )
+        return found.answer
 
-    def _account(self, client: str, terms: Terms) -> tuple[Usage, float]:
-        row = self._connection.execute(
-            "SELECT queries, cost, budget, price FROM accounts WHERE client = ?", (client,)
-        ).fetchone()
-        queries, cost, budget, price = row or (0, 0.0, None, None)
-        budget = terms.budget if budget is None else budget
-        price = (terms.price or 0.0) if price is None else price
-        return Usage(queries=queries, budget=budget, cost=cost), price
+    @staticmethod
+    def _account(connection: sql.Connection, client: str, terms: Terms) -> Account:
+        """Return a client's account, locked until the transaction ends; an unused one where it has none."""
+        chosen = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == client).with_for_update()
+        row = connection.execute(chosen).one_or_none()
+        price = Decimal(str(terms.price or 0))
+        if row is None:
+            return Account(terms.budget, price, 0, Decimal(0))
+        return Account(
+            budget=terms.budget if row.budget is None else row.budget,
+            price=price if row.price is None else Decimal(row.price),
+            queries=row.queries,
+            cost=Decimal(row.cost),
+        )
 
 
-def _open(path: Path | str) -> sqlite3.Connection:
-    # No isolation level: transactions begin where the code says so, not where the driver guesses.
-    connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(_SCHEMA)
-    except sqlite3.DatabaseError:
-        connection.close()
-        raise
-    return connection
+def _open_account(connection: sql.Connection, client: str) -> None:
+    insert_if_absent(connection, ACCOUNTS, {"client": client, "queries": 0, "cost": "0"})
+
+
+def _seal(request: Request, answer: bytes) -> bytes:
+    return seal(request.client, request.id, request.digest, request.queries, answer)

@@ -5,8 +5,8 @@ class; each answer earns a reward, and the preference of the class that was aske
 the mean, and falls if below.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,18 +15,23 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from extractlib.api.service import PredictionAPI
-from extractlib.attacks.knockoff import Knockoff
-from extractlib.attacks.transfer import TransferFile, TransferSet, load
+from extractlib.attacks.knockoff import API, Knockoff
+from extractlib.attacks.transfer import TransferFile, TransferSet
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, one_of
-from extractlib.models import networks
+from extractlib.errors import InputError, check_choice
+from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
 
 REWARDS = ("certainty", "diversity", "loss", "all")
+LEARNING = ("loss", "all")
+"""Rewards that compare an answer with a surrogate trained meanwhile."""
 
 
-class Learner(Protocol):
+ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
+"""How an online surrogate is trained on a chunk of answers."""
+
+
+class OnlineModel(Protocol):
     """A surrogate that is trained while queries are chosen."""
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,36 +45,23 @@ class OnlineSurrogate:
     """A network that sees each chunk of answers once.
 
     Args:
-        network: Its architecture (see `networks.build`).
+        trainer: What it is built like, and the recipe of each chunk.
         classes: Number of the victim's classes.
-        seed: Seed of the head's first weights and of the order of the images.
-        backbone: Pre-trained weights to start from; None to train from scratch.
-        recipe: How it is trained on a chunk.
-        device: Where it is trained.
     """
 
-    RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
-
-    def __init__(
-        self,
-        *,
-        network: str,
-        classes: int,
-        seed: int,
-        backbone: Mapping[str, torch.Tensor] | None = None,
-        recipe: Recipe = RECIPE,
-        device: str = "cpu",
-    ):
-        self.model = networks.build(network, classes=classes, seed=seed, backbone=backbone).eval()
-        self._recipe, self._seed, self._device = recipe, seed, device
+    def __init__(self, trainer: Trainer, *, classes: int):
+        # A copy: a module of one's own is trained afresh on the whole transfer set afterwards.
+        self.model = deepcopy(trainer.build(classes)).to(trainer.device).eval()
+        self._trainer = trainer
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return probabilities, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
+        """Return probabilities, float32 of shape (n, classes), of uint8 images (n, channels, height, width)."""
         return F.softmax(predict(self.model, images).to(torch.get_default_dtype()), 1)
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
         """Train once on images and the answers to them, float32 of shape (n, classes)."""
-        fit(self.model, images, targets, self._recipe, seed=self._seed, device=self._device)
+        how = self._trainer
+        fit(self.model, images, targets, how.recipe, seed=how.seed, device=how.device)
 
 
 class Bandit:
@@ -115,7 +107,7 @@ class Bandit:
         self._steps += 1
 
 
-class Stock:
+class ClassSampler:
     """The images of a pool that have not been asked about, by class: one number an image.
 
     Args:
@@ -162,7 +154,7 @@ def _earlier_equals(values: np.ndarray) -> np.ndarray:
     return turn
 
 
-class Judge:
+class Reward:
     """Turns answers into rewards (Orekondy et al. 2019, section 4.1.2).
 
     Certainty is the highest probability less the second; diversity is Σ max(0, y - ȳ) over the classes, with ȳ the mean
@@ -176,12 +168,12 @@ class Judge:
         learner: Needed for ``"loss"`` and ``"all"``.
     """
 
-    def __init__(self, reward: str, learner: Learner | None):
+    def __init__(self, reward: str, learner: OnlineModel | None):
         self._reward, self._learner = reward, learner
         self._answers, self._asked = 0.0, 0
         self._count, self._sum, self._squares = 0, np.zeros(3), np.zeros(3)
 
-    def rewards(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+    def of(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """Return the reward of each answer in order, float64 of shape (n,).
 
         Args:
@@ -222,7 +214,7 @@ class AdaptiveKnockoff(Knockoff):
     The bandit's policy is fixed while a chunk is asked, and takes one step for each of its answers afterwards.
 
     Attributes:
-        reward: ``"certainty"``, ``"diversity"``, ``"loss"`` or ``"all"`` (see `Judge`).
+        reward: ``"certainty"``, ``"diversity"``, ``"loss"`` or ``"all"`` (see `Reward`).
 
     Raises:
         InputError: A value does not fit.
@@ -232,31 +224,37 @@ class AdaptiveKnockoff(Knockoff):
 
     def __post_init__(self):
         super().__post_init__()
-        one_of("reward", self.reward, REWARDS)
+        check_choice("reward", self.reward, REWARDS)
+
+    def _collect(self, api: API, pool: ImageSet, path: Path | None, trainer: Trainer) -> TransferSet:
+        learner = None
+        if self.reward in LEARNING:
+            learner = OnlineSurrogate(replace(trainer, recipe=ONLINE), classes=len(api.classes))
+        return self.collect(api, pool, path, learner=learner, progress=trainer.progress)
 
     def collect(
         self,
-        api: PredictionAPI,
+        api: API,
         pool: ImageSet,
-        path: Path,
+        path: Path | None = None,
         *,
-        learner: Learner | None = None,
+        learner: OnlineModel | None = None,
         progress: bool = False,
     ) -> TransferSet:
-        """Spend the budget and keep the answers in a transfer file; killed anywhere and called again, it goes on.
+        """Spend the budget and keep the answers; killed anywhere and called again, it goes on.
 
-        What the file holds already is replayed, so that bandit and learner end as in an unbroken run. A denied answer
-        earns 0 and teaches nothing.
+        What is held already is replayed, so that bandit and learner end as in an unbroken run. A denied answer earns 0
+        and teaches nothing.
 
         Args:
             api: The victim's API.
-            pool: The attacker's images, labelled.
-            path: The transfer file, new or to be resumed.
+            pool: The attacker's images, labeled.
+            path: The transfer set's file, new or to be resumed; None keeps it in memory.
             learner: A fresh surrogate that is trained meanwhile; needed for the rewards ``"loss"`` and ``"all"``.
             progress: Whether to show a bar.
 
         Returns:
-            The transfer set, as read from the file.
+            The transfer set, as it was stored.
 
         Raises:
             InputError: The pool has no labels, the learner is missing, the budget is above the pool, or the file is of
@@ -265,36 +263,33 @@ class AdaptiveKnockoff(Knockoff):
         """
         if pool.labels is None:
             raise InputError(f"{pool.name} has no labels: the adaptive strategy needs them")
-        learning = self.reward in ("loss", "all")
-        if learning and learner is None:
+        if self.reward in LEARNING and learner is None:
             raise InputError(f"reward {self.reward!r} compares with a surrogate: give a learner")
         header = self.header(api, pool, strategy=f"adaptive-{self.reward}")
+        bandit, reward = Bandit(len(pool.classes)), Reward(self.reward, learner)
         generator = np.random.default_rng([self.seed, *b"adaptive"])
-        bandit = Bandit(len(pool.classes))
-        stock = Stock(pool.labels, len(pool.classes), generator)
-        judge = Judge(self.reward, learner)
+        sampler = ClassSampler(pool.labels, len(pool.classes), generator)
         with TransferFile(path, header) as file, tqdm(total=self.budget, unit="query", disable=not progress) as bar:
-            held, frames = load(path, partial=True), file.frames
-            for frame in range(-(-self.budget // self.chunk)):
-                classes, chosen = stock.draw(header.records_in(frame), bandit)
+            held, chunks = file.transfer, file.chunks
+            for chunk in range(-(-self.budget // self.chunk)):
+                classes, chosen = sampler.draw(header.records_in(chunk), bandit)
                 images = pool.images[torch.from_numpy(chosen)]
-                if frame < frames:
-                    rows = slice(frame * self.chunk, frame * self.chunk + len(chosen))
+                if chunk < chunks:
+                    rows = slice(chunk * self.chunk, chunk * self.chunk + len(chosen))
                     if held.indices[rows].tolist() != chosen.tolist():
                         raise InputError(f"{path} was collected with another learner: give that, or name another file")
                     answers = held.answers[rows]
                 else:
-                    request = f"{header.digest}-{frame}"
-                    asked = api.query(images, client=self.client, request=request)
+                    asked = api.query(images, client=self.client, request=f"{header.digest}-{chunk}")
                     answers = file.append(torch.from_numpy(chosen), asked)
                 answered = ~answers.denied
                 rewards = np.zeros(len(chosen))
                 if answered.any():
                     targets = answers[answered].targets(len(api.classes))
-                    rewards[answered.numpy()] = judge.rewards(images[answered], targets)
-                    if learning:
+                    rewards[answered.numpy()] = reward.of(images[answered], targets)
+                    if self.reward in LEARNING and learner is not None:
                         learner.update(images[answered], targets)
                 for step in zip(classes.tolist(), rewards.tolist(), strict=True):
                     bandit.update(*step)
                 bar.update(len(chosen))
-        return load(path)
+            return file.transfer

@@ -1,32 +1,42 @@
-"""The transfer set as a file: queried images with their answers, append-only, pickle-free, resumable.
+"""The transfer set: queried images with their answers, kept as they come, pickle-free and resumable.
 
-The file is one line of JSON, the header, and then frames. A frame is a fixed number of records and a seal, a digest of
-the header, the frame's number and its records. So a torn frame is shorter than it should be, and an edited one does
-not fit its seal.
+It is a small SQLite database: a header, and chunks of a fixed number of records, each stored in one transaction with a
+seal, a digest of the header, the chunk's number and its records. So a killed writer leaves whole chunks, and an edited
+one does not fit its seal.
 """
 
-import hashlib
 import json
-import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import sqlalchemy as sql
 import torch
 from filelock import FileLock, Timeout
 
-from extractlib.api.service import Answers, Granularity
-from extractlib.errors import InputError, positive
+from extractlib.api.granularity import Answers, Granularity
+from extractlib.database import Database, seal
+from extractlib.errors import InputError, check_positive
 from extractlib.store import digest
 
-VERSION = 2
-SEAL_BYTES = 8
+VERSION = 3
+
+TABLES = sql.MetaData()
+HEADERS = sql.Table("header", TABLES, sql.Column("line", sql.Text, primary_key=True))
+CHUNKS = sql.Table(
+    "chunks",
+    TABLES,
+    sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("records", sql.LargeBinary, nullable=False),
+    sql.Column("seal", sql.LargeBinary, nullable=False),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """Where a transfer set comes from, and how its file is laid out.
+    """Where a transfer set comes from, and how its records are laid out.
 
     Attributes:
         pool: Fingerprint of the pool.
@@ -36,8 +46,8 @@ class Header:
         classes: Number of the victim's classes.
         strategy: How queries were chosen.
         seed: Seed of the choice of queries.
-        budget: Records of the complete file.
-        chunk: Records of a frame; the last one holds what is left.
+        budget: Records of the complete set.
+        chunk: Records of a chunk; the last one holds what is left.
         version: Version of the layout.
 
     Raises:
@@ -57,18 +67,18 @@ class Header:
 
     def __post_init__(self):
         for name in ("pool_size", "classes", "budget", "chunk"):
-            positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         if self.budget > self.pool_size or self.pool_size > 2**32:
             raise InputError(
                 f"budget is {self.budget} and the pool holds {self.pool_size} images: at most as many queries as"
                 " images, and at most 2^32 of those, are possible"
             )
-        Granularity.parse(self.granularity).record(self.classes)
+        self._granularity.record(self.classes)
 
     @cached_property
-    def line(self) -> bytes:
-        """The header as the file's first line."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+    def line(self) -> str:
+        """The header as text."""
+        return json.dumps(asdict(self))
 
     @cached_property
     def digest(self) -> str:
@@ -78,29 +88,39 @@ class Header:
     @cached_property
     def record(self) -> np.dtype:
         """Layout of one record: index in the pool, and the answer with half-precision probabilities."""
-        answer = Granularity.parse(self.granularity).record(self.classes, real="<f2")
-        return np.dtype([("index", "<u4"), ("answer", answer)])
+        return np.dtype([("index", "<u4"), ("answer", self._granularity.record(self.classes, real="<f2"))])
 
-    def records_in(self, frame: int) -> int:
-        """Return how many records frame number `frame` holds; 0 behind the last."""
-        return min(self.chunk, max(0, self.budget - frame * self.chunk))
+    @cached_property
+    def _granularity(self) -> Granularity:
+        return Granularity.parse(self.granularity)
 
-    def seal(self, frame: int, records: bytes) -> bytes:
-        """Return the digest that ends frame number `frame`."""
-        start = f"{self.digest}:{frame}:".encode()
-        return hashlib.blake2b(start + records, digest_size=SEAL_BYTES).digest()
+    def records_in(self, chunk: int) -> int:
+        """Return how many records chunk number `chunk` holds; 0 behind the last."""
+        return min(self.chunk, max(0, self.budget - chunk * self.chunk))
+
+    def pack(self, indices: torch.Tensor, answers: Answers) -> np.ndarray:
+        """Return records, of dtype `record`, of indices (int64 of shape (n,)) and the answers to those images."""
+        packed = np.empty(len(indices), self.record)
+        packed["index"] = indices.numpy()
+        packed["answer"] = self._granularity.pack(answers, self.record["answer"])
+        return packed
+
+    def unpack(self, records: np.ndarray) -> "TransferSet":
+        """Return the transfer set that records hold, its probabilities as they were stored."""
+        indices = torch.from_numpy(records["index"].astype(np.int64))
+        return TransferSet(indices, self._granularity.unpack(records["answer"]), self)
 
     @classmethod
-    def parse(cls, path: Path, line: bytes) -> "Header":
-        """Return the header that is written in `line`, the first of `path`."""
+    def parse(cls, path: Path, line: str) -> "Header":
+        """Return the header that is written in `line`."""
         try:
             values = json.loads(line)
             types = {field.name: field.type for field in fields(cls)}
             if {name: type(value) for name, value in values.items()} != types or values["version"] != VERSION:
                 raise ValueError
             return cls(**values)
-        except (ValueError, AttributeError):
-            raise InputError(f"{path} is no transfer file of version {VERSION}, or its header was edited") from None
+        except (ValueError, AttributeError, RecursionError):
+            raise InputError(f"{path} is no transfer set of version {VERSION}, or its header was edited") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +129,7 @@ class TransferSet:
 
     Attributes:
         indices: int64 of shape (n,): which images of the pool, in the order of the queries.
-        answers: The n answers, their probabilities at the precision of the file.
+        answers: The n answers, their probabilities at half precision.
         header: Where they come from.
     """
 
@@ -126,41 +146,38 @@ class TransferSet:
         Raises:
             InputError: There are fewer, or `count` is no positive whole number.
         """
-        if positive("budget", count) > len(self):
+        if check_positive("budget", count) > len(self):
             raise InputError(f"budget is {count}: the transfer set holds {len(self)} records")
         return TransferSet(self.indices[:count], self.answers[:count], self.header)
 
 
 class TransferFile:
-    """A transfer file open for appending; a new one gets its header, an old one is resumed.
+    """A transfer set open for appending; a new one gets its header, an old one is resumed.
 
-    A torn last frame, left by a writer that was killed, is cut off. Use it as a context manager, or close it.
+    Use it as a context manager, or close it.
 
     Args:
-        path: The file; its folder is made if it is not there.
-        header: What the file must say of itself.
+        path: The file; its folder is made if it is not there. None keeps the set in memory.
+        header: What the set must say of itself.
 
     Attributes:
-        frames: Number of complete frames; also the number of the next one.
+        chunks: Number of chunks held; also the number of the next one.
 
     Raises:
-        InputError: The file has another header, was edited, or another process is writing it.
+        InputError: The file has another header, was edited, is of another kind, or another process is writing it.
     """
 
-    def __init__(self, path: Path, header: Header):
-        self.header = header
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(f"{path} is being written by another process: wait, or name another file") from None
-        self._file = open(path, "a+b", buffering=0)
-        try:
-            self.frames = self._resume(path)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, path: Path | None, header: Header):
+        self.header, self._path = header, path
+        self._open = ExitStack()
+        with self._open as opening:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                opening.callback(_only_writer(path).release)
+            self._database = Database(path, TABLES, what="transfer set")
+            opening.callback(self._database.close)
+            self._held = self._resume()
+            self._open = opening.pop_all()
 
     def __enter__(self) -> "TransferFile":
         return self
@@ -170,104 +187,106 @@ class TransferFile:
 
     def close(self) -> None:
         """Close the file and let other processes write it."""
-        self._file.close()
-        self._lock.release()
+        self._open.close()
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks held."""
+        return len(self._held)
 
     @property
     def records(self) -> int:
-        """Number of records in complete frames."""
-        return min(self.header.budget, self.frames * self.header.chunk)
+        """Number of records held."""
+        return sum(map(len, self._held))
+
+    @property
+    def transfer(self) -> TransferSet:
+        """What is held so far."""
+        return self.header.unpack(np.concatenate([np.empty(0, self.header.record), *self._held]))
 
     def append(self, indices: torch.Tensor, answers: Answers) -> Answers:
-        """Write the next frame, and return its answers as the file holds them when it is on the disk.
+        """Store the next chunk, and return its answers as they are stored when they are on the disk.
 
         Args:
-            indices: int64 of shape (n,); n is what the header says of this frame.
+            indices: int64 of shape (n,); n is what the header says of this chunk.
             answers: The answers to these images.
 
         Raises:
             InputError: Their number is another.
         """
-        count = self.header.records_in(self.frames)
+        number, count = self.chunks, self.header.records_in(self.chunks)
         if not len(indices) == len(answers) == count > 0:
-            raise InputError(f"{len(indices)} indices and {len(answers)} answers: frame {self.frames} takes {count}")
-        packed = np.empty(count, self.header.record)
-        packed["index"] = indices.numpy()
-        granularity = Granularity.parse(self.header.granularity)
-        packed["answer"] = granularity.pack(answers, self.header.record["answer"])
+            raise InputError(f"{len(indices)} indices and {len(answers)} answers: chunk {number} takes {count}")
+        packed = self.header.pack(indices, answers)
         records = packed.tobytes()
-        self._write(records + self.header.seal(self.frames, records))
-        self.frames += 1
-        return granularity.unpack(packed["answer"])
+        row = {"number": number, "records": records, "seal": seal(self.header.digest, number, records)}
+        with self._database.transaction() as connection:
+            connection.execute(sql.insert(CHUNKS), row)
+        self._held.append(packed)
+        return self.header.unpack(packed).answers
 
-    def _resume(self, path: Path) -> int:
-        """Bring the file to the end of its last complete frame and return the number of frames."""
-        self._file.seek(0)
-        data = self._file.read()
-        line = self.header.line
-        if len(data) < len(line) and line.startswith(data):
-            self._file.truncate(0)
-            self._write(line)
-            return 0
-        if not data.startswith(line):
-            raise _other_header(path, Header.parse(path, data.partition(b"\n")[0]), self.header)
-        frames = _frames(path, self.header, data[len(line) :])
-        size = sum(frame.nbytes + SEAL_BYTES for frame in frames)
-        self._file.truncate(len(line) + size)
-        return len(frames)
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._file.fileno(), rest) :]
-        os.fsync(self._file.fileno())
+    def _resume(self) -> list[np.ndarray]:
+        """Return the chunks that are there, once the header is the wanted one."""
+        with self._database.transaction() as connection:
+            lines = connection.execute(sql.select(HEADERS.c.line)).scalars().all()
+            if not lines:
+                connection.execute(sql.insert(HEADERS), {"line": self.header.line})
+            elif lines != [self.header.line]:
+                raise _other_header(self._path, Header.parse(self._path, lines[0]), self.header)
+            return _read(connection, self._path, self.header)
 
 
 def load(path: Path, *, partial: bool = False) -> TransferSet:
-    """Read a transfer file.
+    """Read a transfer set.
 
     Args:
         path: The file.
         partial: Whether to return what is there while the collection is not finished.
 
     Raises:
-        InputError: The file is missing, no transfer file, edited, or not finished.
+        InputError: The file is missing, no transfer set, edited, or not finished.
     """
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read (no such file): name a transfer set")
+    database = Database(path, TABLES, what="transfer set", create=False)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a transfer file") from None
-    line, _, rest = data.partition(b"\n")
-    header = Header.parse(path, line)
-    records = np.concatenate([np.empty(0, header.record), *_frames(path, header, rest)])
-    if len(records) < header.budget and not partial:
-        raise InputError(f"{path} holds {len(records)} of {header.budget} records: collect again to resume it")
-    indices = torch.from_numpy(records["index"].astype(np.int64))
-    return TransferSet(indices, Granularity.parse(header.granularity).unpack(records["answer"]), header)
+        with database.transaction() as connection:
+            lines = connection.execute(sql.select(HEADERS.c.line)).scalars().all()
+            header = Header.parse(path, lines[0] if len(lines) == 1 else "")
+            chunks = _read(connection, path, header)
+    finally:
+        database.close()
+    held = sum(map(len, chunks))
+    if held < header.budget and not partial:
+        raise InputError(f"{path} holds {held} of {header.budget} records: collect again to resume it")
+    return header.unpack(np.concatenate([np.empty(0, header.record), *chunks]))
 
 
-def _frames(path: Path, header: Header, data: bytes) -> list[np.ndarray]:
-    """Return the records of each complete frame; a torn one at the end is left out."""
-    frames, start = [], 0
-    while count := header.records_in(len(frames)):
-        end = start + count * header.record.itemsize
-        records, seal = data[start:end], data[end : end + SEAL_BYTES]
-        if len(seal) < SEAL_BYTES:
-            return frames
-        if seal != header.seal(len(frames), records):
-            raise InputError(f"{path}: frame {len(frames)} was edited or damaged: collect into a new file")
-        frames.append(np.frombuffer(records, header.record))
-        start = end + SEAL_BYTES
-    if start < len(data):
-        raise InputError(f"{path}: {len(data) - start} bytes follow its last record: collect into a new file")
-    return frames
+def _only_writer(path: Path) -> FileLock:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{path} is being written by another process: wait, or name another file") from None
+    return lock
 
 
-def _other_header(path: Path, found: Header, wanted: Header) -> InputError:
+def _read(connection: sql.Connection, path: Path | None, header: Header) -> list[np.ndarray]:
+    """Return the records of each chunk."""
+    chunks: list[np.ndarray] = []
+    for number, records, sealed in connection.execute(sql.select(CHUNKS).order_by(CHUNKS.c.number)):
+        whole = number == len(chunks) and len(records) == header.records_in(number) * header.record.itemsize
+        if not whole or sealed != seal(header.digest, number, records):
+            raise InputError(f"{path}: chunk {len(chunks)} was edited or damaged: collect into a new file")
+        chunks.append(np.frombuffer(records, header.record))
+    return chunks
+
+
+def _other_header(path: Path | None, found: Header, wanted: Header) -> InputError:
     for name, value in asdict(wanted).items():
         if getattr(found, name) != value:
             return InputError(
-                f"{path} is the transfer file of another {name.replace('_', ' ')}, {getattr(found, name)!r} and not"
+                f"{path} is the transfer set of another {name.replace('_', ' ')}, {getattr(found, name)!r} and not"
                 f" {value!r}: name another file"
             )
     return InputError(f"{path} has a header that was edited: name another file")

@@ -1,13 +1,14 @@
 """Image sets: what victims are trained on, attackers query with and detectors tell apart."""
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
 
 from extractlib.errors import InputError
-from extractlib.store import digest
+from extractlib.store import digest, digest_of
 
 LARGE = 2**30
 """Bytes from which a subset is a view that reads its images when they are asked for."""
@@ -19,7 +20,7 @@ class Rows:
     It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
 
     Args:
-        images: uint8 tensor of shape (n, 3, height, width).
+        images: uint8 tensor of shape (n, channels, height, width).
         indices: int64 of shape (m,): which of them.
     """
 
@@ -59,10 +60,12 @@ class ImageSet:
 
     Attributes:
         name: What the set is, for example ``"signs/test"``.
-        images: uint8 tensor of shape (n, 3, height, width); may be memory-mapped. A large subset has `Rows` instead.
-        labels: int64 tensor of shape (n,), or None for an unlabelled set.
-        classes: Name of each class; empty for an unlabelled set.
-        fingerprint: Hexadecimal digest of all that made the set. Equal fingerprints mean equal sets.
+        images: uint8 tensor of shape (n, 1 or 3, height, width); may be memory-mapped. A large subset has `Rows`
+            instead.
+        labels: int64 tensor of shape (n,), or None for an unlabeled set.
+        classes: Name of each class; empty for an unlabeled set.
+        fingerprint: Hexadecimal digest of all that made the set, or else of its bytes. Equal fingerprints mean equal
+            sets.
 
     Raises:
         InputError: Shape, dtype or labels do not fit.
@@ -70,16 +73,18 @@ class ImageSet:
 
     name: str
     images: torch.Tensor | Rows
-    labels: torch.Tensor | None
-    classes: tuple[str, ...]
-    fingerprint: str
+    labels: torch.Tensor | None = None
+    classes: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __post_init__(self):
-        if self.images.ndim != 4 or self.images.shape[1] != 3 or self.images.dtype != torch.uint8:
+        if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != torch.uint8:
             raise InputError(
                 f"{self.name}: images are {self.images.dtype} of shape {tuple(self.images.shape)}:"
-                " uint8 of shape (n, 3, height, width) is wanted"
+                " uint8 of shape (n, 1 or 3, height, width) is wanted"
             )
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", _bytes_digest(self.images, self.labels, self.classes))
         if self.labels is None:
             return
         if len(self.labels) != len(self.images):
@@ -93,8 +98,14 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def __repr__(self) -> str:
-        kind = f"{len(self.classes)} classes" if self.labels is not None else "unlabelled"
+        kind = f"{len(self.classes)} classes" if self.labels is not None else "unlabeled"
         return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"
 
     def subset(self, indices: torch.Tensor, *, name: str | None = None) -> "ImageSet":
@@ -111,7 +122,7 @@ class ImageSet:
             fingerprint=digest(self.fingerprint, indices.numpy().tobytes()),
         )
 
-    def unlabelled(self) -> "ImageSet":
+    def unlabeled(self) -> "ImageSet":
         """Return the same images without labels or class names: what an attacker's pool shows."""
         return replace(self, labels=None, classes=(), fingerprint=digest(self.fingerprint, "unlabelled"))
 
@@ -171,3 +182,91 @@ def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
         )
     images = torch.cat([first.images[:], second.images[:]])
     return ImageSet(name, images, None, (), digest(first.fingerprint, second.fingerprint, "mix"))
+
+
+def from_tensor(
+    images: torch.Tensor,
+    labels: torch.Tensor | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str = "images",
+) -> ImageSet:
+    """Return images of one's own as a set, whose fingerprint is computed from their bytes.
+
+    Args:
+        images: Of shape (n, channels, height, width) or, gray, (n, height, width); uint8, or floats in [0, 1].
+        labels: Whole numbers of shape (n,), or None.
+        classes: Name of each class; numbers if None.
+        name: What the set is called.
+
+    Raises:
+        InputError: Shape, dtype or range does not fit.
+    """
+    images = torch.as_tensor(images)
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.is_floating_point():
+        if not len(images) or not bool(((images >= 0) & (images <= 1)).all()):
+            raise InputError(f"{name}: floats outside of 0 to 1, NaN or no images at all: scale them, or give uint8")
+        images = (images * 255).round().to(torch.uint8)
+    if labels is None:
+        return ImageSet(name, images)
+    labels = torch.as_tensor(labels).long()
+    names = tuple(classes or map(str, range(int(labels.max()) + 1 if len(labels) else 0)))
+    return ImageSet(name, images, labels, names)
+
+
+def from_dataset(dataset: Sized, *, name: str = "images") -> ImageSet:
+    """Return a torch or torchvision data set as a set of images (see `from_tensor`).
+
+    Args:
+        dataset: Its items are images (tensors, or Pillow's) of one size, alone or with their labels in a pair; where it
+            has an attribute `classes`, it names them.
+        name: What the set is called.
+
+    Raises:
+        InputError: It is empty, or its images differ in size.
+    """
+    if not len(dataset):
+        raise InputError(f"{name}: the data set is empty")
+    items = [
+        item if isinstance(item, tuple | list) else (item, None)
+        for item in map(dataset.__getitem__, range(len(dataset)))
+    ]
+    images = [image if isinstance(image, torch.Tensor) else _pixels(image) for image, *_ in items]
+    sizes = {tuple(image.shape) for image in images}
+    if len(sizes) > 1:
+        raise InputError(f"{name}: images of the sizes {sorted(sizes)[:3]}: bring them to one size first")
+    labels = None if items[0][1] is None else torch.tensor([int(label) for _, label, *_ in items])
+    return from_tensor(torch.stack(images), labels, classes=getattr(dataset, "classes", None), name=name)
+
+
+def images(
+    source: object, labels: torch.Tensor | None = None, *, classes: Sequence[str] | None = None, name: str = "images"
+) -> ImageSet:
+    """Return a tensor, an array or a torch data set as a set of images (see `from_tensor` and `from_dataset`).
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> xl.images(torch.rand(5, 3, 8, 8)).image_shape
+        (3, 8, 8)
+    """
+    if isinstance(source, ImageSet):
+        return source
+    if isinstance(source, torch.Tensor | np.ndarray):
+        return from_tensor(torch.as_tensor(source), labels, classes=classes, name=name)
+    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+        raise InputError(f"images are a {type(source).__name__}: a tensor, an array or a torch data set is wanted")
+    return from_dataset(source, name=name)
+
+
+def _pixels(image: object) -> torch.Tensor:
+    """Return a Pillow image as uint8 of shape (channels, height, width)."""
+    pixels = torch.from_numpy(np.array(image, np.uint8))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, classes: tuple[str, ...]) -> str:
+    pixels = (part.contiguous().numpy().tobytes() for part in images.split(1_024))
+    told = b"" if labels is None else labels.numpy().tobytes()
+    return digest_of(chain([repr((tuple(images.shape), classes)), told], pixels))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from extractlib import data as photographs
-from extractlib.data import Photographs
+from extractlib.data import decoding, layouts
+from extractlib.data.decoding import Photographs
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import FOLDER, split_pool, split_task
 from extractlib.errors import InputError
@@ -33,18 +33,18 @@ def parts_list(name: str, *, size: int, seed: int, store: Store, folders: Mappin
     Raises:
         InputError: It is no data set in files, or its folder cannot be used.
     """
-    if not name.startswith(FOLDER) and name not in (*photographs.TASKS, *photographs.POOLS):
+    if not name.startswith(FOLDER) and name not in (*layouts.TASKS, *layouts.POOLS):
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
     place = folders[name]
-    listing = photographs.folder(place) if name.startswith(FOLDER) else photographs.listing(name, place)
-    images = photographs.decoded(listing, name=name, store=store, size=size)
+    listing = layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
+    images = decoding.decoded(listing, name=name, store=store, size=size)
     entries = list(chain(*listing.halves.values()))
     groups = [] if images.groups is None else images.groups.tolist()
     shared = dict(zip(listing.halves.get("train", ()), groups, strict=True))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("part", "path", "class", "group"))
-    numbered, as_task = _numbered(images), name.startswith(FOLDER) or name in photographs.TASKS
+    numbered, as_task = _numbered(images), name.startswith(FOLDER) or name in layouts.TASKS
     parts = split_task(numbered, seed=seed) if as_task else split_pool(numbered)
     for part, numbers in parts.items():
         for entry in map(entries.__getitem__, _read(numbers)):

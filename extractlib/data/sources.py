@@ -1,39 +1,28 @@
-"""Where an experiment's images come from: drawn on the spot, a published data set, or any folder of image files.
+"""Where images come from: drawn on the spot, a published data set, any folder of image files, or noise.
 
-A task or a pool is named by a word (``"signs"``, ``"cifar10"``) or by a folder (``"folder:photos"``), and is handed out
-in its disjoint parts.
+A `Source` names images; a `Loader` has what all sources of a run share, and hands them out in disjoint parts. `load`
+does both for a set at the sizes of the book.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from extractlib import data as photographs
-from extractlib.data import Photographs, drawn
+from extractlib.data import decoding, drawn, layouts, shifting
+from extractlib.data.decoding import Photographs
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.registry import Registry
 from extractlib.store import Store, digest
-
-
-class Profile(Protocol):
-    """What is asked of a scale: how many images of each part there are, and how large they are."""
-
-    name: str
-    tasks: tuple[str, ...]
-    budget: int
-    image_size: int
-    task_sizes: Mapping[str, Mapping[str, int]]
-    pool_sizes: Mapping[str, Mapping[str, int]]
-
 
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
-TASKS = (*drawn.TASKS, *photographs.TASKS)
-POOLS = (*drawn.POOLS, *photographs.POOLS)
 
 TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
 TEST_SHARE = 0.15
@@ -43,134 +32,323 @@ SHUFFLED = ("detector", "adversary", "validation", "test")
 """Parts whose images come in random order: an experiment may need only the first, and files lie class by class."""
 
 
-def task_parts(
-    name: str, profile: Profile, *, seed: int, store: Store, folders: Mapping[str, Path] | None = None
-) -> dict[str, ImageSet]:
-    """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
+@dataclass(frozen=True)
+class Source:
+    """Images by name, perhaps from another distribution or cut to fewer classes.
+
+    Attributes:
+        name: A registered set (`SETS`), ``"folder:NAME"``, or ``"noise"``.
+        is_shifted: Whether the images come from another source of the same classes: an adversary's own (the paper,
+            section 6).
+        class_count: To how many of its classes a pool is cut; None for all.
+
+    Raises:
+        InputError: There is no such set, or it cannot be shifted or cut.
+    """
+
+    name: str
+    is_shifted: bool = False
+    class_count: int | None = None
+
+    def __post_init__(self):
+        if not (self.name.startswith(FOLDER) or self.name == NOISE):
+            check_choice("task or pool", self.name, SETS)
+        if self.is_shifted and (self.name not in SETS or SETS[self.name].role == "pool"):
+            raise InputError(f"{self.name} is no task: only a task has a shifted source")
+        if self.class_count is not None:
+            check_positive("number of classes", self.class_count)
+
+    def __str__(self) -> str:
+        variant = SHIFTED if self.is_shifted else "" if self.class_count is None else str(self.class_count)
+        return f"{self.name}/{variant}" if variant else self.name
+
+    @classmethod
+    def parse(cls, text: "str | Source") -> "Source":
+        """Return the source that is written as ``"signs"``, ``"signs/shifted"``, ``"atlas/27"``: the inverse of `str`.
+
+        Raises:
+            InputError: The text names none.
+        """
+        if isinstance(text, Source):
+            return text
+        if text.startswith(FOLDER):
+            return cls(text)
+        name, slash, variant = text.partition("/")
+        if not slash:
+            return cls(name)
+        if variant == SHIFTED:
+            return cls(name, is_shifted=True)
+        if not re.fullmatch("[0-9]+", variant, re.ASCII):
+            raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
+        return cls(name, class_count=int(variant))
+
+    @property
+    def in_files(self) -> bool:
+        """Whether it lies in files: a published data set or a folder."""
+        return self.name.startswith(FOLDER) or (self.name in SETS and SETS[self.name].in_files)
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is one of the registered tasks."""
+        return self.name in SETS and SETS[self.name].role == "task"
+
+    def shifted(self) -> "Source":
+        """Return the same classes from another source."""
+        return replace(self, is_shifted=True)
+
+    def cut(self, class_count: int) -> "Source":
+        """Return the pool cut to so many of its classes."""
+        return replace(self, class_count=class_count)
+
+
+def Folder(path: Path | str) -> Source:
+    """Return the source of a folder of images: one folder for each class, directly or under ``train`` and ``test``."""
+    return Source(f"{FOLDER}{path}")
+
+
+Maker = Callable[[], ImageSet]
+
+
+class Parts(Mapping[str, ImageSet]):
+    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
 
     Args:
-        name: One of `TASKS`, or ``"folder:NAME"``.
-        profile: Gives the sizes of a drawn task, and the size of photographs in pixels.
-        seed: Seed of the drawing, or of the cut of the training images; published test images stay what they are.
-        store: Keeps decoded images.
+        makers: Makes each part.
+    """
+
+    def __init__(self, makers: Mapping[str, Maker]):
+        self._makers, self._made = dict(makers), {}
+
+    @classmethod
+    def ready(cls, parts: Mapping[str, ImageSet]) -> "Parts":
+        """Return parts that are at hand."""
+        return cls({name: lambda one=one: one for name, one in parts.items()})
+
+    def __getitem__(self, part: str) -> ImageSet:
+        if part not in self._made:
+            self._made[part] = self._makers[part]()
+        return self._made[part]
+
+    def __getattr__(self, part: str) -> ImageSet:
+        if part.startswith("_") or part not in self._makers:
+            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._makers)}")
+        return self[part]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __repr__(self) -> str:
+        return f"Parts({', '.join(self)})"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """How the parts of a set are made.
+
+    Attributes:
+        role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
+            queries, detector, validation, test; the first is missing where it is not needed).
+        parts: Given a loader, the set's name and a seed, returns what makes each part.
+        shifted: The same for the adversary's images from another source; None where the adversary's part is shifted.
+        in_files: Whether it lies in files.
+    """
+
+    role: str
+    parts: Callable[["Loader", str, int], Mapping[str, Maker]]
+    shifted: Callable[["Loader", str, int], ImageSet] | None = None
+    in_files: bool = False
+
+
+SETS: Registry[Provider] = Registry("task or pool")
+"""The sets by name; a set of one's own is added with `SETS.add`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """What all sources of a run share.
+
+    Attributes:
+        sizes: Number of images of each part of each drawn set.
+        image_size: Height and width that files are brought to, in pixels.
+        noise_size: How many images of noise there are.
+        store: Keeps drawn and decoded images; None draws without keeping, and reads no files.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
-
-    Raises:
-        InputError: The task is unknown, the profile does not hold it, or its folder cannot be used.
     """
-    if in_files(name):
-        return split_task(_photographs(name, profile, store, folders), seed=seed)
-    one_of("task", name, TASKS)
-    return {
-        part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed) for part in drawn.TASK_PARTS
-    }
 
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: drawn.SIZES)
+    image_size: int = 32
+    noise_size: int = 10_000
+    store: Store | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
-def task_size(name: str, profile: Profile, part: str) -> int:
-    """Return the number of images of a part of a drawn task.
+    def task(self, source: Source | str, *, seed: int) -> Parts:
+        """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
 
-    Raises:
-        InputError: The profile does not hold the task.
-    """
-    if name not in profile.task_sizes:
-        raise InputError(
-            f"profile {profile.name!r} has no task {name!r}: use one of {', '.join(profile.tasks) or 'folder:PATH'}"
-        )
-    return profile.task_sizes[name][part]
+        Args:
+            source: A task or a folder.
+            seed: Seed of the drawing, or of the cut of the training images; published test images stay what they are.
 
+        Raises:
+            InputError: The task is unknown, the sizes lack it, or its folder cannot be used.
+        """
+        source = Source.parse(source)
+        if source.name.startswith(FOLDER):
+            return Parts.ready(split_task(self.files(source.name), seed=seed))
+        self._check_role(source, "task")
+        return Parts(SETS[source.name].parts(self, source.name, seed))
 
-def pool_parts(
-    name: str,
-    profile: Profile,
-    *,
-    seed: int,
-    store: Store,
-    folders: Mapping[str, Path] | None = None,
-    labelled: bool = False,
-) -> dict[str, ImageSet]:
-    """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
+    def pool(self, source: Source | str, *, seed: int, labeled: bool = False) -> Parts:
+        """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
 
-    Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labelled`, as the
-    adaptive strategy needs it. ImageNet and Open Images have no part for pre-training. Arguments and errors are those
-    of `task_parts`.
-    """
-    hide = dict if labelled else _hide_labels
-    if in_files(name):
-        return hide(split_pool(_photographs(name, profile, store, folders)))
-    one_of("pool", name, POOLS)
-    if name not in profile.pool_sizes:
-        raise InputError(
-            f"profile {profile.name!r} has no pool {name!r}: use one of"
-            f" {', '.join(profile.pool_sizes) or 'folder:PATH'}"
-        )
-    sizes = {part: size for part, size in profile.pool_sizes[name].items() if part != "pretraining"}
-    return hide({part: drawn.draw(name, part=part, size=size, seed=seed) for part, size in sizes.items()})
-
-
-def query_images(
-    name: str,
-    profile: Profile,
-    *,
-    seed: int,
-    store: Store,
-    folders: Mapping[str, Path] | None = None,
-    labelled: bool = False,
-) -> ImageSet:
-    """Return the images that an attacker sends.
-
-    Args:
-        name: A pool (its part for queries), such as ``"atlas"``; ``"atlas/27"``, that pool cut to 27 of its classes;
-            a task (the adversary's own part), such as ``"retina"``; ``"retina/shifted"``, the same classes from
-            another source (of photographs, in other framing and light); or ``"noise"``, uniform random pixels.
-        profile: Gives the sizes.
-        seed: Seed of the drawing, of the cut and of the noise.
-        store: Keeps decoded images.
-        folders: Where each published data set and each ``"folder:NAME"`` lies.
-        labelled: Whether labels are kept where the images have any.
-
-    Raises:
-        InputError: There are no such images.
-    """
-    if name == NOISE:
-        return noise(profile.budget, seed=seed, image_size=profile.image_size)
-    source, _, variant = (name, "", "") if name.startswith(FOLDER) else name.partition("/")
-    if source in TASKS:
-        one_of(f"variant of {source}", variant, ("", SHIFTED))
-        if variant and source in drawn.TASKS:
-            size = task_size(source, profile, "adversary")
-            images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
+        Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labeled`, as the
+        adaptive strategy needs it. Errors are those of `task`.
+        """
+        source = Source.parse(source)
+        if source.name.startswith(FOLDER):
+            parts = Parts.ready(split_pool(self.files(source.name)))
         else:
-            images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
-            images = photographs.shifted(images, seed=seed) if variant else images
-        return images if labelled else images.unlabelled()
-    parts = pool_parts(source, profile, seed=seed, store=store, folders=folders, labelled=labelled or bool(variant))
-    if not variant:
-        return parts["queries"]
-    cut = fewer_classes(parts["queries"], variant, seed=seed)
-    return cut if labelled else cut.unlabelled()
+            self._check_role(source, "pool")
+            parts = Parts(SETS[source.name].parts(self, source.name, seed))
+        if labeled:
+            return parts
+        public = ("pretraining",)
+        return Parts(
+            {name: lambda name=name: parts[name] if name in public else parts[name].unlabeled() for name in parts}
+        )
+
+    def queries(self, source: Source | str, *, seed: int, labeled: bool = False) -> ImageSet:
+        """Return the images that an attacker sends: a pool's part for queries, or a task's adversary's part.
+
+        Args:
+            source: Where they come from, shifted or cut as it says.
+            seed: Seed of the drawing, of the cut and of the noise.
+            labeled: Whether labels are kept where the images have any.
+
+        Raises:
+            InputError: There are no such images.
+        """
+        source = Source.parse(source)
+        if source.name == NOISE:
+            return noise(self.noise_size, seed=seed, image_size=self.image_size)
+        if source.is_task:
+            found = self._own(source, seed)
+        else:
+            found = self.pool(source, seed=seed, labeled=labeled or source.class_count is not None)["queries"]
+            if source.class_count is None:
+                return found
+            found = fewer_classes(found, source.class_count, seed=seed)
+        return found if labeled else found.unlabeled()
+
+    def files(self, name: str) -> Photographs:
+        """Return a set that lies in files, decoded.
+
+        Raises:
+            InputError: It is not at hand, or cannot be used.
+        """
+        if name not in self.folders:
+            option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
+            raise InputError(f"{name} is not at hand: name its folder, as in {option}")
+        if self.store is None:
+            raise InputError(f"{name} lies in files, which are decoded into a store: give one")
+        place = self.folders[name]
+        listing = layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
+        return decoding.decoded(listing, name=name, store=self.store, size=self.image_size)
+
+    def _own(self, source: Source, seed: int) -> ImageSet:
+        provider = SETS[source.name]
+        if source.is_shifted and provider.shifted is not None:
+            return provider.shifted(self, source.name, seed)
+        own = self.task(replace(source, is_shifted=False), seed=seed)["adversary"]
+        return shifting.shifted(own, seed=seed) if source.is_shifted else own
+
+    def size(self, name: str, part: str) -> int:
+        """Return the number of images of a part of a drawn set.
+
+        Raises:
+            InputError: The sizes lack it.
+        """
+        if name not in self.sizes or part not in self.sizes[name]:
+            raise InputError(f"there is no size for {name}/{part}: use one of {', '.join(self.sizes) or 'folder:PATH'}")
+        return self.sizes[name][part]
+
+    @staticmethod
+    def _check_role(source: Source, role: str) -> None:
+        if SETS[source.name].role != role:
+            raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
+
+
+def load(
+    source: Source | str | Path,
+    *,
+    seed: int = 0,
+    labeled: bool = False,
+    store: Store | None = None,
+    folder: Path | None = None,
+    image_size: int = 32,
+) -> Parts:
+    """Return a task or a pool in its disjoint parts, at the sizes of the book.
+
+    Args:
+        source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
+        seed: Seed of the drawing or of the cut.
+        labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
+        store: Keeps drawn and decoded images.
+        folder: Where a published set lies.
+        image_size: Height and width that files are brought to, in pixels.
+
+    Raises:
+        InputError: There is no such set, or its folder cannot be used.
+
+    Examples:
+        >>> import extractlib as xl
+        >>> signs = xl.load("signs")
+        >>> signs.test
+        ImageSet('signs/test', 4300 images, 43 classes, 6daf4c8f1c86)
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
+    found = Folder(path) if is_path and path is not None else Source.parse(str(source))
+    folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
+    loader = Loader(store=store, folders=folders, image_size=image_size)
+    if found.is_task or found.name.startswith(FOLDER):
+        return loader.task(found, seed=seed)
+    return loader.pool(found, seed=seed, labeled=labeled)
+
+
+def names_of(role: str) -> list[str]:
+    """Return the names of the registered sets of a role, ``"task"`` or ``"pool"``."""
+    return [name for name, provider in SETS.items() if provider.role == role]
+
+
+def in_files(name: str) -> bool:
+    """Say whether a task or a pool, by name, lies in files."""
+    return Source.parse(name).in_files
 
 
 def noise(size: int, *, seed: int, image_size: int = 32) -> ImageSet:
-    """Return unlabelled images of uniform random pixels, `image_size` pixels high and wide."""
+    """Return unlabeled images of uniform random pixels, `image_size` pixels high and wide."""
     generator = np.random.default_rng([seed, *b"noise"])
     images = torch.from_numpy(generator.integers(0, 256, (size, 3, image_size, image_size), dtype=np.uint8))
     larger = () if image_size == 32 else (str(image_size),)
     return ImageSet(NOISE, images, None, (), digest(NOISE, str(size), str(seed), *larger))
 
 
-def fewer_classes(images: ImageSet, count: str, *, seed: int) -> ImageSet:
-    """Return the images of `count` classes, written as a number, chosen at random.
+def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
+    """Return the images of `count` classes chosen at random.
 
     Raises:
         InputError: It is no number from 1 to the number of classes.
     """
-    if not (count.isdecimal() and 1 <= int(count) <= len(images.classes)):
+    if not 1 <= count <= len(images.classes) or images.labels is None:
         raise InputError(
-            f"{images.name} cannot be cut to {count!r} classes: name a number from 1 to {len(images.classes)}"
+            f"{images.name} cannot be cut to {count} classes: name a number from 1 to {len(images.classes)}"
         )
     # One order for all counts: fewer classes are a part of more.
     order = np.random.default_rng([seed, *b"classes"]).permutation(len(images.classes))
-    chosen = torch.isin(images.labels, torch.from_numpy(order[: int(count)]))
+    chosen = torch.isin(images.labels, torch.from_numpy(order[:count]))
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
@@ -202,19 +380,35 @@ def split_pool(images: Photographs) -> dict[str, ImageSet]:
     }
 
 
-def in_files(name: str) -> bool:
-    """Say whether a task or a pool lies in files: a published data set or a folder."""
-    return name.startswith(FOLDER) or name.partition("/")[0] in (*photographs.TASKS, *photographs.POOLS)
+def _draw(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
+    """Return what draws each part of a set; the pool's for pre-training is drawn where it is needed."""
+
+    def drawn_part(part: str) -> ImageSet:
+        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)
+
+    return {part: partial(drawn_part, part) for part in drawn.PARTS[name] if part != "pretraining"}
 
 
-def _photographs(name: str, profile: Profile, store: Store, folders: Mapping[str, Path] | None) -> Photographs:
-    if not folders or name not in folders:
-        option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
-        raise InputError(f"{name} is not at hand: name its folder, as in {option}")
-    place = folders[name]
-    listing = photographs.folder(place) if name.startswith(FOLDER) else photographs.listing(name, place)
-    return photographs.decoded(listing, name=name, store=store, size=profile.image_size)
+def _draw_shifted(loader: Loader, name: str, seed: int) -> ImageSet:
+    size = loader.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
 
 
-def _hide_labels(parts: Mapping[str, ImageSet]) -> dict[str, ImageSet]:
-    return {part: images if part == "pretraining" else images.unlabelled() for part, images in parts.items()}
+def _cut_task(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
+    return Parts.ready(split_task(loader.files(name), seed=seed))._makers
+
+
+def _cut_pool(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
+    return Parts.ready(split_pool(loader.files(name)))._makers
+
+
+for _name in drawn.TASKS:
+    SETS.add(_name, Provider("task", _draw, _draw_shifted))
+for _name in layouts.TASKS:
+    SETS.add(_name, Provider("task", _cut_task, in_files=True))
+for _name in drawn.POOLS:
+    SETS.add(_name, Provider("pool", _draw))
+for _name in layouts.POOLS:
+    SETS.add(_name, Provider("pool", _cut_pool, in_files=True))
+
+TASKS, POOLS = tuple(names_of("task")), tuple(names_of("pool"))

@@ -1,1 +1,7 @@
 """Defenses: detectors of queries and of accounts, and policies for what a detected query gets."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["accounts", "detectors", "policies", "watermark"]
+)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractlib.errors import InputError, positive
+from extractlib.errors import InputError, check_positive
 
 BLOCK = 1_000
 """Queries whose distances to each other are computed at a time: at most that squared in memory."""
@@ -75,8 +75,8 @@ class StatefulDetector:
     every: int = 100
 
     def __post_init__(self):
-        positive("first", self.first)
-        positive("every", self.every)
+        check_positive("first", self.first)
+        check_positive("every", self.every)
         if not 0 < self.delta < 1:
             raise InputError(f"delta is {self.delta}: a number above 0 and below 1 is wanted")
 
@@ -167,7 +167,7 @@ def accounts_needed(budget: int, until_flagged: int | None) -> int:
     Raises:
         InputError: The budget is no whole number from 1, or one query is enough to be flagged.
     """
-    positive("budget", budget)
+    check_positive("budget", budget)
     if until_flagged is None:
         return 1
     if until_flagged < 2:
@@ -177,7 +177,7 @@ def accounts_needed(budget: int, until_flagged: int | None) -> int:
 
 def split_among(count: int, accounts: int) -> list[torch.Tensor]:
     """Return the queries of each account, int64 in order: dealt in turn, so that no two differ by more than one."""
-    positive("accounts", accounts)
+    check_positive("accounts", accounts)
     everything = torch.arange(count)
     return [everything[first::accounts] for first in range(accounts)]
 

@@ -6,16 +6,16 @@ repeats a query learns nothing more, neither that it was detected nor what was h
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 import torch
 
 from extractlib.api.service import Policy
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError
+from extractlib.registry import Registry
 from extractlib.store import digest
 
 
@@ -76,7 +76,7 @@ class LabelOnly(Unchanged):
 
 
 @dataclass(frozen=True)
-class _Keyed(Unchanged):
+class Keyed(Unchanged):
     """A policy that draws by lot under the server's secret.
 
     Attributes:
@@ -89,7 +89,7 @@ class _Keyed(Unchanged):
     secret: bytes = field(repr=False)
 
     def __post_init__(self):
-        _check_secret(self.secret)
+        check_secret(self.secret)
 
     @property
     def fingerprint(self) -> str:
@@ -104,7 +104,7 @@ class _Keyed(Unchanged):
 
 
 @dataclass(frozen=True)
-class Shuffle(_Keyed):
+class Shuffle(Keyed):
     """A detected query gets its probabilities in another order, drawn by lot (the paper, section 5)."""
 
     leaks: ClassVar[str] = "the probabilities without their classes: how sure the victim is, not of what"
@@ -113,62 +113,13 @@ class Shuffle(_Keyed):
         return probabilities[torch.from_numpy(generator.permutation(len(probabilities)))]
 
 
-@dataclass(frozen=True)
-class Mislabel(_Keyed):
-    """The highest probability changes places with another class's, drawn by lot: DAWN's mark (Szyller et al. 2021)."""
-
-    leaks: ClassVar[str] = "all probabilities, two of them under each other's class"
-
-    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        first = int(probabilities.argmax())
-        second = (first + int(generator.integers(1, len(probabilities)))) % len(probabilities)
-        swapped = probabilities.clone()
-        swapped[[first, second]] = probabilities[[second, first]]
-        return swapped
-
-
-@dataclass(frozen=True)
-class KeyedSample:
-    """Picks a share of all images by lot, in the place of a detector: with `Mislabel` it is DAWN's watermark.
-
-    Attributes:
-        rate: The share, in (0, 1).
-        secret: Known to the server only.
-
-    Raises:
-        InputError: The rate is out of range, or the secret is empty.
-    """
-
-    rate: float
-    secret: bytes = field(repr=False)
-
-    def __post_init__(self):
-        _check_secret(self.secret)
-        if not 0 < self.rate < 1:
-            raise InputError(f"rate is {self.rate}: a share above 0 and below 1 is wanted")
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of what it does."""
-        return digest("KeyedSample", repr(self.rate), hashlib.sha256(self.secret).digest())
-
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
-        """Return bool of shape (n,): whether the lot falls on each image."""
-        # The lot and the wrong class must not depend on each other.
-        secret = b"sample" + self.secret
-        return torch.tensor([keyed_generator(secret, image).random() < self.rate for image in images])
-
-
-POLICIES: Mapping[str, Callable[[bytes], Policy]] = MappingProxyType(
-    {
-        "unchanged": lambda secret: Unchanged(),
-        "deny": lambda secret: Deny(),
-        "label": lambda secret: LabelOnly(),
-        "shuffle": Shuffle,
-        "mislabel": Mislabel,
-    }
-)
+POLICIES: Registry[Callable[[bytes], Policy]] = Registry("policy")
 """The policies by name, each made from the server's secret."""
+
+POLICIES.add("unchanged", lambda secret: Unchanged())
+POLICIES.add("deny", lambda secret: Deny())
+POLICIES.add("label", lambda secret: LabelOnly())
+POLICIES.add("shuffle", Shuffle)
 
 
 def policy(name: str, *, secret: bytes) -> Policy:
@@ -177,9 +128,14 @@ def policy(name: str, *, secret: bytes) -> Policy:
     Raises:
         InputError: There is none of that name, or it needs a secret and that is empty.
     """
-    return POLICIES[one_of("policy", name, POLICIES)](secret)
+    return POLICIES[name](secret)
 
 
-def _check_secret(secret: bytes) -> None:
+def check_secret(secret: bytes) -> None:
+    """Refuse a secret that is none.
+
+    Raises:
+        InputError: It is empty, or no bytes.
+    """
     if not isinstance(secret, bytes) or not secret:
         raise InputError(f"the secret is {'empty' if secret == b'' else 'no bytes'}: bytes, at least one, are wanted")

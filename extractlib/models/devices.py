@@ -1,4 +1,4 @@
-"""What makes training and prediction fast: half precision, images that lie on the GPU or stream to it, several GPUs.
+"""Devices: which one, half precision, and images that lie on the GPU or stream to it.
 
 On the CPU nothing here changes a number or the order of the random draws.
 """
@@ -8,28 +8,32 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 
 RESIDENT = 0.5
 """Share of a GPU's free memory that images may take; the rest is for the network and its batches."""
 
 
-def usable(device: str) -> torch.device:
+def default_device() -> str:
+    """Return what EXTRACTLIB_DEVICE names, else ``"cuda"`` where there is a GPU, else ``"cpu"``.
+
+    For a program's outermost layer: below it, devices are passed.
+    """
+    return os.environ.get("EXTRACTLIB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve(device: str) -> torch.device:
     """Return the device of that name, with its number if it is a GPU.
 
     Raises:
         InputError: The name is neither ``"cpu"`` nor ``"cuda"`` nor ``"cuda:NUMBER"``, or there is no such GPU.
     """
     kind, _, number = device.partition(":")
-    one_of("device", kind if number.isdecimal() or not number else device, ("cpu", "cuda"))
+    check_choice("device", kind if number.isdecimal() or not number else device, ("cpu", "cuda"))
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -134,54 +138,3 @@ def read_ahead(load: Callable[[Any], Any], items: Iterable, *, count: int = 2) -
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def on_device(model: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the model as a function on the device: copies of its weights go there, and the model stays as it is."""
-    tensors = dict(chain(model.named_parameters(), model.named_buffers()))
-    if all(tensor.device == device for tensor in tensors.values()):
-        return model
-    copies = {name: tensor.to(device) for name, tensor in tensors.items()}
-    return lambda images: torch.func.functional_call(model, copies, (images,))
-
-
-# -- several GPUs ------------------------------------------------------------
-
-
-def ranks() -> tuple[int, int]:
-    """Return the number of this process and how many train together: (0, 1) without ``torchrun``."""
-    together = dist.is_available() and dist.is_initialized()
-    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-
-
-@contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Join the processes that ``torchrun`` started, if it did, and yield this process's device.
-
-    Args:
-        device: ``"cpu"`` or ``"cuda"``; of the GPUs each process takes the one of its local number.
-    """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield device
-        return
-    own = usable(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
-    if own.type == "cuda":
-        torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
-    try:
-        yield str(own)
-    finally:
-        dist.destroy_process_group()
-
-
-def parallel(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model wrapped so that all processes train it together; alone it is the model itself.
-
-    On GPUs batch normalisation then takes its statistics over the whole batch, as one process would. PyTorch has that
-    for GPUs only: on CPUs each process normalises by its own part of the batch.
-    """
-    if ranks()[1] == 1:
-        return model
-    if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)

@@ -7,14 +7,14 @@ processor. For a GPU there are torchvision's ResNet-34 and VGG-16, as they are a
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
+from extractlib.registry import Registry
 from extractlib.store import digest
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -23,28 +23,11 @@ HEAD = "head."
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pixels in [0, 1], a channel: what torchvision's weights are trained with."""
 
-PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = MappingProxyType(
-    {
-        "resnet-34": (models.ResNet34_Weights.IMAGENET1K_V1, "fc."),
-        "vgg-16": (models.VGG16_Weights.IMAGENET1K_V1, "classifier.6."),
-    }
-)
+PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = {
+    "resnet-34": (models.ResNet34_Weights.IMAGENET1K_V1, "fc."),
+    "vgg-16": (models.VGG16_Weights.IMAGENET1K_V1, "classifier.6."),
+}
 """ImageNet's weights by network, and what the names of their head begin with."""
-
-
-class Normalise(nn.Module):
-    """Turns uint8 images into floats of about zero mean and unit spread: (x / 255 - 0.5) / 0.25.
-
-    The floats are of the default dtype at the time of construction, as the network's weights are.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.dtype = torch.get_default_dtype()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        return (images.to(self.dtype) - 127.5) / 63.75
 
 
 class Block(nn.Module):
@@ -62,27 +45,44 @@ class Block(nn.Module):
 
 
 def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Return a convolution without bias and its batch normalisation."""
+    """Return a convolution without bias and its batch normalization."""
     return nn.Sequential(
         nn.Conv2d(width_in, width, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)
     )
 
 
 class Network(nn.Module):
-    """A classifier in three steps: `normalise` makes floats of images, `features` vectors of those, `head` logits."""
+    """A classifier of uint8 images in three steps: `normalize` makes floats of them, `features` vectors, `head` logits.
+
+    The floats are of the default dtype at the time of construction, as the weights are.
+
+    Attributes:
+        std: What pixels in [0, 1] are divided by, a channel.
+    """
+
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
 
     def __init__(self):
         super().__init__()
-        self.normalise = Normalise()
+        self.dtype = torch.get_default_dtype()
         self.head: nn.Linear
 
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Return floats of about zero mean and unit spread, (x / 255 - 0.5) / 0.25, of uint8 images."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return (images.to(self.dtype) - 127.5) / 63.75
+
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the head sees, float of shape (n, width), of normalised images, float of the images' shape."""
+        """Return what the head sees, float of shape (n, width), of normalized images, float of the images' shape."""
         raise NotImplementedError
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, float of shape (n, classes), of normalized images."""
+        return self.head(self.features(x))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
-        return self.head(self.features(self.normalise(images)))
+        return self.classify(self.normalize(images))
 
 
 class ResNet(Network):
@@ -104,7 +104,7 @@ class ResNet(Network):
 class PlainNet(Network):
     """Convolutions in a row, the first of stride 2, with pooling after each stage, and two fully connected layers.
 
-    Written after VGG (Simonyan and Zisserman 2015), with batch normalisation.
+    Written after VGG (Simonyan and Zisserman 2015), with batch normalization.
     """
 
     def __init__(self, stages: tuple[tuple[int, ...], ...], *, classes: int, hidden: int = 128):
@@ -136,7 +136,7 @@ class PublishedNet(Network):
         super().__init__()
         self.body = make()
         self.head = nn.Linear(width, classes)
-        # From our normalisation, mean 0.5 and spread 0.25, to that of ImageNet's weights.
+        # From our normalization, mean 0.5 and spread 0.25, to that of ImageNet's weights.
         mean, spread = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_SPREAD))
         self.register_buffer("scale", 0.25 / spread, persistent=False)
         self.register_buffer("offset", (0.5 - mean) / spread, persistent=False)
@@ -163,33 +163,34 @@ def _vgg_16() -> nn.Module:
 
 
 def _vgg_16_32(width: int = 512) -> nn.Module:
-    """VGG-16 with batch normalisation, whose five poolings leave one place of an image of 32 pixels."""
+    """VGG-16 with batch normalization, whose five poolings leave one place of an image of 32 pixels."""
     layers = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
     hidden = (layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU(inplace=True), nn.Dropout()))
     return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden)
 
 
-NETWORKS: Mapping[str, Callable[..., Network]] = MappingProxyType(
-    {
-        "resnet": partial(ResNet, (16, 32, 64)),
-        "resnet-wide": partial(ResNet, (32, 64, 128)),
-        "tiny": partial(ResNet, (16, 16)),
-        "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
-        "tiny-plain": partial(PlainNet, ((16,), (16,))),
-        "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
-        "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
-        "cnn-5-wide": partial(PlainNet, ((64,), (128,), (256,)), hidden=512),
-        "cnn-9-wide": partial(PlainNet, ((64, 64), (128, 128), (256, 256, 256)), hidden=512),
-        "resnet-34": partial(PublishedNet, _resnet_34, 512),
-        "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
-        "vgg-16": partial(PublishedNet, _vgg_16, 4096),
-        "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
-    }
-)
-"""The architectures by name."""
+NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
+"""The architectures by name: each makes, for a number of classes, a network that takes uint8 images."""
+
+for _name, _make in {
+    "resnet": partial(ResNet, (16, 32, 64)),
+    "resnet-wide": partial(ResNet, (32, 64, 128)),
+    "tiny": partial(ResNet, (16, 16)),
+    "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
+    "tiny-plain": partial(PlainNet, ((16,), (16,))),
+    "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
+    "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
+    "cnn-5-wide": partial(PlainNet, ((64,), (128,), (256,)), hidden=512),
+    "cnn-9-wide": partial(PlainNet, ((64, 64), (128, 128), (256, 256, 256)), hidden=512),
+    "resnet-34": partial(PublishedNet, _resnet_34, 512),
+    "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
+    "vgg-16": partial(PublishedNet, _vgg_16, 4096),
+    "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
+}.items():
+    NETWORKS.add(_name, _make)
 
 
-def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> Network:
+def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
     """Return a network with seeded first weights.
 
     Args:
@@ -204,7 +205,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     Raises:
         InputError: The name is unknown, there are fewer than two classes, or the backbone is of another network.
     """
-    make = NETWORKS[one_of("network", name, NETWORKS)]
+    make = NETWORKS[name]
     if classes < 2:
         raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
     with torch.random.fork_rng(devices=[]):
@@ -218,6 +219,22 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
             raise InputError(f"the backbone does not fit network {name!r}: {strange[0]} differs")
         model.load_state_dict(dict(backbone), strict=False)
     return model
+
+
+Backbone = Mapping[str, torch.Tensor] | str | None
+"""Weights of everything but the head, ``"shipped"``, ``"imagenet"``, or None for none."""
+
+
+def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights that a word stands for; weights, and None, are returned as they are.
+
+    Raises:
+        InputError: The word is unknown, or there are no such weights of the network.
+    """
+    if not isinstance(backbone, str):
+        return backbone
+    found = {"shipped": shipped_backbone, "imagenet": imagenet_backbone}
+    return found[check_choice("backbone", backbone, found)](network)
 
 
 def backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -242,9 +259,11 @@ def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:
     Raises:
         InputError: None ships for that network.
     """
-    path = WEIGHTS / f"{one_of('network', name, NETWORKS)}.safetensors"
+    path = WEIGHTS / f"{check_choice('network', name, NETWORKS)}.safetensors"
     if not path.exists():
-        raise InputError(f"no backbone ships for network {name!r}: make it with extractlib weights")
+        raise InputError(
+            f"no backbone ships for network {name!r}: give weights of your own, or None to train from scratch"
+        )
     return load_file(path)
 
 
@@ -254,7 +273,7 @@ def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
     Raises:
         InputError: torchvision has none for that network, or they cannot be downloaded.
     """
-    weights, head = PUBLISHED[one_of("network with ImageNet weights", name, PUBLISHED)]
+    weights, head = PUBLISHED[check_choice("network with ImageNet weights", name, PUBLISHED)]
     try:
         state = weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:

@@ -17,7 +17,7 @@ BUILD = Path(__file__).resolve().parents[2] / "_build"
 HTML = BUILD / "html"
 BOOK_PAGES = sorted((HTML / "book").glob("*.html"))
 NOTEBOOKS = sorted((BUILD / "source" / "book").glob("*.ipynb"))
-SHOWING = {"print", "show", "say", "display"}
+SHOWING = {"print", "display", "display_figure", "display_markdown"}
 
 pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -25,7 +25,7 @@ PACKAGES = {"extractlib": ROOT / "extractlib", "extractbook": BOOK / "extractboo
 LOCK = ROOT / "requirements.txt"
 EXECUTED = ROOT / "_build" / "executed"
 
-DATA = {".json", ".jsonl", ".toml", ".txt", ".npz", ".safetensors"}
+DATA = {".json", ".jsonl", ".mplstyle", ".toml", ".txt", ".npz", ".safetensors"}
 TRACEBACK_LINES = 15
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)

@@ -9,7 +9,7 @@ from typing import Any
 from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
 from extractbook.reproduction.scales import Profile, profile
 from extractlib.data import drawn
-from extractlib.data.sources import FOLDER, SHIFTED, in_files
+from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import networks
 from extractlib.versions import versions
@@ -44,12 +44,12 @@ def versions_of(cell: Cell) -> dict[str, int]:
         keys |= {"watermark", "policy"}
     elif cell.defence != "none":
         keys |= {"policy", "detect"}
-    files = [in_files(cell.task), in_files(cell.pool)]
-    if any(files):
+    task, pool = Source.parse(cell.task), Source.parse(cell.pool)
+    if task.in_files or pool.in_files:
         keys.add("decode")
-    if any(name.partition("/")[0] in (*drawn.TASKS, *drawn.POOLS) for name in (cell.task, cell.pool)):
+    if task.name in drawn.PARTS or pool.name in drawn.PARTS:
         keys.add("drawn")
-    if in_files(cell.task) and (cell.pool.endswith(SHIFTED) or cell.experiment in ("detection", "stateful")):
+    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "stateful")):
         keys.add("transform")
     return versions(*keys)
 
@@ -97,8 +97,7 @@ def stated(settings: object) -> dict[str, Any]:
 
 def _sizes(cell: Cell, settings: Profile) -> dict[str, Any]:
     """Return the sizes of the drawn sets that the cell may use."""
-    sent = "" if cell.pool.startswith(FOLDER) else cell.pool.partition("/")[0]
-    names = dict.fromkeys((cell.task, sent, settings.pool, settings.second_pool))
+    names = dict.fromkeys((cell.task, Source.parse(cell.pool).name, settings.pool, settings.second_pool))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
     return {name: dict(sizes[name]) for name in names if name in sizes}
 

@@ -18,8 +18,8 @@ from extractbook.reproduction.run import run_cell
 from extractbook.reproduction.scales import Profile, profile
 from extractlib.data.sources import FOLDER, in_files
 from extractlib.errors import InputError, one_of
-from extractlib.models import devices as acceleration
-from extractlib.models.training import default_device
+from extractlib.models import devices
+from extractlib.models.devices import default_device
 from extractlib.store import Store
 
 NARROW = ("retina", "diabetic5", "gtsrb")
@@ -319,7 +319,7 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
     except ImportError:
         raise InputError("engine 'ray' needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
     variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
-    device = acceleration.usable(options["device"] or default_device())
+    device = devices.resolve(options["device"] or default_device())
     # Without an address, in RAY_ADDRESS, a cluster of this machine's own is started, and never another one joined.
     processes = max(jobs, torch.cuda.device_count() if device.type == "cuda" else 0)
     own = {"address": "local", "num_cpus": processes, "include_dashboard": False}

@@ -15,7 +15,7 @@ from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.setting import Scene
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 from extractlib.store import Store
 
 
@@ -68,7 +68,7 @@ def run_cell(
         InputError: A name is unknown, or there are fewer images than the cell asks for.
     """
     started = time.monotonic()
-    experiment = EXPERIMENTS[one_of("experiment", cell.experiment, EXPERIMENTS)]
+    experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
     scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
     held_out, sent = scene.held_out, scene.queries()

@@ -1,23 +1,26 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from extractbook.reproduction.backbones import backbone_for, write_card
 from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.scales import Profile, profile
-from extractlib import data as photographs
 from extractlib.data import download
 from extractlib.data.images import ImageSet
-from extractlib.data.sources import FOLDER, in_files, pool_parts, query_images, task_parts
-from extractlib.defenses.detectors import BinaryDetector, train_detector
-from extractlib.errors import InputError, one_of
-from extractlib.models.backbones import backbone_for
-from extractlib.models.training import Recipe, default_device
-from extractlib.models.victims import Victim, train_victim
+from extractlib.data.sources import Loader, Parts, Source
+from extractlib.defenses.detectors import BinaryDetector, Thresholded
+from extractlib.errors import InputError, check_choice
+from extractlib.evaluation import evaluate
+from extractlib.models.classifier import Victim
+from extractlib.models.devices import default_device
+from extractlib.models.fitted import Trainer
+from extractlib.models.networks import fingerprint_of
+from extractlib.models.training import Recipe
 from extractlib.store import Store
 
 
@@ -32,9 +35,10 @@ class Scene:
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
+        detector: Stands in front of the victim in place of the cell's own, where there is a defense.
 
     Raises:
-        InputError: Profile or part is unknown; what else does not fit is refused where it is asked for.
+        InputError: Scale or part is unknown; what else does not fit is refused where it is asked for.
     """
 
     def __init__(
@@ -46,71 +50,72 @@ class Scene:
         device: str | None = None,
         part: str = "test",
         progress: bool = False,
+        detector: Thresholded | None = None,
     ):
         self.cell, self.store, self.progress = cell, store, progress
         self.settings: Profile = profile(cell.profile)
         self.device = device or default_device()
-        self.part = one_of("part", part, ("test", "validation"))
-        self._folders = download.data_folders() if folders is None else folders
+        self.part = check_choice("part", part, ("test", "validation"))
+        self._detector = detector
+        self.loader = Loader(
+            sizes={**self.settings.task_sizes, **self.settings.pool_sizes},
+            image_size=self.settings.image_size,
+            noise_size=self.settings.budget,
+            store=store,
+            folders=download.data_folders() if folders is None else folders,
+        )
         self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
 
-    def but(self, **changes) -> "Scene":
-        """Return the scene of the cell with `changes` to its fields."""
+    def but(self, *, detector: Thresholded | None = None, **changes) -> "Scene":
+        """Return the scene of the cell with `changes` to its fields, and another detector in front of the victim."""
         return Scene(
             replace(self.cell, **changes),
             store=self.store,
-            folders=self._folders,
+            folders=self.loader.folders,
             device=self.device,
             part=self.part,
             progress=self.progress,
+            detector=detector,
         )
 
     @cached_property
-    def task(self) -> dict[str, ImageSet]:
+    def task(self) -> Parts:
         """The task's parts."""
-        return task_parts(self.cell.task, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+        return self.loader.task(self.cell.task, seed=self.cell.seed)
 
     @property
     def held_out(self) -> ImageSet:
-        """The labelled images that victim and surrogate are compared on."""
+        """The labeled images that victim and surrogate are compared on."""
         return self.task[self.part]
 
     @cached_property
-    def pool(self) -> dict[str, ImageSet]:
-        """The parts of the pool that the defence knows: the profile's, or the one in files that the attacker sends."""
-        sent = self.cell.pool if self.cell.pool.startswith(FOLDER) else self.cell.pool.partition("/")[0]
-        name = sent if sent.startswith(FOLDER) or sent in photographs.POOLS else self.settings.pool
-        return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+    def pool(self) -> Parts:
+        """The parts of the pool that the defense knows: the scale's, or the one in files that the attacker sends."""
+        sent = replace(Source.parse(self.cell.pool), is_shifted=False, class_count=None)
+        own = sent.in_files and not sent.is_task
+        return self.loader.pool(sent if own else self.settings.pool, seed=self.cell.seed)
 
     @cached_property
-    def second_pool(self) -> dict[str, ImageSet]:
+    def second_pool(self) -> Parts:
         """The parts of the pool of another hand, which no detector is trained against."""
-        name = self.settings.second_pool
-        return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
+        return self.loader.pool(self.settings.second_pool, seed=self.cell.seed)
 
     def queries(self, name: str | None = None, *, labelled: bool = False) -> ImageSet:
         """Return the images that the attacker sends: the cell's, or those of another name."""
-        return query_images(
-            name or self.cell.pool,
-            self.settings,
-            seed=self.cell.seed,
-            store=self.store,
-            folders=self._folders,
-            labelled=labelled,
-        )
+        return self.loader.queries(name or self.cell.pool, seed=self.cell.seed, labeled=labelled)
 
     def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
         """Return the public weights of a network."""
         if network not in self._backbones:
-            shipped, published = self.settings.shipped, self.settings.imagenet
-            if not (shipped or published) and in_files(self.cell.pool) and "pretraining" not in self.pool:
+            ready = self.settings.shipped or self.settings.imagenet
+            if not ready and Source.parse(self.cell.pool).in_files and "pretraining" not in self.pool:
                 raise InputError(
                     f"pool {self.cell.pool} has no part for pre-training, which profile {self.settings.name!r} needs:"
                     " use tinyimagenet or a folder with classes"
                 )
             self._backbones[network] = backbone_for(
                 self.settings,
-                None if shipped or published else self.pool.get("pretraining"),
+                None if ready else self.pool.get("pretraining"),
                 network=network,
                 store=self.store,
                 device=self.device,
@@ -118,36 +123,67 @@ class Scene:
             )
         return self._backbones[network]
 
+    def trainer(self, network: str, recipe: Recipe, *, pretrained: bool = True, keep: bool = True) -> Trainer:
+        """Return how a model of the cell is made: from the network's public weights, with the cell's seed.
+
+        Args:
+            network: Architecture.
+            recipe: How it is trained.
+            pretrained: Whether it starts from the public weights.
+            keep: Whether it is kept in the store.
+        """
+        return Trainer(
+            network=network,
+            recipe=recipe,
+            seed=self.cell.seed,
+            backbone=self.backbone(network) if pretrained else None,
+            store=self.store if keep else None,
+            device=self.device,
+            progress=self.progress,
+        )
+
     @cached_property
     def victim(self) -> Victim:
         """The victim: fine-tuned from the backbone, or trained from scratch."""
-        pretrained = self.cell.pretrained
-        return train_victim(
-            self.task["victim"],
-            network=self.cell.victim,
-            recipe=self.settings.victim if pretrained else self.settings.scratch_victim,
-            seed=self.cell.seed,
-            store=self.store,
-            backbone=self.backbone(self.cell.victim) if pretrained else None,
-            device=self.device,
-            progress=self.progress,
-        )
+        pretrained, images = self.cell.pretrained, self.task["victim"]
+        if images.labels is None:
+            raise InputError(f"{images.name} has no labels: a victim needs them")
+        recipe = self.settings.victim if pretrained else self.settings.scratch_victim
+        trainer = self.trainer(self.cell.victim, recipe, pretrained=pretrained)
+        model = trainer.fit_or_load("victim", images, images.labels, classes=len(images.classes))
+        return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
-    def detector(self) -> BinaryDetector:
+    def detector(self) -> Thresholded:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
-        return self.detector_of(self.task["detector"], self.pool["detector"], recipe=self.settings.detector)
+        return self._detector or self.detector_of(self.task["detector"], self.pool["detector"])
 
-    def detector_of(self, benign: ImageSet, strangers: ImageSet, *, recipe: Recipe) -> BinaryDetector:
-        """Return a detector trained to tell `benign` images from `strangers`."""
-        return train_detector(
-            benign,
-            strangers,
-            network=self.settings.network,
-            recipe=recipe,
-            seed=self.cell.seed,
-            store=self.store,
-            backbone=self.backbone(self.settings.network),
-            device=self.device,
-            progress=self.progress,
-        )
+    def detector_of(self, benign: ImageSet, ood: ImageSet) -> BinaryDetector:
+        """Return a detector trained to tell `benign` images from out-of-distribution ones."""
+        trainer = self.trainer(self.settings.network, self.settings.detector)
+        return BinaryDetector.train(benign, ood, trainer)
+
+
+def ship_victim(scene: Scene, folder: Path) -> Mapping:
+    """Write a scene's victim and what it is into a folder of the library, where `load_victim` finds it.
+
+    Returns:
+        What is written beside the weights: network, classes, image shape, recipe, seed, backbone, test accuracy.
+    """
+    task, victim = scene.cell.task, scene.victim
+    card = {
+        "network": scene.cell.victim,
+        "classes": list(victim.classes),
+        "image_shape": list(scene.task["victim"].image_shape),
+        "recipe": asdict(scene.settings.victim),
+        "seed": scene.cell.seed,
+        "images": len(scene.task["victim"]),
+        "fingerprint": scene.task["victim"].fingerprint,
+        "backbone": fingerprint_of(scene.backbone(scene.cell.victim)),
+        "test_accuracy": round(evaluate(victim, victim, scene.held_out).victim_accuracy, 4),
+        "versions": {"torch": torch.__version__},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    victim.save(folder / f"{task}.safetensors")
+    write_card(folder / f"{task}.json", card)
+    return card

@@ -13,7 +13,7 @@ from filelock import FileLock
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.run import headline, name_of, run_cell
-from extractlib.data.sources import FOLDER, NOISE, SHIFTED, TASKS
+from extractlib.data.sources import FOLDER, Source
 from extractlib.errors import InputError
 from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
@@ -54,12 +54,14 @@ def kind_of(cell: Cell) -> tuple[str, ...]:
 
 
 def _source(pool: str) -> str:
-    name, _, variant = pool.partition("/")
-    if pool.startswith(FOLDER):
+    source = Source.parse(pool)
+    if source.name.startswith(FOLDER):
         return "folder"
-    if pool == NOISE or variant == SHIFTED:
-        return variant or pool
-    return "task" if name in TASKS else "cut pool" if variant else "pool"
+    if source.is_shifted:
+        return "shifted"
+    if source.class_count is not None:
+        return "cut pool"
+    return "task" if source.is_task else "pool" if source.name != "noise" else "noise"
 
 
 def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -> list[Row]:

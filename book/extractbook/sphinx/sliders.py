@@ -20,7 +20,7 @@ import numpy as np
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from extractbook.figures import mean_and_spread
+from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
@@ -61,7 +61,7 @@ def points(rows, columns, stops, measured) -> dict[str, list[tuple[float, float,
     for (row, first), (column, second) in product(enumerate(rows), enumerate(columns)):
         values = {stop: list(measured(first, second, stop).values()) for stop in stops}
         found[f"{row},{column}"] = [
-            (place, sum(seeds) / len(seeds), [words, mean_and_spread(seeds, digits=2), str(len(seeds))])
+            (place, sum(seeds) / len(seeds), [words, mean_sd(seeds, digits=2), str(len(seeds))])
             for (place, words), seeds in zip(stops.values(), values.values(), strict=True)
             if seeds
         ]

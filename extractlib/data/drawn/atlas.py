@@ -1,20 +1,15 @@
-"""Atlas: everyday things in colour, each alone on a ground: the drawn twin of ImageNet, and the attacker's pool."""
+"""Atlas: everyday things in color, each alone on a ground: the drawn twin of ImageNet, and the attacker's pool."""
 
 import torch
 
-from extractlib.data.drawn.canvas import Sketch, balanced
+from extractlib.data.drawn.canvas import Pose, Sketch
 from extractlib.data.drawn.kinds import COMMON
-from extractlib.data.drawn.vocabulary import Pose, portrait
+from extractlib.data.drawn.vocabulary import portrait
 
 CLASSES = tuple(COMMON)
 
 ON_WHITE = 0.2
 """Share of the pictures with a white ground."""
-
-
-def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
-    """Return labels, int64 of shape (size,), as many of each class."""
-    return balanced(size, len(CLASSES), generator)
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 A shape is a *signed distance*: a tensor of shape (n, 32, 32), negative inside
 the shape and positive outside, in units of the sketch's local frame. `fill`
-turns it into a soft-edged mask and blends a colour through it. Coordinates run
+turns it into a soft-edged mask and blends a color through it. Coordinates run
 from -1 (left, top) to 1 (right, bottom).
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,27 @@ def seed_from(*parts) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """How freely a photographer frames a thing.
+
+    Attributes:
+        size: Range of its size; 1 fills the picture.
+        shift: Standard deviations of its place, horizontal and vertical, in picture coordinates.
+        turn: Standard deviation of its angle, in radians.
+        shear: Standard deviation of its slant and of its width; at 0 it has neither.
+    """
+
+    size: tuple[float, float] = (0.55, 1.0)
+    shift: tuple[float, float] = (0.14, 0.14)
+    turn: float = 0.22
+    shear: float = 0.1
+
+
 class Sketch:
     """A batch of pictures under way, with its own generator.
 
-    Numbers that vary from picture to picture have shape (n, 1, 1); colours have
+    Numbers that vary from picture to picture have shape (n, 1, 1); colors have
     shape (n, 3, 1, 1) or (1, 3, 1, 1), float32 in [0, 1].
 
     Args:
@@ -91,20 +109,20 @@ class Sketch:
         coarse = torch.rand(self.count, channels, cells, cells, generator=self.generator)
         return F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
-    # -- colours -----------------------------------------------------------
+    # -- colors -----------------------------------------------------------
 
-    def colour(self, rgb: tuple[float, float, float], jitter: float = 0.05) -> torch.Tensor:
-        """Return a fixed colour, varied a little from picture to picture, shape (n, 3, 1, 1)."""
+    def color(self, rgb: tuple[float, float, float], jitter: float = 0.05) -> torch.Tensor:
+        """Return a fixed color, varied a little from picture to picture, shape (n, 3, 1, 1)."""
         shift = torch.randn(self.count, 3, 1, 1, generator=self.generator) * jitter
         return (torch.tensor(rgb).view(1, 3, 1, 1) + shift).clamp(0, 1)
 
     def pick(self, palette, jitter: float = 0.07) -> torch.Tensor:
-        """Return for each picture one colour of `palette` (a list of rgb triples), varied a little."""
+        """Return for each picture one color of `palette` (a list of rgb triples), varied a little."""
         chosen = torch.tensor(palette)[self.integer(len(palette))].view(self.count, 3, 1, 1)
         return (chosen + torch.randn(self.count, 3, 1, 1, generator=self.generator) * jitter).clamp(0, 1)
 
-    def any_colour(self, saturation=(0.0, 0.9), value=(0.3, 1.0)) -> torch.Tensor:
-        """Return a random colour of any hue for each picture, shape (n, 3, 1, 1)."""
+    def any_color(self, saturation=(0.0, 0.9), value=(0.3, 1.0)) -> torch.Tensor:
+        """Return a random color of any hue for each picture, shape (n, 3, 1, 1)."""
         return hsv(self.uniform(), self.uniform(*saturation), self.uniform(*value))
 
     # -- the local frame ---------------------------------------------------
@@ -118,8 +136,8 @@ class Sketch:
         """Set the local frame: where, how large and how turned what follows is drawn.
 
         Args:
-            x: Horizontal centre in picture coordinates; like all arguments a number or a (n, 1, 1) tensor.
-            y: Vertical centre.
+            x: Horizontal center in picture coordinates; like all arguments a number or a (n, 1, 1) tensor.
+            y: Vertical center.
             scale: Size of one local unit in picture coordinates.
             rotation: Radians, clockwise on the screen.
             flip: 1 or -1; -1 mirrors left and right.
@@ -135,29 +153,41 @@ class Sketch:
         self.u, self.v = torch.broadcast_tensors(u, v)
         self.scale = scale
 
+    def pose(self, pose: Pose, x=0.0, y=0.0) -> None:
+        """Set the local frame at random about (x, y), as freely as `pose` says, mirrored or not."""
+        self.place(
+            x + self.normal(0, pose.shift[0]),
+            y + self.normal(0, pose.shift[1]),
+            self.uniform(*pose.size),
+            self.normal(0, pose.turn),
+            flip=self.sign(),
+            shear=self.normal(0, pose.shear) if pose.shear else 0.0,
+            stretch=1 + self.normal(0, pose.shear) if pose.shear else 1.0,
+        )
+
     # -- painting ----------------------------------------------------------
 
     def backdrop(self, image: torch.Tensor) -> None:
-        """Make `image`, float32 of shape (n, 3, 32, 32), the ground; where shifted, with stripes of another colour."""
+        """Make `image`, float32 of shape (n, 3, 32, 32), the ground; where shifted, with stripes of another color."""
         self.image = image
         if self.shifted:
             angle, width = self.uniform(0, 2 * math.pi), self.uniform(3, 9)
             stripes = torch.sin((torch.cos(angle) * X + torch.sin(angle) * Y) * width + self.uniform(0, 6)) > 0
             self.image = image.clone()
-            self.blend(stripes * self.uniform(0.1, 0.45), self.any_colour())
+            self.blend(stripes * self.uniform(0.1, 0.45), self.any_color())
 
     def mask(self, distance: torch.Tensor, softness: float = 1.0) -> torch.Tensor:
         """Return the soft-edged inside of a shape, in [0, 1]; the edge is `softness` pixels wide."""
         return (0.5 - distance * (self.scale * (SIZE / 2 / softness))).clamp_(0, 1)
 
-    def blend(self, mask: torch.Tensor, colour: torch.Tensor) -> None:
-        """Blend `colour` into the pictures through `mask`, shape (n, 32, 32), in [0, 1]."""
-        self.image.lerp_(colour.expand_as(self.image), mask.unsqueeze(1).expand_as(self.image))
+    def blend(self, mask: torch.Tensor, color: torch.Tensor) -> None:
+        """Blend `color` into the pictures through `mask`, shape (n, 32, 32), in [0, 1]."""
+        self.image.lerp_(color.expand_as(self.image), mask.unsqueeze(1).expand_as(self.image))
 
-    def fill(self, distance: torch.Tensor, colour: torch.Tensor, *, opacity=1.0, softness: float = 1.0) -> None:
-        """Fill a shape given by its signed distance with `colour`."""
+    def fill(self, distance: torch.Tensor, color: torch.Tensor, *, opacity=1.0, softness: float = 1.0) -> None:
+        """Fill a shape given by its signed distance with `color`."""
         mask = self.mask(distance, softness)
-        self.blend(mask if isinstance(opacity, float) and opacity == 1.0 else mask * opacity, colour)
+        self.blend(mask if isinstance(opacity, float) and opacity == 1.0 else mask * opacity, color)
 
     def fade(self, weight: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Return `first` where `weight` (n, 32, 32) is 0, `second` where it is 1, a mixture between."""
@@ -168,7 +198,7 @@ class Sketch:
 
         Args:
             brightness: Range of the factor on all values.
-            contrast: Range of the factor on the distance from mid-grey.
+            contrast: Range of the factor on the distance from mid-gray.
             noise: Mean standard deviation of the pixel noise, in [0, 1] units.
             blur: Half the largest weight of a 3 x 3 box blur, before clamping.
         """
@@ -207,11 +237,11 @@ def draw_by_class(
     return images
 
 
-# -- colours and signed distances ------------------------------------------
+# -- colors and signed distances ------------------------------------------
 
 
 def hsv(hue, saturation, value) -> torch.Tensor:
-    """Return the colour of given hue, saturation and value (each in [0, 1]), shape (n or 1, 3, 1, 1)."""
+    """Return the color of given hue, saturation and value (each in [0, 1]), shape (n or 1, 3, 1, 1)."""
     parts = [torch.as_tensor(part, dtype=torch.float32).reshape(-1, 1, 1) for part in (hue, saturation, value)]
     hue, saturation, value = torch.broadcast_tensors(*parts)
 
@@ -241,18 +271,19 @@ def box(u, v, x, y, a, b, angle: float = 0.0) -> torch.Tensor:
     return torch.maximum(p.abs() - a, q.abs() - b)
 
 
-def polygon(u, v, corners: int, radius, angle: float = 0.0, x=0.0, y=0.0) -> torch.Tensor:
-    """Signed distance to a regular polygon with the given number of corners and circumradius."""
+def polygon(u, v, corners, x, y, radius, angle: float = 0.0) -> torch.Tensor:
+    """Signed distance to a regular polygon at (x, y) with the given number of corners and circumradius."""
     p, q = u - x, v - y
     sector = 2 * math.pi / corners
     theta = torch.remainder(torch.atan2(q, p) + angle, sector) - sector / 2
     return torch.sqrt(p * p + q * q) * torch.cos(theta) - radius * math.cos(sector / 2)
 
 
-def star(u, v, points: int, radius, depth: float, angle: float = 0.0, x=0.0, y=0.0) -> torch.Tensor:
-    """Signed distance (rough) to a wavy star; `depth` in [0, 0.5) is how deep the bays are."""
+def star(u, v, points, x, y, radius, depth: float) -> torch.Tensor:
+    """Signed distance (rough) to a wavy star at (x, y); `depth` in [0, 0.5) is how deep the bays are."""
     p, q = u - x, v - y
-    return torch.sqrt(p * p + q * q) - radius * (1 - depth + depth * torch.cos(points * (torch.atan2(q, p) + angle)))
+    bays = torch.cos(points * (torch.atan2(q, p) + math.pi / 2))
+    return torch.sqrt(p * p + q * q) - radius * (1 - depth + depth * bays)
 
 
 def stroke(u, v, x0, y0, x1, y1, width) -> torch.Tensor:
@@ -274,16 +305,3 @@ def stamp(glyph: torch.Tensor, u, v, half, x=0.0, y=0.0) -> torch.Tensor:
     glyphs = glyph.expand(len(grid), 1, *glyph.shape)
     sampled = F.grid_sample(glyphs, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[:, 0]
     return (sampled * 1.6 - 0.3).clamp(0, 1)
-
-
-# -- labels ------------------------------------------------------------------
-
-
-def balanced(size: int, classes: int, generator: torch.Generator) -> torch.Tensor:
-    """Return labels in random order, int64 of shape (size,), of which each class has as many, give or take one."""
-    return (torch.arange(size) % classes)[torch.randperm(size, generator=generator)]
-
-
-def sampled(size: int, prior: Sequence[float], generator: torch.Generator) -> torch.Tensor:
-    """Return labels drawn independently, int64 of shape (size,); `prior` holds the weight of each class."""
-    return torch.multinomial(torch.tensor(prior), size, replacement=True, generator=generator)

@@ -3,39 +3,24 @@
 import torch
 
 from extractlib.data.drawn.birds import ANY, Species, perched
-from extractlib.data.drawn.canvas import Sketch, balanced, box, ellipse, hsv, polygon, stroke
-from extractlib.data.drawn.grounds import blotches, horizon
+from extractlib.data.drawn.canvas import Pose, Sketch, box, ellipse, hsv, polygon, stroke
+from extractlib.data.drawn.grounds import blotches, branch, horizon
+from extractlib.data.drawn.tables import read_table
 
-SKY = [(0.55, 0.75, 0.97), (0.78, 0.88, 0.97), (0.92, 0.93, 0.97), (0.5, 0.62, 0.85)]
-LAND = [(0.45, 0.62, 0.28), (0.62, 0.58, 0.4), (0.78, 0.78, 0.72), (0.38, 0.52, 0.3), (0.85, 0.76, 0.6)]
-ROOM = [(0.82, 0.74, 0.65), (0.66, 0.56, 0.54), (0.9, 0.9, 0.88), (0.55, 0.56, 0.66), (0.68, 0.75, 0.58)]
-FUR = [(0.5, 0.34, 0.18), (0.8, 0.6, 0.35), (0.24, 0.21, 0.2), (0.9, 0.87, 0.83), (0.55, 0.53, 0.5), (0.68, 0.46, 0.24)]
-HORSE = [(0.45, 0.26, 0.13), (0.22, 0.17, 0.14), (0.9, 0.88, 0.85), (0.6, 0.37, 0.18), (0.55, 0.55, 0.55)]
-DEER = [(0.6, 0.39, 0.2), (0.7, 0.5, 0.3), (0.5, 0.34, 0.22)]
-METAL = [(0.9, 0.9, 0.93), (0.66, 0.68, 0.74), (0.95, 0.95, 0.95), (0.42, 0.47, 0.52)]
-BIRD = Species(ANY, ANY, ANY, ANY, ANY, None, "yellow", 0.22, 0.5, 0.33, crest=False, wing_bar=False, eye_ring=False)
+TABLE = read_table("objects")
+"""Colors of grounds, animals and metal: see the file."""
+
+BIRD = Species(ANY, ANY, ANY, ANY, ANY, "", "yellow", 0.22, 0.5, 0.33, crest=False, wing_bar=False, eye_ring=False)
 BLACK = torch.full((1, 3, 1, 1), 0.06)
+FREE = Pose(size=(0.5, 1.05), shift=(0.17, 0.13), turn=0.18, shear=0.13)
 GLASS = (0.62, 0.78, 0.88)
-
-
-def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
-    """Return labels, int64 of shape (size,), as many of each class."""
-    return balanced(size, len(CLASSES), generator)
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
     """Draw one kind of object on a ground where it may be found, uint8 of shape (n, 3, 32, 32)."""
     ground, paint = OBJECTS[CLASSES[label]]
     ground(sketch)
-    sketch.place(
-        sketch.normal(0, 0.17),
-        sketch.normal(0, 0.13),
-        sketch.uniform(0.5, 1.05),
-        sketch.normal(0, 0.18),
-        flip=sketch.sign(),
-        shear=sketch.normal(0, 0.13),
-        stretch=1 + sketch.normal(0, 0.13),
-    )
+    sketch.pose(FREE)
     paint(sketch)
     _leaves(sketch)
     return sketch.finish(brightness=(0.65, 1.2), noise=0.05, blur=0.6)
@@ -44,38 +29,37 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
 def _leaves(sketch: Sketch) -> None:
     """Hide a part of some pictures behind something blurred."""
     present = sketch.chance(0.35)
-    colour = sketch.any_colour((0.1, 0.6), (0.3, 0.8))
+    color = sketch.any_color((0.1, 0.6), (0.3, 0.8))
     blob = ellipse(sketch.x, sketch.y, sketch.uniform(-0.9, 0.9), sketch.uniform(0.1, 1.0), 0.3, 0.22)
-    sketch.fill(blob, colour, opacity=present, softness=3)
+    sketch.fill(blob, color, opacity=present, softness=3)
 
 
 # -- grounds -----------------------------------------------------------------
 
 
 def _in_the_sky(sketch: Sketch) -> None:
-    blotches(sketch, SKY, cells=4, contrast=0.15)
+    blotches(sketch, TABLE["sky"], cells=4, contrast=0.15)
 
 
 def _on_land(sketch: Sketch) -> None:
-    blotches(sketch, LAND, contrast=0.3)
+    blotches(sketch, TABLE["land"], contrast=0.3)
 
 
 def _in_a_room(sketch: Sketch) -> None:
-    blotches(sketch, ROOM, contrast=0.3)
+    blotches(sketch, TABLE["room"], contrast=0.3)
 
 
 def _on_a_road(sketch: Sketch) -> None:
-    horizon(sketch, sketch.pick(SKY + LAND), sketch.colour((0.5, 0.5, 0.52)), at=(0.1, 0.4))
+    horizon(sketch, sketch.pick(TABLE["sky"] + TABLE["land"]), sketch.color((0.5, 0.5, 0.52)), at=(0.1, 0.4))
 
 
 def _at_sea(sketch: Sketch) -> None:
-    horizon(sketch, sketch.pick(SKY), sketch.colour((0.2, 0.45, 0.65), 0.08), at=(0.15, 0.45))
+    horizon(sketch, sketch.pick(TABLE["sky"]), sketch.color((0.2, 0.45, 0.65), 0.08), at=(0.15, 0.45))
 
 
 def _in_a_tree(sketch: Sketch) -> None:
-    blotches(sketch, SKY + LAND, contrast=0.25)
-    branch = stroke(sketch.x, sketch.y, -1.3, sketch.uniform(0.4, 0.8), 1.3, sketch.uniform(0.4, 0.8), 0.06)
-    sketch.fill(branch, sketch.colour((0.4, 0.29, 0.18)))
+    blotches(sketch, TABLE["sky"] + TABLE["land"], contrast=0.25)
+    branch(sketch, (0.4, 0.8), 0.06, (0.4, 0.29, 0.18))
 
 
 # -- vehicles ----------------------------------------------------------------
@@ -83,9 +67,9 @@ def _in_a_tree(sketch: Sketch) -> None:
 
 def _airplane(sketch: Sketch) -> None:
     u, v, sway = sketch.u, sketch.v, sketch.normal(0, 0.06)
-    metal = sketch.pick(METAL)
+    metal = sketch.pick(TABLE["metal"])
     sketch.fill(stroke(u, v, 0.1, -0.05, -0.25, -0.42 - sway, 0.07), metal * 0.85)
-    sketch.fill(stroke(u, v, -0.75, 0.0, -0.95, -0.4, 0.09), sketch.any_colour((0.4, 0.9)))
+    sketch.fill(stroke(u, v, -0.75, 0.0, -0.95, -0.4, 0.09), sketch.any_color((0.4, 0.9)))
     sketch.fill(stroke(u, v, -0.8, 0.0, 0.8, -0.02, 0.14), metal)
     sketch.fill(stroke(u, v, -0.55, -0.05, 0.5, -0.06, 0.025), metal * 0.4)
     sketch.fill(stroke(u, v, 0.15, 0.05, -0.35, 0.52 + sway, 0.1), metal * 0.75)
@@ -93,12 +77,12 @@ def _airplane(sketch: Sketch) -> None:
 
 def _automobile(sketch: Sketch) -> None:
     u, v = sketch.u, sketch.v
-    paint, cabin = sketch.any_colour((0.1, 0.9), (0.45, 1.0)), sketch.uniform(-0.15, 0.15)
+    paint, cabin = sketch.any_color((0.1, 0.9), (0.45, 1.0)), sketch.uniform(-0.15, 0.15)
     sketch.fill(ellipse(u, v, cabin, -0.12, 0.5, 0.36), paint * 0.9)
-    sketch.fill(ellipse(u, v, cabin, -0.14, 0.4, 0.25), sketch.colour(GLASS))
+    sketch.fill(ellipse(u, v, cabin, -0.14, 0.4, 0.25), sketch.color(GLASS))
     sketch.fill(box(u, v, cabin, -0.15, 0.035, 0.3), paint * 0.9)
     sketch.fill(box(u, v, 0, 0.1, 0.85, 0.19), paint)
-    sketch.fill(ellipse(u, v, 0.8, 0.05, 0.07, 0.07), sketch.colour((0.98, 0.95, 0.7)))
+    sketch.fill(ellipse(u, v, 0.8, 0.05, 0.07, 0.07), sketch.color((0.98, 0.95, 0.7)))
     for x in (-0.5, 0.5):
         _wheel(sketch, x, 0.3, 0.18)
 
@@ -106,29 +90,29 @@ def _automobile(sketch: Sketch) -> None:
 def _ship(sketch: Sketch) -> None:
     u, v = sketch.u, sketch.v
     hull = torch.maximum((v - 0.25).abs() - 0.2, u.abs() - (0.9 - 0.6 * (v - 0.05)))
-    sketch.fill(stroke(u, v, 0.35, 0.1, 0.35, -0.65, 0.03), sketch.colour((0.4, 0.4, 0.4)))
-    sketch.fill(box(u, v, -0.2, -0.35, 0.1, 0.24), sketch.any_colour((0.4, 0.9)))
-    sketch.fill(box(u, v, -0.1, -0.06, 0.42, 0.14), sketch.colour((0.95, 0.95, 0.95)))
+    sketch.fill(stroke(u, v, 0.35, 0.1, 0.35, -0.65, 0.03), sketch.color((0.4, 0.4, 0.4)))
+    sketch.fill(box(u, v, -0.2, -0.35, 0.1, 0.24), sketch.any_color((0.4, 0.9)))
+    sketch.fill(box(u, v, -0.1, -0.06, 0.42, 0.14), sketch.color((0.95, 0.95, 0.95)))
     for x in (-0.35, -0.1, 0.15):
-        sketch.fill(box(u, v, x, -0.06, 0.06, 0.05), sketch.colour((0.3, 0.4, 0.5)))
-    sketch.fill(hull, sketch.any_colour((0.1, 0.8), (0.3, 0.9)))
+        sketch.fill(box(u, v, x, -0.06, 0.06, 0.05), sketch.color((0.3, 0.4, 0.5)))
+    sketch.fill(hull, sketch.any_color((0.1, 0.8), (0.3, 0.9)))
 
 
 def _truck(sketch: Sketch) -> None:
     u, v = sketch.u, sketch.v
     load = sketch.pick([(0.95, 0.95, 0.95), (0.78, 0.78, 0.78), (0.62, 0.4, 0.26), (0.4, 0.52, 0.72)])
-    cab = sketch.any_colour((0.2, 0.9), (0.4, 1.0))
+    cab = sketch.any_color((0.2, 0.9), (0.4, 1.0))
     sketch.fill(box(u, v, -0.25, -0.15, 0.6, 0.42), load)
     sketch.fill(box(u, v, -0.25, 0.2, 0.6, 0.05), load * 0.5)
     sketch.fill(box(u, v, 0.6, 0.03, 0.25, 0.27), cab)
-    sketch.fill(box(u, v, 0.67, -0.07, 0.14, 0.11), sketch.colour(GLASS))
+    sketch.fill(box(u, v, 0.67, -0.07, 0.14, 0.11), sketch.color(GLASS))
     for x in (-0.6, -0.25, 0.58):
         _wheel(sketch, x, 0.34, 0.16)
 
 
 def _wheel(sketch: Sketch, x: float, y: float, radius: float) -> None:
     sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius, radius), BLACK)
-    sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius * 0.45, radius * 0.45), sketch.colour((0.7, 0.7, 0.7)))
+    sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius * 0.45, radius * 0.45), sketch.color((0.7, 0.7, 0.7)))
 
 
 # -- animals -----------------------------------------------------------------
@@ -141,7 +125,7 @@ def _bird(sketch: Sketch) -> None:
 
 def _cat(sketch: Sketch) -> None:
     u, v = sketch.u, sketch.v
-    fur, pale = sketch.pick(FUR), sketch.pick([(0.95, 0.92, 0.88), (0.75, 0.6, 0.45)])
+    fur, pale = sketch.pick(TABLE["fur"]), sketch.pick([(0.95, 0.92, 0.88), (0.75, 0.6, 0.45)])
     stripes = ((u * 16).sin() * 3).clamp(0, 1)
     sketch.fill(stroke(u, v, -0.6, 0.5, -0.85, 0.0 + sketch.normal(0, 0.15), 0.07), fur)
     body = ellipse(u, v, -0.15, 0.35, 0.5, 0.42)
@@ -149,7 +133,7 @@ def _cat(sketch: Sketch) -> None:
     sketch.blend(sketch.mask(body + 0.05) * stripes * sketch.chance(0.6), fur * 0.5)
     _legs(sketch, (-0.4, 0.1), 0.45, 0.85, 0.1, fur * 0.9)
     for side in (-1, 1):
-        ear = polygon(u - (0.3 + side * 0.24), v + 0.58, 3, 0.24, 0.5236)
+        ear = polygon(u, v, 3, 0.3 + side * 0.24, -0.58, 0.24, 0.5236)
         sketch.fill(ear, fur * 0.85)
     sketch.fill(ellipse(u, v, 0.3, -0.25, 0.38, 0.34), fur)
     sketch.fill(ellipse(u, v, 0.3, -0.1, 0.14, 0.1), pale)
@@ -157,24 +141,24 @@ def _cat(sketch: Sketch) -> None:
     for side in (-1, 1):
         sketch.fill(ellipse(u, v, 0.3 + side * 0.15, -0.32, 0.08, 0.08), eyes)
         sketch.fill(ellipse(u, v, 0.3 + side * 0.15, -0.32, 0.03, 0.07), BLACK)
-    sketch.fill(ellipse(u, v, 0.3, -0.15, 0.045, 0.035), sketch.colour((0.85, 0.5, 0.5)))
+    sketch.fill(ellipse(u, v, 0.3, -0.15, 0.045, 0.035), sketch.color((0.85, 0.5, 0.5)))
 
 
 def _deer(sketch: Sketch) -> None:
     u, v, nod = sketch.u, sketch.v, sketch.normal(0, 0.06)
-    fur = sketch.pick(DEER)
+    fur = sketch.pick(TABLE["deer"])
     _four_legged(sketch, fur, leg=0.05, girth=0.2, neck=0.1, nod=nod)
     for x in (-0.12, 0.1):
-        antler = sketch.colour((0.42, 0.3, 0.2))
+        antler = sketch.color((0.42, 0.3, 0.2))
         sketch.fill(stroke(u, v, 0.58, -0.5 + nod, 0.58 + x, -0.92, 0.035), antler)
         sketch.fill(stroke(u, v, 0.58 + x * 0.7, -0.72, 0.44 + x * 0.7, -0.87, 0.03), antler)
-    sketch.fill(stroke(u, v, -0.48, -0.05, -0.55, 0.03, 0.06), sketch.colour((0.95, 0.95, 0.92)))
+    sketch.fill(stroke(u, v, -0.48, -0.05, -0.55, 0.03, 0.06), sketch.color((0.95, 0.95, 0.92)))
     sketch.fill(ellipse(u, v, 0.0, 0.17, 0.4, 0.07), fur * 0.4 + 0.55)
 
 
 def _horse(sketch: Sketch) -> None:
     u, v, nod = sketch.u, sketch.v, sketch.normal(0, 0.06)
-    coat = sketch.pick(HORSE)
+    coat = sketch.pick(TABLE["horse"])
     mane = coat * 0.4
     sketch.fill(stroke(u, v, -0.48, -0.05, -0.66, 0.42 + nod, 0.08), mane)
     _four_legged(sketch, coat, leg=0.07, girth=0.26, neck=0.15, nod=nod)
@@ -193,7 +177,7 @@ def _four_legged(sketch: Sketch, coat: torch.Tensor, *, leg: float, girth: float
 
 def _dog(sketch: Sketch) -> None:
     u, v = sketch.u, sketch.v
-    fur, pale = sketch.pick(FUR), sketch.pick([(0.95, 0.92, 0.88), (0.35, 0.25, 0.18), (0.7, 0.52, 0.34)])
+    fur, pale = sketch.pick(TABLE["fur"]), sketch.pick([(0.95, 0.92, 0.88), (0.35, 0.25, 0.18), (0.7, 0.52, 0.34)])
     sketch.fill(stroke(u, v, -0.6, 0.2, -0.88, -0.15 + sketch.normal(0, 0.12), 0.06), fur)
     sketch.fill(ellipse(u, v, -0.15, 0.35, 0.5, 0.36), fur)
     _legs(sketch, (-0.45, -0.3, 0.05, 0.2), 0.45, 0.88, 0.085, fur * 0.9)
@@ -215,16 +199,16 @@ def _frog(sketch: Sketch) -> None:
     sketch.fill(ellipse(u, v, 0.05, -0.05, 0.42, 0.28), skin)
     for x in (-0.22, 0.32):
         sketch.fill(ellipse(u, v, x, -0.3, 0.14, 0.14), skin * 1.1)
-        sketch.fill(ellipse(u, v, x, -0.31, 0.095, 0.095), sketch.colour((0.95, 0.92, 0.6)))
+        sketch.fill(ellipse(u, v, x, -0.31, 0.095, 0.095), sketch.color((0.95, 0.92, 0.6)))
         sketch.fill(ellipse(u, v, x, -0.31, 0.05, 0.05), BLACK)
     sketch.fill(stroke(u, v, -0.22, 0.08, 0.32, 0.08, 0.03), skin * 0.35)
 
 
-def _legs(sketch: Sketch, places: tuple[float, ...], top: float, bottom: float, width: float, colour) -> None:
+def _legs(sketch: Sketch, places: tuple[float, ...], top: float, bottom: float, width: float, color) -> None:
     stride = sketch.normal(0, 0.06)
     for number, x in enumerate(places):
         swing = stride if number % 2 else -stride
-        sketch.fill(stroke(sketch.u, sketch.v, x, top, x + swing, bottom, width), colour)
+        sketch.fill(stroke(sketch.u, sketch.v, x, top, x + swing, bottom, width), color)
 
 
 OBJECTS = {

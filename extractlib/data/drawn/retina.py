@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from extractlib.data.drawn.canvas import Sketch, balanced, hsv, sampled, stroke
+from extractlib.data.drawn.canvas import Sketch, hsv, stroke
 
 CLASSES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 
@@ -17,13 +17,6 @@ PRIOR = (0.35, 0.2, 0.2, 0.13, 0.12)
 
 READING_ERROR = 0.42
 """Standard deviation of the true severity about the grade."""
-
-
-def labels(size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
-    """Return grades, int64 of shape (size,): balanced in the test part, mostly healthy elsewhere."""
-    if part == "test":
-        return balanced(size, len(CLASSES), generator)
-    return sampled(size, PRIOR, generator)
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
@@ -40,15 +33,15 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
     sketch.fill(macula, tissue * 0.6, opacity=0.5, softness=6)
     nerve = torch.sqrt((sketch.x - nerve_x) ** 2 + (sketch.y - nerve_y) ** 2) - 0.13
     sketch.fill(nerve, hsv(0.13, 0.35, 0.95), softness=2)
-    _spots(sketch, x, y, severity * 2, most=9, size=0.045, colour=tissue * 0.35, opacity=0.9)
-    yellow = sketch.colour((0.95, 0.85, 0.45))
-    _spots(sketch, x, y, (severity - 1.5) * 2, most=6, size=0.06, colour=yellow, opacity=0.85)
-    _spots(sketch, x, y, (severity - 2.6) * 1.6, most=3, size=0.13, colour=tissue * 0.3, opacity=0.85)
+    _spots(sketch, x, y, severity * 2, most=9, size=0.045, color=tissue * 0.35, opacity=0.9)
+    yellow = sketch.color((0.95, 0.85, 0.45))
+    _spots(sketch, x, y, (severity - 1.5) * 2, most=6, size=0.06, color=yellow, opacity=0.85)
+    _spots(sketch, x, y, (severity - 2.6) * 1.6, most=3, size=0.13, color=tissue * 0.3, opacity=0.85)
     sketch.image = sketch.mask(radius - sketch.uniform(0.88, 1.02)).unsqueeze(1) * sketch.image + 0.02
     return sketch.finish(brightness=(0.7, 1.2), noise=0.025, blur=0.3)
 
 
-def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tensor, colour: torch.Tensor) -> None:
+def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tensor, color: torch.Tensor) -> None:
     """Draw four vessels that leave the nerve at (x, y), each of two straight pieces."""
     for up in (-1, 1):
         for along, across in ((0.45, 0.55), (-0.1, 0.75)):
@@ -56,15 +49,15 @@ def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tenso
             for bend in (1.0, 0.6):
                 end_x = start[0] - side * (along * 0.5 + 0.1) + sketch.normal(0, 0.07)
                 end_y = start[1] + up * across * 0.5 * bend + sketch.normal(0, 0.06)
-                sketch.fill(stroke(sketch.x, sketch.y, *start, end_x, end_y, 0.018), colour, opacity=0.65)
+                sketch.fill(stroke(sketch.x, sketch.y, *start, end_x, end_y, 0.018), color, opacity=0.65)
                 start = end_x, end_y
 
 
-def _spots(sketch: Sketch, x, y, count: torch.Tensor, *, most: int, size: float, colour, opacity: float) -> None:
-    """Draw about `count` round spots of radius about `size` between 0.15 and 0.8 from the centre (x, y)."""
+def _spots(sketch: Sketch, x, y, count: torch.Tensor, *, most: int, size: float, color, opacity: float) -> None:
+    """Draw about `count` round spots of radius about `size` between 0.15 and 0.8 from the center (x, y)."""
     for number in range(most):
         present = (torch.sigmoid((count - number - 0.5) * 8) > sketch.uniform()).float()
         angle, distance = sketch.uniform(0, 2 * math.pi), sketch.uniform(0.15, 0.8)
-        centre_x, centre_y = x + distance * torch.cos(angle), y + distance * torch.sin(angle)
-        spot = torch.sqrt((sketch.x - centre_x) ** 2 + (sketch.y - centre_y) ** 2) - size * sketch.uniform(0.7, 1.3)
-        sketch.fill(spot, colour, opacity=present * opacity)
+        center_x, center_y = x + distance * torch.cos(angle), y + distance * torch.sin(angle)
+        spot = torch.sqrt((sketch.x - center_x) ** 2 + (sketch.y - center_y) ** 2) - size * sketch.uniform(0.7, 1.3)
+        sketch.fill(spot, color, opacity=present * opacity)

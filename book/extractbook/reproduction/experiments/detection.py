@@ -32,28 +32,28 @@ def detection(scene: Scene) -> dict:
         ``validation_tpr``; and ``caught``, the share that the binary detector catches of benign images, of both pools,
         and of the adversary's own images from the victim's very source and from the shifted one.
     """
-    validation, strangers = scene.task["validation"], {"pool": scene.pool["test"]}
+    validation, ood = scene.task["validation"], {"pool": scene.pool["test"]}
     if scene.settings.second_pool:
-        strangers["second"] = scene.second_pool["test"]
+        ood["second"] = scene.second_pool["test"]
     binary = scene.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made = {"binary": (binary, {})} | rivals(scene, benign=validation, strangers=scene.pool["validation"])
+    made = {"binary": (binary, {})} | rivals(scene, benign=validation, ood=scene.pool["validation"])
     result: dict = {"validation_tpr": accepted}
     for name, (detector, settings) in made.items():
         scores = detector.score(validation.images)
         threshold = binary.threshold if name == "binary" else threshold_at(scores, accepted)
         benign = detector.score(scene.held_out.images)
         result[name] = {"settings": settings, "milliseconds": _milliseconds(detector.score, validation.images[:TIMED])}
-        for pool, images in strangers.items():
+        for pool, images in ood.items():
             result[name][pool] = _quality(
                 benign, detector.score(images.images), threshold, threshold_at(scores, ACCEPTED)
             )
-    return result | {"caught": _caught(scene, strangers)}
+    return result | {"caught": _caught(scene, ood)}
 
 
-def rivals(scene: Scene, *, benign: ImageSet, strangers: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
+def rivals(scene: Scene, *, benign: ImageSet, ood: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
-    victim, known, sides = scene.victim, scene.task["victim"], {"benign": benign, "strangers": strangers}
+    victim, known, sides = scene.victim, scene.task["victim"], {"benign": benign, "ood": ood}
     features = features_of(victim, known.images)
     return {
         "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
@@ -65,22 +65,22 @@ def rivals(scene: Scene, *, benign: ImageSet, strangers: ImageSet) -> dict[str, 
     }
 
 
-def _quality(benign: torch.Tensor, strangers: torch.Tensor, threshold: float, strict: float) -> dict:
-    tpr, tnr = tpr_tnr(benign, strangers, threshold)
+def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: float) -> dict:
+    tpr, tnr = tpr_tnr(benign, ood, threshold)
     return {
         "tpr": tpr,
         "tnr": tnr,
         "balanced_accuracy": balanced_accuracy(tpr, tnr),
-        "auroc": auroc(benign, strangers),
-        "tnr_at_95": tpr_tnr(benign, strangers, strict)[1],
-        "roc": [[round(value, 4) for value in values.tolist()] for values in roc_curve(benign, strangers, points=41)],
+        "auroc": auroc(benign, ood),
+        "tnr_at_95": tpr_tnr(benign, ood, strict)[1],
+        "roc": [[round(value, 4) for value in values.tolist()] for values in roc_curve(benign, ood, points=41)],
     }
 
 
-def _caught(scene: Scene, strangers: Mapping[str, ImageSet]) -> dict[str, float]:
+def _caught(scene: Scene, ood: Mapping[str, ImageSet]) -> dict[str, float]:
     task = scene.cell.task
     images = {"benign": scene.held_out, "own": scene.task["adversary"], "shifted": scene.queries(f"{task}/shifted")}
-    return {name: share(scene.detector.detect(part.images)) for name, part in (images | dict(strangers)).items()}
+    return {name: share(scene.detector.detect(part.images)) for name, part in (images | dict(ood)).items()}
 
 
 def overlap(scene: Scene) -> dict:
@@ -97,7 +97,7 @@ def overlap(scene: Scene) -> dict:
     seen = _mixture(_first(source, 0, own), _first(scene.pool["detector"], 0, count - own))
     unseen = _mixture(_first(source, count, own), _first(scene.pool["test"], 0, count - own))
     benign = _first(scene.task["detector"], 0, count)
-    detector = scene.detector_of(benign, seen, recipe=scene.settings.detector)
+    detector = scene.detector_of(benign, seen)
     scores = detector.score(scene.held_out.images), detector.score(unseen.images)
     tpr, tnr = tpr_tnr(*scores, detector.threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr), "auroc": auroc(*scores)}
@@ -108,7 +108,7 @@ def _first(images: ImageSet, start: int, count: int) -> ImageSet:
 
 
 def _mixture(first: ImageSet, second: ImageSet) -> ImageSet:
-    return mix(first.unlabelled(), second.unlabelled(), name="pool with overlap")
+    return mix(first.unlabeled(), second.unlabeled(), name="pool with overlap")
 
 
 def stateful(scene: Scene) -> dict:

@@ -3,27 +3,25 @@
 Also what a defence in front of the API did, and what is recovered class by class.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.setting import Scene
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
+from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
 from extractlib.attacks.transfer import TransferSet, load
 from extractlib.data.images import ImageSet
-from extractlib.defenses.policies import KeyedSample, policy
-from extractlib.metrics import accuracy, agreement, constant_accuracy, per_class_accuracy, recovery, share
-from extractlib.models import networks
-from extractlib.models.training import predict
-from extractlib.models.victims import Victim
+from extractlib.defenses.policies import policy
+from extractlib.defenses.watermark import KeyedSample
+from extractlib.evaluation import evaluate
+from extractlib.metrics import accuracy, agreement, per_class_accuracy, recovery, share
+from extractlib.models.classifier import Surrogate, Victim
 
 
 def extraction(scene: Scene) -> dict:
@@ -40,43 +38,16 @@ def extraction(scene: Scene) -> dict:
     return result
 
 
-def surrogate_of(scene: Scene) -> nn.Module:
+def surrogate_of(scene: Scene) -> Surrogate:
     """Return the surrogate that the cell's attack ends with, trained once and then read from the store."""
-    cell, settings = scene.cell, scene.settings
-    key = {
-        "cell": asdict(replace(cell, experiment="extraction")),
-        "images": scene.queries(labelled=True).fingerprint,
-        "recipe": asdict(settings.surrogate),
-        "backbone": networks.fingerprint_of(scene.backbone(cell.surrogate)),
-        "victim": scene.victim.fingerprint,
-        "api": "" if cell.attack == OWN_LABELS else api_of(scene).fingerprint,
-        "versions": versions_of(cell),
-    }
-    surrogate = networks.build(cell.surrogate, classes=len(scene.victim.classes), seed=cell.seed)
-    folder = scene.store.get(
-        "surrogate",
-        key,
-        lambda folder: save_file(_state(_trained(scene)), folder / "surrogate.safetensors"),
-    )
-    surrogate.load_state_dict(load_file(folder / "surrogate.safetensors"))
-    return surrogate.eval()
-
-
-def _trained(scene: Scene) -> nn.Module:
     cell = scene.cell
-    options = {
-        "network": cell.surrogate,
-        "recipe": scene.settings.surrogate,
-        "seed": cell.seed,
-        "backbone": scene.backbone(cell.surrogate),
-        "device": scene.device,
-        "progress": scene.progress,
-    }
+    trainer = scene.trainer(cell.surrogate, scene.settings.surrogate)
     if cell.attack == OWN_LABELS:
-        return train_alone(scene.queries(labelled=True), budget=cell.budget, **options)
-    attack, transfer = collected(scene)
-    pool = scene.queries(labelled=_is_adaptive(cell))
-    return attack.train_surrogate(transfer, pool, classes=len(scene.victim.classes), **options)
+        model = train_alone(scene.queries(labelled=True), trainer, budget=cell.budget)
+    else:
+        attack, transfer = collected(scene)
+        model = attack.train(transfer, scene.queries(labelled=_is_adaptive(cell)), trainer)
+    return Surrogate(model, classes=scene.victim.classes)
 
 
 def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
@@ -101,11 +72,11 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
         "versions": versions_of(cell),
     }
 
-    def make(folder) -> None:
+    def make(folder: Path) -> None:
         learner = {"learner": _learner(scene)} if adaptive else {}
-        attack.collect(api, pool, folder / "transfer.bin", progress=scene.progress, **learner)
+        attack.collect(api, pool, folder / "transfer.db", progress=scene.progress, **learner)
 
-    transfer = load(scene.store.get("transfer", key, make) / "transfer.bin")
+    transfer = load(scene.store.get("transfer", key, make) / "transfer.db")
     return attack, transfer.first(cell.budget)
 
 
@@ -114,14 +85,8 @@ def _is_adaptive(cell: Cell) -> bool:
 
 
 def _learner(scene: Scene) -> OnlineSurrogate:
-    cell = scene.cell
-    return OnlineSurrogate(
-        network=cell.surrogate,
-        classes=len(scene.victim.classes),
-        seed=cell.seed,
-        backbone=scene.backbone(cell.surrogate),
-        device=scene.device,
-    )
+    trainer = scene.trainer(scene.cell.surrogate, ONLINE, keep=False)
+    return OnlineSurrogate(trainer, classes=len(scene.victim.classes))
 
 
 def api_of(scene: Scene, *, budget: int | None = None) -> PredictionAPI:
@@ -134,25 +99,14 @@ def api_of(scene: Scene, *, budget: int | None = None) -> PredictionAPI:
         defence = {"detector": sample, "policy": policy("mislabel", secret=secret)}
     elif cell.defence != "none":
         defence = {"detector": scene.detector, "policy": policy(cell.defence, secret=secret)}
-    return PredictionAPI(scene.victim, granularity=cell.granularity, budget=budget, **defence)
+    return PredictionAPI(scene.victim, answers=cell.granularity, budget=budget, **defence)
 
 
-def compare(victim: Victim, surrogate: nn.Module, held_out: ImageSet) -> dict:
-    """Return how well the surrogate does on labelled images beside the victim.
-
-    Returns:
-        ``victim_accuracy``, ``surrogate_accuracy``, ``recovery`` (their ratio), ``agreement`` (share of equal labels)
-        and ``constant_accuracy`` (of the best single class).
-    """
-    theirs, ours = victim.logits(held_out.images).argmax(1), predict(surrogate, held_out.images).argmax(1)
-    victim_accuracy, surrogate_accuracy = accuracy(theirs, held_out.labels), accuracy(ours, held_out.labels)
-    return {
-        "victim_accuracy": victim_accuracy,
-        "surrogate_accuracy": surrogate_accuracy,
-        "recovery": recovery(surrogate_accuracy, victim_accuracy),
-        "agreement": agreement(ours, theirs),
-        "constant_accuracy": constant_accuracy(held_out.labels),
-    }
+def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet) -> dict:
+    """Return how well the surrogate does on labeled images beside the victim (see `evaluation.Evaluation`)."""
+    found = evaluate(victim, surrogate, held_out).to_json()
+    del found["n"]  # the data's digest stands in the row
+    return found
 
 
 def defended(scene: Scene) -> dict:
@@ -190,8 +144,8 @@ def watermark(scene: Scene) -> dict:
     answers = api_of(scene).query(scene.held_out.images, client="honest")
     return {
         "marked": int(marked.sum()),
-        "mark_agreement": agreement(predict(surrogate_of(scene), images[marked]).argmax(1), told[marked]),
-        "unmarked_agreement": agreement(predict(surrogate_of(plain), images[marked]).argmax(1), told[marked]),
+        "mark_agreement": agreement(surrogate_of(scene).predict(images[marked]), told[marked]),
+        "unmarked_agreement": agreement(surrogate_of(plain).predict(images[marked]), told[marked]),
         "honest_accuracy": accuracy(answers.labels, scene.held_out.labels),
     }
 
@@ -208,7 +162,7 @@ def classes(scene: Scene) -> dict:
     labels = held_out.labels
     predicted = {
         "victim": scene.victim.logits(held_out.images).argmax(1),
-        "surrogate": predict(surrogate_of(scene), held_out.images).argmax(1),
+        "surrogate": surrogate_of(scene).predict(held_out.images),
     }
     half = _turn(labels) % 2
     result: dict = {"queries": collected(scene)[1].answers.labels.bincount(minlength=count).tolist()}
@@ -228,7 +182,3 @@ def _turn(labels: torch.Tensor) -> torch.Tensor:
     grouped = labels[order]
     starts = torch.searchsorted(grouped, grouped)
     return torch.empty_like(labels).scatter_(0, order, torch.arange(len(labels)) - starts)
-
-
-def _state(model: nn.Module) -> Mapping[str, torch.Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

@@ -5,9 +5,7 @@ detector may learn that difference instead of the content: it then looks strong,
 anew walks past it. On drawn images, which one renderer made, nothing but content differs, unless we make it so.
 """
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
@@ -19,6 +17,7 @@ from extractlib.data.images import ImageSet
 from extractlib.data.transforms import hardened_set, processed, processed_set
 from extractlib.defenses.detectors import BinaryDetector, Detector, threshold_at
 from extractlib.metrics import balanced_accuracy, share, tpr_tnr
+from extractlib.models.classifier import Surrogate
 
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
 """What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
@@ -78,7 +77,7 @@ def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetect
     sides = [processed_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
     if hardened:
         sides = [hardened_set(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
-    return scene.detector_of(*sides, recipe=scene.settings.detector)
+    return scene.detector_of(*sides)
 
 
 def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
@@ -87,7 +86,7 @@ def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
     accepted = 1 - share(plain.detect(validation.images))
     options = {
         "benign": _some(validation),
-        "strangers": _some(scene.pool["validation"]),
+        "ood": _some(scene.pool["validation"]),
     }
     made = rivals(scene, **options)
     for detector, _ in made.values():
@@ -101,10 +100,10 @@ def _some(images: ImageSet) -> ImageSet:
     return images.subset(torch.arange(count) * len(images) // count)
 
 
-def _quality(scene: Scene, detector: BinaryDetector, benign: str, strangers: str) -> dict[str, float]:
+def _quality(scene: Scene, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
     scores = (
         detector.score(processed(scene.held_out.images[:], benign)),
-        detector.score(processed(scene.pool["test"].images[:], strangers)),
+        detector.score(processed(scene.pool["test"].images[:], ood)),
     )
     tpr, tnr = tpr_tnr(*scores, detector.threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
@@ -122,31 +121,19 @@ def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, di
             if sent not in ("none", how, BLUR):
                 continue
             for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-                defended = scene.but(defence="shuffle")
-                defended.detector = detectors[name]
+                defended = scene.but(defence="shuffle", detector=detectors[name])
                 found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), scene)
     return found
 
 
-def _surrogate(scene: Scene, pool: ImageSet) -> torch.nn.Module:
+def _surrogate(scene: Scene, pool: ImageSet) -> Surrogate:
     """Return the surrogate of an attack with these images on the scene's API."""
     cell = scene.cell
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        api = api_of(scene, budget=cell.budget)
-        transfer = attack.collect(api, pool, Path(folder) / "transfer.bin", progress=scene.progress)
-    return attack.train_surrogate(
-        transfer,
-        pool,
-        network=cell.surrogate,
-        recipe=scene.settings.surrogate,
-        classes=len(scene.victim.classes),
-        seed=cell.seed,
-        backbone=scene.backbone(cell.surrogate),
-        device=scene.device,
-        progress=scene.progress,
-    )
+    transfer = attack.collect(api_of(scene, budget=cell.budget), pool, progress=scene.progress)
+    model = attack.train(transfer, pool, scene.trainer(cell.surrogate, scene.settings.surrogate, keep=False))
+    return Surrogate(model, classes=scene.victim.classes)
 
 
-def _recovery(surrogate: torch.nn.Module, scene: Scene) -> float:
+def _recovery(surrogate: Surrogate, scene: Scene) -> float:
     return compare(scene.victim, surrogate, scene.held_out)["recovery"]

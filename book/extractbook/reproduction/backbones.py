@@ -1,0 +1,117 @@
+"""Pre-training: the public weights that victims and surrogates both start from, and the models that ship.
+
+In the paper these weights are ImageNet's (section 3.2), and so they are in its scale; elsewhere they come from the
+labeled part of the pool that is kept for it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from extractbook.reproduction.scales import Profile
+from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.data.sources import Loader
+from extractlib.errors import InputError
+from extractlib.metrics import accuracy
+from extractlib.models import networks
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import predict
+from extractlib.store import Store
+from extractlib.versions import versions
+
+SEED = 2020
+"""Seed of the shipped backbone's images, its first weights and the order of its training."""
+
+
+def backbone_for(
+    scale: Profile, pretraining: ImageSet | None, *, network: str, store: Store, device: str, progress: bool = False
+) -> Mapping[str, torch.Tensor]:
+    """Return the state of the backbone that a scale's victims and surrogates start from.
+
+    Args:
+        scale: Says whether the backbone ships with the package, and its recipe where it does not.
+        pretraining: The pool's labeled part for pre-training; None for a drawn pool, whose part is drawn when needed.
+        network: Architecture.
+        store: Keeps what is trained.
+        device: Where it is trained.
+        progress: Whether to show a bar.
+    """
+    if scale.shipped:
+        return networks.shipped_backbone(network)
+    if scale.imagenet:
+        return networks.imagenet_backbone(network)
+    images = drawn_pretraining(scale, store) if pretraining is None else pretraining
+    trainer = trainer_of(scale, network, store=store, device=device, progress=progress)
+    return networks.backbone_state(pretrain(images, trainer))
+
+
+def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
+    """Return a network trained from scratch to classify labeled images, trained once and then read from the store."""
+    if images.labels is None:
+        raise InputError(f"{images.name} has no labels: pre-training needs them")
+    key = {"versions of pre-training": versions("backbone")}
+    return trainer.fit_or_load("backbone", images, images.labels, classes=len(images.classes), key=key)
+
+
+def trainer_of(scale: Profile, network: str, *, store: Store | None, device: str, progress: bool) -> Trainer:
+    """Return how a scale's backbone is made."""
+    return Trainer(network=network, recipe=scale.backbone, seed=SEED, store=store, device=device, progress=progress)
+
+
+def drawn_pretraining(scale: Profile, store: Store | None) -> ImageSet:
+    """Return the part of a drawn pool that is kept for pre-training."""
+    size = scale.pool_sizes[scale.pool]["pretraining"]
+    return drawn.draw(scale.pool, part="pretraining", size=size, seed=SEED, store=store)
+
+
+def make_weights(
+    scale: Profile, folder: Path, loader: Loader, *, network: str, device: str = "cpu", progress: bool = True
+) -> Mapping:
+    """Pre-train a scale's backbone, and write its recipe and figures into `folder`.
+
+    The weights are written beside them if they ship with the package; else they stay in the store. Every network gets
+    the same images and the same recipe, so that none has the advantage.
+
+    Returns:
+        What is written: network, recipe, images, seed and accuracy on the pool's validation part.
+
+    Raises:
+        InputError: The scale's backbones are ImageNet's, or its images are not at hand.
+    """
+    if scale.imagenet:
+        raise InputError(f"profile {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
+    if scale.pool in drawn.POOLS:
+        images = drawn_pretraining(scale, loader.store)
+        size = scale.pool_sizes[scale.pool]["validation"]
+        held_out = drawn.draw(scale.pool, part="validation", size=size, seed=SEED, store=loader.store)
+    else:
+        parts = loader.pool(scale.pool, seed=0, labeled=True)
+        images, held_out = parts["pretraining"], parts["validation"]
+    store = None if scale.shipped else loader.store
+    model = pretrain(images, trainer_of(scale, network, store=store, device=device, progress=progress))
+    card = {
+        "network": network,
+        "recipe": asdict(scale.backbone),
+        "pool": scale.pool,
+        "images": len(images),
+        "classes": len(images.classes),
+        "seed": SEED,
+        "fingerprint": images.fingerprint,
+        "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
+        "versions": {"torch": torch.__version__},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if scale.shipped:
+        save_file(networks.backbone_state(model), folder / f"{network}.safetensors")
+    write_card(folder / f"{network}.json", card)
+    return card
+
+
+def write_card(path: Path, card: Mapping) -> None:
+    """Write what a model is beside its weights."""
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,291 @@
+"""What an answer shows of the victim's probabilities (the paper, section 3.4), and how it is stored.
+
+`Full`, `TopK`, `Rounded` and `Label` show less and less; `Temperature` shows all of a flattened distribution. Each is
+also a word, such as ``"top-5"``: `parse` reads it and `str` writes it.
+"""
+
+import re
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from extractlib.errors import InputError
+from extractlib.registry import Registry
+
+MOST_CLASSES = 65_535
+"""Classes are stored as 16-bit numbers, of which the last stands for a denied answer."""
+
+DENIED = -1
+"""The label of an answer that was denied."""
+
+WORDS = "full, top-K with K from 1, rounded-D with 0 to 6 decimals, label, or temperature-T with T from 0.01 to 100"
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the API returns for n images.
+
+    Attributes:
+        labels: int64 of shape (n,): the most probable class, the lowest of equals; -1 where the answer is denied.
+        classes: int64 of shape (n, m): the classes shown, by falling probability; None where all are or none is.
+        probabilities: float32 of shape (n, m) in [0, 1], of `classes` or of all classes in order, zeros where
+            the answer is denied; None where only the label is shown.
+    """
+
+    labels: torch.Tensor
+    classes: torch.Tensor | None = None
+    probabilities: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice | torch.Tensor) -> "Answers":
+        shown = (self.labels, self.classes, self.probabilities)
+        return Answers(*(None if part is None else part[rows] for part in shown))
+
+    @property
+    def denied(self) -> torch.Tensor:
+        """bool of shape (n,): which queries were not answered."""
+        return self.labels == DENIED
+
+    def targets(self, class_count: int) -> torch.Tensor:
+        """Return soft targets to train a surrogate on.
+
+        What a top-k answer does not show is spread evenly over the other classes. Rounded probabilities are scaled to
+        the sum 1. A label, and an answer rounded to nothing but zeros, count as certain.
+
+        Args:
+            class_count: Number of the victim's classes.
+
+        Returns:
+            float32 of shape (n, class_count) with rows that sum to 1.
+
+        Raises:
+            InputError: An answer was denied.
+        """
+        if self.denied.any():
+            raise InputError(f"{int(self.denied.sum())} of {len(self)} answers were denied: leave those out first")
+        certain = F.one_hot(self.labels, class_count).float()
+        if self.probabilities is None:
+            return certain
+        targets = self.probabilities
+        if self.classes is not None:
+            hidden = (1 - targets.sum(1, keepdim=True)).clamp(min=0) / max(1, class_count - targets.shape[1])
+            targets = hidden.expand(-1, class_count).scatter(1, self.classes, targets)
+        sums = targets.sum(1, keepdim=True)
+        return torch.where(sums > 0, targets / sums, certain)
+
+
+KINDS: Registry[type["Granularity"]] = Registry("granularity")
+"""The kinds of granularity by the first word of their names; a subclass adds itself."""
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """What an answer shows; a subclass gives `kind` and what it shows (`_shown`).
+
+    Raises:
+        InputError: The subclass's value does not fit.
+    """
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, *, kind: str):
+        cls.kind = kind
+        KINDS.add(kind, cls)
+
+    def __str__(self) -> str:
+        return "-".join(map(str, (self.kind, *astuple(self))))
+
+    @classmethod
+    def parse(cls, text: "str | Granularity") -> "Granularity":
+        """Return the granularity of that name, such as ``"top-5"``; the inverse of `str`.
+
+        Raises:
+            InputError: The text names none.
+        """
+        if isinstance(text, Granularity):
+            return text
+        kind, *values = str(text).split("-", 1)
+        try:
+            return KINDS[kind](*map(_number, values))
+        except (InputError, TypeError, ValueError):
+            raise InputError(f"unknown granularity {str(text)[:100]!r}: use {WORDS}") from None
+
+    def to_json(self) -> str:
+        """Return the granularity's name, which `parse` reads."""
+        return str(self)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
+        return F.softmax(logits.to(torch.get_default_dtype()), 1)
+
+    def apply(self, logits: torch.Tensor) -> Answers:
+        """Return the answers for logits of shape (n, classes)."""
+        return self.show(self.probabilities(logits))
+
+    def show(self, probabilities: torch.Tensor) -> Answers:
+        """Return the part of the probabilities, shape (n, classes), that this granularity shows.
+
+        The label is always that of the probabilities given, also where rounding makes classes equal. A row of NaN is a
+        denied answer.
+        """
+        denied = probabilities.isnan().any(1)
+        labels = probabilities.argmax(1).masked_fill(denied, DENIED)
+        return Answers(labels, *self._shown(probabilities.masked_fill(denied[:, None], 0.0)))
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return `Answers.classes` and `Answers.probabilities` for probabilities without NaN."""
+        return None, probabilities
+
+    # -- as bytes ------------------------------------------------------------
+
+    def record(self, class_count: int, *, real: str = "<f4") -> np.dtype:
+        """Return the layout of one answer in bytes.
+
+        Args:
+            class_count: Number of the victim's classes.
+            real: Type of a probability; where it is rounded, it is stored as a whole number, exactly.
+
+        Raises:
+            InputError: There are too many classes, or fewer than the granularity shows.
+        """
+        if class_count > MOST_CLASSES:
+            raise InputError(f"the victim has {class_count} classes: at most {MOST_CLASSES} are possible")
+        return np.dtype([("label", "<u2"), *self._fields(class_count, real)])
+
+    def _fields(self, class_count: int, real: Any) -> list[tuple]:
+        return [("probabilities", real, (class_count,))]
+
+    def pack(self, answers: Answers, record: np.dtype) -> np.ndarray:
+        """Return the answers as an array of shape (n,) whose dtype is `record`."""
+        packed = np.empty(len(answers), record)
+        packed["label"] = answers.labels.numpy().astype(np.uint16)  # -1 wraps around to the last number
+        if answers.classes is not None:
+            packed["classes"] = answers.classes.numpy()
+        if answers.probabilities is not None:
+            packed["probabilities"] = self._encode(answers.probabilities.numpy())
+        return packed
+
+    def unpack(self, packed: np.ndarray) -> Answers:
+        """Return what `pack` was given, in tensors that share no memory with anything."""
+        labels = torch.from_numpy(packed["label"].astype(np.int64))
+        labels = labels.masked_fill(labels == MOST_CLASSES, DENIED)
+        names = packed.dtype.names or ()
+        classes = torch.from_numpy(packed["classes"].astype(np.int64)) if "classes" in names else None
+        if "probabilities" not in names:
+            return Answers(labels, classes)
+        return Answers(labels, classes, torch.from_numpy(self._decode(packed["probabilities"]).astype(np.float32)))
+
+    def _encode(self, probabilities: np.ndarray) -> np.ndarray:
+        return probabilities
+
+    def _decode(self, stored: np.ndarray) -> np.ndarray:
+        return stored
+
+
+@dataclass(frozen=True)
+class Full(Granularity, kind="full"):
+    """All probabilities."""
+
+
+@dataclass(frozen=True)
+class TopK(Granularity, kind="top"):
+    """The k most probable classes with their probabilities.
+
+    Attributes:
+        k: How many, from 1.
+    """
+
+    k: int
+
+    def __post_init__(self):
+        _check(self, self.k, int, 1, MOST_CLASSES)
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, classes = probabilities.sort(dim=1, descending=True, stable=True)
+        # Copies: a slice would carry the hidden rest in its storage.
+        return classes[:, : self.k].clone(), values[:, : self.k].clone()
+
+    def _fields(self, class_count: int, real: Any) -> list[tuple]:
+        if self.k > class_count:
+            raise InputError(f"granularity {self}: the victim has only {class_count} classes")
+        return [("classes", "<u2", (self.k,)), ("probabilities", real, (self.k,))]
+
+
+@dataclass(frozen=True)
+class Rounded(Granularity, kind="rounded"):
+    """All probabilities, rounded.
+
+    Attributes:
+        decimals: To how many decimals, 0 to 6.
+    """
+
+    decimals: int
+
+    def __post_init__(self):
+        _check(self, self.decimals, int, 0, 6)
+
+    @property
+    def _scale(self) -> int:
+        return 10**self.decimals
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, ((probabilities.double() * self._scale).round() / self._scale).float()
+
+    def _fields(self, class_count: int, real: Any) -> list[tuple]:
+        return [("probabilities", np.min_scalar_type(self._scale).newbyteorder("<"), (class_count,))]
+
+    def _encode(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.rint(probabilities.astype(np.float64) * self._scale)
+
+    def _decode(self, stored: np.ndarray) -> np.ndarray:
+        return stored / np.float64(self._scale)
+
+
+@dataclass(frozen=True)
+class Label(Granularity, kind="label"):
+    """The label alone."""
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[None, None]:
+        return None, None
+
+    def _fields(self, class_count: int, real: Any) -> list[tuple]:
+        return []
+
+
+@dataclass(frozen=True)
+class Temperature(Granularity, kind="temperature"):
+    """All probabilities, the softmax of the logits divided by a temperature.
+
+    Attributes:
+        temperature: 0.01 to 100; above 1 it flattens the distribution.
+    """
+
+    temperature: float
+
+    def __post_init__(self):
+        if type(self.temperature) is int:
+            object.__setattr__(self, "temperature", float(self.temperature))
+        _check(self, self.temperature, float, 0.01, 100.0)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
+        return super().probabilities(logits.to(torch.get_default_dtype()) / self.temperature)
+
+
+def _number(text: str) -> int | float:
+    """Return the number that plain ASCII digits say."""
+    if re.fullmatch(r"[0-9]+", text, re.ASCII):
+        return int(text)
+    if re.fullmatch(r"[0-9]*\.[0-9]+", text, re.ASCII):
+        return float(text)
+    raise ValueError(text)
+
+
+def _check(granularity: Granularity, value: object, kind: type, lowest: float, highest: float) -> None:
+    if type(value) is not kind or not lowest <= value <= highest:
+        raise InputError(f"unknown granularity '{granularity.kind}-{str(value)[:100]}': use {WORDS}")

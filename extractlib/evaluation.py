@@ -1,0 +1,78 @@
+"""How much of a victim a surrogate has: both on the same labeled images."""
+
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import torch
+
+from extractlib.data.images import ImageSet, Rows
+from extractlib.errors import InputError
+from extractlib.metrics import accuracy, agreement, constant_accuracy, recovery
+
+
+class Model(Protocol):
+    """What can be compared: anything that gives logits for uint8 images."""
+
+    def logits(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        """Return logits, float32 of shape (n, classes)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came out of a comparison; all shares in [0, 1].
+
+    Attributes:
+        victim_accuracy, surrogate_accuracy: Share of images whose label is right.
+        recovery: The surrogate's accuracy divided by the victim's (the paper, table 2).
+        agreement: Share of images to which both give the same label, also called fidelity.
+        constant_accuracy: Accuracy of always answering the most frequent label.
+        n: Number of images.
+    """
+
+    victim_accuracy: float
+    surrogate_accuracy: float
+    recovery: float
+    agreement: float
+    constant_accuracy: float
+    n: int
+
+    def __str__(self) -> str:
+        return (
+            f"recovery {self.recovery:.2f}, agreement {self.agreement:.2f} (victim {self.victim_accuracy:.2f},"
+            f" surrogate {self.surrogate_accuracy:.2f}; n = {self.n:,})"
+        )
+
+    def to_json(self) -> dict[str, float]:
+        """Return the values by name."""
+        return asdict(self)
+
+
+def evaluate(victim: Model, surrogate: Model, images: ImageSet) -> Evaluation:
+    """Return how well a surrogate does on labeled images beside its victim.
+
+    Args:
+        victim: The model that was attacked.
+        surrogate: The copy.
+        images: Labeled images that neither was trained on.
+
+    Raises:
+        InputError: The images have no labels, or the victim has none of them right.
+
+    Examples:
+        >>> import extractlib as xl
+        >>> victim = xl.load_victim("signs")
+        >>> print(xl.evaluate(victim, victim, xl.load("signs").test))
+        recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 4,300)
+    """
+    if images.labels is None:
+        raise InputError(f"{images.name} has no labels: give labeled images")
+    theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
+    victim_accuracy, surrogate_accuracy = accuracy(theirs, images.labels), accuracy(ours, images.labels)
+    return Evaluation(
+        victim_accuracy,
+        surrogate_accuracy,
+        recovery(surrogate_accuracy, victim_accuracy),
+        agreement(ours, theirs),
+        constant_accuracy(images.labels),
+        len(images),
+    )

@@ -1,0 +1,93 @@
+"""Fitted models: trained once, then read from the store."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from extractlib.data.images import ImageSet, Rows
+from extractlib.errors import InputError
+from extractlib.models import networks
+from extractlib.models.training import Recipe, fit
+from extractlib.store import Store, digest
+from extractlib.versions import versions
+
+FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How a model is made: victim, backbone, detector and surrogate alike.
+
+    Attributes:
+        network: Its architecture, by name; or a module that takes uint8 images and returns logits, trained in place.
+        recipe: How it is trained.
+        seed: Seed of the first weights and of the training.
+        backbone: Weights of everything but the head to start from; None to train from scratch.
+        store: Keeps what is trained; None to keep nothing.
+        device: Where to train, and where the model is afterwards.
+        progress: Whether to show a bar.
+    """
+
+    network: str | nn.Module
+    recipe: Recipe
+    seed: int
+    backbone: Mapping[str, torch.Tensor] | None = None
+    store: Store | None = None
+    device: str = "cpu"
+    progress: bool = False
+
+    def build(self, classes: int) -> nn.Module:
+        """Return the network before training."""
+        if isinstance(self.network, nn.Module):
+            return self.network
+        return networks.build(self.network, classes=classes, seed=self.seed, backbone=self.backbone)
+
+    def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> nn.Module:
+        """Return the network, trained (see `training.fit`)."""
+        options = {"seed": self.seed, "device": self.device, "progress": self.progress}
+        return fit(self.build(classes), images, targets, self.recipe, **options)
+
+    def fit_or_load(
+        self, kind: str, images: ImageSet, targets: torch.Tensor, *, classes: int, key: Mapping | None = None
+    ) -> nn.Module:
+        """Return the network, trained now or read from the store.
+
+        Args:
+            kind: What it is, for example ``"victim"``: a folder of the store.
+            images: What it is trained on.
+            targets: Labels or probabilities (see `training.fit`).
+            classes: Number of classes.
+            key: What else decides it, JSON-ready: for a surrogate the transfer set and its versions.
+
+        Raises:
+            InputError: As `training.fit`, or a module of one's own is to be kept.
+        """
+        if self.store is None:
+            return self.fit(images.images, targets, classes=classes)
+        if isinstance(self.network, nn.Module):
+            raise InputError("a module of your own is not kept in a store: give store=None, or a network's name")
+
+        def make(folder: Path) -> None:
+            state = self.fit(images.images, targets, classes=classes).state_dict()
+            save_file({name: value.cpu().contiguous() for name, value in state.items()}, folder / FILE)
+
+        model = self.build(classes)
+        found = self.store.get(kind, self._key(images, targets, classes) | dict(key or {}), make)
+        model.load_state_dict(load_file(found / FILE))
+        return model.to(self.device).eval()
+
+    def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict:
+        return {
+            "images": images.fingerprint,
+            "targets": digest(targets.contiguous().numpy().tobytes()),
+            "classes": classes,
+            "network": self.network,
+            "recipe": asdict(self.recipe),
+            "seed": self.seed,
+            "backbone": None if self.backbone is None else networks.fingerprint_of(self.backbone),
+            "versions": versions("network", "train", "augment"),
+        }
