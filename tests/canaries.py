@@ -29,16 +29,14 @@ from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
 from extractbook.reproduction.scales import PROFILES, Profile
-from extractlib import data as photographs
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded
 from extractlib.api.service import Granularity, PredictionAPI
 from extractlib.attacks.adaptive import REWARDS, AdaptiveKnockoff, Bandit, Judge, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
-from extractlib.data import drawn
+from extractlib.data import ImageFiles, decode, drawn, layouts, near_duplicate_groups, transforms
 from extractlib.data import sources as datasets
-from extractlib.data import transforms as processing
 from extractlib.data.images import ImageSet, mix
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection
@@ -196,7 +194,7 @@ def decoded_files() -> Values:
         for name, write in WRITE.items():
             (root / name).mkdir()
             write(root / name)
-            found[name] = _decoded(photographs.listing(name, root / name), root, name=name, size=16)
+            found[name] = _decoded(layouts.listing(name, root / name), root, name=name, size=16)
         for number, mode in enumerate(("RGB", "L", "P", "CMYK", "RGBA", "I;16")):
             picture = Image.fromarray(noise(1, seed=number)[0].permute(1, 2, 0).numpy()).resize((40, 31))
             kind = "jpg" if mode == "CMYK" else "png"
@@ -206,16 +204,16 @@ def decoded_files() -> Values:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if copy else picture
                     turned.convert("L" if mode == "I;16" else mode).convert(mode).save(place)
-        found["folder"] = _decoded(photographs.folder(root / "folder"), root, name="folder", size=32)
-    found["alike"] = photographs.look_alikes(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
+        found["folder"] = _decoded(layouts.folder(root / "folder"), root, name="folder", size=32)
+    found["alike"] = near_duplicate_groups(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
     return found
 
 
-def _decoded(listing: photographs.Listing, root: Path, *, name: str, size: int) -> Values:
-    images = photographs.decoded(listing, name=name, store=Store(root / "store"), size=size)
+def _decoded(listing: layouts.Listing, root: Path, *, name: str, size: int) -> Values:
+    images = decode(listing, name=name, store=Store(root / "store"), size=size)
     groups = [] if images.groups is None else [digest(images.groups)]
-    halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.halves.items()}
-    labels = {half: digest(found.labels) for half, found in images.halves.items() if found.labels is not None}
+    halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.splits.items()}
+    labels = {half: digest(found.labels) for half, found in images.splits.items() if found.labels is not None}
     return {
         "halves": halves,
         "labels": labels,
@@ -227,14 +225,14 @@ def _decoded(listing: photographs.Listing, root: Path, *, name: str, size: int) 
 
 def transformed() -> Values:
     images = image_set(16, seed=2)
-    hows = ("none", "jpeg-75", "jpeg-95", "webp-75", *processing.FILTERS, "blur")
-    found = {how: digest(processing.processed_set(images, how).images) for how in hows}
-    found["hardened"] = digest(processing.hardened_set(image_set(64), seed=3).images)
+    hows = ("none", "jpeg-75", "jpeg-95", "webp-75", *transforms.FILTERS, "blur")
+    found = {how: digest(transforms.apply_to_set(images, how).images) for how in hows}
+    found["hardened"] = digest(transforms.harden(image_set(64), seed=3).images)
     return found
 
 
 def moved_and_relit() -> Values:
-    images = photographs.shifted(image_set(32, seed=4), seed=9).images
+    images = transforms.shift_domain(image_set(32, seed=4), seed=9).images
     return {"size": list(images.shape), "sum": sum(sums(images))}
 
 
@@ -255,13 +253,13 @@ def splits() -> Values:
     kept("groups", numbered.split(shares, seed=2, groups=groups))
     kept("shuffled", numbered.split(shares, seed=2, groups=groups, shuffled=("second",)))
     kept("cut", {count: datasets.fewer_classes(numbered, count, seed=3) for count in ("1", "4")})
-    alone = photographs.Photographs({"train": numbered}, groups)
-    both = photographs.Photographs({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
+    alone = ImageFiles({"train": numbered}, groups)
+    both = ImageFiles({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
     kept("task", datasets.split_task(alone, seed=5))
     kept("task with test", datasets.split_task(both, seed=5))
     kept("pool", datasets.split_pool(alone))
     listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(datasets.POOL_SHARES)}
-    kept("listed pool", datasets.split_pool(photographs.Photographs(listed, None)))
+    kept("listed pool", datasets.split_pool(ImageFiles(listed, None)))
     kept("mix", {"both": mix(numbered.subset(torch.arange(3)), numbered.subset(torch.arange(7, 9)), name="both")})
     found["noise"] = digest(datasets.noise(4, seed=6).images, datasets.noise(4, seed=6, image_size=8).images)
     found["sources"] = _sources()

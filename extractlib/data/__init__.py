@@ -1,23 +1,24 @@
-"""Photographs on disk: published data sets in their own layout, and any folder of images.
+"""Image sets, and where they come from: drawn, published, or in a folder of image files.
 
-A layout is read into a `Listing`, which says what images there are, of which class and in which half; `decoded` brings
+A layout is read into a `Listing`, which says what images there are, of which class and in which split; `decode` brings
 a listing's images to one size, once, and maps them into memory from then on.
 """
 
-from extractlib.data.decoding import Photographs, decoded, look_alikes, read_image
-from extractlib.data.layouts import POOLS, TASKS, Entry, Listing, folder, listing
-from extractlib.data.shifting import shifted
+from extractlib.data.decoding import ImageFiles, decode, read_image
+from extractlib.data.groups import near_duplicate_groups
+from extractlib.data.layouts import POOLS, TASKS, Listing, folder, listing, register
+from extractlib.data.transforms import shift_domain
 
 __all__ = [
     "POOLS",
     "TASKS",
-    "Entry",
+    "ImageFiles",
     "Listing",
-    "Photographs",
-    "decoded",
+    "decode",
     "folder",
     "listing",
-    "look_alikes",
+    "near_duplicate_groups",
     "read_image",
-    "shifted",
+    "register",
+    "shift_domain",
 ]

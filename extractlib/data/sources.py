@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 
-from extractlib import data as photographs
-from extractlib.data import Photographs, drawn
-from extractlib.data.images import ImageSet
+from extractlib.data import drawn, layouts
+from extractlib.data.decoding import ImageFiles, decode
+from extractlib.data.images import ImageSet, split_indices
+from extractlib.data.transforms import shift_domain
 from extractlib.errors import InputError, one_of
 from extractlib.store import Store, digest
 
@@ -32,8 +34,8 @@ class Profile(Protocol):
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
-TASKS = (*drawn.TASKS, *photographs.TASKS)
-POOLS = (*drawn.POOLS, *photographs.POOLS)
+TASKS = (*drawn.TASKS, *layouts.TASKS)
+POOLS = (*drawn.POOLS, *layouts.POOLS)
 
 TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
 TEST_SHARE = 0.15
@@ -59,7 +61,7 @@ def task_parts(
         InputError: The task is unknown, the profile does not hold it, or its folder cannot be used.
     """
     if in_files(name):
-        return split_task(_photographs(name, profile, store, folders), seed=seed)
+        return split_task(_files(name, profile, store, folders), seed=seed)
     one_of("task", name, TASKS)
     return {
         part: drawn.draw(name, part=part, size=task_size(name, profile, part), seed=seed) for part in drawn.TASK_PARTS
@@ -96,7 +98,7 @@ def pool_parts(
     """
     hide = dict if labelled else _hide_labels
     if in_files(name):
-        return hide(split_pool(_photographs(name, profile, store, folders)))
+        return hide(split_pool(_files(name, profile, store, folders)))
     one_of("pool", name, POOLS)
     if name not in profile.pool_sizes:
         raise InputError(
@@ -134,14 +136,14 @@ def query_images(
     if name == NOISE:
         return noise(profile.budget, seed=seed, image_size=profile.image_size)
     source, _, variant = (name, "", "") if name.startswith(FOLDER) else name.partition("/")
-    if source in TASKS:
+    if source in (*drawn.TASKS, *layouts.TASKS):
         one_of(f"variant of {source}", variant, ("", SHIFTED))
         if variant and source in drawn.TASKS:
             size = task_size(source, profile, "adversary")
             images = drawn.draw(source, part="adversary", size=size, seed=seed, shifted=True)
         else:
             images = task_parts(source, profile, seed=seed, store=store, folders=folders)["adversary"]
-            images = photographs.shifted(images, seed=seed) if variant else images
+            images = shift_domain(images, seed=seed) if variant else images
         return images if labelled else images.unlabelled()
     parts = pool_parts(source, profile, seed=seed, store=store, folders=folders, labelled=labelled or bool(variant))
     if not variant:
@@ -174,46 +176,108 @@ def fewer_classes(images: ImageSet, count: str, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-def split_task(images: Photographs, *, seed: int) -> dict[str, ImageSet]:
+Cut = Mapping[str, tuple[str, torch.Tensor | None]]
+"""By part: the split of a data set that it comes from, and which images of it; None stands for all, in order."""
+
+
+def split_task(files: ImageFiles, *, seed: int) -> dict[str, ImageSet]:
     """Cut a decoded task in its parts.
 
     Test images that the data set names stay what they are; near-duplicates, the frames of one track and both eyes of
     one patient stay together.
     """
-    train, test = images.halves["train"], images.halves.get("test")
-    options = {"seed": seed, "groups": images.groups, "shuffled": SHUFFLED}
-    if test is not None:
-        return train.split(TASK_SHARES, **options) | {"test": test}
-    shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
-    return train.split(shares | {"test": TEST_SHARE}, **options)
+    return _take(files, task_cut(files, seed=seed))
 
 
-def split_pool(images: Photographs) -> dict[str, ImageSet]:
+def split_pool(files: ImageFiles) -> dict[str, ImageSet]:
     """Cut a decoded pool in its parts, those of ImageNet and Open Images as their listing says.
 
     The cut is one for all seeds, so that one backbone serves them all.
     """
-    if "queries" not in images.halves:
-        return images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups, shuffled=SHUFFLED)
+    return _take(files, pool_cut(files))
+
+
+def task_cut(files: ImageFiles, *, seed: int) -> Cut:
+    """Return the cut that `split_task` makes."""
+    if "test" in files.splits:
+        return _cut_train(files, TASK_SHARES, seed=seed) | {"test": ("test", None)}
+    shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
+    return _cut_train(files, shares | {"test": TEST_SHARE}, seed=seed)
+
+
+def pool_cut(files: ImageFiles) -> Cut:
+    """Return the cut that `split_pool` makes."""
+    if "queries" not in files.splits:
+        return _cut_train(files, POOL_SHARES, seed=0)
     order = np.random.default_rng(0).permutation
     return {
-        part: half.subset(torch.from_numpy(order(len(half)))) if part in SHUFFLED else half
-        for part, half in images.halves.items()
+        part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
+        for part, images in files.splits.items()
     }
+
+
+def parts_table(
+    name: str, *, size: int, seed: int, store: Store, folders: Mapping[str, Path] | None = None
+) -> pd.DataFrame:
+    """Return part, path, class and group of each image of a data set in files, as text and numbers.
+
+    Training images that share a group, a number, are of one track, one patient or alike, and are never parted. Images
+    that no part takes, such as the published test images of a pool, are left out.
+
+    Args:
+        name: A published data set, or ``"folder:NAME"``, which is cut as a task.
+        size: Height and width in pixels: which images look alike is seen at that size.
+        seed: Seed of the cut of a task; a pool is cut alike for all seeds.
+        store: Keeps decoded images.
+        folders: Where each published data set and each ``"folder:NAME"`` lies.
+
+    Raises:
+        InputError: It is no data set in files, or its folder cannot be used.
+    """
+    if not name.startswith(FOLDER) and name not in (*layouts.TASKS, *layouts.POOLS):
+        raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
+    listing = _listing(name, folders)
+    files = decode(listing, name=name, store=store, size=size)
+    tables = {split: listing.named(split).assign(group="") for split in listing.splits}
+    if files.groups is not None:
+        tables["train"]["group"] = files.groups.numpy()
+    cut = pool_cut(files) if name in layouts.POOLS else task_cut(files, seed=seed)
+    parts = [
+        tables[split].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
+        for part, (split, chosen) in cut.items()
+    ]
+    return pd.concat(parts)[["part", "path", "class", "group"]]
 
 
 def in_files(name: str) -> bool:
     """Say whether a task or a pool lies in files: a published data set or a folder."""
-    return name.startswith(FOLDER) or name.partition("/")[0] in (*photographs.TASKS, *photographs.POOLS)
+    return name.startswith(FOLDER) or name.partition("/")[0] in (*layouts.TASKS, *layouts.POOLS)
 
 
-def _photographs(name: str, profile: Profile, store: Store, folders: Mapping[str, Path] | None) -> Photographs:
+def _listing(name: str, folders: Mapping[str, Path] | None) -> layouts.Listing:
     if not folders or name not in folders:
         option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
         raise InputError(f"{name} is not at hand: name its folder, as in {option}")
-    place = folders[name]
-    listing = photographs.folder(place) if name.startswith(FOLDER) else photographs.listing(name, place)
-    return photographs.decoded(listing, name=name, store=store, size=profile.image_size)
+    return layouts.folder(folders[name]) if name.startswith(FOLDER) else layouts.listing(name, folders[name])
+
+
+def _files(name: str, profile: Profile, store: Store, folders: Mapping[str, Path] | None) -> ImageFiles:
+    return decode(_listing(name, folders), name=name, store=store, size=profile.image_size)
+
+
+def _cut_train(files: ImageFiles, shares: Mapping[str, float], *, seed: int) -> dict[str, tuple[str, torch.Tensor]]:
+    count = len(files.splits["train"])
+    parts = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
+    return {part: ("train", chosen) for part, chosen in parts.items()}
+
+
+def _take(files: ImageFiles, cut: Cut) -> dict[str, ImageSet]:
+    parts = {}
+    for part, (split, chosen) in cut.items():
+        images = files.splits[split]
+        name = images.name if part == split else f"{images.name}/{part}"
+        parts[part] = images if chosen is None else images.subset(chosen, name=name)
+    return parts
 
 
 def _hide_labels(parts: Mapping[str, ImageSet]) -> dict[str, ImageSet]:

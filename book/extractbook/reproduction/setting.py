@@ -9,8 +9,7 @@ import torch
 
 from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.scales import Profile, profile
-from extractlib import data as photographs
-from extractlib.data import download
+from extractlib.data import download, layouts
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import FOLDER, in_files, pool_parts, query_images, task_parts
 from extractlib.defenses.detectors import BinaryDetector, train_detector
@@ -79,7 +78,7 @@ class Scene:
     def pool(self) -> dict[str, ImageSet]:
         """The parts of the pool that the defence knows: the profile's, or the one in files that the attacker sends."""
         sent = self.cell.pool if self.cell.pool.startswith(FOLDER) else self.cell.pool.partition("/")[0]
-        name = sent if sent.startswith(FOLDER) or sent in photographs.POOLS else self.settings.pool
+        name = sent if sent.startswith(FOLDER) or sent in layouts.POOLS else self.settings.pool
         return pool_parts(name, self.settings, seed=self.cell.seed, store=self.store, folders=self._folders)
 
     @cached_property
