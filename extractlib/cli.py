@@ -38,7 +38,7 @@ def list_command() -> None:
     """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
     for name, source in download.SOURCES.items():
         kind = "task" if name in layouts.TASKS else "pool"
-        how = "downloaded" if source.files else "got by hand"
+        how = "downloaded" if source.files else "by hand"
         images = sum(source.counts.values())
         print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
 

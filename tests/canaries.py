@@ -35,8 +35,10 @@ from extractlib.api.service import Granularity, PredictionAPI
 from extractlib.attacks.adaptive import REWARDS, AdaptiveKnockoff, Bandit, Judge, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
-from extractlib.data import ImageFiles, decode, drawn, layouts, near_duplicate_groups, transforms
+from extractlib.data import drawn, layouts, transforms
 from extractlib.data import sources as datasets
+from extractlib.data.decoding import ImageFiles, decode
+from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.images import ImageSet, mix
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection

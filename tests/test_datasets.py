@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 from extractbook.reproduction.scales import profile
-from extractlib.data import decode, decoding, folder, near_duplicate_groups, read_image
+from extractlib.data import decoding
+from extractlib.data.decoding import decode, read_image
+from extractlib.data.groups import near_duplicate_groups
+from extractlib.data.layouts import folder
 from extractlib.data.sources import noise, pool_parts, query_images, split_task, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store

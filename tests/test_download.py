@@ -72,7 +72,7 @@ def test_a_download_is_verified_and_only_then_has_its_name(server, tmp_path):
 
 def test_a_transfer_that_broke_off_leaves_nothing_and_starts_over(server, tmp_path):
     server.breaks = [100_000]
-    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*100000.*: give the command again") as caught:
+    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*100000.*: run the command again") as caught:
         fetch(server.archive("/file.bin", md5=MD5), tmp_path)
     assert "\n" not in str(caught.value) and left(tmp_path) == []
     assert fetch(server.archive("/file.bin", md5=MD5), tmp_path).read_bytes() == CONTENT
@@ -101,7 +101,7 @@ def test_a_file_that_is_not_there_and_a_server_that_is_not(server, tmp_path):
     with pytest.raises(InputError, match="/none cannot be downloaded .*404.*see the page on data for its source"):
         fetch(server.archive("/none"), tmp_path)
     server.server_close()
-    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*: give the command again"):
+    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*: run the command again"):
         fetch(server.archive("/file.bin"), tmp_path)
     assert left(tmp_path) == []
 
@@ -194,17 +194,17 @@ def test_an_archive_that_lies_there_is_verified_before_it_is_unpacked(server, tm
     assert server.requests == [] and not file.parent.exists()
 
 
-def test_a_damaged_data_set_says_what_to_take_away(server, tmp_path):
+def test_a_damaged_data_set_says_what_to_delete(server, tmp_path):
     write_cifar10(tmp_path / "true")
     content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
     changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
     data = tmp_path / "data"
     get("cifar10", data, sources=changed)
     (data / "cifar10/cifar-10-batches-bin/test_batch.bin").unlink()
-    with pytest.raises(InputError, match=f"test_batch.bin is missing.*: take {data}/cifar10 away and give"):
+    with pytest.raises(InputError, match=f"test_batch.bin is missing.*: delete {data}/cifar10 and run"):
         get("cifar10", data, sources=changed)
     words = check("cifar10", data).words
-    assert f"take {data}/cifar10 away and give extractlib data get cifar10 --data {data}" in words
+    assert f"delete {data}/cifar10 and run extractlib data get cifar10 --data {data}" in words
 
 
 def test_what_a_killed_call_left_is_cleared(server, tmp_path):
@@ -241,8 +241,8 @@ def test_an_archive_that_cannot_be_used_leaves_no_data(server, tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["diabetic5", "imagenet", "openimages"])
-def test_what_is_to_be_got_by_hand_says_how(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} is to be got by hand, into .*https://") as caught:
+def test_what_must_be_downloaded_by_hand_says_how(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} must be downloaded by hand, into .*https://") as caught:
         get(name, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -312,7 +312,7 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
     status, printed, _ = command("data", "list")
     assert status == 0
     assert [line.split()[0] for line in printed.splitlines()] == list(SOURCES)
-    assert "60,000 images" in printed and "got by hand" in printed
+    assert "60,000 images" in printed and "by hand" in printed
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     status, _, errors = command("data", "get", "imagenet")
     assert status == 2 and f"into {tmp_path}/imagenet" in errors

@@ -6,7 +6,6 @@ out. What a file is called does not matter, only what it holds. A file that is e
 larger than `MOST_PIXELS` is refused by name, and nothing is kept of its set.
 """
 
-import errno
 import io
 import os
 import re
@@ -14,7 +13,6 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -102,35 +100,24 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None) -> 
             image = _to_rgb(ImageOps.exif_transpose(image)) if width * height <= MOST_PIXELS else None
     except Exception as error:  # a decoder fails on arbitrary bytes in whatever way it happens to
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} cannot be read as an image ({reason}): repair it or take it away") from None
+        raise InputError(f"{name} cannot be read as an image ({reason}): repair or delete it") from None
     if image is None:
         raise InputError(f"{name} has {width} x {height} pixels: at most {MOST_PIXELS:,} can be used")
     return _square(image, size)
 
 
-@contextmanager
-def require_free_space(folder: Path, size: int, what: str) -> Iterator[None]:
-    """Refuse to begin, or to go on, where `size` bytes of `what` do not fit on a folder's disk.
+def require_free_space(folder: Path, size: int, what: str) -> None:
+    """Refuse to begin where `size` bytes of `what` do not fit on a folder's disk.
 
     Raises:
         InputError: They do not.
     """
-
-    def refusal(free: int) -> InputError:
-        return InputError(
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise InputError(
             f"{what} take {size / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB free: free some, or name another"
             " folder by EXTRACTLIB_CACHE (for what is decoded) or --data (for what is downloaded)"
         )
-
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise refusal(free)
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise refusal(free) from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -182,7 +169,8 @@ def _state(listing: Listing) -> str:
 def _write(listing: Listing, index: str, size: int, folder: Path) -> None:
     """Write the pixels of each split, the groups of the training images, the index and the digest of the contents."""
     needed = sum(map(len, listing.splits.values())) * 3 * size * size
-    with require_free_space(folder.parent, needed, f"the images of {listing.root.name}"), warnings.catch_warnings():
+    require_free_space(folder.parent, needed, f"the images of {listing.root.name}")
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
         contents = digest_of(_write_pixels(listing, size, folder))
     (folder / "contents").write_text(contents)

@@ -128,7 +128,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
     """
     source, root = sources[one_of("data set", name, sources)], data / name
     if not source.files:
-        raise InputError(f"{name} is to be got by hand, into {root}: {source.by_hand} (see {source.page})")
+        raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
     try:
         (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -141,7 +141,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
     try:
         return listing(name, root)
     except InputError as error:
-        raise InputError(f"{error}; what is there is damaged: take {root} away and give the command again") from None
+        raise InputError(f"{error}; what is there is damaged: delete {root} and run the command again") from None
 
 
 def fetch(archive: Archive, root: Path) -> Path:
@@ -156,15 +156,15 @@ def fetch(archive: Archive, root: Path) -> Path:
     checksum = f"md5:{archive.md5}" if archive.md5 else _first_checksums(root).get(archive.name)
     pooch.get_logger().setLevel(logging.WARNING)  # it would advise to write a checksum into the code
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**20)
-    with require_free_space(root, archive.size, f"{archive.url} would"):
-        try:
-            options = {"fname": archive.name, "path": root / DOWNLOADS, "downloader": downloader}
-            return Path(pooch.retrieve(archive.url, checksum, **options))
-        except requests.RequestException as error:
-            reason, remedy = error, "give the command again, or see the page on data for its source"
-        except ValueError as error:  # a wrong checksum
-            origin = archive.cited or "the first download"
-            reason, remedy = str(error).partition(". ")[0], f"nothing is kept of it; the known one is that of {origin}"
+    require_free_space(root, archive.size, f"{archive.url} would")
+    try:
+        options = {"fname": archive.name, "path": root / DOWNLOADS, "downloader": downloader}
+        return Path(pooch.retrieve(archive.url, checksum, **options))
+    except requests.RequestException as error:
+        reason, remedy = error, "run the command again, or see the page on data for its source"
+    except ValueError as error:  # a wrong checksum
+        origin = archive.cited or "the first download"
+        reason, remedy = str(error).partition(". ")[0], f"nothing is kept of it; the known one is that of {origin}"
     raise InputError(f"{archive.url} cannot be downloaded ({reason}): {remedy}")
 
 
@@ -176,19 +176,20 @@ def _first_checksums(root: Path) -> dict[str, str]:
 
 def _unpack(file: Path, root: Path, archive: Archive) -> None:
     """Unpack an archive beside the data, and move what it should hold into place; the archive goes."""
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial,
-            require_free_space(root, file.stat().st_size, f"the contents of {file.name}"),
-        ):
+    require_free_space(root, file.stat().st_size, f"the contents of {file.name}")
+    with tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
+        source, target = Path(partial, archive.holds), root / archive.holds
+        try:
             # Tar files may name any path; the filter keeps them inside, as the unpacker of zip files does by itself.
             shutil.unpack_archive(file, partial, **({} if file.suffix == ".zip" else {"filter": "data"}))
-            if not (Path(partial) / archive.holds).exists():
-                raise InputError(f"{file} does not hold {archive.holds}: see the page on data for its source")
-            (root / archive.holds).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(Path(partial) / archive.holds, root / archive.holds)
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{file} cannot be unpacked ({error}): take it away and give the command again") from None
+        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"{file} cannot be unpacked ({error}): make room, or delete it and run the command again"
+            ) from None
+        if not source.exists():
+            raise InputError(f"{file} does not hold {archive.holds}: see the page on data for its source")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
     if not archive.md5:
         first = _first_checksums(root) | {file.name: pooch.file_hash(str(file))}
         (root / CHECKSUMS).write_text("".join(f"{checksum}  {name}\n" for name, checksum in first.items()))
@@ -221,7 +222,7 @@ def check(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> 
     if not root.is_dir():
         return State(name, "missing", f"{root} is no folder: {remedy} ({source.download}; {source.page})")
     if source.files:
-        remedy = f"take {root} away and give {remedy}"
+        remedy = f"delete {root} and run {remedy}"
     try:
         found = listing(name, root)
         lacks = _lacks(found, source)

@@ -131,15 +131,15 @@ def folder(path: Path) -> Listing:
     """
     if not path.is_dir():
         raise InputError(f"{path} is no folder: name one with a folder of images for each class")
-    base = path / "train" if (path / "train").is_dir() else path
-    classes, train = _class_folders(path, base)
+    place = "train" if (path / "train").is_dir() else ""
+    classes, train = _class_folders(path, place)
     if len(classes) < 2:
         raise InputError(f"{path} has images of one class only ({classes[0]}): at least two class folders are needed")
     splits = {"train": train}
-    if base != path and (path / "test").is_dir():
-        names, test = _class_folders(path, path / "test")
+    if place and (path / "test").is_dir():
+        names, test = _class_folders(path, "test")
         if unknown := sorted(set(names) - set(classes)):
-            raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {base} lacks")
+            raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {path / place} lacks")
         splits["test"] = test.assign(label=np.searchsorted(classes, names)[test["label"]])
     return Listing(path, classes, splits, published=False)
 
@@ -159,7 +159,7 @@ def by_hash(images: pd.DataFrame) -> pd.DataFrame:
 @register("caltech256")
 def _caltech256(root: Path) -> Listing:
     """``256_ObjectCategories/001.ak47/001_0001.jpg``; the class of clutter is dropped."""
-    classes, images = _class_folders(root, root / "256_ObjectCategories", drop="257.clutter")
+    classes, images = _class_folders(root, "256_ObjectCategories", drop="257.clutter")
     return Listing(root, classes, _cut_classes(root, classes, images, {"test": CALTECH_TEST}, rest="train"))
 
 
@@ -167,32 +167,25 @@ def _caltech256(root: Path) -> Listing:
 def _cub200(root: Path) -> Listing:
     """``CUB_200_2011`` with ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``."""
     base = root / "CUB_200_2011"
-    names, labels, training, paths = (
+    names, answers, training, paths = (
         _table(base / f"{file}.txt", ("key", "value"), sep=r"\s+", header=None).set_index("key")["value"]
         for file in ("classes", "image_class_labels", "train_test_split", "images")
     )
-    for file, values in {"train_test_split.txt": training, "image_class_labels.txt": labels}.items():
+    for file, values in {"train_test_split.txt": training, "image_class_labels.txt": answers}.items():
         if lacking := [key for key in paths.index if key not in values.index]:
             raise InputError(f"{base / file} has no line for image {lacking[0]}: get it again")
-    numbers = _labels(labels[paths.index], names.index, base / "image_class_labels.txt")
-    images = pd.DataFrame({"path": f"{base.name}/images/" + paths, "label": numbers})
-    trained = training[paths.index] == "1"
-    return Listing(root, tuple(names), {"train": images[trained], "test": images[~trained]})
+    labels = _labels(answers[paths.index], names.index, base / "image_class_labels.txt")
+    images = pd.DataFrame({"path": f"{base.name}/images/" + paths, "label": labels})
+    in_training = training[paths.index] == "1"
+    return Listing(root, tuple(names), {"train": images[in_training], "test": images[~in_training]})
 
 
 @register("diabetic5")
 def _diabetic5(root: Path) -> Listing:
     """``trainLabels.csv`` and ``train/10_left.jpeg``; both eyes of a patient are one group."""
-    file = root / "trainLabels.csv"
-    levels = _table(file, ("image", "level")).set_index("image")["level"]
-    names = levels.index.to_series()
-    images = pd.DataFrame(
-        {
-            "path": "train/" + names + ".jpeg",
-            "label": _labels(levels, [str(number) for number in range(len(DIABETIC_CLASSES))], file),
-            "group": names.str.partition("_")[0],
-        }
-    )
+    levels = [str(level) for level in range(len(DIABETIC_CLASSES))]
+    images = _labeled(root / "trainLabels.csv", ("image", "level"), levels, path="train/{}.jpeg")
+    images["group"] = images["path"].str.extract("train/([^_]*)")[0]
     splits = _cut_classes(root, DIABETIC_CLASSES, images, {"test": DIABETIC_TEST}, rest="train")
     return Listing(root, DIABETIC_CLASSES, splits)
 
@@ -203,13 +196,12 @@ def _gtsrb(root: Path) -> Listing:
 
     A track is one sign driven past: its frames share the class folder and the first field of their names.
     """
-    classes, train = _class_folders(root, root / "GTSRB/Final_Training/Images")
-    file = root / "GT-final_test.csv"
-    answers = _table(file, ("Filename", "ClassId"), sep=";").set_index("Filename")["ClassId"]
-    numbers = _labels(answers, [name.lstrip("0") or "0" for name in classes], file)
-    test = pd.DataFrame({"path": "GTSRB/Final_Test/Images/" + numbers.index, "label": numbers.to_numpy()})
-    tracks = train["path"].str.extract(r"Images/(.*)_")[0]
-    return Listing(root, classes, {"train": train.assign(group=tracks), "test": test})
+    classes, train = _class_folders(root, "GTSRB/Final_Training/Images")
+    train["group"] = train["path"].str.extract("Images/(.*)_")[0]
+    keys = [name.lstrip("0") or "0" for name in classes]
+    path = "GTSRB/Final_Test/Images/{}"
+    test = _labeled(root / "GT-final_test.csv", ("Filename", "ClassId"), keys, path=path, sep=";")
+    return Listing(root, classes, {"train": train, "test": test})
 
 
 @register("cifar10")
@@ -220,25 +212,22 @@ def _cifar10(root: Path) -> Listing:
         raise InputError(f"{root} has CIFAR-10 as pickles, which are not read: extractlib data get cifar10")
     classes = tuple(_table(base / "batches.meta.txt", ("class",), header=None)["class"])
     train = [_cifar10_batch(base / f"data_batch_{number}.bin", len(classes)) for number in range(1, 6)]
-    return Listing(
-        root, classes, {"train": pd.concat(train), "test": _cifar10_batch(base / "test_batch.bin", len(classes))}
-    )
+    test = _cifar10_batch(base / "test_batch.bin", len(classes))
+    return Listing(root, classes, {"train": pd.concat(train), "test": test})
 
 
 def _cifar10_batch(file: Path, classes: int) -> pd.DataFrame:
     if not file.is_file() or not file.stat().st_size or file.stat().st_size % RECORD:
         raise InputError(f"{file} is missing or cut short (records of {RECORD:,} bytes): extractlib data get cifar10")
     answers = pd.Series(np.memmap(file, dtype=np.uint8, mode="r")[::RECORD]).astype(str)
-    labels = _labels(answers, [str(number) for number in range(classes)], file)
-    return pd.DataFrame(
-        {"path": [f"{file.parent.name}/{file.name}#{number}" for number in labels.index], "label": labels}
-    )
+    paths = [f"{file.parent.name}/{file.name}#{number}" for number in range(len(answers))]
+    return pd.DataFrame({"path": paths, "label": _labels(answers, map(str, range(classes)), file)})
 
 
 @register("imagenet", kind="pool")
 def _imagenet(root: Path) -> Listing:
     """``train/n01440764/n01440764_10026.JPEG`` (ILSVRC2012); some images of each class, not all 1,281,167."""
-    classes, images = _class_folders(root, root / "train")
+    classes, images = _class_folders(root, "train")
     return Listing(root, classes, _cut_classes(root, classes, images, IMAGENET_PARTS))
 
 
@@ -246,61 +235,53 @@ def _imagenet(root: Path) -> Listing:
 def _openimages(root: Path) -> Listing:
     """Images anywhere below the folder; of an ``images.csv`` with the column ImageID, as published, only its images."""
     files = [file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES]
-    paths = pd.Series(sorted(file.relative_to(root).as_posix() for file in files), dtype=object)
+    paths = pd.Series(sorted(file.relative_to(root).as_posix() for file in files))
     if paths.empty:
         raise InputError(f"{root} has no images: see the page on data for how to get Open Images")
     if (root / "images.csv").is_file():
-        paths.index = pd.Index(Path(path).stem for path in paths)
         chosen = _table(root / "images.csv", ("ImageID",))["ImageID"]
-        lacking = chosen[~chosen.isin(paths.index)]
-        if len(lacking):
+        paths = chosen.map({Path(path).stem: path for path in paths})
+        if lacking := chosen[paths.isna()].tolist():
             raise InputError(
-                f"{root} lacks {len(lacking):,} of the images that images.csv names: {lacking.iloc[0]} is the first"
+                f"{root} lacks {len(lacking):,} of the images that images.csv names: {lacking[0]} is the first"
             )
-        paths = paths[chosen]
-    ordered = by_hash(pd.DataFrame({"path": paths, "label": 0}))
-    ends = np.round(np.cumsum(list(OPENIMAGES_PARTS.values())) * len(ordered)).astype(int)
-    starts = (0, *ends[:-1])
-    return Listing(root, (), {part: ordered[a:b] for part, a, b in zip(OPENIMAGES_PARTS, starts, ends, strict=True)})
+    images = by_hash(pd.DataFrame({"path": paths, "label": 0}))
+    ends = np.round(np.cumsum([0, *OPENIMAGES_PARTS.values()]) * len(images)).astype(int)
+    splits = {part: images[ends[number] : ends[number + 1]] for number, part in enumerate(OPENIMAGES_PARTS)}
+    return Listing(root, (), splits)
 
 
 @register("tinyimagenet", kind="pool")
 def _tinyimagenet(root: Path) -> Listing:
     """``tiny-imagenet-200`` with ``train/n01443537/images`` and ``val/images``, ``val/val_annotations.txt``."""
     base = root / "tiny-imagenet-200"
-    classes, train = _class_folders(root, base / "train", inner="images")
-    file = base / "val" / "val_annotations.txt"
-    answers = _table(file, ("image", "class"), sep="\t", header=None).set_index("image")["class"]
-    numbers = _labels(answers, classes, file)
-    test = pd.DataFrame({"path": f"{base.name}/val/images/" + numbers.index, "label": numbers.to_numpy()})
+    classes, train = _class_folders(root, f"{base.name}/train", inner="images")
+    file, path = base / "val" / "val_annotations.txt", f"{base.name}/val/images/{{}}"
+    test = _labeled(file, ("image", "class"), classes, path=path, sep="\t", header=None)
     return Listing(root, classes, {"train": train, "test": test})
 
 
 # -- what they share -------------------------------------------------------------
 
 
-def _class_folders(root: Path, base: Path, *, inner: str = "", drop: str = "") -> tuple[tuple[str, ...], pd.DataFrame]:
-    """Return the class folders of `base` that hold images, maybe in a folder `inner` of each, and these images."""
+def _class_folders(root: Path, place: str, *, inner: str = "", drop: str = "") -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Return the class folders below ``root/place`` and their images, which may lie in a folder `inner` of each."""
+    base = root / place
     if not base.is_dir():
         raise InputError(f"{base} is missing: it should hold a folder of images for each class")
-    files = {}
-    for name in sorted(os.listdir(base)):
-        place = base / name / inner
-        if name != drop and (base / name).is_dir():
-            if not place.is_dir():
-                raise InputError(f"{place} is missing: it should hold the images of class {name}")
-            prefix = place.relative_to(root).as_posix()
-            files[name] = [
-                f"{prefix}/{file}" for file in sorted(os.listdir(place)) if Path(file).suffix.lower() in SUFFIXES
-            ]
-    classes = tuple(name for name, paths in files.items() if paths)
-    if not classes:
-        suffixes = ", ".join(sorted(SUFFIXES))
-        raise InputError(
-            f"{base} has no images in class folders: files like {base.name}/CLASS/1.png are needed ({suffixes})"
-        )
-    rows = [(path, label) for label, name in enumerate(classes) for path in files[name]]
-    return classes, pd.DataFrame(rows, columns=["path", "label"])
+    names = [name for name in sorted(os.listdir(base)) if name != drop and (base / name / inner).is_dir()]
+    rows = [
+        (name, Path(place, name, inner, file).as_posix())
+        for name in names
+        for file in sorted(os.listdir(base / name / inner))
+        if Path(file).suffix.lower() in SUFFIXES
+    ]
+    if not rows:
+        needed = f"files like {base.name}/CLASS/1.png are needed ({', '.join(sorted(SUFFIXES))})"
+        raise InputError(f"{base} has no images in class folders: {needed}")
+    images = pd.DataFrame(rows, columns=["class", "path"])
+    labels, classes = pd.factorize(images["class"])
+    return tuple(classes), pd.DataFrame({"path": images["path"], "label": labels})
 
 
 def _cut_classes(
@@ -316,6 +297,13 @@ def _cut_classes(
     place = np.searchsorted(np.cumsum(list(sizes.values())), images.groupby("label").cumcount(), side="right")
     splits = {split: images[place == number] for number, split in enumerate(sizes)}
     return splits if rest is None else {rest: images[place == len(sizes)]} | splits
+
+
+def _labeled(file: Path, columns: tuple[str, str], keys: Iterable[str], *, path: str, **layout) -> pd.DataFrame:
+    """Return the images that a table names in its first column and labels, with one of `keys`, in its second."""
+    table = _table(file, columns, **layout)
+    answers = table.set_index(columns[0])[columns[1]]
+    return pd.DataFrame({"path": table[columns[0]].map(path.format), "label": _labels(answers, keys, file).to_numpy()})
 
 
 def _labels(answers: pd.Series, keys: Iterable[str], file: Path) -> pd.Series:
