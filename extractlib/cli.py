@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from extractlib.data import download, layouts
-from extractlib.data.parts import parts_list
-from extractlib.data.sources import FOLDER
+from extractlib.data.sources import FOLDER, Loader, parts_table
 from extractlib.errors import InputError
 from extractlib.store import default_store
 
@@ -39,7 +38,7 @@ def list_command() -> None:
     """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
     for name, source in download.SOURCES.items():
         kind = "task" if name in layouts.TASKS else "pool"
-        how = "downloaded" if source.archives else "got by hand"
+        how = "downloaded" if source.files else "by hand"
         images = sum(source.counts.values())
         print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
 
@@ -59,7 +58,7 @@ def get_command(
 
 @data_app.command("check")
 def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
-    """Say of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    """Print of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
     if data and not data.is_dir():
         raise InputError(f"{data} is no folder: name the one that holds a folder for each data set")
     states = [download.check(name, data or download.default_data()) for name in download.SOURCES]
@@ -79,7 +78,8 @@ def parts_command(
     """Print which image went to which part, as a CSV file to keep or to compare."""
     folders = download.data_folders(data)
     name = named_folder(name, folders)
-    print(parts_list(name, size=size, seed=seed, store=default_store(), folders=folders), end="")
+    table = parts_table(Loader(image_size=size, store=default_store(), folders=folders), name, seed=seed)
+    print(table.to_csv(index=False, lineterminator="\n"), end="")
 
 
 def print_state(state: download.State) -> None:
