@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.data import decoded, decoding, folder, look_alikes, read_image
 from extractlib.data.sources import noise, pool_parts, query_images, split_task, task_parts
 from extractlib.errors import InputError
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
 
 
 @pytest.mark.parametrize(
-    ("load", "name", "scale", "message"),
+    ("load", "name", "at", "message"),
     [
         (task_parts, "sign", "drawn", "unknown task 'sign'"),
         (task_parts, "birds", "smoke", "profile 'smoke' has no task 'birds': use one of signs, objects"),
@@ -138,14 +138,14 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
         (pool_parts, "atlas", "small-cpu", "profile 'small-cpu' has no pool 'atlas'"),
     ],
 )
-def test_unknown_names_are_refused(store, load, name, scale, message):
+def test_unknown_names_are_refused(store, load, name, at, message):
     with pytest.raises(InputError, match=message):
-        load(name, profile(scale), seed=0, store=store)
+        load(name, scale(at), seed=0, store=store)
 
 
 def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
     photos = write_folder(tmp_path / "photos", count=100)
-    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
+    parts = pool_parts("folder:photos", scale("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
     assert {part: len(images) for part, images in parts.items()} == {
         "pretraining": 98,
         "queries": 82,
@@ -164,7 +164,7 @@ def query(tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
 
     def call(name: str, **options):
-        return query_images(name, profile("smoke"), seed=0, store=Store(tmp_path), **options)
+        return query_images(name, scale("smoke"), seed=0, store=Store(tmp_path), **options)
 
     return call
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from extractbook.reproduction.scales import DRAWN
+from extractbook.reproduction.scales import scale
 from extractlib.data import drawn
 from extractlib.data.drawn.canvas import Sketch, X, Y, seed_from
 from extractlib.errors import InputError
@@ -182,13 +182,13 @@ def test_things_overlap_with_the_atlas_and_do_not_lie_within_it():
 
 @pytest.mark.parametrize("name", ["retina", "signs", "objects", "birds", "things"])
 def test_the_test_part_is_balanced(name):
-    counts = labels(name, DRAWN.task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
+    counts = labels(name, scale("drawn").task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
     assert int(counts.max() - counts.min()) <= 1
 
 
 @pytest.mark.parametrize("name", ["signs", "objects"])
 def test_each_class_has_a_hundred_test_images(name):
-    counts = labels(name, DRAWN.task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
+    counts = labels(name, scale("drawn").task_sizes[name]["test"]).bincount(minlength=len(room(name).CLASSES))
     assert int(counts.min()) >= 100
 
 

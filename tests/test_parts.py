@@ -8,7 +8,7 @@ import pytest
 import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib import data as photographs
 from extractlib.data.decoding import _read
 from extractlib.data.parts import parts_list
@@ -16,7 +16,7 @@ from extractlib.data.sources import pool_parts, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store
 
-SETTINGS = replace(profile("small-cpu"), image_size=8)
+SETTINGS = replace(scale("small-cpu"), image_size=8)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.scales import Scale, scale
 from extractlib import data as photographs
 from extractlib.data import download
 from extractlib.data.images import ImageSet
@@ -48,7 +48,7 @@ class Scene:
         progress: bool = False,
     ):
         self.cell, self.store, self.progress = cell, store, progress
-        self.settings: Profile = profile(cell.profile)
+        self.settings: Scale = scale(cell.profile)
         self.device = device or default_device()
         self.part = one_of("part", part, ("test", "validation"))
         self._folders = download.data_folders() if folders is None else folders

@@ -31,6 +31,9 @@ VICTIMS: Mapping[str, str] = MappingProxyType(
 )
 """The authors' victim of each task: of the drawn twins and of the real data sets."""
 
+SCRATCH_VICTIMS: Mapping[str, str] = MappingProxyType({"signs": "GTSRB-5L", "objects": "CIFAR10-9L"})
+"""The authors' victim without public weights of a drawn task."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -64,6 +67,22 @@ def twin(task: str, tasks: Iterable[str]) -> str:
     if not alike:
         raise InputError(f"none of the tasks {', '.join(tasks)} is a twin of {task!r}: use another profile")
     return alike[0]
+
+
+def drawn(task: str) -> str | None:
+    """Return the drawn task that stands for the same of the authors' victims, or None."""
+    return next((twin for twin, name in VICTIMS.items() if name == victim(task)), None)
+
+
+def recovery(task: str, table: str = "reproduction", surrogate: str = "") -> float | None:
+    """Return the authors' recovery of a task's victim in one of their tables, by a surrogate if there are several."""
+    row = tables()[table]["rows"].get(victim(task), {})
+    return row.get(f"{surrogate}_recovery" if surrogate else "recovery")
+
+
+def scratch_recovery(task: str) -> float | None:
+    """Return the authors' recovery of a drawn task's victim that starts from no public weights."""
+    return tables()["architecture"]["rows"].get(SCRATCH_VICTIMS.get(task), {}).get("RN34_recovery")
 
 
 def tables() -> dict:
