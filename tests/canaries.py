@@ -28,7 +28,7 @@ from extractbook.reproduction import TABLES, Cell, backbones, run_cell, table_ce
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
-from extractbook.reproduction.scales import PROFILES, Profile
+from extractbook.reproduction.scales import SCALES, Scale
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded
 from extractlib.api.service import Granularity, PredictionAPI
@@ -269,7 +269,7 @@ def splits() -> Values:
 
 def _sources() -> Values:
     """Return which images each name of a drawn source stands for, by fingerprint and labels."""
-    settings = PROFILES["smoke"]
+    settings = SCALES["smoke"]
     loader = sources.Loader(
         sizes={**settings.task_sizes, **settings.pool_sizes},
         noise_size=settings.budget,
@@ -547,11 +547,11 @@ def measures() -> Values:
 # -- every kind of cell ----------------------------------------------------------
 
 
-def canary_profile() -> Profile:
+def canary_profile() -> Scale:
     """Return a scale of a few dozen images in files, whose pixels are the same on every machine."""
     recipe = Recipe(epochs=2, learning_rate=0.1, batch_size=32)
     return replace(
-        PROFILES["small-cpu"],
+        SCALES["small-cpu"],
         name="canary",
         tasks=("gtsrb",),
         network="tiny",
@@ -564,6 +564,7 @@ def canary_profile() -> Profile:
         adaptive_budgets=(64,),
         granularities=("top-2", "label", "rounded-1", "temperature-4.0"),
         pool_classes=(6,),
+        narrow_budget=24,
         diversity_budget=64,
         overlaps=(0.0, 0.5),
         overlap_images=10,
@@ -611,13 +612,13 @@ class Cells:
     """The cells of every table at the canaries' scale, run on files in a temporary folder."""
 
     def __init__(self):
-        PROFILES["canary"] = canary_profile()
+        SCALES["canary"] = canary_profile()
         self._folder = tempfile.TemporaryDirectory(prefix="canaries-")
         self._files: dict[str, Path] | None = None
 
     def canaries(self) -> dict[str, Canary]:
         """Return a canary for each cell, by the cell's name."""
-        tables = [table_cells(table, PROFILES["canary"], seeds=[1]) for table in TABLES]
+        tables = [table_cells(table, SCALES["canary"], seeds=[1]) for table in TABLES]
         cells = dict.fromkeys(cell for table in tables for cell in table)
         return {self._name(cell): Canary(versions_of(cell), partial(self._run, cell)) for cell in cells}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.data import decoding
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.groups import near_duplicate_groups
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
 
 
 @pytest.mark.parametrize(
-    ("load", "name", "scale", "message"),
+    ("load", "name", "at", "message"),
     [
         (task_parts, "sign", "drawn", "unknown task 'sign'"),
         (task_parts, "birds", "smoke", "profile 'smoke' has no task 'birds': use one of signs, objects"),
@@ -141,14 +141,14 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
         (pool_parts, "atlas", "small-cpu", "profile 'small-cpu' has no pool 'atlas'"),
     ],
 )
-def test_unknown_names_are_refused(store, load, name, scale, message):
+def test_unknown_names_are_refused(store, load, name, at, message):
     with pytest.raises(InputError, match=message):
-        load(name, profile(scale), seed=0, store=store)
+        load(name, scale(at), seed=0, store=store)
 
 
 def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
     photos = write_folder(tmp_path / "photos", count=100)
-    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
+    parts = pool_parts("folder:photos", scale("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
     assert {part: len(images) for part, images in parts.items()} == {
         "pretraining": 98,
         "queries": 82,
@@ -165,7 +165,7 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
 @pytest.fixture
 def query(tmp_path):
     def call(name: str, **options):
-        return query_images(name, profile("smoke"), seed=0, store=Store(tmp_path), **options)
+        return query_images(name, scale("smoke"), seed=0, store=Store(tmp_path), **options)
 
     return call
 

@@ -25,7 +25,7 @@ from PIL import Image
 from test_datasets import write_folder
 
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setting import Scene
 from extractlib.data import decoding, download, transforms
 from extractlib.data.decoding import decode, read_image
@@ -98,7 +98,7 @@ def test_gtsrb_is_split_by_track(tmp_path, store):
     assert Counter(found.splits["train"]["group"]) == {
         f"{label:05}/{track:05}": 3 for label in range(2) for track in range(10)
     }
-    parts = task_parts("gtsrb", profile("small-cpu"), seed=0, store=store, folders={"gtsrb": tmp_path})
+    parts = task_parts("gtsrb", scale("small-cpu"), seed=0, store=store, folders={"gtsrb": tmp_path})
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 42,  # 14 of 20 tracks
         "detector": 6,
@@ -154,7 +154,7 @@ def test_imagenet_gives_100_queries_a_class_and_parts_that_share_no_file(tmp_pat
     }
     assert Counter(found.splits["queries"]["label"]) == {0: 100, 1: 100}
     assert len(set(paths(found))) == len(paths(found)) == 240
-    parts = pool_parts("imagenet", profile("small-cpu"), seed=0, store=store, folders={"imagenet": tmp_path})
+    parts = pool_parts("imagenet", scale("small-cpu"), seed=0, store=store, folders={"imagenet": tmp_path})
     assert [images.labels for images in parts.values()] == [None] * 4
 
 
@@ -163,9 +163,9 @@ def test_parts_that_are_used_by_their_first_images_do_not_come_class_by_class(tm
     write_tinyimagenet(tmp_path / "tinyimagenet", count=300)
     write_imagenet(tmp_path / "imagenet")
     given = {"seed": 0, "store": store}
-    task = task_parts("gtsrb", profile("small-cpu"), folders={"gtsrb": tmp_path / "gtsrb"}, **given)
+    task = task_parts("gtsrb", scale("small-cpu"), folders={"gtsrb": tmp_path / "gtsrb"}, **given)
     pools = [
-        pool_parts(name, profile("small-cpu"), folders={name: tmp_path / name}, labelled=True, **given)
+        pool_parts(name, scale("small-cpu"), folders={name: tmp_path / name}, labelled=True, **given)
         for name in ("tinyimagenet", "imagenet")
     ]
     for parts, listed in (task, ("victim", "test")), (pools[0], ("pretraining", "queries")), (pools[1], ("queries",)):
@@ -195,7 +195,7 @@ def test_openimages_are_those_of_its_list_where_there_is_one(tmp_path):
 def test_no_two_parts_share_an_image(tmp_path, store, name):
     options = {"records": 12} if name == "cifar10" else {}
     WRITE[name](tmp_path, **options)
-    images = task_parts(name, profile("small-cpu"), seed=1, store=store, folders={name: tmp_path})
+    images = task_parts(name, scale("small-cpu"), seed=1, store=store, folders={name: tmp_path})
     seen = Counter(image.numpy().tobytes() for part in images.values() for image in part.images)
     whole = decode(listing(name, tmp_path), name=name, store=store).splits
     assert seen == Counter(image.numpy().tobytes() for half in whole.values() for image in half.images)
@@ -208,7 +208,7 @@ def test_near_duplicates_of_a_published_task_stay_together(tmp_path, store):
     for index in range(20):
         picture = Image.open(base / f"n01443537_{index}.JPEG").convert("RGB")
         picture.save(base / f"twin_{index}.png")  # the same pixels
-    parts = pool_parts("tinyimagenet", profile("small-cpu"), seed=0, store=store, folders={"tinyimagenet": tmp_path})
+    parts = pool_parts("tinyimagenet", scale("small-cpu"), seed=0, store=store, folders={"tinyimagenet": tmp_path})
     where = {}
     for part, images in parts.items():
         for image in images.images:
@@ -253,17 +253,17 @@ def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
     ]
     write_tinyimagenet(tmp_path)
     options = {"seed": 0, "store": store, "folders": {"tinyimagenet": tmp_path}}
-    cut = query_images("tinyimagenet/1", profile("small-cpu"), labelled=True, **options)
+    cut = query_images("tinyimagenet/1", scale("small-cpu"), labelled=True, **options)
     assert len(cut.labels.unique()) == 1
     with pytest.raises(InputError, match="unknown variant of cifar10 'shiften'"):
-        query_images("cifar10/shiften", profile("small-cpu"), **options)
+        query_images("cifar10/shiften", scale("small-cpu"), **options)
     with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
-        task_parts("gtsrb", profile("small-cpu"), **options)
+        task_parts("gtsrb", scale("small-cpu"), **options)
 
 
 def test_shifted_images_are_the_adversarys_own_in_other_framing_and_light(tmp_path, store):
     write_gtsrb(tmp_path)
-    options = {"profile": profile("small-cpu"), "store": store, "folders": {"gtsrb": tmp_path}}
+    options = {"profile": scale("small-cpu"), "store": store, "folders": {"gtsrb": tmp_path}}
     own = query_images("gtsrb", seed=0, labelled=True, **options)
     state = torch.random.get_rng_state()
     first, again, other = (query_images("gtsrb/shifted", seed=seed, labelled=True, **options) for seed in (0, 0, 1))
@@ -436,7 +436,7 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
     folders = download.data_folders(tmp_path)
     assert (folders["toys"], in_files("toys")) == (tmp_path / "toys", True)
     options = {"seed": 0, "store": store, "folders": folders}
-    parts = task_parts("toys", profile("small-cpu"), **options)
+    parts = task_parts("toys", scale("small-cpu"), **options)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 24,
         "detector": 3,
@@ -445,7 +445,7 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
         "test": 6,
     }
     assert parts["victim"].classes == ("car", "doll")
-    assert len(query_images("toys/shifted", profile("small-cpu"), **options)) == 4
+    assert len(query_images("toys/shifted", scale("small-cpu"), **options)) == 4
     with pytest.raises(InputError, match="there is a data set 'toys' already: choose another name"):
         register("toys", kind="pool")
     with pytest.raises(InputError, match="unknown kind of data set 'toy': use one of task, pool"):

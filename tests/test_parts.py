@@ -6,14 +6,14 @@ import pytest
 import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.data.decoding import _read
 from extractlib.data.layouts import TASKS
 from extractlib.data.sources import parts_table, pool_parts, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store
 
-SETTINGS = replace(profile("small-cpu"), image_size=8)
+SETTINGS = replace(scale("small-cpu"), image_size=8)
 
 
 @pytest.mark.parametrize(

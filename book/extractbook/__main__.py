@@ -5,7 +5,7 @@ import sys
 from extractlib.errors import InputError
 
 ROOM = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
-MEMORY = "use a profile of smaller images, or --device cpu"
+MEMORY = "use a scale of smaller images, or --device cpu"
 
 
 def main() -> int:
@@ -14,9 +14,9 @@ def main() -> int:
     import torch
     from safetensors import SafetensorError
 
-    from extractbook.cli import app
-
     try:
+        from extractbook.cli import app
+
         app(prog_name="extractbook")
     except InputError as error:
         print(f"extractbook: {error}", file=sys.stderr)

@@ -1,10 +1,9 @@
-"""The command line of the book: ``extractbook run | results | grid | verify | weights | ledger``."""
+"""The command line of the book: ``extractbook run | results | ledger | verify | weights``."""
 
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +12,11 @@ import typer
 from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
 from extractbook.reproduction import ledger as claims
 from extractbook.reproduction.backbones import make_weights
-from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, tables_for
-from extractbook.reproduction.results import FOLDER, check_suffix
+from extractbook.reproduction.grids import expected_seconds, tables_for
+from extractbook.reproduction.results import FOLDER, check_suffix, frame
 from extractbook.reproduction.run import headline, name_of
-from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.scales import SCALES, Scale, scale
+from extractbook.reproduction.schedule import missing
 from extractbook.reproduction.setting import Scene, ship_victim
 from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
 from extractlib.api.service import Granularity
@@ -24,7 +24,6 @@ from extractlib.cli import named_folder
 from extractlib.data import download
 from extractlib.data.sources import POOLS, TASKS, Loader, in_files
 from extractlib.errors import InputError, one_of, positive
-from extractlib.metrics import summary
 from extractlib.models import devices, networks
 from extractlib.models.devices import default_device
 from extractlib.store import default_store
@@ -36,7 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
+SCALE = ("--scale", "--profile")
+"""The second name is that of the chapters' parameter."""
+
+ScaleName = Annotated[str, typer.Option(*SCALE, help=f"Scale of the experiment: {', '.join(SCALES)}.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
 RESULTS = FOLDER / "edition-2"
 FIRST_EDITION = FOLDER / "edition-1"
@@ -56,9 +58,7 @@ Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second
 @app.command()
 def run(
     table: Annotated[str, typer.Argument(help=f"Which table: {', '.join(TABLES)}.")],
-    profile_name: Annotated[
-        str | None, typer.Option("--profile", help="Scale: drawn, or small-cpu where a folder is named.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(*SCALE, help="Scale: drawn, or small-cpu where files are named.")] = None,
     task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
     pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
     data: DataFolder = None,
@@ -78,7 +78,8 @@ def run(
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
-    settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
+    in_file = any(map(in_files, (*(task or ()), pool or "")))
+    settings = scale(name or ("small-cpu" if in_file else "drawn"))
     folders = download.data_folders(data)
     named = [named_folder(name, folders) for name in task or settings.tasks]
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
@@ -101,46 +102,41 @@ def run(
 
 @app.command()
 def results(
-    profile_name: ProfileName = "drawn",
+    name: ScaleName = "drawn",
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
     folder: Results = RESULTS,
     table: OnlyTables = None,
     plan: Plan = False,
     rate: Rate = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster that runs the cells; local starts one on this machine."),
+    ] = None,
     data: DataFolder = None,
 ) -> None:
-    """Compute every table of a profile into the committed results; those that are up to date are not computed again."""
-    use("cpu")
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": download.data_folders(data)}
-    compute(profile(profile_name), table, range(seeds), folder, **options)
-
-
-@app.command()
-def grid(
-    profile_name: ProfileName = "paper",
-    engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
-    seeds: SeedCount = 3,
-    jobs: Jobs = 1,
-    folder: Results = RESULTS,
-    table: OnlyTables = None,
-    plan: Plan = False,
-    rate: Rate = None,
-    device: Device = None,
-    data: DataFolder = None,
-) -> None:
-    """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
-    one_of("engine", engine, ENGINES)
-    device = None if plan else use(device)
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": download.data_folders(data)}
-    compute(profile(profile_name), table, range(seeds), folder, engine=engine, **options)
+    """Compute every table of a scale into the committed results; what is up to date is not computed again."""
+    settings = scale(name)
+    options = {
+        "device": None if plan else use(device),
+        "folders": download.data_folders(data),
+        "jobs": jobs,
+        "ray": ray,
+    }
+    cells = {one: table_cells(one, settings, seeds=range(seeds)) for one in table or tables_for(settings)}
+    paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
+    left = {one: (cells[one], missing(cells[one], path)) for one, path in paths.items()}
+    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
+    for one, path in paths.items() if not plan else ():
+        rows = run_table(cells[one], path, store=default_store(), **options)
+        print(f"\n{one}: {path}")
+        print_rows(rows)
 
 
 @app.command("verify")
 def verify_command(
-    profile_names: Annotated[
-        list[str] | None, typer.Option("--profile", help="Only this one; may be repeated.")
-    ] = None,
+    chosen: Annotated[list[str] | None, typer.Option(*SCALE, help="Only this one; may be repeated.")] = None,
     folder: Results = RESULTS,
     jobs: Jobs = 2,
     data: DataFolder = None,
@@ -154,8 +150,8 @@ def verify_command(
 ) -> None:
     """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
     turn = int(time.time() // 3600) if turn is None else turn
-    names = profile_names or sorted(path.name for path in folder.glob("*") if path.is_dir())
-    rows = [row for name in names for row in read_all(folder / profile(name).name)]
+    names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
+    rows = [row for name in names for row in read_all(folder / scale(name).name)]
     if not rows:
         raise InputError(f"{folder} holds no results: make them with extractbook results")
     stale = sum(not is_current(row) for row in rows)
@@ -180,13 +176,13 @@ def verify_command(
 
 @app.command()
 def weights(
-    profile_name: ProfileName = "drawn",
+    name: ScaleName = "drawn",
     folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
     device: Device = None,
     data: DataFolder = None,
 ) -> None:
-    """Pre-train a profile's backbones: those that ship again, victims with them; others once, into the cache."""
-    settings = profile(profile_name)
+    """Pre-train a scale's backbones: those that ship again, victims with them; others once, into the cache."""
+    settings = scale(name)
     folder = folder if settings.shipped else folder / settings.name
     own = use(device or ("cpu" if settings.shipped else None))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
@@ -204,9 +200,9 @@ def weights(
 
 
 @app.command()
-def ledger(profile_name: ProfileName = "drawn", folder: Results = FIRST_EDITION) -> None:
+def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
-    rows = read_all(folder / profile(profile_name).name)
+    rows = read_all(folder / scale(name).name)
     for entry in claims.verdicts(rows):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
 
@@ -223,41 +219,16 @@ def use(device: str | None) -> str:
     return name
 
 
-def compute(
-    settings: Profile,
-    tables: list[str] | None,
-    seeds: range,
-    folder: Path,
-    *,
-    jobs: int,
-    plan: bool,
-    rate: int | None,
-    device: str | None,
-    folders: Mapping[str, Path],
-    engine: str = "local",
-) -> None:
-    """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
-    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
-    paths = {name: folder / settings.name / f"{name}.jsonl" for name in cells}
-    left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
-    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
-    for name in {} if plan else cells:
-        options = {"store": default_store(), "jobs": jobs, "device": device, "engine": engine}
-        rows = run_table(cells[name], paths[name], folders=folders, **options)
-        print(f"\n{name}: {paths[name]}")
-        print_rows(rows)
-
-
 def plan_of(
-    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Profile, *, jobs: int = 1, rate: int | None = None
+    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Scale, *, jobs: int = 1, rate: int | None = None
 ) -> str:
     """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
 
     Args:
         tables: By name all cells and those that are left.
-        settings: The profile.
+        settings: The scale.
         jobs: Processes at a time.
-        rate: Images a second that a process trains; the profile's if None.
+        rate: Images a second that a process trains; the scale's if None.
     """
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
@@ -280,23 +251,12 @@ def print_rows(rows: list[Row]) -> None:
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
     for cell, group in groups.items():
-        shown, found = [], [numbers(row.result) for row in group]
-        for name in dict.fromkeys(chain(*found)):
-            values = [result[name] for result in found if name in result]
-            spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
-            some = f" ({len(values)} of {len(group)})" if len(values) < len(group) else ""
-            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}{some}")
+        numbers = frame(Row(row.cell, row.result, {}) for row in group).drop(columns=list(vars(cell)))
+        shown = []
+        for name, values in numbers.select_dtypes("number").items():
+            spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
+            some = f" ({values.count()} of {len(group)})" if values.count() < len(group) else ""
+            words = name.replace(".", " ").replace("_", " ")
+            shown.append(f"{words} {values.mean():.3f}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
         print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
-
-
-def numbers(result: Mapping, *, within: str = "") -> dict[str, float]:
-    """Return the numbers of a result by their names in words, those of nested mappings too; lists are passed over."""
-    found: dict[str, float] = {}
-    for name, value in result.items():
-        words = f"{within} {name}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            found |= numbers(value, within=words)
-        elif isinstance(value, int | float):
-            found[words] = value
-    return found

@@ -23,7 +23,7 @@ from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 
@@ -50,7 +50,7 @@ class Grid:
 
 def budget(evidence: Evidence) -> Grid:
     """Return recovery by task and granularity, along the budgets."""
-    settings = profile(evidence.profile)
+    settings = scale(evidence.profile)
     answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
     series = {}
     for (row, task), (column, shown) in product(enumerate(evidence.tasks), enumerate(answers)):
@@ -105,7 +105,7 @@ def overlap(evidence: Evidence) -> Grid:
     series = {}
     for (row, task), (column, source) in product(enumerate(evidence.tasks), enumerate(sources.values())):
         points = []
-        for share in profile(evidence.profile).overlaps:
+        for share in scale(evidence.profile).overlaps:
             where = {"pool": source.format(task=task), "overlap": share}
             found = list(evidence.measured(task, "overlap", "balanced_accuracy", **where).values())
             if found:
