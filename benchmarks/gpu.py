@@ -120,7 +120,7 @@ def matrix_rate(device: torch.device, kind: torch.dtype, size: int) -> float:
 def flops(network: str, size: int, *, training: bool) -> int:
     """Return the floating-point operations that a network spends on an image, forward or in a training step."""
     model = networks.build(network, classes=CLASSES, seed=0).train(training)
-    images = random_images(2, size)  # batch normalisation cannot learn from one
+    images = random_images(2, size)  # batch normalization cannot learn from one
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
         logits = model(images)
         if training:

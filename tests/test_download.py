@@ -330,7 +330,7 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
 def test_a_run_on_published_data_sets_ends_in_a_row(command, tmp_path):
     write_gtsrb(tmp_path / "gtsrb", tracks=30)
     write_tinyimagenet(tmp_path / "tinyimagenet", count=60)
-    words = ["run", "reproduction", "--profile", "smoke", "--task", "gtsrb", "--pool", "tinyimagenet"]
+    words = ["run", "reproduction", "--scale", "smoke", "--task", "gtsrb", "--pool", "tinyimagenet"]
     options = ["--network", "tiny", "--budget", "20", "--data", str(tmp_path)]
     status, printed, errors = command(*words, *options)
     assert status == 0, errors

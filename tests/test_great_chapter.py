@@ -342,7 +342,7 @@ BREAKAGES = [
     (14, "- A drop is read", "A drop is read", "4 key points for 5 objectives"),
     (14, "**Next.**", "Next.", "no Next"),
     (14, "{cite}`hinton2015distilling`", "{cite}`nobody2015`", "nobody2015 is cited"),
-    (15, "git clone", "git fetch", "does not fetch what is missing"),
+    (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
 ]
 
 

@@ -1,32 +1,27 @@
-"""The command line of the book: ``extractbook run | results | ledger | verify | weights``."""
+"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | course``.
+
+What a command needs it imports itself, so that the list of commands appears at once.
+"""
 
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
-from extractbook.reproduction import ledger as claims
-from extractbook.reproduction.backbones import make_weights
-from extractbook.reproduction.grids import expected_seconds, tables_for
-from extractbook.reproduction.results import FOLDER, check_suffix, frame
-from extractbook.reproduction.run import headline, name_of
-from extractbook.reproduction.scales import SCALES, Scale, scale
-from extractbook.reproduction.schedule import missing
-from extractbook.reproduction.setting import Scene, ship_victim
-from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
-from extractlib.api.service import Granularity
-from extractlib.cli import named_folder
-from extractlib.data import download
-from extractlib.data.sources import POOLS, TASKS, Loader, in_files
-from extractlib.errors import InputError, one_of, positive
-from extractlib.models import devices, networks
-from extractlib.models.devices import default_device
-from extractlib.store import default_store
+from extractbook.build.commands import COMMANDS
+from extractlib.cli import DataFolder, Version, named_folder
+from extractlib.errors import InputError, check_choice, check_positive
+
+if TYPE_CHECKING:
+    from extractbook.reproduction.cells import Cell, Row
+    from extractbook.reproduction.scales import Scale
+
+RESULTS = Path(__file__).parent / "results"
+EDITION, FIRST_EDITION = RESULTS / "edition-2", RESULTS / "edition-1"
 
 app = typer.Typer(
     help="The paper's tables, the rows behind the book, and its claims with our verdicts.",
@@ -35,32 +30,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-SCALE = ("--scale", "--profile")
-"""The second name is that of the chapters' parameter."""
 
-ScaleName = Annotated[str, typer.Option(*SCALE, help=f"Scale of the experiment: {', '.join(SCALES)}.")]
+@app.callback()
+def main(version: Version = False) -> None:
+    """The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."""
+
+
+ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-RESULTS = FOLDER / "edition-2"
-FIRST_EDITION = FOLDER / "edition-1"
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
-TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
-]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
 OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left and how long it will take.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
 
 
 @app.command()
 def run(
-    table: Annotated[str, typer.Argument(help=f"Which table: {', '.join(TABLES)}.")],
-    name: Annotated[str | None, typer.Option(*SCALE, help="Scale: drawn, or small-cpu where files are named.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
-    pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
+    table: Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")],
+    name: Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")] = None,
+    pool: Annotated[str | None, typer.Option(help="As atlas, tinyimagenet or folder:PATH.")] = None,
     data: DataFolder = None,
     budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
     granularity: Annotated[
@@ -77,6 +68,15 @@ def run(
     ] = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    from extractbook.reproduction import run_table, table_cells
+    from extractbook.reproduction.results import check_suffix
+    from extractbook.reproduction.scales import scale
+    from extractlib.api import Granularity
+    from extractlib.data import download
+    from extractlib.data.sources import in_files
+    from extractlib.models import networks
+    from extractlib.store import default_store
+
     use(device)
     in_file = any(map(in_files, (*(task or ()), pool or "")))
     settings = scale(name or ("small-cpu" if in_file else "drawn"))
@@ -85,14 +85,14 @@ def run(
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
     changes = {
-        "budget": None if budget is None else positive("budget", budget),
+        "budget": None if budget is None else check_positive("budget", budget),
         "granularity": granularity and str(Granularity.parse(granularity)),
-        "victim": network and one_of("network", network, networks.NETWORKS),
+        "victim": network and check_choice("network", network, networks.NETWORKS),
         "surrogate": network,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
-    one_of("part", part, ("test", "validation"))
+    check_choice("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
         check_suffix(output)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def results(
     name: ScaleName = "drawn",
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
-    folder: Results = RESULTS,
+    folder: Results = EDITION,
     table: OnlyTables = None,
     plan: Plan = False,
     rate: Rate = None,
@@ -117,6 +117,13 @@ def results(
     data: DataFolder = None,
 ) -> None:
     """Compute every table of a scale into the committed results; what is up to date is not computed again."""
+    from extractbook.reproduction import run_table, table_cells
+    from extractbook.reproduction.grids import tables_for
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.schedule import missing
+    from extractlib.data import download
+    from extractlib.store import default_store
+
     settings = scale(name)
     options = {
         "device": None if plan else use(device),
@@ -136,8 +143,8 @@ def results(
 
 @app.command("verify")
 def verify_command(
-    chosen: Annotated[list[str] | None, typer.Option(*SCALE, help="Only this one; may be repeated.")] = None,
-    folder: Results = RESULTS,
+    chosen: Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")] = None,
+    folder: Results = EDITION,
     jobs: Jobs = 2,
     data: DataFolder = None,
     turn: Annotated[
@@ -149,6 +156,13 @@ def verify_command(
     ] = False,
 ) -> None:
     """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
+    from extractbook.reproduction import is_current, read_all
+    from extractbook.reproduction.run import headline, name_of
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
+    from extractlib.data import download
+    from extractlib.store import default_store
+
     turn = int(time.time() // 3600) if turn is None else turn
     names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
     rows = [row for name in names for row in read_all(folder / scale(name).name)]
@@ -177,11 +191,21 @@ def verify_command(
 @app.command()
 def weights(
     name: ScaleName = "drawn",
-    folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
+    folder: Annotated[Path | None, typer.Option(help="Where to; the library's own if not given.")] = None,
     device: Device = None,
     data: DataFolder = None,
 ) -> None:
     """Pre-train a scale's backbones: those that ship again, victims with them; others once, into the cache."""
+    from extractbook.reproduction.backbones import make_weights
+    from extractbook.reproduction.cells import Cell
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.setting import Scene, ship_victim
+    from extractlib.data import download
+    from extractlib.data.sources import Loader
+    from extractlib.models import networks
+    from extractlib.store import default_store
+
+    folder = folder or networks.WEIGHTS
     settings = scale(name)
     folder = folder if settings.shipped else folder / settings.name
     own = use(device or ("cpu" if settings.shipped else None))
@@ -202,8 +226,11 @@ def weights(
 @app.command()
 def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
-    rows = read_all(folder / scale(name).name)
-    for entry in claims.verdicts(rows):
+    from extractbook.reproduction import read_all
+    from extractbook.reproduction.ledger import verdicts
+    from extractbook.reproduction.scales import scale
+
+    for entry in verdicts(read_all(folder / scale(name).name)):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
 
 
@@ -213,14 +240,20 @@ def use(device: str | None) -> str:
     Raises:
         InputError: There is no such device.
     """
-    name = device or default_device()
+    from extractlib.models import devices
+
+    name = device or devices.default_device()
     devices.resolve(name)
     os.environ["EXTRACTLIB_DEVICE"] = name
     return name
 
 
 def plan_of(
-    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Scale, *, jobs: int = 1, rate: int | None = None
+    tables: Mapping[str, tuple[list["Cell"], list["Cell"]]],
+    settings: "Scale",
+    *,
+    jobs: int = 1,
+    rate: int | None = None,
 ) -> str:
     """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
 
@@ -230,6 +263,8 @@ def plan_of(
         jobs: Processes at a time.
         rate: Images a second that a process trains; the scale's if None.
     """
+    from extractbook.reproduction.grids import expected_seconds
+
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
     for name, (cells, left) in tables.items():
@@ -242,11 +277,15 @@ def plan_of(
     return "\n".join(lines)
 
 
-def print_rows(rows: list[Row]) -> None:
+def print_rows(rows: list["Row"]) -> None:
     """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
 
     What some seeds have no number for, such as a client that is never flagged, says how many have one.
     """
+    from extractbook.reproduction.cells import Row
+    from extractbook.reproduction.results import frame
+    from extractbook.reproduction.run import name_of
+
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
@@ -260,3 +299,7 @@ def print_rows(rows: list[Row]) -> None:
             shown.append(f"{words} {values.mean():.3f}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
         print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
+
+
+for make in COMMANDS:
+    app.command()(make)
