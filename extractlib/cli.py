@@ -54,7 +54,7 @@ def list_command() -> None:
 
     for name, source in download.SOURCES.items():
         kind = "task" if name in layouts.TASKS else "pool"
-        how = "downloaded" if source.archives else "got by hand"
+        how = "downloaded" if source.files else "by hand"
         images = sum(source.counts.values())
         print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
 
@@ -76,7 +76,7 @@ def get_command(
 
 @data_app.command("check")
 def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
-    """Say of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    """Print of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
     from extractlib.data import download
 
     if data and not data.is_dir():
@@ -97,12 +97,13 @@ def parts_command(
 ) -> None:
     """Print which image went to which part, as a CSV file to keep or to compare."""
     from extractlib.data import download
-    from extractlib.data.parts import parts_list
+    from extractlib.data.sources import Loader, parts_table
     from extractlib.store import default_store
 
     folders = download.data_folders(data)
     name = named_folder(name, folders)
-    print(parts_list(name, size=size, seed=seed, store=default_store(), folders=folders), end="")
+    table = parts_table(Loader(image_size=size, store=default_store(), folders=folders), name, seed=seed)
+    print(table.to_csv(index=False, lineterminator="\n"), end="")
 
 
 def print_state(state: "download.State") -> None:

@@ -82,7 +82,7 @@ def tree(tmp_path, monkeypatch):
         "extractlib/attacks/attack.py": "def run():\n    from extractlib.api import serve\n",
         "book/extractbook/__init__.py": "",
         "book/extractbook/figures.py": "",
-        "book/extractbook/paper/claims.json": "{}",
+        "book/extractbook/paper/claims.toml": "{}",
         "book/extractbook/results/drawn/table.jsonl": "{}",
         "requirements.txt": "torch==1\n",
     }
@@ -131,7 +131,7 @@ def test_what_a_package_loads_when_asked_for_counts_as_imported(tree):
         ("extractlib/api.py", ["1"]),
         ("book/extractbook/figures.py", ["2"]),
         ("extractlib/__init__.py", ["1"]),
-        ("book/extractbook/paper/claims.json", ["1", "2"]),
+        ("book/extractbook/paper/claims.toml", ["1", "2"]),
         ("book/extractbook/results/drawn/table.jsonl", ["1", "2"]),
         ("requirements.txt", ["1", "2"]),
         ("book/index.md", []),

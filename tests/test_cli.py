@@ -9,14 +9,15 @@ import torch
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractbook.cli import named_folder, numbers, print_rows
+from extractbook.cli import named_folder, print_rows
 from extractbook.reproduction import Row, read_rows, table_cells
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
-    "profile": (["run", "reproduction", "--scale", "huge"], "unknown profile 'huge': use one of smoke, drawn"),
+    "scale": (["run", "reproduction", "--scale", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
+    "scale by its other name": (["results", "--profile", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
     "task": (["run", "reproduction", "--scale", "smoke", "--task", "sign"], "unknown task 'sign': use one of"),
     "pool": (["run", "reproduction", "--scale", "smoke", "--pool", "sea"], "unknown pool 'sea': use one of"),
     "network": (["run", "reproduction", "--network", "vgg99"], "unknown network 'vgg99': use one of"),
@@ -43,7 +44,7 @@ WRONG = {
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
-    "no such engine": (["grid", "--engine", "slurm"], "unknown engine 'slurm': use one of local, ray"),
+    "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no weights": (["weights", "--scale", "paper"], "profile 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
@@ -129,12 +130,14 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "grid", "verify", "weights", "ledger"))
+    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger"))
 
 
-def test_numbers_of_a_result_are_told_in_words():
+def test_numbers_of_a_result_are_told_in_words(capsys):
     result = {"validation_tpr": 0.9, "binary": {"pool": {"tnr": 0.8, "roc": [[0, 1], [1, 0]]}}, "settings": {}}
-    assert numbers(result) == {"validation tpr": 0.9, "binary pool tnr": 0.8}
+    [cell] = table_cells("detection", scale("smoke"), seeds=[2])[:1]
+    print_rows([Row(cell, result, {})])
+    assert capsys.readouterr().out == "signs, detection (seed 2): validation tpr 0.900, binary pool tnr 0.800\n"
 
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):
@@ -159,7 +162,7 @@ def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
 
 
 def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
-    status, printed, _ = command("grid", "--scale", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
+    status, printed, _ = command("results", "--scale", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
@@ -179,9 +182,21 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     }
 
 
-def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):
+def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
-    words = ["grid", "--scale", "smoke", "--table", "classes", "--seeds", "1", "--results", str(tmp_path)]
+    words = [
+        "results",
+        "--scale",
+        "smoke",
+        "--jobs",
+        "1",
+        "--table",
+        "classes",
+        "--seeds",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
     status, printed, _ = command(*words)
     assert status == 0 and "recovery" in printed
     rows = read_rows(tmp_path / "smoke" / "classes.jsonl")
@@ -191,7 +206,7 @@ def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, m
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
-    [cell] = table_cells("stateful", profile("smoke"), seeds=[0])[:1]
+    [cell] = table_cells("stateful", scale("smoke"), seeds=[0])[:1]
     results = {"until": 2, "both": 1}, {"until": 4, "both": 2}, {"until": None, "both": 3}
     for order in results, results[::-1]:
         print_rows([Row(replace(cell, seed=seed), result, {}) for seed, result in enumerate(order)])

@@ -5,8 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from extractbook.reproduction.scales import profile
-from extractlib.data import decoded, decoding, folder, look_alikes, read_image
+from extractbook.reproduction.scales import scale
+from extractlib.data import decoding
+from extractlib.data.decoding import decode, read_image
+from extractlib.data.groups import near_duplicate_groups
+from extractlib.data.layouts import folder
 from extractlib.data.sources import noise, pool_parts, query_images, split_task, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store
@@ -30,7 +33,7 @@ def write_folder(path, *, classes=("cats", "dogs"), count=20, size=(32, 32), see
 
 def test_pixels_and_labels_of_a_folder(tmp_path, store):
     pets = write_folder(tmp_path / "pets", count=3)
-    images = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    images = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert images.classes == ("cats", "dogs")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     first = np.asarray(Image.open(pets / "cats" / "0.png")).transpose(2, 0, 1)
@@ -39,14 +42,14 @@ def test_pixels_and_labels_of_a_folder(tmp_path, store):
 
 def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store, monkeypatch):
     pets = write_folder(tmp_path / "pets", count=3)
-    first = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    first = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
-        again = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+        again = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.images, first.images)
     Image.new("RGB", (32, 32), (9, 9, 9)).save(pets / "cats" / "0.png")
-    changed = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    changed = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert changed.fingerprint != first.fingerprint
     assert changed.images[0].unique().tolist() == [9]
 
@@ -54,7 +57,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -66,12 +69,12 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
 
-def test_wide_pictures_are_cut_to_their_centre(tmp_path):
+def test_wide_pictures_are_cut_to_their_center(tmp_path):
     pixels = np.zeros((64, 192, 3), dtype=np.uint8)
     pixels[:, 64:128] = 200
     Image.fromarray(pixels).save(tmp_path / "wide.png")
@@ -82,7 +85,7 @@ def test_near_duplicates_share_a_group():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 200, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     brighter = images[:1] + 20
-    group = look_alikes(torch.cat([images, brighter]))
+    group = near_duplicate_groups(torch.cat([images, brighter]))
     assert group[4] == group[0]
     assert len(set(group.tolist())) == 4
 
@@ -124,12 +127,12 @@ def strange_test(path):
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
     make(tmp_path / "pets")
     with pytest.raises(InputError, match=message) as caught:
-        decoded(folder(tmp_path / "pets"), name="folder:pets", store=store)
+        decode(folder(tmp_path / "pets"), name="folder:pets", store=store)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("load", "name", "scale", "message"),
+    ("load", "name", "at", "message"),
     [
         (task_parts, "sign", "drawn", "unknown task 'sign'"),
         (task_parts, "birds", "smoke", "profile 'smoke' has no task 'birds': use one of signs, objects"),
@@ -138,14 +141,14 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
         (pool_parts, "atlas", "small-cpu", "profile 'small-cpu' has no pool 'atlas'"),
     ],
 )
-def test_unknown_names_are_refused(store, load, name, scale, message):
+def test_unknown_names_are_refused(store, load, name, at, message):
     with pytest.raises(InputError, match=message):
-        load(name, profile(scale), seed=0, store=store)
+        load(name, scale(at), seed=0, store=store)
 
 
 def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
     photos = write_folder(tmp_path / "photos", count=100)
-    parts = pool_parts("folder:photos", profile("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
+    parts = pool_parts("folder:photos", scale("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
     assert {part: len(images) for part, images in parts.items()} == {
         "pretraining": 98,
         "queries": 82,
@@ -162,7 +165,7 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
 @pytest.fixture
 def query(tmp_path):
     def call(name: str, **options):
-        return query_images(name, profile("smoke"), seed=0, store=Store(tmp_path), **options)
+        return query_images(name, scale("smoke"), seed=0, store=Store(tmp_path), **options)
 
     return call
 

@@ -9,7 +9,7 @@ import torch
 
 from extractbook.reproduction.backbones import backbone_for, write_card
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import download
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader, Parts, Source
@@ -53,7 +53,7 @@ class Scene:
         detector: Thresholded | None = None,
     ):
         self.cell, self.store, self.progress = cell, store, progress
-        self.settings: Profile = profile(cell.profile)
+        self.settings: Scale = scale(cell.profile)
         self.device = device or default_device()
         self.part = check_choice("part", part, ("test", "validation"))
         self._detector = detector
