@@ -56,6 +56,8 @@ class Source:
         if self.is_shifted and (self.name not in SETS or SETS[self.name].role == "pool"):
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
+            if self.name not in SETS or SETS[self.name].role != "pool":
+                raise InputError(f"{self.name} is no registered pool: only such a pool is cut to fewer classes")
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
@@ -78,7 +80,7 @@ class Source:
             return cls(name)
         if variant == SHIFTED:
             return cls(name, is_shifted=True)
-        if not re.fullmatch("[0-9]+", variant, re.ASCII):
+        if not re.fullmatch("[0-9]{1,9}", variant):
             raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
@@ -300,7 +302,7 @@ def load(
         image_size: Height and width that files are brought to, in pixels.
 
     Raises:
-        InputError: There is no such set, or its folder cannot be used.
+        InputError: There is no such set, it is shifted or cut, or its folder cannot be used.
 
     Examples:
         >>> import extractlib as xl
@@ -311,6 +313,10 @@ def load(
     path = Path(source) if isinstance(source, str | Path) else None
     is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
     found = Folder(path) if is_path and path is not None else Source.parse(str(source))
+    if found.is_shifted or found.class_count is not None:
+        raise InputError(
+            f"{found} has no parts of its own: load {found.name!r}, or ask for Loader().queries({str(found)!r})"
+        )
     folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
     loader = Loader(store=store, folders=folders, image_size=image_size)
     if found.is_task or found.name.startswith(FOLDER):
