@@ -2,7 +2,8 @@
 
 import lazy_loader
 
-from extractlib.defenses import policies, watermark  # the second adds its policy to those of the first
+import extractlib.defenses.watermark  # noqa: F401  (it adds its policy to the registry)
 
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submodules=["accounts", "detectors"])
-__all__ = ["accounts", "detectors", "policies", "watermark"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["accounts", "detectors", "policies", "watermark"]
+)
