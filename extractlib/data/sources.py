@@ -314,9 +314,7 @@ def load(
     is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
     found = Folder(path) if is_path and path is not None else Source.parse(str(source))
     if found.is_shifted or found.class_count is not None:
-        raise InputError(
-            f"{found} has no parts of its own: load {found.name!r}, or ask for Loader().queries({str(found)!r})"
-        )
+        raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
     loader = Loader(store=store, folders=folders, image_size=image_size)
     if found.is_task or found.name.startswith(FOLDER):

@@ -148,7 +148,7 @@ class Classifier:
         if isinstance(module, networks.Network | FromFloats):
             if outputs != "logits" or any(value is not None for value in (mean, std, layer)):
                 raise InputError(
-                    f"a {type(module).__name__} takes uint8 images: mean, std, outputs, layer are not used"
+                    f"a {type(module).__name__} takes uint8 images: leave mean, std, outputs and layer out"
                 )
             self.model = module.eval()
         else:
