@@ -128,7 +128,8 @@ def test_a_single_logit_is_that_of_the_second_class(shape):
 
 
 @given(
-    st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=6), st.sampled_from(["logits", "probabilities", "logit"])
+    st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=6),
+    st.sampled_from(["logits", "probabilities", "logit"]),
 )
 def test_whatever_a_module_returns_its_probabilities_are_the_same(row, outputs):
     """The three kinds of output say the same of one row; of more than two classes there is no single logit."""
@@ -334,7 +335,7 @@ def test_features_are_what_goes_into_the_named_layer():
         victim = Victim(module, classes=PAIR, mean=[0.5], std=[0.25], layer=layer)
         with torch.no_grad():
             found = victim.model.features(victim.model.normalize(images))
-            assert torch.equal(found, module[:count](floats).flatten(1))
+            torch.testing.assert_close(found, module[:count](floats).flatten(1))
     assert not any(child._forward_pre_hooks for child in module.modules())
 
 

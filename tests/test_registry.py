@@ -75,7 +75,8 @@ def test_names_that_are_none(name):
 
 
 @pytest.mark.parametrize(
-    ("registry", "name", "kind"), [(NETWORKS, "resnet", "network"), (POLICIES, "deny", "policy"), (SETS, "signs", "task")]
+    ("registry", "name", "kind"),
+    [(NETWORKS, "resnet", "network"), (POLICIES, "deny", "policy"), (SETS, "signs", "task")],
 )
 def test_the_packages_own_names_are_taken(registry, name, kind):
     before = registry[name]

@@ -136,6 +136,9 @@ class Parts(Mapping[str, ImageSet]):
             raise AttributeError(f"no part {part!r}: use one of {', '.join(self._makers)}")
         return self[part]
 
+    def __contains__(self, part: object) -> bool:
+        return part in self._makers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
 

@@ -75,7 +75,7 @@ class FromFloats(nn.Module):
             hook.remove()
         if not caught:
             raise InputError(f"layer {self.layer!r} is not used in answering: name another of module.named_modules()")
-        return caught[0]
+        return caught[0].to(torch.get_default_dtype())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classify(self.normalize(images))
