@@ -8,17 +8,23 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from extractbook.reproduction.backbones import SEED, backbone_for, make_weights, pretrain, trainer_of
 from extractbook.reproduction.scales import scale
 from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.data.sources import Loader
 from extractlib.errors import InputError
 from extractlib.models import networks
-from extractlib.models.backbones import SEED, backbone_for, make_weights
 from extractlib.models.training import Recipe
 from extractlib.store import Store, digest
 from extractlib.versions import VERSIONS
 
 DRAWN, SMOKE = scale("drawn"), scale("smoke")
 CARD = json.loads((networks.WEIGHTS / "resnet.json").read_text())
+
+
+def loader(store: Store) -> Loader:
+    return Loader(sizes=SMOKE.pool_sizes, store=store)
 
 
 def test_the_card_says_what_the_profile_would_make():
@@ -42,28 +48,38 @@ def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pre_training_needs_labels_and_has_versions_of_its_own(tmp_path):
+    images = ImageSet("pool", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4) % 2, ("a", "b"))
+    trainer = trainer_of(SMOKE, "tiny", store=Store(tmp_path), device="cpu", progress=False)
+    pretrain(images, trainer)
+    [key] = (tmp_path / "backbone").glob("*/key.json")
+    assert json.loads(key.read_text())["versions of pre-training"]["backbone"] == VERSIONS["backbone"]
+    with pytest.raises(InputError, match="pool has no labels: pre-training needs them"):
+        pretrain(images.unlabeled(), trainer)
+
+
 def test_another_profile_trains_its_backbone_once(tmp_path):
     state, again = (backbone_for(SMOKE, None, network="tiny", store=Store(tmp_path), device="cpu") for _ in range(2))
     assert networks.fingerprint_of(state) == networks.fingerprint_of(again)
-    assert len(list((tmp_path / "backbone").glob("*/backbone.safetensors"))) == 1
+    assert len(list((tmp_path / "backbone").glob("*/model.safetensors"))) == 1
 
 
 def test_weights_that_do_not_ship_stay_in_the_store_and_their_card_is_written(tmp_path):
     store = Store(tmp_path / "store")
-    card = make_weights(SMOKE, tmp_path, network="tiny", store=store, progress=False)
+    card = make_weights(SMOKE, tmp_path, loader(store), network="tiny", progress=False)
     assert card == json.loads((tmp_path / "tiny.json").read_text())
     assert card["recipe"] == asdict(SMOKE.backbone)
     assert not (tmp_path / "tiny.safetensors").exists()
-    [file] = (store.root / "backbone").glob("*/backbone.safetensors")
+    [file] = (store.root / "backbone").glob("*/model.safetensors")
     kept = {name: value for name, value in load_file(file).items() if not name.startswith(networks.HEAD)}
     state = backbone_for(SMOKE, None, network="tiny", store=store, device="cpu")
     assert networks.fingerprint_of(state) == networks.fingerprint_of(kept)
-    assert len(list((store.root / "backbone").glob("*/backbone.safetensors"))) == 1
+    assert len(list((store.root / "backbone").glob("*/model.safetensors"))) == 1
 
 
 def test_weights_that_ship_are_written_and_only_their_pictures_are_kept(tmp_path):
     shipping = replace(SMOKE, shipped=True)
-    make_weights(shipping, tmp_path, network="tiny", store=Store(tmp_path / "store"), progress=False)
+    make_weights(shipping, tmp_path, loader(Store(tmp_path / "store")), network="tiny", progress=False)
     state = networks.backbone_state(networks.build("tiny", classes=2, seed=0))
     assert set(load_file(tmp_path / "tiny.safetensors")) == set(state)
     assert [folder.name for folder in (tmp_path / "store").iterdir()] == ["drawn"]
@@ -71,7 +87,7 @@ def test_weights_that_ship_are_written_and_only_their_pictures_are_kept(tmp_path
 
 def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
     with pytest.raises(InputError, match="profile 'paper' pre-trains nothing: torchvision downloads"):
-        make_weights(scale("paper"), tmp_path, network="resnet-34", store=Store(tmp_path))
+        make_weights(scale("paper"), tmp_path, loader(Store(tmp_path)), network="resnet-34")
 
 
 @pytest.mark.slow
@@ -82,7 +98,7 @@ def test_the_recipe_makes_the_shipped_backbone_again(tmp_path, network):
     A linear head on top of either must tell the drawn birds apart equally well.
     """
     shipped = json.loads((networks.WEIGHTS / f"{network}.json").read_text())
-    card = make_weights(DRAWN, tmp_path, network=network, store=Store(tmp_path / "store"), progress=False)
+    card = make_weights(DRAWN, tmp_path, loader(Store(tmp_path / "store")), network=network, progress=False)
     assert card["validation_accuracy"] == pytest.approx(shipped["validation_accuracy"], abs=0.02)
     assert Recipe(**card["recipe"]) == Recipe(**shipped["recipe"])
     free = {"recipe": 0, "validation_accuracy": 0, "versions": 0}

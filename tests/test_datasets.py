@@ -1,16 +1,21 @@
-"""Image folders: their layout, their parts, and what they refuse."""
+"""Image folders and sources by name: their parts, what an attacker sends, and what is refused."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+import extractlib as xl
 from extractbook.reproduction.scales import scale
-from extractlib.data import decoding
+from extractlib.data import decoding, drawn, sources
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
-from extractlib.data.sources import noise, pool_parts, query_images, split_task, task_parts
+from extractlib.data.sources import Folder, Loader, Source, noise, split_task
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -131,24 +136,47 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def loader(store):
+    """The sizes of the smallest scale."""
+    smoke = scale("smoke")
+    return Loader(sizes={**smoke.task_sizes, **smoke.pool_sizes}, noise_size=256, store=store)
+
+
 @pytest.mark.parametrize(
-    ("load", "name", "at", "message"),
+    ("role", "name", "message"),
     [
-        (task_parts, "sign", "drawn", "unknown task 'sign'"),
-        (task_parts, "birds", "smoke", "profile 'smoke' has no task 'birds': use one of signs, objects"),
-        (task_parts, "folder:pets", "drawn", "folder:pets is not at hand"),
-        (pool_parts, "atlantis", "drawn", "unknown pool 'atlantis'"),
-        (pool_parts, "atlas", "small-cpu", "profile 'small-cpu' has no pool 'atlas'"),
+        ("task", "sign", "unknown task or pool 'sign': use one of .*signs"),
+        ("task", "birds", "there is no size for birds/victim: use one of signs, objects, atlas, web"),
+        ("task", "folder:pets", "folder:pets is not at hand: name its folder, as in --task folder:PATH"),
+        ("task", "gtsrb", "gtsrb is not at hand: name its folder, as in --data DIR"),
+        ("task", "atlas", "atlas is no task: use one of .*signs.*gtsrb"),
+        ("pool", "atlantis", "unknown task or pool 'atlantis'"),
+        ("pool", "signs", "signs is no pool: use one of atlas, web"),
+        ("pool", "tinyimagenet", "tinyimagenet is not at hand"),
     ],
 )
-def test_unknown_names_are_refused(store, load, name, at, message):
+def test_unknown_names_are_refused(loader, role, name, message):
     with pytest.raises(InputError, match=message):
-        load(name, scale(at), seed=0, store=store)
+        getattr(loader, role)(name, seed=0)["victim" if role == "task" else "queries"]
+
+
+def test_a_pool_lacks_the_sizes_that_are_not_given(store):
+    with pytest.raises(InputError, match="there is no size for atlas/queries: use one of folder:PATH"):
+        Loader(sizes={}, store=store).queries("atlas", seed=0)
+
+
+def test_files_need_a_store(tmp_path):
+    write_folder(tmp_path / "pets", count=2)
+    loader = Loader(folders={"folder:pets": tmp_path / "pets"})
+    with pytest.raises(InputError, match="folder:pets lies in files, which are decoded into a store: give one"):
+        loader.task("folder:pets", seed=0)
 
 
 def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
     photos = write_folder(tmp_path / "photos", count=100)
-    parts = pool_parts("folder:photos", scale("small-cpu"), seed=0, store=store, folders={"folder:photos": photos})
+    loader = Loader(store=store, folders={"folder:photos": photos})
+    parts = loader.pool("folder:photos", seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "pretraining": 98,
         "queries": 82,
@@ -157,17 +185,80 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
         "test": 5,
     }
     assert [part for part, images in parts.items() if images.labels is not None] == ["pretraining"]
+    assert all(images.labels is not None for images in loader.pool("folder:photos", seed=0, labeled=True).values())
+
+
+# -- sources by name ---------------------------------------------------------------
+
+POOL_NAMES, TASK_NAMES = sources.names_of("pool"), sources.names_of("task")
+SOURCES = st.one_of(
+    st.sampled_from([*POOL_NAMES, *TASK_NAMES, "noise"]).map(Source),
+    st.sampled_from(TASK_NAMES).map(lambda name: Source(name).shifted()),
+    st.builds(lambda name, count: Source(name).cut(count), st.sampled_from(POOL_NAMES), st.integers(1, 10**9 - 1)),
+    st.text().map(Folder),
+    st.sampled_from(["a/shifted", "a/27", "/tmp/with blank", "ä/ö", "shifted", "7", ""]).map(Folder),
+)
+
+
+@given(SOURCES)
+def test_a_source_is_read_back_from_its_text(source):
+    assert Source.parse(str(source)) == source
+    assert Source.parse(source) is source
+
+
+def test_the_text_of_a_source_by_hand():
+    for text, source in {
+        "signs": Source("signs"),
+        "signs/shifted": Source("signs").shifted(),
+        "atlas/27": Source("atlas").cut(27),
+        "noise": Source("noise"),
+        "folder:pets/27": Folder("pets/27"),
+    }.items():
+        assert (str(source), Source.parse(text)) == (text, source)
+    assert Source.parse("gtsrb/shifted") == Source("gtsrb", is_shifted=True)
+    assert Folder(Path("pets")) == Source("folder:pets")
+
+
+def test_what_a_source_is():
+    names = ("signs", "atlas", "noise", "folder:pets", "gtsrb", "tinyimagenet")
+    assert [name for name in names if Source(name).in_files] == ["folder:pets", "gtsrb", "tinyimagenet"]
+    assert [name for name in names if Source(name).is_task] == ["signs", "gtsrb"]
+    assert sources.in_files("folder:pets") and not sources.in_files("signs/shifted")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sea", "unknown task or pool 'sea'"),
+        ("", "unknown task or pool ''"),
+        ("signs/turned", "unknown variant 'turned' of signs: use 'shifted', or a number of classes"),
+        ("signs/shifted/27", "unknown variant 'shifted/27' of signs"),
+        ("signs/27", "signs is no registered pool: only such a pool is cut to fewer classes"),
+        ("noise/27", "noise is no registered pool"),
+        ("noise/shifted", "noise is no task: only a task has a shifted source"),
+        ("atlas/shifted", "atlas is no task: only a task has a shifted source"),
+        ("atlas/0", "number of classes is 0: a whole number from 1 is wanted"),
+        ("atlas/many", "unknown variant 'many' of atlas"),
+        ("atlas/", "unknown variant '' of atlas"),
+        ("atlas/-1", "unknown variant '-1' of atlas"),
+        ("atlas/2 ", "unknown variant '2 ' of atlas"),
+        ("atlas/２", "unknown variant '２' of atlas"),
+        ("atlas/" + "9" * 5_000, "unknown variant"),
+    ],
+)
+def test_texts_that_name_no_source(text, message):
+    with pytest.raises(InputError, match=message):
+        Source.parse(text)
+
+
+def test_a_folder_is_neither_shifted_nor_cut():
+    with pytest.raises(InputError, match="folder:pets is no task: only a task has a shifted source"):
+        Folder("pets").shifted()
+    with pytest.raises(InputError, match="folder:pets is no registered pool"):
+        Folder("pets").cut(2)
 
 
 # -- what an attacker sends ------------------------------------------------------
-
-
-@pytest.fixture
-def query(tmp_path):
-    def call(name: str, **options):
-        return query_images(name, scale("smoke"), seed=0, store=Store(tmp_path), **options)
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -179,40 +270,127 @@ def query(tmp_path):
         ("noise", "noise", 256),
     ],
 )
-def test_query_images_by_name(query, name, shown, count):
-    images = query(name)
+def test_query_images_by_name(loader, name, shown, count):
+    images = loader.queries(name, seed=0)
     assert (images.name, len(images), images.labels, images.classes) == (shown, count, None, ())
-    assert query(name).fingerprint == images.fingerprint
+    assert loader.queries(Source.parse(name), seed=0).fingerprint == images.fingerprint
+    assert loader.queries(name, seed=1).fingerprint != images.fingerprint
 
 
-def test_labels_are_kept_where_wanted(query):
-    assert len(query("atlas", labelled=True).classes) == 162
-    assert query("signs/shifted", labelled=True).labels.max() < 43
+def test_queries_are_the_parts_that_nobody_else_has(loader):
+    task, pool = loader.task("signs", seed=0), loader.pool("atlas", seed=0)
+    assert torch.equal(loader.queries("signs", seed=0).images, task["adversary"].images)
+    assert torch.equal(loader.queries("atlas", seed=0).images, pool["queries"].images)
+    assert not torch.equal(loader.queries("signs/shifted", seed=0).images, task["adversary"].images)
 
 
-def test_a_cut_pool_holds_all_images_of_fewer_classes(query):
-    whole, cut, fewer = (query(name, labelled=True) for name in ("atlas", "atlas/54", "atlas/5"))
+def test_labels_are_kept_where_wanted(loader):
+    assert len(loader.queries("atlas", seed=0, labeled=True).classes) == 162
+    assert loader.queries("signs/shifted", seed=0, labeled=True).labels.max() < 43
+
+
+def test_a_cut_pool_holds_all_images_of_fewer_classes(loader):
+    whole, cut, fewer = (loader.queries(name, seed=0, labeled=True) for name in ("atlas", "atlas/54", "atlas/5"))
     kept = cut.labels.unique()
     assert len(kept) == 54
     assert len(cut) == int(torch.isin(whole.labels, kept).sum())
     # Fewer classes are a part of more.
     assert set(fewer.labels.unique().tolist()) < set(kept.tolist())
+    assert loader.queries("atlas/54", seed=0).labels is None
+    assert torch.equal(loader.queries("atlas/54", seed=0).images, cut.images)
+    with pytest.raises(InputError, match="cannot be cut to 163 classes: name a number from 1 to 162"):
+        loader.queries("atlas/163", seed=0)
+    with pytest.raises(InputError, match="noise cannot be cut to 5 classes: name a number from 1 to 0"):
+        sources.fewer_classes(noise(4, seed=0), 5, seed=0)
+
+
+def test_queries_of_a_folder_are_its_part_for_queries(tmp_path, store):
+    photos = write_folder(tmp_path / "photos", count=100)
+    loader = Loader(store=store, folders={"folder:photos": photos})
+    sent = loader.queries("folder:photos", seed=5)
+    assert (len(sent), sent.labels) == (82, None)
+    assert torch.equal(sent.images[:], loader.pool("folder:photos", seed=0)["queries"].images[:])
+
+
+def test_files_are_brought_to_the_loaders_size(tmp_path, store):
+    photos = write_folder(tmp_path / "photos", count=20)
+    loader = Loader(image_size=12, store=store, folders={"folder:photos": photos})
+    assert loader.task("folder:photos", seed=0)["test"].image_shape == (3, 12, 12)
+    assert loader.queries("noise", seed=0).image_shape == (3, 12, 12)
+
+
+# -- parts -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawings(monkeypatch):
+    """Note which parts are drawn."""
+    drawn_parts, draw = [], drawn.draw
+
+    def noted(name, *, part, **options):
+        drawn_parts.append(f"{name}/{part}")
+        return draw(name, part=part, **options)
+
+    monkeypatch.setattr(drawn, "draw", noted)
+    return drawn_parts
+
+
+def test_only_the_part_that_is_asked_for_is_drawn(loader, drawings):
+    task, pool = loader.task("signs", seed=0), loader.pool("atlas", seed=0)
+    assert "test" in task and len(task) == 5 and list(pool) == ["queries", "detector", "validation", "test"]
+    assert repr(task) == "Parts(victim, detector, adversary, validation, test)"
+    assert drawings == []
+    assert len(task.test) == 430
+    assert task["test"] is task.test
+    assert drawings == ["signs/test"]
+    assert (len(pool.validation), pool.validation.labels) == (128, None)
+    assert drawings == ["signs/test", "atlas/validation"]
+    assert len(loader.queries("atlas", seed=0)) == 512
+    assert drawings == ["signs/test", "atlas/validation", "atlas/queries"]
+
+
+def test_loading_draws_nothing_until_it_is_asked(drawings, store):
+    signs = xl.load("signs", store=store)
+    assert drawings == []
+    assert signs.validation.fingerprint == xl.load("signs", store=store).validation.fingerprint
+    assert drawings == ["signs/validation"] * 2
+    assert xl.load("signs", seed=1, store=store).validation.fingerprint != signs.validation.fingerprint
+
+
+def test_a_part_that_is_not_there_is_told(loader):
+    with pytest.raises(AttributeError, match="no part 'tests': use one of victim, detector, adversary, validation"):
+        getattr(loader.task("signs", seed=0), "tests")  # noqa: B009
+
+
+def test_a_folder_is_loaded_by_its_path(tmp_path, store):
+    pets = write_folder(tmp_path / "pets", count=50)
+    found = [xl.load(source, store=store).test for source in (pets, str(pets), Folder(pets), f"folder:{pets}")]
+    assert {images.fingerprint for images in found} == {found[0].fingerprint}
+    assert found[0].classes == ("cats", "dogs") and len(found[0]) == 15
+    assert xl.load(pets, store=store, image_size=8).test.image_shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("source", "message"),
     [
-        ("sea", "unknown pool 'sea'"),
-        ("atlas/0", "cannot be cut to '0' classes: name a number from 1 to 162"),
-        ("atlas/163", "cannot be cut to '163' classes"),
-        ("atlas/many", "cannot be cut to 'many' classes"),
-        ("signs/turned", "unknown variant of signs 'turned'"),
-        ("birds", "profile 'smoke' has no task 'birds'"),
+        ("sea", "unknown task or pool 'sea'"),
+        ("noise", "unknown task or pool 'noise'"),
+        ("signs/shifted", "signs/shifted has no parts: load 'signs'"),
+        ("atlas/27", "atlas/27 has no parts: load 'atlas'"),
+        (Source("atlas").cut(27), "atlas/27 has no parts: load 'atlas'"),
+        ("cifar10", "is no folder|cifar10"),
+        (7, "unknown task or pool '7'"),
     ],
 )
-def test_query_images_that_do_not_exist(query, name, words):
-    with pytest.raises(InputError, match=words):
-        query(name)
+def test_what_cannot_be_loaded(source, message, store):
+    with pytest.raises(InputError, match=message):
+        list(xl.load(source, store=store).values())
+
+
+def test_a_labeled_pool_keeps_its_labels(store):
+    options = {"store": store}
+    assert xl.load("atlas", **options).validation.labels is None
+    assert len(xl.load("atlas", labeled=True, **options).validation.classes) == 162
 
 
 def test_noise_is_uniform():

@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,8 +121,35 @@ def test_each_policy_says_what_it_leaks_and_is_told_from_the_others():
     made = [policy(name, secret=SECRET) for name in POLICIES]
     assert all(isinstance(one.leaks, str) and one.leaks for one in made)
     assert len({one.fingerprint for one in made}) == len(POLICIES)
-    assert Shuffle(SECRET).fingerprint != Shuffle(b"another").fingerprint
-    assert "between" not in repr(Shuffle(SECRET)) + Shuffle(SECRET).fingerprint
+
+
+@pytest.mark.parametrize("make", [Shuffle, Mislabel, lambda secret: KeyedSample(rate=0.1, secret=secret)])
+def test_a_secret_shows_nowhere_and_decides_the_fingerprint(make):
+    made = make(SECRET)
+    shown = f"{made!r} {made} {made.fingerprint}"
+    assert not any(part in shown for part in ("between", "us'", SECRET.hex(), "secret"))
+    assert made.fingerprint == make(SECRET).fingerprint != make(b"another").fingerprint
+
+
+def test_a_samples_fingerprint_depends_on_its_rate():
+    assert KeyedSample(rate=0.1, secret=SECRET).fingerprint != KeyedSample(rate=0.2, secret=SECRET).fingerprint
+
+
+def test_the_lot_and_the_wrong_class_do_not_depend_on_each_other():
+    """Of the images that are picked the wrong class is as evenly spread as of all: chi-square, 8 degrees, 99.9%."""
+    images = noise(9_000, seed=7)
+    picked = KeyedSample(rate=0.1, secret=SECRET).detect(images)
+    certain = torch.eye(10)[torch.zeros(len(images), dtype=torch.int64)]
+    labels = Mislabel(SECRET).answer(certain, picked, images)[picked].argmax(1)
+    counts = torch.bincount(labels, minlength=10)[1:].double()
+    expected = counts.sum() / 9
+    assert ((counts - expected) ** 2 / expected).sum() < 26.2
+
+
+def test_every_policy_is_known_whatever_is_imported_first():
+    code = "import extractlib as xl; print(*xl.policies.POLICIES); xl.policies.policy('mislabel', secret=b'any')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["unchanged", "deny", "label", "shuffle", "mislabel"]
 
 
 # -- behind an API -----------------------------------------------------------------
@@ -138,7 +167,7 @@ class Bright:
 @pytest.mark.parametrize("granularity", ["full", "top-3", "rounded-2", "label"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_asking_twice_or_in_other_company_gives_the_same_answer(name, granularity):
-    api = PredictionAPI(linear_victim(), granularity=granularity, detector=Bright(), policy=policy(name, secret=SECRET))
+    api = PredictionAPI(linear_victim(), answers=granularity, detector=Bright(), policy=policy(name, secret=SECRET))
     first = api.query(IMAGES, client="a")
     turned = api.query(IMAGES.flip(0), client="b")
     alone = api.query(IMAGES[3:4], client="c")

@@ -1,12 +1,16 @@
 """Detectors: their scores against pytorch-ood's own and against hand-computed cases, and how they are set."""
 
 import math
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_ood.detector import ODIN, Mahalanobis
+from torch import nn
 
 from extractlib import metrics
 from extractlib.api.service import PredictionAPI
@@ -15,21 +19,22 @@ from extractlib.defenses.detectors import (
     BinaryDetector,
     MahalanobisDetector,
     OdinDetector,
+    Thresholded,
     features_of,
     threshold_at,
-    train_detector,
     tune,
 )
 from extractlib.defenses.policies import LabelOnly
 from extractlib.errors import InputError
 from extractlib.models import networks
+from extractlib.models.classifier import Victim
+from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
-from extractlib.models.victims import Victim
 from extractlib.store import Store
 
 
 def flat(level: int, count: int, *, seed: int, classes: int = 3) -> ImageSet:
-    """Return grey images of about one level, labelled in turn."""
+    """Return gray images of about one level, labeled in turn."""
     generator = torch.Generator().manual_seed(seed)
     images = (level + torch.randint(0, 30, (count, 3, 16, 16), generator=generator)).to(torch.uint8)
     names = tuple(f"class {number}" for number in range(classes))
@@ -38,8 +43,8 @@ def flat(level: int, count: int, *, seed: int, classes: int = 3) -> ImageSet:
 
 @pytest.fixture(scope="module")
 def victim():
-    model = networks.build("tiny", classes=3, seed=1).eval()
-    return Victim("flat", model, ("a", "b", "c"), "flat victim", (3, 16, 16))
+    model = networks.build("tiny", classes=3, seed=1)
+    return Victim(model, classes=("a", "b", "c"), image_shape=(3, 16, 16), name="flat")
 
 
 IMAGES = flat(100, 40, seed=5).images
@@ -47,20 +52,20 @@ IMAGES = flat(100, 40, seed=5).images
 
 # -- metrics ---------------------------------------------------------------------
 
-BENIGN, STRANGERS = torch.tensor([0.1, 0.2, 0.2, 0.6]), torch.tensor([0.2, 0.5, 0.7])
+BENIGN, OOD = torch.tensor([0.1, 0.2, 0.2, 0.6]), torch.tensor([0.2, 0.5, 0.7])
 
 
 def test_tpr_and_tnr_by_hand():
-    # At 0.2 three of four benign scores are accepted, and two of three strangers are above it.
-    assert metrics.tpr_tnr(BENIGN, STRANGERS, 0.2) == pytest.approx((3 / 4, 2 / 3))
-    assert metrics.tpr_tnr(BENIGN, STRANGERS, math.inf) == (1, 0)
-    assert metrics.tpr_tnr(BENIGN, STRANGERS, -1) == (0, 1)
+    # At 0.2 three of four benign scores are accepted, and two of three others are above it.
+    assert metrics.tpr_tnr(BENIGN, OOD, 0.2) == pytest.approx((3 / 4, 2 / 3))
+    assert metrics.tpr_tnr(BENIGN, OOD, math.inf) == (1, 0)
+    assert metrics.tpr_tnr(BENIGN, OOD, -1) == (0, 1)
     assert metrics.balanced_accuracy(0.75, 0.5) == 0.625
 
 
 def test_auroc_by_hand():
     # Of twelve pairs: .2 is above one benign score and ties with two, .5 is above three, .7 above four.
-    assert metrics.auroc(BENIGN, STRANGERS) == pytest.approx((1 + 2 * 0.5 + 3 + 4) / 12)
+    assert metrics.auroc(BENIGN, OOD) == pytest.approx((1 + 2 * 0.5 + 3 + 4) / 12)
 
 
 @given(
@@ -75,16 +80,49 @@ def test_auroc_of_swapped_sides_adds_up_to_one(first, second):
 
 
 def test_roc_curve_runs_from_nothing_accepted_to_everything():
-    accepted, caught = metrics.roc_curve(BENIGN, STRANGERS, points=5)
+    accepted, caught = metrics.roc_curve(BENIGN, OOD, points=5)
     assert accepted.tolist() == [0, 0.25, 0.75, 0.75, 1]
     assert caught.tolist() == pytest.approx([1, 1, 2 / 3, 2 / 3, 0])
+
+
+def test_the_thresholds_of_a_roc_curve_are_at_the_nearest_ranks():
+    """Of four benign scores at four points: ranks 0, 4/3, 8/3 and 4, hence the first, the third and everything."""
+    benign, ood = torch.tensor([0.1, 0.2, 0.3, 0.6]), torch.tensor([0.1, 0.15, 0.25, 0.7])
+    accepted, caught = metrics.roc_curve(benign, ood, points=4)
+    assert accepted.tolist() == [0, 0.25, 0.75, 1]
+    assert caught.tolist() == [1, 0.75, 0.25, 0]
+
+
+def test_equal_scores_are_accepted_or_caught_together():
+    """All scores are one number: a threshold accepts nothing of either side or everything."""
+    same = torch.full((10,), 0.5)
+    accepted, caught = metrics.roc_curve(same, same[:3], points=5)
+    assert accepted.tolist() == [0, 1, 1, 1, 1] and caught.tolist() == [1, 0, 0, 0, 0]
+    assert metrics.auroc(same, same[:3]) == 0.5
+    assert metrics.tpr_tnr(same, same, 0.5) == (1, 0)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=20),
+    st.lists(st.integers(0, 9), min_size=1, max_size=20),
+    st.integers(2, 30),
+)
+def test_every_point_of_a_roc_curve_is_a_threshold(benign, ood, points):
+    """With ties too: TPR and TNR belong together, and run from nothing accepted to everything."""
+    benign, ood = torch.tensor(benign).float(), torch.tensor(ood).float()
+    curve = list(zip(*(side.tolist() for side in metrics.roc_curve(benign, ood, points=points)), strict=True))
+    thresholds = [-math.inf, *benign.tolist(), math.inf]
+    possible = {metrics.tpr_tnr(benign, ood, threshold) for threshold in thresholds}
+    assert all(any(math.dist(point, known) < 1e-12 for known in possible) for point in curve)
+    assert (curve[0], curve[-1]) == ((0, 1), (1, 0))
+    assert curve == sorted(curve, key=lambda point: (point[0], -point[1]))
 
 
 @pytest.mark.parametrize("bad", [torch.empty(0), torch.tensor([0.1, math.nan])])
 def test_scores_that_are_none_are_refused(bad):
     for measure in (metrics.auroc, metrics.roc_curve, lambda a, b: metrics.tpr_tnr(a, b, 0.5)):
         with pytest.raises(InputError, match="benign scores of shape"):
-            measure(bad, STRANGERS)
+            measure(bad, OOD)
         with pytest.raises(InputError, match="out-of-distribution scores of shape"):
             measure(BENIGN, bad)
 
@@ -95,7 +133,7 @@ def test_scores_that_are_none_are_refused(bad):
 def test_threshold_at_by_hand(accepted, threshold):
     found = threshold_at(BENIGN, accepted)
     assert found == pytest.approx(threshold)
-    assert metrics.tpr_tnr(BENIGN, STRANGERS, found)[0] >= accepted
+    assert metrics.tpr_tnr(BENIGN, OOD, found)[0] >= accepted
 
 
 @pytest.mark.parametrize(("scores", "accepted"), [(BENIGN, 1.1), (BENIGN, -0.1), (torch.empty(0), 0.5)])
@@ -107,7 +145,9 @@ def test_thresholds_that_cannot_be(scores, accepted):
 # -- scores ----------------------------------------------------------------------
 
 
-class Rest(torch.nn.Module):
+class Rest(nn.Module):
+    """A network of the package's from normalized floats on, as any module may come."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -136,20 +176,140 @@ def test_the_perturbation_makes_the_victim_surer(victim):
     assert (moved < plain).double().mean() > 0.9
 
 
-def test_mahalanobis_is_pytorch_oods_and_the_formula(victim):
+MEAN, SPREAD = [0.3, 0.4, 0.5], [0.1, 0.4, 0.7]
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """A smooth module of 27 inputs, of double precision, whose channels are normalized each in its own way."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(27, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    return Victim(module, classes=("a", "b", "c"), mean=MEAN, std=SPREAD, layer="3")
+
+
+def small(count: int, *, seed: int) -> ImageSet:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 3, 3), dtype=torch.uint8, generator=generator)
+    return ImageSet("small", images, torch.arange(count) % 3, ("a", "b", "c"))
+
+
+def normalized(pixels: torch.Tensor) -> torch.Tensor:
+    mean, spread = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, SPREAD))
+    return (pixels - mean) / spread
+
+
+def stepped(pixels: torch.Tensor, loss, epsilon: float) -> torch.Tensor:
+    """Return pixels in [0, 1] moved by ε against the sign of the gradient of a loss of normalized images."""
+    pixels = pixels.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(normalized(pixels)).sum(), pixels)
+    return pixels.detach() - epsilon * gradient.sign()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+@pytest.mark.parametrize("epsilon", [0.0, 0.01])
+def test_odin_is_the_formula_on_every_channel(foreign, temperature, epsilon):
+    """The step is of one size in pixels, whatever a channel is divided by."""
+    images, module = small(30, seed=1).images, foreign.model.module
+    pixels = images.double() / 255
+    labels = module(normalized(pixels)).argmax(1)
+    moved = stepped(pixels, lambda x: F.cross_entropy(module(x) / temperature, labels, reduction="none"), epsilon)
+    assert (moved - pixels).abs().amax((0, 2, 3)).tolist() == pytest.approx([epsilon] * 3)
+    expected = -(module(normalized(moved)) / temperature).softmax(1).max(1).values
+    ours = OdinDetector(foreign, temperature=temperature, epsilon=epsilon).score(images)
+    torch.testing.assert_close(ours.double(), expected.detach())
+    plain = OdinDetector(foreign, temperature=temperature, epsilon=0.0).score(images)
+    assert bool((ours < plain).all()) == (epsilon > 0)
+
+
+def distances(known: ImageSet, seen: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """Return half the squared Mahalanobis distance of features to each class of the known ones."""
+    means = torch.stack([seen[known.labels == label].mean(0) for label in range(3)])
+    centered = seen - means[known.labels]
+    inverse = torch.linalg.inv(centered.T @ centered + 1e-6 * torch.eye(seen.shape[1], dtype=seen.dtype))
+    apart = asked[:, None] - means
+    return torch.einsum("ncd,de,nce->nc", apart, inverse, apart) / 2
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.01])
+def test_mahalanobis_is_the_formula_on_every_channel(foreign, epsilon):
+    known, images, module = small(90, seed=2), small(30, seed=1).images, foreign.model.module
+    pixels = images.double() / 255
+
+    def of(x: torch.Tensor) -> torch.Tensor:
+        return module[2](module[1](x.flatten(1)))
+
+    seen = of(normalized(known.images.double() / 255)).detach()
+    nearest = distances(known, seen, of(normalized(pixels))).argmin(1)
+    moved = stepped(pixels, lambda x: distances(known, seen, of(x)).gather(1, nearest[:, None]), epsilon)
+    expected = distances(known, seen, of(normalized(moved))).min(1).values.detach()
+    with default_dtype(torch.float64):
+        ours = MahalanobisDetector(foreign, known, epsilon=epsilon).score(images)
+        plain = MahalanobisDetector(foreign, known, epsilon=0.0).score(images)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
+    assert bool((ours < plain).all()) == (epsilon > 0)
+    # In single precision too, whatever the module's own is.
+    single = MahalanobisDetector(foreign, known, epsilon=epsilon).score(images)
+    torch.testing.assert_close(single, expected.float(), rtol=1e-2, atol=1e-4)
+
+
+@contextmanager
+def default_dtype(kind: torch.dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(kind)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.002])
+def test_a_module_is_scored_as_the_same_network_of_the_packages(victim, epsilon):
+    """However its normalization is written: as the package's network, or as a module with one spread or three."""
+    known = flat(90, 60, seed=6)
+    scores = []
+    for same in (
+        victim,
+        Victim(Rest(victim.model), classes=victim.classes, mean=[0.5], std=[0.25], layer="model.head"),
+        Victim(Rest(victim.model), classes=victim.classes, mean=[0.5] * 3, std=[0.25] * 3, layer="model.head"),
+    ):
+        odin = OdinDetector(same, temperature=10.0, epsilon=epsilon).score(IMAGES)
+        mahalanobis = MahalanobisDetector(same, known, epsilon=epsilon).score(IMAGES)
+        scores.append((odin, mahalanobis, features_of(same, IMAGES)))
+    for odin, mahalanobis, features in scores[1:]:
+        torch.testing.assert_close(features, scores[0][2], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(odin, scores[0][0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mahalanobis, scores[0][1], rtol=2e-2, atol=1e-3)
+
+
+def test_a_victim_that_names_no_layer_has_no_features(victim):
+    nameless = Victim(Rest(victim.model), classes=victim.classes, mean=[0.5], std=[0.25])
+    for use in (
+        lambda: features_of(nameless, IMAGES),
+        lambda: MahalanobisDetector(nameless, flat(90, 60, seed=6), epsilon=0.0),
+    ):
+        with pytest.raises(InputError, match="no feature layer is named: give layer='…'"):
+            use()
+    # ODIN needs none.
+    assert OdinDetector(nameless, temperature=1.0, epsilon=0.001).score(IMAGES).shape == (40,)
+
+
+def test_a_module_that_returns_probabilities_is_scored_as_one_that_returns_logits(victim):
+    plain = Victim(Rest(victim.model), classes=victim.classes, mean=[0.5], std=[0.25])
+    module = nn.Sequential(Rest(victim.model), nn.Softmax(1))
+    sure = Victim(module, classes=victim.classes, mean=[0.5], std=[0.25], outputs="probabilities")
+    scores = [OdinDetector(one, temperature=10.0, epsilon=0.001).score(IMAGES) for one in (plain, sure)]
+    torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-6)
+
+
+def test_mahalanobis_is_pytorch_oods(victim):
     known = flat(90, 60, seed=6)
     ours = MahalanobisDetector(victim, known, epsilon=0.0).score(IMAGES)
     model = victim.model
     with torch.no_grad():
-        seen, asked = (model.features(model.normalise(images)) for images in (known.images, IMAGES))
+        seen, asked = (model.features(model.normalize(images)) for images in (known.images, IMAGES))
     theirs = Mahalanobis(None).fit_features(seen, known.labels).predict_features(asked)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
-    means = torch.stack([seen[known.labels == label].mean(0) for label in range(3)]).double()
-    centred = seen.double() - means[known.labels]
-    inverse = torch.linalg.inv(centred.T @ centred + 1e-6 * torch.eye(seen.shape[1]))
-    apart = asked.double()[:, None] - means
-    distances = torch.einsum("ncd,de,nce->nc", apart, inverse, apart).min(1).values / 2
-    torch.testing.assert_close(ours.double(), distances, rtol=1e-2, atol=1e-4)
 
 
 def test_mahalanobis_needs_an_image_of_each_class(victim):
@@ -157,6 +317,8 @@ def test_mahalanobis_needs_an_image_of_each_class(victim):
     lacking = known.subset((known.labels != 1).nonzero()[:, 0])
     with pytest.raises(InputError, match="has no image of class 'b': one is needed"):
         MahalanobisDetector(victim, lacking, epsilon=0.0)
+    with pytest.raises(InputError, match="has no image of class 'a': one is needed"):
+        MahalanobisDetector(victim, known.unlabeled(), epsilon=0.0)
 
 
 def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
@@ -166,35 +328,108 @@ def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
     assert torch.equal(given.score(IMAGES), found.score(IMAGES)) and given.fingerprint == found.fingerprint
 
 
-def test_the_victims_own_detectors_compute_where_the_environment_says(victim, monkeypatch):
-    made = OdinDetector(victim, temperature=1.0, epsilon=0.0)
-    # A GPU that no machine has: on the processor nothing would be refused.
+def test_detectors_compute_where_the_victim_is(victim, monkeypatch):
+    """No environment variable has a say: the GPU that this one names is nowhere."""
     monkeypatch.setenv("EXTRACTLIB_DEVICE", "cuda:99")
-    for use in (
-        lambda: made.score(IMAGES),
-        lambda: OdinDetector(victim, temperature=1.0, epsilon=0.0),
-        lambda: MahalanobisDetector(victim, flat(90, 60, seed=6), epsilon=0.0),
-        lambda: features_of(victim, IMAGES),
+    known = flat(90, 60, seed=6)
+    for detector in (
+        OdinDetector(victim, temperature=1.0, epsilon=0.001),
+        MahalanobisDetector(victim, known, epsilon=0.001),
     ):
-        with pytest.raises(InputError, match="device 'cuda:99' is asked for"):
-            use()
+        assert detector.score(IMAGES).device.type == "cpu"
+
+
+def test_the_settings_to_choose_from_are_those_of_the_papers():
+    assert OdinDetector.SETTINGS == {"temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0, 0.0014, 0.0028)}
+    assert MahalanobisDetector.SETTINGS == {"epsilon": (0.0, 0.0005, 0.001, 0.002, 0.005)}
+
+
+def test_what_is_above_the_threshold_is_caught_and_what_is_at_it_is_not(victim):
+    for make in (
+        lambda **threshold: OdinDetector(victim, temperature=1.0, epsilon=0.0, **threshold),
+        lambda **threshold: MahalanobisDetector(victim, flat(90, 60, seed=6), epsilon=0.0, **threshold),
+    ):
+        scores = make().score(IMAGES)
+        middle = scores.sort().values[20].item()
+        assert make(threshold=middle).detect(IMAGES).tolist() == (scores > middle).tolist()
+        assert not make().detect(IMAGES).any()
+
+
+def test_whatever_differs_makes_another_detector(victim):
+    other = Victim(networks.build("tiny", classes=3, seed=2), classes=("a", "b", "c"))
+    known, more = flat(90, 60, seed=6), flat(90, 60, seed=7)
+    prints = [
+        OdinDetector(victim, temperature=1.0, epsilon=0.0).fingerprint,
+        OdinDetector(other, temperature=1.0, epsilon=0.0).fingerprint,
+        OdinDetector(victim, temperature=2.0, epsilon=0.0).fingerprint,
+        OdinDetector(victim, temperature=1.0, epsilon=0.1).fingerprint,
+        OdinDetector(victim, temperature=1.0, epsilon=0.0, threshold=0.0).fingerprint,
+        MahalanobisDetector(victim, known, epsilon=0.0).fingerprint,
+        MahalanobisDetector(other, known, epsilon=0.0).fingerprint,
+        MahalanobisDetector(victim, more, epsilon=0.0).fingerprint,
+        MahalanobisDetector(victim, known, epsilon=0.1).fingerprint,
+        MahalanobisDetector(victim, known, epsilon=0.0, threshold=0.0).fingerprint,
+        BinaryDetector(victim.model).fingerprint,
+        BinaryDetector(other.model).fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)
+    assert OdinDetector(victim, temperature=1.0, epsilon=0.0).fingerprint == prints[0]
 
 
 # -- the binary detector -----------------------------------------------------------
 
 
+RECIPE = Recipe(epochs=4, learning_rate=0.1, batch_size=32)
+
+
 @pytest.fixture(scope="module")
 def binary(tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("store"))
-    recipe = Recipe(epochs=4, learning_rate=0.1, batch_size=32)
-    options = {"network": "tiny", "recipe": recipe, "seed": 0, "store": store}
+    trainer = Trainer(network="tiny", recipe=RECIPE, seed=0, store=store)
     dark, light = flat(20, 200, seed=1), flat(200, 150, seed=2)
-    found = train_detector(dark, light, **options)
-    again = train_detector(dark, light, **options)
-    assert again.fingerprint == found.fingerprint
-    assert len(list((store.root / "detector").glob("*/d.safetensors"))) == 1
-    assert train_detector(light, dark, **options).fingerprint != found.fingerprint
+    found = BinaryDetector.train(dark, light, trainer)
+    assert BinaryDetector.train(dark, light, trainer).fingerprint == found.fingerprint
+    assert len(list((store.root / "detector").glob("*/model.safetensors"))) == 1
     return found
+
+
+def recorded(benign: ImageSet, ood: ImageSet) -> tuple:
+    """Return what a detector of two sides is trained on: kind, images, labels and number of classes."""
+    seen = []
+
+    class Recording(Trainer):
+        def fit_or_load(self, kind, images, targets, *, classes, key=None):
+            seen.append((kind, images, targets, classes))
+            return networks.build("tiny", classes=classes, seed=0)
+
+    BinaryDetector.train(benign, ood, Recording(network="tiny", recipe=RECIPE, seed=0))
+    return seen[0]
+
+
+def test_the_binary_detector_learns_from_equally_many_of_both_sides():
+    kind, images, labels, classes = recorded(flat(20, 5, seed=1), flat(200, 3, seed=2))
+    assert (kind, classes, labels.tolist()) == ("detector", 2, [0, 0, 0, 1, 1, 1])
+    both = torch.cat([flat(20, 5, seed=1).images[:3], flat(200, 3, seed=2).images])
+    assert torch.equal(images.images, both)
+
+
+def test_whatever_differs_makes_another_training_set():
+    dark, light = flat(20, 5, seed=1), flat(200, 3, seed=2)
+    pairs = [
+        (dark, light),
+        (light, dark),
+        (flat(20, 5, seed=3), light),
+        (dark, flat(200, 3, seed=3)),
+        (dark, replace(flat(200, 4, seed=2), fingerprint=light.fingerprint)),  # one image more of each side
+    ]
+    assert len({recorded(*pair)[1].fingerprint for pair in pairs}) == len(pairs)
+
+
+def test_the_binary_score_is_the_softmax_of_the_second_output(binary):
+    light = flat(200, 20, seed=4).images
+    with torch.no_grad():
+        logits = binary.model(light)
+    torch.testing.assert_close(binary.score(light), 1 / (1 + (logits[:, 0] - logits[:, 1]).exp()))
 
 
 def test_the_binary_detector_tells_dark_from_light(binary):
@@ -214,21 +449,62 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
 
 
+class Level(Thresholded):
+    """Scores are the level of the first pixel, turned over by the setting -1: only +1 can tell dark from light."""
+
+    def __init__(self, *, sign: float, size: float):
+        self.sign, self.size, self.threshold, self.fingerprint = sign, size, 0.0, "level"
+
+    def score(self, images):
+        return self.sign * self.size * images[:, 0, 0, 0].float()
+
+
 def test_tune_picks_the_best_on_validation():
-    """Scores are the level of the first pixel, turned over by the setting -1: only +1 can tell the sides apart."""
-
-    class Level(BinaryDetector):
-        def __init__(self, *, sign: float, size: float):
-            self.sign, self.size, self.threshold, self.fingerprint = sign, size, 0.0, "level"
-
-        def score(self, images):
-            return self.sign * self.size * images[:, 0, 0, 0].float()
-
     settings = {"sign": (-1.0, 1.0), "size": (1.0, 2.0)}
-    benign, strangers = flat(20, 50, seed=3), flat(200, 50, seed=4)
-    detector, chosen = tune(Level, settings, benign=benign, strangers=strangers)
+    detector, chosen = tune(Level, settings, benign=flat(20, 50, seed=3), ood=flat(200, 50, seed=4))
     assert chosen == {"sign": 1.0, "size": 1.0}  # of equals the first
-    assert detector.sign == 1.0
+    assert (detector.sign, detector.size) == (1.0, 1.0)
+
+
+class Given(Thresholded):
+    """Scores are given: those of benign images, whose first pixel is 0, and of the others."""
+
+    SCORES = {
+        # 20 benign scores and 4 others. The threshold at 95% is the 19th benign score.
+        "tnr": ([0.0] * 18 + [9.0, 10.0], [9.5, 9.5, 9.5, -1.0]),  # TNR 3/4, AUROC 0.7
+        "auroc": ([0.0] * 18 + [9.0, 10.0], [8.0, 8.0, 8.0, 8.0]),  # TNR 0, AUROC 0.9
+        "equal tnr": ([0.0] * 18 + [9.0, 10.0], [9.5, 9.5, 9.5, 8.0]),  # TNR 3/4, AUROC above that of the first
+    }
+
+    def __init__(self, *, which: str):
+        self.benign, self.ood = map(torch.tensor, self.SCORES[which])
+        self.threshold, self.fingerprint = 0.0, which
+
+    def score(self, images):
+        return self.benign if images[0, 0, 0, 0] == 0 else self.ood
+
+
+@pytest.mark.parametrize(
+    ("order", "best"),
+    [
+        (("tnr", "auroc"), "tnr"),
+        (("auroc", "tnr"), "tnr"),
+        (("tnr", "equal tnr"), "equal tnr"),
+        (("equal tnr", "tnr"), "equal tnr"),
+        (("auroc", "tnr", "equal tnr"), "equal tnr"),
+    ],
+)
+def test_tune_goes_by_tnr_and_of_equals_by_auroc(order, best):
+    sides = {name: Given(which=name) for name in order}
+    quality = {
+        name: (metrics.tpr_tnr(one.benign, one.ood, 9.0)[1], metrics.auroc(one.benign, one.ood))
+        for name, one in sides.items()
+    }
+    if set(order) == {"tnr", "auroc"}:  # the two orders are opposite
+        assert quality["tnr"][0] > quality["auroc"][0] and quality["tnr"][1] < quality["auroc"][1]
+    benign, ood = (replace(flat(20, 20, seed=0), images=torch.full((20, 3, 4, 4), level).byte()) for level in (0, 200))
+    _, chosen = tune(Given, {"which": order}, benign=benign, ood=ood)
+    assert chosen == {"which": best}
 
 
 @pytest.mark.parametrize(
@@ -240,9 +516,8 @@ def test_images_of_another_kind_are_refused(binary, victim, images):
             detector.score(images)
 
 
-def test_a_side_without_images_is_refused(tmp_path):
-    nothing = flat(20, 10, seed=1).subset(torch.empty(0, dtype=torch.int64))
-    with pytest.raises(InputError, match="both need some"):
-        train_detector(
-            flat(20, 10, seed=1), nothing, network="tiny", recipe=Recipe(1, 0.1), seed=0, store=Store(tmp_path)
-        )
+def test_a_side_without_images_is_refused():
+    some, nothing = flat(20, 10, seed=1), flat(20, 10, seed=1).subset(torch.empty(0, dtype=torch.int64))
+    for sides in ((some, nothing), (nothing, some)):
+        with pytest.raises(InputError, match="level 20 has .* images and level 20 .*: both need some"):
+            BinaryDetector.train(*sides, Trainer(network="tiny", recipe=RECIPE, seed=0))

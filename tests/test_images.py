@@ -1,13 +1,19 @@
 """Image sets: what they refuse, and what their cuts keep."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+import extractlib as xl
 from extractlib.data import images as module
-from extractlib.data.images import ImageSet, Rows, mix
-from extractlib.errors import InputError, one_of
+from extractlib.data.images import ImageSet, Rows, mix, split_indices
+from extractlib.errors import InputError, check_choice
 from extractlib.models.training import Recipe, fit, predict
 from extractlib.store import digest, digest_of
 
@@ -23,7 +29,11 @@ def numbered(count: int, *, classes: int = 3) -> ImageSet:
     ("images", "labels", "message"),
     [
         (torch.zeros(2, 3, 4, 4), None, "images are torch.float32 of shape (2, 3, 4, 4)"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), None, "of shape (2, 1, 4, 4)"),
+        (torch.zeros(2, 2, 4, 4, dtype=torch.uint8), None, "of shape (2, 2, 4, 4): uint8 of shape (n, 1 or 3, height"),
+        (torch.zeros(2, 4, 4, 3, dtype=torch.uint8), None, "of shape (2, 4, 4, 3)"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), None, "of shape (3, 4, 4)"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int64), None, "images are torch.int64"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([-1, 0]), "labels run from -1 to 0, outside 0 to 1"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), "3 labels for 2 images"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), "labels run from 0 to 2, outside 0 to 1"),
     ],
@@ -35,6 +45,62 @@ def test_what_does_not_fit_is_refused(images, labels, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_set_shows_what_it_is():
+    images = numbered(4)
+    assert (len(images), images.image_shape) == (4, (3, 4, 4))
+    assert repr(images) == f"ImageSet('numbers', 4 images, 3 classes, {images.fingerprint[:12]})"
+    assert ", unlabeled, " in repr(images.unlabeled())
+
+
+def test_a_fingerprint_that_is_not_given_is_computed_from_the_bytes(monkeypatch):
+    pixels, labels = numbered(6).images, torch.arange(6) % 2
+    computed = ImageSet("set", pixels, labels, ("a", "b"))
+    assert len(computed.fingerprint) == 40
+    assert ImageSet("other name", pixels.clone(), labels.clone(), ("a", "b")).fingerprint == computed.fingerprint
+    monkeypatch.setattr(module, "LARGE", 0)
+    view = computed.subset(torch.arange(6))
+    assert isinstance(view.images, Rows)
+    assert ImageSet("view", view.images, labels, ("a", "b")).fingerprint == computed.fingerprint
+
+
+def others() -> dict[str, ImageSet]:
+    """Return sets that each differ from all others in one thing."""
+    pixels, labels = numbered(6).images, torch.arange(6) % 2
+    touched = pixels.clone()
+    touched[5, 2, 3, 3] ^= 1
+    first, second = numbered(6), numbered(7)
+    some = torch.tensor([0, 1])
+    return {
+        "bytes": ImageSet("set", pixels, labels, ("a", "b")),
+        "a pixel": ImageSet("set", touched, labels, ("a", "b")),
+        "a label": ImageSet("set", pixels, labels.flip(0), ("a", "b")),
+        "no labels": ImageSet("set", pixels),
+        "a name of a class": ImageSet("set", pixels, labels, ("a", "c")),
+        "shape": ImageSet("set", pixels.reshape(6, 3, 2, 8), labels, ("a", "b")),
+        "channels": ImageSet("set", pixels.reshape(6, 1, 6, 8), labels, ("a", "b")),
+        "set": first,
+        "subset": first.subset(some),
+        "subset of another": second.subset(some),
+        "other images": first.subset(some + 1),
+        "other order": first.subset(some.flip(0)),
+        "subset of the subset": first.subset(some).subset(some),
+        "unlabeled": first.unlabeled(),
+        "unlabeled, of another": second.unlabeled(),
+        "mix": mix(first, second, name="mix"),
+        "mix the other way": mix(second, first, name="mix"),
+        "mix with itself": mix(first, first, name="mix"),
+        "part": first.split({"a": 0.5, "b": 0.5}, seed=0)["a"],
+        "part of another": second.split({"a": 0.5, "b": 0.5}, seed=0)["a"],
+        "other part": first.split({"a": 0.5, "b": 0.5}, seed=0)["b"],
+    }
+
+
+def test_whatever_differs_makes_another_fingerprint():
+    prints = {name: images.fingerprint for name, images in others().items()}
+    assert len(set(prints.values())) == len(prints), prints
+    assert prints == {name: images.fingerprint for name, images in others().items()}
+
+
 def test_subset_keeps_order_labels_and_changes_the_fingerprint():
     images = numbered(6)
     chosen = images.subset(torch.tensor([4, 1]))
@@ -44,7 +110,7 @@ def test_subset_keeps_order_labels_and_changes_the_fingerprint():
     assert len({chosen.fingerprint, images.fingerprint, images.subset(torch.tensor([1, 4])).fingerprint}) == 3
 
 
-def test_unlabelled_hides_labels_and_names():
+def test_unlabeled_hides_labels_and_names():
     hidden = numbered(4).unlabeled()
     assert (hidden.labels, hidden.classes) == (None, ())
     assert hidden.fingerprint != numbered(4).fingerprint
@@ -105,16 +171,181 @@ def test_mix_puts_one_set_behind_the_other():
         mix(numbered(2), large, name="both")
 
 
+def test_mix_of_gray_and_color_is_refused():
+    gray = ImageSet("gray", torch.zeros(1, 1, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"numbers has images of \(3, 4, 4\) and gray of \(1, 4, 4\)"):
+        mix(numbered(2), gray, name="both")
+
+
+# -- images of one's own -----------------------------------------------------------
+
+
+def test_bytes_are_kept_as_they_are():
+    pixels = numbered(5).images
+    labels = torch.tensor([0, 1, 1, 0, 2])
+    found = xl.images(pixels, labels, classes=("a", "b", "c"), name="mine")
+    assert (found.name, found.classes, found.labels.tolist()) == ("mine", ("a", "b", "c"), [0, 1, 1, 0, 2])
+    assert torch.equal(found.images, pixels)
+    assert xl.images(pixels, labels).classes == ("0", "1", "2")
+    assert (xl.images(pixels).labels, xl.images(pixels).classes) == (None, ())
+    assert xl.images(found) is found
+
+
+def test_floats_are_rounded_to_the_nearest_of_256_levels():
+    values = torch.tensor([0.0, 1.0, 0.5, 1 / 255, 0.4 / 255, 0.6 / 255, 254.4 / 255, 254.6 / 255])
+    for kind in (torch.float32, torch.float64):
+        found = xl.images(values.to(kind).view(8, 1, 1, 1))
+        assert found.images.flatten().tolist() == [0, 255, 128, 1, 0, 1, 254, 255]
+
+
+@given(st.integers(0, 255))
+def test_every_level_comes_back(level):
+    image = torch.full((1, 3, 2, 2), level, dtype=torch.uint8)
+    assert torch.equal(xl.images(image.float() / 255).images, image)
+
+
+def test_gray_images_get_their_channel():
+    gray = torch.arange(12, dtype=torch.uint8).view(2, 2, 3)
+    for source in (gray, gray.numpy(), gray[:, None], gray.float() / 255):
+        found = xl.images(source)
+        assert found.image_shape == (1, 2, 3) and torch.equal(found.images[:, 0], gray)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_arrays_are_taken_like_tensors(kind):
+    pixels = numbered(5).images
+    array = pixels.numpy() if kind is np.uint8 else (pixels.numpy() / 255).astype(kind)
+    found = xl.images(array, np.array([0, 1, 0, 1, 0]))
+    assert torch.equal(found.images, pixels)
+    assert found.fingerprint == xl.images(pixels, torch.tensor([0, 1, 0, 1, 0])).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (torch.tensor([1.01, 0.5]).view(2, 1, 1, 1), {}, "floats outside of 0 to 1, NaN or no images at all: scale"),
+        (torch.tensor([-0.01, 0.5]).view(2, 1, 1, 1), {}, "floats outside of 0 to 1"),
+        (torch.tensor([math.nan, 0.5]).view(2, 1, 1, 1), {}, "floats outside of 0 to 1"),
+        (torch.tensor([math.inf, 0.5]).view(2, 1, 1, 1), {}, "floats outside of 0 to 1"),
+        (torch.zeros(0, 3, 4, 4), {}, "no images at all"),
+        (numbered(3).images.float(), {}, "floats outside of 0 to 1"),
+        (np.full((2, 3, 4, 4), np.nan), {}, "floats outside of 0 to 1"),
+        (torch.zeros(2, 4, 4, 3), {}, r"of shape \(2, 4, 4, 3\)"),
+        (torch.zeros(4, 4), {}, r"of shape \(4, 4\)"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int64), {}, "images are torch.int64"),
+        (torch.zeros(2, 3, 4, 4), {"labels": torch.zeros(3, dtype=torch.int64)}, "3 labels for 2 images"),
+        (torch.zeros(2, 3, 4, 4), {"labels": [0.5, 1.0]}, r"labels are torch.float32 of shape \(2,\): whole numbers"),
+        (torch.zeros(2, 3, 4, 4), {"labels": torch.eye(2)}, r"labels are torch.float32 of shape \(2, 2\)"),
+        (torch.zeros(2, 3, 4, 4), {"labels": torch.zeros(2, 1, dtype=torch.int64)}, r"of shape \(2, 1\)"),
+        (torch.zeros(2, 3, 4, 4), {"labels": [0, 2], "classes": ["a", "b"]}, "labels run from 0 to 2"),
+        ("signs", {"labels": [0]}, "a source of type str has its own labels and classes: give neither"),
+        (numbered(2), {"classes": ["a"]}, "a source of type ImageSet has its own labels"),
+        (7, {}, "images are a int: a tensor, an array or a torch data set is wanted"),
+        (None, {}, "images are a NoneType"),
+        ([], {}, "the data set is empty"),
+        ("signs", {}, "an image is a str: a tensor, an array or Pillow's is wanted"),
+        ([(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 5), 1)], {}, r"sizes \[\(3, 4, 4\), \(3, 4, 5\)\]: bring them"),
+        ([(torch.full((3, 4, 4), 2.0), 0)], {}, "floats outside of 0 to 1"),
+    ],
+)
+def test_images_that_cannot_be_used(source, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        xl.images(source, **options)
+    assert "\n" not in str(caught.value)
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Images with their labels and the names of the classes, as torchvision has them."""
+
+    classes = ["cat", "dog"]
+
+    def __init__(self, images, labels):
+        self._items = list(zip(images, labels, strict=True))
+
+    def __len__(self):
+        return len(self._items)
+
+    def __getitem__(self, index):
+        return self._items[index]
+
+
+LABELS = torch.tensor([0, 1, 1, 0, 1])
+
+
+def as_pillow(image: torch.Tensor, mode: str = "RGB") -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).numpy()).convert(mode)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda image: image,
+        lambda image: image.float() / 255,
+        lambda image: image.numpy(),
+        lambda image: image.numpy() / 255,
+        as_pillow,
+        lambda image: as_pillow(image, "RGBA"),
+    ],
+    ids=["bytes", "floats", "array", "array of floats", "Pillow's", "Pillow's with transparency"],
+)
+@pytest.mark.parametrize("label", [int, lambda number: number, lambda number: number.numpy()], ids=["int", "0-d", "np"])
+def test_a_data_set_becomes_a_set(item, label):
+    pixels = numbered(5).images
+    found = xl.images(Pairs(map(item, pixels), map(label, LABELS)), name="pets")
+    assert (found.name, found.classes, found.labels.dtype) == ("pets", ("cat", "dog"), torch.int64)
+    assert torch.equal(found.images, pixels) and torch.equal(found.labels, LABELS)
+    assert found.fingerprint == xl.images(pixels, LABELS, classes=("cat", "dog")).fingerprint
+
+
+def test_data_sets_without_labels_or_names():
+    pixels = numbered(5).images
+    for source in (
+        torch.utils.data.TensorDataset(pixels),  # its items are tuples of one
+        list(pixels),
+        Pairs(pixels, [None] * 5),
+    ):
+        found = xl.images(source)
+        assert torch.equal(found.images, pixels) and (found.labels, found.classes) == (None, ())
+    named = xl.images(torch.utils.data.TensorDataset(pixels, LABELS))
+    assert named.classes == ("0", "1") and torch.equal(named.labels, LABELS)
+
+
+def test_gray_and_black_and_white_pictures_have_one_channel():
+    gray = torch.arange(16, dtype=torch.uint8).view(4, 4) * 17
+    sharp = Image.fromarray(gray.numpy()).point(lambda level: 255 * (level > 100), "1")
+    found = xl.images([Image.fromarray(gray.numpy()), sharp])
+    assert found.image_shape == (1, 4, 4)
+    assert torch.equal(found.images[0, 0], gray)
+    assert torch.equal(found.images[1, 0], 255 * (gray > 100).to(torch.uint8))
+
+
+def test_a_palette_is_looked_up():
+    picture = Image.new("P", (2, 2), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    assert xl.images([picture]).images[0, :, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_what_a_torchvision_data_set_gives(tmp_path):
+    """A folder of class folders, read by torchvision."""
+    for number, name in enumerate(("ash", "oak")):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            Image.new("RGB", (4, 4), (number, index, 9)).save(tmp_path / name / f"{index}.png")
+    found = xl.images(torchvision.datasets.ImageFolder(str(tmp_path)))
+    assert (found.classes, found.labels.tolist()) == (("ash", "oak"), [0, 0, 0, 1, 1, 1])
+    assert found.images[:, :, 0, 0].tolist() == [[number, index, 9] for number in range(2) for index in range(3)]
+
+
 def test_digest_tells_parts_apart():
     assert digest("ab", "c") != digest("a", "bc")
     assert digest("a") == digest(b"a")
     assert len(digest()) == 40
 
 
-def test_one_of_names_the_value_and_the_choices():
-    assert one_of("task", "signs", ("signs", "birds")) == "signs"
+def test_a_choice_that_is_none_is_named_with_the_choices():
+    assert check_choice("task", "signs", ("signs", "birds")) == "signs"
     with pytest.raises(InputError, match="^unknown task 'sign': use one of signs, birds$"):
-        one_of("task", "sign", ("signs", "birds"))
+        check_choice("task", "sign", ("signs", "birds"))
 
 
 # -- large sets ------------------------------------------------------------------
@@ -173,3 +404,13 @@ def test_a_network_learns_the_same_from_a_view(monkeypatch):
 
 def test_parts_come_one_at_a_time_to_the_same_digest():
     assert digest_of(iter(["a", b"b"])) == digest("a", "b")
+
+
+def test_split_indices_are_those_of_the_sets_that_are_cut():
+    shares, groups = {"first": 0.5, "second": 0.5}, torch.arange(40) // 4
+    indices = split_indices(40, shares, seed=3, groups=groups, shuffled=("second",))
+    parts = numbered(40).split(shares, seed=3, groups=groups, shuffled=("second",))
+    assert {part: chosen.tolist() for part, chosen in indices.items()} == {
+        part: images.images[:, 0, 0, 0].tolist() for part, images in parts.items()
+    }
+    assert sorted(torch.cat(list(indices.values())).tolist()) == list(range(40))

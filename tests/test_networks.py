@@ -36,10 +36,10 @@ def test_size_and_output_of_each_network(name, parameters):
     assert (logits.shape, logits.dtype) == ((2, 10), torch.float32)
 
 
-def test_pixels_are_normalised():
+def test_pixels_are_normalized():
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1)
     # (x / 255 - 0.5) / 0.25, by hand.
-    assert networks.Normalise()(pixels).flatten().tolist() == pytest.approx([-2.0, -1.2, 2.0])
+    assert networks.Network().normalize(pixels).flatten().tolist() == pytest.approx([-2.0, -1.2, 2.0])
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_touched():
@@ -62,6 +62,14 @@ def test_a_backbone_is_everything_but_the_head():
     assert torch.equal(model.head.weight, fresh.head.weight)
 
 
+def test_a_backbone_is_weights_or_a_word_for_them():
+    state = networks.backbone_state(networks.build("tiny", classes=3, seed=1))
+    assert networks.backbone_of("tiny", state) is state
+    assert networks.backbone_of("tiny", None) is None
+    shipped = networks.backbone_of("vgg", "shipped")
+    assert networks.fingerprint_of(shipped) == networks.fingerprint_of(networks.shipped_backbone("vgg"))
+
+
 def test_backbone_state_is_a_copy():
     model = networks.build("tiny", classes=3, seed=1)
     before = networks.fingerprint_of(state := networks.backbone_state(model))
@@ -79,6 +87,17 @@ def test_fingerprint_sees_values_shapes_and_names():
     ]
     assert len(set(prints)) == 4
     assert prints[0] == prints[4]
+
+
+def test_fingerprint_takes_weights_of_any_kind_and_layout():
+    """numpy has no bfloat16, and a convolution's weights may lie with their channels last."""
+    weights = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    laid = weights.contiguous(memory_format=torch.channels_last)
+    assert networks.fingerprint_of({"a": laid}) == networks.fingerprint_of({"a": weights})
+    halves = {networks.fingerprint_of({"a": weights.to(kind)}) for kind in (torch.bfloat16, torch.float16)}
+    assert len(halves | {networks.fingerprint_of({"a": weights})}) == 3
+    counts = [networks.fingerprint_of({"a": torch.tensor(count)}) for count in (3, 4)]
+    assert counts[0] != counts[1]
 
 
 def test_the_shipped_backbone_fits_and_is_small():
@@ -99,6 +118,8 @@ def test_the_shipped_backbone_fits_and_is_small():
             "the backbone does not fit network 'tiny'",
         ),
         (lambda: networks.shipped_backbone("tiny"), "no backbone ships for network 'tiny'"),
+        (lambda: networks.backbone_of("resnet", "public"), "unknown backbone 'public': use one of shipped, imagenet"),
+        (lambda: networks.build("tiny", classes=3, seed=0)(IMAGES[:, :1]), r"\(2, 1, 32, 32\): .* \(n, 3, height"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
@@ -116,12 +137,13 @@ def test_the_names_tell_the_layers(name, layers):
 
 
 @pytest.mark.parametrize("name", sorted(set(networks.NETWORKS) - {"vgg-16"}))
-def test_a_network_is_normalise_features_and_head(name):
+def test_a_network_is_normalize_features_and_head(name):
     model = networks.build(name, classes=3, seed=0).eval()
     with torch.no_grad():
-        features = model.features(model.normalise(IMAGES))
+        features = model.features(model.normalize(IMAGES))
         assert features.ndim == 2
         assert torch.equal(model.head(features), model(IMAGES))
+        assert torch.equal(model.classify(model.normalize(IMAGES)), model(IMAGES))
 
 
 @pytest.mark.parametrize("name", ["resnet", "vgg"])
@@ -150,7 +172,7 @@ def test_a_network_of_torchvisions_sees_pixels_as_its_weights_want_them():
     model.body = torch.nn.Flatten()
     pixel = torch.tensor([10, 100, 250], dtype=torch.uint8).view(1, 3, 1, 1)
     # (x / 255 - mean) / spread, by hand.
-    assert model.features(model.normalise(pixel)).flatten().tolist() == pytest.approx(
+    assert model.features(model.normalize(pixel)).flatten().tolist() == pytest.approx(
         [-1.9466, -0.2850, 2.5528], abs=1e-3
     )
 
@@ -168,7 +190,7 @@ def published(tmp_path, monkeypatch):
 
 
 def test_imagenets_weights_become_a_backbone(published):
-    backbone = networks.imagenet_backbone("resnet-34")
+    backbone = networks.backbone_of("resnet-34", "imagenet")
     assert set(backbone) == {f"body.{name}" for name in published if not name.startswith("fc.")}
     model = networks.build("resnet-34", classes=5, seed=0, backbone=backbone)
     assert torch.equal(model.body.layer4[2].conv2.weight, published["layer4.2.conv2.weight"])

@@ -1,4 +1,4 @@
-"""The training loop: it learns, repeats itself, goes on where it stopped, and takes soft labels for what they are."""
+"""The training loop: it learns, repeats itself, and takes soft labels for what they are."""
 
 import math
 from dataclasses import replace
@@ -84,36 +84,46 @@ def test_no_global_generator_is_used(images, labels):
     assert torch.equal(torch.rand(2), expected)
 
 
-class Stopped(Exception):
-    """Stands for a kill."""
+class Watched(torch.nn.Module):
+    """Remembers each batch of images, and what dropout leaves of ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.dropout = torch.nn.Parameter(torch.zeros(2)), torch.nn.Dropout()
+        self.images, self.masks = [], []
+
+    def forward(self, images):
+        self.images.append(images.clone())
+        self.masks.append(self.dropout(torch.ones(len(images), 5)))
+        return self.bias.expand(len(images), -1)
 
 
-@pytest.mark.parametrize("epochs_before", [1, 3])
-def test_a_resumed_run_equals_an_unbroken_one(images, labels, tmp_path, monkeypatch, epochs_before):
-    checkpoint = tmp_path / "state.safetensors"
-    save = torch.optim.SGD.step
-    steps = 3 * epochs_before
-
-    def stop_later(optimiser):
-        nonlocal steps
-        if not steps:
-            raise Stopped
-        steps -= 1
-        return save(optimiser)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", stop_later)
-    with pytest.raises(Stopped):
-        trained(images, labels, checkpoint=checkpoint)
-    monkeypatch.setattr(torch.optim.SGD, "step", save)
-    assert checkpoint.exists()
-    assert trained(images, labels, checkpoint=checkpoint) == trained(images, labels)
+def watched(seed: int) -> Watched:
+    """Train three epochs on one image twelve times over, one batch an epoch: the order of the images shows nowhere."""
+    image = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(12, 3, 8, 8)
+    recipe = Recipe(epochs=3, learning_rate=0.1, batch_size=12, shift=2, flip=True)
+    return fit(Watched(), image, torch.arange(12) % 2, recipe, seed=seed)
 
 
-def test_a_checkpoint_of_another_run_is_refused(images, labels, tmp_path):
-    checkpoint = tmp_path / "state.safetensors"
-    trained(images, labels, checkpoint=checkpoint)
-    with pytest.raises(InputError, match="is the checkpoint of another run"):
-        trained(images, labels, seed=1, checkpoint=checkpoint)
+@pytest.mark.parametrize("seed", [0, 5])
+def test_augmentation_and_dropout_follow_seed_and_epoch(seed):
+    model = watched(seed)
+    image = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(12, 3, 8, 8)
+    for epoch, (batch, mask) in enumerate(zip(model.images, model.masks, strict=True)):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        torch.randperm(12, generator=generator)  # the order is drawn first
+        moved = augment(image, Recipe(epochs=1, learning_rate=0.1, shift=2, flip=True), generator)
+        assert torch.equal(batch, moved)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed * 1_000_003 + epoch)
+            assert torch.equal(mask, F.dropout(torch.ones(12, 5)))
+
+
+def test_no_two_epochs_or_seeds_see_the_same():
+    models = [watched(seed) for seed in (0, 1)]
+    for kind in ("images", "masks"):
+        drawn_at = [tensor for model in models for tensor in getattr(model, kind)]
+        assert len({tensor.numpy().tobytes() for tensor in drawn_at}) == 6
 
 
 def test_predict_does_not_depend_on_the_batch(images):
@@ -173,6 +183,9 @@ def test_nothing_is_augmented_without_being_asked():
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "2 images and 3 targets"),
         ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32: uint8 is wanted"),
         ({"recipe": Recipe(epochs=0, learning_rate=0.1)}, "0 epochs in batches of 64"),
+        ({"recipe": Recipe(epochs=1, learning_rate=0.1, batch_size=1)}, "1 epochs in batches of 1"),
+        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="step")}, "step_epochs is 0: at least 1 is wanted"),
+        ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, r"\(2, 1, 8, 8\): the package's networks take"),
         ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="linear")}, "unknown schedule 'linear'"),
     ],
 )
@@ -192,7 +205,7 @@ def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
     recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=64, shift=2, flip=True)  # the last batch has one image
     images, labels, steps = signs.images, signs.labels, 3
     plain = networks.build("tiny", classes=43, seed=1).train()
-    optimiser = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for epoch in range(2):
         generator = torch.Generator().manual_seed(7 * 1_000_003 + epoch)
         order = torch.randperm(129, generator=generator)
@@ -201,7 +214,7 @@ def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
             share = step / 6
             rising = 0.05 * (0.04 + 0.96 * share / 0.25)
             falling = 0.05 * 0.5 * (1 + math.cos(math.pi * (share - 0.25) / 0.75))
-            optimiser.param_groups[0]["lr"] = rising if share < 0.25 else falling
+            optimizer.param_groups[0]["lr"] = rising if share < 0.25 else falling
             count = len(chosen)
             mirrored = torch.rand(count, generator=generator) < 0.5
             batch = torch.where(mirrored.view(-1, 1, 1, 1), images[chosen].flip(3), images[chosen])
@@ -210,9 +223,9 @@ def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
             batch = batch.permute(0, 2, 3, 1)[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
             with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
                 loss = F.cross_entropy(plain(batch.permute(0, 3, 1, 2)), labels[chosen])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
     model = fit(networks.build("tiny", classes=43, seed=1), images, labels, recipe, seed=7)
     assert networks.fingerprint_of(model.state_dict()) == networks.fingerprint_of(plain.state_dict())
     with torch.inference_mode():
@@ -254,8 +267,23 @@ def test_crops_are_of_the_sizes_and_shapes_of_inceptions():
     assert 0.75 - 1e-5 <= ratio.min() < 0.76 and 1.32 < ratio.max() <= 4 / 3 + 1e-5
     # An area a above 3/4 fits with probability log(1/a) / log(4/3): the integral over those that fit gives the mean.
     assert area.mean() == pytest.approx(0.4777, abs=0.016)
-    wide = crop_boxes(4_000, torch.Generator().manual_seed(0), aspect=2.0)
-    assert 0.75 - 1e-5 <= (2 * wide[:, 2] / wide[:, 3]).min()
+
+
+@pytest.mark.parametrize("aspect", [2.0, 0.5])
+def test_crops_of_oblong_images_have_the_same_shapes_in_pixels(aspect):
+    _, _, width, height = crop_boxes(4_000, torch.Generator().manual_seed(0), aspect=aspect).T
+    whole = (width == 1) & (height == 1)  # where none of ten tries fits
+    assert whole.double().mean() < 0.01
+    ratio = aspect * (width / height)[~whole]
+    assert 0.75 - 1e-5 <= ratio.min() < 0.76 and 1.32 < ratio.max() <= 4 / 3 + 1e-5
+
+
+def test_a_crop_follows_the_images_shape():
+    """Of an image twice as wide as high the boxes are those of aspect 2."""
+    images = torch.randint(0, 256, (4, 3, 8, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    boxes = crop_boxes(4, torch.Generator().manual_seed(1), aspect=2.0)
+    recipe = Recipe(epochs=1, learning_rate=0.1, shift=0, crop=True)
+    assert torch.equal(augment(images, recipe, torch.Generator().manual_seed(1)), cropped(images, boxes))
 
 
 def test_a_crop_by_hand():

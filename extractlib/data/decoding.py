@@ -95,9 +95,9 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None) -> 
     """
     name = name or str(file)
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            image = _to_rgb(ImageOps.exif_transpose(image)) if width * height <= MOST_PIXELS else None
+        with Image.open(file, formats=FORMATS) as opened:
+            width, height = opened.size
+            image = _to_rgb(ImageOps.exif_transpose(opened)) if width * height <= MOST_PIXELS else None
     except Exception as error:  # a decoder fails on arbitrary bytes in whatever way it happens to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name} cannot be read as an image ({reason}): repair or delete it") from None

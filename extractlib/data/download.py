@@ -153,15 +153,16 @@ def fetch(archive: Archive, root: Path) -> Path:
         InputError: The server does not answer or has no such file, the transfer broke off, the disk has too little
             space, or the checksum is wrong: then nothing is kept.
     """
+    folder = root / DOWNLOADS
     checksum = f"md5:{archive.md5}" if archive.md5 else _first_checksums(root).get(archive.name)
+    if not (folder / archive.name).exists():
+        require_free_space(root, archive.size, f"{archive.url} would")
     pooch.get_logger().setLevel(logging.WARNING)  # it would advise to write a checksum into the code
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**20)
-    require_free_space(root, archive.size, f"{archive.url} would")
     try:
-        options = {"fname": archive.name, "path": root / DOWNLOADS, "downloader": downloader}
-        return Path(pooch.retrieve(archive.url, checksum, **options))
+        return Path(pooch.retrieve(archive.url, checksum, fname=archive.name, path=folder, downloader=downloader))
     except requests.RequestException as error:
-        reason, remedy = error, "run the command again, or see the page on data for its source"
+        reason, remedy = str(error), "run the command again, or see the page on data for its source"
     except ValueError as error:  # a wrong checksum
         origin = archive.cited or "the first download"
         reason, remedy = str(error).partition(". ")[0], f"nothing is kept of it; the known one is that of {origin}"
@@ -171,7 +172,8 @@ def fetch(archive: Archive, root: Path) -> Path:
 def _first_checksums(root: Path) -> dict[str, str]:
     """Return the SHA-256 that the first download had of each file whose source publishes no checksum."""
     file = root / CHECKSUMS
-    return dict(reversed(line.split(maxsplit=1)) for line in file.read_text().splitlines()) if file.exists() else {}
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {name: checksum for checksum, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def _unpack(file: Path, root: Path, archive: Archive) -> None:
@@ -180,8 +182,10 @@ def _unpack(file: Path, root: Path, archive: Archive) -> None:
     with tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         source, target = Path(partial, archive.holds), root / archive.holds
         try:
-            # Tar files may name any path; the filter keeps them inside, as the unpacker of zip files does by itself.
-            shutil.unpack_archive(file, partial, **({} if file.suffix == ".zip" else {"filter": "data"}))
+            if file.suffix == ".zip":
+                shutil.unpack_archive(file, partial)
+            else:  # a tar file may name any path; the filter keeps it inside, as zip files are by themselves
+                shutil.unpack_archive(file, partial, filter="data")
         except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(
                 f"{file} cannot be unpacked ({error}): make room, or delete it and run the command again"

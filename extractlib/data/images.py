@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+from PIL import Image
 
 from extractlib.errors import InputError
 from extractlib.store import digest, digest_of
@@ -210,7 +211,7 @@ def from_tensor(
 
     Args:
         images: Of shape (n, channels, height, width) or, gray, (n, height, width); uint8, or floats in [0, 1].
-        labels: Whole numbers of shape (n,), or None.
+        labels: Whole numbers of shape (n,) from 0, or None.
         classes: Name of each class; numbers if None.
         name: What the set is called.
 
@@ -226,7 +227,12 @@ def from_tensor(
         images = (images * 255).round().to(torch.uint8)
     if labels is None:
         return ImageSet(name, images)
-    labels = torch.as_tensor(labels).long()
+    labels = torch.as_tensor(labels)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        raise InputError(
+            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: whole numbers of shape (n,) are wanted"
+        )
+    labels = labels.long()
     names = tuple(classes or map(str, range(int(labels.max()) + 1 if len(labels) else 0)))
     return ImageSet(name, images, labels, names)
 
@@ -235,24 +241,24 @@ def from_dataset(dataset: Sized, *, name: str = "images") -> ImageSet:
     """Return a torch or torchvision data set as a set of images (see `from_tensor`).
 
     Args:
-        dataset: Its items are images (tensors, or Pillow's) of one size, alone or with their labels in a pair; where it
-            has an attribute `classes`, it names them.
+        dataset: Its items are images (tensors and arrays as in `from_tensor`, or Pillow's) of one size, alone or with
+            their labels behind them; where it has an attribute `classes`, it names them.
         name: What the set is called.
 
     Raises:
-        InputError: It is empty, or its images differ in size.
+        InputError: It is empty, or its images are of another kind or differ in size.
     """
     if not len(dataset):
         raise InputError(f"{name}: the data set is empty")
     items = [
-        item if isinstance(item, tuple | list) else (item, None)
-        for item in map(dataset.__getitem__, range(len(dataset)))
+        item if isinstance(item, tuple | list) else (item,) for item in map(dataset.__getitem__, range(len(dataset)))
     ]
-    images = [image if isinstance(image, torch.Tensor) else _pixels(image) for image, *_ in items]
+    images = [_pixels(image, name) for image, *_ in items]
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
         raise InputError(f"{name}: images of the sizes {sorted(sizes)[:3]}: bring them to one size first")
-    labels = None if items[0][1] is None else torch.tensor([int(label) for _, label, *_ in items])
+    labeled = len(items[0]) > 1 and items[0][1] is not None
+    labels = torch.stack([torch.as_tensor(label) for _, label, *_ in items]) if labeled else None
     return from_tensor(torch.stack(images), labels, classes=getattr(dataset, "classes", None), name=name)
 
 
@@ -261,23 +267,34 @@ def images(
 ) -> ImageSet:
     """Return a tensor, an array or a torch data set as a set of images (see `from_tensor` and `from_dataset`).
 
+    Raises:
+        InputError: It is none of these, its values do not fit, or labels are given with a data set, which has its own.
+
     Examples:
         >>> import extractlib as xl, torch
         >>> xl.images(torch.rand(5, 3, 8, 8)).image_shape
         (3, 8, 8)
     """
-    if isinstance(source, ImageSet):
-        return source
     if isinstance(source, torch.Tensor | np.ndarray):
         return from_tensor(torch.as_tensor(source), labels, classes=classes, name=name)
+    if labels is not None or classes is not None:
+        raise InputError(
+            f"{name}: a source of type {type(source).__name__} has its own labels and classes: give neither"
+        )
+    if isinstance(source, ImageSet):
+        return source
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise InputError(f"images are a {type(source).__name__}: a tensor, an array or a torch data set is wanted")
     return from_dataset(source, name=name)
 
 
-def _pixels(image: object) -> torch.Tensor:
-    """Return a Pillow image as uint8 of shape (channels, height, width)."""
-    pixels = torch.from_numpy(np.array(image, np.uint8))
+def _pixels(image: object, name: str) -> torch.Tensor:
+    """Return a Pillow image as uint8 of shape (channels, height, width); tensors and arrays as they are."""
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return torch.as_tensor(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"{name}: an image is a {type(image).__name__}: a tensor, an array or Pillow's is wanted")
+    pixels = torch.from_numpy(np.array(image.convert("L" if image.mode in ("1", "L") else "RGB")))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 

@@ -58,6 +58,8 @@ class Source:
         if self.is_shifted and (self.name not in SETS or SETS[self.name].role == "pool"):
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
+            if self.name not in SETS or SETS[self.name].role != "pool":
+                raise InputError(f"{self.name} is no registered pool: only such a pool is cut to fewer classes")
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ class Source:
             return cls(name)
         if variant == SHIFTED:
             return cls(name, is_shifted=True)
-        if not re.fullmatch("[0-9]+", variant, re.ASCII):
+        if not re.fullmatch("[0-9]{1,9}", variant):
             raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
@@ -135,6 +137,9 @@ class Parts(Mapping[str, ImageSet]):
         if part.startswith("_") or part not in self._makers:
             raise AttributeError(f"no part {part!r}: use one of {', '.join(self._makers)}")
         return self[part]
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._makers
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -310,7 +315,7 @@ def load(
         image_size: Height and width that files are brought to, in pixels.
 
     Raises:
-        InputError: There is no such set, or its folder cannot be used.
+        InputError: There is no such set, it is shifted or cut, or its folder cannot be used.
 
     Examples:
         >>> import extractlib as xl
@@ -321,6 +326,8 @@ def load(
     path = Path(source) if isinstance(source, str | Path) else None
     is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
     found = Folder(path) if is_path and path is not None else Source.parse(str(source))
+    if found.is_shifted or found.class_count is not None:
+        raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
     kept = default_store() if store is None and found.in_files else store
     loader = Loader(store=kept, folders=folders, image_size=image_size)

@@ -20,6 +20,7 @@ from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
 from extractlib.metrics import auroc, tpr_tnr
 from extractlib.models.classifier import Classifier
+from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import predict
@@ -158,9 +159,12 @@ class MahalanobisDetector(Thresholded):
             raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
         self._victim, self.threshold = victim, threshold
         model = victim.model
-        self._method = MahalanobisODIN(model.features, eps=epsilon, norm_std=list(model.std))
+        # pytorch-ood takes one spread for the first channel's alone.
+        alone = len(model.std) == 1
+        size, spread = (epsilon / model.std[0], None) if alone else (epsilon, list(model.std))
+        self._method = MahalanobisODIN(model.features, eps=size, norm_std=spread)
         seen = features_of(victim, known.images) if features is None else features
-        self._method.fit_features(seen.to(next(model.parameters()).device), known.labels)
+        self._method.fit_features(seen.to(device_of(model)), known.labels)
         self.fingerprint = digest("mahalanobis", victim.fingerprint, known.fingerprint, repr((epsilon, threshold)))
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
@@ -231,7 +235,7 @@ def _in_batches(
     model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows, size: int = 512
 ) -> torch.Tensor:
     """Return step(normalized images), computed where the model is."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     batches = _checked(images).split(size)
     return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
 

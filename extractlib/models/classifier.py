@@ -3,8 +3,9 @@
 A victim and a surrogate are both a `Classifier`; what tells them apart is who holds them.
 """
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, shown
 from extractlib.models import networks
+from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
@@ -42,9 +44,15 @@ class FromFloats(nn.Module):
         self, module: nn.Module, *, mean: Sequence[float], std: Sequence[float], outputs: str, layer: str | None
     ):
         super().__init__()
-        self.module, self.outputs, self.layer, self.std = module, outputs, layer, tuple(std)
-        self.register_buffer("_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.module, self.outputs, self.layer, self.mean, self.std = module, outputs, layer, tuple(mean), tuple(std)
+        # Where the module's weights are, and of their kind.
+        like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
+        self.register_buffer("_mean", like.new_tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_std", like.new_tensor(std).view(-1, 1, 1), persistent=False)
+
+    def extra_repr(self) -> str:
+        """Return how the module is used."""
+        return f"mean={self.mean}, std={self.std}, outputs={self.outputs!r}, layer={self.layer!r}"
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Return the floats that the module wants of uint8 images."""
@@ -66,7 +74,9 @@ class FromFloats(nn.Module):
             self.module(x)
         finally:
             hook.remove()
-        return caught[0]
+        if not caught:
+            raise InputError(f"layer {self.layer!r} is not used in answering: name another of module.named_modules()")
+        return caught[0].to(torch.get_default_dtype())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.classify(self.normalize(images))
@@ -89,15 +99,16 @@ class Classifier:
         module: One of the package's networks, which take uint8 images, or any module that takes floats.
         classes: Name of each class.
         mean, std: What a module that takes floats wants its pixels in [0, 1] shifted and divided by: a number for each
-            channel. Without them it gets the pixels in [0, 1].
+            channel, or one for all. Without them it gets the pixels in [0, 1].
         image_shape: (channels, height, width) of the images it takes; any if None.
         outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax) or
-            ``"logit"`` (a single one, of two classes). Checked on the first images.
+            ``"logit"`` (a single one, of two classes). Checked on the first images of each size.
         layer: Name of the layer inside whose input detectors look at, as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
+        fingerprint: Digest of the weights, the layers, the class names and how the module is used.
 
     Raises:
         InputError: A value does not fit.
@@ -124,7 +135,10 @@ class Classifier:
     ):
         if not isinstance(module, nn.Module):
             raise InputError(f"the module is a {type(module).__name__}: a torch.nn.Module is wanted")
-        self.name, self.classes, self.image_shape = name, tuple(map(str, classes)), image_shape
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
+            raise InputError(f"classes are {shown(classes)}: a name for each class is wanted")
+        self.name, self.classes = name, tuple(map(str, classes))
+        self.image_shape = None if image_shape is None else tuple(image_shape)
         if len(self.classes) < 2:
             raise InputError(f"{len(self.classes)} class(es) cannot be told apart: at least 2 are wanted")
         check_choice("kind of outputs", outputs, OUTPUTS)
@@ -133,17 +147,21 @@ class Classifier:
                 f"a single logit is of two classes and there are {len(self.classes)}: name outputs='logits'"
             )
         if isinstance(module, networks.Network | FromFloats):
+            if outputs != "logits" or any(value is not None for value in (mean, std, layer)):
+                raise InputError(
+                    f"a {type(module).__name__} takes uint8 images: leave mean, std, outputs and layer out"
+                )
             self.model = module.eval()
         else:
             options = {"outputs": outputs, "layer": _checked_layer(module, layer), **_checked_spread(mean, std)}
             self.model = FromFloats(module, **options).eval()
-        self._used = (repr(self.classes), outputs, repr(mean), repr(std))
-        self._looked_at = isinstance(module, networks.Network)
+        self._looked_at: tuple[int, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the weights, as they are when it is first asked for, the class names and how they are used."""
-        return digest(networks.fingerprint_of(self.model.state_dict()), *self._used)
+        """Digest of weights, as they are when it is first asked for, layers, class names and how the module is used."""
+        weights = networks.fingerprint_of(self.model.state_dict())
+        return digest(weights, repr(self.classes), repr(self.model))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.classes)} classes, {self.fingerprint[:12]})"
@@ -196,9 +214,16 @@ class Classifier:
         """Return logits, float32 of shape (n, classes), on the CPU, of uint8 images (n, channels, height, width).
 
         Raises:
-            InputError: The module cannot take them, or what it returns is not what `outputs` says.
+            InputError: The images are of another kind or shape, the module cannot take them, or what it returns is not
+                what `outputs` says.
         """
-        if not self._looked_at:
+        shape = tuple(images.shape[1:])
+        if images.dtype != torch.uint8 or images.ndim != 4 or self.image_shape not in (None, shape):
+            wanted = ", ".join(map(str, self.image_shape or ("channels", "height", "width")))
+            raise InputError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}: uint8 of shape (n, {wanted}) is wanted"
+            )
+        if self._looked_at != shape and len(images):
             self._look(images[:64])
         return predict(self.model, images)
 
@@ -207,36 +232,45 @@ class Classifier:
         return self.logits(images).argmax(1)
 
     def _look(self, images: torch.Tensor) -> None:
-        """Check what the module returns for the first images it sees."""
+        """Check what the module returns for the first images of a shape."""
         model = self.model
-        with torch.inference_mode():
-            try:
-                found = model.module(model.normalize(images.to(model._mean.device))).float()
-            except RuntimeError as error:
-                raise InputError(
-                    f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({str(error).splitlines()[0]}):"
-                    " bring them to the size and channels that it wants"
-                ) from None
-        count = 1 if model.outputs == "logit" else len(self.classes)
+        outputs = model.outputs if isinstance(model, FromFloats) else "logits"
+        try:
+            with torch.inference_mode():
+                asked = images.to(device_of(model))
+                found = model.module(model.normalize(asked)) if isinstance(model, FromFloats) else model(asked)
+        except InputError:
+            raise
+        except Exception as error:  # a module fails in whatever way it happens to
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(
+                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({said}): bring them to the size"
+                " and channels that it wants"
+            ) from None
+        if not isinstance(found, torch.Tensor):
+            raise InputError(f"{self.name} returned a {type(found).__name__}: wrap it so that it returns a tensor")
+        count = 1 if outputs == "logit" else len(self.classes)
         if found.numel() != len(images) * count or (count > 1 and found.shape != (len(images), count)):
             raise InputError(
-                f"{self.name} returned {tuple(found.shape)} for {len(images)} images: {model.outputs} of"
+                f"{self.name} returned {tuple(found.shape)} for {len(images)} images: {outputs} of"
                 f" {len(self.classes)} classes have shape ({len(images)}, {count})"
             )
+        found = found.float()
         sums_to_one = count > 1 and bool((found >= 0).all()) and bool(((found.sum(1) - 1).abs() < CLOSE).all())
-        if model.outputs == "probabilities" and not sums_to_one:
+        if outputs == "probabilities" and not sums_to_one:
             raise InputError(f"{self.name} returned rows that are no probabilities: name outputs='logits'")
-        if model.outputs == "logits" and sums_to_one:
+        if outputs == "logits" and sums_to_one and not self._looked_at:
             warnings.warn(
                 f"{self.name} returns rows that sum to 1, as after a softmax: name outputs='probabilities' if it ends"
                 " in one, or its answers will be far too flat",
                 stacklevel=3,
             )
-        self._looked_at = True
+        self._looked_at = tuple(images.shape[1:])
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
-        save_file({name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}, path)
+        # Copies, since tied weights may not share their memory in the file.
+        save_file({name: value.cpu().contiguous().clone() for name, value in self.model.state_dict().items()}, path)
 
     @classmethod
     def load(cls, path: Path, *, network: str, classes: Sequence[str], **options) -> "Classifier":
@@ -292,10 +326,15 @@ VICTIM = Recipe(epochs=12, learning_rate=0.05)
 
 
 def _checked_spread(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, tuple[float, ...]]:
-    found = tuple(map(float, mean or (0.0,))), tuple(map(float, std or (1.0,)))
-    if any(len(values) not in (1, 3) for values in found) or min(found[1]) <= 0:
-        raise InputError(f"mean is {mean} and std {std}: one or three numbers each are wanted, std above 0")
-    return {"mean": found[0], "std": found[1]}
+    try:
+        shift = (0.0,) if mean is None else tuple(map(float, mean))
+        spread = (1.0,) if std is None else tuple(map(float, std))
+        fits = {len(shift), len(spread)} <= {1, 3} and all(map(math.isfinite, shift + spread)) and min(spread) > 0
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"mean is {shown(mean)} and std {shown(std)}: one or three numbers each, std above 0")
+    return {"mean": shift, "std": spread}
 
 
 def _checked_layer(module: nn.Module, layer: str | None) -> str | None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from extractlib.errors import InputError, check_choice
 
@@ -41,6 +42,11 @@ def resolve(device: str) -> torch.device:
     if number and int(number) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is asked for and there are {torch.cuda.device_count()} GPUs: count from 0")
     return torch.device("cuda", int(number) if number else torch.cuda.current_device())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model is: where its first weight is, and the CPU if it has none."""
+    return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
 def has_bfloat16(device: str | torch.device) -> bool:

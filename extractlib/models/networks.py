@@ -68,7 +68,16 @@ class Network(nn.Module):
         self.head: nn.Linear
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Return floats of about zero mean and unit spread, (x / 255 - 0.5) / 0.25, of uint8 images."""
+        """Return floats of about zero mean and unit spread, (x / 255 - 0.5) / 0.25, of uint8 images.
+
+        Raises:
+            InputError: The images do not have three channels.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"images are of shape {tuple(images.shape)}: the package's networks take (n, 3, height, width); repeat"
+                " a gray channel three times, or give a module of your own"
+            )
         images = images.contiguous(memory_format=torch.channels_last)
         return (images.to(self.dtype) - 127.5) / 63.75
 
@@ -169,8 +178,8 @@ def _vgg_16_32(width: int = 512) -> nn.Module:
     return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden)
 
 
-NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
-"""The architectures by name: each makes, for a number of classes, a network that takes uint8 images."""
+NETWORKS: Registry[Callable[..., Network]] = Registry("network")
+"""The architectures by name: each makes a `Network` for a number of classes."""
 
 for _name, _make in {
     "resnet": partial(ResNet, (16, 32, 64)),
@@ -190,7 +199,7 @@ for _name, _make in {
     NETWORKS.add(_name, _make)
 
 
-def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> nn.Module:
+def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Tensor] | None = None) -> Network:
     """Return a network with seeded first weights.
 
     Args:
@@ -203,7 +212,8 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
         backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
 
     Raises:
-        InputError: The name is unknown, there are fewer than two classes, or the backbone is of another network.
+        InputError: The name is unknown or makes no `Network`, there are fewer than two classes, or the backbone is of
+            another network.
     """
     make = NETWORKS[name]
     if classes < 2:
@@ -211,6 +221,8 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(classes=classes).to(memory_format=torch.channels_last)
+    if not isinstance(model, Network):
+        raise InputError(f"network {name!r} makes a {type(model).__name__}: a networks.Network is wanted")
     if backbone is not None:
         own = backbone_state(model)
         strange = [key for key in own | backbone if key not in own or key not in backbone]
@@ -250,7 +262,8 @@ def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().numpy().tobytes()
+    # As bytes, since numpy has no bfloat16.
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:

@@ -142,7 +142,7 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     Raises:
         InputError: The device's memory does not suffice.
     """
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = devices.device_of(model)
     training = model.training
     if training:
         model.eval()

@@ -1,20 +1,15 @@
-"""Acceleration: on a processor nothing changes, what is read ahead comes in order, two processes train as one."""
+"""Devices: on a processor nothing changes, what is read ahead comes in order, and what is not there is refused."""
 
-import os
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from extractlib.data.images import Rows
 from extractlib.errors import InputError
-from extractlib.models import devices as acceleration
-from extractlib.models import networks
+from extractlib.models import devices, networks
 from extractlib.models.training import Recipe, fit, predict
 
 CPU = torch.device("cpu")
@@ -22,12 +17,19 @@ IMAGES = torch.randint(0, 256, (22, 3, 16, 16), dtype=torch.uint8, generator=tor
 LABELS = torch.arange(22) % 3
 
 
+class Floats(nn.Module):
+    """Makes floats of uint8 images."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (images.float() - 127.5) / 63.75
+
+
 def plain_network() -> nn.Module:
-    """Return a network without batch normalisation, which two processors do apart."""
+    """Return a network without batch normalization."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         convolution, head = nn.Conv2d(3, 8, 3, stride=2), nn.Linear(8 * 7 * 7, 3)
-    return nn.Sequential(networks.Normalise(), convolution, nn.ReLU(), nn.Flatten(), head)
+    return nn.Sequential(Floats(), convolution, nn.ReLU(), nn.Flatten(), head)
 
 
 def test_what_is_read_ahead_comes_in_order_and_is_at_most_two_ahead():
@@ -37,7 +39,7 @@ def test_what_is_read_ahead_comes_in_order_and_is_at_most_two_ahead():
         loaded.append(item)
         return -item
 
-    for number, value in enumerate(acceleration.read_ahead(load, range(10))):
+    for number, value in enumerate(devices.read_ahead(load, range(10))):
         time.sleep(0.01)
         assert value == -number
         assert len(loaded) <= number + 3  # the one in hand and two more
@@ -52,7 +54,7 @@ def test_an_error_while_reading_ahead_comes_through():
 
     found = []
     with pytest.raises(OSError, match="gone"):
-        for value in acceleration.read_ahead(load, range(10)):
+        for value in devices.read_ahead(load, range(10)):
             found.append(value)
     assert found == [0, 1, 2]
 
@@ -60,9 +62,9 @@ def test_an_error_while_reading_ahead_comes_through():
 def test_memory_mapped_images_are_indexed_and_never_copied_whole(tmp_path):
     (tmp_path / "images").write_bytes(IMAGES.numpy().tobytes())
     mapped = torch.from_numpy(np.memmap(tmp_path / "images", np.uint8, "r+", shape=tuple(IMAGES.shape)))
-    assert acceleration.placed(mapped, CPU).data_ptr() == mapped.data_ptr()
+    assert devices.placed(mapped, CPU).data_ptr() == mapped.data_ptr()
     chosen = [torch.tensor([3, 1]), torch.tensor([7])]
-    for batch, indices in zip(acceleration.batches(mapped, chosen, CPU), chosen, strict=True):
+    for batch, indices in zip(devices.batches(mapped, chosen, CPU), chosen, strict=True):
         assert torch.equal(batch, IMAGES[indices])
     recipe = Recipe(epochs=1, learning_rate=0.1, batch_size=8)
     models = [fit(networks.build("tiny", classes=3, seed=0), kind, LABELS, recipe, seed=0) for kind in (mapped, IMAGES)]
@@ -71,9 +73,9 @@ def test_memory_mapped_images_are_indexed_and_never_copied_whole(tmp_path):
 
 @pytest.mark.parametrize("images", [IMAGES, Rows(IMAGES, torch.arange(len(IMAGES)))])
 def test_images_that_a_gpu_has_no_room_for_stay_where_they_are(images, monkeypatch):
-    free = int(IMAGES.nbytes / acceleration.RESIDENT) - 1
+    free = int(IMAGES.nbytes / devices.RESIDENT) - 1
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
-    assert acceleration.placed(images, torch.device("cuda")) is images
+    assert devices.placed(images, torch.device("cuda")) is images
 
 
 @pytest.mark.parametrize(
@@ -115,16 +117,16 @@ def test_too_little_memory_is_told_in_one_line():
 
 
 def test_half_precision_is_used_where_the_processor_has_it():
-    kind = acceleration.half("cpu")
-    assert kind is (torch.bfloat16 if acceleration.has_bfloat16("cpu") else None)
-    with acceleration.autocast(CPU):
+    kind = devices.half("cpu")
+    assert kind is (torch.bfloat16 if devices.has_bfloat16("cpu") else None)
+    with devices.autocast(CPU):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (kind or torch.float32)
 
 
 def test_an_old_gpu_computes_in_float16(monkeypatch):
     for there, kind in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, there=there: there)
-        assert acceleration.half("cuda") is kind
+        assert devices.half("cuda") is kind
 
 
 def test_dropout_is_seeded_and_the_callers_generator_left_alone():
@@ -142,44 +144,37 @@ def test_dropout_is_seeded_and_the_callers_generator_left_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_a_model_answers_on_another_device_and_stays_where_it_is():
-    model = networks.build("resnet-34-32", classes=3, seed=0).eval()
-    assert acceleration.on_device(model, CPU) is model
-    there = acceleration.on_device(model, torch.device("meta"))(IMAGES.to("meta"))
-    assert (there.device.type, there.shape) == ("meta", (22, 3))
-    assert {tensor.device for tensor in model.state_dict().values()} == {CPU}
+def test_a_device_is_resolved_with_its_number(monkeypatch):
+    assert devices.resolve("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert devices.resolve("cuda") == torch.device("cuda", 1)
+    assert devices.resolve("cuda:0") == torch.device("cuda", 0)
+    with pytest.raises(InputError, match="device 'cuda:2' is asked for and there are 2 GPUs: count from 0"):
+        devices.resolve("cuda:2")
 
 
-TOGETHER = """
-import sys, torch
-sys.path[:0] = {path!r}
-from safetensors.torch import save_file
-from test_acceleration import IMAGES, LABELS, plain_network, TOGETHER_RECIPE
-from extractlib.models.devices import joined, ranks
-from extractlib.models.training import fit
-with joined("cpu") as device:
-    model = fit(plain_network(), IMAGES, LABELS, TOGETHER_RECIPE, seed=0, device=device)
-    state = {{name: value.contiguous() for name, value in model.state_dict().items()}}
-    save_file(state, sys.argv[1] + "/%d of %d.safetensors" % ranks())
-"""
-TOGETHER_RECIPE = Recipe(epochs=3, learning_rate=0.02, batch_size=7, flip=True, crop=True)
-"""The last of four batches has one image, and no batch falls into equal halves."""
+@pytest.mark.parametrize(
+    ("named", "there", "chosen"), [(None, False, "cpu"), (None, True, "cuda"), ("cpu", True, "cpu"), ("", True, "cuda")]
+)
+def test_the_default_device_is_what_is_named_or_there(named, there, chosen, monkeypatch):
+    monkeypatch.delenv("EXTRACTLIB_DEVICE", raising=False)
+    if named is not None:
+        monkeypatch.setenv("EXTRACTLIB_DEVICE", named)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert devices.default_device() == chosen
 
 
-def test_two_processes_train_what_one_does(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(TOGETHER.format(path=sys.path))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(script), str(tmp_path)], check=True, timeout=600, env=environment)
-    alone = fit(plain_network(), IMAGES, LABELS, TOGETHER_RECIPE, seed=0).state_dict()
-    fresh = plain_network().state_dict()
-    # bfloat16, where the processor has it, keeps eight bits of a product.
-    allowed = 0.03 if acceleration.has_bfloat16("cpu") else 1e-4
-    for rank in range(2):
-        state = load_file(tmp_path / f"{rank} of 2.safetensors")
-        assert distance(state, alone) <= allowed * distance(fresh, alone)
+def test_a_model_is_where_its_first_weight_is():
+    assert devices.device_of(nn.Linear(2, 2)) == CPU
+    assert devices.device_of(nn.Sequential(nn.ReLU(), nn.Linear(2, 2, device="meta"))).type == "meta"
+    assert devices.device_of(nn.ReLU()) == CPU
 
 
-def distance(first, second) -> float:
-    return sum((first[name] - second[name]).square().sum() for name in second).sqrt().item()
+def test_training_and_prediction_leave_a_model_where_it_was_asked_for(monkeypatch):
+    """No environment variable has a say below a program's outermost layer."""
+    monkeypatch.setenv("EXTRACTLIB_DEVICE", "cuda:99")
+    model = fit(networks.build("tiny", classes=3, seed=0), IMAGES, LABELS, Recipe(1, 0.1, batch_size=8), seed=0)
+    assert devices.device_of(model) == CPU and not model.training
+    assert predict(model, IMAGES).shape == (22, 3)

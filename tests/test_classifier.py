@@ -1,0 +1,481 @@
+"""Classifiers: any module, its answers by hand, its fingerprint, and what is refused."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torchvision import models
+
+from extractlib.api.service import PredictionAPI
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+from extractlib.models import networks
+from extractlib.models.classifier import FromFloats, Surrogate, Victim
+from extractlib.models.shipped import load_victim
+from extractlib.models.training import Recipe
+from extractlib.store import Store
+
+RECIPE = Recipe(epochs=1, learning_rate=0.05, batch_size=8)
+PAIR = ("cat", "dog")
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return random images, uint8 of a shape."""
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def linear(weights: torch.Tensor) -> nn.Module:
+    """Return a module whose outputs are `weights`, of shape (outputs, values of an image), times the pixels it gets."""
+    layer = nn.Linear(weights.shape[1], weights.shape[0], bias=False)
+    layer.weight = nn.Parameter(weights)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def seeded(make, seed: int = 0) -> nn.Module:
+    """Return what `make` makes from the weights of a seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
+
+
+class Returning(nn.Module):
+    """Returns what a function makes of its images."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# -- what a module sees and what its answers become --------------------------------
+
+
+def test_logits_of_three_channels_by_hand():
+    """One pixel, (51, 102, 204) / 255 = (.2, .4, .8), less the mean and divided by the spread: (-1, 1, 2)."""
+    pixel = torch.tensor([51, 102, 204], dtype=torch.uint8).view(1, 3, 1, 1)
+    module = linear(torch.tensor([[1.0, 0.0, 0.0], [1.0, 10.0, 100.0]]))
+    victim = Victim(module, classes=PAIR, mean=[0.3, 0.3, 0.4], std=[0.1, 0.1, 0.2])
+    assert victim.logits(pixel).tolist() == [pytest.approx([-1.0, -1 + 10 + 200])]
+    assert victim.predict(pixel).tolist() == [1]
+    plain = Victim(module, classes=PAIR)
+    assert plain.logits(pixel).tolist() == [pytest.approx([0.2, 0.2 + 4 + 80])]
+    one_for_all = Victim(module, classes=PAIR, mean=[0.3], std=torch.tensor([0.1]))
+    assert one_for_all.logits(pixel).tolist() == [pytest.approx([-1.0, -1 + 10 + 500])]
+
+
+def test_logits_of_one_channel_by_hand():
+    images = torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8).view(2, 1, 1, 2)
+    victim = Victim(linear(torch.eye(2)), classes=PAIR, mean=[0.5], std=[0.25])
+    # (x / 255 - 0.5) / 0.25.
+    torch.testing.assert_close(victim.logits(images), torch.tensor([[-2.0, 2.0], [-1.2, -0.4]]))
+
+
+def test_gray_images_are_three_equal_channels_to_a_module_that_normalizes_three():
+    module = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)))
+    victim = Victim(module, classes=PAIR, mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
+    gray = noise(5, 1, 8, 8)
+    torch.testing.assert_close(victim.logits(gray), victim.logits(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (7, 7), (33, 48), (224, 160)])
+def test_images_may_have_any_size_that_the_module_takes(size):
+    module = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)))
+    victim, images = Victim(module, classes=("a", "b", "c"), mean=[0.5] * 3, std=[0.25] * 3), noise(3, 3, *size)
+    with torch.no_grad():
+        expected = module((images.float() / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(victim.logits(images), expected)
+
+
+def test_a_network_of_torchvisions_with_a_thousand_classes():
+    module = seeded(lambda: models.resnet18(num_classes=1_000))
+    victim = Victim(module, classes=range(1_000), mean=networks.IMAGENET_MEAN, std=networks.IMAGENET_SPREAD)
+    images = noise(2, 3, 64, 64)
+    mean, spread = (torch.tensor(values).view(3, 1, 1) for values in (networks.IMAGENET_MEAN, networks.IMAGENET_SPREAD))
+    with torch.no_grad():
+        expected = module.eval()((images.float() / 255 - mean) / spread)
+    torch.testing.assert_close(victim.logits(images), expected)
+    assert (victim.classes[999], len(victim.classes)) == ("999", 1_000)
+    answers = PredictionAPI(victim, answers="full").query(images)
+    torch.testing.assert_close(answers.probabilities, expected.softmax(1), rtol=1e-3, atol=1e-6)
+
+
+def test_probabilities_come_back_from_the_api_as_they_are():
+    rows = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    victim = Victim(Returning(lambda x: rows[: len(x)]), classes=("a", "b", "c"), outputs="probabilities")
+    images = noise(2, 3, 4, 4)
+    torch.testing.assert_close(victim.logits(images)[0], rows[0].log())
+    assert victim.logits(images).isfinite().all()
+    torch.testing.assert_close(PredictionAPI(victim).query(images).probabilities, rows, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_a_single_logit_is_that_of_the_second_class(shape):
+    values = torch.tensor([0.0, math.log(3), -2.0])
+    victim = Victim(Returning(lambda x: values[: len(x)].view(shape)), classes=PAIR, outputs="logit")
+    images = noise(3, 3, 4, 4)
+    torch.testing.assert_close(victim.logits(images), torch.stack([torch.zeros(3), values], 1))
+    probabilities = PredictionAPI(victim).query(images).probabilities
+    assert probabilities[1].tolist() == pytest.approx([0.25, 0.75])
+    assert probabilities[2, 1].item() == pytest.approx(1 / (1 + math.exp(2)))
+
+
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=6),
+    st.sampled_from(["logits", "probabilities", "logit"]),
+)
+def test_whatever_a_module_returns_its_probabilities_are_the_same(row, outputs):
+    """The three kinds of output say the same of one row; of more than two classes there is no single logit."""
+    logits = torch.tensor([row])
+    if outputs == "logit":
+        logits = logits[:, :2]
+        returned = logits[:, 1] - logits[:, 0]
+    else:
+        returned = logits if outputs == "logits" else logits.softmax(1)
+    classes = [str(number) for number in range(logits.shape[1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # logits may sum to 1
+        found = Victim(Returning(lambda x: returned), classes=classes, outputs=outputs).logits(noise(1, 3, 2, 2))
+    torch.testing.assert_close(found.softmax(1), logits.softmax(1), atol=1e-6, rtol=1e-4)
+
+
+# -- what is checked on the first images -------------------------------------------
+
+
+def test_a_softmax_declared_as_logits_gives_one_warning():
+    module = nn.Sequential(linear(torch.eye(2, 12)), nn.Softmax(1))
+    victim = Victim(module, classes=PAIR, name="pets")
+    with pytest.warns(UserWarning, match="^pets returns rows that sum to 1.* name outputs='probabilities'") as warned:
+        victim.logits(noise(5, 3, 2, 2))
+        victim.logits(noise(5, 3, 2, 2, seed=1))
+        victim.logits(noise(5, 3, 1, 4))  # another shape is looked at too
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Victim(module, classes=PAIR, outputs="probabilities").logits(noise(5, 3, 2, 2))
+        Victim(linear(torch.eye(2, 12)), classes=PAIR).logits(noise(5, 3, 2, 2))
+        assert victim.logits(noise(0, 3, 2, 2)).shape == (0, 2)
+
+
+CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 2))
+
+
+@pytest.mark.parametrize(
+    ("module", "images", "options", "message"),
+    [
+        (CONVOLUTION, noise(2, 3, 9, 9), {}, r"cannot take images of shape \(3, 9, 9\) \(mat1 and mat2"),
+        (CONVOLUTION, noise(2, 1, 8, 8), {}, r"cannot take images of shape \(1, 8, 8\) \(Given groups=1"),
+        (CONVOLUTION, noise(2, 4, 8, 8), {"mean": [0.5] * 3}, r"cannot take images of shape \(4, 8, 8\)"),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"classes": "abc"}, r"returned \(2, 2\) .* 3 classes have shape \(2, 3\)"),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "logit"}, r"logit of 2 classes have shape \(2, 1\)"),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "probabilities"}, "no probabilities: name outputs='logits'"),
+        (Returning(lambda x: x[:1, 0, 0, :2]), noise(2, 3, 8, 8), {}, r"returned \(1, 2\) for 2 images"),
+        (Returning(lambda x: x.flatten()[:4]), noise(2, 3, 8, 8), {}, r"returned \(4,\) for 2 images"),
+        (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it"),
+        (Returning(lambda x: {}["logits"]), noise(2, 3, 8, 8), {}, r"cannot take images .* \('logits'\)"),
+        (CONVOLUTION, torch.rand(2, 3, 8, 8), {}, r"are torch.float32 .* uint8 of shape \(n, channels, height"),
+        (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): uint8 of shape \(n, channels"),
+        (CONVOLUTION, noise(2, 3, 9, 9), {"image_shape": [3, 8, 8]}, r"uint8 of shape \(n, 3, 8, 8\) is wanted"),
+        (networks.build("tiny", classes=2, seed=0), noise(2, 1, 8, 8), {}, "the package's networks take"),
+        (networks.build("tiny", classes=3, seed=0), noise(2, 3, 8, 8), {}, r"returned \(2, 3\) for 2 images"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_line(module, images, options, message):
+    options = {"classes": PAIR} | options
+    options["classes"] = tuple(options["classes"])
+    with pytest.raises(InputError, match=message) as caught:
+        Victim(module, **options).logits(images)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_size_is_looked_at():
+    """The first images fit; others that do not are told as clearly."""
+    victim = Victim(CONVOLUTION, classes=PAIR)
+    assert victim.logits(noise(2, 3, 8, 8)).shape == (2, 2)
+    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 9, 9\)"):
+        victim.logits(noise(2, 3, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["cat"]}, r"1 class\(es\) cannot be told apart: at least 2 are wanted"),
+        ({"classes": []}, r"0 class\(es\) cannot be told apart"),
+        ({"classes": "cats"}, "classes are 'cats': a name for each class"),
+        ({"classes": 10}, "classes are 10: a name for each class"),
+        ({"outputs": "softmax"}, "unknown kind of outputs 'softmax': use one of logits, probabilities, logit"),
+        ({"classes": "abc", "outputs": "logit"}, "classes are 'abc'"),
+        ({"classes": tuple("abc"), "outputs": "logit"}, "a single logit is of two classes and there are 3"),
+        ({"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\] .* one or three numbers"),
+        ({"mean": 0.5}, "mean is 0.5 and std None: one or three numbers"),
+        ({"mean": []}, r"mean is \[\]"),
+        ({"mean": ["grey"]}, "one or three numbers"),
+        ({"mean": [math.nan]}, "one or three numbers"),
+        ({"std": [0.5, 0.0, 0.5]}, "std above 0"),
+        ({"std": [-1.0]}, "std above 0"),
+        ({"std": [math.inf]}, "one or three numbers"),
+        ({"layer": "2.first"}, "unknown layer '2.first': use one of 0, 1, 2"),
+    ],
+)
+def test_settings_that_cannot_be(options, message):
+    with pytest.raises(InputError, match=message):
+        Victim(CONVOLUTION, **({"classes": PAIR} | options))
+
+
+@pytest.mark.parametrize("module", [None, "resnet", lambda x: x, models.resnet18])
+def test_what_is_no_module_is_refused(module):
+    with pytest.raises(InputError, match="the module is a .*: a torch.nn.Module is wanted"):
+        Victim(module, classes=PAIR)
+
+
+@pytest.mark.parametrize("option", [{"mean": [0.5]}, {"std": [0.5]}, {"outputs": "probabilities"}, {"layer": "head"}])
+def test_a_network_of_the_packages_takes_no_such_setting(option):
+    with pytest.raises(InputError, match="a ResNet takes uint8 images: leave mean, std, outputs and layer out"):
+        Victim(networks.build("tiny", classes=2, seed=0), classes=PAIR, **option)
+
+
+def test_a_module_is_met_where_its_weights_are_and_in_their_precision():
+    there = FromFloats(nn.Linear(2, 2, device="meta"), mean=[0.5], std=[0.25], outputs="logits", layer=None)
+    assert {there._mean.device.type, there._std.device.type} == {"meta"}
+    weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    images = torch.tensor([[255, 0], [51, 102]], dtype=torch.uint8).view(2, 1, 1, 2)
+    for kind in (torch.float64, torch.bfloat16):
+        logits = Victim(linear(weights).to(kind), classes=PAIR, mean=[0.0], std=[0.5]).logits(images)
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, torch.tensor([[2.0, 6.0], [2.0, 4.4]]), rtol=2**-7, atol=0)
+
+
+def test_a_module_without_weights_can_be_a_victim():
+    victim = Victim(Returning(lambda x: x[:, 0, 0, :2]), classes=PAIR, mean=[0.0], std=[0.1])
+    assert victim.logits(noise(1, 3, 2, 2) * 0 + 51).tolist() == [pytest.approx([2.0, 2.0])]
+
+
+def test_a_victim_is_in_evaluation_mode():
+    module = nn.Sequential(nn.Dropout(), linear(torch.eye(2, 12))).train()
+    victim, images = Victim(module, classes=PAIR), noise(4, 3, 2, 2)
+    assert torch.equal(victim.logits(images), victim.logits(images))
+    assert not victim.model.training
+
+
+# -- fingerprints ------------------------------------------------------------------
+
+BASE = {"classes": PAIR, "mean": [0.5] * 3, "std": [0.25] * 3, "outputs": "logits"}
+
+
+def print_of(module=None, **changes) -> str:
+    return Victim(module or linear(torch.eye(2, 12)), **(BASE | changes)).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [
+        (linear(torch.eye(2, 12) * 2), {}),
+        (nn.Sequential(*linear(torch.eye(2, 12)), nn.ReLU()), {}),
+        (None, {"classes": ("dog", "cat")}),
+        (None, {"classes": ("cat", "dogs")}),
+        (None, {"mean": [0.5, 0.5, 0.4]}),
+        (None, {"std": [0.25, 0.25, 0.2]}),
+        (None, {"outputs": "probabilities"}),
+        (None, {"outputs": "logit"}),
+        (None, {"layer": "1"}),
+    ],
+    ids=lambda value: "weights" if isinstance(value, nn.Module) else ", ".join(value or ["as it was"]),
+)
+def test_whatever_differs_makes_another_fingerprint(module, changes):
+    assert print_of(module, **changes) != print_of()
+
+
+def test_the_same_makes_the_same_fingerprint():
+    """However the numbers are written, and whatever the victim is called."""
+    same = (
+        print_of(),
+        print_of(mean=(0.5, 0.5, 0.5)),
+        print_of(std=torch.full((3,), 0.25)),
+        print_of(name="other"),
+        print_of(classes=list(PAIR)),
+    )
+    assert len(set(same)) == 1
+    assert len(same[0]) == 40
+
+
+def test_a_wrapped_module_keeps_how_it_is_used():
+    prints = []
+    for mean in (0.5, 0.4):
+        module = FromFloats(linear(torch.eye(2, 12)), mean=[mean], std=[0.25], outputs="logits", layer=None)
+        prints += [Surrogate(module, classes=PAIR).fingerprint, Victim(module, classes=PAIR).fingerprint]
+    assert prints[0] == prints[1] != prints[2] == prints[3]
+
+
+def test_two_victims_of_other_weights_have_other_answers_behind_one_attack():
+    """The transfer set's header names the API, and so the victim's weights."""
+    apis = [PredictionAPI(Victim(linear(torch.eye(2, 12) * scale), classes=PAIR)) for scale in (1, 1, 2)]
+    assert apis[0].fingerprint == apis[1].fingerprint != apis[2].fingerprint
+
+
+def test_what_a_victim_shows_of_itself():
+    victim = Victim(linear(torch.eye(2, 12)), classes=PAIR, name="pets")
+    assert repr(victim) == f"Victim('pets', 2 classes, {victim.fingerprint[:12]})"
+
+
+# -- features ----------------------------------------------------------------------
+
+
+def test_features_are_what_goes_into_the_named_layer():
+    module = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2)))
+    images = noise(3, 3, 8, 8)
+    floats = (images.float() / 255 - 0.5) / 0.25
+    for layer, count in (("3", 3), ("2", 2), ("0", 0)):
+        victim = Victim(module, classes=PAIR, mean=[0.5], std=[0.25], layer=layer)
+        with torch.no_grad():
+            found = victim.model.features(victim.model.normalize(images))
+            torch.testing.assert_close(found, module[:count](floats).flatten(1))
+    assert not any(child._forward_pre_hooks for child in module.modules())
+
+
+def test_a_layer_is_named_and_used():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.used(x.flatten(1))
+
+    floats = torch.zeros(2, 1, 2, 2)
+    with pytest.raises(InputError, match="no feature layer is named: give layer='…'"):
+        Victim(Spare(), classes=PAIR).model.features(floats)
+    with pytest.raises(InputError, match="layer 'spare' is not used in answering"):
+        Victim(Spare(), classes=PAIR, layer="spare").model.features(floats)
+
+
+# -- kept in a file ----------------------------------------------------------------
+
+
+def test_a_saved_victim_is_read_back(tmp_path):
+    first = Victim(networks.build("tiny", classes=2, seed=4), classes=PAIR, image_shape=(3, 8, 8), name="pets")
+    first.save(tmp_path / "pets.safetensors")
+    options = {"image_shape": (3, 8, 8), "name": "pets"}
+    again = Victim.load(tmp_path / "pets.safetensors", network="tiny", classes=PAIR, **options)
+    assert (again.fingerprint, repr(again), again.image_shape) == (first.fingerprint, repr(first), (3, 8, 8))
+    assert isinstance(again, Victim) and not again.model.training
+    assert torch.equal(again.logits(noise(4, 3, 8, 8)), first.logits(noise(4, 3, 8, 8)))
+    assert isinstance(Surrogate.load(tmp_path / "pets.safetensors", network="tiny", classes=PAIR), Surrogate)
+
+
+def test_weights_that_share_their_memory_can_be_saved(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 12, bias=False), nn.Linear(12, 12, bias=False), nn.Linear(12, 2))
+    module[2].weight = module[1].weight
+    Victim(module, classes=PAIR).save(tmp_path / "tied.safetensors")
+    assert (tmp_path / "tied.safetensors").stat().st_size > 4 * (2 * 144 + 24)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": "resnet"}, "holds no weights of 'resnet' with 2 classes"),
+        ({"network": "alexnet"}, "unknown network 'alexnet'"),
+        ({"classes": ("a", "b", "c")}, "holds no weights of 'tiny' with 3 classes .*size mismatch"),
+        ({"classes": ("a",)}, r"1 class\(es\) cannot be told apart"),
+        ({"path": "missing"}, "missing holds no weights of 'tiny'"),
+        ({"path": "damaged"}, "damaged holds no weights of 'tiny'"),
+        ({"path": "foreign"}, "foreign holds no weights of 'tiny'"),
+    ],
+    ids=lambda change: str(next(iter(change.items()))) if isinstance(change, dict) else "",
+)
+def test_files_that_hold_other_weights_are_refused(tmp_path, change, message):
+    Victim(networks.build("tiny", classes=2, seed=4), classes=PAIR).save(tmp_path / "pets")
+    Victim(linear(torch.eye(2, 12)), classes=PAIR).save(tmp_path / "foreign")
+    (tmp_path / "damaged").write_bytes((tmp_path / "pets").read_bytes()[:-100])
+    options = {"path": "pets", "network": "tiny", "classes": PAIR} | change
+    with pytest.raises(InputError, match=message) as caught:
+        Victim.load(tmp_path / options.pop("path"), **options)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_victim_that_does_not_ship_is_refused():
+    with pytest.raises(InputError, match="unknown shipped victim 'gtsrb'"):
+        load_victim("gtsrb")
+
+
+# -- trained -----------------------------------------------------------------------
+
+
+def task() -> ImageSet:
+    return ImageSet("toy/victim", noise(30, 3, 16, 16), torch.arange(30) % 3, ("a", "b", "c"), "toy")
+
+
+def trained(**changes) -> Victim:
+    options = {"network": "tiny", "recipe": RECIPE, "seed": 0, "backbone": None, "progress": False} | changes
+    return Victim.train(options.pop("task", task()), **options)
+
+
+def test_a_trained_victim_is_read_back_as_it_was_trained(tmp_path):
+    first, again = trained(store=Store(tmp_path)), trained(store=Store(tmp_path))
+    assert len(list((tmp_path / "victim").glob("*/model.safetensors"))) == 1
+    assert first.fingerprint == again.fingerprint == trained().fingerprint
+    assert torch.equal(first.logits(task().images), again.logits(task().images))
+    assert (first.classes, first.image_shape, first.name) == (("a", "b", "c"), (3, 16, 16), "toy/victim")
+    assert not first.model.training
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"recipe": replace(RECIPE, learning_rate=0.04)},
+        {"network": "tiny-plain"},
+        {"task": replace(task(), images=noise(30, 3, 16, 16, seed=1))},
+        {"backbone": networks.backbone_state(networks.build("tiny", classes=3, seed=5))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_whatever_differs_makes_another_victim(change):
+    assert trained(**change).fingerprint != trained().fingerprint
+
+
+def test_training_starts_from_the_backbone():
+    still = replace(RECIPE, learning_rate=1e-12, weight_decay=0.0)
+    backbone = networks.backbone_state(networks.build("tiny", classes=3, seed=5))
+    found = networks.backbone_state(trained(recipe=still, backbone=backbone).model)
+    name = "stages.0.first.0.weight"
+    assert torch.allclose(found[name], backbone[name], atol=1e-6)
+
+
+def test_the_shipped_backbone_is_where_a_victim_starts_unless_told_otherwise():
+    still = replace(RECIPE, learning_rate=1e-12, weight_decay=0.0)
+    found = networks.backbone_state(Victim.train(task(), recipe=still, progress=False).model)
+    shipped = networks.shipped_backbone("resnet")
+    name = "stages.0.first.0.weight"
+    assert torch.allclose(found[name], shipped[name], atol=1e-6)
+
+
+def test_a_trained_victim_learns():
+    colors = torch.zeros(60, 3, 16, 16, dtype=torch.uint8)
+    for number in range(60):
+        colors[number, number % 3] = 200 + number % 50
+    recipe = Recipe(epochs=20, learning_rate=0.1, batch_size=20)
+    victim = trained(task=ImageSet("colors", colors, torch.arange(60) % 3, ("red", "green", "blue")), recipe=recipe)
+    assert victim.predict(colors).tolist() == (torch.arange(60) % 3).tolist()
+    assert F.cross_entropy(victim.logits(colors), torch.arange(60) % 3) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": task().unlabeled()}, "toy/victim has no labels: a victim needs them"),
+        ({"backbone": "shipped"}, "no backbone ships for network 'tiny': give weights of your own, or None"),
+        ({"network": "alexnet"}, "unknown network 'alexnet'"),
+        ({"task": ImageSet("gray", noise(4, 1, 8, 8), torch.arange(4) % 2, PAIR)}, "the package's networks take"),
+        ({"task": ImageSet("one", noise(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), ("a",))}, r"1 class\(es\)"),
+    ],
+)
+def test_tasks_that_cannot_be_learned_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        trained(**change)

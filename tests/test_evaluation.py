@@ -1,0 +1,70 @@
+"""Evaluation: a surrogate beside its victim, by hand."""
+
+import pytest
+import torch
+
+import extractlib as xl
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+
+
+class Fixed:
+    """Gives the labels that it was made with, one for each image in turn."""
+
+    def __init__(self, *labels: int, classes: int = 3):
+        self.labels, self.classes = torch.tensor(labels), classes
+
+    def logits(self, images):
+        return torch.eye(self.classes)[self.labels[: len(images)]]
+
+
+def labeled(*labels: int) -> ImageSet:
+    images = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
+    return ImageSet("test", images, torch.tensor(labels), ("a", "b", "c"))
+
+
+def test_a_case_by_hand():
+    """Eight images, five of class a; the victim has six right, the surrogate three, and they agree on three."""
+    truth = labeled(0, 0, 0, 0, 0, 1, 1, 2)
+    victim, surrogate = Fixed(0, 0, 0, 0, 0, 1, 0, 0), Fixed(0, 1, 1, 2, 0, 0, 1, 0)
+    found = xl.evaluate(victim, surrogate, truth)
+    assert found.victim_accuracy == 6 / 8 and found.surrogate_accuracy == 3 / 8
+    assert found.recovery == 0.5
+    assert found.agreement == 3 / 8  # images 0, 4 and 7: on the last both are wrong
+    assert found.constant_accuracy == 5 / 8
+    assert found.n == 8
+    assert str(found) == "recovery 0.50, agreement 0.38 (victim 0.75, surrogate 0.38; n = 8)"
+    assert found.to_json() == {
+        "victim_accuracy": 0.75,
+        "surrogate_accuracy": 0.375,
+        "recovery": 0.5,
+        "agreement": 0.375,
+        "constant_accuracy": 0.625,
+        "n": 8,
+    }
+
+
+def test_sides_are_not_confused():
+    """A surrogate may be better than its victim; recovery is its accuracy over the victim's, not the other way."""
+    truth = labeled(0, 1, 2, 0)
+    found = xl.evaluate(Fixed(0, 0, 0, 1), Fixed(0, 1, 2, 0), truth)
+    assert (found.recovery, found.agreement) == (4.0, 0.25)
+
+
+def test_a_model_is_its_own_perfect_copy():
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    victim = xl.Victim(module, classes=("a", "b", "c"))
+    images = torch.randint(0, 256, (2_000, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = xl.evaluate(victim, victim, ImageSet("test", images, torch.arange(2_000) % 3, ("a", "b", "c")))
+    assert (found.recovery, found.agreement) == (1.0, 1.0)
+    assert str(found).startswith("recovery 1.00, agreement 1.00 (victim 0.")
+    assert str(found).endswith("; n = 2,000)")
+
+
+def test_what_cannot_be_compared_is_refused():
+    with pytest.raises(InputError, match="test has no labels: give labeled images"):
+        xl.evaluate(Fixed(0, 0), Fixed(0, 0), labeled(0, 1).unlabeled())
+    with pytest.raises(InputError, match="the victim's accuracy is 0.0: recovery needs one above 0"):
+        xl.evaluate(Fixed(1, 0), Fixed(0, 0), labeled(0, 1))
+    with pytest.raises(InputError, match="0 and 0 labels cannot be compared"):
+        xl.evaluate(Fixed(0), Fixed(0), labeled(0).subset(torch.empty(0, dtype=torch.int64)))
