@@ -10,7 +10,7 @@ from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
-from extractlib.models import networks
+from extractlib.models import devices, networks
 from extractlib.models.training import Recipe, fit
 from extractlib.store import Store, digest
 from extractlib.versions import versions
@@ -78,7 +78,7 @@ class Trainer:
         model = self.build(classes)
         found = self.store.get(kind, self._key(images, targets, classes) | dict(key or {}), make)
         model.load_state_dict(load_file(found / FILE))
-        return model.to(self.device).eval()
+        return model.to(devices.resolve(self.device)).eval()
 
     def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict:
         return {
