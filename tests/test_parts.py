@@ -1,19 +1,14 @@
 """The list of a cut names the very images that the parts hold."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
-from extractbook.reproduction.scales import scale
 from extractlib.data.decoding import _read
 from extractlib.data.layouts import TASKS
-from extractlib.data.sources import parts_table, pool_parts, task_parts
+from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
 from extractlib.store import Store
-
-SETTINGS = replace(scale("small-cpu"), image_size=8)
 
 
 @pytest.mark.parametrize(
@@ -30,9 +25,9 @@ SETTINGS = replace(scale("small-cpu"), image_size=8)
 def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
     root, store = tmp_path / name, Store(tmp_path / "cache")
     WRITE[name](root, **options)
-    given = {"store": store, "folders": {name: root}}
-    rows = parts_table(name, size=8, seed=3, **given).to_dict("records")
-    parts = (task_parts if name in TASKS else pool_parts)(name, SETTINGS, seed=3, **given)
+    loader = Loader(image_size=8, store=store, folders={name: root})
+    rows = parts_table(loader, name, seed=3).to_dict("records")
+    parts = (loader.task if name in TASKS else loader.pool)(name, seed=3)
     assert list(dict.fromkeys(row["part"] for row in rows)) == [part for part in parts if len(parts[part])]
     for part, images in parts.items():
         paths = [row["path"] for row in rows if row["part"] == part]
@@ -45,7 +40,9 @@ def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
 
 def test_a_group_lies_in_one_part(tmp_path):
     write_gtsrb(tmp_path, tracks=20, frames=3)
-    table = parts_table("gtsrb", size=8, seed=0, store=Store(tmp_path / "cache"), folders={"gtsrb": tmp_path})
+    table = parts_table(
+        Loader(image_size=8, store=Store(tmp_path / "cache"), folders={"gtsrb": tmp_path}), "gtsrb", seed=0
+    )
     parts = table[table["group"] != ""].groupby("group")["part"].agg(list)
     assert len(parts) == 40
     assert all(len(frames) == 3 and len(set(frames)) == 1 for frames in parts)
@@ -73,4 +70,4 @@ def test_the_command_prints_the_list(command, tmp_path):
 def test_what_is_no_data_set_in_files_has_no_list(tmp_path):
     for name in ("objects", "cifar10/shifted"):
         with pytest.raises(InputError, match=f"{name} does not lie in files"):
-            parts_table(name, size=8, seed=0, store=Store(tmp_path), folders={})
+            parts_table(Loader(image_size=8, store=Store(tmp_path)), name, seed=0)

@@ -113,7 +113,7 @@ def test_small_end_to_end_with_a_backbone_of_the_projects_own(folders, tmp_path,
     name, store = shrunk("small", monkeypatch), Store(tmp_path / "store")
     other = scale(name).other_network
     check(run_cell(cell_of(name, surrogate=other), store=store, folders=folders, device="cpu"))
-    assert len(list((store.root / "backbone").glob("*/backbone.safetensors"))) == 2
+    assert len(list((store.root / "backbone").glob("*/model.safetensors"))) == 2
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -169,8 +170,25 @@ class Provider:
     in_files: bool = False
 
 
-SETS: Registry[Provider] = Registry("task or pool")
-"""The sets by name; a set of one's own is added with `SETS.add`."""
+class Sets(Registry[Provider]):
+    """Sets that are made by a provider, and those in files whose layout is registered."""
+
+    def __getitem__(self, name: str) -> Provider:
+        files = {**dict.fromkeys(layouts.TASKS, FILED_TASK), **dict.fromkeys(layouts.POOLS, FILED_POOL)}
+        return files[name] if name in files else super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in layouts.TASKS or name in layouts.POOLS or super().__contains__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(super().__iter__(), layouts.TASKS, layouts.POOLS)
+
+    def __len__(self) -> int:
+        return super().__len__() + len(layouts.TASKS) + len(layouts.POOLS)
+
+
+SETS = Sets("task or pool")
+"""The sets by name; a set of one's own is added with `SETS.add`, or its layout with `layouts.register`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,7 +443,7 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
         InputError: It is no data set in files, or its folder cannot be used.
     """
     source = Source.parse(name)
-    if not source.in_files:
+    if not source.in_files or str(source) != source.name:
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
     listing, files = loader.listing(name), loader.files(name)
     tables = {split: listing.named(split).assign(group="") for split in listing.splits}
@@ -477,13 +495,11 @@ def _cut_pool(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
     return Parts.ready(split_pool(loader.files(name)))._makers
 
 
+FILED_TASK, FILED_POOL = Provider("task", _cut_task, in_files=True), Provider("pool", _cut_pool, in_files=True)
+
 for _name in drawn.TASKS:
     SETS.add(_name, Provider("task", _draw, _draw_shifted))
-for _name in layouts.TASKS:
-    SETS.add(_name, Provider("task", _cut_task, in_files=True))
 for _name in drawn.POOLS:
     SETS.add(_name, Provider("pool", _draw))
-for _name in layouts.POOLS:
-    SETS.add(_name, Provider("pool", _cut_pool, in_files=True))
 
 TASKS, POOLS = tuple(names_of("task")), tuple(names_of("pool"))
