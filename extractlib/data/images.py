@@ -263,7 +263,9 @@ def images(
     if isinstance(source, torch.Tensor | np.ndarray):
         return from_tensor(torch.as_tensor(source), labels, classes=classes, name=name)
     if labels is not None or classes is not None:
-        raise InputError(f"{name}: a source of type {type(source).__name__} has its own labels and classes: give neither")
+        raise InputError(
+            f"{name}: a source of type {type(source).__name__} has its own labels and classes: give neither"
+        )
     if isinstance(source, ImageSet):
         return source
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
