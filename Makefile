@@ -4,7 +4,11 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-PROFILE ?= drawn
+SCALE ?= drawn
+ifeq "$(origin PROFILE)" "command line"
+$(warning PROFILE is now called SCALE: make SCALE=$(PROFILE))
+override SCALE := $(PROFILE)
+endif
 SEEDS ?= 5
 UV_VERSION := 0.13.9
 REPO2DOCKER_VERSION := 2026.4.0
@@ -21,14 +25,20 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
 
-.PHONY: canaries verify verify-all help book pdf publication test test-slow check-pages check-bare check-courses binder links link-issue lab course \
-	assignment grade results weights bench bench-gpu lint lock newest clean
+# All that must hold before a change goes in, in this order: the one list of checks.
+CHECKS := lint binder test book pdf check-pages check-courses verify sizes
+
+.PHONY: help check $(CHECKS) publication test-slow check-bare links link-issue lab course assignment results canaries \
+	verify-all weights bench bench-gpu lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-book: $(READY) ## execute the chapters (PROFILE=drawn) and build _build/html
-	@$(RUN) -m extractbook.build.pages --profile $(PROFILE)
+check: $(READY) ## run all that must hold before a change goes in (SCALE=drawn)
+	@for step in $(CHECKS); do echo "== make $$step"; $(MAKE) --no-print-directory $$step; done
+
+book: $(READY) ## execute the chapters (SCALE=drawn) and build _build/html
+	@$(RUN) -m extractbook build --scale $(SCALE)
 
 test: $(READY) ## run the tests
 	@$(RUN) -m pytest -n 2 -m "not slow"
@@ -37,7 +47,7 @@ test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
 
 pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
-	@$(RUN) -m extractbook.build.pdf
+	@$(RUN) -m extractbook pdf
 
 check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
 	@$(RUN) -m pytest tests/pages
@@ -46,8 +56,9 @@ publication: $(READY) ## put the executed notebooks and checksums beside the bui
 	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb
 	@cd _build/html && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS
 
-binder: $(READY) ## check what Binder would build
-	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) jupyter-repo2docker --no-build --debug .
+binder: $(READY) ## check that Binder understands binder/; without Docker nothing is built
+	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) \
+		jupyter-repo2docker --no-build --debug . > /dev/null
 
 links: $(READY) ## ask every outside link of the built book
 	@$(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
@@ -59,22 +70,19 @@ lab: $(READY) ## open the chapters in JupyterLab
 	@$(RUN) -m jupyter lab book
 
 course: $(READY) ## make the chapters' versions for students and instructors in _build/courses
-	@$(RUN) -m extractbook.build.courses course
+	@$(RUN) -m extractbook course
 
 assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
-	@$(RUN) -m extractbook.build.courses assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
-
-grade: $(READY) ## grade a folder of submissions (SUBMISSIONS=folder CHAPTER=5 SEED=7)
-	@$(RUN) -m extractbook.build.grading --submissions "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --seed "$(SEED)"
+	@$(RUN) -m extractbook assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
 
 check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
-check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make students' versions of all assignments
+check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make the assignments for students, and grade one
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
-results: $(READY) ## compute the tables again (PROFILE=drawn SEEDS=5) into book/extractbook/results/edition-2
-	@$(RUN) -m extractbook results --profile $(PROFILE) --seeds $(SEEDS)
+results: $(READY) ## compute the tables again (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
+	@$(RUN) -m extractbook results --scale $(SCALE) --seeds $(SEEDS)
 
 canaries: $(READY) ## write the values of canaries whose version was bumped
 	@$(RUN) tests/canaries.py --record
@@ -85,8 +93,8 @@ verify: $(READY) ## compute committed cells of four kinds anew (RECORD=--record:
 verify-all: $(READY) ## compute a committed cell of every kind anew
 	@$(RUN) -m extractbook verify --all $(RECORD)
 
-weights: $(READY) ## pre-train the backbones again (PROFILE=drawn: those that ship)
-	@$(RUN) -m extractbook weights --profile $(PROFILE)
+weights: $(READY) ## pre-train the backbones again (SCALE=drawn: those that ship)
+	@$(RUN) -m extractbook weights --scale $(SCALE)
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks
@@ -94,8 +102,13 @@ bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 bench-gpu: $(READY) ## print what a GPU trains and answers in a second
 	@$(RUN) -m benchmarks.gpu
 
-lint: $(READY) ## check the code's form
+lint: $(READY) ## check the code's form, its types, and the spelling of code and text
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@$(RUN) -m codespell_lib
+
+sizes: $(READY) ## print how many lines of code each part has
+	@$(RUN) -m benchmarks.sizes
 
 lock: $(READY) ## pin requirements.txt anew from requirements.in
 	@$(UV) pip compile requirements.in --universal --python-version 3.11 --no-header --no-annotate --no-emit-package extractlib \

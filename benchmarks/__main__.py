@@ -82,18 +82,18 @@ def querying() -> Outcome:
 
 
 def training() -> Outcome:
-    """`training.fit` beside a loop written by hand, on the same soft labels, with the same optimiser and batches."""
+    """`training.fit` beside a loop written by hand, on the same soft labels, with the same optimizer and batches."""
     images, targets = random_images(2_048), random_answers(2_048)
 
     def plain() -> None:
         model = new_model().train()
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
         for _ in range(RECIPE.epochs):
             for chosen in torch.randperm(len(images)).split(RECIPE.batch_size):
                 loss = F.cross_entropy(model(images[chosen]), targets[chosen])
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
 
     def ours() -> None:
         fit(new_model(), images, targets, RECIPE, seed=0)
@@ -192,9 +192,9 @@ def beside_art() -> Outcome:
     floats = pool.images.float().numpy()
 
     def classifier(network: nn.Module) -> PyTorchClassifier:
-        optimiser = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
         module = nn.Sequential(ToBytes(), network)
-        return PyTorchClassifier(module, nn.CrossEntropyLoss(), SHAPE, CLASSES, optimizer=optimiser, device_type="cpu")
+        return PyTorchClassifier(module, nn.CrossEntropyLoss(), SHAPE, CLASSES, optimizer=optimizer, device_type="cpu")
 
     def theirs() -> None:
         attack = KnockoffNets(

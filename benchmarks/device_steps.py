@@ -18,7 +18,8 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.device import Record
-from extractbook.reproduction.scales import PAPER, SMALL, Profile, Recipe
+from extractbook.reproduction import scales
+from extractbook.reproduction.scales import Recipe
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet
@@ -60,11 +61,12 @@ class Scale:
         every: Of each pack, every so many files are used.
     """
 
-    profile: Profile
+    profile: scales.Scale
     load: gpu.Load
     every: int
 
 
+PAPER, SMALL = scales.scale("paper"), scales.scale("small")
 FULL = Scale(SMALL, replace(gpu.Load(), batch_sizes=(PAPER.surrogate.batch_size, 256, 512, 128)), every=1)
 
 

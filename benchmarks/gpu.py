@@ -13,12 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import Outcome, seconds
-from extractbook.reproduction.scales import PAPER, SMALL, Recipe
+from extractbook.reproduction.scales import Recipe, scale
 from extractlib.errors import InputError
 from extractlib.models import devices, networks
 from extractlib.models.training import fit, predict
 
 CLASSES = 256
+PAPER, SMALL = scale("paper"), scale("small")
 QUERIES = PAPER.budget
 EPOCHS = PAPER.surrogate.epochs
 GOAL_RATE, GOAL_MINUTES = 7_000, 30

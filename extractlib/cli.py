@@ -1,15 +1,18 @@
-"""The command line of the library: ``extractlib data``."""
+"""The command line of the library: ``extractlib data``.
+
+What a command needs it imports itself, so that the list of commands appears at once.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extractlib.data import download, layouts
-from extractlib.data.parts import parts_list
-from extractlib.data.sources import FOLDER
+import extractlib
 from extractlib.errors import InputError
-from extractlib.store import default_store
+
+if TYPE_CHECKING:
+    from extractlib.data import download
 
 app = typer.Typer(
     help="Model extraction attacks on image classifiers, and defenses against them.",
@@ -29,17 +32,29 @@ DataFolder = Annotated[
 ]
 
 
+def print_version(wanted: bool) -> None:
+    """Print the version and leave, if it is asked for."""
+    if wanted:
+        print(extractlib.__version__)
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
+
+
 @app.callback()
-def main() -> None:
+def main(version: Version = False) -> None:
     """Model extraction attacks on image classifiers, and defenses against them."""
 
 
 @data_app.command("list")
 def list_command() -> None:
     """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
+    from extractlib.data import download, layouts
+
     for name, source in download.SOURCES.items():
         kind = "task" if name in layouts.TASKS else "pool"
-        how = "downloaded" if source.archives else "got by hand"
+        how = "downloaded" if source.files else "by hand"
         images = sum(source.counts.values())
         print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
 
@@ -49,6 +64,8 @@ def get_command(
     name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")], data: DataFolder = None
 ) -> None:
     """Download a data set, verify its checksum and unpack it; status 1 if what is there then is incomplete."""
+    from extractlib.data import download
+
     place = data or download.default_data()
     download.get(name, place)
     state = download.check(name, place)
@@ -59,7 +76,9 @@ def get_command(
 
 @data_app.command("check")
 def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
-    """Say of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    """Print of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    from extractlib.data import download
+
     if data and not data.is_dir():
         raise InputError(f"{data} is no folder: name the one that holds a folder for each data set")
     states = [download.check(name, data or download.default_data()) for name in download.SOURCES]
@@ -77,12 +96,17 @@ def parts_command(
     data: DataFolder = None,
 ) -> None:
     """Print which image went to which part, as a CSV file to keep or to compare."""
+    from extractlib.data import download
+    from extractlib.data.sources import Loader, parts_table
+    from extractlib.store import default_store
+
     folders = download.data_folders(data)
     name = named_folder(name, folders)
-    print(parts_list(name, size=size, seed=seed, store=default_store(), folders=folders), end="")
+    table = parts_table(Loader(image_size=size, store=default_store(), folders=folders), name, seed=seed)
+    print(table.to_csv(index=False, lineterminator="\n"), end="")
 
 
-def print_state(state: download.State) -> None:
+def print_state(state: "download.State") -> None:
     """Print a line on a data set."""
     print(f"{state.name:13} {state.state:11} {state.words}")
 
@@ -92,6 +116,8 @@ def named_folder(name: str, folders: dict[str, Path]) -> str:
 
     So the rows of two machines agree, and none tells where its images lay.
     """
+    from extractlib.data.sources import FOLDER
+
     if not name.startswith(FOLDER):
         return name
     path = Path(name.removeprefix(FOLDER)).expanduser().resolve()

@@ -6,7 +6,7 @@ SQLite in a file or in memory by default; any other database by its SQLAlchemy a
 import hashlib
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ WAIT = 60
 """Seconds that a write waits for another process's."""
 
 SEAL_BYTES = 16
+OTHER_TABLES = "it holds other tables: name another file"
 
 
 class Database:
@@ -30,20 +31,32 @@ class Database:
         place: File of an SQLite database, or an SQLAlchemy address such as ``"postgresql://…"``; None for memory.
         tables: The tables.
         what: What the database is, for errors: for example ``"meter"``.
-        create: Whether the tables are made if they are not there.
+        journal: SQLite's journal: ``"WAL"`` commits in half the time, ``"DELETE"`` leaves a single file.
+        create: Whether the tables are made if they are not there; False only reads, also where nothing can be written.
 
     Raises:
-        InputError: It cannot be opened, or holds no such tables.
+        InputError: It cannot be opened, or holds other tables; then it is left as it is.
     """
 
-    def __init__(self, place: Path | str | None, tables: sql.MetaData, *, what: str, create: bool = True):
-        self.name, self._what, self._lock = str(place or "memory"), what, threading.RLock()
-        address = place if isinstance(place, str) and "://" in place else f"sqlite:///{place or ':memory:'}"
+    def __init__(
+        self,
+        place: Path | str | None,
+        tables: sql.MetaData,
+        *,
+        what: str,
+        journal: str = "DELETE",
+        create: bool = True,
+    ):
+        self.name, self._what, self._lock = "memory" if place is None else str(place), what, threading.RLock()
+        address = _address(place)
+        in_sqlite = address.get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
-        self._engine = sql.create_engine(address, **(options if address.startswith("sqlite") else {}))
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine, "connect", _on_connect)
-            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
+        if in_sqlite:
+            others = InputError(f"{what} {self.name}: {OTHER_TABLES}")
+            event.listen(self._engine, "connect", _prepare(set(tables.tables), journal if create else None, others))
+            begin = "BEGIN IMMEDIATE" if create else "BEGIN"
+            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self.close = weakref.finalize(self, self._engine.dispose)
         try:
             with self.transaction() as connection:
@@ -65,6 +78,8 @@ class Database:
                 yield connection
         except exc.DBAPIError as error:
             raise InputError(f"{self._what} {self.name}: {_reason(str(error.orig))}") from None
+        except UnicodeDecodeError:  # by which the driver fails to tell of a damaged schema
+            raise InputError(f"{self._what} {self.name}: {_reason('malformed')}") from None
 
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:
@@ -82,11 +97,28 @@ def seal(*parts: str | bytes | int) -> bytes:
     return state.digest()
 
 
-def _on_connect(connection, record) -> None:
-    # No isolation level: transactions begin where the code says so, not where the driver guesses.
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+def _address(place: Path | str | None) -> sql.URL:
+    if isinstance(place, str) and "://" in place:
+        return sql.make_url(place)
+    # A path is taken as it is: its "?", "#" and "%" are no address's, and a file may be called ":memory:".
+    return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
+
+
+def _prepare(tables: set[str], journal: str | None, others: InputError) -> Callable:
+    """Return what SQLite does with each new connection; without a journal it only reads."""
+
+    def prepare(connection, record) -> None:
+        # No isolation level: transactions begin where the code says so, not where the driver guesses.
+        connection.isolation_level = None
+        held = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not held >= tables and (held or journal is None):  # before anything is written
+            connection.close()
+            raise others
+        if journal is not None:
+            connection.execute(f"PRAGMA journal_mode = {journal}")
+            connection.execute("PRAGMA synchronous = FULL")
+
+    return prepare
 
 
 def _reason(said: str) -> str:
@@ -98,7 +130,7 @@ def _reason(said: str) -> str:
         "readonly": "it cannot be written: name a file that can",
         "malformed": "it is damaged: restore it from a copy, or name a new file",
         "not a database": "it is no database: name one, or a new file",
-        "no such": "it holds other tables: name another file",
+        "no such": OTHER_TABLES,
     }.items():
         if words in said:
             return reason

@@ -65,6 +65,17 @@ def check_seed(value: int) -> int:
     return value
 
 
+def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) -> None:
+    """Check that an object has all that will be asked of it.
+
+    Raises:
+        InputError: One of the attributes is missing; the message names it and the remedy.
+    """
+    for name in names:
+        if not hasattr(value, name):
+            raise InputError(f"the {kind} is a {type(value).__name__} without {name!r}: {remedy}")
+
+
 def check_name(kind: str, value: str) -> str:
     """Return `value` if it is a name: text of at least one character, all of which UTF-8 can write.
 

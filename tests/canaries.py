@@ -28,15 +28,16 @@ from extractbook.reproduction import TABLES, Cell, backbones, run_cell, table_ce
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
-from extractbook.reproduction.scales import PROFILES, Profile
+from extractbook.reproduction.scales import SCALES, Scale
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded
 from extractlib.api.service import Granularity, PredictionAPI
 from extractlib.attacks.adaptive import ONLINE, REWARDS, AdaptiveKnockoff, Bandit, OnlineSurrogate, Reward
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
-from extractlib.data import decoding, drawn, layouts, shifting, sources
-from extractlib.data import transforms as processing
+from extractlib.data import drawn, layouts, sources, transforms
+from extractlib.data.decoding import ImageFiles, decode
+from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.images import ImageSet, mix
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection
@@ -205,15 +206,15 @@ def decoded_files() -> Values:
                     turned = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if copy else picture
                     turned.convert("L" if mode == "I;16" else mode).convert(mode).save(place)
         found["folder"] = _decoded(layouts.folder(root / "folder"), root, name="folder", size=32)
-    found["alike"] = decoding.look_alikes(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
+    found["alike"] = near_duplicate_groups(torch.cat([noise(6, seed=1), noise(3, seed=1)])).tolist()
     return found
 
 
 def _decoded(listing: layouts.Listing, root: Path, *, name: str, size: int) -> Values:
-    images = decoding.decoded(listing, name=name, store=Store(root / "store"), size=size)
+    images = decode(listing, name=name, store=Store(root / "store"), size=size)
     groups = [] if images.groups is None else [digest(images.groups)]
-    halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.halves.items()}
-    labels = {half: digest(found.labels) for half, found in images.halves.items() if found.labels is not None}
+    halves = {half: [len(found), digest(found.images[:]), found.fingerprint] for half, found in images.splits.items()}
+    labels = {half: digest(found.labels) for half, found in images.splits.items() if found.labels is not None}
     return {
         "halves": halves,
         "labels": labels,
@@ -225,14 +226,14 @@ def _decoded(listing: layouts.Listing, root: Path, *, name: str, size: int) -> V
 
 def transformed() -> Values:
     images = image_set(16, seed=2)
-    hows = ("none", "jpeg-75", "jpeg-95", "webp-75", *processing.FILTERS, "blur")
-    found = {how: digest(processing.processed_set(images, how).images) for how in hows}
-    found["hardened"] = digest(processing.hardened_set(image_set(64), seed=3).images)
+    hows = ("none", "jpeg-75", "jpeg-95", "webp-75", *transforms.FILTERS, "blur")
+    found = {how: digest(transforms.apply_to_set(images, how).images) for how in hows}
+    found["hardened"] = digest(transforms.harden(image_set(64), seed=3).images)
     return found
 
 
 def moved_and_relit() -> Values:
-    images = shifting.shifted(image_set(32, seed=4), seed=9).images
+    images = transforms.shift_domain(image_set(32, seed=4), seed=9).images
     return {"size": list(images.shape), "sum": sum(sums(images))}
 
 
@@ -253,13 +254,13 @@ def splits() -> Values:
     kept("groups", numbered.split(shares, seed=2, groups=groups))
     kept("shuffled", numbered.split(shares, seed=2, groups=groups, shuffled=("second",)))
     kept("cut", {count: sources.fewer_classes(numbered, count, seed=3) for count in (1, 4)})
-    alone = decoding.Photographs({"train": numbered}, groups)
-    both = decoding.Photographs({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
+    alone = ImageFiles({"train": numbered}, groups)
+    both = ImageFiles({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
     kept("task", sources.split_task(alone, seed=5))
     kept("task with test", sources.split_task(both, seed=5))
     kept("pool", sources.split_pool(alone))
     listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(sources.POOL_SHARES)}
-    kept("listed pool", sources.split_pool(decoding.Photographs(listed, None)))
+    kept("listed pool", sources.split_pool(ImageFiles(listed, None)))
     kept("mix", {"both": mix(numbered.subset(torch.arange(3)), numbered.subset(torch.arange(7, 9)), name="both")})
     found["noise"] = digest(sources.noise(4, seed=6).images, sources.noise(4, seed=6, image_size=8).images)
     found["sources"] = _sources()
@@ -268,7 +269,7 @@ def splits() -> Values:
 
 def _sources() -> Values:
     """Return which images each name of a drawn source stands for, by fingerprint and labels."""
-    settings = PROFILES["smoke"]
+    settings = SCALES["smoke"]
     loader = sources.Loader(
         sizes={**settings.task_sizes, **settings.pool_sizes},
         noise_size=settings.budget,
@@ -546,11 +547,11 @@ def measures() -> Values:
 # -- every kind of cell ----------------------------------------------------------
 
 
-def canary_profile() -> Profile:
+def canary_profile() -> Scale:
     """Return a scale of a few dozen images in files, whose pixels are the same on every machine."""
     recipe = Recipe(epochs=2, learning_rate=0.1, batch_size=32)
     return replace(
-        PROFILES["small-cpu"],
+        SCALES["small-cpu"],
         name="canary",
         tasks=("gtsrb",),
         network="tiny",
@@ -563,6 +564,7 @@ def canary_profile() -> Profile:
         adaptive_budgets=(64,),
         granularities=("top-2", "label", "rounded-1", "temperature-4.0"),
         pool_classes=(6,),
+        narrow_budget=24,
         diversity_budget=64,
         overlaps=(0.0, 0.5),
         overlap_images=10,
@@ -610,13 +612,13 @@ class Cells:
     """The cells of every table at the canaries' scale, run on files in a temporary folder."""
 
     def __init__(self):
-        PROFILES["canary"] = canary_profile()
+        SCALES["canary"] = canary_profile()
         self._folder = tempfile.TemporaryDirectory(prefix="canaries-")
         self._files: dict[str, Path] | None = None
 
     def canaries(self) -> dict[str, Canary]:
         """Return a canary for each cell, by the cell's name."""
-        tables = [table_cells(table, PROFILES["canary"], seeds=[1]) for table in TABLES]
+        tables = [table_cells(table, SCALES["canary"], seeds=[1]) for table in TABLES]
         cells = dict.fromkeys(cell for table in tables for cell in table)
         return {self._name(cell): Canary(versions_of(cell), partial(self._run, cell)) for cell in cells}
 

@@ -65,7 +65,7 @@ class Chapter:
         return "\n".join(cell.source for cell in self.own("code"))
 
     def runs(self) -> list[tuple[str, list]]:
-        """Return the chapter's own cells in order, neighbours of one kind together, each group with its kind."""
+        """Return the chapter's own cells in order, neighbors of one kind together, each group with its kind."""
         cells = [cell for cell in self.cells if not EXERCISES & set(cell.metadata.get("tags", []))]
         return [(kind, list(group)) for kind, group in groupby(cells, lambda cell: cell.cell_type)]
 

@@ -1,8 +1,11 @@
-"""A victim without training, for tests of what stands around a victim."""
+"""A victim without training, and the least that an API may be, for tests of what stands around them."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
+
+from extractlib.attacks.knockoff import API
 
 SIDE = 4
 
@@ -15,7 +18,7 @@ class LinearVictim:
     fingerprint: str
     weights: torch.Tensor
     calls: list[int]
-    image_shape: tuple[int, int, int] = (3, SIDE, SIDE)
+    image_shape: tuple[int, int, int] | None = (3, SIDE, SIDE)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         self.calls.append(len(images))
@@ -28,6 +31,12 @@ def linear_victim(classes: int = 10, *, seed: int = 0) -> LinearVictim:
     weights = torch.randn(3 * SIDE * SIDE, classes, generator=generator).requires_grad_()
     names = tuple(f"class {number}" for number in range(classes))
     return LinearVictim(names, f"linear {classes} {seed}", weights, [])
+
+
+def remote(api: API, *, without: str = "") -> SimpleNamespace:
+    """Return an object that has of an API what an attack may use, as a client of a far one has, and nothing else."""
+    names = {"query", "classes", "granularity", "fingerprint"} - {without}
+    return SimpleNamespace(**{name: getattr(api, name) for name in names})
 
 
 def noise(count: int, *, seed: int = 1) -> torch.Tensor:

@@ -2,7 +2,9 @@
 
 import gc
 import math
+import re
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
-from extractlib.api.meter import Meter
-from extractlib.api.service import BudgetExceeded, Granularity, PredictionAPI
+from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
+from extractlib.api.meter import DEAREST, LARGEST, Meter
+from extractlib.api.service import BudgetExceeded, PredictionAPI, Usage
 from extractlib.errors import InputError
 
 EXACT = torch.tensor([[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]])
@@ -27,19 +30,20 @@ def exact(values: list) -> torch.Tensor:
 
 
 def test_full_shows_the_softmax():
-    answers = Granularity.parse("full").apply(torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]]))
+    answers = Full().apply(torch.tensor([[0.0, math.log(3.0)], [math.log(4.0), 0.0]]))
     torch.testing.assert_close(answers.probabilities, exact([[0.25, 0.75], [0.8, 0.2]]))
     assert answers.labels.tolist() == [1, 0]
     assert answers.classes is None
 
 
 def test_temperature_divides_the_logits():
-    answers = Granularity.parse("temperature-2.0").apply(torch.tensor([[0.0, math.log(9.0)]]))
-    torch.testing.assert_close(answers.probabilities, exact([[0.25, 0.75]]))
+    for two in (Temperature(2.0), Temperature(2)):
+        answers = two.apply(torch.tensor([[0.0, math.log(9.0)]]))
+        torch.testing.assert_close(answers.probabilities, exact([[0.25, 0.75]]))
 
 
 def test_top_shows_the_largest_in_falling_order_and_the_lowest_class_of_equals_first():
-    answers = Granularity.parse("top-2").show(EXACT)
+    answers = TopK(2).show(EXACT)
     assert answers.classes.tolist() == [[0, 2], [2, 0]]
     assert answers.probabilities.tolist() == [[0.5, 0.25], [0.8125, 0.0625]]
     assert answers.labels.tolist() == [0, 2]
@@ -50,13 +54,13 @@ def test_top_shows_the_largest_in_falling_order_and_the_lowest_class_of_equals_f
     [(0, [0.0, 0.0, 1.0, 0.0]), (1, [0.1, 0.1, 0.8, 0.1]), (2, [0.06, 0.06, 0.81, 0.06]), (4, EXACT[1].tolist())],
 )
 def test_rounded_keeps_so_many_decimals(digits, shown):
-    answers = Granularity("rounded", digits).show(EXACT[1:])
+    answers = Rounded(digits).show(EXACT[1:])
     torch.testing.assert_close(answers.probabilities, exact([shown]), rtol=0, atol=1e-8)
     assert answers.labels.tolist() == [2]
 
 
 def test_label_shows_the_label_alone():
-    answers = Granularity.parse("label").show(EXACT)
+    answers = Label().show(EXACT)
     assert answers.labels.tolist() == [0, 2]
     assert (answers.classes, answers.probabilities) == (None, None)
 
@@ -76,16 +80,30 @@ def test_targets_of_each_granularity():
     torch.testing.assert_close(targets("rounded-1")[1], exact([0.1, 0.1, 0.8, 0.1]) / 1.1)
 
 
-@pytest.mark.parametrize("text", ["full", "top-5", "rounded-2", "label", "temperature-2.0", "temperature-0.5"])
-def test_text_and_granularity_are_inverse(text):
-    assert str(Granularity.parse(text)) == text
-    assert Granularity.parse(Granularity.parse(text)) == Granularity.parse(text)
+NAMED = {
+    "full": Full(),
+    "top-5": TopK(5),
+    "rounded-2": Rounded(2),
+    "label": Label(),
+    "temperature-2.0": Temperature(2.0),
+    "temperature-0.5": Temperature(0.5),
+}
+
+
+@pytest.mark.parametrize(("text", "granularity"), NAMED.items())
+def test_text_and_granularity_are_inverse(text, granularity):
+    assert Granularity.parse(text) == granularity
+    assert str(granularity) == granularity.to_json() == text
+    assert Granularity.parse(granularity) is granularity
+    assert [other for other in NAMED.values() if other == granularity] == [granularity]
 
 
 @pytest.mark.parametrize(
     "text",
     [*"fill top top-0 top--1 top-2.5 top-x rounded-7 rounded-1.0 label-1 label- full-2".split(), "", 5, None]
-    + ["temperature-0", "temperature-nan", "temperature-inf", "temperature-1000"],
+    + ["temperature-0", "temperature-nan", "temperature-inf", "temperature-1000", "temperature-0.001"]
+    # What Python's int and float read, and nobody writes: underscores, blanks, other digits, exponents, signs.
+    + ["top-1_0", "top- 3", "top-3 ", "top-３", "top-٣", "top-+3", "top-1e1", "top-65536", "temperature-1e1", "Top-3"],
 )
 def test_unknown_granularities_are_refused(text):
     with pytest.raises(InputError, match=r"^unknown granularity '.*': use full, top-K [^\n]*$") as caught:
@@ -93,15 +111,56 @@ def test_unknown_granularities_are_refused(text):
     assert repr(str(text)) in str(caught.value)
 
 
-def test_values_of_the_wrong_type_are_refused():
-    for kind, value in (("top", True), ("top", 2.0), ("temperature", 2), ("full", 1), ("rounded", None)):
-        with pytest.raises(InputError, match="unknown granularity"):
-            Granularity(kind, value)
+def test_a_long_text_is_cut_in_the_message():
+    with pytest.raises(InputError, match="^unknown granularity") as caught:
+        Granularity.parse("top-" + "9" * 100_000)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [True, 2.0, "2", None, 0, -1, 65_536])
+def test_values_that_do_not_fit_are_refused(value):
+    with pytest.raises(InputError, match="^unknown granularity 'top-"):
+        TopK(value)
+    if value != 0:
+        with pytest.raises(InputError, match="^unknown granularity 'rounded-"):
+            Rounded(value)
+    if value != 2.0:
+        with pytest.raises(InputError, match="^unknown granularity 'temperature-"):
+            Temperature(value)
+
+
+def test_a_temperature_is_finite_and_within_its_range():
+    for value in (math.nan, math.inf, 0.0099, 100.5, 101):
+        with pytest.raises(InputError, match="^unknown granularity 'temperature-"):
+            Temperature(value)
+    assert (Temperature(0.01).temperature, Temperature(100).temperature) == (0.01, 100.0)
 
 
 def test_top_beyond_the_classes_is_refused():
     with pytest.raises(InputError, match="^granularity top-11: the victim has only 10 classes$"):
-        PredictionAPI(linear_victim(), granularity="top-11")
+        PredictionAPI(linear_victim(), answers="top-11")
+    assert PredictionAPI(linear_victim(), answers=TopK(10)).query(noise(1)).classes.shape == (1, 10)
+
+
+def test_a_granularity_of_ones_own_is_served_and_read_by_name():
+    try:
+
+        class Sign(Granularity, kind="sign"):
+            """Whether each probability is above one half."""
+
+            def _shown(self, probabilities):
+                return None, (probabilities > 0.5).float()
+
+        assert Granularity.parse("sign") == Sign()
+        answers = PredictionAPI(linear_victim(), answers="sign").query(noise(8))
+        expected = linear_victim().logits(noise(8)).softmax(1) > 0.5
+        assert torch.equal(answers.probabilities, expected.float())
+        with pytest.raises(InputError, match="^there is a granularity 'sign' already: choose another name$"):
+            type("Again", (Granularity,), {}, kind="sign")
+    finally:
+        KINDS.remove("sign")
+    with pytest.raises(InputError, match="^unknown granularity 'sign'"):
+        Granularity.parse("sign")
 
 
 # -- granularity, always -----------------------------------------------------
@@ -123,14 +182,14 @@ def test_what_holds_for_all_answers(rows, text):
     torch.testing.assert_close(targets.sum(1), torch.ones(len(rows)))
     assert float(targets.min()) >= 0
     if granularity.kind == "top":
-        assert torch.equal(answers.probabilities, full.topk(granularity.value).values)
+        assert torch.equal(answers.probabilities, full.topk(granularity.k).values)
         assert torch.equal(full.gather(1, answers.classes), answers.probabilities)
-        assert all(len(set(row)) == granularity.value for row in answers.classes.tolist())
+        assert all(len(set(row)) == granularity.k for row in answers.classes.tolist())
         assert torch.equal(answers.classes[:, 0], answers.labels)
     if granularity.kind == "rounded":
-        steps = answers.probabilities.double() * 10**granularity.value
-        assert float((steps - steps.round()).abs().max()) < 1e-7 * 10**granularity.value + 1e-9
-        assert float((answers.probabilities - full).abs().max()) <= 0.5 / 10**granularity.value + 1e-6
+        steps = answers.probabilities.double() * 10**granularity.decimals
+        assert float((steps - steps.round()).abs().max()) < 1e-7 * 10**granularity.decimals + 1e-9
+        assert float((answers.probabilities - full).abs().max()) <= 0.5 / 10**granularity.decimals + 1e-6
     packed = granularity.pack(answers, granularity.record(7))
     again = granularity.unpack(np.frombuffer(packed.tobytes(), packed.dtype))
     for before, after in zip(vars(answers).values(), vars(again).values(), strict=True):
@@ -159,8 +218,8 @@ def test_the_api_answers_as_the_victim_does():
 @pytest.mark.parametrize("size", [1, 7, 30])
 def test_answers_do_not_depend_on_the_batch(text, size):
     images = noise(30)
-    together = PredictionAPI(linear_victim(), granularity=text, batch_size=8).query(images)
-    api = PredictionAPI(linear_victim(), granularity=text)
+    together = PredictionAPI(linear_victim(), answers=text, batch_size=8).query(images)
+    api = PredictionAPI(linear_victim(), answers=text)
     apart = [api.query(batch) for batch in images.split(size)]
     torch.testing.assert_close(torch.cat([part.probabilities for part in apart]), together.probabilities)
     assert torch.equal(torch.cat([part.labels for part in apart]), together.labels)
@@ -195,7 +254,7 @@ def reachable(start: object) -> list:
 )
 def test_answers_carry_nothing_hidden(text, most, count):
     """`most`: bytes of a label (8), of each class shown (8) and of each probability (4)."""
-    answers = PredictionAPI(linear_victim(), granularity=text).query(noise(count))
+    answers = PredictionAPI(linear_victim(), answers=text).query(noise(count))
     found = reachable(answers)
     tensors = [item for item in found if isinstance(item, torch.Tensor)]
     assert len(tensors) == sum(part is not None for part in vars(answers).values())
@@ -231,7 +290,7 @@ def test_an_id_at_another_api_of_the_same_meter_is_refused():
     meter = Meter()
     PredictionAPI(linear_victim(), meter=meter).query(noise(2), request="a")
     with pytest.raises(InputError, match="to another API"):
-        PredictionAPI(linear_victim(), meter=meter, granularity="label").query(noise(2), request="a")
+        PredictionAPI(linear_victim(), meter=meter, answers="label").query(noise(2), request="a")
 
 
 def test_a_batch_that_overruns_is_refused_whole():
@@ -317,28 +376,152 @@ def test_bad_queries_are_refused_and_cost_nothing(images, message):
     assert victim.calls == [2]
 
 
-@pytest.mark.parametrize("name", ["", None, 3, b"eve"])
-def test_bad_names_are_refused(name):
-    api = PredictionAPI(linear_victim())
-    with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
-        api.query(noise(1), client=name)
-    if name is not None:
-        with pytest.raises(InputError, match="^request is "):
+@pytest.mark.parametrize("shape", [None, (1, 4, 4), [3, 4, 4]])
+def test_a_victim_says_which_images_it_takes(shape):
+    victim = replace(linear_victim(), image_shape=shape)
+    wrong = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    if shape is None:
+        gray = torch.zeros(2, 1, 8, 6, dtype=torch.uint8)  # as many numbers as it has weights
+        assert len(PredictionAPI(victim).query(gray)) == 2
+        wrong, sizes = wrong[0], "channels, height, width"
+    else:
+        sizes = ", ".join(map(str, shape))
+        if shape[0] == 3:
+            assert len(PredictionAPI(victim).query(noise(2))) == 2
+    with pytest.raises(InputError, match=f"^images are torch.uint8 of shape .*: uint8 of shape \\(n, {sizes}\\) is"):
+        PredictionAPI(victim).query(wrong)
+
+
+@pytest.mark.parametrize("missing", ["classes", "fingerprint", "image_shape", "logits"])
+def test_what_is_no_victim_is_refused(missing):
+    victim = linear_victim()
+    parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape", "logits")}
+    assert len(PredictionAPI(types.SimpleNamespace(**parts)).query(noise(2))) == 2
+    del parts[missing]
+    with pytest.raises(InputError, match=f"^the victim is a SimpleNamespace without '{missing}': wrap a module in Vic"):
+        PredictionAPI(types.SimpleNamespace(**parts))
+
+
+# -- names, money, and what a victim returns ---------------------------------------
+
+
+NO_NAMES = ["", None, 1, True, 1.5, b"eve", ["eve"], "eve\ud800", "\udcff"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name_is_refused_and_charges_nothing(name):
+    victim = linear_victim()
+    api = PredictionAPI(victim, price=1.0)
+    for ask in (
+        lambda: api.query(noise(1), client=name),
+        lambda: api.register(name, budget=5),
+        lambda: api.usage(name),
+    ):
+        with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
+            ask()
+    if name is not None:  # a request without a name gets one
+        with pytest.raises(InputError, match="^request is .*: a name that is not empty is wanted$"):
             api.query(noise(1), request=name)
+    assert victim.calls == []
+    assert {api.usage(client).queries for client in ("anonymous", "1", "True", "None", "eve")} == {0}
 
 
-@pytest.mark.parametrize("budget", [0, -1, True, 1.5, "5"])
+def test_odd_names_are_names():
+    api = PredictionAPI(linear_victim())
+    names = ["1", " ", "Ève", "eve; DROP TABLE accounts", "a\nb", "a\0b", "a", "猫" * 1_000]
+    for count, name in enumerate(names, start=1):
+        api.query(noise(count), client=name, request=name)
+        api.query(noise(count), client=name, request=name)
+    assert [api.usage(name).queries for name in names] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("budget", [0, -1, True, 1.5, "5", math.inf, 2**63, 10**30])
 def test_bad_budgets_are_refused(budget):
-    with pytest.raises(InputError, match=f"^budget is {budget!r}: a whole number from 1 is wanted$"):
-        PredictionAPI(linear_victim(), budget=budget)
-    with pytest.raises(InputError, match="^budget is"):
-        PredictionAPI(linear_victim()).register("eve", budget=budget)
+    message = f"^budget is {budget!r}: a whole number from 1 to 9,223,372,036,854,775,807 is wanted$"
+    api = PredictionAPI(linear_victim(), budget=3)
+    for ask in (lambda: PredictionAPI(linear_victim(), budget=budget), lambda: api.register("eve", budget=budget)):
+        with pytest.raises(InputError, match=message):
+            ask()
+    assert api.usage("eve").budget == 3
 
 
-@pytest.mark.parametrize("price", [-0.5, math.nan, math.inf, "1", True])
+@pytest.mark.parametrize("price", [-0.5, math.nan, math.inf, -math.inf, "1", True, 1e308, 1.01e12, 10**12 + 1])
 def test_bad_prices_are_refused(price):
-    with pytest.raises(InputError, match=f"^price is {price!r}: a finite number from 0 is wanted$"):
-        PredictionAPI(linear_victim(), price=price)
+    api = PredictionAPI(linear_victim(), price=0.5)
+    message = f"^price is {re.escape(repr(price))}: a finite number from 0 to 1,000,000,000,000 is wanted$"
+    for ask in (lambda: PredictionAPI(linear_victim(), price=price), lambda: api.register("eve", price=price)):
+        with pytest.raises(InputError, match=message):
+            ask()
+    api.query(noise(2), client="eve")
+    assert api.usage("eve").cost == 1.0
+
+
+def test_the_highest_budget_and_price_work():
+    api = PredictionAPI(linear_victim(), budget=LARGEST, price=DEAREST)
+    api.query(noise(3))
+    assert api.usage("anonymous") == Usage(queries=3, budget=2**63 - 1, cost=3e12)
+    assert api.usage("anonymous").remaining == 2**63 - 4
+
+
+def test_queries_cost_nothing_unless_a_price_is_set():
+    api = PredictionAPI(linear_victim())
+    api.query(noise(7))
+    assert api.usage("anonymous") == Usage(queries=7, budget=None, cost=0.0)
+    api.register("anonymous", price=0.25)
+    api.query(noise(2))
+    assert api.usage("anonymous").cost == 0.5  # what was free stays free
+
+
+@pytest.mark.parametrize(("price", "each", "times", "cost"), [(0.1, 1, 20, 2.0), (0.1, 3, 1, 0.3), (0.7, 7, 10, 49.0)])
+def test_costs_are_exact(price, each, times, cost):
+    """Added as floats, twenty times 0.1 is 2.0000000000000004."""
+    api = PredictionAPI(linear_victim(), price=price)
+    for _ in range(times):
+        api.query(noise(each))
+    assert api.usage("anonymous").cost == cost
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, True, 2.0, 65_537, 2**70])
+def test_bad_batch_sizes_are_refused(batch_size):
+    with pytest.raises(InputError, match=f"^batch size is {batch_size}: a whole number from 1 to 65,536 is wanted$"):
+        PredictionAPI(linear_victim(), batch_size=batch_size)
+
+
+def spoiled(logits: torch.Tensor, value: float) -> torch.Tensor:
+    logits = logits.detach().clone()
+    logits[-1, -1] = value
+    return logits
+
+
+FAULTS = {
+    "NaN": (lambda logits: spoiled(logits, math.nan), "NaN or infinite logits"),
+    "infinity": (lambda logits: spoiled(logits, math.inf), "NaN or infinite logits"),
+    "a row too few": (lambda logits: logits[:-1], r"\(3, 10\) for 4 images and 10 classes"),
+    "a row too many": (lambda logits: torch.cat([logits, logits[:1]]), r"\(5, 10\) for 4 images and 10 classes"),
+    "a class too few": (lambda logits: logits[:, :-1], r"\(4, 9\) for 4 images and 10 classes"),
+    "labels": (lambda logits: logits.argmax(1), r"\(4,\) for 4 images and 10 classes"),
+    "an array": (lambda logits: logits.detach().numpy(), "a ndarray for 4 images and 10 classes"),
+    "nothing": (lambda logits: None, "a NoneType for 4 images and 10 classes"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_victim_that_returns_no_answer_is_refused_and_nothing_is_charged(fault):
+    spoil, words = FAULTS[fault]
+    victim, state = linear_victim(), {"broken": True}
+    parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape")}
+
+    def logits(images):
+        found = victim.logits(images)
+        return spoil(found) if state["broken"] and len(victim.calls) == 2 else found
+
+    api = PredictionAPI(types.SimpleNamespace(**parts, logits=logits), price=1.0, budget=8, batch_size=4)
+    with pytest.raises(InputError, match=f"^the victim returned {words}: mend the victim, nothing was charged$"):
+        api.query(noise(8), request="a")  # its second batch fails
+    assert api.usage("anonymous") == Usage(queries=0, budget=8, cost=0.0)
+    state["broken"] = False
+    assert torch.equal(api.query(noise(8), request="a").labels, PredictionAPI(linear_victim()).query(noise(8)).labels)
+    assert api.usage("anonymous").cost == 8.0
 
 
 # -- detector and policy -----------------------------------------------------
@@ -366,13 +549,24 @@ class Reverse:
 def test_the_policy_alters_what_the_detector_finds(text):
     images = noise(6)
     images[:3] //= 4
-    plain = PredictionAPI(linear_victim(5), granularity=text).query(images)
-    guarded = PredictionAPI(linear_victim(5), granularity=text, detector=Dark(), policy=Reverse(), batch_size=4)
+    plain = PredictionAPI(linear_victim(5), answers=text).query(images)
+    guarded = PredictionAPI(linear_victim(5), answers=text, detector=Dark(), policy=Reverse(), batch_size=4)
     answers = guarded.query(images)
     assert answers.labels.tolist() == (4 - plain.labels[:3]).tolist() + plain.labels[3:].tolist()
     if text == "full":
         assert torch.equal(answers.probabilities[:3], plain.probabilities[:3].flip(1))
         assert torch.equal(answers.probabilities[3:], plain.probabilities[3:])
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_policy_that_returns_another_number_of_answers_is_refused_and_nothing_is_charged(count):
+    policy = types.SimpleNamespace(fingerprint="cut", answer=lambda probabilities, *_: torch.ones(count, 10) / 10)
+    api = PredictionAPI(linear_victim(), detector=Dark(), policy=policy, price=1.0)
+    with pytest.raises(
+        InputError, match=rf"^the policy returned \({count}, 10\) for 3 images and 10 classes: mend the"
+    ):
+        api.query(noise(3))
+    assert api.usage("anonymous").queries == 0
 
 
 def test_detector_and_policy_belong_together():
@@ -385,7 +579,7 @@ def test_the_fingerprint_tells_apart_what_answers_differently():
     victim = linear_victim()
     apis = [
         PredictionAPI(victim),
-        PredictionAPI(victim, granularity="label"),
+        PredictionAPI(victim, answers="label"),
         PredictionAPI(linear_victim(seed=1)),
         PredictionAPI(victim, detector=Dark(), policy=Reverse()),
     ]
@@ -411,9 +605,9 @@ class EverySecond:
 @pytest.mark.parametrize("granularity", ["full", "top-3", "rounded-2", "label", "temperature-2.0"])
 def test_a_denied_answer_shows_nothing_and_is_charged(granularity):
     images, guard = noise(6), EverySecond()
-    api = PredictionAPI(linear_victim(), granularity=granularity, detector=guard, policy=guard, price=0.5)
+    api = PredictionAPI(linear_victim(), answers=granularity, detector=guard, policy=guard, price=0.5)
     answers = api.query(images, client="a", request="1")
-    plain = PredictionAPI(linear_victim(), granularity=granularity).query(images)
+    plain = PredictionAPI(linear_victim(), answers=granularity).query(images)
     assert answers.denied.tolist() == [False, True] * 3
     assert answers.labels.tolist()[1::2] == [-1, -1, -1]
     assert answers.labels.tolist()[::2] == plain.labels.tolist()[::2]
@@ -436,4 +630,20 @@ def test_denied_answers_give_no_targets():
 
 def test_the_last_class_number_stands_for_a_denial():
     with pytest.raises(InputError, match="65536 classes: at most 65535 are possible"):
-        Granularity("label").record(65_536)
+        Label().record(65_536)
+
+
+def test_answers_of_another_granularity_are_not_stored():
+    """What a far API sends is not trusted: nothing that lay in memory may fill the gaps."""
+    label, short = Label().show(EXACT), Full().show(EXACT[:, :3])
+    one = Answers(label.labels, None, torch.full((2, 1), 0.5))  # would fit every class
+    for granularity, answers, name in (
+        (Full(), label, "probabilities"),
+        (Full(), short, "probabilities"),
+        (Full(), one, "probabilities"),
+        (TopK(2), TopK(3).show(EXACT), "classes"),
+        (TopK(2), Full().show(EXACT), "classes"),
+        (Rounded(1), label, "probabilities"),
+    ):
+        with pytest.raises(InputError, match=f"^the answers' {name} are not those of granularity {granularity}: mend"):
+            granularity.pack(answers, granularity.record(4))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from extractbook.reproduction.backbones import SEED, backbone_for, make_weights, pretrain, trainer_of
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader
@@ -19,7 +19,7 @@ from extractlib.models.training import Recipe
 from extractlib.store import Store, digest
 from extractlib.versions import VERSIONS
 
-DRAWN, SMOKE = profile("drawn"), profile("smoke")
+DRAWN, SMOKE = scale("drawn"), scale("smoke")
 CARD = json.loads((networks.WEIGHTS / "resnet.json").read_text())
 
 
@@ -87,7 +87,7 @@ def test_weights_that_ship_are_written_and_only_their_pictures_are_kept(tmp_path
 
 def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
     with pytest.raises(InputError, match="profile 'paper' pre-trains nothing: torchvision downloads"):
-        make_weights(profile("paper"), tmp_path, loader(Store(tmp_path)), network="resnet-34")
+        make_weights(scale("paper"), tmp_path, loader(Store(tmp_path)), network="resnet-34")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The GPU's benchmarks: they run whole on a processor, and count what they should."""
 
-import csv
 import hashlib
 import io
 import json
@@ -18,8 +17,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import device, device_steps, gpu
-from extractlib.data import layouts
-from extractlib.data.parts import parts_list
+from extractlib.data.layouts import listing
+from extractlib.data.sources import parts_table
 from extractlib.errors import InputError
 
 
@@ -281,11 +280,11 @@ def bench(record, tmp_path):
 
 def test_traffic_signs_are_unpacked_in_their_published_layout(bench, tmp_path):
     device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path / "all")
-    found = layouts.listing("gtsrb", tmp_path / "all" / "gtsrb")
+    found = listing("gtsrb", tmp_path / "all" / "gtsrb")
     assert found.classes == ("00000", "00007")
-    assert {half: len(entries) for half, entries in found.halves.items()} == {"train": 60, "test": 10}
-    assert [entry.label for entry in found.halves["test"]] == [0] * 5 + [1] * 5
-    tracks = [entry.group for entry in found.halves["train"]]
+    assert {split: len(table) for split, table in found.splits.items()} == {"train": 60, "test": 10}
+    assert found.splits["test"]["label"].tolist() == [0] * 5 + [1] * 5
+    tracks = found.splits["train"]["group"].tolist()
     assert len(set(tracks)) == 20 and tracks[:4] == ["00000/00000"] * 3 + ["00000/00001"]
     device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path / "some", every=7)
     some = sorted(file.name for file in (tmp_path / "some").rglob("*.webp"))
@@ -294,10 +293,10 @@ def test_traffic_signs_are_unpacked_in_their_published_layout(bench, tmp_path):
 
 def test_no_track_is_parted(bench, tmp_path):
     device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path)
-    text = parts_list(
+    table = parts_table(
         "gtsrb", size=32, seed=device_steps.SEED, store=bench.images, folders={"gtsrb": tmp_path / "gtsrb"}
     )
-    rows = [row for row in csv.DictReader(io.StringIO(text)) if row["part"] != "test"]
+    rows = table[table["part"] != "test"].to_dict("records")
     tracks = {row["path"].rpartition("_")[0]: {} for row in rows}
     for row in rows:
         tracks[row["path"].rpartition("_")[0]].setdefault(row["part"], []).append(row["path"])

@@ -1,6 +1,7 @@
 """The book's sources: every notebook runs, and the build repeats what it must."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ from layouts import WRITE
 from extractbook.build import execute
 from extractbook.build import pages as build
 from extractbook.sphinx import furniture
+from extractlib.errors import InputError
 
 NOTEBOOKS = execute.notebooks()
 PAGES = [path for path in NOTEBOOKS if path.stem not in CHAPTERS]
@@ -20,12 +22,12 @@ named = {"ids": lambda path: path.stem}
 
 @pytest.mark.book
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
-def test_notebook_runs_in_profile_smoke(path, tmp_path):
+def test_notebook_runs_at_scale_smoke(path):
     try:
-        count = execute.run_notebook(path, tmp_path / path.name, profile="smoke")
+        executed = execute.run_notebook(path, scale="smoke")
     except execute.ChapterError as error:
         pytest.fail(str(error), pytrace=False)
-    assert count == len(nbformat.read(path, as_version=4).cells) + execute.has_parameters(path)
+    assert len(executed.cells) == len(nbformat.read(path, as_version=4).cells) + execute.has_parameters(path)
 
 
 @pytest.mark.book
@@ -35,12 +37,11 @@ def test_a_chapter_runs_on_photographs(tmp_path, monkeypatch):
         WRITE[data](tmp_path / "data" / data)
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
-    executed = tmp_path / "executed.ipynb"
     try:
-        execute.run_notebook(execute.BOOK / "08_diversity.ipynb", executed, profile="small-cpu")
+        executed = execute.run_notebook(execute.BOOK / "08_diversity.ipynb", scale="small-cpu")
     except execute.ChapterError as error:
         pytest.fail(str(error), pytrace=False)
-    assert "What the cifar10 victim makes of a pool, live" in executed.read_text(encoding="utf-8")
+    assert "What the cifar10 victim makes of a pool, live" in nbformat.writes(executed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)
@@ -81,7 +82,7 @@ def tree(tmp_path, monkeypatch):
         "extractlib/attacks/attack.py": "def run():\n    from extractlib.api import serve\n",
         "book/extractbook/__init__.py": "",
         "book/extractbook/figures.py": "",
-        "book/extractbook/paper/claims.json": "{}",
+        "book/extractbook/paper/claims.toml": "{}",
         "book/extractbook/results/drawn/table.jsonl": "{}",
         "requirements.txt": "torch==1\n",
     }
@@ -98,35 +99,30 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "PACKAGES", packages)
     for name, place in places.items():
         monkeypatch.setattr(execute, name, tmp_path / place)
-    monkeypatch.setattr(execute, "TIMINGS", executed / "timings.json")
     monkeypatch.setattr(execute, "__file__", str(script))
     return tmp_path
 
 
-def mark_as_executed(profile: str) -> None:
-    """Record a run of every notebook that needs one."""
+def mark_as_executed(scale: str) -> None:
+    """Leave an executed copy of every notebook, as a run of it does."""
     execute.EXECUTED.mkdir(parents=True, exist_ok=True)
-    runs = {}
     for path in execute.notebooks():
-        (execute.EXECUTED / path.name).write_text("{}")
-        value = execute.fingerprint(path, profile=profile)
-        runs[path.stem] = {"fingerprint": value, "profile": profile, "cells": 1, "seconds": 1.0, "peak_megabytes": 1}
-    execute.TIMINGS.write_text(json.dumps(runs))
+        run = execute.Run(execute.fingerprint(path, scale=scale), scale, cells=1, seconds=1.0, peak_megabytes=1)
+        (execute.EXECUTED / path.name).write_text(json.dumps({"metadata": {"extractbook": asdict(run)}}))
 
 
-def test_rooms_are_followed_through_imports(tree):
-    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "1.ipynb")}
+def test_modules_are_followed_through_imports(tree):
+    names = {str(path.relative_to(tree / "extractlib")) for path in execute.modules(tree / "book" / "1.ipynb")}
     assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
-    names = {str(path.relative_to(tree / "book")) for path in execute.rooms(tree / "book" / "2.ipynb")}
+    names = {str(path.relative_to(tree / "book")) for path in execute.modules(tree / "book" / "2.ipynb")}
     assert names == {"extractbook/__init__.py", "extractbook/figures.py"}
 
 
 def test_what_a_package_loads_when_asked_for_counts_as_imported(tree):
     (tree / "extractlib" / "__init__.py").write_text("import lazy_loader\n\nlazy_loader.attach(__name__)\n")
-    names = {str(path.relative_to(tree / "extractlib")) for path in execute.rooms(tree / "book" / "1.ipynb")}
-    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
     (tree / "extractlib" / "metrics.py").write_text("")
-    assert tree / "extractlib" / "metrics.py" in execute.rooms(tree / "book" / "1.ipynb")
+    names = {str(path.relative_to(tree / "extractlib")) for path in execute.modules(tree / "book" / "1.ipynb")}
+    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py", "metrics.py"}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +131,7 @@ def test_what_a_package_loads_when_asked_for_counts_as_imported(tree):
         ("extractlib/api.py", ["1"]),
         ("book/extractbook/figures.py", ["2"]),
         ("extractlib/__init__.py", ["1"]),
-        ("book/extractbook/paper/claims.json", ["1", "2"]),
+        ("book/extractbook/paper/claims.toml", ["1", "2"]),
         ("book/extractbook/results/drawn/table.jsonl", ["1", "2"]),
         ("requirements.txt", ["1", "2"]),
         ("book/index.md", []),
@@ -152,35 +148,42 @@ def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
 def test_a_chapter_depends_on_its_own_checks_only(tree):
     checks = tree / "book" / "extractbook" / "exercises" / "chapter_02.py"
     checks.parent.mkdir()
+    (checks.parent / "__init__.py").write_text("")
     checks.write_text("import extractlib.api\n")
     path = write_notebook(tree / "book" / "02_images.ipynb", "import os")
-    assert execute.rooms(path) == {checks, tree / "extractlib" / "__init__.py", tree / "extractlib" / "api.py"}
-    assert checks not in execute.rooms(tree / "book" / "1.ipynb")
+    packages = {tree / "book" / "extractbook" / "__init__.py", checks.parent / "__init__.py"}
+    library = {tree / "extractlib" / "__init__.py", tree / "extractlib" / "api.py"}
+    assert execute.modules(path) == {checks, *packages, *library}
+    assert checks not in execute.modules(tree / "book" / "1.ipynb")
 
 
-def test_another_profile_or_a_lost_copy_makes_stale(tree):
+def test_another_scale_or_a_lost_copy_makes_stale(tree):
     mark_as_executed("drawn")
     assert [path.stem for path in execute.stale("smoke")] == ["1", "2"]
     (execute.EXECUTED / "2.ipynb").unlink()
     assert [path.stem for path in execute.stale("drawn")] == ["2"]
 
 
-def test_relative_import_is_refused():
-    with pytest.raises(ValueError, match=r"import from \.\.api: name the module in full"):
-        list(execute.imported("from ..api import serve"))
-
-
-def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree, monkeypatch):
+def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree):
     path = write_notebook(tree / "book" / "3.ipynb", 'profile = "drawn"', "answer = 41\n1 / 0", tags=("parameters",))
-    monkeypatch.setattr(execute, "EXECUTED", tree)
     with pytest.raises(execute.ChapterError) as caught:
-        execute.execute(path, "fingerprint", profile="smoke")
+        execute.execute(path, tree / "copy.ipynb", "fingerprint", scale="smoke")
     message = str(caught.value)
     # The cell that sets the profile is injected as the second one.
     assert message.startswith("3: cell 3 failed\n\n    answer = 41\n    1 / 0\n")
     assert message.endswith("ZeroDivisionError: division by zero")
     assert "\x1b" not in message
-    assert not (tree / "3.ipynb").exists()
+    assert not list(tree.glob("copy*"))
+
+
+def test_an_executed_copy_says_what_it_took(tree, capsys):
+    path = write_notebook(tree / "book" / "3.ipynb", 'profile = "drawn"', "print(profile)", tags=("parameters",))
+    assert execute.execute_all({path: "fingerprint"}, scale="smoke", jobs=1) == []
+    run = execute.recorded()["3"]
+    assert (run.fingerprint, run.scale, run.cells) == ("fingerprint", "smoke", 3)
+    assert run.seconds > 0 and run.peak_megabytes > 10
+    assert nbformat.read(execute.EXECUTED / "3.ipynb", as_version=4).cells[2].outputs[0].text == "smoke\n"
+    assert capsys.readouterr().out == f"3: 3 cells, {run.seconds:.0f} s, {run.peak_megabytes} MB\n"
 
 
 def figure_output(name: str):
@@ -217,7 +220,7 @@ def test_what_else_a_figure_s_cell_shows_stands_after_it():
 
 def test_two_figures_in_a_cell_are_refused():
     cell = code_cell(figure_output("first"), figure_output("second"))
-    with pytest.raises(ValueError, match="chapter: one cell shows the figures first, second"):
+    with pytest.raises(InputError, match="chapter: one cell shows the figures first, second"):
         build.tidy(cell, "chapter")
 
 

@@ -9,22 +9,23 @@ import torch
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractbook.cli import named_folder, numbers, print_rows
+from extractbook.cli import named_folder, print_rows
 from extractbook.reproduction import Row, read_rows, table_cells
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
-    "profile": (["run", "reproduction", "--profile", "huge"], "unknown profile 'huge': use one of smoke, drawn"),
-    "task": (["run", "reproduction", "--profile", "smoke", "--task", "sign"], "unknown task 'sign': use one of"),
-    "pool": (["run", "reproduction", "--profile", "smoke", "--pool", "sea"], "unknown pool 'sea': use one of"),
+    "scale": (["run", "reproduction", "--scale", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
+    "scale by its other name": (["results", "--profile", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
+    "task": (["run", "reproduction", "--scale", "smoke", "--task", "sign"], "unknown task 'sign': use one of"),
+    "pool": (["run", "reproduction", "--scale", "smoke", "--pool", "sea"], "unknown pool 'sea': use one of"),
     "network": (["run", "reproduction", "--network", "vgg99"], "unknown network 'vgg99': use one of"),
     "granularity": (["run", "reproduction", "--granularity", "top"], "top"),
     "part": (["run", "reproduction", "--part", "train"], "unknown part 'train': use one of test, validation"),
-    "no budget": (["run", "reproduction", "--profile", "smoke", "--budget", "0"], "budget"),
-    "budget below nothing": (["run", "reproduction", "--profile", "smoke", "--budget", "-1"], "-1"),
-    "budget above the pool": (["run", "reproduction", "--profile", "smoke", "--budget", "513"], "513"),
+    "no budget": (["run", "reproduction", "--scale", "smoke", "--budget", "0"], "budget"),
+    "budget below nothing": (["run", "reproduction", "--scale", "smoke", "--budget", "-1"], "-1"),
+    "budget above the pool": (["run", "reproduction", "--scale", "smoke", "--budget", "513"], "513"),
     "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
     "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is no folder"),
     "no results": (["verify", "--results", "nowhere"], "nowhere holds no results: make them with"),
@@ -43,8 +44,8 @@ WRONG = {
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
-    "no such engine": (["grid", "--engine", "slurm"], "unknown engine 'slurm': use one of local, ray"),
-    "no weights": (["weights", "--profile", "paper"], "profile 'paper' pre-trains nothing"),
+    "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
+    "no weights": (["weights", "--scale", "paper"], "profile 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
 
@@ -66,7 +67,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(comman
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / ("file" if place == "cache" else "store")))
     output = tmp_path / ("file" if place == "output" else "results") / "below" / "rows.jsonl"
-    status, printed, errors = command("run", "reproduction", "--profile", "smoke", "--output", str(output))
+    status, printed, errors = command("run", "reproduction", "--scale", "smoke", "--output", str(output))
     assert (status, printed) == (2, "")
     [line] = [line for line in errors.splitlines() if line.startswith(("extractlib: ", "extractbook: "))]
     assert str(tmp_path / "file") in line and "name another folder" in line
@@ -98,7 +99,7 @@ def test_memory_and_disk_that_do_not_suffice_are_one_line(command, monkeypatch):
 
 @pytest.mark.parametrize("budget", ["0", "-1"])
 def test_an_impossible_budget_is_refused_before_anything_is_drawn_or_trained(command, budget):
-    status, output, errors = command("run", "reproduction", "--profile", "smoke", "--budget", budget)
+    status, output, errors = command("run", "reproduction", "--scale", "smoke", "--budget", budget)
     expected = f"extractbook: budget is {budget}: a whole number from 1 is wanted"
     assert (status, output, errors.strip()) == (2, "", expected)
 
@@ -110,7 +111,7 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     output = tmp_path / "rows.jsonl"
     images = ["--task", f"folder:{tmp_path}/pets", "--pool", f"folder:{tmp_path}/photos"]
     options = ["--network", "tiny", "--budget", "40", "--output", str(output)]
-    status, printed, _ = command("run", "reproduction", "--profile", "smoke", *images, *options)
+    status, printed, _ = command("run", "reproduction", "--scale", "smoke", *images, *options)
     assert status == 0
     [row] = read_rows(output)
     assert (row.cell.task, row.cell.pool, row.cell.budget) == ("folder:pets", "folder:photos", 40)
@@ -129,25 +130,27 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
 def test_help_lists_the_commands(command):
     status, printed, _ = command("--help")
     assert status == 0
-    assert all(word in printed for word in ("run", "results", "grid", "verify", "weights", "ledger"))
+    assert all(word in printed for word in ("run", "results", "verify", "weights", "ledger"))
 
 
-def test_numbers_of_a_result_are_told_in_words():
+def test_numbers_of_a_result_are_told_in_words(capsys):
     result = {"validation_tpr": 0.9, "binary": {"pool": {"tnr": 0.8, "roc": [[0, 1], [1, 0]]}}, "settings": {}}
-    assert numbers(result) == {"validation tpr": 0.9, "binary pool tnr": 0.8}
+    [cell] = table_cells("detection", scale("smoke"), seeds=[2])[:1]
+    print_rows([Row(cell, result, {})])
+    assert capsys.readouterr().out == "signs, detection (seed 2): validation tpr 0.900, binary pool tnr 0.800\n"
 
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
     for table in ("detection", "stateful", "classes"):
-        status, printed, _ = command("run", table, "--profile", "smoke", "--task", "objects")
+        status, printed, _ = command("run", table, "--scale", "smoke", "--task", "objects")
         assert status == 0
         assert printed.startswith("objects, ")
     assert "recovery" in printed
 
 
 def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
-    words = ["results", "--profile", "paper", "--table", "reproduction", "--seeds", "3", "--results", str(tmp_path)]
+    words = ["results", "--scale", "paper", "--table", "reproduction", "--seeds", "3", "--results", str(tmp_path)]
     status, printed, _ = command(*words, "--plan", "--rate", "1000", "--jobs", "3")
     # 5 tasks x 3 seeds, each 100,000 images x 100 epochs at 1,000 a second and 4 seconds more.
     hours = 15 * (100_000 * 100 / 1_000 + 4) / 3600
@@ -159,7 +162,7 @@ def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
 
 
 def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
-    status, printed, _ = command("grid", "--profile", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
+    status, printed, _ = command("results", "--scale", "paper", "--plan", "--seeds", "1", "--results", str(tmp_path))
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
@@ -179,9 +182,21 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     }
 
 
-def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):
+def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
-    words = ["grid", "--profile", "smoke", "--table", "classes", "--seeds", "1", "--results", str(tmp_path)]
+    words = [
+        "results",
+        "--scale",
+        "smoke",
+        "--jobs",
+        "1",
+        "--table",
+        "classes",
+        "--seeds",
+        "1",
+        "--results",
+        str(tmp_path),
+    ]
     status, printed, _ = command(*words)
     assert status == 0 and "recovery" in printed
     rows = read_rows(tmp_path / "smoke" / "classes.jsonl")
@@ -191,7 +206,7 @@ def test_a_grid_keeps_its_rows_and_goes_on_where_it_stopped(command, tmp_path, m
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
-    [cell] = table_cells("stateful", profile("smoke"), seeds=[0])[:1]
+    [cell] = table_cells("stateful", scale("smoke"), seeds=[0])[:1]
     results = {"until": 2, "both": 1}, {"until": 4, "both": 2}, {"until": None, "both": 3}
     for order in results, results[::-1]:
         print_rows([Row(replace(cell, seed=seed), result, {}) for seed, result in enumerate(order)])

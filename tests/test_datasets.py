@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import extractlib as xl
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.data import decoding, drawn, sources
-from extractlib.data.decoding import decoded, look_alikes, read_image
+from extractlib.data.decoding import decode, read_image
+from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
 from extractlib.data.sources import Folder, Loader, Source, noise, split_task
 from extractlib.errors import InputError
@@ -37,7 +38,7 @@ def write_folder(path, *, classes=("cats", "dogs"), count=20, size=(32, 32), see
 
 def test_pixels_and_labels_of_a_folder(tmp_path, store):
     pets = write_folder(tmp_path / "pets", count=3)
-    images = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    images = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert images.classes == ("cats", "dogs")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     first = np.asarray(Image.open(pets / "cats" / "0.png")).transpose(2, 0, 1)
@@ -46,14 +47,14 @@ def test_pixels_and_labels_of_a_folder(tmp_path, store):
 
 def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store, monkeypatch):
     pets = write_folder(tmp_path / "pets", count=3)
-    first = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    first = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
-        again = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+        again = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.images, first.images)
     Image.new("RGB", (32, 32), (9, 9, 9)).save(pets / "cats" / "0.png")
-    changed = decoded(folder(pets), name="folder:pets", store=store).halves["train"]
+    changed = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert changed.fingerprint != first.fingerprint
     assert changed.images[0].unique().tolist() == [9]
 
@@ -61,7 +62,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -73,12 +74,12 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split_task(decoded(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
 
-def test_wide_pictures_are_cut_to_their_centre(tmp_path):
+def test_wide_pictures_are_cut_to_their_center(tmp_path):
     pixels = np.zeros((64, 192, 3), dtype=np.uint8)
     pixels[:, 64:128] = 200
     Image.fromarray(pixels).save(tmp_path / "wide.png")
@@ -89,7 +90,7 @@ def test_near_duplicates_share_a_group():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 200, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     brighter = images[:1] + 20
-    group = look_alikes(torch.cat([images, brighter]))
+    group = near_duplicate_groups(torch.cat([images, brighter]))
     assert group[4] == group[0]
     assert len(set(group.tolist())) == 4
 
@@ -131,14 +132,14 @@ def strange_test(path):
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
     make(tmp_path / "pets")
     with pytest.raises(InputError, match=message) as caught:
-        decoded(folder(tmp_path / "pets"), name="folder:pets", store=store)
+        decode(folder(tmp_path / "pets"), name="folder:pets", store=store)
     assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
 def loader(store):
     """The sizes of the smallest scale."""
-    smoke = profile("smoke")
+    smoke = scale("smoke")
     return Loader(sizes={**smoke.task_sizes, **smoke.pool_sizes}, noise_size=256, store=store)
 
 

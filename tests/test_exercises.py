@@ -1,15 +1,20 @@
 """Exercises: every solution passes its check, every stub and every solution broken in a stated way fails it."""
 
 import ast
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.exercises import check, known
-from extractbook.exercises.answers import Raised, difference, fitted, from_json, plain, to_json
+from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.exercise import Exercise, lookup
+from extractlib import exercises as former
 from extractlib.errors import InputError
 
 TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
@@ -306,7 +311,7 @@ BREAKAGES = {
     ],
     "7.2": [
         (
-            "strangers",
+            "unpaired",
             "half = quantile * apart.std(ddof=1) / np.sqrt(n)",
             "half = stats.t.ppf(0.975, 2 * n - 2) * np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / n)",
             "have their seeds in common",
@@ -417,9 +422,9 @@ BREAKAGES = {
     "9.3": [
         ("ties lose", "0.5 * ", "0.0 * ", "a tie is half a win"),
         ("ties win", "0.5 * ", "", "a tie is no whole win"),
-        ("wrong sign", "strangers[:, None] - benign", "benign[:, None] - strangers", "scores strangers higher"),
+        ("wrong sign", "ood[:, None] - benign", "benign[:, None] - ood", "out of distribution higher"),
         ("summed", "wins.mean()", "wins.sum()", "the number is too large"),
-        ("pairs in a row", "strangers[:, None] - benign", "strangers[:20] - benign[:20]", "the number is too"),
+        ("pairs in a row", "ood[:, None] - benign", "ood[:20] - benign[:20]", "the number is too"),
     ],
     "9.4": [
         ("the chapter's shuffle", "if shuffled.argmax() != answer.argmax():", "if True:", "has kept its place"),
@@ -544,7 +549,7 @@ BREAKAGES = {
     ],
     "11.3": [
         (
-            "strangers",
+            "unpaired",
             "stats.t.ppf(0.975, n - 1)",
             "stats.t.ppf(0.975, 2 * n - 2) * ((first.var(ddof=1) + second.var(ddof=1)) / gain.var(ddof=1)) ** 0.5",
             "have their seeds in common",
@@ -693,6 +698,11 @@ def test_the_notebook_says_what_the_check_knows(exercise):
     assert task.code.startswith(courses.numbers(exercise))
 
 
+def test_no_chapter_imports_anothers_exercises():
+    sources = {path.name: path.read_text(encoding="utf-8") for path in Path(exercises.__file__).parent.glob("*.py")}
+    assert [name for name, text in sources.items() if "exercises.chapter_" in text] == []
+
+
 # What `check` makes of bad input.
 
 
@@ -764,6 +774,30 @@ def test_a_kind_or_minutes_that_cannot_be_are_refused():
         known(99)
 
 
+# Where `check` was before.
+
+
+def test_the_former_check_warns_and_forwards():
+    with pytest.warns(DeprecationWarning, match="import check from extractbook.exercises") as caught:
+        found = former.check("5.1", 9250)
+    assert found == check("5.1", 9250) and found.right
+    assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning):
+        assert former.check("5.1", 9250, seed=7) == check("5.1", 9250, seed=7)
+
+
+def test_the_former_check_loads_the_book_when_it_is_called():
+    code = "import sys, extractlib.exercises; sys.exit('extractbook' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_former_check_without_the_book_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "extractbook", None)
+    monkeypatch.delitem(sys.modules, "extractbook.exercises")
+    with pytest.warns(DeprecationWarning), pytest.raises(InputError, match=r"pip install 'extractlib\[book\]'$"):
+        former.check("5.1", 9250)
+
+
 # How two answers differ.
 
 ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
@@ -794,34 +828,6 @@ ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
 )
 def test_the_reason_names_the_kind_of_mistake(found, wanted, reason):
     assert difference(fitted(found, wanted), wanted, tolerance=1e-4) == reason
-
-
-@pytest.mark.parametrize(
-    "value", [True, 3, 0.5, "text", ROWS, np.arange(3), np.array([True]), [1, "a", ROWS], np.zeros((0, 2))]
-)
-def test_answers_survive_as_data(value):
-    again = from_json(to_json(plain(value)))
-    assert type(again) is type(value)
-    np.testing.assert_equal(again, value)
-
-
-def test_a_failure_survives_as_data():
-    assert from_json(to_json(Raised("it stops"))) == Raised("it stops")
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        {},
-        {"array": [1], "dtype": "object", "shape": [1]},
-        {"array": [1], "dtype": "int64", "shape": [2]},
-        None,
-        {"raised": 3},
-    ],
-)
-def test_forged_data_is_refused(forged):
-    with pytest.raises(InputError):
-        from_json(forged)
 
 
 # Assessed variants and course notebooks.
@@ -900,18 +906,17 @@ def test_an_exercise_of_another_form_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["assignment", "--chapter", "5", "--seed", "seven"], "assignment: SEED is 'seven': a whole number from 0"),
-        (["assignment", "--chapter", "5"], "assignment: SEED is ''"),
-        (["assignment", "--chapter=-5", "--seed", "1"], "assignment: CHAPTER is '-5'"),
-        (["assignment", "--chapter", "99", "--seed", "1"], "assignment: chapter 99 has no exercises"),
+        (["--chapter", "5", "--seed", "seven"], "Invalid value for '--seed'"),
+        (["--chapter", "5"], "Missing option '--seed'"),
+        (["--chapter=-5", "--seed", "1"], "Invalid value for '--chapter'"),
+        (["--chapter", "99", "--seed", "1"], "extractbook: chapter 99 has no exercises"),
     ],
 )
-def test_an_assignment_of_nothing_is_refused_in_one_line(arguments, message, monkeypatch, capsys, tmp_path):
+def test_an_assignment_of_nothing_is_refused(words, message, command, monkeypatch, tmp_path):
     monkeypatch.setattr(courses, "COURSES", tmp_path / "courses")
-    monkeypatch.setattr("sys.argv", ["courses.py", *arguments])
-    assert courses.main() == 2
-    error = capsys.readouterr().err
-    assert error.startswith(message) and error.count("\n") == 1
+    status, printed, error = command("assignment", *words)
+    assert (status, printed) == (2, "")
+    assert message in error and "Traceback" not in error
     assert not (tmp_path / "courses").exists()

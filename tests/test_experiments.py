@@ -10,20 +10,21 @@ from extractbook.reproduction import (
     TABLES,
     Row,
     Scene,
+    grids,
     is_current,
     read_rows,
     run_cell,
     run_table,
+    schedule,
     table_cells,
 )
-from extractbook.reproduction import grids as tables
 from extractbook.reproduction.experiments import shortcut
 from extractbook.reproduction.experiments.detection import _accounts
 from extractbook.reproduction.experiments.extraction import api_of, collected
 from extractbook.reproduction.experiments.shortcut import BLUR, EVASIONS, PROCESSING
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import append_row
-from extractbook.reproduction.scales import DRAWN, profile
+from extractbook.reproduction.scales import scale
 from extractlib import versions
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
@@ -31,7 +32,7 @@ from extractlib.defenses.detectors import Thresholded
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
 
-SMOKE = profile("smoke")
+SMOKE, DRAWN = scale("smoke"), scale("drawn")
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +60,25 @@ def test_reproduction_has_a_cell_a_task_and_seed():
 
 
 def test_budget_table_holds_the_smaller_budgets():
-    cells = table_cells("budget", profile("drawn"), seeds=[0])
+    cells = table_cells("budget", scale("drawn"), seeds=[0])
     assert sorted({cell.budget for cell in cells}) == [1_000, 2_500, 5_000]
     assert len(cells) == 15
 
 
 @pytest.mark.parametrize(
-    ("table", "scale", "message"),
+    ("table", "settings", "message"),
     [
-        ("reproductions", "drawn", "unknown table"),
-        ("classes", replace(profile("drawn"), tasks=("birds",)), "'classes' has no cell for birds and seed 0"),
+        ("reproductions", DRAWN, "unknown table"),
+        ("classes", replace(DRAWN, tasks=("birds",)), "'classes' has no cell for birds and seed 0"),
     ],
 )
-def test_tables_that_do_not_exist_are_refused(table, scale, message):
+def test_tables_that_do_not_exist_are_refused(table, settings, message):
     with pytest.raises(InputError, match=message):
-        table_cells(table, profile(scale) if isinstance(scale, str) else scale, seeds=[0])
+        table_cells(table, settings, seeds=[0])
 
 
 def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
-    counted = {name: len(table_cells(name, profile("small-cpu"), seeds=range(3))) for name in TABLES}
+    counted = {name: len(table_cells(name, scale("small-cpu"), seeds=range(3))) for name in TABLES}
     assert counted == {
         "reproduction": 6,
         "classes": 6,
@@ -99,11 +100,11 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
 def test_images_of_one_task_in_files_are_asked_with_as_far_as_they_go():
     narrow = {
         cell.task: (cell.pool, cell.budget)
-        for cell in table_cells("diversity", profile("small-cpu"), seeds=[0])
+        for cell in table_cells("diversity", scale("small-cpu"), seeds=[0])
         if "/" not in cell.pool and cell.pool != "noise"
     }
     assert narrow == {"cifar10": ("gtsrb", 3_500), "gtsrb": ("gtsrb", 3_500)}
-    drawn = {cell.budget for cell in table_cells("diversity", profile("drawn"), seeds=[0]) if cell.pool == "retina"}
+    drawn = {cell.budget for cell in table_cells("diversity", scale("drawn"), seeds=[0]) if cell.pool == "retina"}
     assert drawn == {10_000}
 
 
@@ -209,23 +210,23 @@ def test_a_table_goes_on_where_it_stopped(row, cell, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return Row(cell, row.result, row.provenance | {"versions": versions_of(cell)})
 
-    monkeypatch.setattr(tables, "run_cell", counted)
+    monkeypatch.setattr(schedule, "run_cell", counted)
     cells = [replace(cell, seed=seed) for seed in (3, 4, 5)]
     with pytest.raises(KeyboardInterrupt):
         run_table(cells, path, store=Store(tmp_path))
     assert [read.cell.seed for read in read_rows(path)] == [3, 4]
     run_table(cells[:2], path, store=Store(tmp_path))
     assert ran == [3, 4, 5]
-    assert tables.missing(cells, path) == cells[2:]
+    assert schedule.missing(cells, path) == cells[2:]
     # After a bump the old rows stay where they are, and new ones follow.
     before = path.read_bytes()
     monkeypatch.setattr(versions, "VERSIONS", dict(versions.VERSIONS) | {"train": versions.VERSIONS["train"] + 1})
-    assert tables.missing(cells, path) == cells
+    assert schedule.missing(cells, path) == cells
     run_table(cells[:2], path, store=Store(tmp_path))
     assert ran == [3, 4, 5, 3, 4]
     assert path.read_bytes().startswith(before)
     assert [read.cell.seed for read in read_rows(path)] == [3, 4, 3, 4]
-    assert tables.missing(cells, path) == cells[2:]
+    assert schedule.missing(cells, path) == cells[2:]
 
 
 def test_the_first_edition_is_read_only(cell, tmp_path):
@@ -243,7 +244,7 @@ def test_the_first_edition_is_read_only(cell, tmp_path):
 def test_every_table_names_each_cell_once(table):
     cells = table_cells(table, DRAWN, seeds=range(5))
     assert len(set(cells)) == len(cells) > 0
-    assert all(tables.expected_seconds(cell) > 0 for cell in cells)
+    assert all(grids.expected_seconds(cell) > 0 for cell in cells)
 
 
 def test_the_plan_of_the_drawn_profile():

@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from matplotlib.container import BarContainer
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -43,7 +45,7 @@ ROWS = [row("things", 0, 0.6), row("things", 1, 0.64), row("signs", 0, 0.72), ro
 
 
 def stripes(classes: int, each: int) -> ImageSet:
-    """Return grey images whose brightness is ten times their label; the classes follow one another."""
+    """Return gray images whose brightness is ten times their label; the classes follow one another."""
     labels = torch.arange(classes).repeat_interleave(each)
     images = (10 * labels).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8).contiguous()
     return ImageSet("stripes", images, labels, tuple(f"stripe {number}" for number in range(classes)), "1")
@@ -62,10 +64,10 @@ def test_table_refuses_a_short_line():
         figures.table([["a"]], ["word", "number"])
 
 
-def test_mean_and_spread():
-    assert figures.mean_and_spread([1.0, 2.0, 3.0], digits=2) == "2.00 ± 1.00"
-    assert figures.mean_and_spread([0.5], digits=1) == "0.5"
-    assert figures.mean_and_spread([], digits=1) == "–"
+def test_mean_sd():
+    assert figures.mean_sd([1.0, 2.0, 3.0], digits=2) == "2.00 ± 1.00"
+    assert figures.mean_sd([0.5], digits=1) == "0.5"
+    assert figures.mean_sd([], digits=1) == "–"
 
 
 def test_reproduction_table_stands_beside_the_papers():
@@ -133,20 +135,27 @@ def test_provenance_of_nothing_is_refused():
 # -- figures -----------------------------------------------------------------
 
 
+def lengths_of_bars(axes) -> dict[str, list[float]]:
+    """Return the lengths of horizontal bars by the name of their series."""
+    drawn = [container for container in axes.containers if isinstance(container, BarContainer)]
+    return {container.get_label(): [bar.get_width() for bar in container] for container in drawn}
+
+
 def test_bars_are_as_long_as_the_recoveries():
     figure = figures.reproduction_bars(ROWS)
     [axes] = figure.axes
-    lengths = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers[1:]}
+    lengths = lengths_of_bars(axes)
     assert lengths["ours"] == pytest.approx([0.9, 0.775])
     assert lengths["the authors"] == [0.96, 0.97]
     assert lengths["Orekondy et al."] == [0.96]  # who attacked no GTSRB
     assert [label.get_text() for label in axes.get_yticklabels()] == ["signs\n(GTSRB)", "things\n(Caltech)"]
+    [constant] = [line for line in axes.lines if line.get_label() == "constant predictor"]
+    assert constant.get_xdata().tolist() == pytest.approx([0.25, 0.25])
 
 
 def test_bars_of_a_task_that_the_authors_lack():
     [axes] = figures.reproduction_bars([row("folder:pets", 0, 0.4)]).axes
-    [ours] = [container for container in axes.containers if container.get_label() == "ours"]
-    assert [bar.get_width() for bar in ours] == [0.5]
+    assert lengths_of_bars(axes) == {"ours": [0.5]}
 
 
 def test_curve_goes_through_the_means():
@@ -171,20 +180,18 @@ def test_contact_sheet_takes_the_classes_in_turn():
     figure = figures.contact_sheet(stripes(classes=4, each=2), rows=2, columns=3)
     shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
     assert shown == [0, 10, 20, 30, 0, 10]
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["stripe 0", "stripe 1"]
 
 
 def test_contact_sheet_reaches_the_picture():
-    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4, names=False)
+    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4)
     picture = np.asarray(Image.open(io.BytesIO(figures.render(sheet, kind="png"))).convert("L"))
     assert picture.shape[1] == 200 * figures.WIDTH
     assert {0, 10, 20, 30, 255} <= set(picture.ravel().tolist())
 
 
-def test_contact_sheet_leaves_places_empty_and_names_away():
+def test_contact_sheet_leaves_places_empty():
     sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabeled(), rows=2, columns=2)
     assert [len(axes.images) for axes in sheet.axes] == [1, 1, 0, 0]
-    assert [axes.get_title() for axes in sheet.axes] == [""] * 4
 
 
 def test_contact_sheet_without_a_place_is_refused():
@@ -207,85 +214,94 @@ def test_style_does_not_leak():
 def test_a_figure_without_words_is_refused(missing):
     texts = {"alt": "Two bars.", "caption": "Bars.", "name": "fig-bars", missing: " "}
     with pytest.raises(InputError, match=f"has no {missing}: describe it in words"):
-        figures.show(figures.reproduction_bars(ROWS), **texts)
+        figures.display_figure(figures.reproduction_bars(ROWS), **texts)
 
 
-def test_unknown_kind_is_refused():
-    with pytest.raises(InputError, match="unknown kind of figure 'gif': use one of svg, png"):
-        figures.show(figures.reproduction_bars(ROWS), name="a", caption="b", alt="c", kind="gif")
+def cells_of(table: str) -> list[list[str]]:
+    """Return the lines of a table in HTML, heads first."""
+    return [[cell.get_text() for cell in line("th") + line("td")] for line in BeautifulSoup(table, "html.parser")("tr")]
 
 
 def data_of(figure) -> list[list[str]]:
-    """Return the lines of a figure's table of data, heads first."""
-    table = BeautifulSoup(figures.data_table(figure), "html.parser")
-    return [[cell.get_text() for cell in line.select("th, td")] for line in table.select("tr")]
+    return cells_of(figures.data_table(figure.data))
 
 
 def test_data_of_bars():
     assert data_of(figures.reproduction_bars(ROWS)) == [
-        ["Series", "Place", "recovery: surrogate's / victim's accuracy", "±"],
-        ["ours", "signs (GTSRB)", "0.9", ""],
+        ["Series", "Group", "recovery: surrogate's / victim's accuracy", "±"],
+        ["ours", "signs (GTSRB)", "0.9", "0"],
         ["ours", "things (Caltech)", "0.775", "0.03536"],
         ["the authors", "signs (GTSRB)", "0.96", ""],
         ["the authors", "things (Caltech)", "0.97", ""],
         ["Orekondy et al.", "things (Caltech)", "0.96", ""],
-        ["constant predictor", "signs (GTSRB)", "0.25", ""],
-        ["constant predictor", "things (Caltech)", "0.25", ""],
+        ["ours (constant predictor)", "signs (GTSRB)", "0.25", ""],
+        ["ours (constant predictor)", "things (Caltech)", "0.25", ""],
     ]
 
 
 def test_data_of_marks_beside_bars():
-    figure = figures.bars({"a": {"x": [0.1, 0.3]}, "b": {"x": [0.5]}}, across="TNR", marks={"b": {"x": 0.4}})
-    assert data_of(figure)[1:] == [["x", "a", "0.2", "0.1414"], ["x", "b", "0.5", ""], [paper.LABEL, "b", "0.4", ""]]
+    figure = figures.bars({"a": {"x": [0.1, 0.3]}, "b": {"x": [0.5]}}, xlabel="TNR", marks={"b": {"x": 0.4}})
+    beside = f"x ({paper.LABEL})"
+    assert data_of(figure)[1:] == [["x", "a", "0.2", "0.1414"], ["x", "b", "0.5", ""], [beside, "b", "0.4", ""]]
 
 
-def test_data_of_lines_and_levels():
+def test_data_of_lines():
     assert data_of(figures.budget_curve([*ROWS[:2], row("things", 0, 0.4, budget=1_000)])) == [
         ["Series", "queries", "recovery", "±"],
-        ["things", "1,000", "0.5", ""],
-        ["things", "10,000", "0.775", "0.03536"],
+        ["things", "1000", "0.5", ""],
+        ["things", "10000", "0.775", "0.03536"],
     ]
-    figure = figures.curves({"one": ([0, 1], [3, 4.5])}, across="t", upward="u", level=("limit", 2.0))
-    assert data_of(figure) == [["Series", "t", "u"], ["one", "0", "3"], ["one", "1", "4.5"], ["limit", "", "2"]]
 
 
 def test_data_of_matrices():
     figure = figures.confusions({"victim": [[3, 1], [0, 4]], "copy": [[4, 0], [4, 0]]}, ["cat", "dog"])
     assert data_of(figure) == [
-        ["Series", "Place", "share of the class's images"],
-        ["victim", "true cat, predicted cat", "0.75"],
-        ["victim", "true cat, predicted dog", "0.25"],
-        ["victim", "true dog, predicted dog", "1"],
-        ["copy", "true cat, predicted cat", "1"],
-        ["copy", "true dog, predicted cat", "1"],
+        ["Series", "true", "predicted", "share of the class's images"],
+        ["victim", "cat", "cat", "0.75"],
+        ["victim", "cat", "dog", "0.25"],
+        ["victim", "dog", "dog", "1"],
+        ["copy", "cat", "cat", "1"],
+        ["copy", "dog", "cat", "1"],
     ]
 
 
-def test_pictures_have_no_data():
-    assert figures.data_table(figures.contact_sheet(stripes(3, 2), rows=1, columns=3)) == ""
+def test_a_table_of_data_is_whole_and_escaped():
+    long = "a name that is longer than the fifty letters that a data frame shows of it by default"
+    data = pd.DataFrame(
+        {"Series": ["<b>", long], "count": [1, 20_000], "share": [1 / 3, 1_234.5], "±": [np.nan, np.nan]}
+    )
+    assert cells_of(figures.data_table(data)) == [
+        ["Series", "count", "share"],
+        ["<b>", "1", "0.3333"],
+        [long, "20000", "1,234"],
+    ]
+    assert "<b>" not in figures.data_table(data)
 
 
-def test_shown_figure_gets_its_words_on_the_page():
+def test_displayed_figure_gets_its_words_and_its_data_on_the_page():
     from extractbook.build import pages
 
-    show = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.')"
-    source = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{show}"
-    cells = [nbformat.v4.new_code_cell(text) for text in (source, "figures.say('r is *0.9*')")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+    display = "figures.display_figure(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.'"
+    start = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{display}"
+    sources = (f"{start})", f"{start}, data={{'x': [1, 2], 'y': [0.5, 3]}})", "figures.display_markdown('r is *0.9*')")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    shown, said = notebook.cells
-    assert [set(output.data) for output in shown.outputs] == [
-        {"image/svg+xml", "text/plain"},
-        {"text/markdown", "text/plain"},
-    ]
+    picture, plot, said = notebook.cells
+    caption = {"text/markdown", "text/plain"}
+    assert [set(output.data) for output in picture.outputs] == [{"image/png", "text/plain"}, caption]
+    kinds = [{"image/svg+xml", "text/plain"}, caption, {"text/html", "text/plain"}]
+    assert [set(output.data) for output in plot.outputs] == kinds
     assert said.outputs[0].data["text/markdown"] == "r is *0.9*"
 
-    pages.tidy(shown, "chapter")
-    assert shown.metadata["mystnb"] == {
-        "image": {"alt": "Nothing at all."},
-        "figure": {"name": "fig-a", "caption": "A **caption**."},
-    }
-    assert [set(output.data) for output in shown.outputs] == [{"image/svg+xml", "text/plain"}]
+    assert pages.tidy(picture, "chapter") == []
+    [data] = pages.tidy(plot, "chapter")
+    assert cells_of(data.source) == [["x", "y"], ["1", "0.5"], ["2", "3"]]
+    for cell, kind in ((picture, "image/png"), (plot, "image/svg+xml")):
+        assert cell.metadata["mystnb"] == {
+            "image": {"alt": "Nothing at all."},
+            "figure": {"name": "fig-a", "caption": "A **caption**."},
+        }
+        assert [set(output.data) for output in cell.outputs] == [{kind, "text/plain"}]
 
 
 def test_run_provenance_names_seed_seconds_and_data():
@@ -301,7 +317,7 @@ def test_run_provenance_names_seed_seconds_and_data():
 
 
 def test_lines_pass_through_the_means():
-    figure = figures.lines({"a": {1: [0.2, 0.4], 10: [0.5]}, "b": {1: [0.1]}}, across="x", upward="y")
+    figure = figures.lines({"a": {1: [0.2, 0.4], 10: [0.5]}, "b": {1: [0.1]}}, xlabel="x", ylabel="y")
     [axes] = figure.axes
     found = [container.lines[0].get_xydata().tolist() for container in axes.containers]
     assert found == [[[1, pytest.approx(0.3)], [10, 0.5]], [[1, 0.1]]]
@@ -310,21 +326,13 @@ def test_lines_pass_through_the_means():
 
 def test_bars_are_means_and_marks_stand_on_their_bars():
     groups = {"one": {"ours": [0.2, 0.4], "theirs": [0.9]}, "two": {"ours": [0.5]}}
-    figure = figures.bars(groups, across="x", marks={"one": {"theirs": 0.8}, "two": {"ours": None, "theirs": 0.1}})
+    figure = figures.bars(groups, xlabel="x", marks={"one": {"theirs": 0.8}, "two": {"ours": None, "theirs": 0.1}})
     [axes] = figure.axes
-    drawn = {c.get_label(): [bar.get_width() for bar in c] for c in axes.containers if len(c.get_label()) < 10}
-    assert drawn == {"ours": pytest.approx([0.3, 0.5]), "theirs": [0.9]}
+    assert lengths_of_bars(axes) == {"ours": pytest.approx([0.3, 0.5]), "theirs": [0.9]}
     [marks] = [line for line in axes.lines if line.get_label() == "authors' slides, 2020"]
     bar = next(c for c in axes.containers if c.get_label() == "theirs")[0]
     # Where the bar is missing, its mark is as well.
     assert marks.get_xydata().tolist() == [[0.8, pytest.approx(bar.get_y() + bar.get_height() / 2)]]
-
-
-def test_curves_and_their_level():
-    figure = figures.curves({"a": ([0, 1], [1, 0])}, across="x", upward="y", level=("limit", 0.25))
-    [axes] = figure.axes
-    assert axes.lines[0].get_xydata().tolist() == [[0, 1], [1, 0]]
-    assert set(axes.lines[1].get_ydata()) == {0.25}
 
 
 def test_confusions_are_shares_of_the_rows():
@@ -338,8 +346,8 @@ def test_confusions_are_shares_of_the_rows():
 
 def test_the_main_figure_shows_each_situation_that_was_run():
     evidence = ledger.Evidence(test_ledger.world())
-    figure, found = figures.threat_or_boogeyman(evidence)
-    assert set(figures.SITUATIONS) - set(found) == {
+    figure = figures.threat_or_boogeyman(evidence)
+    assert set(figures.SITUATIONS) - set(figure.data["Situation"]) == {
         "public images, chosen adaptively*",
         "own images, label only*",
         "own images; detected: shuffled*",
@@ -351,8 +359,9 @@ def test_the_main_figure_shows_each_situation_that_was_run():
     assert signs.lines[0].get_xdata()[0] == pytest.approx(np.mean(values))
     low, high = signs.lines[2][0].get_segments()[0][:, 0]
     assert (high - low) / 2 == pytest.approx(np.std(values, ddof=1))
-    rows = [row for row in figures._plotted(axes) if row[0] == "signs"]
-    assert rows[0][1:] == ("public images, full answers", f"{np.mean(values):.4g}", f"{np.std(values, ddof=1):.4g}")
-    assert found["own images, full answers*"]["signs"] == pytest.approx(
-        list(evidence.values("signs", pool="signs/shifted", budget=5_000).values())
+    recovery = figure.data.set_index(["Situation", "Series"])
+    assert recovery.loc["public images, full answers", "signs"].tolist() == pytest.approx(
+        [np.mean(values), np.std(values, ddof=1)]
     )
+    own = evidence.values("signs", pool="signs/shifted", budget=5_000).values()
+    assert recovery.loc[("own images, full answers*", "signs"), "recovery"] == pytest.approx(np.mean(list(own)))

@@ -1,6 +1,7 @@
 """What the book's own Sphinx extensions make: addresses, citations, questions and grids."""
 
 import re
+from dataclasses import dataclass
 
 import nbformat
 import pytest
@@ -42,7 +43,7 @@ def elsewhere(monkeypatch):
 def test_all_addresses_follow_from_the_repositorys(elsewhere):
     assert furniture.site() == "https://ann.github.io/copies/"
     cell = furniture.setup_cell("c0de")
-    assert "git clone -q https://github.com/Ann/copies\n    !git -C copies checkout -q c0de\n" in cell
+    assert 'url = "https://github.com/Ann/copies/archive/c0de.zip"\n' in cell
     assert "url = {https://ann.github.io/copies/book/05_knockoff.html}" in furniture.bibtex("book/05_knockoff", "X")
 
 
@@ -61,11 +62,28 @@ def test_bibtex():
 
 def test_repeated_ids_are_numbered():
     part = '<section id="{0}-content"><p>id="{0}-content"</p></section><section id="{0}-content">'
-    context = {"body": part.format("exercise") + part.format("solution") + '<p id="limits">'}
-    furniture.tell_ids_apart(None, "book/05_knockoff", "page.html", context, doctree=object())
-    found = re.findall(r'(?<!>)id="([\w-]+)"', context["body"])
+    body = furniture.ids_apart(part.format("exercise") + part.format("solution") + '<p id="limits">')
+    found = re.findall(r'(?<!>)id="([\w-]+)"', body)
     assert found == ["exercise-content-1", "exercise-content-2", "solution-content-1", "solution-content-2", "limits"]
-    assert context["body"].count('<p>id="exercise-content"</p>') == 1
+    assert body.count('<p>id="exercise-content"</p>') == 1
+
+
+@dataclass(frozen=True)
+class Script:
+    filename: str
+    attributes: str = ""
+
+
+def test_a_page_is_completed():
+    scripts = [Script("_static/quiz.js"), Script("https://unpkg.com/thebe@0.8.2/lib/index.js"), Script("", "initThebe")]
+    page = {"body": '<div role="list" class="citation-list">', "title": "5. Knockoff nets", "script_files": scripts}
+    furniture.finish(None, "book/05_knockoff", "page.html", page, doctree=object())
+    assert page["script_files"] == scripts[:1]
+    assert page["body"].startswith('<div><details class="fold" id="cite">')
+    assert "title = {Knockoff nets}," in page["body"]
+    page = {"body": "<p>", "title": "Glossary", "script_files": []}
+    furniture.finish(None, "book/glossary", "page.html", page, doctree=object())
+    assert page["body"] == "<p>"
 
 
 # Questions.

@@ -12,7 +12,7 @@ from PIL import Image
 
 import extractlib as xl
 from extractlib.data import images as module
-from extractlib.data.images import ImageSet, Rows, mix
+from extractlib.data.images import ImageSet, Rows, mix, split_indices
 from extractlib.errors import InputError, check_choice
 from extractlib.models.training import Recipe, fit, predict
 from extractlib.store import digest, digest_of
@@ -404,3 +404,13 @@ def test_a_network_learns_the_same_from_a_view(monkeypatch):
 
 def test_parts_come_one_at_a_time_to_the_same_digest():
     assert digest_of(iter(["a", b"b"])) == digest("a", "b")
+
+
+def test_split_indices_are_those_of_the_sets_that_are_cut():
+    shares, groups = {"first": 0.5, "second": 0.5}, torch.arange(40) // 4
+    indices = split_indices(40, shares, seed=3, groups=groups, shuffled=("second",))
+    parts = numbered(40).split(shares, seed=3, groups=groups, shuffled=("second",))
+    assert {part: chosen.tolist() for part, chosen in indices.items()} == {
+        part: images.images[:, 0, 0, 0].tolist() for part, images in parts.items()
+    }
+    assert sorted(torch.cat(list(indices.values())).tolist()) == list(range(40))

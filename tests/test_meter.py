@@ -3,11 +3,15 @@
 import os
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
-from extractlib.api.meter import Meter, Request, Terms
+from extractlib import database
+from extractlib.api.meter import DEAREST, LARGEST, Meter, Request, Terms, Usage
 from extractlib.api.service import BudgetExceeded, PredictionAPI
 from extractlib.errors import InputError
 
@@ -65,11 +69,55 @@ def test_refusals_charge_nothing(meter):
     assert meter.charge(request(6, id="b"), b"smaller", LIMIT) == b"smaller"
 
 
-def test_a_failure_amid_the_charge_leaves_no_trace(meter):
-    with pytest.raises(sqlite3.Error):
-        meter.charge(request(4), [object()], LIMIT)
+def test_a_failure_amid_the_charge_leaves_no_trace(tmp_path):
+    """The request is stored already when the account refuses its charge."""
+    meter = Meter(tmp_path / "meter.db")
+    with sqlite3.connect(tmp_path / "meter.db") as other:
+        other.execute("CREATE TRIGGER no BEFORE UPDATE ON accounts BEGIN SELECT RAISE(ABORT, 'not today'); END")
+    with pytest.raises(InputError, match=r"^meter [^\n]*meter.db: not today: name another file$"):
+        meter.charge(request(4), b"answer", LIMIT)
+    with sqlite3.connect(tmp_path / "meter.db") as other:
+        other.execute("DROP TRIGGER no")
     assert meter.check(request(4), LIMIT) is None
-    assert meter.usage("eve", LIMIT).queries == 0
+    assert meter.usage("eve", LIMIT) == Usage(queries=0, budget=10, cost=0.0)
+    assert charges(tmp_path / "meter.db") == (0, None)
+
+
+def test_every_commit_is_on_the_disk_before_the_answer(meter):
+    with meter._database.transaction() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_costs_are_exact(meter):
+    for number in range(20):
+        meter.charge(request(1, id=str(number)), b"answer", Terms(price=0.1))
+    assert meter.usage("eve", Terms()).cost == 2.0  # as floats 2.0000000000000004
+    meter.charge(request(3, id="more"), b"answer", Terms(price=1e-7))
+    assert meter.usage("eve", Terms()).cost == 2.0000003
+    meter.charge(request(2**40, id="many"), b"answer", Terms(price=DEAREST))
+    assert meter.usage("eve", Terms()).cost == 2.0**40 * 1e12 + 2
+
+
+def test_terms_out_of_range_are_refused():
+    for budget in (0, -1, LARGEST + 1, 1.0, True, "5"):
+        with pytest.raises(InputError, match="^budget is .*: a whole number from 1 to 9,223,372,036,854,775,807 is"):
+            Terms(budget=budget)
+    for price in (-1e-9, DEAREST + 1, 1e308, float("inf"), float("nan"), "1", True):
+        with pytest.raises(InputError, match="^price is .*: a finite number from 0 to 1,000,000,000,000 is wanted$"):
+            Terms(price=price)
+    assert Terms(budget=LARGEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
+
+
+@pytest.mark.parametrize("name", [None, 1, "", [], b"eve", "\ud800"])
+def test_what_is_no_name_is_refused(meter, name):
+    for kind, ask in (
+        ("client", lambda: request(1, client=name)),
+        ("client", lambda: meter.register(name, LIMIT)),
+        ("client", lambda: meter.usage(name, LIMIT)),
+        ("request", lambda: request(1, id=name)),
+    ):
+        with pytest.raises(InputError, match=f"^{kind} is .*: a name that is not empty is wanted$"):
+            ask()
 
 
 def test_a_file_keeps_everything_between_two_meters(tmp_path):
@@ -83,13 +131,138 @@ def test_a_file_keeps_everything_between_two_meters(tmp_path):
     assert (usage.queries, usage.budget, usage.remaining, usage.cost) == (4, 5, 1, 8.0)
 
 
-def test_files_that_are_no_meters_are_refused(tmp_path):
-    other = tmp_path / "notes.txt"
-    other.write_text("no database at all, but long enough to be taken for one\n" * 40)
-    for path in (other, tmp_path, tmp_path / "missing" / "meter.db"):
-        with pytest.raises(InputError, match=r"is no meter's file \([^\n]*\): name one, or a new one$") as caught:
-            Meter(path)
-        assert str(path) in str(caught.value)
+# -- files -------------------------------------------------------------------
+
+
+def test_files_that_are_no_meters_are_refused_and_stay_as_they_are(tmp_path):
+    texts = {"short": b"a note", "page": b"x" * 4_096, "long": b"no database, but long enough for one\n" * 400}
+    for name, content in texts.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}: it is no database: name one, or a new file$"):
+            Meter(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content
+    for place in (tmp_path, tmp_path / "missing" / "meter.db"):
+        with pytest.raises(InputError, match=f"^meter {place}: it cannot be opened: name a file in a folder"):
+            Meter(place)
+
+
+@pytest.mark.parametrize("table", ["notes", "accounts", "header"])
+def test_another_programs_database_is_refused_and_stays_as_it_is(tmp_path, table):
+    """Also one that has one of the meter's two tables."""
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute(f"CREATE TABLE {table} (text)")
+    connection.execute(f"INSERT INTO {table} VALUES ('mine')")
+    connection.commit()
+    connection.close()
+    content = path.read_bytes()
+    with pytest.raises(InputError, match=r"^meter [^\n]*other.db: it holds other tables: name another file$"):
+        Meter(path)
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["other.db"]
+
+
+@pytest.mark.parametrize("name", ["a b'c\"d", "50%20", "who?what=1", "a#b", ":memory:", "Löwe\n", "file:x", "\udcff"])
+def test_a_path_is_taken_as_it_is(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / name, Path(name)):
+        meter = Meter(path)
+        meter.charge(request(1, id="a"), b"answer", LIMIT)
+        meter.close()
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert charges(path.absolute()) == (1, 1)
+
+
+def test_a_database_that_another_process_holds_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "WAIT", 0.1)
+    meter = Meter(tmp_path / "meter.db")
+    other = sqlite3.connect(tmp_path / "meter.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(InputError, match="meter.db: another process has held it for 0.1 seconds: wait for that"):
+        meter.charge(request(4), b"answer", LIMIT)
+    other.execute("ROLLBACK")
+    assert meter.charge(request(4), b"answer", LIMIT) == b"answer"
+
+
+def test_a_full_disk_charges_nothing(tmp_path):
+    meter = Meter(tmp_path / "meter.db")
+    with meter._database.transaction() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(InputError, match="meter.db: no space is left on its disk: make room, and go on$"):
+        meter.charge(request(4), b"a" * 100_000, LIMIT)
+    assert meter.usage("eve", LIMIT).queries == 0
+    assert meter.charge(request(4), b"answer", LIMIT) == b"answer"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("requests SET answer", b"answes"),
+        ("requests SET answer", "answer"),  # text where bytes were
+        ("requests SET seal", b"s" * 16),
+        ("accounts SET queries", 3),
+        ("accounts SET budget", 11),
+        ("accounts SET price", "0.0"),
+        ("accounts SET cost", "1.0"),
+        ("accounts SET cost", "no number"),
+    ],
+)
+def test_a_record_that_was_changed_is_never_served(tmp_path, column, value):
+    meter = Meter(tmp_path / "meter.db")
+    meter.charge(request(4), b"answer", LIMIT)
+    connection = sqlite3.connect(tmp_path / "meter.db")
+    with connection:
+        connection.execute(f"UPDATE {column} = ?", (value,))
+    connection.close()
+    what = "the record of request 'a'" if column.startswith("requests") else "the account of client 'eve'"
+    for ask in (lambda: meter.check(request(4), LIMIT), lambda: meter.charge(request(4), b"answer", LIMIT)):
+        with pytest.raises(InputError, match=f"^meter [^\n]*meter.db: {what} is damaged: restore it from a copy$"):
+            ask()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> tuple[bytes, list]:
+    """A meter's file after three requests at each of two granularities, and what was answered."""
+    path = tmp_path_factory.mktemp("served") / "meter.db"
+    meter = Meter(path)
+    answered = [ask(meter, text, number) for text in ("full", "label") for number in range(3)]
+    meter.close()
+    return path.read_bytes(), answered
+
+
+def ask(meter: Meter, text: str, number: int) -> list:
+    api = PredictionAPI(linear_victim(), answers=text, meter=meter)
+    answers = api.query(noise(3, seed=number), client="eve", request=f"{text} {number}")
+    return [answers.labels.tolist(), None if answers.probabilities is None else answers.probabilities.tolist()]
+
+
+@settings(deadline=None, max_examples=60)
+@given(place=st.integers(0, 2**20), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_changes_an_answer(tmp_path_factory, served, place, bit):
+    """Bits are flipped where something is written: most of a database's pages is empty."""
+    content, answered = bytearray(served[0]), served[1]
+    written = [number for number, byte in enumerate(content) if byte]
+    content[written[place % len(written)]] ^= 1 << bit
+    path = tmp_path_factory.mktemp("flip") / "meter.db"
+    path.write_bytes(content)
+    try:
+        meter = Meter(path)
+    except InputError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return
+    again = iter(answered)
+    for text in ("full", "label"):
+        for number in range(3):
+            expected = next(again)
+            try:
+                assert ask(meter, text, number) == expected
+            except InputError as error:
+                assert "\n" not in str(error)
+    meter.close()
+
+
+# -- at once -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("each", "charged"), [(10, 640), (11, 640)])

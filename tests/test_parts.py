@@ -1,22 +1,19 @@
 """The list of a cut names the very images that the parts hold."""
 
-import csv
-import io
 from dataclasses import replace
 
 import pytest
 import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
-from extractbook.reproduction.scales import profile
-from extractlib import data as photographs
+from extractbook.reproduction.scales import scale
 from extractlib.data.decoding import _read
-from extractlib.data.parts import parts_list
-from extractlib.data.sources import pool_parts, task_parts
+from extractlib.data.layouts import TASKS
+from extractlib.data.sources import parts_table, pool_parts, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store
 
-SETTINGS = replace(profile("small-cpu"), image_size=8)
+SETTINGS = replace(scale("small-cpu"), image_size=8)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +31,8 @@ def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
     root, store = tmp_path / name, Store(tmp_path / "cache")
     WRITE[name](root, **options)
     given = {"store": store, "folders": {name: root}}
-    rows = list(csv.DictReader(io.StringIO(parts_list(name, size=8, seed=3, **given))))
-    parts = (task_parts if name in photographs.TASKS else pool_parts)(name, SETTINGS, seed=3, **given)
+    rows = parts_table(name, size=8, seed=3, **given).to_dict("records")
+    parts = (task_parts if name in TASKS else pool_parts)(name, SETTINGS, seed=3, **given)
     assert list(dict.fromkeys(row["part"] for row in rows)) == [part for part in parts if len(parts[part])]
     for part, images in parts.items():
         paths = [row["path"] for row in rows if row["part"] == part]
@@ -48,13 +45,10 @@ def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
 
 def test_a_group_lies_in_one_part(tmp_path):
     write_gtsrb(tmp_path, tracks=20, frames=3)
-    listed = parts_list("gtsrb", size=8, seed=0, store=Store(tmp_path / "cache"), folders={"gtsrb": tmp_path})
-    places: dict[str, list[str]] = {}
-    for row in csv.DictReader(io.StringIO(listed)):
-        if row["group"]:
-            places.setdefault(row["group"], []).append(row["part"])
-    assert len(places) == 40
-    assert all(len(parts) == 3 and len(set(parts)) == 1 for parts in places.values())
+    table = parts_table("gtsrb", size=8, seed=0, store=Store(tmp_path / "cache"), folders={"gtsrb": tmp_path})
+    parts = table[table["group"] != ""].groupby("group")["part"].agg(list)
+    assert len(parts) == 40
+    assert all(len(frames) == 3 and len(set(frames)) == 1 for frames in parts)
 
 
 def test_the_command_prints_the_list(command, tmp_path):
@@ -79,4 +73,4 @@ def test_the_command_prints_the_list(command, tmp_path):
 def test_what_is_no_data_set_in_files_has_no_list(tmp_path):
     for name in ("objects", "cifar10/shifted"):
         with pytest.raises(InputError, match=f"{name} does not lie in files"):
-            parts_list(name, size=8, seed=0, store=Store(tmp_path), folders={})
+            parts_table(name, size=8, seed=0, store=Store(tmp_path), folders={})

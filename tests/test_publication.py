@@ -5,13 +5,11 @@ import re
 import subprocess
 import sys
 import venv
-from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
 import yaml
 from chapters import Chapter
-from install import KEPT, importable
 
 from extractbook.sphinx import furniture
 
@@ -64,60 +62,67 @@ def test_binder_installs_torch_for_cpus_at_the_locks_version():
     assert (ROOT / "binder" / "runtime.txt").read_text().strip() == "python-3.11"
 
 
+def test_all_that_is_checked_stands_in_one_list():
+    makefile = (ROOT / "Makefile").read_text()
+    [checks] = re.findall(r"^CHECKS := (.*)$", makefile, re.MULTILINE)
+    assert checks.split() == "lint binder test book pdf check-pages check-courses verify sizes".split()
+    assert set(checks.split()) <= TARGETS
+    for path in (ROOT / ".ci" / "run", *WORKFLOWS[:2]):
+        called = re.findall(r"make ([a-z-]+)", path.read_text().split("set -euo pipefail")[-1])
+        assert "check" in called and set(checks.split()) & set(called) == set(), path
+
+
+@pytest.mark.parametrize(
+    ("words", "scale", "warned"),
+    [([], "drawn", False), (["SCALE=smoke"], "smoke", False), (["PROFILE=smoke"], "smoke", True)],
+)
+def test_make_takes_a_scale_and_its_old_name(words, scale, warned):
+    ran = subprocess.run(["make", "-n", "book", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"extractbook build --scale {scale}\n" in ran.stdout
+    assert ("PROFILE is now called SCALE" in ran.stderr) == warned
+
+
 # The first cell, as on Colab: the package missing, torch and numpy there, nothing else of the book around.
 
-BROUGHT = ("torch", "torchvision", "numpy", "matplotlib", "ipywidgets")
+KEPT = ("torch", "torchvision", "numpy")
+BROUGHT = (*KEPT, "matplotlib", "ipywidgets")
+# A proxy that nobody answers at; and should pip get through all the same, it changes nothing here.
+OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "PIP_RETRIES": "0", "PIP_TARGET": "elsewhere"}
 
 
-def run_first_cell(python: str, folder: Path, *, then: str = "import extractlib") -> subprocess.CompletedProcess:
-    """Run the set-up cell by IPython's own means, cloning this repository in place of the public one, and another."""
-    (folder / "cell.py").write_text(
+def run_cells(python: str, folder: Path, *cells: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run cells by IPython's own means, each only if the one before it did not fail, as "Run all" does."""
+    (folder / "cells.py").write_text(
         "from IPython.core.interactiveshell import InteractiveShell\n"
-        "shell = InteractiveShell.instance()\n"
-        f"shell.run_cell({furniture.setup_cell('HEAD')!r}).raise_error()\n"
-        "import pathlib\n"
+        "shell = InteractiveShell.instance(colors='NoColor')\n"
+        f"done = all(shell.run_cell(cell).success for cell in {cells!r})\n"
         "from importlib.metadata import version\n"
-        f"shell.run_cell({then!r}).raise_error()\n"
-        "print('at', pathlib.Path.cwd().parent.name, pathlib.Path('results/edition-1/drawn').is_dir())\n"
-        f"print('with', *map(version, {KEPT}))\n"
+        f"print('all' if done else 'stopped', 'with', *map(version, {KEPT}))\n"
     )
-    environment = os.environ | {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{ROOT}.insteadOf",
-        "GIT_CONFIG_VALUE_0": furniture.repository(),
-        "PYTHONPATH": "",
-    }
-    return subprocess.run([python, "cell.py"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": ""} | environment
+    command = [python, "cells.py"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def origin(folder: Path) -> str:
-    """Return from where this environment's extractlib was installed, as another process in `folder` sees it."""
-    question = "from importlib.metadata import distribution as d; print(d('extractlib').read_text('direct_url.json'))"
-    command = [sys.executable, "-c", question]
-    environment = os.environ | {"PYTHONPATH": ""}
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return ran.stdout.strip()
-
-
-def test_first_cell_fetches_the_book_and_installs_nothing_that_is_there(tmp_path):
-    before = origin(tmp_path)
-    ran = run_first_cell(sys.executable, tmp_path)
+def test_first_cell_does_nothing_where_the_package_is(tmp_path):
+    cell = furniture.setup_cell()
+    assert cell.count("subprocess.run(") == 1
+    ran = run_cells(sys.executable, tmp_path, cell.replace("subprocess.run(", "print("), **OFFLINE)
     assert ran.returncode == 0, ran.stderr
-    # What this environment runs is still the package that these tests are beside.
-    assert origin(tmp_path) == before != ""
-    name = furniture.repository().rsplit("/", 1)[1]
-    assert f"at {name} True" in ran.stdout
-    assert (tmp_path / name / "book" / "install.py").exists()
+    assert ran.stdout.startswith("all with ")
 
 
-def test_a_folder_of_the_packages_name_is_not_the_package(tmp_path, monkeypatch):
-    """Colab's path holds the folder into which the first cell clones the book."""
-    monkeypatch.syspath_prepend(tmp_path)
+def test_first_cell_without_a_network_says_so_and_stops(tmp_path):
+    """Of a package that is nowhere: a mere folder of its name, as a clone on Colab's path is, is none."""
+    cell = furniture.setup_cell().replace('"extractlib"', '"cloned"')
     (tmp_path / "cloned").mkdir()
-    assert not importable("cloned")
+    ran = run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE)
+    assert ran.stdout.splitlines()[-1].startswith("stopped with ") and "went on" not in ran.stdout
+    said = ran.stdout + ran.stderr
+    assert "SystemExit: The book's package cannot be installed: is there no internet here? pip says: ERROR:" in said
+    assert "Traceback" not in said
     (tmp_path / "cloned" / "__init__.py").touch()
-    invalidate_caches()
-    assert importable("cloned") and not importable("nowhere")
+    assert "went on\nall with " in run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE).stdout
 
 
 @pytest.mark.slow
@@ -132,9 +137,17 @@ def test_first_cell_in_a_bare_environment(tmp_path, lowest):
     subprocess.run([python, "-m", "pip", "install", "--quiet", *there], check=True)
     question = f"from importlib.metadata import version; print('with', *map(version, {KEPT}))"
     before = subprocess.run([python, "-c", question], capture_output=True, text=True, check=True).stdout.strip()
-    following = Chapter.read("01_threat").own("code")[1:3]
-    ran = run_first_cell(python, tmp_path, then="\n".join(cell.source for cell in following))
+    following = [cell.source for cell in Chapter.read("01_threat").own("code")[1:3]]
+    ran = run_cells(python, tmp_path, fetched_from_here(tmp_path), *following)
     assert ran.returncode == 0, ran.stderr
-    assert before in ran.stdout
-    name = furniture.repository().rsplit("/", 1)[1]
-    assert f"at {name} True" in ran.stdout
+    assert f"all {before}" in ran.stdout, ran.stdout + ran.stderr
+
+
+def fetched_from_here(folder: Path) -> str:
+    """Return the first cell with an archive of this clone, as GitHub would make it, in place of the public one."""
+    archive = folder / "HEAD.zip"
+    command = ["git", "archive", "--format=zip", "--prefix=extractlib-HEAD/", f"--output={archive}", "HEAD"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    address, cell = f"{furniture.repository()}/archive/HEAD.zip", furniture.setup_cell("HEAD")
+    assert address in cell
+    return cell.replace(address, archive.as_uri())

@@ -11,7 +11,7 @@ import pytest
 from extractbook.reproduction import TABLES, Cell, Row, freshness, is_current, read_all, read_rows, table_cells
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.results import append_row
-from extractbook.reproduction.scales import PROFILES, profile
+from extractbook.reproduction.scales import SCALES, scale
 from extractlib import versions
 from extractlib.errors import InputError
 from extractlib.models import networks
@@ -30,8 +30,8 @@ MADE = {
 
 def cells() -> list[Cell]:
     """Return the cells of all tables of the drawn profile and of photographs, of two seeds."""
-    scales = (profile("drawn"), profile("small-cpu"))
-    return [cell for scale in scales for table in TABLES for cell in table_cells(table, scale, seeds=[0, 1])]
+    scales = (scale("drawn"), scale("small-cpu"))
+    return [cell for at in scales for table in TABLES for cell in table_cells(table, at, seeds=[0, 1])]
 
 
 def row_of(cell: Cell, **result) -> Row:
@@ -40,7 +40,7 @@ def row_of(cell: Cell, **result) -> Row:
 
 @pytest.fixture
 def row():
-    return row_of(table_cells("reproduction", profile("smoke"), seeds=[3])[0])
+    return row_of(table_cells("reproduction", scale("smoke"), seeds=[3])[0])
 
 
 def test_rows_survive_the_file_and_are_appended(row, tmp_path):
@@ -180,12 +180,12 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
     monkeypatch.setattr(drawn, "TASKS", (*drawn.TASKS, "toys"))
 
     @dataclass(frozen=True)
-    class Wider(type(profile("drawn").victim)):
+    class Wider(type(scale("drawn").victim)):
         warm_up: int = 0
 
-    for name, settings in list(PROFILES.items()):
+    for name, settings in list(SCALES.items()):
         recipe = Wider(**{field: getattr(settings.victim, field) for field in vars(settings.victim)})
-        monkeypatch.setitem(PROFILES, name, replace(settings, victim=recipe))
+        monkeypatch.setitem(SCALES, name, replace(settings, victim=recipe))
     freshness._settings.cache_clear()
     assert all(map(is_current, rows))
     freshness._settings.cache_clear()
@@ -201,17 +201,17 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
         ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
         ({"watermark_rate": 0.1}, lambda cell: cell.defence == "watermark"),
         (
-            {"surrogate": replace(profile("drawn").surrogate, epochs=1)},
+            {"surrogate": replace(scale("drawn").surrogate, epochs=1)},
             lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
         ),
-        ({"scratch_victim": replace(profile("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
+        ({"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
         ({"adaptive_budgets": (7,)}, lambda cell: "adaptive" in cell.attack),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
 def test_a_changed_setting_makes_stale_exactly_the_rows_that_depend_on_it(changes, stale, monkeypatch):
     rows = [row_of(cell) for cell in cells() if cell.profile == "drawn"]
-    monkeypatch.setitem(PROFILES, "drawn", replace(profile("drawn"), **changes))
+    monkeypatch.setitem(SCALES, "drawn", replace(scale("drawn"), **changes))
     freshness._settings.cache_clear()
     found = {row.cell for row in rows if not is_current(row)}
     freshness._settings.cache_clear()

@@ -7,14 +7,14 @@ import pytest
 from test_results import MADE, row_of
 
 from extractbook.reproduction import TABLES, Row, append_row, run_cell, table_cells
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractbook.reproduction.verify import Check, chosen, kind_of, record, recorded, tolerance, verify
 from extractlib.errors import InputError
 from extractlib.store import Store
 
 
 def smoke() -> list[Row]:
-    return [row_of(cell) for table in TABLES for cell in table_cells(table, profile("smoke"), seeds=range(3))]
+    return [row_of(cell) for table in TABLES for cell in table_cells(table, scale("smoke"), seeds=range(3))]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def row(store):
-    return run_cell(table_cells("reproduction", profile("smoke"), seeds=[3])[1], store=store)
+    return run_cell(table_cells("reproduction", scale("smoke"), seeds=[3])[1], store=store)
 
 
 def test_kinds_are_experiment_attack_granularity_policy_and_source():

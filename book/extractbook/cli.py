@@ -1,32 +1,27 @@
-"""The command line of the book: ``extractbook run | results | grid | verify | weights | ledger``."""
+"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | course``.
+
+What a command needs it imports itself, so that the list of commands appears at once.
+"""
 
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extractbook.reproduction import TABLES, Cell, Row, is_current, read_all, run_table, table_cells
-from extractbook.reproduction import ledger as claims
-from extractbook.reproduction.backbones import make_weights
-from extractbook.reproduction.grids import ENGINES, expected_seconds, missing, tables_for
-from extractbook.reproduction.results import FOLDER, check_suffix
-from extractbook.reproduction.run import headline, name_of
-from extractbook.reproduction.scales import Profile, profile
-from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
-from extractlib.api.service import Granularity
-from extractlib.cli import named_folder
-from extractlib.data import download
-from extractlib.data.sources import POOLS, TASKS, Loader, in_files
-from extractlib.errors import InputError, one_of, positive
-from extractlib.metrics import summary
-from extractlib.models import devices, networks
-from extractlib.models.devices import default_device
-from extractlib.store import default_store
+from extractbook.build.commands import COMMANDS
+from extractlib.cli import DataFolder, Version, named_folder
+from extractlib.errors import InputError, check_choice, check_positive
+
+if TYPE_CHECKING:
+    from extractbook.reproduction.cells import Cell, Row
+    from extractbook.reproduction.scales import Scale
+
+RESULTS = Path(__file__).parent / "results"
+EDITION, FIRST_EDITION = RESULTS / "edition-2", RESULTS / "edition-1"
 
 app = typer.Typer(
     help="The paper's tables, the rows behind the book, and its claims with our verdicts.",
@@ -35,31 +30,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ProfileName = Annotated[str, typer.Option("--profile", help="Scale of the experiment.")]
+
+@app.callback()
+def main(version: Version = False) -> None:
+    """The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."""
+
+
+ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-RESULTS = FOLDER / "edition-2"
-FIRST_EDITION = FOLDER / "edition-1"
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
-TASK_NAMES, POOL_NAMES = ", ".join(TASKS), ", ".join(POOLS)
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
-]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
 OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Only say what is left and how long it will take.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left and how long it will take.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
 
 
 @app.command()
 def run(
-    table: Annotated[str, typer.Argument(help=f"Which table: {', '.join(TABLES)}.")],
-    profile_name: Annotated[
-        str | None, typer.Option("--profile", help="Scale: drawn, or small-cpu where a folder is named.")
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help=f"{TASK_NAMES} or folder:PATH; may be repeated.")] = None,
-    pool: Annotated[str | None, typer.Option(help=f"{POOL_NAMES} or folder:PATH.")] = None,
+    table: Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")],
+    name: Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")] = None,
+    pool: Annotated[str | None, typer.Option(help="As atlas, tinyimagenet or folder:PATH.")] = None,
     data: DataFolder = None,
     budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
     granularity: Annotated[
@@ -76,21 +68,31 @@ def run(
     ] = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    from extractbook.reproduction import run_table, table_cells
+    from extractbook.reproduction.results import check_suffix
+    from extractbook.reproduction.scales import scale
+    from extractlib.api import Granularity
+    from extractlib.data import download
+    from extractlib.data.sources import in_files
+    from extractlib.models import networks
+    from extractlib.store import default_store
+
     use(device)
-    settings = profile(profile_name or ("small-cpu" if any(map(in_files, (*(task or ()), pool or ""))) else "drawn"))
+    in_file = any(map(in_files, (*(task or ()), pool or "")))
+    settings = scale(name or ("small-cpu" if in_file else "drawn"))
     folders = download.data_folders(data)
     named = [named_folder(name, folders) for name in task or settings.tasks]
     settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
     cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
     changes = {
-        "budget": None if budget is None else positive("budget", budget),
+        "budget": None if budget is None else check_positive("budget", budget),
         "granularity": granularity and str(Granularity.parse(granularity)),
-        "victim": network and one_of("network", network, networks.NETWORKS),
+        "victim": network and check_choice("network", network, networks.NETWORKS),
         "surrogate": network,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
-    one_of("part", part, ("test", "validation"))
+    check_choice("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
         check_suffix(output)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -100,47 +102,49 @@ def run(
 
 @app.command()
 def results(
-    profile_name: ProfileName = "drawn",
+    name: ScaleName = "drawn",
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
-    folder: Results = RESULTS,
+    folder: Results = EDITION,
     table: OnlyTables = None,
     plan: Plan = False,
     rate: Rate = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster that runs the cells; local starts one on this machine."),
+    ] = None,
     data: DataFolder = None,
 ) -> None:
-    """Compute every table of a profile into the committed results; those that are up to date are not computed again."""
-    use("cpu")
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": "cpu", "folders": download.data_folders(data)}
-    compute(profile(profile_name), table, range(seeds), folder, **options)
+    """Compute every table of a scale into the committed results; what is up to date is not computed again."""
+    from extractbook.reproduction import run_table, table_cells
+    from extractbook.reproduction.grids import tables_for
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.schedule import missing
+    from extractlib.data import download
+    from extractlib.store import default_store
 
-
-@app.command()
-def grid(
-    profile_name: ProfileName = "paper",
-    engine: Annotated[str, typer.Option(help=f"Where the cells run: {', '.join(ENGINES)}.")] = "local",
-    seeds: SeedCount = 3,
-    jobs: Jobs = 1,
-    folder: Results = RESULTS,
-    table: OnlyTables = None,
-    plan: Plan = False,
-    rate: Rate = None,
-    device: Device = None,
-    data: DataFolder = None,
-) -> None:
-    """Compute the tables of a profile as independent jobs, on GPUs or a Ray cluster; goes on where it stopped."""
-    one_of("engine", engine, ENGINES)
-    device = None if plan else use(device)
-    options = {"jobs": jobs, "plan": plan, "rate": rate, "device": device, "folders": download.data_folders(data)}
-    compute(profile(profile_name), table, range(seeds), folder, engine=engine, **options)
+    settings = scale(name)
+    options = {
+        "device": None if plan else use(device),
+        "folders": download.data_folders(data),
+        "jobs": jobs,
+        "ray": ray,
+    }
+    cells = {one: table_cells(one, settings, seeds=range(seeds)) for one in table or tables_for(settings)}
+    paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
+    left = {one: (cells[one], missing(cells[one], path)) for one, path in paths.items()}
+    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
+    for one, path in paths.items() if not plan else ():
+        rows = run_table(cells[one], path, store=default_store(), **options)
+        print(f"\n{one}: {path}")
+        print_rows(rows)
 
 
 @app.command("verify")
 def verify_command(
-    profile_names: Annotated[
-        list[str] | None, typer.Option("--profile", help="Only this one; may be repeated.")
-    ] = None,
-    folder: Results = RESULTS,
+    chosen: Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")] = None,
+    folder: Results = EDITION,
     jobs: Jobs = 2,
     data: DataFolder = None,
     turn: Annotated[
@@ -152,9 +156,16 @@ def verify_command(
     ] = False,
 ) -> None:
     """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
+    from extractbook.reproduction import is_current, read_all
+    from extractbook.reproduction.run import headline, name_of
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
+    from extractlib.data import download
+    from extractlib.store import default_store
+
     turn = int(time.time() // 3600) if turn is None else turn
-    names = profile_names or sorted(path.name for path in folder.glob("*") if path.is_dir())
-    rows = [row for name in names for row in read_all(folder / profile(name).name)]
+    names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
+    rows = [row for name in names for row in read_all(folder / scale(name).name)]
     if not rows:
         raise InputError(f"{folder} holds no results: make them with extractbook results")
     stale = sum(not is_current(row) for row in rows)
@@ -179,13 +190,23 @@ def verify_command(
 
 @app.command()
 def weights(
-    profile_name: ProfileName = "drawn",
-    folder: Annotated[Path, typer.Option()] = networks.WEIGHTS,
+    name: ScaleName = "drawn",
+    folder: Annotated[Path | None, typer.Option(help="Where to; the library's own if not given.")] = None,
     device: Device = None,
     data: DataFolder = None,
 ) -> None:
-    """Pre-train a profile's backbones: those that ship with the package again, others once, into the cache."""
-    settings = profile(profile_name)
+    """Pre-train a scale's backbones: those that ship again, victims with them; others once, into the cache."""
+    from extractbook.reproduction.backbones import make_weights
+    from extractbook.reproduction.cells import Cell
+    from extractbook.reproduction.scales import scale
+    from extractbook.reproduction.setting import Scene, ship_victim
+    from extractlib.data import download
+    from extractlib.data.sources import Loader
+    from extractlib.models import networks
+    from extractlib.store import default_store
+
+    folder = folder or networks.WEIGHTS
+    settings = scale(name)
     folder = folder if settings.shipped else folder / settings.name
     own = use(device or ("cpu" if settings.shipped else None))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
@@ -196,13 +217,20 @@ def weights(
         card = make_weights(settings, folder, loader, network=network, device=own)
         figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
         print(f"{folder / network}.json: {figures}", flush=True)
+    for task in settings.tasks if settings.shipped else ():
+        cell = Cell(profile=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
+        card = ship_victim(Scene(cell, store=default_store(), device=own, progress=True), folder / "victims")
+        print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
 
 
 @app.command()
-def ledger(profile_name: ProfileName = "drawn", folder: Results = FIRST_EDITION) -> None:
+def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
-    rows = read_all(folder / profile(profile_name).name)
-    for entry in claims.verdicts(rows):
+    from extractbook.reproduction import read_all
+    from extractbook.reproduction.ledger import verdicts
+    from extractbook.reproduction.scales import scale
+
+    for entry in verdicts(read_all(folder / scale(name).name)):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
 
 
@@ -212,48 +240,31 @@ def use(device: str | None) -> str:
     Raises:
         InputError: There is no such device.
     """
-    name = device or default_device()
+    from extractlib.models import devices
+
+    name = device or devices.default_device()
     devices.resolve(name)
     os.environ["EXTRACTLIB_DEVICE"] = name
     return name
 
 
-def compute(
-    settings: Profile,
-    tables: list[str] | None,
-    seeds: range,
-    folder: Path,
-    *,
-    jobs: int,
-    plan: bool,
-    rate: int | None,
-    device: str | None,
-    folders: Mapping[str, Path],
-    engine: str = "local",
-) -> None:
-    """Print what is left of a profile's tables, and unless only the plan is wanted compute it."""
-    cells = {name: table_cells(name, settings, seeds=seeds) for name in tables or tables_for(settings)}
-    paths = {name: folder / settings.name / f"{name}.jsonl" for name in cells}
-    left = {name: (cells[name], missing(cells[name], paths[name])) for name in cells}
-    print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
-    for name in {} if plan else cells:
-        options = {"store": default_store(), "jobs": jobs, "device": device, "engine": engine}
-        rows = run_table(cells[name], paths[name], folders=folders, **options)
-        print(f"\n{name}: {paths[name]}")
-        print_rows(rows)
-
-
 def plan_of(
-    tables: Mapping[str, tuple[list[Cell], list[Cell]]], settings: Profile, *, jobs: int = 1, rate: int | None = None
+    tables: Mapping[str, tuple[list["Cell"], list["Cell"]]],
+    settings: "Scale",
+    *,
+    jobs: int = 1,
+    rate: int | None = None,
 ) -> str:
     """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
 
     Args:
         tables: By name all cells and those that are left.
-        settings: The profile.
+        settings: The scale.
         jobs: Processes at a time.
-        rate: Images a second that a process trains; the profile's if None.
+        rate: Images a second that a process trains; the scale's if None.
     """
+    from extractbook.reproduction.grids import expected_seconds
+
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
     for name, (cells, left) in tables.items():
@@ -266,32 +277,29 @@ def plan_of(
     return "\n".join(lines)
 
 
-def print_rows(rows: list[Row]) -> None:
+def print_rows(rows: list["Row"]) -> None:
     """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
 
     What some seeds have no number for, such as a client that is never flagged, says how many have one.
     """
+    from extractbook.reproduction.cells import Row
+    from extractbook.reproduction.results import frame
+    from extractbook.reproduction.run import name_of
+
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
     for cell, group in groups.items():
-        shown, found = [], [numbers(row.result) for row in group]
-        for name in dict.fromkeys(chain(*found)):
-            values = [result[name] for result in found if name in result]
-            spread = f" ± {summary(values)[1]:.3f}" if len(values) > 1 else ""
-            some = f" ({len(values)} of {len(group)})" if len(values) < len(group) else ""
-            shown.append(f"{name} {sum(values) / len(values):.3f}{spread}{some}")
+        numbers = frame(Row(row.cell, row.result, {}) for row in group).drop(columns=list(vars(cell)))
+        shown = []
+        for name, values in numbers.select_dtypes("number").items():
+            spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
+            some = f" ({values.count()} of {len(group)})" if values.count() < len(group) else ""
+            words = name.replace(".", " ").replace("_", " ")
+            shown.append(f"{words} {values.mean():.3f}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
         print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
 
 
-def numbers(result: Mapping, *, within: str = "") -> dict[str, float]:
-    """Return the numbers of a result by their names in words, those of nested mappings too; lists are passed over."""
-    found: dict[str, float] = {}
-    for name, value in result.items():
-        words = f"{within} {name}".strip().replace("_", " ")
-        if isinstance(value, Mapping):
-            found |= numbers(value, within=words)
-        elif isinstance(value, int | float):
-            found[words] = value
-    return found
+for make in COMMANDS:
+    app.command()(make)

@@ -161,13 +161,18 @@ class Granularity:
         return [("probabilities", real, (class_count,))]
 
     def pack(self, answers: Answers, record: np.dtype) -> np.ndarray:
-        """Return the answers as an array of shape (n,) whose dtype is `record`."""
+        """Return the answers as an array of shape (n,) whose dtype is `record`.
+
+        Raises:
+            InputError: They do not show what this granularity shows.
+        """
         packed = np.empty(len(answers), record)
         packed["label"] = answers.labels.numpy().astype(np.uint16)  # -1 wraps around to the last number
-        if answers.classes is not None:
-            packed["classes"] = answers.classes.numpy()
-        if answers.probabilities is not None:
-            packed["probabilities"] = self._encode(answers.probabilities.numpy())
+        for name in (record.names or ())[1:]:
+            shown = getattr(answers, name)
+            if shown is None or shown.shape != (len(answers), *record[name].shape):
+                raise InputError(f"the answers' {name} are not those of granularity {self}: mend the API")
+            packed[name] = self._encode(shown.numpy()) if name == "probabilities" else shown.numpy()
         return packed
 
     def unpack(self, packed: np.ndarray) -> Answers:

@@ -7,6 +7,7 @@ for free, so a client that was cut off anywhere is charged once and answered onc
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sql
 
@@ -28,7 +29,11 @@ ACCOUNTS = sql.Table(
     sql.Column("price", sql.Text),
     sql.Column("queries", sql.BigInteger, nullable=False),
     sql.Column("cost", sql.Text, nullable=False),  # a decimal number, exact
+    sql.Column("seal", sql.LargeBinary, nullable=False),
 )
+UNUSED = {"budget": None, "price": None, "queries": 0, "cost": "0"}
+"""The account of a client that was never seen."""
+
 REQUESTS = sql.Table(
     "requests",
     TABLES,
@@ -144,7 +149,7 @@ class Meter:
     """
 
     def __init__(self, place: Path | str | None = None):
-        self._database = Database(place, TABLES, what="meter")
+        self._database = Database(place, TABLES, what="meter", journal="WAL")
         self.close = self._database.close
 
     def register(self, client: str, terms: Terms) -> None:
@@ -153,7 +158,7 @@ class Meter:
         own = {"budget": terms.budget, "price": None if terms.price is None else str(terms.price)}
         with self._database.transaction() as connection:
             _open_account(connection, client)
-            connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == client).values(own))
+            _save_account(connection, self._row(connection, client) | own)
 
     def usage(self, client: str, terms: Terms) -> Usage:
         """Return what a client has used; `terms` hold where it has none of its own."""
@@ -198,7 +203,7 @@ class Meter:
             }
             connection.execute(sql.insert(REQUESTS), record)
             used = {"queries": account.queries + request.queries, "cost": str(account.cost + cost)}
-            connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == request.client).values(used))
+            _save_account(connection, self._row(connection, request.client) | used)
             return answer
 
     def _stored(self, connection: sql.Connection, request: Request, account: Account) -> bytes | None:
@@ -206,7 +211,7 @@ class Meter:
         where = (REQUESTS.c.client == request.client) & (REQUESTS.c.id == request.id)
         found = connection.execute(
             sql.select(REQUESTS.c.digest, REQUESTS.c.answer, REQUESTS.c.seal).where(where)
-        ).one_or_none()
+        ).first()
         if found is None:
             remaining = account.usage.remaining
             if remaining is not None and request.queries > remaining:
@@ -220,30 +225,47 @@ class Meter:
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )
-        if found.seal != _seal(request, found.answer):
-            raise InputError(
-                f"meter {self._database.name}: the record of request {request.id!r} is damaged: restore it from a copy"
-            )
+        if not isinstance(found.answer, bytes) or found.seal != _seal(request, found.answer):
+            raise self._damaged(f"the record of request {request.id!r}")
         return found.answer
 
-    @staticmethod
-    def _account(connection: sql.Connection, client: str, terms: Terms) -> Account:
-        """Return a client's account, locked until the transaction ends; an unused one where it has none."""
-        chosen = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == client).with_for_update()
-        row = connection.execute(chosen).one_or_none()
-        price = Decimal(str(terms.price or 0))
-        if row is None:
-            return Account(terms.budget, price, 0, Decimal(0))
+    def _damaged(self, what: str) -> InputError:
+        return InputError(f"meter {self._database.name}: {what} is damaged: restore it from a copy")
+
+    def _account(self, connection: sql.Connection, client: str, terms: Terms) -> Account:
+        """Return a client's account."""
+        row = self._row(connection, client)
         return Account(
-            budget=terms.budget if row.budget is None else row.budget,
-            price=price if row.price is None else Decimal(row.price),
-            queries=row.queries,
-            cost=Decimal(row.cost),
+            budget=terms.budget if row["budget"] is None else row["budget"],
+            price=Decimal(str(terms.price or 0) if row["price"] is None else row["price"]),
+            queries=row["queries"],
+            cost=Decimal(row["cost"]),
         )
+
+    def _row(self, connection: sql.Connection, client: str) -> dict[str, Any]:
+        """Return a client's row of `ACCOUNTS` without its seal, locked until the transaction ends."""
+        chosen = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == client).with_for_update()
+        found = connection.execute(chosen).mappings().first()
+        if found is None:
+            return {"client": client, **UNUSED}
+        row = dict(found)
+        if row.pop("seal") != _account_seal(row):
+            raise self._damaged(f"the account of client {client!r}")
+        return row
 
 
 def _open_account(connection: sql.Connection, client: str) -> None:
-    insert_if_absent(connection, ACCOUNTS, {"client": client, "queries": 0, "cost": "0"})
+    row = {"client": client, **UNUSED}
+    insert_if_absent(connection, ACCOUNTS, row | {"seal": _account_seal(row)})
+
+
+def _save_account(connection: sql.Connection, row: dict[str, Any]) -> None:
+    values = row | {"seal": _account_seal(row)}
+    connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == row["client"]).values(values))
+
+
+def _account_seal(row: dict[str, Any]) -> bytes:
+    return seal(*(repr(row[name]) for name in ("client", *UNUSED)))
 
 
 def _seal(request: Request, answer: bytes) -> bytes:

@@ -10,10 +10,14 @@ import torch
 
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import BudgetExceeded, Meter, Request, Terms, Usage
-from extractlib.errors import InputError, check_positive
+from extractlib.errors import InputError, check_has, check_positive
 from extractlib.store import digest
 
 __all__ = ["Answers", "BudgetExceeded", "Detector", "Granularity", "Model", "Policy", "PredictionAPI", "Usage"]
+
+
+NEEDED = ("classes", "fingerprint", "image_shape", "logits")
+"""What a victim must have (see `Model`)."""
 
 
 class Model(Protocol):
@@ -93,6 +97,7 @@ class PredictionAPI:
     ):
         if (detector is None) != (policy is None):
             raise InputError("detector and policy belong together: give both or neither")
+        check_has("victim", victim, NEEDED, remedy="wrap a module in Victim(module, classes=…)")
         self.granularity = Granularity.parse(answers)
         self.classes = tuple(victim.classes)
         defense = [] if detector is None or policy is None else [detector.fingerprint, policy.fingerprint]
@@ -143,7 +148,7 @@ class PredictionAPI:
         return self._meter.usage(client, self._terms)
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        shape = self._victim.image_shape
+        shape = None if self._victim.image_shape is None else tuple(self._victim.image_shape)
         sizes = "channels, height, width" if shape is None else ", ".join(map(str, shape))
         wanted = f"uint8 of shape (n, {sizes}) is wanted"
         if not isinstance(images, torch.Tensor):
@@ -168,18 +173,24 @@ class PredictionAPI:
         for batch in images.split(self._batch_size):
             probabilities = self.granularity.probabilities(self._logits(batch))
             if self._detector is not None and self._policy is not None:
-                probabilities = self._policy.answer(probabilities, self._detector.detect(batch), batch)
+                altered = self._policy.answer(probabilities, self._detector.detect(batch), batch)
+                probabilities = self._checked_answer("policy", altered, len(batch))
             packed.append(self.granularity.pack(self.granularity.show(probabilities), self._record).tobytes())
         return b"".join(packed)
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the victim's logits, if they are an answer to these images."""
-        logits = self._victim.logits(images)
-        if logits.shape != (len(images), len(self.classes)):
-            raise InputError(
-                f"the victim returned {tuple(logits.shape)} for {len(images)} images and {len(self.classes)} classes:"
-                " mend the victim, nothing was charged"
-            )
+        logits = self._checked_answer("victim", self._victim.logits(images), len(images))
         if not logits.isfinite().all():
             raise InputError("the victim returned NaN or infinite logits: mend the victim, nothing was charged")
         return logits
+
+    def _checked_answer(self, who: str, answer: torch.Tensor, images: int) -> torch.Tensor:
+        """Return what victim or policy answered, if it is a number for each image and class."""
+        if not isinstance(answer, torch.Tensor) or answer.shape != (images, len(self.classes)):
+            returned = tuple(answer.shape) if isinstance(answer, torch.Tensor) else f"a {type(answer).__name__}"
+            raise InputError(
+                f"the {who} returned {returned} for {images} images and {len(self.classes)} classes: mend the {who},"
+                " nothing was charged"
+            )
+        return answer

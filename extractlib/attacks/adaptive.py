@@ -19,6 +19,7 @@ from extractlib.attacks.knockoff import API, Knockoff
 from extractlib.attacks.transfer import TransferFile, TransferSet
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_choice
+from extractlib.models import devices
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
 
@@ -51,7 +52,7 @@ class OnlineSurrogate:
 
     def __init__(self, trainer: Trainer, *, classes: int):
         # A copy: a module of one's own is trained afresh on the whole transfer set afterwards.
-        self.model = deepcopy(trainer.build(classes)).to(trainer.device).eval()
+        self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
         self._trainer = trainer
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:

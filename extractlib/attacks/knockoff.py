@@ -13,14 +13,18 @@ from tqdm.auto import tqdm
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.attacks.transfer import Header, TransferFile, TransferSet
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_name, check_positive, check_seed
-from extractlib.models import networks
-from extractlib.models.classifier import FromFloats, Surrogate
+from extractlib.errors import InputError, check_has, check_name, check_positive, check_seed
+from extractlib.models import devices, networks
+from extractlib.models.classifier import Surrogate, trainer_of
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe
+from extractlib.models.training import Recipe, predict
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
 """How a surrogate is trained unless said otherwise: without augmentation and weight decay, as in the original."""
+
+
+NEEDED = ("query", "classes", "granularity", "fingerprint")
+"""What an API must have (see `API`)."""
 
 
 class API(Protocol):
@@ -110,6 +114,9 @@ class Knockoff:
         trainer = trainer_of(
             surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
         )
+        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
+        if isinstance(trainer.network, nn.Module):
+            _check_fits(trainer.network.to(devices.resolve(device)), pool, len(api.classes))
         model = self.train(self._collect(api, pool, keep, trainer), pool, trainer)
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
@@ -169,9 +176,7 @@ class Knockoff:
         Raises:
             InputError: The API does not say what a surrogate needs to know.
         """
-        missing = [name for name in ("classes", "granularity", "fingerprint") if not hasattr(api, name)]
-        if missing:
-            raise InputError(f"the API has no {missing[0]}: give the object that has `query` one (see attacks.API)")
+        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
         return Header(
             pool=pool.fingerprint,
             pool_size=len(pool),
@@ -202,25 +207,20 @@ class Knockoff:
             raise InputError(f"the transfer set's queries are not of {pool.name}: give the pool that was queried")
         classes, answered = transfer.header.classes, ~transfer.answers.denied
         if not answered.any():
-            return trainer.build(classes).eval()
+            return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
         targets = transfer.answers[answered].targets(classes)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes)
 
 
-def trainer_of(
-    surrogate: str | nn.Module,
-    *,
-    recipe: Recipe,
-    seed: int,
-    backbone: networks.Backbone,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Trainer:
-    """Return the trainer of an architecture by name, or of any module that takes floats in [0, 1]."""
-    if isinstance(surrogate, str):
-        weights = networks.backbone_of(surrogate, backbone)
-        return Trainer(network=surrogate, recipe=recipe, seed=seed, backbone=weights, device=device, progress=progress)
-    ready = isinstance(surrogate, networks.Network | FromFloats)
-    module = surrogate if ready else FromFloats(surrogate, mean=(0.5,), std=(0.25,), outputs="logits", layer=None)
-    return Trainer(network=module, recipe=recipe, seed=seed, device=device, progress=progress)
+def _check_fits(surrogate: nn.Module, pool: ImageSet, classes: int) -> None:
+    """Refuse a module that is no classifier of such images before anything is asked."""
+    try:
+        returned = tuple(predict(surrogate, pool.images[:1]).shape)
+    except RuntimeError as error:
+        raise InputError(
+            f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): bring them"
+            " to the size and channels that it wants"
+        ) from None
+    if returned != (1, classes):
+        raise InputError(f"the surrogate returned {returned} for 1 image: logits of shape (1, {classes}) are wanted")

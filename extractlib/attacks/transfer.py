@@ -119,7 +119,7 @@ class Header:
             if {name: type(value) for name, value in values.items()} != types or values["version"] != VERSION:
                 raise ValueError
             return cls(**values)
-        except (ValueError, AttributeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise InputError(f"{path} is no transfer set of version {VERSION}, or its header was edited") from None
 
 
@@ -172,7 +172,7 @@ class TransferFile:
         self._open = ExitStack()
         with self._open as opening:
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(path.parent)
                 opening.callback(_only_writer(path).release)
             self._database = Database(path, TABLES, what="transfer set")
             opening.callback(self._database.close)
@@ -262,6 +262,13 @@ def load(path: Path, *, partial: bool = False) -> TransferSet:
     return header.unpack(np.concatenate([np.empty(0, header.record), *chunks]))
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {folder} cannot be made ({error.strerror}): name another") from None
+
+
 def _only_writer(path: Path) -> FileLock:
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -275,7 +282,8 @@ def _read(connection: sql.Connection, path: Path | None, header: Header) -> list
     """Return the records of each chunk."""
     chunks: list[np.ndarray] = []
     for number, records, sealed in connection.execute(sql.select(CHUNKS).order_by(CHUNKS.c.number)):
-        whole = number == len(chunks) and len(records) == header.records_in(number) * header.record.itemsize
+        size = header.records_in(len(chunks)) * header.record.itemsize
+        whole = number == len(chunks) and isinstance(records, bytes) and len(records) == size > 0
         if not whole or sealed != seal(header.digest, number, records):
             raise InputError(f"{path}: chunk {len(chunks)} was edited or damaged: collect into a new file")
         chunks.append(np.frombuffer(records, header.record))

@@ -134,7 +134,7 @@ class ImageSet:
         seed: int,
         groups: torch.Tensor | None = None,
         shuffled: Container[str] = (),
-    ) -> dict:
+    ) -> dict[str, "ImageSet"]:
         """Cut the set into disjoint parts at random.
 
         Args:
@@ -152,20 +152,35 @@ class ImageSet:
         Raises:
             InputError: A share is not positive, or they add up to more than 1.
         """
-        if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
-            raise InputError(f"{self.name}: shares {dict(shares)} must be positive and add up to at most 1")
-        groups = np.arange(len(self)) if groups is None else groups.numpy()
-        _, member = np.unique(groups, return_inverse=True)
-        place = np.random.default_rng(seed).permutation(member.max() + 1)[member]
-        ends = np.round(np.cumsum(list(shares.values())) * (member.max() + 1))
-        part_of = np.searchsorted(ends, place, side="right")
-        parts = {}
-        for number, part in enumerate(shares):
-            chosen = np.flatnonzero(part_of == number)
-            if part in shuffled:
-                chosen = chosen[np.argsort(place[chosen], kind="stable")]
-            parts[part] = self.subset(torch.from_numpy(chosen), name=f"{self.name}/{part}")
-        return parts
+        parts = split_indices(len(self), shares, seed=seed, groups=groups, shuffled=shuffled)
+        return {part: self.subset(chosen, name=f"{self.name}/{part}") for part, chosen in parts.items()}
+
+
+def split_indices(
+    count: int,
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    groups: torch.Tensor | None = None,
+    shuffled: Container[str] = (),
+) -> dict[str, torch.Tensor]:
+    """Return which of `count` images lie in which part, int64 of shape (m,) for each, as `ImageSet.split` cuts them.
+
+    Arguments and errors are those of `ImageSet.split`.
+    """
+    if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
+        raise InputError(f"shares {dict(shares)} must be positive and add up to at most 1")
+    _, member = np.unique(np.arange(count) if groups is None else groups.numpy(), return_inverse=True)
+    place = np.random.default_rng(seed).permutation(member.max() + 1)[member]
+    ends = np.round(np.cumsum(list(shares.values())) * (member.max() + 1))
+    part_of = np.searchsorted(ends, place, side="right")
+    parts = {}
+    for number, part in enumerate(shares):
+        chosen = np.flatnonzero(part_of == number)
+        if part in shuffled:
+            chosen = chosen[np.argsort(place[chosen], kind="stable")]
+        parts[part] = torch.from_numpy(chosen)
+    return parts
 
 
 def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:

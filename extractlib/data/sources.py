@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
-from extractlib.data import decoding, drawn, layouts, shifting
-from extractlib.data.decoding import Photographs
-from extractlib.data.images import ImageSet
+from extractlib.data import drawn, layouts
+from extractlib.data.decoding import ImageFiles, decode
+from extractlib.data.images import ImageSet, split_indices
+from extractlib.data.transforms import shift_domain
 from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.registry import Registry
-from extractlib.store import Store, digest
+from extractlib.store import Store, default_store, digest
 
 FOLDER = "folder:"
 NOISE = "noise"
@@ -247,8 +249,8 @@ class Loader:
             found = fewer_classes(found, source.class_count, seed=seed)
         return found if labeled else found.unlabeled()
 
-    def files(self, name: str) -> Photographs:
-        """Return a set that lies in files, decoded.
+    def listing(self, name: str) -> layouts.Listing:
+        """Return what images a set in files has.
 
         Raises:
             InputError: It is not at hand, or cannot be used.
@@ -256,18 +258,26 @@ class Loader:
         if name not in self.folders:
             option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
             raise InputError(f"{name} is not at hand: name its folder, as in {option}")
+        place = self.folders[name]
+        return layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
+
+    def files(self, name: str) -> ImageFiles:
+        """Return a set that lies in files, decoded.
+
+        Raises:
+            InputError: It is not at hand, or cannot be used.
+        """
+        listing = self.listing(name)
         if self.store is None:
             raise InputError(f"{name} lies in files, which are decoded into a store: give one")
-        place = self.folders[name]
-        listing = layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
-        return decoding.decoded(listing, name=name, store=self.store, size=self.image_size)
+        return decode(listing, name=name, store=self.store, size=self.image_size)
 
     def _own(self, source: Source, seed: int) -> ImageSet:
         provider = SETS[source.name]
         if source.is_shifted and provider.shifted is not None:
             return provider.shifted(self, source.name, seed)
         own = self.task(replace(source, is_shifted=False), seed=seed)["adversary"]
-        return shifting.shifted(own, seed=seed) if source.is_shifted else own
+        return shift_domain(own, seed=seed) if source.is_shifted else own
 
     def size(self, name: str, part: str) -> int:
         """Return the number of images of a part of a drawn set.
@@ -300,7 +310,7 @@ def load(
         source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
         seed: Seed of the drawing or of the cut.
         labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
-        store: Keeps drawn and decoded images.
+        store: Keeps drawn and decoded images; None draws without keeping, and keeps decoded files in the user's cache.
         folder: Where a published set lies.
         image_size: Height and width that files are brought to, in pixels.
 
@@ -311,7 +321,7 @@ def load(
         >>> import extractlib as xl
         >>> signs = xl.load("signs")
         >>> signs.test
-        ImageSet('signs/test', 4300 images, 43 classes, 93b1b2b4c8d0)
+        ImageSet('signs/test', 4300 images, 43 classes, 6daf4c8f1c86)
     """
     path = Path(source) if isinstance(source, str | Path) else None
     is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
@@ -319,7 +329,8 @@ def load(
     if found.is_shifted or found.class_count is not None:
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
-    loader = Loader(store=store, folders=folders, image_size=image_size)
+    kept = default_store() if store is None and found.in_files else store
+    loader = Loader(store=kept, folders=folders, image_size=image_size)
     if found.is_task or found.name.startswith(FOLDER):
         return loader.task(found, seed=seed)
     return loader.pool(found, seed=seed, labeled=labeled)
@@ -359,32 +370,89 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-def split_task(images: Photographs, *, seed: int) -> dict[str, ImageSet]:
+Cut = Mapping[str, tuple[str, torch.Tensor | None]]
+"""By part: the split of a data set that it comes from, and which images of it; None stands for all, in order."""
+
+
+def split_task(files: ImageFiles, *, seed: int) -> dict[str, ImageSet]:
     """Cut a decoded task in its parts.
 
     Test images that the data set names stay what they are; near-duplicates, the frames of one track and both eyes of
     one patient stay together.
     """
-    train, test = images.halves["train"], images.halves.get("test")
-    options = {"seed": seed, "groups": images.groups, "shuffled": SHUFFLED}
-    if test is not None:
-        return train.split(TASK_SHARES, **options) | {"test": test}
-    shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
-    return train.split(shares | {"test": TEST_SHARE}, **options)
+    return _take(files, task_cut(files, seed=seed))
 
 
-def split_pool(images: Photographs) -> dict[str, ImageSet]:
+def split_pool(files: ImageFiles) -> dict[str, ImageSet]:
     """Cut a decoded pool in its parts, those of ImageNet and Open Images as their listing says.
 
     The cut is one for all seeds, so that one backbone serves them all.
     """
-    if "queries" not in images.halves:
-        return images.halves["train"].split(POOL_SHARES, seed=0, groups=images.groups, shuffled=SHUFFLED)
+    return _take(files, pool_cut(files))
+
+
+def task_cut(files: ImageFiles, *, seed: int) -> Cut:
+    """Return the cut that `split_task` makes."""
+    if "test" in files.splits:
+        return _cut_train(files, TASK_SHARES, seed=seed) | {"test": ("test", None)}
+    shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
+    return _cut_train(files, shares | {"test": TEST_SHARE}, seed=seed)
+
+
+def pool_cut(files: ImageFiles) -> Cut:
+    """Return the cut that `split_pool` makes."""
+    if "queries" not in files.splits:
+        return _cut_train(files, POOL_SHARES, seed=0)
     order = np.random.default_rng(0).permutation
     return {
-        part: half.subset(torch.from_numpy(order(len(half)))) if part in SHUFFLED else half
-        for part, half in images.halves.items()
+        part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
+        for part, images in files.splits.items()
     }
+
+
+def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
+    """Return part, path, class and group of each image of a data set in files, as text and numbers.
+
+    Training images that share a group, a number, are of one track, one patient or alike, and are never parted. Images
+    that no part takes, such as the published test images of a pool, are left out.
+
+    Args:
+        loader: Says where the set lies, and at which size images look alike.
+        name: A published data set, or ``"folder:NAME"``, which is cut as a task.
+        seed: Seed of the cut of a task; a pool is cut alike for all seeds.
+
+    Raises:
+        InputError: It is no data set in files, or its folder cannot be used.
+    """
+    source = Source.parse(name)
+    if not source.in_files:
+        raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
+    listing, files = loader.listing(name), loader.files(name)
+    tables = {split: listing.named(split).assign(group="") for split in listing.splits}
+    if files.groups is not None:
+        tables["train"]["group"] = files.groups.numpy()
+    is_pool = name in SETS and not source.is_task
+    cut = pool_cut(files) if is_pool else task_cut(files, seed=seed)
+    parts = [
+        tables[split].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
+        for part, (split, chosen) in cut.items()
+    ]
+    return pd.concat(parts)[["part", "path", "class", "group"]]
+
+
+def _cut_train(files: ImageFiles, shares: Mapping[str, float], *, seed: int) -> dict[str, tuple[str, torch.Tensor]]:
+    count = len(files.splits["train"])
+    parts = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
+    return {part: ("train", chosen) for part, chosen in parts.items()}
+
+
+def _take(files: ImageFiles, cut: Cut) -> dict[str, ImageSet]:
+    parts = {}
+    for part, (split, chosen) in cut.items():
+        images = files.splits[split]
+        name = images.name if part == split else f"{images.name}/{part}"
+        parts[part] = images if chosen is None else images.subset(chosen, name=name)
+    return parts
 
 
 def _draw(loader: Loader, name: str, seed: int) -> dict[str, Maker]:

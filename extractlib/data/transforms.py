@@ -1,18 +1,23 @@
-"""How an image was saved, resized or blurred on its way: what changes its pixels and not what it shows.
+"""How an image was saved, resized or blurred on its way, and how another source would show it.
 
-A processing has a name: ``"none"``, ``"jpeg-75"`` and ``"webp-75"`` (saved at that quality and read again),
-``"bicubic"``, ``"bilinear"`` and ``"lanczos"`` (enlarged by a quarter with that filter and brought back), ``"blur"``
-(Gaussian, of half a pixel).
+A transform of the first kind has a name: ``"none"``, ``"jpeg-75"`` and ``"webp-75"`` (saved at that quality and read
+again), ``"bicubic"``, ``"bilinear"`` and ``"lanczos"`` (enlarged by a quarter with that filter and brought back),
+``"blur"`` (Gaussian, of half a pixel). It changes an image's pixels and not what it shows.
+
+`shift_domain` moves an image in its frame and changes its light. It neither resamples nor compresses, so that a
+detector cannot tell the shifted images by how they were processed.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageFilter
+from torchvision.transforms import v2
 
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -27,61 +32,78 @@ BLUR = 0.5
 HARDENING = ("none", "jpeg", "resampling", "blur")
 """What each image of a hardened detector's training set goes through one of."""
 
+MOVED = 0.1
+"""Share of its size by which a shifted image is moved at most, in each direction; the border is mirrored."""
+
+LIGHT = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)
+"""What is done to the light of each shifted image."""
+
 Step = Callable[[Image.Image], Image.Image]
 
 
-def processed(images: torch.Tensor, how: str) -> torch.Tensor:
-    """Return images after a processing.
+def apply(images: torch.Tensor, name: str) -> torch.Tensor:
+    """Return images after a transform.
 
     Args:
         images: uint8 of shape (n, 3, height, width).
-        how: Name of the processing.
+        name: Name of the transform.
 
     Raises:
-        InputError: There is no such processing.
+        InputError: There is no such transform.
     """
-    step = _step(how)
-    return images if step is None else _each(images, lambda number: step)
+    step = _step(name)
+    return images if step is None else _each(images, [step] * len(images))
 
 
-def processed_set(images: ImageSet, how: str) -> ImageSet:
-    """Return a set after a processing; with ``"none"`` the set itself."""
-    if how == "none":
-        return images
-    return _with(images, processed(images.images[:], how), how)
+def apply_to_set(images: ImageSet, name: str) -> ImageSet:
+    """Return a set after a transform; with ``"none"`` the set itself."""
+    return images if name == "none" else _with(images, apply(images.images[:], name), name)
 
 
-def hardened_set(images: ImageSet, *, seed: int) -> ImageSet:
+def harden(images: ImageSet, *, seed: int) -> ImageSet:
     """Return a set each image of which went through one of `HARDENING`, drawn at random with its strength.
 
     JPEG of quality 60 to 95; enlarged by a factor of 1.1 to 1.5, with any of `FILTERS`, and brought back; blurred by
     0.2 to 0.8 pixels. WebP is left out: it stands for what a defender did not think of.
     """
     generator = np.random.default_rng([seed, *b"hardening"])
-    steps = [_drawn(HARDENING[kind], generator) for kind in generator.integers(len(HARDENING), size=len(images))]
-    return _with(images, _each(images.images[:], steps.__getitem__), f"hardened with seed {seed}")
+    steps = [_random_step(HARDENING[kind], generator) for kind in generator.integers(len(HARDENING), size=len(images))]
+    return _with(images, _each(images.images[:], steps), f"hardened with seed {seed}")
 
 
-def _drawn(kind: str, generator: np.random.Generator) -> Step | None:
+def shift_domain(images: ImageSet, *, seed: int) -> ImageSet:
+    """Return the same images, each moved in its frame and shown in other light.
+
+    Args:
+        images: Any images that fit in memory.
+        seed: Seed of the moves and of the light.
+    """
+    margin = round(MOVED * images.images.shape[-1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        pixels = torch.stack([LIGHT(_moved(image, margin)) for image in images.images[:]])
+    fingerprint = digest(images.fingerprint, "shifted", str(seed))
+    return replace(images, name=f"{images.name}/shifted", images=pixels, fingerprint=fingerprint)
+
+
+def _step(name: str) -> Step | None:
+    kind, _, quality = name.partition("-")
+    if kind in FORMATS and quality.isdecimal() and 1 <= int(quality) <= 100:
+        return partial(_saved, format=kind, quality=int(quality))
+    if name in FILTERS:
+        return partial(_resampled, filter=name, factor=ENLARGED)
+    if name not in ("blur", "none"):
+        raise InputError(f"unknown transform {name!r}: use one of none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur")
+    return partial(_blurred, radius=BLUR) if name == "blur" else None
+
+
+def _random_step(kind: str, generator: np.random.Generator) -> Step | None:
     if kind == "jpeg":
         return partial(_saved, format="jpeg", quality=int(generator.integers(60, 96)))
     if kind == "resampling":
         name = FILTERS[generator.integers(len(FILTERS))]
-        return partial(_there_and_back, filter=name, factor=generator.uniform(1.1, 1.5))
+        return partial(_resampled, filter=name, factor=generator.uniform(1.1, 1.5))
     return partial(_blurred, radius=generator.uniform(0.2, 0.8)) if kind == "blur" else None
-
-
-def _step(how: str) -> Step | None:
-    kind, _, quality = how.partition("-")
-    if kind in FORMATS and quality.isdecimal() and 1 <= int(quality) <= 100:
-        return partial(_saved, format=kind, quality=int(quality))
-    if how in FILTERS:
-        return partial(_there_and_back, filter=how, factor=ENLARGED)
-    if how == "blur":
-        return partial(_blurred, radius=BLUR)
-    if how == "none":
-        return None
-    raise InputError(f"unknown processing {how!r}: use one of none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur")
 
 
 def _saved(image: Image.Image, *, format: str, quality: int) -> Image.Image:
@@ -90,9 +112,9 @@ def _saved(image: Image.Image, *, format: str, quality: int) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def _there_and_back(image: Image.Image, *, filter: str, factor: float) -> Image.Image:
+def _resampled(image: Image.Image, *, filter: str, factor: float) -> Image.Image:
     resampling = Image.Resampling[filter.upper()]
-    larger = tuple(round(side * factor) for side in image.size)
+    larger = (round(image.width * factor), round(image.height * factor))
     return image.resize(larger, resampling).resize(image.size, resampling)
 
 
@@ -100,16 +122,22 @@ def _blurred(image: Image.Image, *, radius: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(radius))
 
 
-def _each(images: torch.Tensor, step_of: Callable[[int], Step | None]) -> torch.Tensor:
-    done = np.empty(tuple(images.shape), np.uint8)
-    for number, image in enumerate(images.numpy()):
-        step = step_of(number)
-        pixels = image.transpose(1, 2, 0)
-        done[number] = (np.asarray(step(Image.fromarray(pixels))) if step else pixels).transpose(2, 0, 1)
-    return torch.from_numpy(done)
+def _moved(image: torch.Tensor, margin: int) -> torch.Tensor:
+    size = image.shape[-1]
+    down, right = torch.randint(0, 2 * margin + 1, (2,)).tolist()
+    framed = F.pad(image[None].float(), (margin,) * 4, mode="reflect")[0].to(torch.uint8)
+    return framed[:, down : down + size, right : right + size]
 
 
-def _with(images: ImageSet, pixels: torch.Tensor, how: str) -> ImageSet:
-    return replace(
-        images, name=f"{images.name}, {how}", images=pixels, fingerprint=digest(images.fingerprint, "processed", how)
-    )
+def _each(images: torch.Tensor, steps: Iterable[Step | None]) -> torch.Tensor:
+    """Return each image after its own step; without one it stays as it is."""
+    changed = images.numpy().transpose(0, 2, 3, 1).copy()
+    for pixels, step in zip(changed, steps, strict=True):
+        if step:
+            pixels[:] = np.asarray(step(Image.fromarray(pixels)))
+    return torch.from_numpy(np.ascontiguousarray(changed.transpose(0, 3, 1, 2)))
+
+
+def _with(images: ImageSet, pixels: torch.Tensor, name: str) -> ImageSet:
+    fingerprint = digest(images.fingerprint, "processed", name)
+    return replace(images, name=f"{images.name}, {name}", images=pixels, fingerprint=fingerprint)

@@ -6,6 +6,7 @@ A victim and a surrogate are both a `Classifier`; what tells them apart is who h
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -154,9 +155,13 @@ class Classifier:
         else:
             options = {"outputs": outputs, "layer": _checked_layer(module, layer), **_checked_spread(mean, std)}
             self.model = FromFloats(module, **options).eval()
-        weights = networks.fingerprint_of(self.model.state_dict())
-        self.fingerprint = digest(weights, repr(self.classes), repr(self.model))
         self._looked_at: tuple[int, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of weights, as they are when it is first asked for, layers, class names and how the module is used."""
+        weights = networks.fingerprint_of(self.model.state_dict())
+        return digest(weights, repr(self.classes), repr(self.model))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.classes)} classes, {self.fingerprint[:12]})"
@@ -166,7 +171,7 @@ class Classifier:
         cls,
         images: ImageSet,
         *,
-        network: str = "resnet",
+        network: str | nn.Module = "resnet",
         recipe: Recipe | None = None,
         seed: int = 0,
         backbone: "networks.Backbone" = "shipped",
@@ -178,7 +183,8 @@ class Classifier:
 
         Args:
             images: The training images, labeled.
-            network: Architecture (see `networks.build`).
+            network: Architecture (see `networks.build`), or any module, trained in place, that takes floats of the
+                images' shape and returns as many logits as there are classes.
             recipe: How it is trained; `VICTIM` if None.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
@@ -192,11 +198,11 @@ class Classifier:
         """
         if images.labels is None:
             raise InputError(f"{images.name} has no labels: a victim needs them")
-        trainer = Trainer(
-            network=network,
+        trainer = trainer_of(
+            network,
             recipe=recipe or VICTIM,
             seed=seed,
-            backbone=networks.backbone_of(network, backbone),
+            backbone=backbone,
             store=store,
             device=device,
             progress=progress,
@@ -294,6 +300,25 @@ class Victim(Classifier):
 
 class Surrogate(Classifier):
     """The copy that an attack ends with (see `Classifier`)."""
+
+
+def trainer_of(
+    network: str | nn.Module,
+    *,
+    recipe: Recipe,
+    seed: int,
+    backbone: networks.Backbone = None,
+    store: Store | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Trainer:
+    """Return the trainer of an architecture by name, or of any module that takes floats: (x / 255 - 0.5) / 0.25."""
+    options = {"recipe": recipe, "seed": seed, "store": store, "device": device, "progress": progress}
+    if isinstance(network, str):
+        return Trainer(network=network, backbone=networks.backbone_of(network, backbone), **options)
+    ready = isinstance(network, networks.Network | FromFloats)
+    module = network if ready else FromFloats(network, mean=(0.5,), std=(0.25,), outputs="logits", layer=None)
+    return Trainer(network=module, **options)
 
 
 VICTIM = Recipe(epochs=12, learning_rate=0.05)

@@ -21,7 +21,7 @@ def load_victim(name: str) -> Victim:
     Examples:
         >>> import extractlib as xl
         >>> xl.load_victim("retina").classes
-        ('grade 0', 'grade 1', 'grade 2', 'grade 3', 'grade 4')
+        ('no retinopathy', 'mild', 'moderate', 'severe', 'proliferative')
     """
     check_choice("shipped victim", name, sorted(path.stem for path in FOLDER.glob("*.json")))
     card = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))

@@ -2,15 +2,14 @@
 
 import json
 import re
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from extractbook.build import pages as build
-from extractbook.sphinx import quiz
+from extractbook.build.browser import serve
+from extractbook.sphinx import furniture, quiz
 
 PAGES = sorted(path.relative_to(build.PAGES).as_posix() for path in (build.PAGES / "book").glob("*.html"))
 CHAPTERS = [page for page in PAGES if re.match(r"book/\d\d_", page)]
@@ -74,14 +73,15 @@ def test_dark_mode_toggles(open_page):
     assert before == "rgb(255, 255, 255)" and after != before
 
 
-def test_what_is_not_there_gets_the_books_own_page(open_page, site):
-    with pytest.raises(HTTPError) as caught:
-        urlopen(f"{site}book/no-such-page.html")
-    assert caught.value.code == 404
-    assert caught.value.read() == (build.PAGES / "404.html").read_bytes()
+def test_what_is_not_there_gets_the_books_own_page(chromium, open_page):
+    context = chromium.new_context()
+    serve(context, build.PAGES, furniture.site())
+    response = context.new_page().goto(f"{furniture.site()}book/no-such-page.html")
+    assert response.status == 404 and response.body() == (build.PAGES / "404.html").read_bytes()
+    context.close()
     page = open_page("404.html")
     page.get_by_role("link", name="front page").click()
-    assert page.url == f"{site}book/index.html"
+    assert page.url == f"{furniture.site()}book/index.html"
 
 
 QUIZZES = [page for page in CHAPTERS if 'class="quiz"' in (build.PAGES / page).read_text(encoding="utf-8")]

@@ -17,7 +17,7 @@ BUILD = Path(__file__).resolve().parents[2] / "_build"
 HTML = BUILD / "html"
 BOOK_PAGES = sorted((HTML / "book").glob("*.html"))
 NOTEBOOKS = sorted((BUILD / "source" / "book").glob("*.ipynb"))
-SHOWING = {"print", "show", "say", "display"}
+SHOWING = {"print", "display", "display_figure", "display_markdown"}
 
 pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -44,8 +44,8 @@ def test_the_book_is_built_and_complete():
 
 
 def test_chapters_keep_within_their_time_and_memory():
-    """In profile drawn, on two cores: three minutes and 1.5 GB for each chapter."""
-    runs = {name: run for name, run in execute.recorded().items() if run.profile == "drawn"}
+    """At scale drawn, on two cores: three minutes and 1.5 GB for each chapter."""
+    runs = {name: run for name, run in execute.recorded().items() if run.scale == "drawn"}
     assert {name: run.seconds for name, run in runs.items() if run.seconds > 180} == {}
     assert {name: run.peak_megabytes for name, run in runs.items() if run.peak_megabytes > 1536} == {}
 

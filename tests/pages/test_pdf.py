@@ -9,8 +9,8 @@ from extractbook.build import pdf
 
 
 def titles() -> list[str]:
-    pages = (BeautifulSoup((pdf.build.PAGES / f"{name}.html").read_text(), "html.parser") for name in pdf.order())
-    return [page.select_one("article h1").find(string=True, recursive=False).strip() for page in pages]
+    parsed = (BeautifulSoup((pdf.pages.PAGES / f"{name}.html").read_text(), "html.parser") for name in pdf.order())
+    return [page.select_one("article h1").find(string=True, recursive=False).strip() for page in parsed]
 
 
 def test_pdf_holds_every_page_in_order():

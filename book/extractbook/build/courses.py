@@ -1,14 +1,12 @@
 """Make course material from the chapters: notebooks for students and instructors, and assessed assignments.
 
-Run by ``make course`` and ``make assignment``. A chapter's notebook is the one source: its exercises, each a cell with
-the tag ``exercise`` and two with the tag ``solution``, are rewritten, and the rest stays as it is.
+A chapter's notebook is the one source: its exercises, each a cell with the tag ``exercise`` and two with the tag
+``solution``, are rewritten, and the rest stays as it is.
 """
 
-import argparse
 import ast
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ MARKER = re.compile(rf"^ *({BEGIN}|{END})\n?", re.MULTILINE)
 # What the page reads as an exercise with a folded hint and the start of its folded solution.
 STATEMENT = re.compile(
     r"::::\{exercise\} (?P<title>[^\n]+)\n:label: exercise-(?P<id>\d+\.\d+)\n:nonumber:\n\n"
-    r"(?P<text>.+)\n\n:::\{admonition\} Hint\n:class: dropdown\n\n(?P<hint>.+)\n:::\n::::\n\n"
+    r"(?P<statement>.+)\n\n:::\{admonition\} Hint\n:class: dropdown\n\n(?P<hint>.+)\n:::\n::::\n\n"
     r":::\{solution-start\} exercise-(?P=id)\n:class: dropdown\n:::",
     re.DOTALL,
 )
@@ -64,8 +62,7 @@ class Task:
     @property
     def answer(self) -> str:
         """The name that holds the answer: what the cell's last line checks."""
-        call = ast.parse(self.code).body[-1]
-        match call:
+        match ast.parse(self.code).body[-1]:
             case ast.Expr(ast.Call(ast.Name("check"), [ast.Constant(self.id), ast.Name(name)])):
                 return name
         raise InputError(f'the solution of exercise {self.id} does not end in check("{self.id}", NAME)')
@@ -101,8 +98,8 @@ def _tasks(cells: list[NotebookNode], chapter: str) -> Iterator[tuple[int, Task]
         kinds = [part.cell_type for part in following if tagged(part, "solution")]
         if not form or kinds != ["code", "markdown"] or not following[1].source.endswith(SOLUTION_END):
             raise InputError(f"{chapter}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
-        code, explanation = following[0].source, following[1].source.removesuffix(SOLUTION_END)
-        yield place, Task(form["id"], form["title"], form["text"], form["hint"], code, explanation)
+        explanation = following[1].source.removesuffix(SOLUTION_END)
+        yield place, Task(**form.groupdict(), code=following[0].source, explanation=explanation)
 
 
 def without_markers(code: str) -> str:
@@ -126,6 +123,7 @@ def _placeholder(block: re.Match) -> str:
         for statement in ast.parse(block["code"]).body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
+        if isinstance(target, ast.Name)
     ]
     return "".join(f"{name} = ...  # your answer here\n" for name in dict.fromkeys(names))
 
@@ -143,13 +141,12 @@ def course_notebook(path: Path, *, solved: bool) -> NotebookNode:
 
 
 def write_courses(folder: Path) -> None:
-    """Write every notebook of the book for students and for instructors, with the results that they read."""
+    """Write every notebook of the book for students and for instructors."""
     for name, solved in (("student", False), ("instructor", True)):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
         for path in execute.notebooks():
             nbformat.write(course_notebook(path, solved=solved), folder / name / path.name)
-        shutil.copytree(execute.BOOK / "results", folder / name / "results")
         print(folder / name)
 
 
@@ -164,7 +161,7 @@ def chapter_notebook(chapter: int) -> Path:
     """
     found = [path for path in execute.notebooks() if path.name.startswith(f"{chapter:02}_")]
     if not found or not tasks(found[0]):
-        raise InputError(f"chapter {chapter} has no exercises: name one that has, as in CHAPTER=5")
+        raise InputError(f"chapter {chapter} has no exercises: name one that has, such as 5")
     return found[0]
 
 
@@ -235,36 +232,3 @@ def write_assignment(folder: Path, chapter: int, seed: int) -> None:
 def assignment_name(chapter: int, seed: int) -> str:
     """Return the name of a chapter's assessed variant."""
     return f"chapter-{chapter:02}-seed-{seed}"
-
-
-def whole(name: str, text: str) -> int:
-    """Return the whole number from 0 that `text` says.
-
-    Raises:
-        InputError: It says none.
-    """
-    if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{name} is {text!r}: a whole number from 0 is wanted, as in {name}=7")
-    return int(text)
-
-
-def main() -> int:
-    """Make what the arguments ask for and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("course", "assignment"))
-    parser.add_argument("--chapter", default="", help="number of the assignment's chapter")
-    parser.add_argument("--seed", default="", help="seed of the assignment's variant")
-    options = parser.parse_args()
-    try:
-        if options.what == "course":
-            write_courses(COURSES)
-        else:
-            write_assignment(COURSES, whole("CHAPTER", options.chapter), whole("SEED", options.seed))
-    except InputError as error:
-        print(f"{options.what}: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

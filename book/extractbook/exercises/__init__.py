@@ -33,5 +33,4 @@ def check(exercise: str, answer: object, *, seed: int | None = None) -> Verdict:
         InputError: There is no such exercise, the answer is of another type than it asks for or holds NaN, or the seed
             is no whole number from 0.
     """
-    entry = lookup(exercise)
-    return entry.judged(entry.outputs(answer, seed=seed), seed=seed)
+    return lookup(exercise).check(answer, seed=seed)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractbook.exercises.chapter_05 import logits_and_targets
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.services import logits_and_targets
 
 
 def answers(seed: int) -> list[tuple]:

@@ -7,30 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.api.meter import BudgetExceeded
-
-
-class LinearService:
-    """A prediction API for vectors: softmax(weights x + bias), and no more queries than its budget."""
-
-    def __init__(self, weights: torch.Tensor, bias: torch.Tensor, budget: int):
-        self._weights, self._bias, self._left = weights, bias, budget
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities, float64 of shape (n, classes), for vectors of shape (n, features).
-
-        Raises:
-            BudgetExceeded: These are more queries than are left.
-        """
-        if len(vectors) > self._left:
-            raise BudgetExceeded(f"{len(vectors)} queries are asked for and {self._left} are left: ask fewer")
-        self._left -= len(vectors)
-        return probabilities(vectors.double(), self._weights, self._bias)
-
-
-def probabilities(vectors: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return softmax(weights x + bias) for each of n vectors, float64 of shape (n, classes)."""
-    return (vectors @ weights.T + bias).softmax(1)
+from extractbook.exercises.services import LinearService, linear_victim, logits_and_targets, probabilities
 
 
 def draws(seed: int) -> list[tuple]:
@@ -62,17 +39,6 @@ def judge_draws(found: list, wanted: list, cases: list[tuple]) -> str | None:
     return None
 
 
-def logits_and_targets(seed: int) -> list[tuple]:
-    """Return logits and answers of a few queries; the last logits are so large that a careless softmax overflows."""
-    generator = torch.Generator().manual_seed(seed)
-    cases = []
-    for count, classes, scale in ((4, 3, 1.0), (1, 5, 2.0), (6, 10, 1_500.0)):
-        logits = scale * torch.randn(count, classes, generator=generator, dtype=torch.float64)
-        targets = torch.randn(count, classes, generator=generator, dtype=torch.float64).softmax(1)
-        cases.append((logits, targets))
-    return cases
-
-
 def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the mean soft cross-entropy, by automatic differentiation."""
     logits = logits.clone().requires_grad_()
@@ -94,16 +60,9 @@ def linear_services(seed: int) -> list[tuple]:
     """Return linear services with one query more than they have features, and the numbers of features."""
     cases = []
     for features, classes in ((4, 3), (12, 5)):
-        weights, bias = service_parts(seed, features, classes)
+        weights, bias = linear_victim(seed, features, classes)
         cases.append((LinearService(weights, bias, features + 1), features))
     return cases
-
-
-def service_parts(seed: int, features: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights (classes, features) and bias (classes,) of a linear victim, float64."""
-    generator = torch.Generator().manual_seed(1_000 * seed + features)
-    weights = torch.randn(classes, features, generator=generator, dtype=torch.float64)
-    return weights, torch.randn(classes, generator=generator, dtype=torch.float64)
 
 
 def judge_copies(found: list, wanted: list, cases: list[tuple]) -> str | None:

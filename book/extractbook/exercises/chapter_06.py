@@ -5,17 +5,10 @@ import math
 import numpy as np
 import torch
 
-from extractbook.exercises.chapter_05 import LinearService
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.services import LabelService
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-
-
-class LabelService(LinearService):
-    """A linear service that shows labels alone, int64 of shape (n,)."""
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        return super().__call__(vectors).argmax(1)
 
 
 def bits(classes: int, share: float) -> float:

@@ -110,7 +110,7 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=columns,
         right=lambda first, second: t_interval(first - second),
-        slips={"the columns are treated as strangers, and they have their seeds in common": unpaired},
+        slips={"the columns are treated as independent, and they have their seeds in common": unpaired},
     ),
     Exercise(
         id="7.3",

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractbook.exercises.chapter_06 import LabelService
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.services import LabelService
 
 SHARES = ([1 / 6] * 6, [0.7, *[0.03] * 10], [0.5, 0.3, 0.2])
 """Shares of classes in pools: few equal ones are worth more than many of which most are rare."""
@@ -58,7 +58,7 @@ def pools(seed: int) -> list[tuple]:
 
 
 def effective_classes(pool: torch.Tensor) -> float:
-    """Return the effective number of classes among vectors that are labelled by their highest number."""
+    """Return the effective number of classes among vectors that are labeled by their highest number."""
     return float(np.exp(stats.entropy(pool.argmax(1).bincount().numpy())))
 
 

@@ -6,8 +6,8 @@ from math import ceil
 import numpy as np
 import torch
 
-from extractbook.exercises.chapter_05 import LinearService, probabilities, service_parts
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.services import LinearService, linear_victim, probabilities
 from extractlib.defenses.policies import keyed_generator
 from extractlib.defenses.watermark import Mislabel
 from extractlib.metrics import auroc
@@ -32,18 +32,18 @@ def threshold(scores: torch.Tensor, tpr: float, *, step: int = 0) -> float:
 
 
 def two_sides(seed: int) -> list[tuple]:
-    """Return scores of benign images and of strangers; of few values, so that many tie, and once with none."""
+    """Return scores of benign and out-of-distribution images; of few values, so that many tie, and once with none."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
-    for benign, strangers, steps in ((30, 50, 5), (200, 20, 12), (60, 60, 10**6)):
-        parts = [torch.randn(n, generator=generator) + shift for n, shift in ((benign, 0.0), (strangers, 0.7))]
+    for benign, ood, steps in ((30, 50, 5), (200, 20, 12), (60, 60, 10**6)):
+        parts = [torch.randn(n, generator=generator) + shift for n, shift in ((benign, 0.0), (ood, 0.7))]
         cases.append(tuple((part * steps / 4).round().div(steps) for part in parts))
     return cases
 
 
-def above(benign: torch.Tensor, strangers: torch.Tensor, *, ties: float) -> float:
-    """Return the share of pairs in which the stranger scores higher, with a weight for ties other than one half."""
-    difference = strangers[:, None] - benign
+def above(benign: torch.Tensor, ood: torch.Tensor, *, ties: float) -> float:
+    """Return the share of pairs in which the image out of distribution scores higher, with a weight for ties."""
+    difference = ood[:, None] - benign
     return ((difference > 0).double() + ties * (difference == 0)).mean().item()
 
 
@@ -104,7 +104,7 @@ def swapping_services(seed: int) -> list[tuple]:
     """Return services with 100 queries each, and the vector whose true answer is wanted."""
     cases = []
     for features, classes in ((4, 3), (8, 4), (10, 6)):
-        weights, bias = service_parts(seed, features, classes)
+        weights, bias = linear_victim(seed, features, classes)
         generator = torch.Generator().manual_seed(seed)
         vectors = torch.randn(50, features, generator=generator, dtype=torch.float64)
         # One that the victim finds neither so clear that nothing is left to hide nor so unclear that it has no top.
@@ -177,7 +177,7 @@ EXERCISES = (
         slips={
             "a tie is half a win": partial(above, ties=0.0),
             "a tie is no whole win": partial(above, ties=1.0),
-            "a good detector scores strangers higher": lambda benign, strangers: 1 - auroc(benign, strangers),
+            "a good detector scores images out of distribution higher": lambda benign, ood: 1 - auroc(benign, ood),
         },
     ),
     Exercise(

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractbook.exercises.chapter_06 import LabelService
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.services import LabelService
 from extractlib.defenses.policies import keyed_generator
 
 CLASSES, MARKS = 6, 0.1

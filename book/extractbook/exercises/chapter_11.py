@@ -9,15 +9,16 @@ import torch.nn.functional as F
 from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.api.meter import BudgetExceeded
+from extractbook.exercises.services import Service
 from extractlib.metrics import t_interval
 
 
-class ProcessingService:
+class ProcessingService(Service):
     """Shows labels, int64 of shape (n,), and -1 for each image that is sharper than its victim's own images are."""
 
     def __init__(self, weights: torch.Tensor, sharpest: float, budget: int):
-        self._weights, self._sharpest, self._left = weights, sharpest, budget
+        super().__init__(budget)
+        self._weights, self._sharpest = weights, sharpest
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return labels for images, uint8 of shape (n, 3, 16, 16).
@@ -25,9 +26,7 @@ class ProcessingService:
         Raises:
             BudgetExceeded: These are more queries than are left.
         """
-        if len(images) > self._left:
-            raise BudgetExceeded(f"{len(images)} queries are asked for and {self._left} are left: ask fewer")
-        self._left -= len(images)
+        self.charge(len(images))
         return torch.where(self.refused(images), -1, self.logits(images).argmax(1))
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -36,7 +35,7 @@ class ProcessingService:
         return (blocks - blocks.mean(1, keepdim=True)) @ self._weights.T
 
     def refused(self, images: torch.Tensor) -> torch.Tensor:
-        """Return which images the detector takes for a stranger's: their mean second difference is too large."""
+        """Return which images the detector takes for out of distribution: their mean second difference is too large."""
         bends = [images.double().diff(n=2, dim=side).abs().mean((1, 2, 3)) for side in (2, 3)]
         return (bends[0] + bends[1]) / 2 > self._sharpest
 

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from extractbook.exercises.answers import Raised, difference, fitted, plain, words
+from extractbook.exercises.answers import difference, fitted, normalized, plain
 from extractlib.errors import InputError, one_of, positive
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
 SEEDS = range(1_000_000)
 """Variants of an exercise whose cases are drawn from a seed."""
+NO_ANSWER = "there is no answer yet"
 TOO_LONG = 200
+
+
+class FunctionFails(Exception):
+    """A reader's function returns nothing that can be judged; the message is the verdict's reason."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +28,16 @@ class Verdict:
 
     Attributes:
         exercise: Its id.
-        right: Whether the answer is right.
-        reason: Why it is not, in words that do not give the answer away; empty where it is right.
+        reason: Why the answer is not right, in words that do not give it away; empty where it is right.
     """
 
     exercise: str
-    right: bool
     reason: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is right."""
+        return not self.reason
 
     def __str__(self) -> str:
         return f"Exercise {self.exercise}: {'right' if self.right else f'not yet; {self.reason}'}."
@@ -53,9 +61,9 @@ class Exercise:
         cases: Returns, of the parameters, the arguments of each call of the reader's function; None for a value.
         variants: The parameters by name, each with the values it can have, the book's own first.
         choices: The texts of which an answer names one or several; empty where it is none of given texts.
-        slips: What is told of a known mistake, with the function that makes it, called as `right` is.
-        judge: Returns why an answer is wrong, or None, given what was found, what `right` says, and the cases, each
-            one entry a case; None to compare found and right.
+        slips: The reason for a known mistake, with the function that makes it, called as `right` is.
+        judge: Returns why an answer is wrong, or None, given what the answer makes of the cases, what `right` makes of
+            them, and the cases; None to compare the two.
         tolerance: Relative difference up to which numbers are equal; whole numbers must be exactly so.
 
     Raises:
@@ -91,88 +99,75 @@ class Exercise:
         generator = np.random.default_rng([seed, *self.id.encode()])
         return {name: values[generator.integers(len(values))] for name, values in self.variants.items()}
 
-    def outputs(self, answer: object, *, seed: int | None = None) -> list:
-        """Return what is judged of an answer, as plain data: itself, or what it returns for each case.
-
-        A function is called no further after a case in which it fails.
+    def check(self, answer: object, *, seed: int | None = None) -> Verdict:
+        """Say whether an answer is right; a function is called no further after a case in which it fails.
 
         Raises:
-            InputError: The answer is of no type that can be checked, or a function is wanted and it is none.
-        """
-        if answer is None or answer is ...:
-            return []
-        if self.cases is None:
-            return [plain(answer)]
-        if not callable(answer):
-            raise InputError(f"the answer to {self.id} is of type {type(answer).__name__}: a function is wanted")
-        found = []
-        for case in self.cases(**self.parameters(seed)):
-            found.append(called(answer, case))
-            if isinstance(found[-1], Raised):
-                break
-        return found
-
-    def judged(self, found: list, *, seed: int | None = None) -> Verdict:
-        """Return the verdict on what `outputs` returned.
-
-        Raises:
-            InputError: A value is of another type than the exercise asks for, or holds NaN.
+            InputError: The answer is of another type than the exercise asks for, of none that can be checked, or holds
+                NaN.
         """
         parameters = self.parameters(seed)
-        cases = self.cases(**parameters) if self.cases else []
-        wanted = self._made_by(self.right, parameters)
-        reason = self._failure(found) or self._reason(found, wanted, cases, parameters)
-        return Verdict(self.id, not reason, reason or "")
-
-    def _made_by(self, function: Callable, parameters: Mapping[str, object]) -> list:
-        if self.cases is None:
-            return [plain(function(**parameters))]
-        return [plain(function(*case)) for case in self.cases(**parameters)]
-
-    def _failure(self, found: list) -> str | None:
-        if not found:
-            return "there is no answer yet"
-        return found[-1].message if isinstance(found[-1], Raised) else None
-
-    def _reason(self, found: list, wanted: list, cases: list[tuple], parameters: Mapping[str, object]) -> str | None:
         try:
-            found = [fitted(*pair) for pair in zip(found, wanted, strict=True)]
+            reason = NO_ANSWER if answer is None or answer is ... else self._reason(answer, parameters)
+        except FunctionFails as failure:
+            reason = str(failure)
+        return Verdict(self.id, reason or "")
+
+    def _reason(self, answer: object, parameters: Mapping[str, object]) -> str | None:
+        """Return why an answer is wrong, or None."""
+        if self.cases and not callable(answer):
+            raise InputError(f"the answer to {self.id} is of type {type(answer).__name__}: a function is wanted")
+        given = self._results(_guarded(answer), parameters) if self.cases else [plain(answer)]
+        right = self._results(self.right, parameters)
+        try:
+            given = [fitted(*pair) for pair in zip(given, right, strict=True)]
         except InputError as error:
             if self.cases:
                 return f"the function's result does not fit: {error}"
             raise InputError(f"the answer to {self.id} does not fit: {error}") from None
-        self._check_choices(found)
+        if self.choices:
+            for name in given[0] if isinstance(given[0], list) else given:
+                one_of("answer", normalized(name), self.choices)
         if self.judge:
-            return self.judge(found, wanted, cases)
-        reason = self._differ(found, wanted)
-        for told, slip in self.slips.items() if reason else ():
-            if not self._differ(found, self._made_by(slip, parameters)):
-                return told
+            return self.judge(given, right, self.cases(**parameters))
+        reason = self._difference(given, right)
+        if reason:
+            slips = (
+                slip
+                for slip, make in self.slips.items()
+                if not self._difference(given, self._results(make, parameters))
+            )
+            reason = next(slips, reason)
         return reason
 
-    def _check_choices(self, found: list) -> None:
-        names = found[0] if isinstance(found[0], list) else found
-        for name in names if self.choices else ():
-            one_of("answer", words(name), self.choices)
+    def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
+        """Return what a function makes of the parameters or of each case, which are made anew, as plain data."""
+        if self.cases is None:
+            return [plain(function(**parameters))]
+        return [plain(function(*case)) for case in self.cases(**parameters)]
 
-    def _differ(self, found: list, wanted: list) -> str | None:
-        for number, pair in enumerate(zip(found, wanted, strict=True), start=1):
+    def _difference(self, given: list, right: list) -> str | None:
+        for number, pair in enumerate(zip(given, right, strict=True), start=1):
             reason = difference(*pair, tolerance=self.tolerance)
             if reason:
-                return f"on input {number} of {len(wanted)}, {reason}" if len(wanted) > 1 else reason
+                return f"on input {number} of {len(right)}, {reason}" if len(right) > 1 else reason
         return None
 
 
-def called(function: Callable, case: tuple) -> object:
-    """Return what the function returns for a case, as plain data, or how it fails."""
-    try:
-        return plain(function(*case))
-    except NotImplementedError:
-        return Raised("there is no answer yet")
-    except InputError as error:
-        return Raised(f"the function stops: {str(error)[:TOO_LONG]}")
-    except Exception as error:  # whatever a reader's code may raise is told, not passed on
-        return Raised(f"the function raises {type(error).__name__}: {str(error)[:TOO_LONG]}")
+def _guarded(function: Callable) -> Callable:
+    """Return a function whose every failure is a `FunctionFails`."""
+
+    def call(*case: object) -> object:
+        try:
+            return plain(function(*case))
+        except NotImplementedError:
+            raise FunctionFails(NO_ANSWER) from None
+        except InputError as error:
+            raise FunctionFails(f"the function stops: {str(error)[:TOO_LONG]}") from None
+        except Exception as error:  # whatever a reader's code may raise is a reason, not a fault of the check
+            raise FunctionFails(f"the function raises {type(error).__name__}: {str(error)[:TOO_LONG]}") from None
+
+    return call
 
 
 def lookup(id: str) -> Exercise:

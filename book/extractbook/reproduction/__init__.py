@@ -4,13 +4,14 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["edition_1", "freshness", "grids", "ledger", "paper", "results", "scales", "verify"],
+    submodules=["edition_1", "freshness", "grids", "ledger", "paper", "results", "scales", "schedule", "verify"],
     submod_attrs={
         "cells": ["Cell", "Row"],
         "freshness": ["is_current"],
-        "grids": ["TABLES", "run_table", "table_cells"],
+        "grids": ["TABLES", "table_cells"],
         "results": ["append_row", "first_edition", "read_all", "read_rows"],
         "run": ["EXPERIMENTS", "run_cell"],
+        "schedule": ["run_table"],
         "setting": ["Scene"],
     },
 )

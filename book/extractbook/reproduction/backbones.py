@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from extractbook.reproduction.scales import Profile
+from extractbook.reproduction.scales import Scale
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader
@@ -29,7 +29,7 @@ SEED = 2020
 
 
 def backbone_for(
-    scale: Profile, pretraining: ImageSet | None, *, network: str, store: Store, device: str, progress: bool = False
+    scale: Scale, pretraining: ImageSet | None, *, network: str, store: Store, device: str, progress: bool = False
 ) -> Mapping[str, torch.Tensor]:
     """Return the state of the backbone that a scale's victims and surrogates start from.
 
@@ -58,19 +58,19 @@ def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
     return trainer.fit_or_load("backbone", images, images.labels, classes=len(images.classes), key=key)
 
 
-def trainer_of(scale: Profile, network: str, *, store: Store | None, device: str, progress: bool) -> Trainer:
+def trainer_of(scale: Scale, network: str, *, store: Store | None, device: str, progress: bool) -> Trainer:
     """Return how a scale's backbone is made."""
     return Trainer(network=network, recipe=scale.backbone, seed=SEED, store=store, device=device, progress=progress)
 
 
-def drawn_pretraining(scale: Profile, store: Store | None) -> ImageSet:
+def drawn_pretraining(scale: Scale, store: Store | None) -> ImageSet:
     """Return the part of a drawn pool that is kept for pre-training."""
     size = scale.pool_sizes[scale.pool]["pretraining"]
     return drawn.draw(scale.pool, part="pretraining", size=size, seed=SEED, store=store)
 
 
 def make_weights(
-    scale: Profile, folder: Path, loader: Loader, *, network: str, device: str = "cpu", progress: bool = True
+    scale: Scale, folder: Path, loader: Loader, *, network: str, device: str = "cpu", progress: bool = True
 ) -> Mapping:
     """Pre-train a scale's backbone, and write its recipe and figures into `folder`.
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
-from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import drawn
 from extractlib.data.sources import Source
 from extractlib.errors import InputError
@@ -64,7 +64,7 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 @cache
 def _settings(cell: Cell) -> str:
-    settings = profile(cell.profile)
+    settings = scale(cell.profile)
     found: dict[str, Any] = {
         "victim": stated(settings.victim if cell.pretrained else settings.scratch_victim),
         "sizes": _sizes(cell, settings),
@@ -95,14 +95,14 @@ def stated(settings: object) -> dict[str, Any]:
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
 
 
-def _sizes(cell: Cell, settings: Profile) -> dict[str, Any]:
+def _sizes(cell: Cell, settings: Scale) -> dict[str, Any]:
     """Return the sizes of the drawn sets that the cell may use."""
     names = dict.fromkeys((cell.task, Source.parse(cell.pool).name, settings.pool, settings.second_pool))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
     return {name: dict(sizes[name]) for name in names if name in sizes}
 
 
-def _backbones(cell: Cell, settings: Profile) -> dict[str, Any]:
+def _backbones(cell: Cell, settings: Scale) -> dict[str, Any]:
     """Return what decides the public weights: the shipped ones' digests, or how they are trained."""
     if settings.imagenet:
         return {"weights": "torchvision"}

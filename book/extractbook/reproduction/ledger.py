@@ -6,18 +6,19 @@ side of the bound. The tests stand in `paper.claims` and were written before any
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import partial
-from types import MappingProxyType
+from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from extractbook.reproduction import edition_1, paper
 from extractbook.reproduction.cells import ADAPTIVE, WATERMARK, Cell, Row
 from extractbook.reproduction.experiments.shortcut import PROCESSING
-from extractbook.reproduction.grids import narrow_budget, shortcut_budget
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.results import frame
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 from extractlib.metrics import summary, t_interval
 from extractlib.store import digest
@@ -99,11 +100,13 @@ class Provenance:
         rows = list(rows)
         records = [row.provenance for row in rows]
         dates = sorted(record["date"] for record in records)
+        # Rows of the first edition have the versions of the libraries as their only ones.
+        libraries = [record.get("libraries") or record["versions"] for record in records]
         return cls(
             commits=_distinct(record["commit"] for record in records),
             dates=(dates[0], dates[-1]),
             devices=_distinct(record["device"] for record in records),
-            versions=_distinct(" ".join(pair) for record in records for pair in _libraries(record).items()),
+            versions=_distinct(" ".join(pair) for names in libraries for pair in names.items()),
             seeds=_distinct(row.cell.seed for row in rows),
             cells=len(rows),
             seconds=sum(record["seconds"] for record in records),
@@ -149,93 +152,113 @@ class Skipped:
     reason: str
 
 
-Values = Mapping[int, float]
-"""One value a seed."""
+KIND = [field.name for field in fields(Cell) if field.name != "seed"]
+"""The fields that cells share whose rows differ in their seeds alone."""
 
 
 class Evidence:
-    """The rows of one profile, looked up by what their cells are.
+    """The rows of one scale, looked up by what their cells are.
 
     Args:
-        rows: Rows of any tables, of one profile.
+        rows: Rows of any tables, of one scale.
 
     Attributes:
         rows: The rows.
-        profile: Name of the profile; empty without rows.
+        profile: Name of the scale; empty without rows.
+        scale: The scale, or None without rows.
         tasks: The tasks of the reproduction, in order of their names.
 
     Raises:
-        InputError: The rows are of several profiles, or two of the same cell differ.
+        InputError: The rows are of several scales, or two of the same cell differ.
     """
 
     def __init__(self, rows: Iterable[Row]):
         self.rows = list(rows)
-        profiles = _distinct(row.cell.profile for row in self.rows)
-        if len(profiles) > 1:
-            raise InputError(f"rows of the profiles {', '.join(profiles)}: a ledger is of one profile")
-        self.profile = profiles[0] if profiles else ""
-        self._kinds: dict[Cell, dict[int, Row]] = {}
-        for row in self.rows:
-            seeds = self._kinds.setdefault(replace(row.cell, seed=0), {})
-            # Two tables may share a cell.
-            if seeds.setdefault(row.cell.seed, row).result != row.result:
+        scales = _distinct(row.cell.profile for row in self.rows)
+        if len(scales) > 1:
+            raise InputError(f"rows of the scales {', '.join(scales)}: a ledger is of one scale")
+        self.profile = "".join(scales)
+        self.scale = scale(self.profile) if scales else None
+        distinct: dict[Cell, Row] = {}
+        for row in self.rows:  # two tables may share a cell
+            if distinct.setdefault(row.cell, row).result != row.result:
                 raise InputError(
                     f"two rows for task {row.cell.task!r} and seed {row.cell.seed} of the same cell differ: give one"
                 )
-        self._plain = self._reproduction()
+        table = frame(distinct.values())
+        table["row"] = list(distinct.values())
+        self._table = table.set_index([*KIND, "seed"]).sort_index()
+        self._plain: dict[str, Cell] = {}
+        for cell in sorted({replace(cell, seed=0) for cell in distinct}, key=lambda cell: -cell.budget):
+            sides = {"task": cell.task, "victim": cell.victim, "surrogate": cell.victim, "pool": self.scale.pool}
+            if cell == Cell(profile=self.profile, budget=cell.budget, seed=0, **sides):
+                self._plain.setdefault(cell.task, cell)
         self.tasks = tuple(sorted(self._plain))
-
-    def _reproduction(self) -> dict[str, Cell]:
-        """Return the reproduction's cell of each task: the plain attack with the whole budget."""
-        chosen: dict[str, Cell] = {}
-        for cell in self._kinds:
-            pool = profile(cell.profile).pool or cell.pool
-            plain = Cell(
-                profile=cell.profile,
-                task=cell.task,
-                pool=pool,
-                victim=cell.victim,
-                surrogate=cell.victim,
-                budget=cell.budget,
-                seed=0,
-            )
-            if cell == plain and cell.budget > chosen.get(cell.task, replace(cell, budget=0)).budget:
-                chosen[cell.task] = cell
-        return chosen
-
-    def seeds_of(self, task: str, **changes) -> Mapping[int, Row]:
-        """Return the rows, by seed, of the reproduction's cell of a task with `changes` to its fields; perhaps none."""
-        if task not in self._plain:
-            return {}
-        found = self._kinds.get(replace(self._plain[task], **changes), {})
-        return {seed: found[seed] for seed in sorted(found)}
-
-    def values(self, task: str, *path: str, **changes) -> Values:
-        """Return one number a seed: what lies at `path` (``"recovery"`` if none) in the results of `seeds_of`.
-
-        A row that has nothing there, as no second pool was at hand, is left out.
-        """
-        found = {seed: _at(row.result, path or ("recovery",)) for seed, row in self.seeds_of(task, **changes).items()}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    def measured(self, task: str, experiment: str, *path: str, **changes) -> Values:
-        """Return one number a seed from the rows of an experiment that attacks nothing."""
-        return self.values(task, *path, experiment=experiment, **({"surrogate": "", "budget": 0} | changes))
 
     @property
     def reproduction(self) -> list[Row]:
-        """The rows of the reproduction table."""
+        """The rows of the reproduction table: the plain attack with the whole budget."""
         return [row for task in self.tasks for row in self.seeds_of(task).values()]
+
+    @property
+    def scratch_tasks(self) -> list[str]:
+        """The tasks that also have a victim without public weights."""
+        return [task for task in self.tasks if task in self.scale.scratch_networks]
+
+    def tasks_like(self, *drawn: str) -> list[str]:
+        """Return the tasks that stand for the same of the authors' victims as one of the drawn tasks."""
+        return [task for task in self.tasks if paper.drawn(task) in drawn]
+
+    def find(self, task: str, **changes) -> pd.DataFrame:
+        """Return the lines (see `results.frame`), by seed, of a task's plain cell with `changes`; perhaps none."""
+        if task in self._plain:
+            cell = replace(self._plain[task], **changes)
+            kind = tuple(getattr(cell, name) for name in KIND)
+            if kind in self._table.index:
+                return self._table.loc[kind]
+        return self._table.iloc[:0]
+
+    def series(self, task: str, column: str = "recovery", **changes) -> pd.Series:
+        """Return one column of `find`, by seed, without the rows that have nothing there."""
+        return self.find(task, **changes).get(column, pd.Series(dtype=float)).dropna().infer_objects()
+
+    def seeds_of(self, task: str, **changes) -> dict[int, Row]:
+        """Return the rows of `find` by seed."""
+        return self.find(task, **changes)["row"].to_dict()
+
+    def values(self, task: str, *path: str, **changes) -> dict[int, float]:
+        """Return one number a seed: what lies at `path` (``"recovery"`` if none) in the results of `seeds_of`."""
+        return self.series(task, ".".join(path) or "recovery", **changes).to_dict()
+
+    def measured(self, task: str, experiment: str, *path: str, **changes) -> dict[int, float]:
+        """Return one number a seed from the rows of an experiment that attacks nothing."""
+        return self.values(task, *path, experiment=experiment, **(NO_ATTACK | changes))
+
+    def detection(self, task: str, column: str) -> pd.Series:
+        """Return one column of the detectors' rows, by seed."""
+        return self.series(task, column, experiment="detection", **NO_ATTACK)
+
+    def gap(self, task: str, **changes) -> pd.Series:
+        """Return, by seed, by how much the plain cell's recovery is above that of the cell with `changes`."""
+        return self.series(task) - self.series(task, **changes)
+
+    def honest_loss(self, task: str, policy: str) -> pd.Series:
+        """Return, by seed, how much accuracy an honest user loses under a policy."""
+        return self.series(task, "victim_accuracy") - self.series(task, "honest_accuracy", defence=policy)
+
+
+NO_ATTACK = {"surrogate": "", "budget": 0}
+"""What the cells have in common that attack nothing."""
 
 
 def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
     """Return an entry for each claim of the paper and each of ours, in their order.
 
     Args:
-        rows: Rows of all tables of one profile.
+        rows: Rows of all tables of one scale.
 
     Raises:
-        InputError: The rows are of several profiles, or two of the same cell differ.
+        InputError: The rows are of several scales, or two of the same cell differ.
     """
     evidence = Evidence(rows)
     return tuple(_entry(claim, evidence) for claim in (*paper.claims(), *paper.our_claims()))
@@ -245,38 +268,33 @@ def reproduction(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the reproduction table: the plain attack with the whole budget.
 
     Raises:
-        InputError: The rows are of several profiles, or two of the same cell differ.
+        InputError: The rows are of several scales, or two of the same cell differ.
     """
     return Evidence(rows).reproduction
 
 
 def bound(
-    statement: str,
-    values: Iterable[float],
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    strict: bool = False,
-    authors: float | None = None,
+    quantity: str, sign: str, limit: float, values: Iterable[float], *, note: str = "", authors: float | None = None
 ) -> Bound:
-    """Return a bound from below or from above, judged by the 95% t interval of its values.
+    """Return a bound, judged by the 95% t interval of its values.
 
     Args:
-        statement: The bound in words.
-        values: One value a seed.
-        least: What the quantity must reach; or
-        most: what it must not exceed.
-        strict: Whether the bound itself is the wrong side.
+        quantity: What is bounded, in words.
+        sign: ``"≥"``, ``">"``, ``"≤"`` or ``"<"``; with the second and the last the limit itself is the wrong side.
+        limit: What it is bounded by.
+        values: One value a seed; what is NaN, as the difference of what two cells do not share, is left out.
+        note: What follows in the statement.
         authors: The authors' value.
     """
-    values = tuple(values)
+    values = tuple(value for value in values if not np.isnan(value))
+    statement = f"{quantity} {sign} {limit:g}{note}" if limit >= 0 else f"{quantity} {sign} −{-limit:g}{note}"
     if len(values) < FEWEST_SEEDS:
         return Bound(statement, authors, values, None, None)
     interval = low, high = t_interval(values)
-    if least is None:
-        low, high, least = -high, -low, -most
-    right, wrong = (low > least, high <= least) if strict else (low >= least, high < least)
-    return Bound(statement, authors, values, interval, right if right or wrong else None, low - least)
+    if sign in "≤<":
+        low, high, limit = -high, -low, -limit
+    right, wrong = (low > limit, high <= limit) if sign in "<>" else (low >= limit, high < limit)
+    return Bound(statement, authors, values, interval, right if right or wrong else None, low - limit)
 
 
 def judge(parts: Iterable[Bound | Skipped], *, least: int | None = None) -> tuple[Verdict, str]:
@@ -292,21 +310,16 @@ def judge(parts: Iterable[Bound | Skipped], *, least: int | None = None) -> tupl
     if not bounds:
         return (Verdict.NOT_TESTABLE, "; ".join(skipped)) if skipped else (Verdict.NOT_RUN, MISSING)
     needed = len(bounds) if least is None else min(least, len(bounds))
-    kinds = {
-        Verdict.NOT_RUN: [bound for bound in bounds if bound.interval is None],
-        Verdict.DOES_NOT_HOLD: [bound for bound in bounds if bound.holds is False],
-        Verdict.UNDECIDED: [bound for bound in bounds if bound.holds is None],
-        Verdict.HOLDS: [bound for bound in bounds if bound.holds],
-    }
-    if kinds[Verdict.NOT_RUN]:
-        verdict = Verdict.NOT_RUN
-    elif len(kinds[Verdict.HOLDS]) >= needed:
-        verdict = Verdict.HOLDS
-    elif len(bounds) - len(kinds[Verdict.DOES_NOT_HOLD]) < needed:
-        verdict = Verdict.DOES_NOT_HOLD
+    missing = [bound for bound in bounds if bound.interval is None]
+    failing, holding, open_ = ([bound for bound in bounds if bound.holds is state] for state in (False, True, None))
+    if missing:
+        verdict, deciding = Verdict.NOT_RUN, missing
+    elif len(holding) >= needed:
+        verdict, deciding = Verdict.HOLDS, holding
+    elif len(bounds) - len(failing) < needed:
+        verdict, deciding = Verdict.DOES_NOT_HOLD, failing
     else:
-        verdict = Verdict.UNDECIDED
-    deciding = kinds[verdict]
+        verdict, deciding = Verdict.UNDECIDED, open_
     told = list(map(str, deciding))
     if verdict is Verdict.HOLDS and len(deciding) > FEW:
         closest = min(deciding, key=lambda bound: bound.margin)
@@ -315,7 +328,7 @@ def judge(parts: Iterable[Bound | Skipped], *, least: int | None = None) -> tupl
 
 
 def _entry(claim: paper.Claim, evidence: Evidence) -> Entry:
-    parts = list(TESTS[claim.id](claim, evidence))
+    parts = list(TESTS[claim.id](evidence, claim.bounds))
     verdict, reason = judge(parts, least=claim.bounds.get("tasks"))
     bounds = tuple(part for part in parts if isinstance(part, Bound))
     if verdict is Verdict.NOT_RUN:
@@ -328,132 +341,103 @@ def _entry(claim: paper.Claim, evidence: Evidence) -> Entry:
 MANY_ALIKE = ("birds", "things")
 """Tasks whose classes are many and alike."""
 
-OVERLAPPING = "things"
-"""The task whose classes overlap with the pool's."""
+BALANCED = "binary.pool.balanced_accuracy"
 
 Parts = Iterator[Bound | Skipped]
+Limits = Mapping[str, float]
+TESTS: dict[str, Callable[[Evidence, Limits], Parts]] = {}
+"""How each claim gets its bounds; a bound without rows has no values, and the claim is then not run."""
 
 
-def _each_task_is_recovered(claim: paper.Claim, evidence: Evidence) -> Parts:
-    least = claim.bounds["recovery"]
-    for task in evidence.tasks:
-        theirs = _authors("reproduction", task)
-        yield bound(f"r({task}) ≥ {least}", evidence.values(task).values(), least=least, authors=theirs)
+def _test(
+    claim: str, each: Callable[[Evidence], Iterable[str]] = lambda evidence: evidence.tasks, **options
+) -> Callable:
+    """Enter a function as a claim's test; it yields the bounds of one task, or of one of what `each` returns.
+
+    It gets the evidence, the task and the limits of the claim's bounds, which are stated with the claim alone.
+    """
+
+    def enter(function: Callable) -> Callable:
+        TESTS[claim] = lambda evidence, limits: (
+            part for task in each(evidence) for part in function(evidence, task, limits, **options)
+        )
+        return function
+
+    return enter
 
 
-def _retina_is_recovered_worst(claim: paper.Claim, evidence: Evidence) -> Parts:
-    worst = next((task for task in evidence.tasks if paper.victim(task) == paper.VICTIMS["retina"]), None)
-    for task in evidence.tasks if worst else ():
+@_test("C1")
+def _each_task_is_recovered(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    yield bound(f"r({task})", "≥", limits["recovery"], evidence.series(task), authors=paper.recovery(task))
+
+
+@_test("C2")
+def _retina_is_recovered_worst(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    for worst in evidence.tasks_like("retina"):
         if task != worst:
-            yield bound(
-                f"r({task}) − r({worst}) > 0",
-                _less(evidence.values(task), evidence.values(worst)),
-                least=claim.bounds["difference"],
-                strict=True,
-                authors=_difference(_authors("reproduction", task), _authors("reproduction", worst)),
-            )
+            more = evidence.series(task) - evidence.series(worst)
+            theirs = _difference(paper.recovery(task), paper.recovery(worst))
+            yield bound(f"r({task}) − r({worst})", ">", limits["difference"], more, authors=theirs)
 
 
-def _label_costs_most_where_classes_are_alike(claim: paper.Claim, evidence: Evidence) -> Parts:
-    drops = {
-        task: dict(_paired(evidence.values(task), evidence.values(task, granularity="label")))
-        for task in evidence.tasks
-    }
-    theirs = {
-        task: _difference(_authors("reproduction", task), _authors("granularity", task)) for task in evidence.tasks
-    }
-    alike = [task for task in evidence.tasks if _twin(task) in MANY_ALIKE]
-    for task in alike:
-        least = claim.bounds["drop"]
-        yield bound(f"drop({task}) > 0", drops[task].values(), least=least, strict=True, authors=theirs[task])
-        for other in evidence.tasks:
-            if other not in alike:
-                yield bound(
-                    f"drop({task}) − drop({other}) > 0",
-                    _less(drops[task], drops[other]),
-                    least=claim.bounds["difference"],
-                    strict=True,
-                    authors=_difference(theirs[task], theirs[other]),
-                )
+@_test("C3", each=lambda evidence: evidence.tasks_like(*MANY_ALIKE))
+def _label_costs_most_where_classes_are_alike(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    def authors(task: str) -> float | None:
+        return _difference(paper.recovery(task), paper.recovery(task, "granularity"))
+
+    drop = evidence.gap(task, granularity="label")
+    yield bound(f"drop({task})", ">", limits["drop"], drop, authors=authors(task))
+    for other in evidence.tasks:
+        if other not in evidence.tasks_like(*MANY_ALIKE):
+            more, theirs = drop - evidence.gap(other, granularity="label"), _difference(authors(task), authors(other))
+            yield bound(f"drop({task}) − drop({other})", ">", limits["difference"], more, authors=theirs)
 
 
-def _granularity_in_between_costs_in_between(claim: paper.Claim, evidence: Evidence) -> Parts:
-    least = claim.bounds["precondition"]
-    for task in evidence.tasks:
-        given = bound(
-            f"r(full) − r(label) > {least} on {task}",
-            _less(evidence.values(task), evidence.values(task, granularity="label")),
-            least=least,
-            strict=True,
-        )
-        if given.interval is None:
-            continue
-        if not given.holds:
-            yield Skipped(str(given))
-            continue
-        for kind in ("top-", "rounded-"):
-            shown = {row.cell.granularity for row in evidence.rows if row.cell.task == task}
-            between = sorted((name for name in shown if name.startswith(kind)), key=_value, reverse=True)
-            steps = ["full", *between, "label"]
-            for more, less in zip(steps, steps[1:], strict=False):
-                yield bound(
-                    f"r({less}) − r({more}) ≤ {claim.bounds['reversal']} on {task}",
-                    _less(evidence.values(task, granularity=less), evidence.values(task, granularity=more)),
-                    most=claim.bounds["reversal"],
-                )
+@_test("C4")
+def _granularity_in_between_costs_in_between(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    on, drop = f" on {task}", evidence.gap(task, granularity="label")
+    given = bound("r(full) − r(label)", ">", limits["precondition"], drop, note=on)
+    if given.interval and not given.holds:
+        yield Skipped(str(given))
+    shown = {row.cell.granularity for row in evidence.rows if row.cell.task == task}
+    for kind in ("top-", "rounded-") if given.holds else ():
+        between = [name for name in shown if name.startswith(kind)]
+        between.sort(key=lambda name: float(name.removeprefix(kind)), reverse=True)
+        for more, less in pairwise(["full", *between, "label"]):
+            gain = evidence.series(task, granularity=less) - evidence.series(task, granularity=more)
+            yield bound(f"r({less}) − r({more})", "≤", limits["reversal"], gain, note=on)
 
 
-def _another_architecture_recovers_less(claim: paper.Claim, evidence: Evidence) -> Parts:
-    for task in evidence.tasks:
-        settings = profile(evidence.profile)
-        if task not in settings.scratch_networks:
-            continue
-        other = _less(evidence.values(task), evidence.values(task, surrogate=settings.other_network))
-        theirs = _difference(_authors("architecture", task, "RN34"), _authors("architecture", task, "VGG16"))
-        named = f"r(ResNet) − r(VGG) on {task}"
-        yield bound(f"{named} > 0", other, least=claim.bounds["lower"], strict=True, authors=theirs)
-        yield bound(f"{named} < 0.15", other, most=claim.bounds["upper"], strict=True, authors=theirs)
+@_test("C5", each=lambda evidence: evidence.scratch_tasks)
+def _another_architecture_recovers_less(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    drop = evidence.gap(task, surrogate=evidence.scale.other_network)
+    theirs = _difference(*(paper.recovery(task, "architecture", network) for network in ("RN34", "VGG16")))
+    for sign, limit in ((">", limits["lower"]), ("<", limits["upper"])):
+        yield bound(f"r(ResNet) − r(VGG) on {task}", sign, limit, drop, authors=theirs)
 
 
-def _from_scratch_is_harder_to_steal(claim: paper.Claim, evidence: Evidence) -> Parts:
-    least = claim.bounds["drop"]
-    victims = {"signs": "GTSRB-5L", "objects": "CIFAR10-9L"}
-    rows = paper.tables()["architecture"]["rows"]
-    for task, network in profile(evidence.profile).scratch_networks.items() if evidence.profile else ():
-        lower = evidence.values(task, victim=network, pretrained=False)
-        theirs = _difference(
-            _authors("architecture", task, "RN34"), rows.get(victims.get(task), {}).get("RN34_recovery")
-        )
-        yield bound(
-            f"r({task}, pre-trained) − r({task}, {network} from scratch) ≥ {least}",
-            _less(evidence.values(task), lower),
-            least=least,
-            authors=theirs,
-        )
+@_test("C6", each=lambda evidence: evidence.scale.scratch_networks if evidence.scale else ())
+def _from_scratch_is_harder_to_steal(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    network = evidence.scale.scratch_networks[task]
+    drop = evidence.gap(task, victim=network, pretrained=False)
+    theirs = _difference(paper.recovery(task, "architecture", "RN34"), paper.scratch_recovery(task))
+    quantity = f"r({task}, pre-trained) − r({task}, {network} from scratch)"
+    yield bound(quantity, "≥", limits["drop"], drop, authors=theirs)
 
 
-def _narrow_queries_fail(claim: paper.Claim, evidence: Evidence) -> Parts:
-    narrow = next((task for task in evidence.tasks if _twin(task) == "retina"), None)
-    for task in evidence.tasks if narrow else ():
-        asked = narrow_budget(narrow, profile(evidence.profile))
-        values = evidence.values(task, pool=narrow, budget=asked).values()
-        theirs = _authors("query_diversity", task)
-        if task == narrow:
-            least = claim.bounds["own"]
-            yield bound(f"r({task}, own images) ≥ {least}", values, least=least, authors=theirs)
-        else:
-            most = claim.bounds["others"]
-            yield bound(f"r({task}, {narrow} images) ≤ {most}", values, most=most, authors=theirs)
+@_test("C7")
+def _narrow_queries_fail(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    for narrow in evidence.tasks_like("retina"):
+        values = evidence.series(task, pool=narrow, budget=evidence.scale.narrow_budget)
+        whose, sign, limit = ("own", "≥", limits["own"]) if task == narrow else (narrow, "≤", limits["others"])
+        yield bound(f"r({task}, {whose} images)", sign, limit, values, authors=paper.recovery(task, "query_diversity"))
 
 
-def _classes_are_recovered_unevenly(claim: paper.Claim, evidence: Evidence) -> Parts:
-    for task in evidence.tasks:
-        rows = evidence.seeds_of(task, experiment="classes")
-        if _twin(task) not in ("signs", "objects"):
-            continue
-        shortfall = {seed: worst_class(row.result, claim.bounds["victim_accuracy"])[1] for seed, row in rows.items()}
-        least = claim.bounds["drop"]
-        yield bound(f"mean − worst class's r on {task} ≥ {least}", shortfall.values(), least=least)
+@_test("C8", each=lambda evidence: evidence.tasks_like("signs", "objects"))
+def _classes_are_recovered_unevenly(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    rows = evidence.seeds_of(task, experiment="classes").values()
+    shortfall = [worst_class(row.result, limits["victim_accuracy"])[1] for row in rows]
+    yield bound(f"mean − worst class's r on {task}", "≥", limits["drop"], shortfall)
 
 
 def worst_class(result: Mapping, least: float) -> tuple[int, float]:
@@ -464,270 +448,152 @@ def worst_class(result: Mapping, least: float) -> tuple[int, float]:
         least: Classes whose victim accuracy is below it on either half are left out.
     """
     victim, surrogate = (np.array(result[f"{who}_accuracy"]) for who in ("victim", "surrogate"))
-    counted = (victim >= least).all(0)
-    recovered = np.divide(surrogate, victim, out=np.full_like(victim, np.nan), where=counted)
+    recovered = np.where((victim >= least).all(0), surrogate / np.maximum(victim, least), np.nan)
     worst = int(np.nanargmin(recovered[0]))
     return worst, float(np.nanmean(recovered[1]) - recovered[1, worst])
 
 
-def _a_classifier_detects(claim: paper.Claim, evidence: Evidence) -> Parts:
-    values = {
-        task: evidence.measured(task, "detection", "binary", "pool", "balanced_accuracy") for task in evidence.tasks
-    }
-    for task in evidence.tasks:
-        if _twin(task) == OVERLAPPING:
-            most = claim.bounds["things"]
-            yield bound(f"balanced accuracy({task}) < {most}", values[task].values(), most=most, strict=True)
-            continue
-        least = claim.bounds["balanced_accuracy"]
-        yield bound(f"balanced accuracy({task}) ≥ {least}", values[task].values(), least=least)
-        for other in evidence.tasks:
-            if _twin(other) == OVERLAPPING:
-                more = _less(values[task], values[other])
-                yield bound(f"balanced accuracy({task}) − ({other}) > 0", more, least=0, strict=True)
+@_test("C9")
+def _a_classifier_detects(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    # The classes of things overlap with the pool's.
+    values, overlapping = evidence.detection(task, BALANCED), evidence.tasks_like("things")
+    if task in overlapping:
+        yield bound(f"balanced accuracy({task})", "<", limits["things"], values)
+        return
+    yield bound(f"balanced accuracy({task})", "≥", limits["balanced_accuracy"], values)
+    for other in overlapping:
+        more = values - evidence.detection(other, BALANCED)
+        yield bound(f"balanced accuracy({task}) − ({other})", ">", 0, more)
 
 
-def _it_holds_on_an_unseen_pool(claim: paper.Claim, evidence: Evidence) -> Parts:
-    most = claim.bounds["difference"]
-    for task in evidence.tasks:
-        first, second = (
-            evidence.measured(task, "detection", "binary", pool, "balanced_accuracy") for pool in ("pool", "second")
-        )
-        change = _less(second, first)
-        yield bound(f"balanced accuracy({task}) on the second pool − first ≤ {most}", change, most=most)
-        yield bound(f"balanced accuracy({task}) on the second pool − first ≥ −{most}", change, least=-most)
+@_test("C10")
+def _it_holds_on_an_unseen_pool(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    change = evidence.detection(task, "binary.second.balanced_accuracy") - evidence.detection(task, BALANCED)
+    for sign, limit in (("≤", limits["difference"]), ("≥", -limits["difference"])):
+        yield bound(f"balanced accuracy({task}) on the second pool − first", sign, limit, change)
 
 
-def _it_beats_others(claim: paper.Claim, evidence: Evidence) -> Parts:
-    caught = {
-        name: {task: evidence.measured(task, "detection", name, "pool", "tnr") for task in evidence.tasks}
-        for name in ("binary", "odin", "mahalanobis")
-    }
-    for other in ("odin", "mahalanobis"):
-        gains = {task: dict(_paired(caught["binary"][task], caught[other][task])) for task in evidence.tasks}
-        seeds = sorted(set.intersection(*(set(gain) for gain in gains.values()))) if gains else []
-        means = [sum(gain[seed] for gain in gains.values()) / len(gains) for seed in seeds]
-        yield bound(f"TNR − TNR({other}) > 0 in the mean", means, least=claim.bounds["mean"], strict=True)
-        for task, gain in gains.items():
-            tie = claim.bounds["tie"]
-            yield bound(f"TNR − TNR({other}) ≥ −{tie} on {task}", gain.values(), least=-tie)
+@_test("C11", each=lambda evidence: ("odin", "mahalanobis"))
+def _it_beats_others(evidence: Evidence, other: str, limits: Limits) -> Parts:
+    ours, theirs = "binary.pool.tnr", f"{other}.pool.tnr"
+    gains = {task: evidence.detection(task, ours) - evidence.detection(task, theirs) for task in evidence.tasks}
+    means = sum(gains.values()) / len(gains) if gains else []
+    yield bound(f"TNR − TNR({other})", ">", limits["mean"], means, note=" in the mean")
+    for task, gain in gains.items():
+        yield bound(f"TNR − TNR({other})", "≥", -limits["tie"], gain, note=f" on {task}")
 
 
-def _shuffling_stops_the_attack(claim: paper.Claim, evidence: Evidence) -> Parts:
-    needed, share, loss = (claim.bounds[name] for name in ("precondition", "share", "honest_loss"))
-    for task in evidence.tasks:
-        plain, stopped = evidence.values(task), evidence.values(task, defence="shuffle")
-        if not stopped:
-            continue
-        given = bound(f"undefended r({task}) ≥ {needed}", plain.values(), least=needed)
-        if not given.holds:
-            yield Skipped(str(given))
-            continue
-        yield bound(
-            f"r({task}, defended) − {share} r({task}) ≤ 0",
-            _less(stopped, {seed: share * value for seed, value in plain.items()}),
-            most=0,
-            authors=_authors("defended", task),
-        )
-        detected = evidence.measured(task, "detection", "binary", "pool", "balanced_accuracy")
-        if bound("", detected.values(), least=paper.claim("C9").bounds["balanced_accuracy"]).holds:
-            yield bound(
-                f"honest users' loss({task}) ≤ {loss}", _honest_loss(evidence, task, "shuffle").values(), most=loss
-            )
+@_test("C12")
+def _shuffling_stops_the_attack(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    plain, stopped, share = evidence.series(task), evidence.series(task, defence="shuffle"), limits["share"]
+    given = bound(f"undefended r({task})", "≥", limits["precondition"], plain)
+    if stopped.empty:
+        return
+    if not given.holds:
+        yield Skipped(str(given))
+        return
+    theirs = paper.recovery(task, "defended")
+    yield bound(f"r({task}, defended) − {share} r({task})", "≤", 0, stopped - share * plain, authors=theirs)
+    good = paper.claim("C9").bounds["balanced_accuracy"]
+    if bound("balanced accuracy", "≥", good, evidence.detection(task, BALANCED)).holds:
+        loss = evidence.honest_loss(task, "shuffle")
+        yield bound(f"honest users' loss({task})", "≤", limits["honest_loss"], loss)
 
 
-def _own_kind_evades(claim: paper.Claim, evidence: Evidence) -> Parts:
-    most = claim.bounds["caught_more"]
-    for task in evidence.tasks:
-        shifted, benign = (evidence.measured(task, "detection", "caught", who) for who in ("shifted", "benign"))
-        yield bound(f"caught({task}, shifted) − caught(benign) ≤ {most}", _less(shifted, benign), most=most)
+@_test("C13")
+def _own_kind_evades(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    more = evidence.detection(task, "caught.shifted") - evidence.detection(task, "caught.benign")
+    yield bound(f"caught({task}, shifted) − caught(benign)", "≤", limits["caught_more"], more)
 
 
-def _own_kind_steals(claim: paper.Claim, evidence: Evidence) -> Parts:
-    for task in evidence.tasks:
-        settings = profile(evidence.profile)
-        most = settings.budget * claim.bounds["budget_share"]
-        budget = max(queries for queries in settings.realistic_budgets if queries <= most)
-        stolen = evidence.values(task, pool=f"{task}/shifted", budget=budget)
-        yield bound(
-            f"r({task}, shifted, {budget:,} queries) − r({task}) ≥ 0", _less(stolen, evidence.values(task)), least=0
-        )
+@_test("C14")
+def _own_kind_steals(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    most = evidence.scale.budget * limits["budget_share"]
+    budget = max(queries for queries in evidence.scale.realistic_budgets if queries <= most)
+    gain = -evidence.gap(task, pool=f"{task}/shifted", budget=budget)
+    yield bound(f"r({task}, shifted, {budget:,} queries) − r({task})", "≥", 0, gain)
 
 
-def _overlap_weakens_detection(claim: paper.Claim, evidence: Evidence) -> Parts:
-    shares = profile(evidence.profile).overlaps if evidence.profile else ()
-    for task in evidence.tasks:
-        pool = f"{task}/shifted"
-        found = [evidence.measured(task, "overlap", "balanced_accuracy", pool=pool, overlap=share) for share in shares]
-        seeds = sorted(set.intersection(*(set(values) for values in found))) if found else []
-        slopes = [np.polyfit(shares, [values[seed] for values in found], 1)[0] for seed in seeds]
-        yield bound(f"slope of balanced accuracy({task}) over overlap < 0", slopes, most=0, strict=True)
+@_test("C15")
+def _overlap_weakens_detection(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    cell, shares = {"experiment": "overlap", "pool": f"{task}/shifted", **NO_ATTACK}, evidence.scale.overlaps
+    found = pd.DataFrame({share: evidence.series(task, "balanced_accuracy", overlap=share, **cell) for share in shares})
+    slopes = [np.polyfit(shares, values, 1)[0] for values in found.dropna().to_numpy()]
+    yield bound(f"slope of balanced accuracy({task}) over overlap", "<", limits["slope"], slopes)
 
 
-def _adaptive_beats_random(claim: paper.Claim, evidence: Evidence) -> Parts:
-    budgets = profile(evidence.profile).adaptive_budgets if evidence.profile else (0,)
-    budget = budgets[len(budgets) // 2]
-    for task in evidence.tasks:
-        chosen = evidence.values(task, attack=f"{ADAPTIVE}all", budget=budget)
-        gain = _less(chosen, evidence.values(task, budget=budget))
-        yield bound(f"r({task}, adaptive) − r({task}, random) > 0 at {budget:,} queries", gain, least=0, strict=True)
+@_test("B1")
+def _adaptive_beats_random(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    budget = evidence.scale.middle_budget
+    gain = evidence.series(task, attack=f"{ADAPTIVE}all", budget=budget) - evidence.series(task, budget=budget)
+    quantity, note = f"r({task}, adaptive) − r({task}, random)", f" at {budget:,} queries"
+    yield bound(quantity, ">", limits["difference"], gain, note=note)
 
 
-def _sybils_defeat_stateful_detection(claim: paper.Claim, evidence: Evidence) -> Parts:
-    most = claim.bounds["flagged"]
-    for task in evidence.tasks:
-        rows = evidence.seeds_of(task, experiment="stateful", surrogate="")
-        found = [row.result["counting"] for row in rows.values()]
-        spared = sum(result["pool_until"] is None for result in found)
-        if spared:
-            yield Skipped(
-                f"one client that sends {task} the whole budget goes unflagged on {spared} of {len(found)} seeds"
-            )
-        else:
-            flagged = [result["sybil_flagged"] for result in found]
-            yield bound(f"share of Sybil accounts flagged({task}) ≤ {most}", flagged, most=most)
+@_test("B2")
+def _sybils_defeat_stateful_detection(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    cell = {"experiment": "stateful", "surrogate": ""}
+    count, caught = len(evidence.find(task, **cell)), len(evidence.series(task, "counting.pool_until", **cell))
+    if caught < count:
+        spared = f"{count - caught} of {count} seeds"
+        yield Skipped(f"one client that sends {task} the whole budget goes unflagged on {spared}")
+    else:
+        flagged = evidence.series(task, "counting.sybil_flagged", **cell)
+        yield bound(f"share of Sybil accounts flagged({task})", "≤", limits["flagged"], flagged)
 
 
-def _the_mark_survives(claim: paper.Claim, evidence: Evidence) -> Parts:
-    least = claim.bounds["agreement"]
-    for task in evidence.tasks:
-        values = evidence.values(task, "mark_agreement", defence=WATERMARK).values()
-        yield bound(f"agreement on the marked queries({task}) ≥ {least}", values, least=least)
+@_test("B3")
+def _the_mark_survives(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    values = evidence.series(task, "mark_agreement", defence=WATERMARK)
+    yield bound(f"agreement on the marked queries({task})", "≥", limits["agreement"], values)
 
 
-def _honest_users_lose_little(claim: paper.Claim, evidence: Evidence) -> Parts:
-    most = claim.bounds["loss"]
-    for task in evidence.tasks:
-        for policy in ("shuffle", "deny", "label"):
-            loss = _honest_loss(evidence, task, policy).values()
-            yield bound(f"honest users' loss({task}, {policy}) ≤ {most}", loss, most=most)
+@_test("B4")
+def _honest_users_lose_little(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    for policy in ("shuffle", "deny", "label"):
+        loss = evidence.honest_loss(task, policy)
+        yield bound(f"honest users' loss({task}, {policy})", "≤", limits["loss"], loss)
 
 
-def _recovery_flatters(claim: paper.Claim, evidence: Evidence) -> Parts:
-    for task in evidence.tasks:
-        gap = _less(evidence.values(task), evidence.values(task, "agreement"))
-        yield bound(f"r({task}) − agreement > 0", gap, least=claim.bounds["difference"], strict=True)
+@_test("B5")
+def _recovery_flatters(evidence: Evidence, task: str, limits: Limits) -> Parts:
+    gap = evidence.series(task) - evidence.series(task, "agreement")
+    yield bound(f"r({task}) − agreement", ">", limits["difference"], gap)
 
 
-def _the_processing_is_what_is_detected(kind: str, claim: paper.Claim, evidence: Evidence) -> Parts:
-    detector, how = f"{kind}-differs", PROCESSING[kind]
-    for task in _with_shortcut(evidence):
-        shown = partial(shortcut, evidence, task)
-        gain = _less(*(shown("sides", f"{kind}-{sides}", "balanced_accuracy") for sides in ("differs", "matched")))
-        named = f"balanced accuracy({task}), {kind} differs − matched > 0"
-        yield bound(named, gain, least=claim.bounds["difference"], strict=True)
-        share = claim.bounds["share"]
-        came, imitated = (shown("caught", detector, sent) for sent in ("none", how))
-        halved = _less(imitated, {seed: share * value for seed, value in came.items()})
-        yield bound(f"caught({task}, {how}) − {share} caught(as they came) ≤ 0", halved, most=0)
-        came, imitated = (shown("recovery", detector, sent) for sent in ("none", how))
-        yield bound(f"r({task}, {how}) − r(as they came) > 0", _less(imitated, came), least=0, strict=True)
+@_test("B6", each=lambda evidence: evidence.scratch_tasks, kind="compression")
+@_test("B8", each=lambda evidence: evidence.scratch_tasks, kind="resampling")
+def _the_processing_is_what_is_detected(evidence: Evidence, task: str, limits: Limits, *, kind: str) -> Parts:
+    detector, how, share = f"{kind}-differs", PROCESSING[kind], limits["share"]
+    shown = partial(shortcut, evidence, task)
+    gain = shown("sides", detector, "balanced_accuracy") - shown("sides", f"{kind}-matched", "balanced_accuracy")
+    yield bound(f"balanced accuracy({task}), {kind} differs − matched", ">", limits["difference"], gain)
+    more = shown("caught", detector, how) - share * shown("caught", detector, "none")
+    yield bound(f"caught({task}, {how}) − {share} caught(as they came)", "≤", 0, more)
+    gain = shown("recovery", detector, how) - shown("recovery", detector, "none")
+    yield bound(f"r({task}, {how}) − r(as they came)", ">", 0, gain)
 
 
-def _hardening_helps(kind: str, claim: paper.Claim, evidence: Evidence) -> Parts:
-    detector, how = f"{kind}-differs", PROCESSING[kind]
-    hardened = f"{detector}-hardened"
-    for task in _with_shortcut(evidence):
-        shown = partial(shortcut, evidence, task)
-        most = claim.bounds["caught_less"]
-        lost = _less(*(shown("caught", hardened, sent) for sent in ("none", how)))
-        yield bound(f"caught({task}, as they came) − caught({how}) ≤ {most}", lost, most=most)
-        most = claim.bounds["loss"]
-        cost = _less(*(shown("accepted", name, how) for name in (detector, hardened)))
-        yield bound(f"honest images accepted({task}), not hardened − hardened ≤ {most}", cost, most=most)
-        share = claim.bounds["share"]
-        plain, left = (shown("recovery", *path) for path in (("undefended", "none"), (hardened, how)))
-        stopped = _less(left, {seed: share * value for seed, value in plain.items()})
-        yield bound(f"r({task}, {how}, hardened) − {share} r({task}) ≤ 0", stopped, most=0)
+@_test("B7", each=lambda evidence: evidence.scratch_tasks, kind="compression")
+@_test("B9", each=lambda evidence: evidence.scratch_tasks, kind="resampling")
+def _hardening_helps(evidence: Evidence, task: str, limits: Limits, *, kind: str) -> Parts:
+    detector, hardened = f"{kind}-differs", f"{kind}-differs-hardened"
+    how, share, shown = PROCESSING[kind], limits["share"], partial(shortcut, evidence, task)
+    lost = shown("caught", hardened, "none") - shown("caught", hardened, how)
+    yield bound(f"caught({task}, as they came) − caught({how})", "≤", limits["caught_less"], lost)
+    cost = shown("accepted", detector, how) - shown("accepted", hardened, how)
+    yield bound(f"honest images accepted({task}), not hardened − hardened", "≤", limits["loss"], cost)
+    more = shown("recovery", hardened, how) - share * shown("recovery", "undefended", "none")
+    yield bound(f"r({task}, {how}, hardened) − {share} r({task})", "≤", 0, more)
 
 
-def _with_shortcut(evidence: Evidence) -> list[str]:
-    """Return the tasks of the table `shortcut`."""
-    chosen = profile(evidence.profile).scratch_networks if evidence.profile else ()
-    return [task for task in evidence.tasks if task in chosen]
-
-
-def shortcut(evidence: Evidence, task: str, *path: str) -> Values:
-    """Return one number a seed: what lies at `path` in the results of the table `shortcut` of a task."""
-    budget = shortcut_budget(profile(evidence.profile))
-    return evidence.values(task, *path, experiment="shortcut", budget=budget)
-
-
-TESTS: Mapping[str, Callable[[paper.Claim, Evidence], Parts]] = MappingProxyType(
-    {
-        "C1": _each_task_is_recovered,
-        "C2": _retina_is_recovered_worst,
-        "C3": _label_costs_most_where_classes_are_alike,
-        "C4": _granularity_in_between_costs_in_between,
-        "C5": _another_architecture_recovers_less,
-        "C6": _from_scratch_is_harder_to_steal,
-        "C7": _narrow_queries_fail,
-        "C8": _classes_are_recovered_unevenly,
-        "C9": _a_classifier_detects,
-        "C10": _it_holds_on_an_unseen_pool,
-        "C11": _it_beats_others,
-        "C12": _shuffling_stops_the_attack,
-        "C13": _own_kind_evades,
-        "C14": _own_kind_steals,
-        "C15": _overlap_weakens_detection,
-        "B1": _adaptive_beats_random,
-        "B2": _sybils_defeat_stateful_detection,
-        "B3": _the_mark_survives,
-        "B4": _honest_users_lose_little,
-        "B5": _recovery_flatters,
-        "B6": partial(_the_processing_is_what_is_detected, "compression"),
-        "B7": partial(_hardening_helps, "compression"),
-        "B8": partial(_the_processing_is_what_is_detected, "resampling"),
-        "B9": partial(_hardening_helps, "resampling"),
-    }
-)
-"""How each claim gets its bounds; a bound without rows has no values, and the claim is then not run."""
-
-
-def _honest_loss(evidence: Evidence, task: str, policy: str) -> Values:
-    served = evidence.values(task, "honest_accuracy", defence=policy)
-    return dict(_paired(evidence.values(task, "victim_accuracy"), served))
-
-
-def _paired(first: Values, second: Values) -> list[tuple[int, float]]:
-    """Return the difference of two values for each seed that both have."""
-    return [(seed, first[seed] - second[seed]) for seed in first if seed in second]
-
-
-def _less(first: Values, second: Values) -> list[float]:
-    return [difference for _, difference in _paired(first, second)]
+def shortcut(evidence: Evidence, task: str, *path: str) -> pd.Series:
+    """Return, by seed, what lies at `path` in the results of the table `shortcut` of a task."""
+    return evidence.series(task, ".".join(path), experiment="shortcut", budget=evidence.scale.middle_budget)
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else round(first - second, 2)
-
-
-def _authors(table: str, task: str, surrogate: str = "") -> float | None:
-    """Return the authors' recovery of a task in one of their tables, or None."""
-    row = paper.tables()[table]["rows"].get(paper.victim(task), {})
-    return row.get(f"{surrogate}_recovery" if surrogate else "recovery")
-
-
-def _twin(task: str) -> str | None:
-    """Return the drawn task that stands for the same of the authors' victims."""
-    return next((drawn for drawn, victim in paper.VICTIMS.items() if victim == paper.victim(task)), None)
-
-
-def _value(granularity: str) -> float:
-    return float(granularity.partition("-")[2])
-
-
-def _at(result: Mapping, path: Iterable[str]) -> float | None:
-    for step in path:
-        if step not in result:
-            return None
-        result = result[step]
-    return result
-
-
-def _libraries(record: Mapping) -> Mapping[str, str]:
-    """Return the versions of the libraries, which rows of the first edition have as their only ``"versions"``."""
-    return record["libraries"] if "libraries" in record else record["versions"]
 
 
 def _distinct(values: Iterable) -> tuple:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import pandas as pd
 from filelock import FileLock
 
 from extractbook.reproduction import edition_1
@@ -83,6 +84,21 @@ def first_edition(scale: str, table: str | None = None) -> list[Row]:
     """
     folder = FOLDER / "edition-1" / scale
     return read_all(folder) if table is None else read_rows(folder / f"{table}.json")
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return rows as a table of one line each.
+
+    Its columns are the fields of the cell (``task``, ``seed``, …), what the provenance says in one value (``commit``,
+    ``date``, ``seconds``, ``device``, …) and the numbers of the result by their paths, such as ``recovery`` or
+    ``binary.pool.tnr``; what a row does not have is NaN. Lists of a result, as of a curve, are kept as they are.
+    """
+    lines = [{**asdict(row.cell), **_plain(row.provenance), **row.result} for row in rows]
+    return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
+
+
+def _plain(provenance: Mapping) -> dict:
+    return {name: value for name, value in provenance.items() if not isinstance(value, Mapping | list)}
 
 
 def _row(line: str, where: str) -> Row:

@@ -1,23 +1,25 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from extractbook.reproduction.backbones import backbone_for
+from extractbook.reproduction.backbones import backbone_for, write_card
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import Profile, profile
+from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import download
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader, Parts, Source
 from extractlib.defenses.detectors import BinaryDetector, Thresholded
 from extractlib.errors import InputError, check_choice
+from extractlib.evaluation import evaluate
 from extractlib.models.classifier import Victim
 from extractlib.models.devices import default_device
 from extractlib.models.fitted import Trainer
+from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import Recipe
 from extractlib.store import Store
 
@@ -51,7 +53,7 @@ class Scene:
         detector: Thresholded | None = None,
     ):
         self.cell, self.store, self.progress = cell, store, progress
-        self.settings: Profile = profile(cell.profile)
+        self.settings: Scale = scale(cell.profile)
         self.device = device or default_device()
         self.part = check_choice("part", part, ("test", "validation"))
         self._detector = detector
@@ -160,3 +162,28 @@ class Scene:
         """Return a detector trained to tell `benign` images from out-of-distribution ones."""
         trainer = self.trainer(self.settings.network, self.settings.detector)
         return BinaryDetector.train(benign, ood, trainer)
+
+
+def ship_victim(scene: Scene, folder: Path) -> Mapping:
+    """Write a scene's victim and what it is into a folder of the library, where `load_victim` finds it.
+
+    Returns:
+        What is written beside the weights: network, classes, image shape, recipe, seed, backbone, test accuracy.
+    """
+    task, victim = scene.cell.task, scene.victim
+    card = {
+        "network": scene.cell.victim,
+        "classes": list(victim.classes),
+        "image_shape": list(scene.task["victim"].image_shape),
+        "recipe": asdict(scene.settings.victim),
+        "seed": scene.cell.seed,
+        "images": len(scene.task["victim"]),
+        "fingerprint": scene.task["victim"].fingerprint,
+        "backbone": fingerprint_of(scene.backbone(scene.cell.victim)),
+        "test_accuracy": round(evaluate(victim, victim, scene.held_out).victim_accuracy, 4),
+        "versions": {"torch": torch.__version__},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    victim.save(folder / f"{task}.safetensors")
+    write_card(folder / f"{task}.json", card)
+    return card

@@ -19,6 +19,9 @@ NOT_FOUND = """
 <p>It may have moved: try the search, or begin at the <a href="{path}book/index.html">front page</a>.</p>
 """
 
+CITE = """<details class="fold" id="cite"><summary>Cite this chapter</summary>
+<div class="highlight"><pre tabindex="0">{}</pre></div></details>"""
+
 
 def configuration() -> dict:
     """Return what _config.yml holds."""
@@ -43,17 +46,28 @@ def commit() -> str:
 
 
 def setup_cell(commit: str = "main") -> str:
-    """Return the first cell of a notebook, which makes it run where there is no clone of the book around it."""
-    name = repository().rsplit("/", 1)[1]
-    return f"""\
-# On Colab, Kaggle or a JupyterHub: fetch the book, install what is missing.
-from pathlib import Path
+    """Return the first cell of a notebook: where the package is missing it installs it, as it is at a commit.
 
-if not Path("install.py").exists():
-    !git clone -q {repository()}
-    !git -C {name} checkout -q {commit}
-    %cd -q {name}/book
-%run install.py"""
+    It needs no clone and no git, keeps the torch, torchvision and numpy that are there, and where nothing can be
+    fetched says so in a sentence and stops. A mere folder of the package's name, as a clone on the path is, has no
+    origin and is none.
+    """
+    return f"""\
+# On Colab, Kaggle or a JupyterHub: install the book's package.
+import subprocess
+import sys
+from importlib import invalidate_caches, metadata, util
+
+if not getattr(util.find_spec("extractlib"), "origin", None):
+    keep = [f"{{name}}=={{metadata.version(name)}}" for name in
+            ("torch", "torchvision", "numpy") if util.find_spec(name)]
+    url = "{repository()}/archive/{commit}.zip"
+    pip = [sys.executable, "-m", "pip", "install", "-qq", url, "ipywidgets"]
+    done = subprocess.run([*pip, *keep], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit("The book's package cannot be installed: is there "
+                         f"no internet here? pip says: {{done.stderr}}")
+    invalidate_caches()"""
 
 
 def bibtex(page: str, title: str) -> str:
@@ -80,45 +94,28 @@ def derive(app, config) -> None:
     config.notfound_context = {"title": "No such page", "body": NOT_FOUND.format(path=path)}
 
 
-def cite(app, page: str, template: str, context: dict, doctree) -> None:
-    """Add to the end of a chapter how to cite it, folded."""
-    name = Path(page).name
-    if doctree is not None and name[:2].isdigit():
-        entry = html.escape(bibtex(page, context["title"].split(". ", 1)[-1]))
-        context["body"] += (
-            '<details class="fold" id="cite"><summary>Cite this chapter</summary>'
-            f'<div class="highlight"><pre tabindex="0">{entry}</pre></div></details>'
-        )
-
-
-def mend_lists(app, page: str, template: str, context: dict, doctree) -> None:
-    """Take from the bibliography the role of a list: its entries, as docutils writes them, are no items of one."""
+def finish(app, page: str, template: str, context: dict, doctree) -> None:
+    """Complete a page: how to cite a chapter, each id once, no list role where no items are, nothing of Thebe."""
     if doctree is not None:
+        context["body"] = ids_apart(context["body"])
+        # Its entries, as docutils writes them, are no items of a list.
         context["body"] = context["body"].replace('<div role="list" class="citation-list">', "<div>")
-
-
-def tell_ids_apart(app, page: str, template: str, context: dict, doctree) -> None:
-    """Number the ids that sphinx-exercise writes alike for all exercises, and for all solutions, of a page."""
-    if doctree is not None:
-        numbers = {"exercise": count(1), "solution": count(1)}
-        context["body"] = re.sub(
-            r'(?<= id=")(exercise|solution)-content(?=")',
-            lambda found: f"{found[0]}-{next(numbers[found[1]])}",
-            context["body"],
-        )
-
-
-def leave_out_thebe(app, page: str, template: str, context: dict, doctree) -> None:
-    """Take from a page the scripts of Thebe, which nothing here uses and another host would serve."""
+        if Path(page).name[:2].isdigit():
+            context["body"] += CITE.format(html.escape(bibtex(page, context["title"].split(". ", 1)[-1])))
+    # Another host would serve Thebe's scripts, and nothing here uses them.
     scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
     context["script_files"] = [script for script, text in scripts.items() if "thebe" not in text]
+
+
+def ids_apart(body: str) -> str:
+    """Number the ids that sphinx-exercise writes alike for all exercises, and for all solutions, of a page."""
+    numbers = {"exercise": count(1), "solution": count(1)}
+    alike = r'(?<= id=")(exercise|solution)-content(?=")'
+    return re.sub(alike, lambda found: f"{found[0]}-{next(numbers[found[1]])}", body)
 
 
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", derive)
-    app.connect("html-page-context", cite)
-    app.connect("html-page-context", mend_lists)
-    app.connect("html-page-context", tell_ids_apart)
-    app.connect("html-page-context", leave_out_thebe, priority=900)
+    app.connect("html-page-context", finish, priority=900)  # after those that add scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}

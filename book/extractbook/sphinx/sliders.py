@@ -16,14 +16,15 @@ import math
 from dataclasses import asdict, dataclass
 from itertools import product
 
+import numpy as np
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from extractbook.figures import mean_and_spread
+from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 
@@ -48,45 +49,54 @@ class Grid:
     series: dict[str, list[tuple[float, float, list[str]]]]
 
 
+def points(rows, columns, stops, measured) -> dict[str, list[tuple[float, float, list[str]]]]:
+    """Return the means along the slider of what was measured, by row and column.
+
+    Args:
+        rows, columns: Options of the two choices.
+        stops: Of what the slider sets, in order: its place on the axis and its words.
+        measured: Function of a row, a column and a stop that returns the values by seed, which may be none.
+    """
+    found = {}
+    for (row, first), (column, second) in product(enumerate(rows), enumerate(columns)):
+        values = {stop: list(measured(first, second, stop).values()) for stop in stops}
+        found[f"{row},{column}"] = [
+            (place, sum(seeds) / len(seeds), [words, mean_sd(seeds, digits=2), str(len(seeds))])
+            for (place, words), seeds in zip(stops.values(), values.values(), strict=True)
+            if seeds
+        ]
+    return {choice: line for choice, line in found.items() if line}
+
+
 def budget(evidence: Evidence) -> Grid:
     """Return recovery by task and granularity, along the budgets."""
-    settings = profile(evidence.profile)
+    settings = scale(evidence.profile)
     answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
-    series = {}
-    for (row, task), (column, shown) in product(enumerate(evidence.tasks), enumerate(answers)):
-        points = []
-        for queries in settings.budgets:
-            found = list(evidence.values(task, granularity=shown, budget=queries).values())
-            if found:
-                words = [f"{queries:,}", mean_and_spread(found, digits=2), str(len(found))]
-                points.append(((math.log(queries) - low) / (high - low), sum(found) / len(found), words))
-        if points:
-            series[f"{row},{column}"] = points
+    stops = {queries: ((math.log(queries) - low) / (high - low), f"{queries:,}") for queries in settings.budgets}
+
+    def measured(task, shown, queries):
+        return evidence.values(task, granularity=shown, budget=queries)
+
     return Grid(
         choices={"Task": list(evidence.tasks), "Answers": answers},
         slider="Queries",
         across="queries, logarithmic",
         upward="recovery",
         sentence="With {0} queries the surrogate recovers {1} of the victim's accuracy (seeds: {2}).",
-        series=series,
+        series=points(evidence.tasks, answers, stops, measured),
     )
 
 
 def threshold(evidence: Evidence) -> Grid:
     """Return the ROC by task, detector and pool, along the detector's threshold."""
-    detectors, pools = ["binary", "odin", "mahalanobis"], ["pool", "second"]
-    series = {}
+    detectors, pools, series = ["binary", "odin", "mahalanobis"], ["pool", "second"], {}
     for (row, task), (column, who), (layer, pool) in product(*map(enumerate, (evidence.tasks, detectors, pools))):
         curves = list(evidence.measured(task, "detection", who, pool, "roc").values())
         if curves:
             # The thresholds are ranks among benign scores: those of different seeds belong together.
-            tpr, tnr = (
-                [sum(values) / len(curves) for values in zip(*(curve[side] for curve in curves), strict=True)]
-                for side in (0, 1)
-            )
             series[f"{row},{column},{layer}"] = [
                 (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
-                for x, y in zip(tpr, tnr, strict=True)
+                for x, y in np.mean(curves, axis=0).T.tolist()
             ]
     return Grid(
         choices={"Task": list(evidence.tasks), "Detector": detectors, "Queries from": ["first pool", "second pool"]},
@@ -101,25 +111,19 @@ def threshold(evidence: Evidence) -> Grid:
 
 def overlap(evidence: Evidence) -> Grid:
     """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
-    sources = {"another source": "{task}/shifted", "the very same": "{task}"}
-    series = {}
-    for (row, task), (column, source) in product(enumerate(evidence.tasks), enumerate(sources.values())):
-        points = []
-        for share in profile(evidence.profile).overlaps:
-            where = {"pool": source.format(task=task), "overlap": share}
-            found = list(evidence.measured(task, "overlap", "balanced_accuracy", **where).values())
-            if found:
-                words = [f"{share:.0%}", mean_and_spread(found, digits=2), str(len(found))]
-                points.append((share, sum(found) / len(found), words))
-        if points:
-            series[f"{row},{column}"] = points
+    sources = {"another source": "{}/shifted", "the very same": "{}"}
+    stops = {share: (share, f"{share:.0%}") for share in scale(evidence.profile).overlaps}
+
+    def measured(task, source, share):
+        return evidence.measured(task, "overlap", "balanced_accuracy", pool=source.format(task), overlap=share)
+
     return Grid(
         choices={"Task": list(evidence.tasks), "Own images from": list(sources)},
         slider="Overlap",
         across="share of the pool that shows the victim's classes",
         upward="balanced accuracy",
         sentence="With {0} of the pool from the victim's classes the detector's balanced accuracy is {1} (seeds: {2}).",
-        series=series,
+        series=points(evidence.tasks, sources.values(), stops, measured),
     )
 
 

@@ -13,8 +13,8 @@ from extractbook.reproduction.experiments.detection import rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
 from extractbook.reproduction.setting import Scene
 from extractlib.attacks.knockoff import Knockoff
+from extractlib.data import transforms
 from extractlib.data.images import ImageSet
-from extractlib.data.transforms import hardened_set, processed, processed_set
 from extractlib.defenses.detectors import BinaryDetector, Detector, threshold_at
 from extractlib.metrics import balanced_accuracy, share, tpr_tnr
 from extractlib.models.classifier import Surrogate
@@ -59,7 +59,7 @@ def shortcut(scene: Scene) -> dict:
     queries, honest = scene.pool["test"].images[:], scene.held_out.images[:]
     caught, accepted = ({name: {} for name in asked} for _ in range(2))
     for how in EVASIONS:
-        sent, received = processed(queries, how), processed(honest, how)
+        sent, received = transforms.apply(queries, how), transforms.apply(honest, how)
         for name, detector in asked.items():
             caught[name][how] = share(detector.detect(sent))
             accepted[name][how] = 1 - share(detector.detect(received))
@@ -74,9 +74,9 @@ def shortcut(scene: Scene) -> dict:
 def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetector:
     """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
     parts = (scene.task["detector"], scene.pool["detector"])
-    sides = [processed_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
+    sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
     if hardened:
-        sides = [hardened_set(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
+        sides = [transforms.harden(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
     return scene.detector_of(*sides)
 
 
@@ -102,8 +102,8 @@ def _some(images: ImageSet) -> ImageSet:
 
 def _quality(scene: Scene, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
     scores = (
-        detector.score(processed(scene.held_out.images[:], benign)),
-        detector.score(processed(scene.pool["test"].images[:], ood)),
+        detector.score(transforms.apply(scene.held_out.images[:], benign)),
+        detector.score(transforms.apply(scene.pool["test"].images[:], ood)),
     )
     tpr, tnr = tpr_tnr(*scores, detector.threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
@@ -114,7 +114,7 @@ def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, di
     asked = scene.queries().subset(chosen)
     found: dict[str, dict[str, float]] = {"undefended": {}}
     for sent in ("none", *PROCESSING.values(), BLUR):
-        pool = processed_set(asked, sent)
+        pool = transforms.apply_to_set(asked, sent)
         found["undefended"][sent] = _recovery(_surrogate(scene, pool), scene)
         for kind, how in PROCESSING.items():
             # Whoever imitates a victim's images imitates these, not those of the other victim.

@@ -5,8 +5,10 @@ arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' sli
 """
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
@@ -14,22 +16,6 @@ from extractlib.errors import InputError, one_of
 
 LABEL = "authors' slides, 2020"
 """What to write beside every figure of `tables`."""
-
-VICTIMS: Mapping[str, str] = MappingProxyType(
-    {
-        "things": "Caltech-RN34",
-        "birds": "CUBS-RN34",
-        "retina": "Diabetic5-RN34",
-        "signs": "GTSRB-RN34",
-        "objects": "CIFAR10-RN34",
-        "caltech256": "Caltech-RN34",
-        "cub200": "CUBS-RN34",
-        "diabetic5": "Diabetic5-RN34",
-        "gtsrb": "GTSRB-RN34",
-        "cifar10": "CIFAR10-RN34",
-    }
-)
-"""The authors' victim of each task: of the drawn twins and of the real data sets."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +48,29 @@ def twin(task: str, tasks: Iterable[str]) -> str:
     tasks, wanted = tuple(tasks), victim(task)
     alike = [other for other in tasks if other == task or (wanted and victim(other) == wanted)]
     if not alike:
-        raise InputError(f"none of the tasks {', '.join(tasks)} is a twin of {task!r}: use another profile")
+        raise InputError(f"none of the tasks {', '.join(tasks)} is a twin of {task!r}: use another scale")
     return alike[0]
+
+
+def drawn(task: str) -> str | None:
+    """Return the drawn task that stands for the same of the authors' victims, or None."""
+    return next((twin for twin, name in _read("victims.toml")["tasks"].items() if name == victim(task)), None)
+
+
+def recovery(task: str, table: str = "reproduction", surrogate: str = "") -> float | None:
+    """Return the authors' recovery of a task's victim in one of their tables, by a surrogate if there are several."""
+    row = tables()[table]["rows"].get(victim(task), {})
+    return row.get(f"{surrogate}_recovery" if surrogate else "recovery")
+
+
+def scratch_recovery(task: str) -> float | None:
+    """Return the authors' recovery of a drawn task's victim that starts from no public weights."""
+    return tables()["architecture"]["rows"].get(_read("victims.toml")["scratch"].get(task), {}).get("RN34_recovery")
 
 
 def tables() -> dict:
     """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
-    return _read("tables.json")
+    return _read("tables.json")  # read once: look, and change nothing
 
 
 def claims() -> tuple[Claim, ...]:
@@ -84,7 +86,7 @@ def our_claims() -> tuple[Claim, ...]:
 def _claims(key: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
-        for entry in _read("claims.json")[key]
+        for entry in _read("claims.toml")[key]
     )
 
 
@@ -104,8 +106,10 @@ def victim(task: str) -> str | None:
     Args:
         task: A drawn task or ``"folder:NAME"``; ``"folder:CIFAR-10"`` is the authors' ``"CIFAR10-RN34"``.
     """
-    return VICTIMS.get(task.removeprefix("folder:").lower().replace("-", ""))
+    return _read("victims.toml")["tasks"].get(task.removeprefix("folder:").lower().replace("-", ""))
 
 
+@cache
 def _read(name: str) -> dict:
-    return json.loads((files(__package__) / name).read_text(encoding="utf-8"))
+    text = (files(__package__) / name).read_text(encoding="utf-8")
+    return tomllib.loads(text) if name.endswith(".toml") else json.loads(text)

@@ -1,4 +1,4 @@
-"""Processing changes an image's pixels as told, and nothing else."""
+"""A transform changes an image's pixels as its name says, and nothing else."""
 
 import io
 
@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from extractlib.data import drawn
+from extractlib.data import drawn, transforms
 from extractlib.data.images import ImageSet
-from extractlib.data.transforms import hardened_set, processed, processed_set
 from extractlib.errors import InputError
 
 NAMES = ("jpeg-95", "jpeg-75", "webp-75", "bilinear", "bicubic", "lanczos", "blur")
@@ -25,12 +24,12 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_processing_changes_pixels_a_little_and_the_same_way_each_time(images, name):
-    done = processed(images.images, name)
+def test_a_transform_changes_pixels_a_little_and_the_same_way_each_time(images, name):
+    done = transforms.apply(images.images, name)
     assert done.shape == images.images.shape and done.dtype == torch.uint8
     assert 0 < distance(done, images.images) < 25  # of 255; a drawing's noise is what compression drops first
-    assert torch.equal(done, processed(images.images, name))
-    assert torch.equal(done[3:5], processed(images.images[3:5], name))
+    assert torch.equal(done, transforms.apply(images.images, name))
+    assert torch.equal(done[3:5], transforms.apply(images.images[3:5], name))
 
 
 def test_jpeg_is_what_pillow_saves_and_reads(images):
@@ -38,40 +37,42 @@ def test_jpeg_is_what_pillow_saves_and_reads(images):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "jpeg", quality=75)
     expected = np.asarray(Image.open(file))
-    assert np.array_equal(processed(images.images[7:8], "jpeg-75")[0].permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(transforms.apply(images.images[7:8], "jpeg-75")[0].permute(1, 2, 0).numpy(), expected)
 
 
 def test_lower_quality_changes_more(images):
-    changes = [distance(processed(images.images, f"jpeg-{quality}"), images.images) for quality in (95, 75, 30, 5)]
+    changes = [
+        distance(transforms.apply(images.images, f"jpeg-{quality}"), images.images) for quality in (95, 75, 30, 5)
+    ]
     assert changes == sorted(changes) and changes[0] < changes[-1] / 2
 
 
 def test_blur_and_resampling_leave_a_plain_image_as_it_is():
     plain = torch.full((1, 3, 32, 32), 90, dtype=torch.uint8)
     for name in ("blur", "bilinear", "bicubic", "lanczos"):
-        assert torch.equal(processed(plain, name), plain)
+        assert torch.equal(transforms.apply(plain, name), plain)
 
 
 def test_none_is_the_very_set(images):
-    assert processed(images.images, "none") is images.images
-    assert processed_set(images, "none") is images
+    assert transforms.apply(images.images, "none") is images.images
+    assert transforms.apply_to_set(images, "none") is images
 
 
-def test_a_processed_set_has_a_name_and_a_fingerprint_of_its_own(images):
-    sets = [images, *(processed_set(images, name) for name in NAMES), hardened_set(images, seed=0)]
+def test_a_transformed_set_has_a_name_and_a_fingerprint_of_its_own(images):
+    sets = [images, *(transforms.apply_to_set(images, name) for name in NAMES), transforms.harden(images, seed=0)]
     assert len({one.fingerprint for one in sets}) == len(sets) == len({one.name for one in sets})
     assert all(torch.equal(one.labels, images.labels) for one in sets)
 
 
 def test_hardening_draws_each_kind_and_follows_its_seed(images):
     many = images.subset(torch.arange(40).repeat(5))
-    first, again, other = (hardened_set(many, seed=seed).images for seed in (0, 0, 1))
+    first, again, other = (transforms.harden(many, seed=seed).images for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     untouched = (first == many.images).flatten(1).all(1).double().mean().item()
     assert 0.15 < untouched < 0.35  # one of four kinds is none
 
 
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-0", "jpeg-101", "jpeg-x", "gif-75", "nearest", ""])
-def test_a_processing_that_does_not_exist_is_refused(images, name):
-    with pytest.raises(InputError, match=f"^unknown processing '{name}': use one of none, jpeg-75"):
-        processed(images.images, name)
+def test_a_transform_that_does_not_exist_is_refused(images, name):
+    with pytest.raises(InputError, match=f"^unknown transform '{name}': use one of none, jpeg-75"):
+        transforms.apply(images.images, name)

@@ -5,6 +5,7 @@ import io
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from layouts import (
@@ -24,11 +25,12 @@ from PIL import Image
 from test_datasets import write_folder
 
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import profile
+from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setting import Scene
-from extractlib import data as photographs
-from extractlib.data import Entry, decoded, decoding, folder, layouts, listing, read_image
+from extractlib.data import decoding, download, transforms
+from extractlib.data.decoding import decode, read_image
 from extractlib.data.images import ImageSet
+from extractlib.data.layouts import TASKS, Listing, folder, listing, register
 from extractlib.data.sources import in_files, pool_parts, query_images, task_parts
 from extractlib.errors import InputError
 from extractlib.store import Store
@@ -39,6 +41,15 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
+def rows(found, split):
+    """A split's images as tuples of path, label and, where there is one, group."""
+    return list(found.splits[split].itertuples(index=False, name=None))
+
+
+def paths(found):
+    return [path for table in found.splits.values() for path in table["path"]]
+
+
 # -- layouts and splits ----------------------------------------------------------
 
 
@@ -46,20 +57,19 @@ def test_caltech256_keeps_25_test_images_a_class_and_drops_clutter(tmp_path):
     write_caltech256(tmp_path)
     found = listing("caltech256", tmp_path)
     assert found.classes == ("001.ak47", "002.american-flag")
-    assert Counter(entry.label for entry in found.halves["test"]) == {0: 25, 1: 25}
-    assert Counter(entry.label for entry in found.halves["train"]) == {0: 3, 1: 3}
-    assert not any(
-        "clutter" in entry.path or "RENAME" in entry.path for half in found.halves.values() for entry in half
-    )
+    assert Counter(found.splits["test"]["label"]) == {0: 25, 1: 25}
+    assert Counter(found.splits["train"]["label"]) == {0: 3, 1: 3}
+    assert not any("clutter" in path or "RENAME" in path for path in paths(found))
 
 
 def test_the_split_by_names_is_the_same_for_every_reader(tmp_path):
     write_caltech256(tmp_path)
-    train = [entry.path.rpartition("/")[2] for entry in listing("caltech256", tmp_path).halves["train"]]
+    train = [path.rpartition("/")[2] for path in listing("caltech256", tmp_path).splits["train"]["path"]]
     assert train == ["001_0011.jpg", "001_0002.jpg", "001_0025.jpg", "002_0018.jpg", "002_0005.jpg", "002_0002.jpg"]
     # A training file that is missing changes nothing for the others.
     (tmp_path / "256_ObjectCategories/001.ak47" / train[0]).unlink()
-    assert [entry.path.rpartition("/")[2] for entry in listing("caltech256", tmp_path).halves["train"]] == train[1:]
+    fewer = listing("caltech256", tmp_path).splits["train"]["path"]
+    assert [path.rpartition("/")[2] for path in fewer] == train[1:]
 
 
 def test_cub200_has_its_official_split(tmp_path):
@@ -67,29 +77,28 @@ def test_cub200_has_its_official_split(tmp_path):
     found = listing("cub200", tmp_path)
     assert found.classes == ("001.Black_footed_Albatross", "002.Laysan_Albatross")
     images = "CUB_200_2011/images/"
-    assert found.halves["train"] == (Entry(images + PATHS[1], 0), Entry(images + PATHS[3], 1))
-    assert found.halves["test"] == (Entry(images + PATHS[2], 0),)
+    assert rows(found, "train") == [(images + PATHS[1], 0), (images + PATHS[3], 1)]
+    assert rows(found, "test") == [(images + PATHS[2], 0)]
 
 
 def test_diabetic5_keeps_200_test_images_a_class_and_patients_together(tmp_path):
     write_diabetic5(tmp_path)
     found = listing("diabetic5", tmp_path)
-    assert Counter(entry.label for entry in found.halves["test"]) == dict.fromkeys(range(5), 200)
-    assert Counter(entry.label for entry in found.halves["train"]) == dict.fromkeys(range(5), 2)
-    by_path = {entry.path: entry for half in found.halves.values() for entry in half}
-    assert by_path["train/7_left.jpeg"] == Entry("train/7_left.jpeg", 2, "7")
-    assert by_path["train/7_right.jpeg"].group == "7"
+    assert Counter(found.splits["test"]["label"]) == dict.fromkeys(range(5), 200)
+    assert Counter(found.splits["train"]["label"]) == dict.fromkeys(range(5), 2)
+    eyes = {row for split in found.splits for row in rows(found, split)}
+    assert {("train/7_left.jpeg", 2, "7"), ("train/7_right.jpeg", 2, "7")} < eyes
 
 
 def test_gtsrb_is_split_by_track(tmp_path, store):
     write_gtsrb(tmp_path)
     found = listing("gtsrb", tmp_path)
     assert found.classes == ("00000", "00001")
-    assert [entry.label for entry in found.halves["test"]] == [0, 1]
-    assert Counter(entry.group for entry in found.halves["train"]) == {
+    assert found.splits["test"]["label"].tolist() == [0, 1]
+    assert Counter(found.splits["train"]["group"]) == {
         f"{label:05}/{track:05}": 3 for label in range(2) for track in range(10)
     }
-    parts = task_parts("gtsrb", profile("small-cpu"), seed=0, store=store, folders={"gtsrb": tmp_path})
+    parts = task_parts("gtsrb", scale("small-cpu"), seed=0, store=store, folders={"gtsrb": tmp_path})
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 42,  # 14 of 20 tracks
         "detector": 6,
@@ -103,7 +112,7 @@ def test_gtsrb_is_split_by_track(tmp_path, store):
 
 def tracks_of(found, parts):
     """The tracks that each part's pixels come from."""
-    track = {read_image(found.root / entry.path, size=32).tobytes(): entry.group for entry in found.halves["train"]}
+    track = {read_image(found.root / path, size=32).tobytes(): group for path, _, group in rows(found, "train")}
     return {
         part: {track[image.numpy().tobytes()] for image in images.images}
         for part, images in parts.items()
@@ -113,12 +122,12 @@ def tracks_of(found, parts):
 
 def test_cifar10_is_read_from_the_binary_version_bit_for_bit(tmp_path, store):
     pixels = write_cifar10(tmp_path)
-    sets = decoded(listing("cifar10", tmp_path), name="cifar10", store=store).halves
+    sets = decode(listing("cifar10", tmp_path), name="cifar10", store=store).splits
     assert sets["train"].classes[:2] == ("airplane", "automobile")
     assert np.array_equal(sets["train"].images.numpy(), pixels[:5].reshape(20, 3, 32, 32))
     assert np.array_equal(sets["test"].images.numpy(), pixels[5].reshape(4, 3, 32, 32))
     assert sets["train"].labels.tolist() == [0, 1, 2, 3] * 5
-    larger = decoded(listing("cifar10", tmp_path), name="cifar10", store=store, size=48).halves
+    larger = decode(listing("cifar10", tmp_path), name="cifar10", store=store, size=48).splits
     assert larger["test"].images.shape == (4, 3, 48, 48)
     assert larger["test"].fingerprint != sets["test"].fingerprint
 
@@ -127,26 +136,25 @@ def test_tinyimagenet_takes_its_validation_images_for_testing(tmp_path):
     write_tinyimagenet(tmp_path)
     found = listing("tinyimagenet", tmp_path)
     assert found.classes == ("n01443537", "n01629819")
-    assert Counter(entry.label for entry in found.halves["train"]) == {0: 20, 1: 20}
-    assert found.halves["test"] == (
-        Entry("tiny-imagenet-200/val/images/val_0.JPEG", 0),
-        Entry("tiny-imagenet-200/val/images/val_1.JPEG", 1),
-    )
+    assert Counter(found.splits["train"]["label"]) == {0: 20, 1: 20}
+    assert rows(found, "test") == [
+        ("tiny-imagenet-200/val/images/val_0.JPEG", 0),
+        ("tiny-imagenet-200/val/images/val_1.JPEG", 1),
+    ]
 
 
 def test_imagenet_gives_100_queries_a_class_and_parts_that_share_no_file(tmp_path, store):
     write_imagenet(tmp_path)
     found = listing("imagenet", tmp_path)
-    assert {part: len(entries) for part, entries in found.halves.items()} == {
+    assert {part: len(entries) for part, entries in found.splits.items()} == {
         "queries": 200,
         "detector": 20,
         "validation": 10,
         "test": 10,
     }
-    assert Counter(entry.label for entry in found.halves["queries"]) == {0: 100, 1: 100}
-    paths = [entry.path for half in found.halves.values() for entry in half]
-    assert len(set(paths)) == len(paths) == 240
-    parts = pool_parts("imagenet", profile("small-cpu"), seed=0, store=store, folders={"imagenet": tmp_path})
+    assert Counter(found.splits["queries"]["label"]) == {0: 100, 1: 100}
+    assert len(set(paths(found))) == len(paths(found)) == 240
+    parts = pool_parts("imagenet", scale("small-cpu"), seed=0, store=store, folders={"imagenet": tmp_path})
     assert [images.labels for images in parts.values()] == [None] * 4
 
 
@@ -155,9 +163,9 @@ def test_parts_that_are_used_by_their_first_images_do_not_come_class_by_class(tm
     write_tinyimagenet(tmp_path / "tinyimagenet", count=300)
     write_imagenet(tmp_path / "imagenet")
     given = {"seed": 0, "store": store}
-    task = task_parts("gtsrb", profile("small-cpu"), folders={"gtsrb": tmp_path / "gtsrb"}, **given)
+    task = task_parts("gtsrb", scale("small-cpu"), folders={"gtsrb": tmp_path / "gtsrb"}, **given)
     pools = [
-        pool_parts(name, profile("small-cpu"), folders={name: tmp_path / name}, labelled=True, **given)
+        pool_parts(name, scale("small-cpu"), folders={name: tmp_path / name}, labelled=True, **given)
         for name in ("tinyimagenet", "imagenet")
     ]
     for parts, listed in (task, ("victim", "test")), (pools[0], ("pretraining", "queries")), (pools[1], ("queries",)):
@@ -172,7 +180,7 @@ def test_parts_that_are_used_by_their_first_images_do_not_come_class_by_class(tm
 def test_openimages_are_those_of_its_list_where_there_is_one(tmp_path):
     write_openimages(tmp_path)
     found = listing("openimages", tmp_path)
-    assert {part: len(entries) for part, entries in found.halves.items()} == {
+    assert {part: len(entries) for part, entries in found.splits.items()} == {
         "queries": 16,
         "detector": 2,
         "validation": 1,
@@ -180,17 +188,16 @@ def test_openimages_are_those_of_its_list_where_there_is_one(tmp_path):
     }
     assert found.classes == ()
     (tmp_path / "images.csv").write_text("ImageID,Subset\n" + "".join(f"{index:016x},test\n" for index in range(10)))
-    chosen = {entry.path for half in listing("openimages", tmp_path).halves.values() for entry in half}
-    assert chosen == {f"test/{index:016x}.jpg" for index in range(10)}
+    assert set(paths(listing("openimages", tmp_path))) == {f"test/{index:016x}.jpg" for index in range(10)}
 
 
 @pytest.mark.parametrize("name", ["caltech256", "gtsrb", "cifar10", "cub200"])
 def test_no_two_parts_share_an_image(tmp_path, store, name):
     options = {"records": 12} if name == "cifar10" else {}
     WRITE[name](tmp_path, **options)
-    images = task_parts(name, profile("small-cpu"), seed=1, store=store, folders={name: tmp_path})
+    images = task_parts(name, scale("small-cpu"), seed=1, store=store, folders={name: tmp_path})
     seen = Counter(image.numpy().tobytes() for part in images.values() for image in part.images)
-    whole = decoded(listing(name, tmp_path), name=name, store=store).halves
+    whole = decode(listing(name, tmp_path), name=name, store=store).splits
     assert seen == Counter(image.numpy().tobytes() for half in whole.values() for image in half.images)
     assert set(seen.values()) == {1}
 
@@ -201,7 +208,7 @@ def test_near_duplicates_of_a_published_task_stay_together(tmp_path, store):
     for index in range(20):
         picture = Image.open(base / f"n01443537_{index}.JPEG").convert("RGB")
         picture.save(base / f"twin_{index}.png")  # the same pixels
-    parts = pool_parts("tinyimagenet", profile("small-cpu"), seed=0, store=store, folders={"tinyimagenet": tmp_path})
+    parts = pool_parts("tinyimagenet", scale("small-cpu"), seed=0, store=store, folders={"tinyimagenet": tmp_path})
     where = {}
     for part, images in parts.items():
         for image in images.images:
@@ -213,8 +220,8 @@ def test_near_duplicates_of_a_published_task_stay_together(tmp_path, store):
 def test_the_split_is_kept_as_an_index_beside_the_images(tmp_path, store):
     write_gtsrb(tmp_path, tracks=1, frames=1)
     found = listing("gtsrb", tmp_path)
-    decoded(found, name="gtsrb", store=store)
-    [index] = store.root.glob("photographs/*/index.csv")
+    decode(found, name="gtsrb", store=store)
+    [index] = store.root.glob("decoded/*/index.csv")
     assert list(csv.reader(io.StringIO(index.read_text()))) == [
         ["half", "path", "class", "group"],
         ["train", "GTSRB/Final_Training/Images/00000/00000_00000.ppm", "00000", "00000/00000"],
@@ -230,7 +237,7 @@ def test_two_copies_of_a_data_set_have_one_fingerprint_and_another_label_changes
         write_cub200(tmp_path / place)
         if place == "changed":
             (tmp_path / place / "CUB_200_2011/image_class_labels.txt").write_text("1 2\n2 1\n3 2\n")
-        sets.append(decoded(listing("cub200", tmp_path / place), name="cub200", store=store).halves["train"])
+        sets.append(decode(listing("cub200", tmp_path / place), name="cub200", store=store).splits["train"])
     here, there, changed = (images.fingerprint for images in sets)
     assert here == there != changed
 
@@ -246,17 +253,17 @@ def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
     ]
     write_tinyimagenet(tmp_path)
     options = {"seed": 0, "store": store, "folders": {"tinyimagenet": tmp_path}}
-    cut = query_images("tinyimagenet/1", profile("small-cpu"), labelled=True, **options)
+    cut = query_images("tinyimagenet/1", scale("small-cpu"), labelled=True, **options)
     assert len(cut.labels.unique()) == 1
     with pytest.raises(InputError, match="unknown variant of cifar10 'shiften'"):
-        query_images("cifar10/shiften", profile("small-cpu"), **options)
+        query_images("cifar10/shiften", scale("small-cpu"), **options)
     with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
-        task_parts("gtsrb", profile("small-cpu"), **options)
+        task_parts("gtsrb", scale("small-cpu"), **options)
 
 
-def test_shifted_photographs_are_the_adversarys_own_in_other_framing_and_light(tmp_path, store):
+def test_shifted_images_are_the_adversarys_own_in_other_framing_and_light(tmp_path, store):
     write_gtsrb(tmp_path)
-    options = {"profile": profile("small-cpu"), "store": store, "folders": {"gtsrb": tmp_path}}
+    options = {"profile": scale("small-cpu"), "store": store, "folders": {"gtsrb": tmp_path}}
     own = query_images("gtsrb", seed=0, labelled=True, **options)
     state = torch.random.get_rng_state()
     first, again, other = (query_images("gtsrb/shifted", seed=seed, labelled=True, **options) for seed in (0, 0, 1))
@@ -268,9 +275,9 @@ def test_shifted_photographs_are_the_adversarys_own_in_other_framing_and_light(t
 
 
 def test_a_shifted_image_is_moved_by_a_tenth_at_most_and_mirrored_at_its_border(monkeypatch):
-    monkeypatch.setattr(photographs.shifting, "LIGHT", lambda image: image)
+    monkeypatch.setattr(transforms, "LIGHT", lambda image: image)
     ramp = torch.arange(32, dtype=torch.uint8).expand(400, 3, 32, 32)
-    moved = photographs.shifted(ImageSet("ramps", ramp, None, (), "f"), seed=0).images
+    moved = transforms.shift_domain(ImageSet("ramps", ramp, None, (), "f"), seed=0).images
     steps = moved[:, 0, 16, 16].int() - 16
     assert set(steps.tolist()) == set(range(-3, 4))
     assert moved[steps == 3][0, 0, 0, -5:].tolist() == [30, 31, 30, 29, 28]
@@ -338,17 +345,21 @@ REFUSED = {
         with_text(write_cub200, CUB + "train_test_split.txt", "1 1\n2 0\n"),
         "train_test_split.txt has no line for image 3",
     ),
-    "half a line": ("cub200", with_text(write_cub200, CUB + "images.txt", "1\n"), "images.txt has no line, or one of"),
+    "half a line": (
+        "cub200",
+        with_text(write_cub200, CUB + "images.txt", "1\n"),
+        "images.txt is not the table it should be",
+    ),
     "bird of no class": (
         "cub200",
         with_text(write_cub200, CUB + "image_class_labels.txt", "1 1\n2 1\n3 201\n"),
-        "gives image 3 the class '201': one of 1 to 2 is wanted",
+        "gives image 3 the class '201': one of 1 to 2 is needed",
     ),
     "no test labels": ("gtsrb", without(write_gtsrb, "GT-final_test.csv"), "GT-final_test.csv is missing"),
     "sign of no class": (
         "gtsrb",
         with_text(write_gtsrb, "GT-final_test.csv", "Filename;ClassId\n00000.ppm;43\n"),
-        "gives image 00000.ppm the class '43': one of 0 to 1 is wanted",
+        "gives image 00000.ppm the class '43': one of 0 to 1 is needed",
     ),
     "another table": (
         "gtsrb",
@@ -363,15 +374,19 @@ REFUSED = {
     "grade of no class": (
         "diabetic5",
         with_text(lambda root: root.mkdir(), "trainLabels.csv", "image,level\n10_left,5\n"),
-        "gives image 10_left the class '5': one of 0 to 4 is wanted",
+        "gives image 10_left the class '5': one of 0 to 4 is needed",
     ),
     "no labels": ("diabetic5", lambda root: root.mkdir(), "trainLabels.csv is missing"),
     "too few": (
         "caltech256",
         lambda root: write_caltech256(root, count=25),
-        "has 25 images of class 001.ak47: more than 25 are wanted",
+        "has 25 images of class 001.ak47: at least 26 are needed",
     ),
-    "too few of ImageNet": ("imagenet", lambda root: write_imagenet(root, count=119), "has 119 images: at least 120"),
+    "too few of ImageNet": (
+        "imagenet",
+        lambda root: write_imagenet(root, count=119),
+        "has 119 images of class n01440764: at least 120",
+    ),
     "pickles": ("cifar10", pickled, "has CIFAR-10 as pickles, which are not read"),
     "record cut short": ("cifar10", cut_short, "data_batch_3.bin is missing or cut short"),
     "record of no class": (
@@ -380,9 +395,9 @@ REFUSED = {
             write_cifar10(root, records=11) is None
             or (root / "cifar-10-batches-bin/test_batch.bin").write_bytes(b"\x0a" + bytes(3_072))
         ),
-        "test_batch.bin gives record 0 the class '10': one of 0 to 9 is wanted",
+        "test_batch.bin gives image 0 the class '10': one of 0 to 9 is needed",
     ),
-    "photograph of no class": (
+    "image of no class": (
         "tinyimagenet",
         with_text(write_tinyimagenet, "tiny-imagenet-200/val/val_annotations.txt", "val_0.JPEG\tn00000000\t0\n"),
         "gives image val_0.JPEG the class 'n00000000'",
@@ -406,14 +421,42 @@ def test_what_is_not_as_published_is_one_line(tmp_path, name, make, message):
 def test_an_unknown_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, cub200"):
         listing("mnist", tmp_path)
-    assert set(layouts.LAYOUTS) == {*photographs.TASKS, *photographs.POOLS}
+
+
+def test_a_layout_is_added_from_outside(tmp_path, store, request):
+    request.addfinalizer(lambda: TASKS.pop("toys"))
+
+    @register("toys", kind="task")
+    def toys(root):
+        table = pd.DataFrame({"path": [f"{number}.png" for number in range(40)], "label": [0, 1] * 20})
+        return Listing(root, ("car", "doll"), {"train": table})
+
+    for number in range(40):
+        write_image(tmp_path / "toys" / f"{number}.png", seed=number)
+    folders = download.data_folders(tmp_path)
+    assert (folders["toys"], in_files("toys")) == (tmp_path / "toys", True)
+    options = {"seed": 0, "store": store, "folders": folders}
+    parts = task_parts("toys", scale("small-cpu"), **options)
+    assert {part: len(images) for part, images in parts.items()} == {
+        "victim": 24,
+        "detector": 3,
+        "adversary": 4,
+        "validation": 3,
+        "test": 6,
+    }
+    assert parts["victim"].classes == ("car", "doll")
+    assert len(query_images("toys/shifted", scale("small-cpu"), **options)) == 4
+    with pytest.raises(InputError, match="there is a data set 'toys' already: choose another name"):
+        register("toys", kind="pool")
+    with pytest.raises(InputError, match="unknown kind of data set 'toy': use one of task, pool"):
+        register("blocks", kind="toy")
 
 
 def test_a_listed_file_that_is_missing_is_named_and_nothing_is_kept(tmp_path, store):
     write_gtsrb(tmp_path / "gtsrb")
     (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00001.ppm").unlink()
     with pytest.raises(InputError, match="Final_Test/Images/00001.ppm is missing: the data set names it"):
-        decoded(listing("gtsrb", tmp_path / "gtsrb"), name="gtsrb", store=store)
+        decode(listing("gtsrb", tmp_path / "gtsrb"), name="gtsrb", store=store)
     assert not list(store.root.rglob("*.npy"))
 
 
@@ -421,20 +464,14 @@ def test_too_little_disk_says_what_is_needed(tmp_path, store, monkeypatch):
     write_cub200(tmp_path / "cub200")
     monkeypatch.setattr(decoding.shutil, "disk_usage", lambda _: decoding.shutil._ntuple_diskusage(9, 9, 8_000))
     with pytest.raises(InputError, match="the images of cub200 take 0.0 GB and .* free some, or name another folder"):
-        decoded(listing("cub200", tmp_path / "cub200"), name="cub200", store=store)
+        decode(listing("cub200", tmp_path / "cub200"), name="cub200", store=store)
     assert not list(store.root.rglob("*.npy"))
-
-
-def test_a_disk_that_fills_up_meanwhile_is_told_too(tmp_path):
-    with pytest.raises(InputError, match="the test take 2.0 GB and"):
-        with decoding.room_for(tmp_path, 0, "nothing"), decoding.room_for(tmp_path, 2 * 10**9, "the test"):
-            raise OSError(decoding.errno.ENOSPC, "No space left on device")
 
 
 # -- pixels ------------------------------------------------------------------------
 
 
-def test_cmyk_palette_grey_and_transparency_become_rgb(tmp_path):
+def test_cmyk_palette_gray_and_transparency_become_rgb(tmp_path):
     red = Image.new("RGB", (40, 40), (254, 0, 0))
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
     red.quantize(2).save(tmp_path / "palette.png")
@@ -442,8 +479,8 @@ def test_cmyk_palette_grey_and_transparency_become_rgb(tmp_path):
     for file in tmp_path.iterdir():
         pixels = read_image(file, size=32)
         assert np.abs(pixels.reshape(3, -1).astype(int) - [[254], [0], [0]]).max() <= 2, file.name
-    Image.new("L", (40, 40), 77).save(tmp_path / "grey.png")
-    assert np.unique(read_image(tmp_path / "grey.png", size=32)).tolist() == [77]
+    Image.new("L", (40, 40), 77).save(tmp_path / "gray.png")
+    assert np.unique(read_image(tmp_path / "gray.png", size=32)).tolist() == [77]
 
 
 def test_of_16_bits_the_high_eight_are_kept(tmp_path):
@@ -490,14 +527,14 @@ def test_what_is_no_picture_is_named(tmp_path, content, message):
 def test_images_of_all_sizes_come_to_one(tmp_path, store):
     write_folder(tmp_path / "pets", count=2, size=(50, 70))
     write_image(tmp_path / "pets/cats/small.png", size=9)
-    images = decoded(folder(tmp_path / "pets"), name="folder:pets", store=store, size=24).halves["train"]
+    images = decode(folder(tmp_path / "pets"), name="folder:pets", store=store, size=24).splits["train"]
     assert images.images.shape == (5, 3, 24, 24)
 
 
 def test_images_are_mapped_from_the_file_not_read_into_memory(tmp_path, store):
     write_folder(tmp_path / "pets", count=2)
-    images = decoded(folder(tmp_path / "pets"), name="folder:pets", store=store).halves["train"].images
-    [path] = store.root.glob("photographs/*/train.npy")
+    images = decode(folder(tmp_path / "pets"), name="folder:pets", store=store).splits["train"].images
+    [path] = store.root.glob("decoded/*/train.npy")
     with open(path, "r+b") as file:
         file.seek(-1, 2)
         file.write(bytes([255 - int(images[-1, -1, -1, -1])]))

@@ -1,4 +1,4 @@
-"""Downloads from a server of the test's own: verified, gone on with, atomic; and what a folder of data sets lacks."""
+"""Downloads from a server of the test's own: verified and atomic; and what a folder of data sets lacks."""
 
 import hashlib
 import http.server
@@ -9,14 +9,13 @@ import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
 from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimagenet
 
 from extractlib.data import download as sources
-from extractlib.data.download import CHECKSUMS, SOURCES, check, fetch, get
-from extractlib.data.layouts import LAYOUTS, SUFFIXES
+from extractlib.data.download import CHECKSUMS, SOURCES, Archive, check, fetch, get
+from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS, POOLS, SUFFIXES, TASKS
 from extractlib.errors import InputError
 
 CONTENT = bytes(range(256)) * 1_000
@@ -24,38 +23,28 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves bytes by path; can break off, and can be one that knows nothing of ranges."""
+    """Serves bytes by path; can break off."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.ranges, self.breaks = {"/file.bin": CONTENT}, True, []
-        self.asked: list[str | None] = []
+        self.files, self.breaks, self.requests = {"/file.bin": CONTENT}, [], []
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+    def archive(self, path: str, *, md5: str | None = None, holds: str = "file.bin") -> Archive:
+        url, size = f"http://127.0.0.1:{self.server_port}{path}", len(self.files.get(path, b""))
+        return Archive(url, holds, size, md5, "a page" if md5 else "")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
+        self.server.requests.append(self.path)
         content = self.server.files.get(self.path)
         if content is None:
             self.send_error(404)
             return
-        first = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        if first >= len(content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(content)}")
-            self.end_headers()
-            return
-        self.send_response(206 if first else 200)
-        if first:
-            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(content) - first))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        upto = self.server.breaks.pop(0) if self.server.breaks else len(content)
-        self.wfile.write(content[first:upto])
+        self.wfile.write(content[: self.server.breaks.pop(0)] if self.server.breaks else content)
 
     def log_message(self, *_):
         pass
@@ -71,66 +60,58 @@ def server():
         thread.join()
 
 
+def left(folder: Path) -> list[str]:
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
 def test_a_download_is_verified_and_only_then_has_its_name(server, tmp_path):
-    fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
-    assert [file.name for file in tmp_path.iterdir()] == ["file.bin"]
+    file = fetch(server.archive("/file.bin", md5=MD5), tmp_path)
+    assert file == tmp_path / ".download/file.bin" and file.read_bytes() == CONTENT
+    assert left(tmp_path) == [".download/file.bin"]
 
 
-def test_a_transfer_that_broke_off_is_gone_on_with(server, tmp_path):
-    server.breaks = [100_000, 150_000]
-    fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert server.asked == [None, "bytes=100000-", "bytes=150000-"]
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+def test_a_transfer_that_broke_off_leaves_nothing_and_starts_over(server, tmp_path):
+    server.breaks = [100_000]
+    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*100000.*: run the command again") as caught:
+        fetch(server.archive("/file.bin", md5=MD5), tmp_path)
+    assert "\n" not in str(caught.value) and left(tmp_path) == []
+    assert fetch(server.archive("/file.bin", md5=MD5), tmp_path).read_bytes() == CONTENT
 
 
-def test_one_that_broke_off_for_good_is_kept_for_the_next_call(server, tmp_path):
-    server.breaks = [100_000, 100_000]
-    with pytest.raises(InputError, match=r"broke off after 100,000 bytes with 156,000 to go: give the command again"):
-        fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert [file.name for file in tmp_path.iterdir()] == ["file.bin.part"]
-    fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert server.asked[-1] == "bytes=100000-"
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
-    server.ranges = False
-    (tmp_path / "file.bin.part").write_bytes(b"other bytes")
-    fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert server.asked == ["bytes=11-"]
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
-
-
-def test_what_is_whole_already_is_not_sent_again(server, tmp_path):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert server.asked == [f"bytes={len(CONTENT)}-"]
-    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+def test_what_is_there_and_right_is_not_sent_again_and_what_is_wrong_is(server, tmp_path):
+    file = tmp_path / ".download/file.bin"
+    file.parent.mkdir()
+    file.write_bytes(CONTENT)
+    assert fetch(server.archive("/file.bin", md5=MD5), tmp_path) == file and server.requests == []
+    file.write_bytes(b"other bytes")
+    assert fetch(server.archive("/file.bin", md5=MD5), tmp_path).read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     wrong = hashlib.md5(b"").hexdigest()
-    with pytest.raises(InputError, match=f"has the md5 {MD5}, but published is {wrong}: nothing is kept"):
-        fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=wrong)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(
+        InputError,
+        match=f"expected md5:{wrong} but got {MD5}.*: nothing is kept of it; the known one is that of a page",
+    ):
+        fetch(server.archive("/file.bin", md5=wrong), tmp_path)
+    assert left(tmp_path) == []
 
 
 def test_a_file_that_is_not_there_and_a_server_that_is_not(server, tmp_path):
-    with pytest.raises(InputError, match="/none answers 404 Not Found"):
-        fetch(server.url("/none"), tmp_path / "none", md5=None)
+    with pytest.raises(InputError, match="/none cannot be downloaded .*404.*see the page on data for its source"):
+        fetch(server.archive("/none"), tmp_path)
     server.server_close()
-    with pytest.raises(InputError, match="cannot be reached"):
-        fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=None)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="/file.bin cannot be downloaded .*: run the command again"):
+        fetch(server.archive("/file.bin"), tmp_path)
+    assert left(tmp_path) == []
 
 
 def test_a_download_that_does_not_fit_is_refused_before_it_begins(server, tmp_path, monkeypatch):
     usage = sources.shutil.disk_usage(tmp_path)._replace(free=1_000)
     monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match="file.bin would take 0.0 GB and"):
-        fetch(server.url("/file.bin"), tmp_path / "file.bin", md5=MD5)
-    assert list(tmp_path.iterdir()) == []
+        fetch(server.archive("/file.bin", md5=MD5), tmp_path)
+    assert server.requests == [] and left(tmp_path) == []
 
 
 # -- whole data sets -----------------------------------------------------------------
@@ -154,12 +135,11 @@ def packed(tree: Path, kind: str, *names: str) -> bytes:
 def from_server(name: str, server: Server, contents: dict[str, bytes]) -> dict:
     """Let a data set's archives come from the test's server, each with the checksum of its content if it has one."""
     archives = []
-    for archive in SOURCES[name].archives:
-        file = urlparse(archive.url).path.rpartition("/")[2]
-        server.files[f"/{file}"] = contents[file]
-        md5 = archive.md5 and hashlib.md5(contents[file]).hexdigest()
-        archives.append(replace(archive, url=server.url(f"/{file}"), md5=md5))
-    return {name: replace(SOURCES[name], archives=tuple(archives))}
+    for archive in SOURCES[name].files:
+        content = server.files[f"/{archive.name}"] = contents[archive.name]
+        md5 = archive.md5 and hashlib.md5(content).hexdigest()
+        archives.append(server.archive(f"/{archive.name}", md5=md5, holds=archive.holds))
+    return {name: replace(SOURCES[name], files=tuple(archives))}
 
 
 def test_cifar10_is_downloaded_and_unpacked_once(server, tmp_path):
@@ -167,10 +147,10 @@ def test_cifar10_is_downloaded_and_unpacked_once(server, tmp_path):
     content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
     changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
     found = get("cifar10", tmp_path / "data", sources=changed)
-    assert {half: len(entries) for half, entries in found.halves.items()} == {"train": 20, "test": 4}
+    assert {split: len(table) for split, table in found.splits.items()} == {"train": 20, "test": 4}
     assert sorted(file.name for file in (tmp_path / "data/cifar10").iterdir()) == [".lock", "cifar-10-batches-bin"]
     get("cifar10", tmp_path / "data", sources=changed)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_gtsrb_is_put_together_from_three_archives(server, tmp_path):
@@ -182,7 +162,7 @@ def test_gtsrb_is_put_together_from_three_archives(server, tmp_path):
         "GTSRB_Final_Test_GT.zip": packed(tree, "zip", "GT-final_test.csv"),
     }
     found = get("gtsrb", tmp_path / "data", sources=from_server("gtsrb", server, contents))
-    assert {half: len(entries) for half, entries in found.halves.items()} == {"train": 6, "test": 2}
+    assert {split: len(table) for split, table in found.splits.items()} == {"train": 6, "test": 2}
     # Its source publishes no checksum of the training images: the first download's is kept.
     expected = hashlib.sha256(contents["GTSRB_Final_Training_Images.zip"]).hexdigest()
     assert (tmp_path / "data/gtsrb" / CHECKSUMS).read_text() == f"{expected}  GTSRB_Final_Training_Images.zip\n"
@@ -196,48 +176,45 @@ def test_without_a_published_checksum_a_later_download_must_equal_the_first(serv
     get("tinyimagenet", data, sources=changed)
     (data / "tinyimagenet/tiny-imagenet-200").rename(tmp_path / "moved")
     server.files["/tiny-imagenet-200.zip"] = content + b"more"
-    with pytest.raises(InputError, match="has the sha256 .*, but the first download had"):
+    with pytest.raises(
+        InputError, match="expected .* but got .*: nothing is kept of it; the known one is that of the first download"
+    ):
         get("tinyimagenet", data, sources=changed)
-    assert sorted(file.name for file in (data / "tinyimagenet").iterdir()) == [".lock", CHECKSUMS]
+    assert left(data / "tinyimagenet") == [".lock", CHECKSUMS]
 
 
 def test_an_archive_that_lies_there_is_verified_before_it_is_unpacked(server, tmp_path):
     write_cifar10(tmp_path / "true")
     content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
     changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
-    root = tmp_path / "data/cifar10"
-    root.mkdir(parents=True)
-    file = root / "cifar-10-binary.tar.gz"
-    file.write_bytes(content + b"more")
-    found, published = (hashlib.md5(data).hexdigest() for data in (content + b"more", content))
-    with pytest.raises(InputError, match=f"{file} has the md5 {found}, but published is {published}: take it away"):
-        get("cifar10", tmp_path / "data", sources=changed)
-    assert sorted(left.name for left in root.iterdir()) == [".lock", file.name]
+    file = tmp_path / "data/cifar10/.download/cifar-10-binary.tar.gz"
+    file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    assert len(get("cifar10", tmp_path / "data", sources=changed).halves["test"]) == 4
-    assert server.asked == []
+    assert len(get("cifar10", tmp_path / "data", sources=changed).splits["test"]) == 4
+    assert server.requests == [] and not file.parent.exists()
 
 
-def test_a_damaged_data_set_says_what_to_take_away(server, tmp_path):
+def test_a_damaged_data_set_says_what_to_delete(server, tmp_path):
     write_cifar10(tmp_path / "true")
     content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
     changed = from_server("cifar10", server, {"cifar-10-binary.tar.gz": content})
     data = tmp_path / "data"
     get("cifar10", data, sources=changed)
     (data / "cifar10/cifar-10-batches-bin/test_batch.bin").unlink()
-    with pytest.raises(InputError, match=f"test_batch.bin is missing.*: take {data}/cifar10 away and give"):
+    with pytest.raises(InputError, match=f"test_batch.bin is missing.*: delete {data}/cifar10 and run"):
         get("cifar10", data, sources=changed)
     words = check("cifar10", data).words
-    assert f"take {data}/cifar10 away and give extractlib data get cifar10 --data {data}" in words
+    assert f"delete {data}/cifar10 and run extractlib data get cifar10 --data {data}" in words
 
 
 def test_what_a_killed_call_left_is_cleared(server, tmp_path):
     write_cifar10(tmp_path / "true")
     content = packed(tmp_path / "true", "tar", "cifar-10-batches-bin")
     root = tmp_path / "data/cifar10"
-    (root / ".unpacking-killed").mkdir(parents=True)
+    (root / ".download/tmpkilled").mkdir(parents=True)
+    (root / ".download/tmpbroken").write_bytes(b"half")
     get("cifar10", tmp_path / "data", sources=from_server("cifar10", server, {"cifar-10-binary.tar.gz": content}))
-    assert sorted(left.name for left in root.iterdir()) == [".lock", "cifar-10-batches-bin"]
+    assert sorted(file.name for file in root.iterdir()) == [".lock", "cifar-10-batches-bin"]
 
 
 def test_get_ends_with_status_1_where_something_is_missing(command, tmp_path):
@@ -260,28 +237,36 @@ def test_an_archive_that_cannot_be_used_leaves_no_data(server, tmp_path, kind):
     with pytest.raises(InputError, match=message) as caught:
         get("cifar10", tmp_path / "data", sources=changed)
     assert "\n" not in str(caught.value)
-    assert sorted(file.name for file in (tmp_path / "data/cifar10").iterdir()) == [".lock", "cifar-10-binary.tar.gz"]
+    assert left(tmp_path / "data/cifar10") == [".download/cifar-10-binary.tar.gz", ".lock"]
 
 
 @pytest.mark.parametrize("name", ["diabetic5", "imagenet", "openimages"])
-def test_what_is_to_be_got_by_hand_says_how(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} is to be got by hand, into .*https://") as caught:
+def test_what_must_be_downloaded_by_hand_says_how(tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} must be downloaded by hand, into .*https://") as caught:
         get(name, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_every_checksum_is_cited_and_every_set_has_a_source():
-    assert list(SOURCES) == list(LAYOUTS)
+    assert list(SOURCES) == [*TASKS, *POOLS]
     for source in SOURCES.values():
-        assert bool(source.archives) != bool(source.by_hand)
-        for archive in source.archives:
+        assert bool(source.files) != bool(source.by_hand)
+        for archive in source.files:
             assert bool(archive.md5) == bool(archive.cited)
             assert archive.md5 is None or len(archive.md5) == 32
-    missing = [
-        archive.url.rpartition("/")[2] for source in SOURCES.values() for archive in source.archives if not archive.md5
-    ]
+        if source.files:
+            assert source.download == f"{sum(archive.size for archive in source.files) / 1e9:.1f} GB"
+    missing = [archive.name for source in SOURCES.values() for archive in source.files if not archive.md5]
     assert missing == ["GTSRB_Final_Training_Images.zip", "tiny-imagenet-200.zip"]
+
+
+def test_the_counts_are_those_that_the_layouts_cut():
+    assert SOURCES["imagenet"].even == IMAGENET_PARTS
+    assert SOURCES["imagenet"].counts == {part: 1_000 * count for part, count in IMAGENET_PARTS.items()}
+    assert SOURCES["caltech256"].even == {"test": CALTECH_TEST}
+    assert SOURCES["diabetic5"].even == {"test": DIABETIC_TEST}
+    assert sum(SOURCES["openimages"].counts.values()) == 125_436
 
 
 # -- what is there -------------------------------------------------------------------
@@ -327,7 +312,7 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
     status, printed, _ = command("data", "list")
     assert status == 0
     assert [line.split()[0] for line in printed.splitlines()] == list(SOURCES)
-    assert "60,000 images" in printed and "got by hand" in printed
+    assert "60,000 images" in printed and "by hand" in printed
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     status, _, errors = command("data", "get", "imagenet")
     assert status == 2 and f"into {tmp_path}/imagenet" in errors
@@ -345,7 +330,7 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
 def test_a_run_on_published_data_sets_ends_in_a_row(command, tmp_path):
     write_gtsrb(tmp_path / "gtsrb", tracks=30)
     write_tinyimagenet(tmp_path / "tinyimagenet", count=60)
-    words = ["run", "reproduction", "--profile", "smoke", "--task", "gtsrb", "--pool", "tinyimagenet"]
+    words = ["run", "reproduction", "--scale", "smoke", "--task", "gtsrb", "--pool", "tinyimagenet"]
     options = ["--network", "tiny", "--budget", "20", "--data", str(tmp_path)]
     status, printed, errors = command(*words, *options)
     assert status == 0, errors
@@ -358,11 +343,14 @@ def test_the_page_on_data_says_what_the_package_knows():
     page = (Path(__file__).parent.parent / "book" / "data.md").read_text(encoding="utf-8")
     for name, source in SOURCES.items():
         counts = ", ".join(f"{half} {count:,}" for half, count in source.counts.items())
-        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}`")]
+        [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` | [")]
         assert source.page in row and counts in row and source.download in row
-        for archive in source.archives:
-            file = archive.url.rpartition("/")[2]
-            [row] = [line for line in page.splitlines() if line.startswith(f"| {file} |")]
-            assert row == f"| {file} | {archive.md5 or 'missing'} | {archive.cited + ' ' if archive.cited else ''}|"
+        assert f"| `{name}` | {source.terms} |" in page
+        for archive in source.files:
+            [row] = [line for line in page.splitlines() if line.startswith(f"| {archive.name} |")]
+            assert (
+                row
+                == f"| {archive.name} | {archive.md5 or 'missing'} | {archive.cited + ' ' if archive.cited else ''}|"
+            )
     [line] = [line for line in page.splitlines() if line.startswith("In a folder of yours")]
     assert set(re.findall(r"`(\.\w+)`", line)) == SUFFIXES

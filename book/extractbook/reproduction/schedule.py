@@ -1,0 +1,114 @@
+"""How the cells of a table are run: one after another, in several processes, or on a Ray cluster."""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from extractbook.reproduction.cells import Cell, Row
+from extractbook.reproduction.freshness import is_current
+from extractbook.reproduction.results import append_row, check_suffix, read_rows
+from extractbook.reproduction.run import run_cell
+from extractlib.errors import InputError
+from extractlib.models import devices
+from extractlib.models.devices import default_device
+from extractlib.store import Store
+
+OWN_CLUSTER = "local"
+"""The address that stands for a cluster of this machine's own."""
+
+
+def run_table(
+    cells: Iterable[Cell],
+    path: Path | None,
+    *,
+    store: Store,
+    folders: Mapping[str, Path] | None = None,
+    jobs: int = 1,
+    device: str | None = None,
+    part: str = "test",
+    ray: str | None = None,
+) -> list[Row]:
+    """Run cells and keep their rows; those of which `path` already holds a row that is up to date are not run again.
+
+    Args:
+        cells: What to run.
+        path: Results file (``.jsonl``) that each row is added to; None keeps them in memory.
+        store: Keeps images, victims and transfer sets.
+        folders: Where each ``"folder:NAME"`` lies.
+        jobs: Processes at a time, of one thread each where there are several.
+        device: Where to train; the best at hand if None.
+        part: The task's part that is evaluated.
+        ray: Address of a Ray cluster that runs the cells, one on each GPU or core, whose machines share the store's
+            folder; ``"local"`` starts one on this machine, of `jobs` processes or one for each GPU if those are more.
+
+    Returns:
+        The rows of `cells`, in their order.
+
+    Raises:
+        InputError: `path` is no results file or of another part, Ray is not installed, or a cell cannot be run.
+    """
+    cells = list(cells)
+    if path:
+        check_suffix(path)
+    kept = read_rows(path) if path and path.exists() else []
+    if any(part not in row.provenance["data"] for row in kept):
+        raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
+    rows = {row.cell: row for row in kept if is_current(row)}
+    waiting = [cell for cell in cells if cell not in rows]
+    options = {"store": store, "folders": folders, "device": device, "part": part}
+    made = _on_ray(waiting, options, jobs, ray) if ray else _on_this_machine(waiting, options, jobs)
+    for row in tqdm(made, total=len(waiting), unit="cell", desc=path.stem if path else "cells"):
+        rows[row.cell] = row
+        if path:
+            append_row(path, row)
+    return [rows[cell] for cell in cells]
+
+
+def missing(cells: Iterable[Cell], path: Path) -> list[Cell]:
+    """Return the cells of which `path`, if it is there, holds no current row."""
+    done = {row.cell for row in read_rows(path) if is_current(row)} if path.exists() else set()
+    return [cell for cell in cells if cell not in done]
+
+
+def _on_this_machine(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
+    if jobs == 1:
+        for cell in cells:
+            yield run_cell(cell, progress=True, **options)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        try:
+            for future in as_completed([workers.submit(run_cell, cell, **options) for cell in cells]):
+                yield future.result()
+        finally:
+            workers.shutdown(cancel_futures=True)
+
+
+def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Iterable[Row]:
+    try:
+        import ray  # an extra of the package
+    except ImportError:
+        raise InputError("a Ray cluster needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
+    on_gpu = devices.resolve(options["device"] or default_device()).type == "cuda"
+    processes = max(jobs, torch.cuda.device_count() if on_gpu else 0)
+    own = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}
+    variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
+    with ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, **own):
+        work = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_alone)
+        waiting = [work.remote(cell, options) for cell in cells]
+        while waiting:
+            [done], waiting = ray.wait(waiting)
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, InputError) else error) from None
+
+
+def _alone(cell: Cell, options: Mapping) -> Row:
+    torch.set_num_threads(1)
+    return run_cell(cell, **options)
