@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks import device, device_steps, gpu
 from extractlib.data.layouts import listing
-from extractlib.data.sources import parts_table
+from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
 
 
@@ -293,9 +293,8 @@ def test_traffic_signs_are_unpacked_in_their_published_layout(bench, tmp_path):
 
 def test_no_track_is_parted(bench, tmp_path):
     device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path)
-    table = parts_table(
-        "gtsrb", size=32, seed=device_steps.SEED, store=bench.images, folders={"gtsrb": tmp_path / "gtsrb"}
-    )
+    loader = Loader(image_size=32, store=bench.images, folders={"gtsrb": tmp_path / "gtsrb"})
+    table = parts_table(loader, "gtsrb", seed=device_steps.SEED)
     rows = table[table["part"] != "test"].to_dict("records")
     tracks = {row["path"].rpartition("_")[0]: {} for row in rows}
     for row in rows:
