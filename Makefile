@@ -29,7 +29,7 @@ unexport MPLBACKEND
 CHECKS := lint binder test book pdf check-pages check-courses verify sizes
 
 .PHONY: help check $(CHECKS) publication test-slow check-bare links link-issue lab course assignment results canaries \
-	verify-all weights bench bench-gpu lock newest clean
+	verify-all weights bench bench-gpu readme lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ weights: $(READY) ## pre-train the backbones again (SCALE=drawn: those that ship
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks
+
+readme: $(READY) ## run the README's ten lines and write what they print into it
+	@$(RUN) -m benchmarks.readme
 
 bench-gpu: $(READY) ## print what a GPU trains and answers in a second
 	@$(RUN) -m benchmarks.gpu

@@ -14,7 +14,7 @@ def main(program: str = "extractlib") -> int:
     try:
         arguments = [renamed(program, argument) for argument in sys.argv[1:]]
         # Imported here: a package on its own should fail in words even where a dependency is missing.
-        import_module(f"{program}.cli").app(arguments, prog_name=program)
+        import_module(f"{program}.cli").app(args=arguments, prog_name=program)
     except Exception as error:
         line = explanation(error)
         if line is None:

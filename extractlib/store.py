@@ -1,6 +1,6 @@
-"""Artefacts that are made once: victims, backbones, decoded images, transfer sets.
+"""Artifacts that are made once: victims, backbones, decoded images, transfer sets.
 
-An artefact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
+An artifact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ from platformdirs import user_cache_path
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of artefacts; safe for several processes at once.
+    """A folder of artifacts; safe for several processes at once.
 
     Attributes:
-        root: Where the artefacts lie; made when first needed.
+        root: Where the artifacts lie; made when first needed.
     """
 
     root: Path
 
     def get(self, kind: str, key: Mapping, make: Callable[[Path], object]) -> Path:
-        """Return the folder of an artefact, made now if it is not there yet.
+        """Return the folder of an artifact, made now if it is not there yet.
 
         Args:
             kind: What it is, for example ``"victim"``: the name of a sub-folder.
             key: All that decides its content, JSON-ready; kept beside it as ``key.json``.
-            make: Given an empty folder, writes the artefact into it. Another process that asks meanwhile waits.
+            make: Given an empty folder, writes the artifact into it. Another process that asks meanwhile waits.
 
         Returns:
             The finished folder. If `make` raises, nothing is left; what a killed process left goes with the next call.

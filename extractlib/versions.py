@@ -1,4 +1,4 @@
-"""Versions of the behaviors that numbers depend on: a row and an artefact are as current as the keys that they use.
+"""Versions of the behaviors that numbers depend on: a row and an artifact are as current as the keys that they use.
 
 A behavior is versioned, not the text of its code. Rewording a message, renaming a variable or adding a network changes
 no version. A change that alters a number needs the next version of its key, which makes exactly those rows stale that

@@ -17,9 +17,8 @@ from extractlib.errors import InputError
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
     "scale": (["run", "reproduction", "--scale", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
-    "scale by its other name": (["results", "--profile", "huge"], "unknown scale 'huge': use one of smoke, drawn"),
-    "task": (["run", "reproduction", "--scale", "smoke", "--task", "sign"], "unknown task 'sign': use one of"),
-    "pool": (["run", "reproduction", "--scale", "smoke", "--pool", "sea"], "unknown pool 'sea': use one of"),
+    "task": (["run", "reproduction", "--scale", "smoke", "--task", "sign"], "unknown task or pool 'sign': use one of"),
+    "pool": (["run", "reproduction", "--scale", "smoke", "--pool", "sea"], "unknown task or pool 'sea': use one of"),
     "network": (["run", "reproduction", "--network", "vgg99"], "unknown network 'vgg99': use one of"),
     "granularity": (["run", "reproduction", "--granularity", "top"], "top"),
     "part": (["run", "reproduction", "--part", "train"], "unknown part 'train': use one of test, validation"),

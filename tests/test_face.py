@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 import torchvision
 
 import extractlib as xl
+from benchmarks import readme
 from extractlib.models.training import Recipe
 
 NAMES = ("load", "load_victim", "images", "Victim", "PredictionAPI", "attacks", "detectors", "policies", "evaluate")
@@ -90,3 +92,14 @@ WITH_EXAMPLES = (
 def test_the_examples_in_the_docstrings_run(module):
     found = doctest.testmod(importlib.import_module(module))
     assert found.attempted > 0 and found.failed == 0
+
+
+def test_the_readme_shows_the_ten_lines_and_what_they_printed():
+    text = readme.README.read_text(encoding="utf-8")
+    source, said = readme.code(text), readme.BLOCK.search(text)[4]
+    assert "budget=10_000" in source and len(source.splitlines()) <= 10
+    assert re.fullmatch(
+        r"recovery 0\.\d\d, agreement 0\.\d\d \(victim 0\.\d\d, surrogate 0\.\d\d; n = 4,300\)\n"
+        r"\(\d+ seconds on one core\)\n",
+        said,
+    )

@@ -169,4 +169,4 @@ def test_grids_of_the_book_are_measured(chapter, name, text):
     for points in grid.series.values():
         for across, upward, words in points:
             assert 0 <= across <= 1 and 0 <= upward <= 1.2
-            assert "{" not in grid.sentence.format(*words)
+            assert "{" not in sliders.TEXTS[name]["sentence"].format(*words)

@@ -36,7 +36,7 @@ def run(code: str, *words: str, **environment: str) -> str:
     ],
 )
 def test_what_a_reader_meets_first_loads_nothing_heavy(code):
-    loaded = run(f"{code}\nimport sys; print('loaded', *sys.modules)").rpartition("loaded")[2].split()
+    loaded = run(f"{code}\nimport sys; print(); print(*sys.modules)").splitlines()[-1].split()
     assert "extractlib" in loaded or "extractbook" in loaded
     assert HEAVY & set(loaded) == set()
 
@@ -50,7 +50,7 @@ def test_version_is_the_distributions(command):
 
 
 def test_a_name_that_the_library_has_not():
-    with pytest.raises(AttributeError, match="'extractlib' has no attribute 'stolen'"):
+    with pytest.raises(AttributeError, match="stolen"):
         extractlib.stolen  # noqa: B018
 
 

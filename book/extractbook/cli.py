@@ -78,7 +78,7 @@ def run(
     from extractlib.store import default_store
 
     use(device)
-    in_file = any(map(in_files, (*(task or ()), pool or "")))
+    in_file = any(map(in_files, filter(None, (*(task or ()), pool))))
     settings = scale(name or ("small-cpu" if in_file else "drawn"))
     folders = download.data_folders(data)
     named = [named_folder(name, folders) for name in task or settings.tasks]

@@ -18,7 +18,7 @@ OWN_LABELS = "own-labels"
 """The control that asks nothing: the adversary trains on its images' true labels."""
 
 WATERMARK = "watermark"
-"""The defence that marks its answers and keeps nobody out."""
+"""The defense that marks its answers and keeps nobody out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,10 @@ for each of a grid's first settings, a slider for the last, and what was measure
 import html
 import json
 import math
+import tomllib
 from dataclasses import asdict, dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from docutils import nodes
@@ -27,6 +29,9 @@ from extractbook.reproduction.results import FOLDER
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
+TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+"""What is said of each grid, by its name."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -34,18 +39,11 @@ class Grid:
 
     Attributes:
         choices: Options of each choice, by its name.
-        slider: Name of what the slider sets.
-        across, upward: What the plot's axes show; both run from 0 to 1.
-        sentence: What is said of a point; ``{0}``, ``{1}`` and so on stand for its words.
         series: By the numbers of the options, such as ``"0,2"``: the points along the slider, each as its place on the
             axes and its words, the first of which names the stop. What was not measured is missing.
     """
 
     choices: dict[str, list[str]]
-    slider: str
-    across: str
-    upward: str
-    sentence: str
     series: dict[str, list[tuple[float, float, list[str]]]]
 
 
@@ -77,14 +75,7 @@ def budget(evidence: Evidence) -> Grid:
     def measured(task, shown, queries):
         return evidence.values(task, granularity=shown, budget=queries)
 
-    return Grid(
-        choices={"Task": list(evidence.tasks), "Answers": answers},
-        slider="Queries",
-        across="queries, logarithmic",
-        upward="recovery",
-        sentence="With {0} queries the surrogate recovers {1} of the victim's accuracy (seeds: {2}).",
-        series=points(evidence.tasks, answers, stops, measured),
-    )
+    return Grid({"Task": list(evidence.tasks), "Answers": answers}, points(evidence.tasks, answers, stops, measured))
 
 
 def threshold(evidence: Evidence) -> Grid:
@@ -98,15 +89,8 @@ def threshold(evidence: Evidence) -> Grid:
                 (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
                 for x, y in np.mean(curves, axis=0).T.tolist()
             ]
-    return Grid(
-        choices={"Task": list(evidence.tasks), "Detector": detectors, "Queries from": ["first pool", "second pool"]},
-        slider="Benign queries accepted",
-        across="TPR: share of benign queries accepted",
-        upward="TNR: share of the thief's queries caught",
-        sentence="At this threshold {0} of benign queries are accepted (TPR) and {1} of the thief's are caught (TNR). "
-        "Of 100 answers an honest user loses {2}, and the thief keeps {3} (mean of {4} seeds).",
-        series=series,
-    )
+    choices = {"Task": list(evidence.tasks), "Detector": detectors, "Queries from": ["first pool", "second pool"]}
+    return Grid(choices, series)
 
 
 def overlap(evidence: Evidence) -> Grid:
@@ -117,14 +101,8 @@ def overlap(evidence: Evidence) -> Grid:
     def measured(task, source, share):
         return evidence.measured(task, "overlap", "balanced_accuracy", pool=source.format(task), overlap=share)
 
-    return Grid(
-        choices={"Task": list(evidence.tasks), "Own images from": list(sources)},
-        slider="Overlap",
-        across="share of the pool that shows the victim's classes",
-        upward="balanced accuracy",
-        sentence="With {0} of the pool from the victim's classes the detector's balanced accuracy is {1} (seeds: {2}).",
-        series=points(evidence.tasks, sources.values(), stops, measured),
-    )
+    choices = {"Task": list(evidence.tasks), "Own images from": list(sources)}
+    return Grid(choices, points(evidence.tasks, sources.values(), stops, measured))
 
 
 GRIDS = {grid.__name__: grid for grid in (budget, threshold, overlap)}
@@ -149,7 +127,7 @@ class Sliders(SphinxDirective):
             raise self.error(f"sliders {name}: {error}") from error
         if not grid.series:
             raise self.error(f"sliders {name}: nothing of it is measured at scale drawn")
-        data = json.dumps(asdict(grid), separators=(",", ":")).replace("</", "<\\/")
+        data = json.dumps(TEXTS[name] | asdict(grid), separators=(",", ":")).replace("</", "<\\/")
         text = (
             f'<fieldset class="sliders"><legend>{html.escape(title)}</legend>'
             f'<script type="application/json">{data}</script></fieldset>'
