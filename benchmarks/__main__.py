@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from extractbook.reproduction.scales import Recipe
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
+from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, Rows
 from extractlib.models import networks
+from extractlib.models.classifier import Victim
 from extractlib.models.devices import has_bfloat16
-from extractlib.models.training import fit
-from extractlib.models.victims import Victim
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import Recipe, fit
 
 CLASSES = 43
 CLASS_NAMES = tuple(f"class {number}" for number in range(CLASSES))
@@ -162,7 +162,7 @@ def adaptive_speed(*, updates: bool) -> float:
     attack = AdaptiveKnockoff(budget=budget, chunk=QUERIES)
 
     def collect() -> float:
-        learner, spent = OnlineSurrogate(network="resnet", classes=CLASSES, seed=0), 0.0
+        learner, spent = OnlineSurrogate(surrogates(ONLINE), classes=CLASSES), 0.0
         update = learner.update
 
         def timed(*batch: torch.Tensor) -> None:
@@ -209,15 +209,15 @@ def beside_art() -> Outcome:
 
     def ours() -> None:
         attack = Knockoff(budget=budget, chunk=QUERIES)
-        api = PredictionAPI(victim(model), granularity="label")
+        api = PredictionAPI(victim(model), answers="label")
         with tempfile.TemporaryDirectory() as folder:
             transfer = attack.collect(api, pool, Path(folder) / "transfer.bin")
-        attack.train_surrogate(transfer, pool, network="resnet", recipe=RECIPE, classes=CLASSES, seed=0)
+        attack.train(transfer, pool, surrogates(RECIPE))
 
     return Outcome(what, f"{speed_ratio(ours, theirs, pairs=15):.3f}")
 
 
-class Instant(nn.Module):
+class Instant(networks.Network):
     """A victim that answers at once, and always the same."""
 
     def __init__(self):
@@ -242,7 +242,12 @@ def new_model() -> nn.Module:
 
 def victim(model: nn.Module) -> Victim:
     """Return a victim that answers with the model."""
-    return Victim("benchmark", model, CLASS_NAMES, "benchmark", SHAPE)
+    return Victim(model, classes=CLASS_NAMES, image_shape=SHAPE, name="benchmark")
+
+
+def surrogates(recipe: Recipe) -> Trainer:
+    """Return how surrogates are made: the drawn profile's network, from scratch."""
+    return Trainer(network="resnet", recipe=recipe, seed=0)
 
 
 def random_images(count: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ from extractlib.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = ROOT / "_build" / "device"
 PACKS = ("cifar10.tar.xz", "gtsrb-core.tar.xz", "tinyimagenet64-sample.tar.xz")
-WHEELS = ("safetensors", "filelock", "platformdirs", "tqdm")
+WHEELS = ("safetensors", "filelock", "platformdirs", "tqdm", "lazy_loader", "sqlalchemy")
 """What the steps import beyond torch, torchvision, numpy and Pillow; each is imported by the name of its package."""
 
 OLDEST_PYTHON = "3.11"
@@ -182,7 +182,7 @@ def download(names: Iterable[str], folder: Path) -> None:
     Raises:
         InputError: The lock does not name one, or it cannot be downloaded.
     """
-    pinned = dict(line.split(" ;")[0].split("==") for line in _lock() if "==" in line)
+    pinned = pins()
     lacking = [name for name in names if name not in pinned]
     if lacking:
         raise InputError(f"requirements.txt does not pin {lacking[0]}")
@@ -194,8 +194,11 @@ def download(names: Iterable[str], folder: Path) -> None:
         raise InputError("pip could not download the wheels: see its message above")
 
 
-def _lock() -> list[str]:
-    return (ROOT / "requirements.txt").read_text().splitlines()
+def pins() -> dict[str, str]:
+    """Return the lock's version of each package, by the name that it is imported by."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pairs = (line.split(" ;")[0].split("==") for line in lines if "==" in line)
+    return {name.replace("-", "_"): version for name, version in pairs}
 
 
 def tree_size() -> int:
@@ -219,8 +222,9 @@ def _git(*arguments: str) -> str:
 
 
 def code_digest() -> str:
-    """Return the digest of all code that the steps run."""
-    files = sorted(file for part in ("benchmarks", "extractlib") for file in (ROOT / part).rglob("*.py"))
+    """Return the digest of all code that the steps run, the settings of the scales included."""
+    parts = ("benchmarks", "extractlib", "book/extractbook/reproduction")
+    files = sorted(file for part in parts for kind in ("*.py", "*.toml") for file in (ROOT / part).rglob(kind))
     state = hashlib.sha256()
     for file in files:
         state.update(f"{file.relative_to(ROOT)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -264,8 +268,9 @@ def run(out: Path, *, rehearse: bool = False) -> bool:
     shutil.rmtree(work / "trained", ignore_errors=True)  # what is timed is trained anew
     out.mkdir(parents=True, exist_ok=True)
     results = out / ("rehearsal.jsonl" if rehearse else "results.jsonl")
+    places = (str(ROOT / "book"), install(work / "site"), os.environ.get("PYTHONPATH"))
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (install(work / "site"), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
         "PYTHONUNBUFFERED": "1",
         "TQDM_DISABLE": "1",
         "EXTRACTLIB_DEVICE": "cpu" if rehearse else "cuda",

@@ -10,12 +10,11 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from benchmarks import gpu
 from benchmarks.device import Record
@@ -24,12 +23,12 @@ from extractbook.reproduction.scales import Recipe
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet
-from extractlib.data.sources import pool_parts, task_parts
+from extractlib.data.sources import Loader, Parts
 from extractlib.errors import InputError
-from extractlib.models import devices as acceleration
-from extractlib.models import networks
-from extractlib.models.training import default_device, fit, predict
-from extractlib.models.victims import Victim, train_victim
+from extractlib.models import devices, networks
+from extractlib.models.classifier import Victim
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import predict
 from extractlib.store import Store
 
 Value = TypeVar("Value")
@@ -117,15 +116,27 @@ class Bench:
         """What this run has trained; `device.run` empties it first."""
         return Store(self.work / "trained")
 
-    def parts(self, name: str) -> dict[str, ImageSet]:
+    def trainer(self, recipe: Recipe, *, keep: bool, backbone: Mapping[str, torch.Tensor] | None = None) -> Trainer:
+        """Return how a model is made, from a backbone or from scratch, to keep in `trained` or not."""
+        return Trainer(
+            network=self.scale.profile.network,
+            recipe=recipe,
+            seed=SEED,
+            backbone=backbone,
+            store=self.trained if keep else None,
+            device=self.device,
+        )
+
+    def parts(self, name: str) -> Parts:
         """Return a data set of `SETS` in its parts."""
         pack, inner = SETS[name]
         key = {"pack": pack, "bytes": (self.packs / pack).stat().st_size, "every": self.scale.every}
         kept = self.images.get(
             "unpacked", key, lambda folder: unpack(self.packs / pack, folder, every=self.scale.every)
         )
-        cut = pool_parts if name == POOL else task_parts
-        return cut(name, self.scale.profile, seed=SEED, store=self.images, folders={name: kept / inner})
+        size = self.scale.profile.image_size
+        loader = Loader(image_size=size, store=self.images, folders={name: kept / inner})
+        return (loader.pool if name == POOL else loader.task)(name, seed=SEED)
 
 
 def main() -> None:
@@ -138,7 +149,7 @@ def main() -> None:
     parser.add_argument("--commit", required=True, help="commit of the code")
     parser.add_argument("--rehearse", action="store_true", help="at a tiny size")
     options = parser.parse_args()
-    device = default_device()
+    device = devices.default_device()
     record = Record(options.results, name_of(device), torch.__version__, options.commit)
     STEPS[options.step](Bench(record, options.packs, options.work, TINY if options.rehearse else FULL, device))
 
@@ -154,7 +165,7 @@ def name_of(device: str) -> str:
     Raises:
         InputError: There is no such device.
     """
-    place = acceleration.usable(device)
+    place = devices.resolve(device)
     return torch.cuda.get_device_name(place) if place.type == "cuda" else device
 
 
@@ -173,8 +184,8 @@ def rates(bench: Bench) -> None:
 
     As in `benchmarks.gpu`. A measurement that fails, for one because its batch does not fit, is recorded as None.
     """
-    load, place = bench.scale.load, acceleration.usable(bench.device)
-    kind = acceleration.half(place) or torch.float32
+    load, place = bench.scale.load, devices.resolve(bench.device)
+    kind = devices.half(place) or torch.float32
     network, size = load.networks[0], load.large
     common = {"precision": str(kind).removeprefix("torch.")}
 
@@ -202,7 +213,7 @@ def rates(bench: Bench) -> None:
     def training(what: str, recipe: Recipe) -> float | None:
         return measured(
             what,
-            lambda: gpu.trained(network, images, recipe, bench.device, None),
+            lambda: gpu.trained(network, images, recipe, bench.device),
             flops=whole,
             batch_size=recipe.batch_size,
         )
@@ -263,14 +274,13 @@ def attack(bench: Bench, step: str, task: str) -> None:
     record("victim's accuracy", right, "share", seconds)
     for answers in ANSWERS:
         shown = {"answers": answers}
-        api = PredictionAPI(victim, granularity=answers, budget=attacker.budget)
-        path = bench.work / "trained" / f"{step}-{answers}.bin"
+        api = PredictionAPI(victim, answers=answers, budget=attacker.budget)
+        path = bench.work / "trained" / f"{step}-{answers}.transfer"
         transfer, seconds = timed(lambda api=api, path=path: attacker.collect(api, queries, path))
         record("querying", attacker.budget / seconds, "queries/s", seconds, **shown)
-        options = {"network": profile.network, "recipe": profile.surrogate, "classes": len(victim.classes)}
-        options |= {"seed": SEED, "backbone": backbone, "device": bench.device}
+        trainer = bench.trainer(profile.surrogate, keep=False, backbone=backbone)
         surrogate, seconds = timed(
-            lambda transfer=transfer, options=options: attacker.train_surrogate(transfer, queries, **options)
+            lambda transfer=transfer, trainer=trainer: attacker.train(transfer, queries, trainer)
         )
         trained("surrogate's training", attacker.budget, profile.surrogate, seconds, **shown)
         ours, seconds = timed(lambda surrogate=surrogate: predict(surrogate, test.images).argmax(1))
@@ -282,25 +292,24 @@ def attack(bench: Bench, step: str, task: str) -> None:
 
 def backbone_of(bench: Bench, images: ImageSet) -> tuple[Mapping[str, torch.Tensor], float | None]:
     """Return the pre-trained weights, and the seconds of their training if it was done now."""
-    recipe, network = bench.scale.profile.backbone, bench.scale.profile.network
-    spent = []
+    before = kept(bench, "backbone")
+    trainer = bench.trainer(bench.scale.profile.backbone, keep=True)
+    classes = len(images.classes)
+    model, seconds = timed(lambda: trainer.fit_or_load("backbone", images, images.labels, classes=classes))
+    return networks.backbone_state(model), seconds if kept(bench, "backbone") > before else None
 
-    def make(folder: Path) -> None:
-        model = networks.build(network, classes=len(images.classes), seed=SEED)
-        _, seconds = timed(lambda: fit(model, images.images, images.labels, recipe, seed=SEED, device=bench.device))
-        spent.append(seconds)
-        save_file(networks.backbone_state(model), folder / "backbone.safetensors")
 
-    key = {"images": images.fingerprint, "network": network, "recipe": asdict(recipe)}
-    folder = bench.trained.get("backbone", key, make)
-    return load_file(folder / "backbone.safetensors"), spent[0] if spent else None
+def kept(bench: Bench, kind: str) -> int:
+    """Return how many models of a kind this run has trained."""
+    return len(list((bench.trained.root / kind).glob("*/key.json")))
 
 
 def victim_of(bench: Bench, images: ImageSet, backbone: Mapping[str, torch.Tensor]) -> Victim:
     """Return the victim, fine-tuned from the backbone."""
-    profile = bench.scale.profile
-    options = {"network": profile.network, "recipe": profile.victim, "seed": SEED, "store": bench.trained}
-    return train_victim(images, backbone=backbone, device=bench.device, **options)
+    classes = images.classes
+    trainer = bench.trainer(bench.scale.profile.victim, keep=True, backbone=backbone)
+    model = trainer.fit_or_load("victim", images, images.labels, classes=len(classes))
+    return Victim(model, classes=classes, image_shape=images.image_shape, name=images.name)
 
 
 def same(first: torch.Tensor, second: torch.Tensor) -> float:

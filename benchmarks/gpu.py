@@ -15,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.__main__ import Outcome, seconds
 from extractbook.reproduction.scales import Recipe, scale
 from extractlib.errors import InputError
-from extractlib.models import devices as acceleration
-from extractlib.models import networks
-from extractlib.models.training import default_device, fit, predict
+from extractlib.models import devices, networks
+from extractlib.models.training import fit, predict
 
 CLASSES = 256
 PAPER, SMALL = scale("paper"), scale("small")
@@ -35,7 +34,6 @@ class Load:
         images: Images of an epoch, at 224 pixels; at 32 there are eight times as many.
         large: Height and width of the larger images.
         batch_sizes: Sizes of the batches that are tried, the original's first.
-        compile_modes: Modes of ``torch.compile`` that are tried; None is the network as it is.
         product: Size of the matrices whose product gives the card's rate.
         networks: Names of the networks at the larger and the smaller size.
     """
@@ -43,26 +41,23 @@ class Load:
     images: int = 8_192
     large: int = PAPER.image_size
     batch_sizes: tuple[int, ...] = (PAPER.surrogate.batch_size, 256, 512)
-    compile_modes: tuple[str | None, ...] = (None, "default", "reduce-overhead")
     product: int = 8_192
     networks: tuple[str, str] = (PAPER.network, SMALL.network)
 
 
-QUICK = Load(
-    images=8, large=48, batch_sizes=(4,), compile_modes=(None,), product=128, networks=("resnet-wide", "resnet-wide")
-)
+QUICK = Load(images=8, large=48, batch_sizes=(4,), product=128, networks=("resnet-wide", "resnet-wide"))
 
 
 def main() -> None:
     """Measure everything and print a line for each."""
-    from extractbook.reproduction.cells import describe  # needs scipy, which the functions below do without
+    from extractbook.reproduction.cells import describe  # the functions below do without the book's packages
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default=default_device(), help="cpu or cuda (default: the best at hand)")
+    parser.add_argument("--device", default=devices.default_device(), help="cpu or cuda (default: the best at hand)")
     parser.add_argument("--quick", action="store_true", help="a few small images: does it run?")
     options = parser.parse_args()
-    device, load = acceleration.usable(options.device), QUICK if options.quick else Load()
-    kind = acceleration.half(device) or torch.float32
+    device, load = devices.resolve(options.device), QUICK if options.quick else Load()
+    kind = devices.half(device) or torch.float32
     peak = matrix_rate(device, kind, load.product)
     print(f"{describe(str(device))}, torch {torch.__version__}, {str(kind).removeprefix('torch.')}", flush=True)
     print(Outcome("Rate of a matrix product, TFLOP/s", f"{peak / 1e12:,.1f}"), flush=True)
@@ -73,22 +68,20 @@ def main() -> None:
         forward, whole = (flops(network, size, training=training) for training in (False, True))
         rates = {}
         for batch_size in load.batch_sizes:
-            for mode in load.compile_modes:
-                recipe = replace(PAPER.surrogate, batch_size=batch_size)
-                what = f"Trained a second, {network}, {size} px, batches of {batch_size}, {mode or 'not compiled'}"
-                try:
-                    rate = rates[batch_size, mode] = trained(network, images, recipe, str(device), mode)
-                except InputError as error:  # a smaller card goes on with what fits
-                    print(Outcome(what, f"not run: {error}"), flush=True)
-                    continue
-                print(line(what, rate, rate * whole / peak, goal=size == PAPER.image_size), flush=True)
-        augmented = trained(network, images, replace(PAPER.victim, batch_size=load.batch_sizes[0]), str(device), None)
+            recipe = replace(PAPER.surrogate, batch_size=batch_size)
+            what = f"Trained a second, {network}, {size} px, batches of {batch_size}"
+            try:
+                rate = rates[batch_size] = trained(network, images, recipe, str(device))
+            except InputError as error:  # a smaller card goes on with what fits
+                print(Outcome(what, f"not run: {error}"), flush=True)
+                continue
+            print(line(what, rate, rate * whole / peak, goal=size == PAPER.image_size), flush=True)
+        augmented = trained(network, images, replace(PAPER.victim, batch_size=load.batch_sizes[0]), str(device))
         print(line(f"The same, first of these, cropped and mirrored at random, {size} px", augmented, None), flush=True)
         queried = answered(network, images, str(device))
         print(line(f"Queried a second, {network}, {size} px", queried, queried * forward / peak), flush=True)
         if size == load.large:
-            # As the package trains: it does not compile.
-            minutes = [attack(batch, rate, queried) for (batch, mode), rate in rates.items() if mode is None]
+            minutes = [attack(batch_size, rate, queried) for batch_size, rate in rates.items()]
     print(*minutes, sep="\n", flush=True)
 
 
@@ -128,14 +121,14 @@ def flops(network: str, size: int, *, training: bool) -> int:
     return counter.get_total_flops() // len(images)
 
 
-def trained(network: str, images: torch.Tensor, recipe: Recipe, device: str, mode: str | None) -> float:
+def trained(network: str, images: torch.Tensor, recipe: Recipe, device: str) -> float:
     """Return images a second of training: the second and third epoch, the first one with what happens once."""
     targets = torch.randn(len(images), CLASSES, generator=torch.Generator().manual_seed(1)).softmax(1)
 
     def epochs(count: int) -> Callable[[], None]:
         model = networks.build(network, classes=CLASSES, seed=0)
         chosen = replace(recipe, epochs=count)
-        return lambda: fit(model, images, targets, chosen, seed=0, device=device, compile_mode=mode)
+        return lambda: fit(model, images, targets, chosen, seed=0, device=device)
 
     seconds(epochs(1))
     one, three = seconds(epochs(1)), seconds(epochs(3))

@@ -456,6 +456,18 @@ def test_the_shipped_backbone_is_where_a_victim_starts_unless_told_otherwise():
     assert torch.allclose(found[name], shipped[name], atol=1e-6)
 
 
+def test_a_module_of_ones_own_is_trained_in_place(tmp_path):
+    """It gets (x / 255 - 0.5) / 0.25, in training as in answering; in a store it cannot be kept."""
+    module = linear(torch.zeros(3, 3 * 16 * 16))
+    victim = trained(network=module)
+    assert module[1].weight.abs().max() > 0
+    with torch.no_grad():
+        expected = module((task().images.float() / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(victim.logits(task().images), expected)
+    with pytest.raises(InputError, match="a module of your own is not kept in a store"):
+        trained(network=module, store=Store(tmp_path))
+
+
 def test_a_trained_victim_learns():
     colors = torch.zeros(60, 3, 16, 16, dtype=torch.uint8)
     for number in range(60):
