@@ -53,6 +53,8 @@ class Database:
         options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
         self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
         if in_sqlite:
+            if place is not None and _is_stub(Path(address.database or "")):
+                raise InputError(f"{what} {self.name}: {_reason('not a database')}")
             others = InputError(f"{what} {self.name}: {OTHER_TABLES}")
             event.listen(self._engine, "connect", _prepare(set(tables.tables), journal if create else None, others))
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
@@ -102,6 +104,11 @@ def _address(place: Path | str | None) -> sql.URL:
         return sql.make_url(place)
     # A path is taken as it is: its "?", "#" and "%" are no address's, and a file may be called ":memory:".
     return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
+
+
+def _is_stub(path: Path) -> bool:
+    """Return whether a file is too short for a database; SQLite would write over one of a single byte."""
+    return path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0")
 
 
 def _prepare(tables: set[str], journal: str | None, others: InputError) -> Callable:

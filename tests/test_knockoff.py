@@ -1,23 +1,27 @@
 """Knockoff nets: the draw, the collection that survives any kill, the surrogate."""
 
-import os
 import random
-import signal
-import sqlite3
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from linear_victim import linear_victim, noise
+from killing import boundaries, charged, content, killed, killed_after
+from linear_victim import SIDE, linear_victim, noise, remote
+from torch import nn
 
 from extractlib.api.meter import Meter
-from extractlib.api.service import BudgetExceeded, PredictionAPI
-from extractlib.attacks.knockoff import Knockoff
+from extractlib.api.service import Answers, BudgetExceeded, PredictionAPI
+from extractlib.attacks.knockoff import SURROGATE, Knockoff
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
+from extractlib.models import networks
+from extractlib.models.classifier import Surrogate
+from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 
 POOL = ImageSet("pool", noise(60), None, (), "pool of 60")
@@ -72,7 +76,7 @@ def test_other_bad_settings_are_refused(tmp_path):
             Knockoff(budget=1, seed=seed)
     api = PredictionAPI(linear_victim())
     with pytest.raises(InputError, match="^budget is 61 and the pool holds 60 images: ask at most that many$"):
-        Knockoff(budget=61).collect(api, POOL, tmp_path / "t.bin")
+        Knockoff(budget=61).collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 0
     assert not list(tmp_path.iterdir())
 
@@ -83,12 +87,12 @@ def test_other_bad_settings_are_refused(tmp_path):
 @pytest.mark.parametrize("text", ["full", "top-3", "rounded-2", "label"])
 def test_collect_asks_each_index_once_and_keeps_the_answers(tmp_path, text):
     victim = linear_victim()
-    api = PredictionAPI(victim, granularity=text, budget=50)
+    api = PredictionAPI(victim, answers=text, budget=50)
     attack = Knockoff(budget=50, seed=2, chunk=16)
-    transfer = attack.collect(api, POOL, tmp_path / "t.bin")
+    transfer = attack.collect(api, POOL, tmp_path / "t.db")
     assert victim.calls == [16, 16, 16, 2]
     assert torch.equal(transfer.indices, attack.indices(60))
-    expected = PredictionAPI(linear_victim(), granularity=text).query(POOL.images[transfer.indices])
+    expected = PredictionAPI(linear_victim(), answers=text).query(POOL.images[transfer.indices])
     assert torch.equal(transfer.answers.labels, expected.labels)
     torch.testing.assert_close(transfer.answers.targets(10), expected.targets(10), rtol=0, atol=1e-3)
     assert api.usage("attacker").queries == len(transfer) == 50
@@ -98,35 +102,91 @@ def test_collecting_again_asks_nothing(tmp_path):
     victim = linear_victim()
     api = PredictionAPI(victim, budget=50)
     attack = Knockoff(budget=50, chunk=16)
-    first = attack.collect(api, POOL, tmp_path / "t.bin")
-    again = attack.collect(api, POOL, tmp_path / "t.bin")
+    first = attack.collect(api, POOL, tmp_path / "t.db")
+    again = attack.collect(api, POOL, tmp_path / "t.db")
     assert victim.calls == [16, 16, 16, 2]
     assert torch.equal(first.answers.probabilities, again.answers.probabilities)
     # A lost file costs nothing either: the meter still knows every answer.
-    whole = (tmp_path / "t.bin").read_bytes()
-    (tmp_path / "t.bin").unlink()
-    attack.collect(api, POOL, tmp_path / "t.bin")
-    assert (tmp_path / "t.bin").read_bytes() == whole
+    whole = content(tmp_path / "t.db")
+    (tmp_path / "t.db").unlink()
+    attack.collect(api, POOL, tmp_path / "t.db")
+    assert content(tmp_path / "t.db") == whole
     assert api.usage("attacker").queries == 50
+
+
+def test_without_a_file_the_set_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    attack, api = Knockoff(budget=50, seed=2, chunk=16), PredictionAPI(linear_victim(), answers="top-3")
+    in_memory = attack.collect(api, POOL)
+    assert not list(tmp_path.iterdir())
+    in_file = attack.collect(api, POOL, tmp_path / "t.db")
+    assert in_memory.header == in_file.header and torch.equal(in_memory.indices, in_file.indices)
+    for one, other in zip(vars(in_memory.answers).values(), vars(in_file.answers).values(), strict=True):
+        assert torch.equal(one, other)
+    assert api.usage("attacker").queries == 50
+
+
+def test_the_attacker_goes_by_its_name():
+    api = PredictionAPI(linear_victim())
+    Knockoff(budget=9, client="eve").collect(api, POOL)
+    assert (api.usage("eve").queries, api.usage("attacker").queries) == (9, 0)
+    for name in ("", None, 1, "\ud800"):
+        with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
+            Knockoff(budget=9, client=name)
 
 
 def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resumes(tmp_path):
     api = PredictionAPI(linear_victim(), budget=40)
     attack = Knockoff(budget=50, chunk=16)
     with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 8 of 40 are left"):
-        attack.collect(api, POOL, tmp_path / "t.bin")
-    assert api.usage("attacker").queries == len(load(tmp_path / "t.bin", partial=True)) == 32
+        attack.collect(api, POOL, tmp_path / "t.db")
+    assert api.usage("attacker").queries == len(load(tmp_path / "t.db", partial=True)) == 32
     api.register("attacker", budget=50)
-    assert len(attack.collect(api, POOL, tmp_path / "t.bin")) == api.usage("attacker").queries == 50
+    assert len(attack.collect(api, POOL, tmp_path / "t.db")) == api.usage("attacker").queries == 50
 
 
 def test_the_file_of_another_api_is_refused(tmp_path):
     attack = Knockoff(budget=20, chunk=8)
-    attack.collect(PredictionAPI(linear_victim()), POOL, tmp_path / "t.bin")
+    attack.collect(PredictionAPI(linear_victim()), POOL, tmp_path / "t.db")
     other = PredictionAPI(linear_victim(seed=1))
-    with pytest.raises(InputError, match="t.bin is the transfer file of another api, '[0-9a-f]{40}' and not"):
-        attack.collect(other, POOL, tmp_path / "t.bin")
+    with pytest.raises(InputError, match="t.db is the transfer set of another api, '[0-9a-f]{40}' and not"):
+        attack.collect(other, POOL, tmp_path / "t.db")
     assert other.usage("attacker").queries == 0
+
+
+@pytest.mark.parametrize("text", ["full", "top-3", "rounded-2", "label"])
+def test_an_api_is_whatever_answers_and_says_what_an_answer_is(text):
+    """A far one's granularity may be its name."""
+    near = PredictionAPI(linear_victim(), answers=text)
+    expected = Knockoff(budget=50).collect(near, POOL)
+    for far in (remote(near), remote(near)):
+        far.granularity = str(far.granularity)
+        found = Knockoff(budget=50).collect(far, POOL)
+        assert found.header == expected.header
+        assert torch.equal(found.answers.targets(10), expected.answers.targets(10))
+
+
+@pytest.mark.parametrize("missing", ["query", "classes", "granularity", "fingerprint"])
+@pytest.mark.parametrize("how", ["call", "collect"])
+def test_what_an_api_lacks_is_named_before_anything_is_asked(tmp_path, missing, how):
+    near = PredictionAPI(linear_victim())
+    run = Knockoff(budget=50) if how == "call" else Knockoff(budget=50).collect
+    with pytest.raises(InputError, match=f"^the API is a SimpleNamespace without '{missing}': give the object one"):
+        run(remote(near, without=missing), POOL)
+    assert near.usage("attacker").queries == 0
+
+
+def test_answers_that_do_not_fit_are_not_kept(tmp_path):
+    near = PredictionAPI(linear_victim(), answers="full")
+    far = remote(near)
+    for spoil, words in (
+        (lambda answers: Answers(answers.labels), "the answers' probabilities are not those of granularity full"),
+        (lambda answers: answers[:-1], "16 indices and 15 answers: chunk 0 takes 16"),
+    ):
+        far.query = lambda images, spoil=spoil, **options: spoil(near.query(images, **options))
+        with pytest.raises(InputError, match=f"^{words}"):
+            Knockoff(budget=50, chunk=16).collect(far, POOL, tmp_path / "t.db")
+        assert len(load(tmp_path / "t.db", partial=True)) == 0
 
 
 # -- killed anywhere ---------------------------------------------------------
@@ -135,156 +195,270 @@ ATTACK = Knockoff(budget=50, seed=1, chunk=16)
 VICTIM = linear_victim()
 
 
-def collect(folder: Path) -> None:
+def collect(folder: Path, attack: Knockoff = ATTACK) -> None:
     meter = Meter(folder / "meter.db")
-    api = PredictionAPI(VICTIM, granularity="top-3", budget=50, price=1.0, meter=meter)
-    ATTACK.collect(api, POOL, folder / "t.bin")
+    api = PredictionAPI(VICTIM, answers="top-3", budget=50, price=1.0, meter=meter)
+    attack.collect(api, POOL, folder / "t.db")
     meter.close()
 
 
-@dataclass
-class Clock:
-    """Counts the write boundaries of a process, and kills it at one of them.
-
-    Boundaries: before each SQL statement of the meter, before and after a charge, in the middle of each write to the
-    transfer file (every write is cut in halves), and before each sync.
-    """
-
-    kill_at: int | None = None
-    events: list[str] = field(default_factory=list)
-
-    def tick(self, event: str) -> None:
-        self.events.append(event)
-        if len(self.events) - 1 == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        write, sync, charge, connect = os.write, os.fsync, Meter.charge, sqlite3.connect
-
-        def half_write(descriptor, data):
-            written = write(descriptor, data[: max(1, len(data) // 2)])
-            self.tick("amid an append")
-            return written
-
-        def late_sync(descriptor):
-            self.tick("before a sync")
-            sync(descriptor)
-
-        def framed_charge(meter, *arguments):
-            self.tick("before a charge")
-            answer = charge(meter, *arguments)
-            self.tick("after a charge")
-            return answer
-
-        def traced_connection(*arguments, **options):
-            connection = connect(*arguments, **options)
-            connection.set_trace_callback(lambda statement: self.tick(statement.split()[0]))
-            return connection
-
-        patch.setattr(os, "write", half_write)
-        patch.setattr(os, "fsync", late_sync)
-        patch.setattr(Meter, "charge", framed_charge)
-        patch.setattr(sqlite3, "connect", traced_connection)
-
-
-def killed_collection(folder: Path, *, at: int) -> None:
-    """Collect in a process of its own that is killed, by SIGKILL, at one of its boundaries."""
-    child = os.fork()
-    if child == 0:
-        try:
-            signal.alarm(60)  # a hang ends by another signal
-            Clock(kill_at=at).install(pytest.MonkeyPatch())
-            collect(folder)
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-def charged(folder: Path) -> tuple[int, int, float]:
-    """Return the meter's requests, queries and cost, as its file has them."""
-    connection = sqlite3.connect(folder / "meter.db")
-    requests, queries, cost = connection.execute("SELECT count(*), sum(queries), sum(cost) FROM requests").fetchone()
-    accounts = connection.execute("SELECT sum(queries), sum(cost) FROM accounts").fetchone()
-    connection.close()
-    assert accounts == (queries, cost)
-    return requests, queries, cost
-
-
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> tuple[bytes, list[str]]:
-    """The transfer file of a collection that nothing interrupts, and the boundaries it passes."""
+def unbroken(tmp_path_factory) -> tuple[list[tuple], list[str]]:
+    """The transfer set of a collection that nothing interrupts, and the boundaries it passes."""
     folder = tmp_path_factory.mktemp("unbroken")
-    clock = Clock()
-    with pytest.MonkeyPatch.context() as patch:
-        clock.install(patch)
-        collect(folder)
-    assert charged(folder) == (4, 50, 50.0)
-    return (folder / "t.bin").read_bytes(), clock.events
+    events = boundaries(partial(collect, folder))
+    assert charged(folder / "meter.db") == (4, 50, 50.0)
+    return content(folder / "t.db"), events
 
 
-def ends_as_unbroken(folder: Path, whole: bytes) -> bool:
+def ends_as_unbroken(folder: Path, whole: list[tuple]) -> bool:
     collect(folder)
-    return (folder / "t.bin").read_bytes() == whole and charged(folder) == (4, 50, 50.0)
+    return content(folder / "t.db") == whole and charged(folder / "meter.db") == (4, 50, 50.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     "event",
-    ["CREATE", "before a charge", "BEGIN", "INSERT", "COMMIT", "after a charge", "amid an append", "before a sync"],
+    [f"{place}: {word}" for place in ("meter", "t") for word in ("PRAGMA", "CREATE", "BEGIN", "INSERT", "COMMIT")]
+    + ["meter: UPDATE", "before a charge", "after a charge", "before a append", "after a append"],
 )
 def test_killed_at_a_write_boundary_it_ends_as_unbroken(tmp_path, unbroken, event, share):
     """`share`: how far along the run, from the first such boundary to the last."""
     whole, events = unbroken
     places = [number for number, name in enumerate(events) if name == event]
-    killed_collection(tmp_path, at=places[round(share * (len(places) - 1))])
+    killed(partial(collect, tmp_path), at=places[round(share * (len(places) - 1))])
     assert ends_as_unbroken(tmp_path, whole)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_at_random_points_it_ends_as_unbroken(tmp_path, unbroken, seed):
+@pytest.mark.parametrize("seed", range(12))
+def test_killed_at_random_boundaries_it_ends_as_unbroken(tmp_path, unbroken, seed):
     """Killed once anywhere in the run, and then again while the meter is opened anew."""
     whole, events = unbroken
     generator = random.Random(seed)
-    killed_collection(tmp_path, at=generator.randrange(len(events)))
-    killed_collection(tmp_path, at=generator.randrange(4))
+    killed(partial(collect, tmp_path), at=generator.randrange(len(events)))
+    killed(partial(collect, tmp_path), at=generator.randrange(4))
     assert ends_as_unbroken(tmp_path, whole)
+
+
+def test_killed_again_and_again_at_any_moment_it_ends_as_unbroken(tmp_path):
+    """By the clock, so also amid a write and a sync: charges and records are those of one run."""
+    attack, generator, kills = replace(ATTACK, chunk=2), random.Random(0), 0
+    (tmp_path / "unbroken").mkdir()
+    collect(tmp_path / "unbroken", attack)
+    (tmp_path / "broken").mkdir()
+    while killed_after(partial(collect, tmp_path / "broken", attack), generator.uniform(0.02, 0.3) * (1 + kills / 5)):
+        kills += 1
+        if (tmp_path / "broken" / "t.db").exists() and kills % 3 == 0:
+            records = len(load(tmp_path / "broken" / "t.db", partial=True))
+            assert records <= charged(tmp_path / "broken" / "meter.db")[1] <= records + 2
+    assert kills > 1
+    assert content(tmp_path / "broken" / "t.db") == content(tmp_path / "unbroken" / "t.db")
+    assert charged(tmp_path / "broken" / "meter.db") == (25, 50, 50.0)
 
 
 # -- the surrogate -----------------------------------------------------------
 
 RECIPE = Recipe(epochs=30, learning_rate=0.05, batch_size=25, shift=0, weight_decay=0.0)
+SHORT = Recipe(epochs=1, learning_rate=0.1, batch_size=10, shift=0)
 
 
-def surrogate(transfer, **options):
-    settings = {"network": "tiny", "recipe": RECIPE, "classes": 3, "seed": 0}
-    return Knockoff(budget=50).train_surrogate(transfer, POOL, **settings | options)
+def surrogate(transfer, **changes):
+    settings = {"network": "tiny", "recipe": RECIPE, "seed": 0}
+    return Knockoff(budget=50).train(transfer, POOL, Trainer(**settings | changes))
 
 
 @pytest.fixture(scope="module")
-def transfer(tmp_path_factory):
-    api = PredictionAPI(linear_victim(3), granularity="top-2")
-    return Knockoff(budget=50).collect(api, POOL, tmp_path_factory.mktemp("transfer") / "t.bin")
+def transfer():
+    return Knockoff(budget=50).collect(PredictionAPI(linear_victim(3), answers="top-2"), POOL)
 
 
 def test_the_surrogate_learns_the_answers_of_the_queried_images(transfer):
     model = surrogate(transfer)
+    assert not model.training
     predicted = predict(model, POOL.images[transfer.indices]).argmax(1)
     assert float((predicted == transfer.answers.labels).float().mean()) >= 0.9
 
 
 def test_each_surrogate_is_fresh_and_follows_its_seed(transfer):
-    recipe = Recipe(epochs=1, learning_rate=0.1, batch_size=10)
-    first, again = (surrogate(transfer, recipe=recipe) for _ in range(2))
-    small, other = surrogate(transfer.first(20), recipe=recipe), surrogate(transfer, recipe=recipe, seed=1)
+    first, again, small, other = (
+        surrogate(part, recipe=SHORT, seed=seed)
+        for part, seed in ((transfer, 0), (transfer, 0), (transfer.first(20), 0), (transfer, 1))
+    )
     outputs = [predict(model, POOL.images) for model in (first, again, small, other)]
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], outputs[2]) and not torch.allclose(outputs[0], outputs[3])
 
 
-def test_another_pool_or_number_of_classes_is_refused(transfer):
-    stranger = ImageSet("stranger", noise(60), None, (), "another pool")
-    settings = {"network": "tiny", "recipe": RECIPE, "seed": 0}
-    with pytest.raises(InputError, match="^the transfer set's queries are not of stranger: give the pool"):
-        Knockoff(budget=50).train_surrogate(transfer, stranger, classes=3, **settings)
-    with pytest.raises(InputError, match="^classes is 4: the transfer set's answers are of 3$"):
-        surrogate(transfer, classes=4)
+def test_another_pool_is_refused(transfer):
+    other = ImageSet("other", noise(60), None, (), "another pool")
+    with pytest.raises(InputError, match="^the transfer set's queries are not of other: give the pool that was"):
+        Knockoff(budget=50).train(transfer, other, Trainer(network="tiny", recipe=RECIPE, seed=0))
+
+
+class Guard:
+    """Denies the images whose first pixel is dark, or all."""
+
+    def __init__(self, below: int):
+        self.below, self.fingerprint = below, f"guard {below}"
+
+    def detect(self, images):
+        return images[:, 0, 0, 0].int() < self.below
+
+    def answer(self, probabilities, detected, images):
+        return probabilities.masked_fill(detected[:, None], torch.nan)
+
+
+def test_denied_answers_teach_nothing(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "extractlib.models.fitted.fit",
+        lambda model, images, targets, recipe, **options: seen.update(images=images, targets=targets) or model,
+    )
+    api = PredictionAPI(linear_victim(), detector=Guard(128), policy=Guard(128))
+    transfer = Knockoff(budget=50).collect(api, POOL)
+    surrogate(transfer)
+    answered = POOL.images[transfer.indices, 0, 0, 0] >= 128
+    assert 10 < int(answered.sum()) < 40
+    assert torch.equal(seen["images"], POOL.images[transfer.indices[answered]])
+    assert torch.equal(seen["targets"], transfer.answers[answered].targets(10))
+
+
+def test_when_all_is_denied_the_surrogate_stays_as_it_begins():
+    api = PredictionAPI(linear_victim(), detector=Guard(256), policy=Guard(256))
+    model = surrogate(Knockoff(budget=50).collect(api, POOL), seed=4)
+    begins = networks.build("tiny", classes=10, seed=4)
+    assert not model.training
+    assert torch.equal(predict(model, POOL.images), predict(begins, POOL.images))
+
+
+# -- collecting and training in one call ---------------------------------------
+
+
+class Plain(nn.Module):
+    """A network as in torchvision: floats in, logits out, its last layer is `fc`."""
+
+    def __init__(self, classes: int = 10, channels: int = 3):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv1, self.bn1 = nn.Conv2d(channels, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+            self.fc = nn.Linear(8 * SIDE * SIDE, classes)
+        self.range = [0.0, 0.0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.float32
+        self.range = [min(self.range[0], float(x.min())), max(self.range[1], float(x.max()))]
+        return self.fc(self.bn1(self.conv1(x)).relu().flatten(1))
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return list(states[0]) == list(states[1]) and all(map(torch.equal, *(state.values() for state in states)))
+
+
+def test_called_it_collects_and_trains_a_named_network():
+    api, attack = PredictionAPI(linear_victim(), budget=50), Knockoff(budget=50, seed=3)
+    found = attack(api, POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=False)
+    assert isinstance(found, Surrogate)
+    assert (found.classes, found.image_shape) == (linear_victim().classes, (3, SIDE, SIDE))
+    transfer = attack.collect(PredictionAPI(linear_victim()), POOL)
+    apart = attack.train(transfer, POOL, Trainer(network="tiny", recipe=SHORT, seed=3))
+    assert same_weights(found.model, apart)
+    assert torch.equal(found.logits(POOL.images), predict(apart, POOL.images))
+    assert api.usage("attacker").remaining == 0
+
+
+def test_called_it_trains_as_the_original_unless_told_otherwise():
+    pool = ImageSet("pool", noise(20).repeat_interleave(4, 2).repeat_interleave(4, 3))
+    victim = replace(linear_victim(), image_shape=pool.image_shape, weights=torch.randn(3 * 256, 10))
+    attack = Knockoff(budget=20)
+    found = attack(PredictionAPI(victim), pool, progress=False)
+    transfer = attack.collect(PredictionAPI(victim), pool)
+    backbone = networks.shipped_backbone("resnet")
+    apart = attack.train(transfer, pool, Trainer(network="resnet", recipe=SURROGATE, seed=0, backbone=backbone))
+    assert same_weights(found.model, apart)
+
+
+def test_any_module_can_be_the_surrogate():
+    module = Plain()
+    before = deepcopy(module)
+    found = Knockoff(budget=50)(
+        remote(PredictionAPI(linear_victim())), POOL, surrogate=module, recipe=RECIPE, progress=False
+    )
+    assert found.model.module is module and not module.training  # in place
+    assert not torch.equal(module.fc.weight, before.fc.weight)
+    # Pixels of 0 and 255 are -2 and 2.
+    assert module.range == [-2.0, 2.0]
+    logits = module((POOL.images / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(found.logits(POOL.images), logits, rtol=0, atol=1e-5)
+    labels = linear_victim().logits(POOL.images).argmax(1)
+    assert float((found.predict(POOL.images) == labels).float().mean()) > 0.8  # 50 of 60 were asked about
+
+
+def test_a_network_of_the_package_can_be_given_as_a_module():
+    module = networks.build("tiny", classes=10, seed=0)
+    found = Knockoff(budget=50)(PredictionAPI(linear_victim()), POOL, surrogate=module, recipe=SHORT, progress=False)
+    named = Knockoff(budget=50)(
+        PredictionAPI(linear_victim()), POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=False
+    )
+    assert found.model is module and same_weights(found.model, named.model)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"surrogate": Plain(classes=4)},
+            r"^the surrogate returned \(1, 4\) for 1 image: logits of shape \(1, 10\)",
+        ),
+        (
+            {"surrogate": Plain(channels=1)},
+            r"^the surrogate cannot take images of shape \(3, 4, 4\) \(.*\): bring",
+        ),
+        ({"surrogate": networks.build("tiny", classes=3, seed=0)}, r"^the surrogate returned \(1, 3\) for 1 image: "),
+        ({"surrogate": "tinny"}, "^unknown network 'tinny'"),
+        ({"surrogate": "tinny", "backbone": None}, "^unknown network 'tinny'"),
+        ({"surrogate": "tiny"}, "^no backbone ships for network 'tiny'"),
+        ({"surrogate": "tiny", "backbone": "foreign"}, "^unknown backbone 'foreign'"),
+        ({"surrogate": "tiny", "backbone": None, "device": "cuda:99"}, "^device 'cuda:99' is asked for"),
+        ({"surrogate": "tiny", "backbone": None, "device": "gpu"}, "^unknown device 'gpu'"),
+    ],
+)
+def test_a_surrogate_that_cannot_be_is_refused_before_anything_is_asked(tmp_path, options, words):
+    api = PredictionAPI(linear_victim())
+    with pytest.raises(InputError, match=words) as caught:
+        Knockoff(budget=50)(api, POOL, recipe=SHORT, keep=tmp_path / "t.db", progress=False, **options)
+    assert "\n" not in str(caught.value)
+    assert api.usage("attacker").queries == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_gray_pools_are_refused_by_networks_of_three_channels():
+    pool = ImageSet("gray", noise(60)[:, :1].contiguous())
+    victim = replace(linear_victim(), image_shape=None, weights=linear_victim().weights[: SIDE * SIDE])
+    api = PredictionAPI(victim)
+    with pytest.raises(InputError, match=r"^the surrogate cannot take images of shape \(1, 4, 4\)"):
+        Knockoff(budget=50)(api, pool, surrogate="tiny", backbone=None, progress=False)
+    assert api.usage("attacker").queries == 0
+    found = Knockoff(budget=50)(api, pool, surrogate=Plain(channels=1), recipe=SHORT, progress=False)
+    assert found.logits(pool.images).shape == (60, 10)
+
+
+def test_what_is_kept_is_not_asked_again(tmp_path):
+    victim, path = linear_victim(), tmp_path / "folder" / "t.db"
+    options = {"surrogate": "tiny", "recipe": SHORT, "backbone": None, "keep": path, "progress": False}
+    first = Knockoff(budget=50)(PredictionAPI(victim), POOL, **options)
+    asked = list(victim.calls)
+    again = Knockoff(budget=50)(PredictionAPI(victim), POOL, **options)  # whose meter knows of nothing
+    assert victim.calls == asked == [50]
+    assert len(load(path)) == 50
+    assert same_weights(first.model, again.model)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_bars_are_shown_only_if_asked_for(capsys, progress):
+    api = PredictionAPI(linear_victim())
+    Knockoff(budget=50)(api, POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=progress)
+    shown = capsys.readouterr().err
+    assert ("queries: 100%" in shown and "training: 100%" in shown) is progress
+    assert bool(shown) is progress

@@ -98,7 +98,7 @@ class Knockoff:
             api: The victim's API.
             pool: The attacker's images.
             surrogate: The copy's architecture (see `networks.build`), or any module, trained in place, that takes
-                floats of the images' shape and returns as many logits as the victim has classes.
+                floats of the images' shape, (x / 255 - 0.5) / 0.25 of the pixels x, and returns a logit a class.
             recipe: How it is trained.
             backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, other
                 weights, or None to train from scratch. A module starts from what it is.
@@ -115,8 +115,7 @@ class Knockoff:
             surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
-        if isinstance(trainer.network, nn.Module):
-            _check_fits(trainer.network.to(devices.resolve(device)), pool, len(api.classes))
+        _check_fits(trainer, pool, len(api.classes))
         model = self.train(self._collect(api, pool, keep, trainer), pool, trainer)
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
@@ -213,14 +212,15 @@ class Knockoff:
         return trainer.fit_or_load("surrogate", images, targets, classes=classes)
 
 
-def _check_fits(surrogate: nn.Module, pool: ImageSet, classes: int) -> None:
-    """Refuse a module that is no classifier of such images before anything is asked."""
+def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:
+    """Refuse what is no classifier of such images, or cannot be made, before anything is asked."""
+    device = devices.resolve(trainer.device)
     try:
-        returned = tuple(predict(surrogate, pool.images[:1]).shape)
+        returned = tuple(predict(trainer.build(classes).to(device), pool.images[:1]).shape)
     except RuntimeError as error:
         raise InputError(
             f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): bring them"
             " to the size and channels that it wants"
         ) from None
-    if returned != (1, classes):
+    if returned[1:] != (classes,):
         raise InputError(f"the surrogate returned {returned} for 1 image: logits of shape (1, {classes}) are wanted")
