@@ -1,4 +1,4 @@
-"""The command line of the library: ``extractlib data``.
+"""The command line of the library: ``extractlib attack | data``.
 
 What a command needs it imports itself, so that the list of commands appears at once.
 """
@@ -45,6 +45,61 @@ Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=prin
 @app.callback()
 def main(version: Version = False) -> None:
     """Model extraction attacks on image classifiers, and defenses against them."""
+
+
+@app.command()
+def attack(
+    task: Annotated[str, typer.Option(help="Whose model is attacked: signs, or folder:PATH with labeled images.")],
+    pool: Annotated[str, typer.Option(help="The attacker's images: atlas, or folder:PATH.")] = "atlas",
+    victim: Annotated[
+        Path | None, typer.Option(help="The victim's weights (.safetensors); shipped or trained if not given.")
+    ] = None,
+    network: Annotated[str, typer.Option(help="The victim's architecture.")] = "resnet",
+    answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
+    budget: Annotated[int | None, typer.Option(help="Queries; as many as the pool holds, at most 10,000.")] = None,
+    reward: Annotated[str | None, typer.Option(help="Choose adaptively by: certainty, diversity, loss or all.")] = None,
+    surrogate: Annotated[str, typer.Option(help="The copy's architecture.")] = "resnet",
+    scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of images, victim, queries and copy.")] = 0,
+    size: Annotated[int, typer.Option(min=8, help="Height and width of images in files, in pixels.")] = 32,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the copy's weights here (.safetensors).")] = None,
+) -> None:
+    """Steal a model: query it with the pool's images, train a copy on its answers, compare both on test images."""
+    import extractlib as xl
+    from extractlib.attacks import AdaptiveKnockoff, Knockoff
+    from extractlib.data.sources import Source
+    from extractlib.models import devices
+    from extractlib.store import default_store
+
+    place = str(devices.resolve(device or devices.default_device()))
+    options = {"seed": seed, "store": default_store(), "image_size": size}
+    parts = xl.load(_own(task), role="task", **options)
+    queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **options)
+    backbone = None if scratch else "shipped"
+    how = {"backbone": backbone, "device": place}
+    if victim is not None:
+        model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
+    elif Source.parse(task).in_files or scratch or network != "resnet":
+        model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=options["store"], **how)
+    else:
+        model = xl.load_victim(task)
+    count = min(10_000, len(queries["queries"])) if budget is None else budget
+    api = xl.PredictionAPI(model, answers=answers, budget=count)
+    chosen = {"budget": count, "seed": seed}
+    strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
+    copy = strategy(api, queries["queries"], surrogate=surrogate, **how)
+    if save is not None:
+        copy.save(save)
+    found = xl.evaluate(model, copy, parts["test"])
+    print(f"{count:,} queries: {found}; the most frequent label alone is right for {found.constant_accuracy:.2f}")
+
+
+def _own(name: str) -> str | Path:
+    """Return a name, of ``"folder:PATH"`` the path."""
+    from extractlib.data.sources import FOLDER
+
+    return Path(name.removeprefix(FOLDER)).expanduser() if name.startswith(FOLDER) else name
 
 
 @data_app.command("list")

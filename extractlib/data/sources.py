@@ -316,6 +316,7 @@ class Loader:
 def load(
     source: Source | str | Path,
     *,
+    role: str | None = None,
     seed: int = 0,
     labeled: bool = False,
     store: Store | None = None,
@@ -326,6 +327,7 @@ def load(
 
     Args:
         source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
+        role: ``"task"`` or ``"pool"``, into whose parts it is cut; its own if None, a folder being a task.
         seed: Seed of the drawing or of the cut.
         labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
         store: Keeps drawn and decoded images; None draws without keeping, and keeps decoded files in the user's cache.
@@ -349,7 +351,8 @@ def load(
     folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
     kept = default_store() if store is None and found.in_files else store
     loader = Loader(store=kept, folders=folders, image_size=image_size)
-    if found.is_task or found.name.startswith(FOLDER):
+    own = "task" if found.is_task or found.name.startswith(FOLDER) else "pool"
+    if check_choice("role", role or own, ("task", "pool")) == "task":
         return loader.task(found, seed=seed)
     return loader.pool(found, seed=seed, labeled=labeled)
 

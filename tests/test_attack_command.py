@@ -1,0 +1,67 @@
+"""`extractlib attack`: a model stolen from the command line, on drawn images and on folders of one's own."""
+
+import re
+
+import pytest
+from test_datasets import write_folder
+
+import extractlib as xl
+from extractlib.models.training import Recipe
+
+RESULT = re.compile(
+    r"(\S+) queries: recovery (\d\.\d\d), agreement (\d\.\d\d) \(victim (\d\.\d\d), surrogate \d\.\d\d; n = (\S+)\);"
+    r" the most frequent label alone is right for (\d\.\d\d)\n"
+)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
+    write_folder(tmp_path / "pets" / "train", count=60)
+    write_folder(tmp_path / "pets" / "test", count=10, seed=1)
+    write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
+    return [f"--task=folder:{tmp_path / 'pets'}", f"--pool=folder:{tmp_path / 'photos'}"]
+
+
+def test_folders_of_ones_own(command, folders, tmp_path):
+    saved = tmp_path / "copy.safetensors"
+    small = ["--network", "tiny", "--surrogate", "tiny", "--scratch"]
+    status, printed, errors = command("attack", *folders, *small, "--save", str(saved))
+    assert status == 0, errors
+    queries, *_, images, _ = RESULT.fullmatch(printed).groups()
+    assert (queries, images) == ("49", "20")  # 41% of the pool's 120 images
+    copy = xl.Surrogate.load(saved, network="tiny", classes=("cat", "dog"))
+    assert copy.logits(xl.load(folders[0].removeprefix("--task=folder:")).test.images).shape == (20, 2)
+
+
+def test_a_model_file_of_ones_own(command, folders, tmp_path):
+    pets = xl.load(folders[0].removeprefix("--task=folder:"))
+    recipe = Recipe(epochs=1, learning_rate=0.05)
+    own = xl.Victim.train(pets.victim, network="tiny", recipe=recipe, backbone=None, progress=False)
+    own.save(tmp_path / "own.safetensors")
+    words = ["--victim", str(tmp_path / "own.safetensors"), "--network", "tiny", "--surrogate", "tiny", "--scratch"]
+    status, printed, errors = command("attack", *folders, *words, "--budget", "30", "--answers", "label")
+    assert status == 0, errors
+    assert printed.startswith("30 queries: ")
+    status, printed, errors = command("attack", *folders, *words[:3], "vgg", "--budget", "30")
+    assert (status, printed) == (2, "") and "holds no weights of 'vgg' with 2 classes" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "sign"], "unknown task or pool 'sign': use one of"),
+        (["--task", "atlas"], "atlas is no task"),
+        (["--task", "signs", "--pool", "objects"], "objects is no pool"),
+        (["--task", "signs", "--answers", "top"], "unknown granularity 'top'"),
+        (["--task", "signs", "--budget", "0"], "budget is 0: a whole number from 1"),
+        (["--task", "signs", "--surrogate", "huge"], "unknown network 'huge'"),
+        (["--task", "signs", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
+        (["--task", "folder:/no/such"], "/no/such"),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_status_two(command, words, message):
+    status, printed, errors = command("attack", *words)
+    assert (status, printed) == (2, "")
+    [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
+    assert message in line and "Traceback" not in errors
