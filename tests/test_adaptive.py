@@ -15,13 +15,14 @@ from torch import nn
 
 from extractlib.api.meter import Meter
 from extractlib.api.service import Answers, BudgetExceeded, PredictionAPI
+from extractlib.attacks import adaptive
 from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, Bandit, ClassSampler, OnlineSurrogate, Reward
 from extractlib.attacks.knockoff import trainer_of
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe, predict
+from extractlib.models.training import Recipe, fit, predict
 
 POOL = ImageSet("pool", noise(60), torch.arange(60) % 4, tuple("abcd"), "pool of 60")
 
@@ -333,14 +334,16 @@ class Linear(nn.Module):
 
 
 @pytest.mark.parametrize("reward", ["certainty", "all"])
-def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, reward):
+def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, reward):
     """What is asked and what comes out is that of collecting with an online copy, and then training what was given."""
-    module = Linear()
+    recipes, module = [], Linear()
     before = deepcopy(module)
+    monkeypatch.setattr(adaptive, "fit", lambda *given, **options: recipes.append(given[3]) or fit(*given, **options))
     attack = AdaptiveKnockoff(budget=40, chunk=8, reward=reward, seed=2)
     api = PredictionAPI(linear_victim(), budget=40)
     found = attack(remote(api), POOL, surrogate=module, recipe=SHORT, keep=tmp_path / "t.db", progress=False)
     assert api.usage("attacker").remaining == 0
+    assert recipes == [ONLINE] * (5 if reward == "all" else 0)
     trainer = trainer_of(before, recipe=SHORT, seed=2, backbone=None)
     learner = OnlineSurrogate(replace(trainer, recipe=ONLINE), classes=10) if reward == "all" else None
     transfer = attack.collect(PredictionAPI(linear_victim()), POOL, learner=learner)

@@ -203,6 +203,15 @@ def test_an_edited_chunk_is_refused_by_its_number(tmp_path, change):
             read(path)
 
 
+def test_records_that_became_text_are_refused(tmp_path):
+    """One bit of a database makes text of bytes; its seal still fits."""
+    path = tmp_path / "t.db"
+    write(path, replace(HEADER, granularity="label"))
+    edit(path, "UPDATE chunks SET records = CAST(records AS TEXT) WHERE number = 2")
+    with pytest.raises(InputError, match="t.db: chunk 2 was edited or damaged: collect into a new file$"):
+        load(path)
+
+
 def test_a_chunk_of_another_set_is_refused(tmp_path):
     """The seal is over the header too: records cannot move between sets."""
     write(tmp_path / "one.db", HEADER)
