@@ -17,6 +17,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from extractbook.build import courses, execute
+from extractbook.reproduction.results import FOLDER as RESULTS
+from extractbook.reproduction.verify import RECORD, recorded
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -76,7 +78,9 @@ def stage() -> None:
     for name in CONFIGURATION:
         shutil.copy(ROOT / name, SOURCE)
     making = SOURCE / "book" / "making.md"
-    making.write_text(making.read_text().replace("STATUS", status()).replace("VERSIONS", made_with()))
+    making.write_text(
+        making.read_text().replace("STATUS", status()).replace("VERSIONS", made_with()).replace("VERIFIED", verified())
+    )
     for chapter in execute.notebooks():
         notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
         # What names this machine's paths and times, and what makes the page ask other hosts for the widgets' scripts.
@@ -157,6 +161,18 @@ def status() -> str:
         for name, run in execute.recorded().items()
     ]
     return "\n".join(["| Chapter | Scale | Cells | Seconds | Peak MB |", "|:--|:--|--:|--:|--:|", *lines])
+
+
+def verified() -> str:
+    """Return a sentence on the committed cells that were computed anew, from the record of it."""
+    entries = recorded(RESULTS / "edition-2" / RECORD)
+    dates, commits = sorted(entry["date"][:10] for entry in entries), {entry["commit"] for entry in entries}
+    apart = max(entry["difference"] for entry in entries)
+    agree = sum(entry["difference"] <= entry["allowed"] for entry in entries)
+    return (
+        f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)} commits:"
+        f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
+    )
 
 
 def made_with() -> str:
