@@ -8,7 +8,7 @@ from test_results import MADE, row_of
 
 from extractbook.reproduction import TABLES, Row, append_row, run_cell, table_cells
 from extractbook.reproduction.scales import scale
-from extractbook.reproduction.verify import Check, chosen, kind_of, record, recorded, tolerance, verify
+from extractbook.reproduction.verify import Check, allowed_between, chosen, kind_of, record, recorded, tolerance, verify
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -61,6 +61,14 @@ def test_tolerance_is_four_deviations_and_at_least_three_hundredths(row):
     assert tolerance(rows, rows[0].cell) == pytest.approx(0.08)
     assert tolerance([with_result(row, 0, 0.900), with_result(row, 1, 0.901)], rows[0].cell) == 0.03
     assert tolerance(rows[:1], rows[0].cell) == 0.03
+
+
+def test_another_processor_may_round_otherwise_and_the_same_may_not(row):
+    rows = [with_result(row, seed, recovery) for seed, recovery in enumerate((0.90, 0.92, 0.94))]
+    assert allowed_between(rows, rows[0], rows[0]) == 0.03
+    for name, value in {"processor": "AVX9", "device": "cuda", "libraries": {}}.items():
+        other = Row(rows[0].cell, rows[0].result, rows[0].provenance | {name: value})
+        assert allowed_between(rows, rows[0], other) == pytest.approx(0.08)
 
 
 def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, store):

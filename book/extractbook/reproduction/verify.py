@@ -23,6 +23,9 @@ KINDS_A_RUN = 4
 
 RECORD = "verified.json"
 
+LEAST = 0.03
+"""How far apart the headlines of a cell's two rows may always lie."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -89,7 +92,16 @@ def tolerance(rows: Iterable[Row], cell: Cell) -> float:
     and a training run that rounds otherwise ends like one of another seed.
     """
     alike = [headline(row) for row in rows if replace(row.cell, seed=cell.seed) == cell]
-    return max(0.03, 4 * summary(alike)[1]) if len(alike) > 1 else 0.03
+    return max(LEAST, 4 * summary(alike)[1]) if len(alike) > 1 else LEAST
+
+
+def allowed_between(rows: Iterable[Row], old: Row, new: Row) -> float:
+    """Return how far apart the headlines of a cell's two rows may lie.
+
+    On the same kind of processor with the same libraries, where runs are equal or nearly so, `LEAST`; else `tolerance`.
+    """
+    alike = all(old.provenance[name] == new.provenance[name] for name in ("device", "processor", "libraries"))
+    return LEAST if alike else tolerance(rows, old.cell)
 
 
 def verify(
@@ -127,7 +139,7 @@ def verify(
         try:
             for done in as_completed(waiting):
                 old = waiting[done]
-                yield Check(old, done.result(), tolerance(current, old.cell))
+                yield Check(old, done.result(), allowed_between(current, old, done.result()))
         finally:
             workers.shutdown(cancel_futures=True)
 
