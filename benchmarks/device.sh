@@ -5,7 +5,7 @@
 #   benchmarks/device.sh --rehearse    # the same at a tiny size on the CPU, into $OUT/rehearsal.jsonl
 #
 # OUT is _build/device-results if not set. benchmarks/device_prepare.sh comes first, on a machine with a network.
-# Python is python3, or what PYTHON names: 3.11 or newer with torch, torchvision, numpy and Pillow. What else is missing
+# Python is python3, or what PYTHON names: 3.11 or newer with torch, torchvision, numpy, pandas and Pillow. What else is missing
 # is installed from _build/device into a folder beside it. Status 1 if a step was skipped, stopped or failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -18,6 +18,7 @@ from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate, trainer_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
+from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
 """How a surrogate is trained unless said otherwise: without augmentation and weight decay, as in the original."""
@@ -209,7 +210,7 @@ class Knockoff:
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
         targets = transfer.answers[answered].targets(classes)
-        return trainer.fit_or_load("surrogate", images, targets, classes=classes)
+        return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
 
 
 def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_positive
 from extractlib.models.fitted import Trainer
+from extractlib.versions import versions
 
 
 def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module:
@@ -35,4 +36,5 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
         raise InputError(f"budget is {budget} and {images.name} holds {len(images)} images: use at most that many")
     generator = np.random.default_rng([trainer.seed, *b"alone"])
     chosen = images.subset(torch.from_numpy(generator.choice(len(images), budget, replace=False)))
-    return trainer.fit_or_load("control", chosen, chosen.labels, classes=len(images.classes))
+    key = versions("control")
+    return trainer.fit_or_load("control", chosen, chosen.labels, classes=len(images.classes), key=key)

@@ -25,6 +25,7 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import predict
 from extractlib.store import digest
+from extractlib.versions import versions
 
 
 class Detector(Protocol):
@@ -90,7 +91,7 @@ class BinaryDetector(Thresholded):
             fingerprint=digest("detector", benign.fingerprint, ood.fingerprint, str(count)),
         )
         labels = torch.arange(2).repeat_interleave(count)
-        return cls(trainer.fit_or_load("detector", images, labels, classes=2))
+        return cls(trainer.fit_or_load("detector", images, labels, classes=2, key=versions("detect")))
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the probability, float32 of shape (n,), that each image is out of distribution."""
