@@ -81,7 +81,7 @@ def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, store):
 
 def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):
     stale = Row(row.cell, row.result, row.provenance | {"versions": row.provenance["versions"] | {"train": 99}})
-    with pytest.raises(InputError, match="none of 1 rows is up to date: compute them with extractlib results"):
+    with pytest.raises(InputError, match="none of 1 rows is up to date: compute them with extractbook results"):
         next(verify([stale], turn=0, store=store))
     [check] = verify([stale, row], turn=0, store=store)
     assert check.old is row

@@ -129,7 +129,7 @@ def verify(
     rows = list(rows)
     current = [row for row in rows if is_current(row)]
     if not current:
-        raise InputError(f"none of {len(rows)} rows is up to date: compute them with extractlib results")
+        raise InputError(f"none of {len(rows)} rows is up to date: compute them with extractbook results")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         waiting = {
