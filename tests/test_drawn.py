@@ -251,6 +251,17 @@ def test_every_word_of_a_figure_means_something(figures):
         assert {part.shape for part in figure.parts} <= {*SHAPES, *PATTERNS, "dots"}
 
 
+def test_every_word_of_a_sign_means_something():
+    signs = room("signs")
+    assert len(signs.TABLE["digits"]) == 10
+    for _, kind, mark, weight in signs.TABLE["signs"]:
+        layers = signs.TABLE["kinds"][kind]
+        assert {outline for outline, *_ in layers} <= {*signs.OUTLINES, "mark"}
+        assert {color for _, _, color, *_ in layers} <= set(signs.TABLE["colors"])
+        assert signs.glyph(mark).shape == (5, 4 * len(mark) - 1 if mark.isdigit() else 5)
+        assert weight in (2.0, 0.8, 0.3)
+
+
 def test_every_theme_names_figures():
     web, kinds = room("web"), room("kinds")
     assert {thing for things in web.THEMES.values() for thing in things} <= set(kinds.COMMON | kinds.OTHERS)

@@ -20,6 +20,9 @@ SIZE = 32
 CHUNK = 64
 """Pictures drawn together. Part of the recipe: it fixes the order of random numbers."""
 
+Number = torch.Tensor | float
+"""A number, or one for each picture: float32 of shape (n, 1, 1)."""
+
 _AXIS = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
 Y, X = (axis[None] for axis in torch.meshgrid(_AXIS, _AXIS, indexing="ij"))
 
@@ -153,7 +156,7 @@ class Sketch:
         self.u, self.v = torch.broadcast_tensors(u, v)
         self.scale = scale
 
-    def pose(self, pose: Pose, x=0.0, y=0.0) -> None:
+    def pose(self, pose: Pose, x: Number = 0.0, y: Number = 0.0) -> None:
         """Set the local frame at random about (x, y), as freely as `pose` says, mirrored or not."""
         self.place(
             x + self.normal(0, pose.shift[0]),
@@ -184,7 +187,7 @@ class Sketch:
         """Blend `color` into the pictures through `mask`, shape (n, 32, 32), in [0, 1]."""
         self.image.lerp_(color.expand_as(self.image), mask.unsqueeze(1).expand_as(self.image))
 
-    def fill(self, distance: torch.Tensor, color: torch.Tensor, *, opacity=1.0, softness: float = 1.0) -> None:
+    def fill(self, distance: torch.Tensor, color: torch.Tensor, *, opacity: Number = 1.0, softness=1.0) -> None:
         """Fill a shape given by its signed distance with `color`."""
         mask = self.mask(distance, softness)
         self.blend(mask if isinstance(opacity, float) and opacity == 1.0 else mask * opacity, color)

@@ -49,11 +49,11 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
     return sketch.finish(brightness=(0.3, 1.3), noise=0.05, blur=0.6)
 
 
-def _disc(u, v):
+def _disc(u, v) -> torch.Tensor:
     return torch.sqrt(u**2 + v**2)
 
 
-def _slash(u, v):
+def _slash(u, v) -> torch.Tensor:
     return torch.maximum(stroke(u, v, -0.6, 0.7, 0.6, -0.7, 0.09), _disc(u, v) - 0.9)
 
 

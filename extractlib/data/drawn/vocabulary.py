@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from extractlib.data.drawn.canvas import Pose, Sketch, box, ellipse, polygon, star, stroke, turn
+from extractlib.data.drawn.canvas import Number, Pose, Sketch, box, ellipse, polygon, star, stroke, turn
 from extractlib.data.drawn.grounds import studio_or_anywhere
 from extractlib.data.drawn.tables import read_table, read_text
 
@@ -65,7 +65,7 @@ def _read_part(text: str) -> Part:
     return Part(shape.removeprefix("+"), tuple(map(float, words[:place])), color, angle, shape.startswith("+"))
 
 
-def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary: float = 0.03, present=1.0) -> None:
+def paint(sketch: Sketch, figure: Figure, *, outline=0.0, ink=1.0, vary=0.03, present: Number = 1.0) -> None:
     """Paint a figure into the sketch's local frame.
 
     Args:
@@ -77,7 +77,7 @@ def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary
         present: 1.0, or a tensor of shape (n, 1, 1) that is 0 where the figure is left out.
     """
     colors = _palette(sketch, figure)
-    layers, inside, silhouette = [], None, None
+    layers, inside, silhouette = [], torch.zeros(()), torch.tensor(math.inf)
     for part in figure.parts:
         if part.shape in PATTERNS:
             mask = inside * _pattern(sketch, part.shape, *part.numbers)
@@ -88,7 +88,7 @@ def paint(sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink=1.0, vary
             mask = sketch.mask(distance) * (inside if part.within else 1.0)
             if not part.within:
                 inside = mask
-                silhouette = distance if silhouette is None else torch.minimum(silhouette, distance)
+                silhouette = torch.minimum(silhouette, distance)
         color = colors[part.color] if part.color in colors else sketch.color(COLORS[part.color], 0.05)
         layers.append((mask, color))
     if outline:
@@ -142,26 +142,31 @@ def _dots(sketch: Sketch, count: float, spread: float, size: float) -> torch.Ten
     return sketch.mask(nearest - size)
 
 
-# -- shapes: signed distances; numbers in the order they stand in a figure ------
+# -- shapes: signed distances, shape (n, 32, 32); numbers in the order they stand in a figure ------
 
 
 def ring(u, v, x, y, radius, half_width):
+    """A ring with the given radius in the middle of its band."""
     return (torch.sqrt((u - x) ** 2 + (v - y) ** 2) - radius).abs() - half_width
 
 
 def dome(u, v, x, y, a, b):
+    """The upper half of an ellipse."""
     return torch.maximum(ellipse(u, v, x, y, a, b), v - y)
 
 
 def bowl(u, v, x, y, a, b):
+    """The lower half of an ellipse."""
     return torch.maximum(ellipse(u, v, x, y, a, b), y - v)
 
 
 def bowl_ring(u, v, x, y, radius, half_width):
+    """The lower half of a ring."""
     return torch.maximum(ring(u, v, x, y, radius, half_width), y - v)
 
 
 def crescent(u, v, x, y, radius, thickness):
+    """A disc without another one a little above it."""
     outer = torch.sqrt((u - x) ** 2 + (v - y) ** 2) - radius
     hole = torch.sqrt((u - x) ** 2 + (v - y + thickness) ** 2) - radius * 0.95
     return torch.maximum(outer, -hole)
@@ -186,19 +191,23 @@ def funnel(u, v, x, y, half_width, height):
 
 
 def trapezoid(u, v, x, y, top, bottom, half_height):
+    """A trapezoid with the given half-widths at its top and its bottom."""
     along = ((v - y) / half_height + 1) / 2
     return torch.maximum((u - x).abs() - (top + (bottom - top) * along), (v - y).abs() - half_height)
 
 
 def side_trapezoid(u, v, x, y, left, right, half_width):
+    """A trapezoid on its side, with the given half-heights at its left and its right."""
     return trapezoid(v, u, y, x, left, right, half_width)
 
 
 def four_dots(u, v, spread, size):
+    """Four dots about the center, in a square."""
     return torch.sqrt((u.abs() - spread) ** 2 + (v.abs() - spread) ** 2) - size
 
 
 def three_dots(u, v, spread, size):
+    """Three dots in a row below the center."""
     aside = (u.abs() - spread).abs()
     return torch.sqrt(torch.minimum(aside, u.abs()) ** 2 + (v - spread) ** 2) - size
 
@@ -213,30 +222,37 @@ SHAPES: Mapping[str, Callable[..., torch.Tensor]] = {shape.__name__: shape for s
 
 
 def stripes(u, v, frequency):
+    """Stripes across v."""
     return torch.sin(v * frequency)
 
 
 def checks(u, v, frequency):
+    """A chessboard."""
     return torch.sin(u * frequency) * torch.sin(v * frequency)
 
 
 def spots(u, v, frequency):
+    """Round spots in rows."""
     return torch.cos(u * frequency) + torch.cos(v * frequency) - 0.9
 
 
 def weave(u, v, frequency):
+    """Bricks, or a weave: wide in u and narrow in v."""
     return torch.maximum(torch.cos(u * frequency * 0.6), torch.cos(v * frequency)) - 0.75
 
 
 def ripples(u, v, frequency):
+    """Wavy stripes."""
     return torch.sin(v * frequency + torch.sin(u * 5) * 1.5)
 
 
 def circles(u, v, frequency):
+    """Rings within rings."""
     return torch.sin(torch.sqrt(u * u + v * v) * frequency)
 
 
 def sectors(u, v, count):
+    """Slices of a cake."""
     return torch.sin(torch.atan2(v, u) * count)
 
 
