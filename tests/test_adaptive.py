@@ -13,8 +13,8 @@ from killing import boundaries, charged, content, killed
 from linear_victim import SIDE, linear_victim, noise, remote
 from torch import nn
 
-from extractlib.api.meter import Meter
-from extractlib.api.service import Answers, BudgetExceeded, PredictionAPI
+from extractlib.api.meter import BudgetExceeded, Meter
+from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks import adaptive
 from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, Bandit, ClassSampler, OnlineSurrogate, Reward
 from extractlib.attacks.knockoff import trainer_of

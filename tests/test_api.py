@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
-from extractlib.api.meter import DEAREST, LARGEST, Meter
-from extractlib.api.service import BudgetExceeded, PredictionAPI, Usage
+from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Usage
+from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
 EXACT = torch.tensor([[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]])

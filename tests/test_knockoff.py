@@ -14,8 +14,8 @@ from killing import boundaries, charged, content, killed, killed_after
 from linear_victim import SIDE, linear_victim, noise, remote
 from torch import nn
 
-from extractlib.api.meter import Meter
-from extractlib.api.service import Answers, BudgetExceeded, PredictionAPI
+from extractlib.api.meter import BudgetExceeded, Meter
+from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks.knockoff import SURROGATE, Knockoff
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib import database
-from extractlib.api.meter import DEAREST, LARGEST, Meter, Request, Terms, Usage
-from extractlib.api.service import BudgetExceeded, PredictionAPI
+from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
 LIMIT = Terms(budget=10, price=0.5)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from extractlib.api.granularity import Answers, Granularity
-from extractlib.api.meter import BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.meter import Meter, Request, Terms, Usage
 from extractlib.errors import InputError, check_has, check_positive
 from extractlib.store import digest
 
-__all__ = ["Answers", "BudgetExceeded", "Detector", "Granularity", "Model", "Policy", "PredictionAPI", "Usage"]
+__all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionAPI"]
 
 
 NEEDED = ("classes", "fingerprint", "image_shape", "logits")

@@ -160,9 +160,6 @@ class TransferFile:
         path: The file; its folder is made if it is not there. None keeps the set in memory.
         header: What the set must say of itself.
 
-    Attributes:
-        chunks: Number of chunks held; also the number of the next one.
-
     Raises:
         InputError: The file has another header, was edited, is of another kind, or another process is writing it.
     """
@@ -191,7 +188,7 @@ class TransferFile:
 
     @property
     def chunks(self) -> int:
-        """Number of chunks held."""
+        """Number of chunks held; also the number of the next one."""
         return len(self._held)
 
     @property

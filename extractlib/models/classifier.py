@@ -108,7 +108,6 @@ class Classifier:
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
-        fingerprint: Digest of the weights, the layers, the class names and how the module is used.
 
     Raises:
         InputError: A value does not fit.
