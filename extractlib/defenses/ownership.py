@@ -1,0 +1,112 @@
+"""Dataset inference (Maini et al. 2021): a model that learned from the owner's training images gives them more margin.
+
+The owner shows a suspect's model its own training images and others that nobody trained on, walks away from each in
+random directions, and notes how far the label holds. A copy inherits the wider margins of the training images; a model
+that learned the same task from other images does not.
+"""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy import stats
+
+from extractlib.data.images import ImageSet, Rows
+from extractlib.errors import InputError, check_positive
+
+STEPS = np.geomspace(2, 128, 16)
+"""Lengths of the walk, as root mean square of the change in gray levels."""
+
+NOISES = ("uniform", "normal", "laplace")
+"""Distributions that the directions of the walk are drawn from."""
+
+RIDGE = 1e-3
+"""Keeps the regression on margins from growing without bound where two directions agree."""
+
+
+class Labeler(Protocol):
+    """What can be accused: anything that gives a label for an image, near or remote."""
+
+    def predict(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        """Return labels, int64 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
+
+
+def margins(model: Labeler, images: torch.Tensor, labels: torch.Tensor, *, directions: int = 3, seed: int = 0):
+    """Return how far each image can be moved along random directions before its label is lost ("Blind Walk").
+
+    Args:
+        model: The model that is asked: at most directions · 3 · 16 queries an image.
+        images: uint8 of shape (n, channels, height, width).
+        labels: Their true labels, int64 of shape (n,).
+        directions: How many directions of each of `NOISES`.
+        seed: Seed of the directions, which are the same for every image.
+
+    Returns:
+        float64 of shape (n, 3 · directions), in log gray levels: the first of `STEPS` at which the model no longer
+        gives the true label, or twice the last where it does to the end.
+    """
+    generator = np.random.default_rng([check_positive("directions", directions), seed])
+    columns = []
+    for noise in np.repeat(NOISES, directions):
+        drawn = getattr(generator, noise)(*((-1, 1) if noise == "uniform" else (0, 1)), size=images.shape[1:])
+        columns.append(_walk(model, images, labels, torch.from_numpy(drawn / np.sqrt((drawn**2).mean())).float()))
+    return np.log(np.stack(columns, axis=1))
+
+
+def _walk(model: Labeler, images: torch.Tensor, labels: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
+    reached = np.full(len(images), 2 * STEPS[-1])
+    kept = torch.arange(len(images))
+    for step in STEPS:
+        moved = (images[kept].float() + step * direction).round().clamp(0, 255).to(torch.uint8)
+        holds = model.predict(moved) == labels[kept]
+        reached[kept[~holds].numpy()] = step
+        kept = kept[holds]
+        if not len(kept):
+            break
+    return reached
+
+
+def dataset_inference(
+    victim: Labeler, suspect: Labeler, *, private: ImageSet, public: ImageSet, directions: int = 3, seed: int = 0
+) -> float:
+    """Return the p value of the hypothesis that a suspect's model has learned nothing from the victim's images.
+
+    A linear regression learns, from the victim's margins on the first half of either side, what tells the private
+    images from the public ones; the suspect's scores on the second halves are compared by Welch's t test, one-sided
+    (Maini et al. 2021, section 5, their black-box variant).
+
+    Args:
+        victim: The owner's model.
+        suspect: The model that may have been stolen from it.
+        private: Labeled images that the victim was trained on.
+        public: As many labeled images of the same kind that neither model was trained on.
+        directions: See `margins`.
+        seed: Seed of the directions.
+
+    Returns:
+        A p value in [0, 1]: below the owner's level the suspect is accused.
+
+    Raises:
+        InputError: A side has no labels or fewer than four images.
+    """
+    for side in (private, public):
+        if side.labels is None or len(side) < 4:
+            raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")
+
+    def walked(model: Labeler, side: ImageSet) -> np.ndarray:
+        return margins(model, side.images[:], side.labels, directions=directions, seed=seed)
+
+    known = [walked(victim, side)[: len(side) // 2] for side in (private, public)]
+    weights = _regression(*known)
+    scores = [walked(suspect, side)[len(side) // 2 :] @ weights for side in (private, public)]
+    if np.ptp(np.concatenate(scores)) == 0:
+        return 1.0
+    return float(stats.ttest_ind(*scores, equal_var=False, alternative="greater").pvalue)
+
+
+def _regression(private: np.ndarray, public: np.ndarray) -> np.ndarray:
+    """Return the weights of a ridge regression whose value is higher for private margins than for public ones."""
+    middle = (private.mean(0) + public.mean(0)) / 2
+    rows = np.concatenate([private, public]) - middle
+    targets = np.repeat([1.0, -1.0], [len(private), len(public)])
+    return np.linalg.solve(rows.T @ rows + RIDGE * len(rows) * np.eye(rows.shape[1]), rows.T @ targets)

@@ -1,0 +1,65 @@
+"""Dataset inference, on models whose margins are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from extractlib.data.images import ImageSet
+from extractlib.defenses.ownership import STEPS, dataset_inference, margins
+from extractlib.errors import InputError
+
+
+class Holds:
+    """Names a flat gray image 0 until its pixels are spread by more than its reach, which depends on its brightness."""
+
+    def __init__(self, reach):
+        self.reach = reach
+
+    def predict(self, images):
+        pixels = images.float().flatten(1)
+        return (pixels.std(1, correction=0) > self.reach(pixels.mean(1))).long()
+
+
+def flat(values, name="images"):
+    images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 16, 16).clone()
+    return ImageSet(name, images, torch.zeros(len(values), dtype=torch.int64), classes=("a", "b"))
+
+
+DARK, LIGHT = flat(range(100, 120)), flat(range(140, 160))
+
+
+def test_the_margin_is_the_first_step_at_which_the_label_is_lost():
+    model = Holds(lambda brightness: torch.where(brightness < 110, 20.0, torch.where(brightness < 135, 0.0, 1e9)))
+    found = np.exp(margins(model, flat([100, 120, 150]).images, torch.zeros(3, dtype=torch.int64), directions=2))
+    assert found.shape == (3, 6)
+    # The spread is the step times that of a direction whose mean square is 1: nearly the step itself.
+    past = min(step for step in STEPS if step > 20)
+    assert found[0] == pytest.approx(past)
+    assert found[1] == pytest.approx(STEPS[0])
+    assert found[2] == pytest.approx(2 * STEPS[-1])
+
+
+def test_a_model_with_the_victims_margins_is_accused_and_others_are_not():
+    def spread(brightness):
+        return 10 * (brightness % 5)
+
+    victim = Holds(lambda brightness: torch.where(brightness < 130, 30.0, 8.0) + spread(brightness))
+    other = Holds(lambda brightness: 15 + spread(brightness))
+    reversed_ = Holds(lambda brightness: torch.where(brightness < 130, 8.0, 30.0) + spread(brightness))
+    sides = {"private": DARK, "public": LIGHT}
+    assert dataset_inference(victim, victim, **sides) < 0.001
+    assert dataset_inference(victim, other, **sides) > 0.05
+    assert dataset_inference(victim, reversed_, **sides) > 0.999
+
+
+def test_equal_margins_everywhere_accuse_nobody():
+    never = Holds(lambda brightness: -1 + 0 * brightness)
+    victim = Holds(lambda brightness: torch.where(brightness < 130, 30.0, 8.0))
+    assert dataset_inference(victim, never, private=DARK, public=LIGHT) == 1.0
+
+
+def test_too_few_images_and_unlabeled_ones_are_refused():
+    with pytest.raises(InputError, match="mine has 3 images or no labels: give at least 4 labeled ones"):
+        dataset_inference(Holds(None), Holds(None), private=flat(range(3), "mine"), public=LIGHT)
+    with pytest.raises(InputError, match="images has 20 images or no labels"):
+        dataset_inference(Holds(None), Holds(None), private=DARK, public=LIGHT.unlabeled())
