@@ -31,7 +31,9 @@ class Labeler(Protocol):
         """Return labels, int64 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
 
 
-def margins(model: Labeler, images: torch.Tensor, labels: torch.Tensor, *, directions: int = 3, seed: int = 0):
+def margins(
+    model: Labeler, images: torch.Tensor, labels: torch.Tensor, *, directions: int = 3, seed: int = 0
+) -> np.ndarray:
     """Return how far each image can be moved along random directions before its label is lost ("Blind Walk").
 
     Args:

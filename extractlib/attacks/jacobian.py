@@ -1,0 +1,62 @@
+"""Jacobian-based augmentation (Papernot et al. 2017): a few images, moved step by step towards the decision boundaries.
+
+The attack that PRADA was made to notice; here it is the positive control of detectors of accounts.
+"""
+
+import torch
+
+from extractlib.attacks.knockoff import API
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError, check_positive
+from extractlib.models.devices import device_of
+from extractlib.models.fitted import Trainer
+
+
+def jacobian_augmentation(
+    api: API, seeds: ImageSet, trainer: Trainer, *, budget: int, step: float = 0.1, client: str = "attacker"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query seed images, train a surrogate on the answers, move all images by its gradient, query those, and so on.
+
+    Each round doubles the set: x' = x + step · sign(∂ logit of the answered label / ∂ x), pixels in [0, 1], cut to the
+    range of pixels.
+
+    Args:
+        api: The victim's API.
+        seeds: Natural images of the victim's kind.
+        trainer: How the surrogate of each round is made.
+        budget: Queries to send, at least as many as there are seeds.
+        step: Size of a move, in pixels of range 1, above 0.
+        client: The name the attacker goes by.
+
+    Returns:
+        The queries in the order sent, uint8 of shape (budget, channels, height, width), and the label that each was
+        answered, int64 of shape (budget,).
+
+    Raises:
+        InputError: The budget is below the number of seeds, or the step is not above 0.
+        BudgetExceeded: The API allows fewer queries.
+    """
+    if check_positive("budget", budget) < len(seeds) or not len(seeds):
+        raise InputError(f"budget is {budget} and there are {len(seeds)} seed images: ask about each at least once")
+    if not step > 0:
+        raise InputError(f"step is {step}: a number above 0 is wanted")
+    classes = len(api.classes)
+    sent, new = torch.empty(0, *seeds.image_shape, dtype=torch.uint8), seeds.images[:]
+    targets = torch.empty(0, classes)
+    while True:
+        answers = api.query(new, client=client)
+        sent, targets = torch.cat([sent, new]), torch.cat([targets, answers.targets(classes)])
+        if len(sent) == budget:
+            return sent, targets.argmax(1)
+        model = trainer.fit(sent, targets, classes=classes)
+        new = _moved(model, sent, targets.argmax(1), step)[: budget - len(sent)]
+
+
+def _moved(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, step: float) -> torch.Tensor:
+    device, parts = device_of(model), []
+    for chunk, label in zip(images.split(256), labels.split(256), strict=True):
+        x = model.normalize(chunk.to(device)).requires_grad_()
+        logits = model.classify(x).gather(1, label.to(device)[:, None])
+        (gradient,) = torch.autograd.grad(logits.sum(), x)
+        parts.append((chunk + 255 * step * gradient.sign().cpu()).round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(parts)

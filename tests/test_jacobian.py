@@ -1,0 +1,89 @@
+"""Jacobian-based augmentation, on a linear model whose gradient is known."""
+
+import pytest
+import torch
+
+from extractlib.attacks.jacobian import jacobian_augmentation
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+
+
+class Linear(torch.nn.Module):
+    """Logits ±w·x with w = +1 on the upper half of the pixels and -1 on the lower."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.ones(1, 4, 4)
+        weight[:, 2:] = -1
+        self.weight = torch.nn.Parameter(weight)
+
+    def normalize(self, images):
+        return images / 255
+
+    def classify(self, x):
+        value = (x * self.weight).flatten(1).sum(1, keepdim=True)
+        return torch.cat([value, -value], 1)
+
+    def forward(self, images):
+        return self.classify(self.normalize(images.float()))
+
+
+class LinearTrainer:
+    def __init__(self):
+        self.sizes = []
+
+    def fit(self, images, targets, *, classes):
+        self.sizes.append(len(images))
+        assert len(targets) == len(images) and classes == 2
+        return Linear()
+
+
+class Service:
+    classes = ("up", "down")
+
+    def __init__(self):
+        self.asked = []
+
+    def query(self, images, *, client="anonymous", request=None):
+        self.asked.append((len(images), client))
+
+        class Answers:
+            @staticmethod
+            def targets(classes):
+                first = images.float().mean((1, 2, 3)) > 100
+                return torch.nn.functional.one_hot((~first).long(), classes).float()
+
+        return Answers
+
+
+SEEDS = ImageSet("seeds", torch.tensor([120, 80], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone())
+
+
+def test_each_round_doubles_the_set_and_moves_every_image_along_its_labels_gradient():
+    api, trainer = Service(), LinearTrainer()
+    queries, labels = jacobian_augmentation(api, SEEDS, trainer, budget=7, step=0.1)
+    assert api.asked == [(2, "attacker"), (2, "attacker"), (3, "attacker")]
+    assert trainer.sizes == [2, 4]
+    assert queries.shape == (7, 1, 4, 4)
+    assert torch.equal(queries[:2], SEEDS.images)
+    # 120 was answered "up": its upper half brightens by 25.5 and its lower half darkens; 80, "down", the other way.
+    assert queries[2, 0, :, 0].tolist() == [146, 146, 94, 94]
+    assert queries[3, 0, :, 0].tolist() == [54, 54, 106, 106]
+    # The seeds are moved once more in each round, with the images made of them.
+    assert torch.equal(queries[4:6], queries[2:4])
+    assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+
+
+def test_a_budget_of_the_seeds_alone_trains_nothing():
+    api, trainer = Service(), LinearTrainer()
+    assert len(jacobian_augmentation(api, SEEDS, trainer, budget=2)[0]) == 2
+    assert trainer.sizes == []
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_asked():
+    api = Service()
+    with pytest.raises(InputError, match="budget is 1 and there are 2 seed images"):
+        jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=1)
+    with pytest.raises(InputError, match="step is 0"):
+        jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=4, step=0)
+    assert api.asked == []
