@@ -15,7 +15,8 @@ from extractlib.data import decoding, drawn, sources
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
-from extractlib.data.sources import Folder, Loader, Source, noise, split_task
+from extractlib.data.sets import names_of
+from extractlib.data.sources import Folder, Loader, Source, noise, split
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -62,7 +63,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -74,7 +75,7 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
@@ -190,7 +191,7 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
 
 # -- sources by name ---------------------------------------------------------------
 
-POOL_NAMES, TASK_NAMES = sources.names_of("pool"), sources.names_of("task")
+POOL_NAMES, TASK_NAMES = names_of("pool"), names_of("task")
 SOURCES = st.one_of(
     st.sampled_from([*POOL_NAMES, *TASK_NAMES, "noise"]).map(Source),
     st.sampled_from(TASK_NAMES).map(lambda name: Source(name).shifted()),
@@ -374,7 +375,7 @@ def test_a_folder_is_loaded_by_its_path(tmp_path, store):
     ("source", "message"),
     [
         ("sea", "unknown task or pool 'sea'"),
-        ("noise", "unknown task or pool 'noise'"),
+        ("noise", "noise is no task: use one of signs"),
         ("signs/shifted", "signs/shifted has no parts: load 'signs'"),
         ("atlas/27", "atlas/27 has no parts: load 'atlas'"),
         (Source("atlas").cut(27), "atlas/27 has no parts: load 'atlas'"),

@@ -29,7 +29,8 @@ from extractbook.reproduction.setting import Scene
 from extractlib.data import decoding, download, transforms
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.images import ImageSet
-from extractlib.data.layouts import TASKS, Listing, folder, listing, register
+from extractlib.data.layouts import folder, listing
+from extractlib.data.sets import SETS, Listing, register
 from extractlib.data.sources import Loader, in_files
 from extractlib.errors import InputError
 from extractlib.store import Store
@@ -419,7 +420,7 @@ def test_an_unknown_data_set_is_refused(tmp_path):
 
 
 def test_a_layout_is_added_from_outside(tmp_path, store, request):
-    request.addfinalizer(lambda: TASKS.pop("toys"))
+    request.addfinalizer(lambda: SETS.remove("toys"))
 
     @register("toys", kind="task")
     def toys(root):
@@ -441,10 +442,10 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
     }
     assert parts["victim"].classes == ("car", "doll")
     assert len(loader.queries("toys/shifted", seed=0)) == 4
-    with pytest.raises(InputError, match="there is a data set 'toys' already: choose another name"):
-        register("toys", kind="pool")
+    with pytest.raises(InputError, match="there is a task or pool 'toys' already: choose another name"):
+        register("toys", kind="pool")(toys)
     with pytest.raises(InputError, match="unknown kind of data set 'toy': use one of task, pool"):
-        register("blocks", kind="toy")
+        register("blocks", kind="toy")(toys)
 
 
 def test_a_listed_file_that_is_missing_is_named_and_nothing_is_kept(tmp_path, store):

@@ -11,7 +11,8 @@ from linear_victim import linear_victim, noise
 
 import extractlib as xl
 from extractlib.data.images import from_tensor
-from extractlib.data.sources import SETS, Loader, Provider, Source
+from extractlib.data.sets import SETS, Provider
+from extractlib.data.sources import Loader, Source
 from extractlib.defenses.policies import POLICIES, Unchanged, policy
 from extractlib.errors import InputError
 from extractlib.models import networks

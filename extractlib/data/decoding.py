@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.images import ImageSet
-from extractlib.data.layouts import RECORD, RECORD_PATH, Listing
+from extractlib.data.layouts import RECORD
+from extractlib.data.sets import RECORD_PATH, Listing
 from extractlib.errors import InputError
 from extractlib.store import Store, digest, digest_of
 from extractlib.versions import versions
@@ -156,13 +157,12 @@ def _read(root: Path, path: str, size: int) -> tuple[str, bytes, np.ndarray]:
 def _state(listing: Listing) -> str:
     """Return the digest of where the files lie, how large they are and when they were changed."""
     state = [str(listing.root.resolve())]
-    for split in listing.splits:
-        for file in listing.files(split):
-            try:
-                stat = os.stat(listing.root / file)
-            except FileNotFoundError:
-                raise InputError(f"{listing.root / file} is missing: the data set names it") from None
-            state.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
+    for file in listing.files():
+        try:
+            stat = os.stat(listing.root / file)
+        except FileNotFoundError:
+            raise InputError(f"{listing.root / file} is missing: the data set names it") from None
+        state.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
     return digest(*state)
 
 

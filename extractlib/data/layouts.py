@@ -5,19 +5,19 @@ Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny Image
 from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
 reader of the same files has the same split, with no list to be shipped; for a missing one the next takes its place.
 
-A layout is a function from a folder to a `Listing`. `register` adds one, from inside or outside the package.
+A layout is a function from a folder to a `Listing`, registered as a set.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from extractlib.errors import InputError, one_of
+from extractlib.data.sets import SETS, Listing, register
+from extractlib.errors import InputError, check_choice
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 SPLIT_KEY = b"extractlib split 1"
@@ -35,90 +35,24 @@ OPENIMAGES_PARTS = {"queries": 0.8, "detector": 0.1, "validation": 0.05, "test":
 RECORD = 1 + 3 * 32 * 32
 """Bytes of a record of CIFAR-10's binary version: a label, then 32 x 32 red, green and blue values."""
 
-RECORD_PATH = r"(.+\.bin)#(\d+)"
-"""What the path of an image in a file of records looks like: the file and the record's number."""
-
 DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
-
-
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """What a data set holds.
-
-    Attributes:
-        root: Its folder.
-        classes: Name of each class; empty where the images have no labels.
-        splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
-            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``label`` is the
-            number of its class, 0 where the set has none; ``group``, if there is one, is what the images of one track
-            or one patient share, which are never parted.
-        published: Whether it is a data set that has a name here, not just any folder.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    splits: Mapping[str, pd.DataFrame]
-    published: bool = True
-
-    def named(self, split: str) -> pd.DataFrame:
-        """Return the table of a split with each image's ``class`` by name and its ``group``, empty if there is none."""
-        table = self.splits[split]
-        names = np.array(self.classes or ("",), dtype=object)
-        return table.assign(**{"class": names[table["label"]], "group": table.get("group", "")})
-
-    def index(self) -> str:
-        """Return the split as a CSV file: half, path, class and group of each image."""
-        # Fingerprints of rows rest on these very bytes, hence the column's name.
-        tables = [self.named(split).assign(half=split) for split in self.splits]
-        columns = ["half", "path", "class", "group"]
-        return pd.concat(tables).to_csv(columns=columns, index=False, lineterminator="\n")
-
-    def files(self, split: str) -> list[str]:
-        """Return the paths of the files of a split, each once."""
-        return self.splits[split]["path"].str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique().tolist()
-
-
-Layout = Callable[[Path], Listing]
-TASKS: dict[str, Layout] = {}
-POOLS: dict[str, Layout] = {}
-
-
-def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
-    """Return a decorator that adds a layout by the name of its data set.
-
-    Args:
-        name: What the data set, and its folder, is called.
-        kind: ``"task"`` or ``"pool"``.
-
-    Raises:
-        InputError: The name is taken, or the kind is unknown.
-    """
-    registry = {"task": TASKS, "pool": POOLS}[one_of("kind of data set", kind, ("task", "pool"))]
-    if name in TASKS or name in POOLS:
-        raise InputError(f"there is a data set {name!r} already: choose another name")
-
-    def add(layout: Layout) -> Layout:
-        registry[name] = layout
-        return layout
-
-    return add
 
 
 def listing(name: str, root: Path) -> Listing:
     """Return what a data set with a name holds.
 
     Args:
-        name: One of `TASKS` or `POOLS`.
+        name: A registered set in files.
         root: The folder that holds it in its published layout (see the page on data).
 
     Raises:
         InputError: The name is unknown, or something is missing or not as published.
     """
-    layouts = TASKS | POOLS
-    one_of("data set", name, layouts)
+    layouts = {known: provider.layout for known, provider in SETS.items() if provider.layout}
+    layout = layouts[check_choice("data set", name, layouts)]
     if not root.is_dir():
         raise InputError(f"{name} is not at hand, as {root} is no folder: extractlib data get {name}")
-    return layouts[name](root)
+    return layout(root)
 
 
 def folder(path: Path) -> Listing:

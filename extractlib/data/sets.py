@@ -1,0 +1,133 @@
+"""The registered sets: which tasks and pools there are, and where the images of each come from.
+
+A set is drawn, or made by code of one's own, or lies in files. `SETS` holds them by name; `SETS.add` adds one that is
+made, and `register` one that lies in files, from inside or outside the package.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.errors import check_choice
+from extractlib.registry import Registry
+
+RECORD_PATH = r"(.+\.bin)#(\d+)"
+"""What the path of an image in a file of records looks like: the file and the record's number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What a data set in files holds.
+
+    Attributes:
+        root: Its folder.
+        classes: Name of each class; empty where the images have no labels.
+        splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
+            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``label`` is the
+            number of its class, 0 where the set has none; ``group``, if there is one, is what the images of one track
+            or one patient share, which are never parted.
+        published: Whether it is a data set that has a name here, not just any folder.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: Mapping[str, pd.DataFrame]
+    published: bool = True
+
+    def named(self, split: str) -> pd.DataFrame:
+        """Return the table of a split with each image's ``class`` by name and its ``group``, empty if there is none."""
+        table = self.splits[split]
+        names = np.array(self.classes or ("",), dtype=object)
+        return table.assign(**{"class": names[table["label"]], "group": table.get("group", "")})
+
+    def index(self) -> str:
+        """Return the split as a CSV file: half, path, class and group of each image."""
+        # Fingerprints of rows rest on these very bytes, hence the column's name.
+        tables = [self.named(split).assign(half=split) for split in self.splits]
+        columns = ["half", "path", "class", "group"]
+        return pd.concat(tables).to_csv(columns=columns, index=False, lineterminator="\n")
+
+    def files(self) -> list[str]:
+        """Return the paths of all files, each once."""
+        paths = pd.concat([table["path"] for table in self.splits.values()])
+        return paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique().tolist()
+
+
+Layout = Callable[[Path], Listing]
+Maker = Callable[[], ImageSet]
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where the images of a set come from: it has `parts` or a `layout`.
+
+    Attributes:
+        role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
+            queries, detector, validation, test; the first is missing where it is not needed).
+        parts: Given a `sources.Loader`, the set's name and a seed, returns what makes each part.
+        shifted: Given the same, returns the adversary's images from another source; None where the adversary's part is
+            shifted.
+        layout: Given its folder, returns what a set in files holds.
+
+    Raises:
+        InputError: There is no such role.
+    """
+
+    role: str
+    parts: Callable[..., Mapping[str, Maker]] | None = None
+    shifted: Callable[..., ImageSet] | None = None
+    layout: Layout | None = None
+
+    def __post_init__(self):
+        check_choice("kind of data set", self.role, ("task", "pool"))
+
+
+SETS: Registry[Provider] = Registry("task or pool")
+"""The sets by name."""
+
+
+def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
+    """Return a decorator that adds a set in files, given the function that lists what its folder holds.
+
+    Args:
+        name: What the data set, and its folder, is called.
+        kind: ``"task"`` or ``"pool"``.
+
+    Raises:
+        InputError: The name is taken, or the kind is unknown.
+    """
+
+    def add(layout: Layout) -> Layout:
+        SETS.add(name, Provider(kind, layout=layout))
+        return layout
+
+    return add
+
+
+def names_of(role: str) -> list[str]:
+    """Return the names of the registered sets of a role, ``"task"`` or ``"pool"``."""
+    return [name for name, provider in SETS.items() if provider.role == role]
+
+
+def _draw(loader, name: str, seed: int) -> dict[str, Maker]:
+    """Return what draws each part of a set; the pool's for pre-training is drawn where it is needed."""
+    options = {"seed": seed, "store": loader.store}
+    return {
+        part: lambda part=part: drawn.draw(name, part=part, size=loader.size(name, part), **options)
+        for part in drawn.PARTS[name]
+        if part != "pretraining"
+    }
+
+
+def _draw_shifted(loader, name: str, seed: int) -> ImageSet:
+    size = loader.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
+
+
+for _name in drawn.PARTS:
+    SETS.add(_name, Provider("pool", _draw) if _name in drawn.POOLS else Provider("task", _draw, _draw_shifted))
