@@ -283,9 +283,7 @@ def test_what_is_missing_is_counted_and_named(tmp_path):
     write_cifar10(tmp_path / "cifar10", records=10)
     state = check("cifar10", tmp_path)
     assert state.state == "incomplete"
-    assert state.words.startswith(
-        "train 50 of 50,000, test 10 of 10,000; to get it: delete"
-    )
+    assert state.words.startswith("train 50 of 50,000, test 10 of 10,000; to get it: delete")
     write_gtsrb(tmp_path / "gtsrb")
     (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00001.ppm").unlink()
     words = check("gtsrb", tmp_path).words

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
@@ -76,7 +77,8 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32) -> Imag
     source = (contents, digest(index), str(size)) if listing.published or size != 32 else (contents,)
     splits = {}
     for split, table in listing.splits.items():
-        labels = torch.tensor(table["label"].to_numpy()) if listing.classes else None
+        numbers = pd.Index(listing.classes).get_indexer(table["class"]) if listing.classes else None
+        labels = None if numbers is None else torch.from_numpy(numbers)
         pixels = torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False))
         splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, digest(*source, split))
     groups = load_file(folder / "groups.safetensors")["groups"] if "train" in splits else None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from extractlib.data import drawn
@@ -28,9 +27,9 @@ class Listing:
         root: Its folder.
         classes: Name of each class; empty where the images have no labels.
         splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
-            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``label`` is the
-            number of its class, 0 where the set has none; ``group``, if there is one, is what the images of one track
-            or one patient share, which are never parted.
+            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``class`` is the
+            name of its class; ``group``, if there is one, is what the images of one track or one patient share, which
+            are never parted.
         published: Whether it is a data set that has a name here, not just any folder.
     """
 
@@ -39,18 +38,11 @@ class Listing:
     splits: Mapping[str, pd.DataFrame]
     published: bool = True
 
-    def named(self, split: str) -> pd.DataFrame:
-        """Return the table of a split with each image's ``class`` by name and its ``group``, empty if there is none."""
-        table = self.splits[split]
-        names = np.array(self.classes or ("",), dtype=object)
-        return table.assign(**{"class": names[table["label"]], "group": table.get("group", "")})
-
     def index(self) -> str:
         """Return the split as a CSV file: half, path, class and group of each image."""
         # Fingerprints of rows rest on these very bytes, hence the column's name.
-        tables = [self.named(split).assign(half=split) for split in self.splits]
-        columns = ["half", "path", "class", "group"]
-        return pd.concat(tables).to_csv(columns=columns, index=False, lineterminator="\n")
+        whole = pd.concat([table.assign(half=split) for split, table in self.splits.items()])
+        return whole.reindex(columns=["half", "path", "class", "group"]).to_csv(index=False, lineterminator="\n")
 
     def files(self) -> list[str]:
         """Return the paths of all files, each once."""

@@ -387,11 +387,11 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
     if not source.in_files or str(source) != source.name:
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
     listing, files = loader.listing(name), loader.files(name)
-    tables = {half: listing.named(half).assign(group="") for half in listing.splits}
+    tables = {half: table.assign(group="") for half, table in listing.splits.items()}
     if files.groups is not None:
         tables["train"]["group"] = files.groups.numpy()
     parts = [
         tables[half].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
         for part, (half, chosen) in cut(files, source.role or "task", seed=seed).items()
     ]
-    return pd.concat(parts)[["part", "path", "class", "group"]]
+    return pd.concat(parts).reindex(columns=["part", "path", "class", "group"])
