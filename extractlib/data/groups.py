@@ -3,9 +3,9 @@
 import imagehash
 import numpy as np
 import torch
-from PIL import Image
 from scipy.sparse import csr_array, vstack
 from scipy.sparse.csgraph import connected_components
+from torchvision.transforms.v2.functional import to_pil_image
 
 BITS_APART = 4
 """Bits of 64 in which the hashes of near-duplicates differ at most.
@@ -24,8 +24,7 @@ def near_duplicate_groups(images: torch.Tensor) -> torch.Tensor:
     Args:
         images: uint8 of shape (n, 3, height, width).
     """
-    pictures = (Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images)
-    hashes = torch.from_numpy(np.stack([imagehash.phash(picture).hash.ravel() for picture in pictures]))
+    hashes = torch.from_numpy(np.stack([imagehash.phash(to_pil_image(image)).hash.ravel() for image in images]))
     signs = torch.where(hashes, 1.0, -1.0)
     # The product of two rows of signs is the number of bits that agree less those that differ.
     alike = [csr_array((part @ signs.T >= 64 - 2 * BITS_APART).numpy()) for part in signs.split(512)]

@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from extractlib.errors import InputError
 from extractlib.store import digest, digest_of
@@ -21,11 +22,13 @@ class Rows:
     It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
 
     Args:
-        images: uint8 tensor of shape (n, channels, height, width).
+        images: uint8 tensor of shape (n, channels, height, width), or rows of one.
         indices: int64 of shape (m,): which of them.
     """
 
-    def __init__(self, images: torch.Tensor, indices: torch.Tensor):
+    def __init__(self, images: "torch.Tensor | Rows", indices: torch.Tensor):
+        if isinstance(images, Rows):
+            images, indices = images._images, images._indices[indices]
         self._images, self._indices = images, indices
         self.shape = torch.Size((len(indices), *images.shape[1:]))
         self.dtype, self.device, self.ndim = images.dtype, images.device, images.ndim
@@ -41,10 +44,6 @@ class Rows:
     def __getitem__(self, chosen) -> torch.Tensor:
         """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
         return self._images[self._indices[chosen]]
-
-    def rows(self, indices: torch.Tensor) -> "Rows":
-        """Return some of these images as rows of the same tensor."""
-        return Rows(self._images, self._indices[indices])
 
     def split(self, size: int) -> Iterator[torch.Tensor]:
         """Yield the images in tensors of `size`, one after the other."""
@@ -115,10 +114,11 @@ class ImageSet:
         Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
+        size = len(indices) * self.images.shape[1:].numel()
         return replace(
             self,
             name=name or self.name,
-            images=_chosen(self.images, indices),
+            images=Rows(self.images, indices) if size > LARGE else self.images[indices],
             labels=None if self.labels is None else self.labels[indices],
             fingerprint=digest(self.fingerprint, indices.numpy().tobytes()),
         )
@@ -181,12 +181,6 @@ def split_indices(
             chosen = chosen[np.argsort(place[chosen], kind="stable")]
         parts[part] = torch.from_numpy(chosen)
     return parts
-
-
-def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:
-    if len(indices) * images.shape[1:].numel() <= LARGE:
-        return images[indices]
-    return images.rows(indices) if isinstance(images, Rows) else Rows(images, indices)
 
 
 def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
@@ -294,8 +288,7 @@ def _pixels(image: object, name: str) -> torch.Tensor:
         return torch.as_tensor(image)
     if not isinstance(image, Image.Image):
         raise InputError(f"{name}: an image is a {type(image).__name__}: a tensor, an array or Pillow's is wanted")
-    pixels = torch.from_numpy(np.array(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    return pil_to_tensor(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
 def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, classes: tuple[str, ...]) -> str:
