@@ -27,5 +27,5 @@ def near_duplicate_groups(images: torch.Tensor) -> torch.Tensor:
     hashes = torch.from_numpy(np.stack([imagehash.phash(to_pil_image(image)).hash.ravel() for image in images]))
     signs = torch.where(hashes, 1.0, -1.0)
     # The product of two rows of signs is the number of bits that agree less those that differ.
-    alike = [csr_array((part @ signs.T >= 64 - 2 * BITS_APART).numpy()) for part in signs.split(512)]
+    alike = [csr_array((part @ signs.T >= 64 - 2 * BITS_APART).numpy()) for part in torch.split(signs, 512)]
     return torch.from_numpy(connected_components(vstack(alike), directed=False)[1].astype(np.int64))

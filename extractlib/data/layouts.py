@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,9 +36,6 @@ OPENIMAGES_PARTS = {"queries": 0.8, "detector": 0.1, "validation": 0.05, "test":
 
 RECORD = 1 + 3 * 32 * 32
 """Bytes of a record of CIFAR-10's binary version: a label, then 32 x 32 red, green and blue values."""
-
-Names = Mapping[str, str] | pd.Series
-"""Names of classes by what stands for them in a table."""
 
 DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
@@ -111,7 +109,7 @@ def _cub200(root: Path) -> Listing:
     for file, values in {"train_test_split.txt": training, "image_class_labels.txt": answers}.items():
         if lacking := [key for key in paths.index if key not in values.index]:
             raise InputError(f"{base / file} has no line for image {lacking[0]}: get it again")
-    classes = _class_names(answers[paths.index], names, base / "image_class_labels.txt")
+    classes = _class_names(answers[paths.index], names.to_dict(), base / "image_class_labels.txt")
     images = pd.DataFrame({"path": f"{base.name}/images/" + paths, "class": classes})
     in_training = training[paths.index] == "1"
     return Listing(root, tuple(names), {"train": images[in_training], "test": images[~in_training]})
@@ -158,7 +156,7 @@ def _cifar10_batch(file: Path, classes: pd.Series) -> pd.DataFrame:
         raise InputError(f"{file} is missing or cut short (records of {RECORD:,} bytes): extractlib data get cifar10")
     answers = pd.Series(np.memmap(file, dtype=np.uint8, mode="r")[::RECORD]).astype(str)
     paths = [f"{file.parent.name}/{file.name}#{number}" for number in range(len(answers))]
-    return pd.DataFrame({"path": paths, "class": _class_names(answers, classes.rename(str), file)})
+    return pd.DataFrame({"path": paths, "class": _class_names(answers, classes.rename(str).to_dict(), file)})
 
 
 @register("imagenet", kind="pool")
@@ -226,18 +224,20 @@ def _cut_classes(
     return splits if rest is None else {rest: images[place == len(sizes)]} | splits
 
 
-def _labeled(file: Path, columns: tuple[str, str], names: Names, *, path: str, **layout) -> pd.DataFrame:
+def _labeled(
+    file: Path, columns: tuple[str, str], names: Mapping[str, str], *, path: str, **layout: Any
+) -> pd.DataFrame:
     """Return the images that a table names in its first column, with the class that its second column is a key of."""
     table = _table(file, columns, **layout).set_index(columns[0])
     classes = _class_names(table[columns[1]], names, file)
     return pd.DataFrame({"path": classes.index.map(path.format), "class": classes.array})
 
 
-def _class_names(answers: pd.Series, names: Names, file: Path) -> pd.Series:
+def _class_names(answers: pd.Series, names: Mapping[str, str], file: Path) -> pd.Series:
     """Return the name of each image's class, of which `answers` has the key."""
     classes = answers.str.strip().map(names)
     for image, answer in answers[classes.isna()].items():
-        first, *_, last = names.keys()
+        first, *_, last = names
         raise InputError(f"{file} gives image {image} the class {answer!r}: one of {first} to {last} is needed")
     return classes
 

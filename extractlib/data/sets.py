@@ -4,9 +4,11 @@ A set is drawn, or made by code of one's own, or lies in files. `SETS` holds the
 made, and `register` one that lies in files, from inside or outside the package.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.errors import check_choice
 from extractlib.registry import Registry
+from extractlib.store import Store
 
 RECORD_PATH = r"(.+\.bin)#(\d+)"
 """What the path of an image in a file of records looks like: the file and the record's number."""
@@ -42,16 +45,55 @@ class Listing:
         """Return the split as a CSV file: half, path, class and group of each image."""
         # Fingerprints of rows rest on these very bytes, hence the column's name.
         whole = pd.concat([table.assign(half=split) for split, table in self.splits.items()])
-        return whole.reindex(columns=["half", "path", "class", "group"]).to_csv(index=False, lineterminator="\n")
+        whole = whole.reindex(columns=["half", "path", "class", "group"])
+        return str(whole.to_csv(index=False, lineterminator="\n"))
 
     def files(self) -> list[str]:
         """Return the paths of all files, each once."""
         paths = pd.concat([table["path"] for table in self.splits.values()])
-        return paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique().tolist()
+        return list(paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique())
 
 
 Layout = Callable[[Path], Listing]
-Maker = Callable[[], ImageSet]
+
+
+class Parts(Mapping[str, ImageSet]):
+    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
+
+    Args:
+        names: Names of the parts.
+        make: Given a name, makes the part.
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], ImageSet]):
+        self._names, self._make = tuple(names), cache(make)
+
+    def __getitem__(self, part: str) -> ImageSet:
+        """Return a part.
+
+        Raises:
+            KeyError: There is no such part.
+        """
+        if part not in self._names:
+            raise KeyError(part)
+        return self._make(part)
+
+    def __getattr__(self, part: str) -> ImageSet:
+        if part.startswith("_") or part not in self._names:
+            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._names)}")
+        return self[part]
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"Parts({', '.join(self)})"
 
 
 @dataclass(frozen=True)
@@ -61,7 +103,7 @@ class Provider:
     Attributes:
         role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
             queries, detector, validation, test; the first is missing where it is not needed).
-        parts: Given a `sources.Loader`, the set's name and a seed, returns what makes each part.
+        parts: Given a `sources.Loader`, the set's name and a seed, returns the parts by name.
         shifted: Given the same, returns the adversary's images from another source; None where the adversary's part is
             shifted.
         layout: Given its folder, returns what a set in files holds.
@@ -71,11 +113,11 @@ class Provider:
     """
 
     role: str
-    parts: Callable[..., Mapping[str, Maker]] | None = None
+    parts: Callable[..., Mapping[str, ImageSet]] | None = None
     shifted: Callable[..., ImageSet] | None = None
     layout: Layout | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("kind of data set", self.role, ("task", "pool"))
 
 
@@ -106,19 +148,29 @@ def names_of(role: str) -> list[str]:
     return [name for name, provider in SETS.items() if provider.role == role]
 
 
-def _draw(loader, name: str, seed: int) -> dict[str, Maker]:
-    """Return what draws each part of a set; the pool's for pre-training is drawn where it is needed."""
-    options = {"seed": seed, "store": loader.store}
-    return {
-        part: lambda part=part: drawn.draw(name, part=part, size=loader.size(name, part), **options)
-        for part in drawn.PARTS[name]
-        if part != "pretraining"
-    }
+class Run(Protocol):
+    """What a drawn set is told of a run, as by `sources.Loader`."""
+
+    @property
+    def store(self) -> Store | None:
+        """Keeps what is drawn."""
+
+    def size(self, name: str, part: str) -> int:
+        """Return the number of images of a part."""
 
 
-def _draw_shifted(loader, name: str, seed: int) -> ImageSet:
-    size = loader.size(name, "adversary")
-    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
+def _draw(run: Run, name: str, seed: int) -> Parts:
+    """Return the parts of a set; the pool's for pre-training is drawn where it is needed."""
+
+    def make(part: str) -> ImageSet:
+        return drawn.draw(name, part=part, size=run.size(name, part), seed=seed, store=run.store)
+
+    return Parts((part for part in drawn.PARTS[name] if part != "pretraining"), make)
+
+
+def _draw_shifted(run: Run, name: str, seed: int) -> ImageSet:
+    size = run.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=run.store)
 
 
 for _name in drawn.PARTS:

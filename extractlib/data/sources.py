@@ -5,9 +5,8 @@ does both for a set at the sizes of the book.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from extractlib.data import drawn, layouts
 from extractlib.data.decoding import ImageFiles, decode
 from extractlib.data.download import data_folders
 from extractlib.data.images import ImageSet, split_indices
-from extractlib.data.sets import SETS, Listing, Maker, names_of
+from extractlib.data.sets import SETS, Listing, Parts, names_of
 from extractlib.data.transforms import shift_domain
 from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.store import Store, default_store, digest
@@ -53,7 +52,7 @@ class Source:
     is_shifted: bool = False
     class_count: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.name.startswith(FOLDER) or self.name == NOISE):
             check_choice("task or pool", self.name, SETS)
         if self.is_shifted and not self.is_task:
@@ -112,37 +111,6 @@ def Folder(path: Path | str) -> Source:
     return Source(f"{FOLDER}{path}")
 
 
-class Parts(Mapping[str, ImageSet]):
-    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
-
-    Args:
-        makers: Makes each part.
-    """
-
-    def __init__(self, makers: Mapping[str, Maker]):
-        self._makers = {part: cache(make) for part, make in makers.items()}
-
-    def __getitem__(self, part: str) -> ImageSet:
-        return self._makers[part]()
-
-    def __getattr__(self, part: str) -> ImageSet:
-        if part.startswith("_") or part not in self._makers:
-            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._makers)}")
-        return self[part]
-
-    def __contains__(self, part: object) -> bool:
-        return part in self._makers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __repr__(self) -> str:
-        return f"Parts({', '.join(self)})"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Loader:
     """What all sources of a run share.
@@ -179,13 +147,8 @@ class Loader:
         Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labeled`, as the
         adaptive strategy needs it. Errors are those of `task`.
         """
-        parts = self._parts(source, "pool", seed)
-        if labeled:
-            return parts
-        hidden = {part: lambda part=part: parts[part].unlabeled() for part in parts}
-        if "pretraining" in parts:
-            hidden["pretraining"] = lambda: parts["pretraining"]
-        return Parts(hidden)
+        parts, shown = self._parts(source, "pool", seed), ("pretraining",)
+        return parts if labeled else Parts(parts, lambda one: parts[one] if one in shown else parts[one].unlabeled())
 
     def queries(self, source: Source | str, *, seed: int, labeled: bool = False) -> ImageSet:
         """Return the images that an attacker sends: a pool's part for queries, or a task's adversary's part.
@@ -244,13 +207,14 @@ class Loader:
 
     def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
         source = Source.parse(source)
-        name = source.name
-        if source.role != role and not name.startswith(FOLDER):
-            raise InputError(f"{name} is no {role}: use one of {', '.join(names_of(role))}")
-        makers = SETS[name].parts if source.role else None
-        if makers is None:  # it lies in files
-            return Parts({part: lambda one=one: one for part, one in split(self.files(name), role, seed=seed).items()})
-        return Parts(makers(self, name, seed))
+        if source.role != role and not source.name.startswith(FOLDER):
+            raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
+        make = SETS[source.name].parts if source.role else None
+        if make is None:  # it lies in files
+            made: Mapping[str, ImageSet] = split(self.files(source.name), role, seed=seed)
+        else:
+            made = make(self, source.name, seed)
+        return Parts(made, made.__getitem__)
 
     def _own(self, task: Source, seed: int) -> ImageSet:
         """Return the adversary's own images of a task, from another source if it is shifted."""
@@ -296,10 +260,9 @@ def load(
     found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
-    places = data_folders() | {str(Folder(path := found.name.removeprefix(FOLDER))): Path(path)}
     kept = default_store() if store is None and found.in_files else store
-    folders = places if folder is None else {found.name: folder}
-    loader = Loader(store=kept, folders=folders, image_size=image_size)
+    places = {found.name: Path(found.name.removeprefix(FOLDER))} if found.role is None else data_folders()
+    loader = Loader(store=kept, folders=places if folder is None else {found.name: folder}, image_size=image_size)
     if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":
         return loader.task(found, seed=seed)
     return loader.pool(found, seed=seed, labeled=labeled)
@@ -356,15 +319,16 @@ def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torc
         seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
     """
     if role == "pool" and "queries" in files.splits:
-        order = np.random.default_rng(0).permutation
-        return {
-            part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
-            for part, images in files.splits.items()
-        }
-    shares, named = (POOL_SHARES, {}) if role == "pool" else (TASK_SHARES, {"test": ("test", None)})
-    if named and "test" not in files.splits:
-        shares, named = {part: share * (1 - TEST_SHARE) for part, share in shares.items()} | {"test": TEST_SHARE}, {}
-    count, seed = len(files.splits["train"]), 0 if role == "pool" else seed
+        orders = {part: np.random.default_rng(0).permutation(len(images)) for part, images in files.splits.items()}
+        return {part: (part, torch.from_numpy(orders[part]) if part in SHUFFLED else None) for part in orders}
+    named: dict[str, tuple[str, torch.Tensor | None]] = {}
+    if role == "pool":
+        shares, seed = POOL_SHARES, 0
+    elif "test" in files.splits:
+        shares, named = TASK_SHARES, {"test": ("test", None)}
+    else:
+        shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()} | {"test": TEST_SHARE}
+    count = len(files.splits["train"])
     chosen = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
     return {part: ("train", indices) for part, indices in chosen.items()} | named
 
