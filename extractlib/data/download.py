@@ -20,11 +20,12 @@ from pathlib import Path
 import pooch
 import requests
 from filelock import FileLock
-from platformdirs import user_data_path
 
 from extractlib.data.decoding import require_free_space
 from extractlib.data.layouts import listing
-from extractlib.data.sets import SETS, Listing
+from extractlib.data.sets import Listing
+from extractlib.data.sets import data_folders as data_folders
+from extractlib.data.sets import default_data as default_data
 from extractlib.errors import InputError, check_choice
 
 CHECKSUMS = "SHA256SUMS"
@@ -91,17 +92,6 @@ def _published() -> dict[str, Published]:
 
 
 SOURCES: Mapping[str, Published] = _published()
-
-
-def default_data() -> Path:
-    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
-    named = os.environ.get("EXTRACTLIB_DATA")
-    return Path(named).expanduser() if named else user_data_path("extractlib")
-
-
-def data_folders(data: Path | None = None) -> dict[str, Path]:
-    """Return the folder of each registered set in files within the one that holds all, `default_data` if None."""
-    return {name: (data or default_data()) / name for name, provider in SETS.items() if provider.layout}
 
 
 def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:

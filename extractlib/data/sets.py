@@ -4,6 +4,7 @@ A set is drawn, or made by code of one's own, or lies in files. `SETS` holds the
 made, and `register` one that lies in files, from inside or outside the package.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
+from platformdirs import user_data_path
 
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
@@ -141,6 +143,17 @@ def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
         return layout
 
     return add
+
+
+def default_data() -> Path:
+    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
+    named = os.environ.get("EXTRACTLIB_DATA")
+    return Path(named).expanduser() if named else user_data_path("extractlib")
+
+
+def data_folders(data: Path | None = None) -> dict[str, Path]:
+    """Return the folder of each registered set in files within the one that holds all, `default_data` if None."""
+    return {name: (data or default_data()) / name for name, provider in SETS.items() if provider.layout}
 
 
 def names_of(role: str) -> list[str]:

@@ -15,9 +15,8 @@ import torch
 
 from extractlib.data import drawn, layouts
 from extractlib.data.decoding import ImageFiles, decode
-from extractlib.data.download import data_folders
 from extractlib.data.images import ImageSet, split_indices
-from extractlib.data.sets import SETS, Listing, Parts, names_of
+from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
 from extractlib.data.transforms import shift_domain
 from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.store import Store, default_store, digest
