@@ -318,8 +318,11 @@ def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torc
         seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
     """
     if role == "pool" and "queries" in files.splits:
-        orders = {part: np.random.default_rng(0).permutation(len(images)) for part, images in files.splits.items()}
-        return {part: (part, torch.from_numpy(orders[part]) if part in SHUFFLED else None) for part in orders}
+        order = np.random.default_rng(0).permutation
+        return {
+            part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
+            for part, images in files.splits.items()
+        }
     named: dict[str, tuple[str, torch.Tensor | None]] = {}
     if role == "pool":
         shares, seed = POOL_SHARES, 0
