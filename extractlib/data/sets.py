@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from platformdirs import user_data_path
@@ -18,7 +18,9 @@ from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.errors import check_choice
 from extractlib.registry import Registry
-from extractlib.store import Store
+
+if TYPE_CHECKING:
+    from extractlib.data.sources import Loader
 
 RECORD_PATH = r"(.+\.bin)#(\d+)"
 """What the path of an image in a file of records looks like: the file and the record's number."""
@@ -105,7 +107,7 @@ class Provider:
     Attributes:
         role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
             queries, detector, validation, test; the first is missing where it is not needed).
-        parts: Given a `sources.Loader`, the set's name and a seed, returns the parts by name.
+        parts: Given what the run's sources share, the set's name and a seed, returns the parts by name.
         shifted: Given the same, returns the adversary's images from another source; None where the adversary's part is
             shifted.
         layout: Given its folder, returns what a set in files holds.
@@ -115,8 +117,8 @@ class Provider:
     """
 
     role: str
-    parts: Callable[..., Mapping[str, ImageSet]] | None = None
-    shifted: Callable[..., ImageSet] | None = None
+    parts: Callable[["Loader", str, int], Mapping[str, ImageSet]] | None = None
+    shifted: Callable[["Loader", str, int], ImageSet] | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
@@ -161,29 +163,18 @@ def names_of(role: str) -> list[str]:
     return [name for name, provider in SETS.items() if provider.role == role]
 
 
-class Run(Protocol):
-    """What a drawn set is told of a run, as by `sources.Loader`."""
-
-    @property
-    def store(self) -> Store | None:
-        """Keeps what is drawn."""
-
-    def size(self, name: str, part: str) -> int:
-        """Return the number of images of a part."""
-
-
-def _draw(run: Run, name: str, seed: int) -> Parts:
+def _draw(loader: "Loader", name: str, seed: int) -> Parts:
     """Return the parts of a set; the pool's for pre-training is drawn where it is needed."""
 
     def make(part: str) -> ImageSet:
-        return drawn.draw(name, part=part, size=run.size(name, part), seed=seed, store=run.store)
+        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)
 
     return Parts((part for part in drawn.PARTS[name] if part != "pretraining"), make)
 
 
-def _draw_shifted(run: Run, name: str, seed: int) -> ImageSet:
-    size = run.size(name, "adversary")
-    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=run.store)
+def _draw_shifted(loader: "Loader", name: str, seed: int) -> ImageSet:
+    size = loader.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
 
 
 for _name in drawn.PARTS:
