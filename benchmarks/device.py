@@ -24,8 +24,8 @@ from extractlib.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = ROOT / "_build" / "device"
 PACKS = ("cifar10.tar.xz", "gtsrb-core.tar.xz", "tinyimagenet64-sample.tar.xz")
-WHEELS = ("safetensors", "filelock", "platformdirs", "tqdm", "lazy_loader", "sqlalchemy")
-"""What the steps import beyond torch, torchvision, numpy, pandas and Pillow; each by its name."""
+WHEELS = ("imagehash", "safetensors", "filelock", "platformdirs", "tqdm", "lazy_loader", "sqlalchemy")
+"""What the steps import beyond torch, torchvision, numpy, scipy, pandas and Pillow; each by its name."""
 
 OLDEST_PYTHON = "3.11"
 LIMIT = 64 * 2**20

@@ -23,7 +23,8 @@ from extractbook.reproduction.scales import Recipe
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet
-from extractlib.data.sources import Loader, Parts
+from extractlib.data.sets import Parts
+from extractlib.data.sources import Loader
 from extractlib.errors import InputError
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Victim

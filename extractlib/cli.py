@@ -105,13 +105,13 @@ def _own(name: str) -> str | Path:
 @data_app.command("list")
 def list_command() -> None:
     """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
-    from extractlib.data import download, layouts
+    from extractlib.data import download
+    from extractlib.data.sets import SETS
 
     for name, source in download.SOURCES.items():
-        kind = "task" if name in layouts.TASKS else "pool"
         how = "downloaded" if source.files else "by hand"
         images = sum(source.counts.values())
-        print(f"{name:13} {kind}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
+        print(f"{name:13} {SETS[name].role}  {images:9,} images, {source.download:>11}, {how:11}  {source.page}")
 
 
 @data_app.command("get")

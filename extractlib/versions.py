@@ -14,7 +14,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "numerics": 1,  # torch and numpy as the lock pins them
         "drawn": 3,  # pixels and labels of the drawn sets
-        "decode": 1,  # listing and decoding of image files
+        "decode": 2,  # listing and decoding of image files, near-duplicates
         "transform": 1,  # saving, resizing, blurring; the shifted source of images in files
         "split": 1,  # parts, subsets, mixtures, cut pools, noise
         "network": 1,  # architectures, their first weights, what they compute

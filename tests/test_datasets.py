@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,12 @@ from PIL import Image
 
 import extractlib as xl
 from extractbook.reproduction.scales import scale
-from extractlib.data import decoding, drawn, sources
+from extractlib.data import decoding, drawn, sources, transforms
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
-from extractlib.data.sources import Folder, Loader, Source, noise, split_task
+from extractlib.data.sets import names_of
+from extractlib.data.sources import Folder, Loader, Source, noise, split
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -62,7 +64,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -74,7 +76,7 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split_task(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), seed=0)
+    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
@@ -90,9 +92,54 @@ def test_near_duplicates_share_a_group():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 200, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     brighter = images[:1] + 20
-    group = near_duplicate_groups(torch.cat([images, brighter]))
-    assert group[4] == group[0]
-    assert len(set(group.tolist())) == 4
+    assert near_duplicate_groups(torch.cat([images, brighter])).tolist() == [0, 1, 2, 3, 0]
+
+
+def test_what_is_alike_by_way_of_a_third_shares_its_group(monkeypatch):
+    bits = np.zeros((4, 64), dtype=bool)
+    bits[1, :4] = bits[2, :8] = bits[3, :13] = True  # 4, 4 and 5 bits from one to the next
+    hashes = iter(bits)
+    monkeypatch.setattr(imagehash, "phash", lambda _: imagehash.ImageHash(next(hashes)))
+    assert near_duplicate_groups(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)).tolist() == [0, 0, 0, 1]
+
+
+def saved(quality):
+    return lambda images: transforms.apply(images, f"jpeg-{quality}")
+
+
+def smaller(images):
+    half = torch.nn.functional.interpolate(images.float(), scale_factor=0.75, mode="bicubic", antialias=True)
+    return torch.nn.functional.interpolate(half, 32, mode="bicubic").round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "recall"),
+    [
+        (saved(90), 1.0),
+        (saved(75), 1.0),
+        (smaller, 1.0),
+        (lambda images: (images * 1.1).clamp(0, 255).to(torch.uint8), 0.98),
+    ],
+    ids=["JPEG 90", "JPEG 75", "resized", "brighter"],
+)
+def test_changed_copies_are_recognized_and_different_images_are_not(change, recall):
+    images = drawn.draw("objects", part="test", size=200, seed=0).images
+    group = near_duplicate_groups(torch.cat([images, change(images)]))
+    assert (group[:200] == group[200:]).double().mean() >= recall
+    assert len(group[:200].unique()) >= 198
+
+
+def test_smooth_pictures_are_not_all_alike():
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32] / 31
+    skies = []
+    for _ in range(180):
+        first, last = generator.uniform(60, 255, (2, 3, 1, 1))
+        slope = rows + generator.uniform(-0.6, 0.6) * columns
+        slope = ((slope - slope.min()) / np.ptp(slope)) ** generator.uniform(0.5, 2)
+        skies.append((first + (last - first) * slope).round().astype(np.uint8))
+    group = near_duplicate_groups(torch.from_numpy(np.stack(skies)))
+    assert group.bincount().max() <= 5
 
 
 def corrupt(path):
@@ -190,7 +237,7 @@ def test_only_the_pretraining_part_of_a_pool_keeps_its_labels(tmp_path, store):
 
 # -- sources by name ---------------------------------------------------------------
 
-POOL_NAMES, TASK_NAMES = sources.names_of("pool"), sources.names_of("task")
+POOL_NAMES, TASK_NAMES = names_of("pool"), names_of("task")
 SOURCES = st.one_of(
     st.sampled_from([*POOL_NAMES, *TASK_NAMES, "noise"]).map(Source),
     st.sampled_from(TASK_NAMES).map(lambda name: Source(name).shifted()),
@@ -374,7 +421,7 @@ def test_a_folder_is_loaded_by_its_path(tmp_path, store):
     ("source", "message"),
     [
         ("sea", "unknown task or pool 'sea'"),
-        ("noise", "unknown task or pool 'noise'"),
+        ("noise", "noise is no task: use one of signs"),
         ("signs/shifted", "signs/shifted has no parts: load 'signs'"),
         ("atlas/27", "atlas/27 has no parts: load 'atlas'"),
         (Source("atlas").cut(27), "atlas/27 has no parts: load 'atlas'"),

@@ -15,7 +15,8 @@ from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimag
 
 from extractlib.data import download as sources
 from extractlib.data.download import CHECKSUMS, SOURCES, Archive, check, fetch, get
-from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS, POOLS, SUFFIXES, TASKS
+from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS, SUFFIXES
+from extractlib.data.sets import SETS
 from extractlib.errors import InputError
 
 CONTENT = bytes(range(256)) * 1_000
@@ -249,7 +250,7 @@ def test_what_must_be_downloaded_by_hand_says_how(tmp_path, name):
 
 
 def test_every_checksum_is_cited_and_every_set_has_a_source():
-    assert list(SOURCES) == [*TASKS, *POOLS]
+    assert list(SOURCES) == [name for name, provider in SETS.items() if provider.layout]
     for source in SOURCES.values():
         assert bool(source.files) != bool(source.by_hand)
         for archive in source.files:
@@ -262,10 +263,9 @@ def test_every_checksum_is_cited_and_every_set_has_a_source():
 
 
 def test_the_counts_are_those_that_the_layouts_cut():
-    assert SOURCES["imagenet"].even == IMAGENET_PARTS
     assert SOURCES["imagenet"].counts == {part: 1_000 * count for part, count in IMAGENET_PARTS.items()}
-    assert SOURCES["caltech256"].even == {"test": CALTECH_TEST}
-    assert SOURCES["diabetic5"].even == {"test": DIABETIC_TEST}
+    assert SOURCES["caltech256"].counts["test"] == 256 * CALTECH_TEST
+    assert SOURCES["diabetic5"].counts["test"] == 5 * DIABETIC_TEST
     assert sum(SOURCES["openimages"].counts.values()) == 125_436
 
 
@@ -274,7 +274,7 @@ def test_the_counts_are_those_that_the_layouts_cut():
 
 def test_a_complete_data_set_is_one_with_the_published_counts(tmp_path):
     write_cifar10(tmp_path / "cifar10", records=10)
-    small = replace(SOURCES["cifar10"], counts={"train": 50, "test": 10}, even={"train": 5, "test": 1})
+    small = replace(SOURCES["cifar10"], counts={"train": 50, "test": 10})
     state = check("cifar10", tmp_path, sources={"cifar10": small})
     assert (state.state, state.words) == ("complete", "train 50, test 10")
 
@@ -283,14 +283,12 @@ def test_what_is_missing_is_counted_and_named(tmp_path):
     write_cifar10(tmp_path / "cifar10", records=10)
     state = check("cifar10", tmp_path)
     assert state.state == "incomplete"
-    assert state.words.startswith(
-        "train 50 of 50,000, test 10 of 10,000, class airplane has 5 of 5,000 in train, and 9 more"
-    )
+    assert state.words.startswith("train 50 of 50,000, test 10 of 10,000; to get it: delete")
     write_gtsrb(tmp_path / "gtsrb")
     (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00001.ppm").unlink()
     words = check("gtsrb", tmp_path).words
     assert "train 60 of 39,209, test 2 of 12,630, classes 2 of 43" in words
-    assert "1 files of test are not there, GTSRB/Final_Test/Images/00001.ppm the first" in words
+    assert "1 files are not there, GTSRB/Final_Test/Images/00001.ppm the first" in words
     assert "extractlib data get gtsrb" in words
 
 

@@ -5,7 +5,7 @@ import torch
 from layouts import WRITE, write_cifar10, write_gtsrb, write_image
 
 from extractlib.data.decoding import _read
-from extractlib.data.layouts import TASKS
+from extractlib.data.sets import SETS
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
 from extractlib.store import Store
@@ -27,7 +27,7 @@ def test_the_list_names_each_image_of_each_part(name, options, tmp_path):
     WRITE[name](root, **options)
     loader = Loader(image_size=8, store=store, folders={name: root})
     rows = parts_table(loader, name, seed=3).to_dict("records")
-    parts = (loader.task if name in TASKS else loader.pool)(name, seed=3)
+    parts = (loader.task if SETS[name].role == "task" else loader.pool)(name, seed=3)
     assert list(dict.fromkeys(row["part"] for row in rows)) == [part for part in parts if len(parts[part])]
     for part, images in parts.items():
         paths = [row["path"] for row in rows if row["part"] == part]

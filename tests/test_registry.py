@@ -11,7 +11,8 @@ from linear_victim import linear_victim, noise
 
 import extractlib as xl
 from extractlib.data.images import from_tensor
-from extractlib.data.sources import SETS, Loader, Provider, Source
+from extractlib.data.sets import SETS, Provider
+from extractlib.data.sources import Loader, Source
 from extractlib.defenses.policies import POLICIES, Unchanged, policy
 from extractlib.errors import InputError
 from extractlib.models import networks
@@ -190,7 +191,7 @@ def halves(loader, name, seed):
         return from_tensor(images, torch.arange(8) % 2, classes=("dark", "light"), name=f"{name}/{number}")
 
     names = ("victim", "detector", "adversary", "validation", "test")
-    return {name: lambda number=number: part(number) for number, name in enumerate(names)}
+    return {name: part(number) for number, name in enumerate(names)}
 
 
 def test_a_task(added):
@@ -221,7 +222,7 @@ def test_a_tasks_own_other_source(added):
 def test_a_pool(added):
     def parts(loader, name, seed):
         labels = torch.arange(12) % 4
-        return {"queries": lambda: from_tensor(noise(12, seed=seed), labels, classes=list("wxyz"), name=name)}
+        return {"queries": from_tensor(noise(12, seed=seed), labels, classes=list("wxyz"), name=name)}
 
     added(SETS, "dozen", Provider("pool", parts))
     loader = Loader()

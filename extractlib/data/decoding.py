@@ -14,18 +14,20 @@ import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, ImageOps
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.images import ImageSet
-from extractlib.data.layouts import RECORD, RECORD_PATH, Listing
+from extractlib.data.layouts import RECORD
+from extractlib.data.sets import RECORD_PATH, Listing
 from extractlib.errors import InputError
 from extractlib.store import Store, digest, digest_of
 from extractlib.versions import versions
@@ -75,10 +77,11 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32) -> Imag
     source = (contents, digest(index), str(size)) if listing.published or size != 32 else (contents,)
     splits = {}
     for split, table in listing.splits.items():
-        labels = torch.tensor(table["label"].to_numpy()) if listing.classes else None
+        numbers = pd.Index(listing.classes)
+        labels = torch.from_numpy(numbers.get_indexer(table["class"])) if listing.classes else None
         pixels = torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False))
         splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, digest(*source, split))
-    groups = load_file(folder / "groups.safetensors")["groups"] if "train" in splits else None
+    groups = torch.from_numpy(np.load(folder / "groups.npy")) if "train" in splits else None
     return ImageFiles(splits, groups)
 
 
@@ -156,13 +159,12 @@ def _read(root: Path, path: str, size: int) -> tuple[str, bytes, np.ndarray]:
 def _state(listing: Listing) -> str:
     """Return the digest of where the files lie, how large they are and when they were changed."""
     state = [str(listing.root.resolve())]
-    for split in listing.splits:
-        for file in listing.files(split):
-            try:
-                stat = os.stat(listing.root / file)
-            except FileNotFoundError:
-                raise InputError(f"{listing.root / file} is missing: the data set names it") from None
-            state.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
+    for file in listing.files():
+        try:
+            stat = os.stat(listing.root / file)
+        except FileNotFoundError:
+            raise InputError(f"{listing.root / file} is missing: the data set names it") from None
+        state.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
     return digest(*state)
 
 
@@ -175,27 +177,27 @@ def _write(listing: Listing, index: str, size: int, folder: Path) -> None:
         contents = digest_of(_write_pixels(listing, size, folder))
     (folder / "contents").write_text(contents)
     (folder / "index.csv").write_text(index, encoding="utf-8")
-    if "train" not in listing.splits:
-        return
-    if "group" in listing.splits["train"]:
-        groups = torch.from_numpy(np.unique(listing.splits["train"]["group"], return_inverse=True)[1])
-    else:
-        groups = near_duplicate_groups(torch.from_numpy(np.load(folder / "train.npy", mmap_mode="c")))
-    save_file({"groups": groups}, folder / "groups.safetensors")
+    if "train" in listing.splits:
+        np.save(folder / "groups.npy", _groups(listing.splits["train"], folder / "train.npy"))
+
+
+def _groups(table: pd.DataFrame, pixels: Path) -> np.ndarray:
+    """Return the group of each training image: that of the listing, or that of its near-duplicates."""
+    if "group" in table:
+        return np.unique(table["group"], return_inverse=True)[1]
+    return near_duplicate_groups(torch.from_numpy(np.load(pixels, mmap_mode="c"))).numpy()
 
 
 def _write_pixels(listing: Listing, size: int, folder: Path) -> Iterator[str | bytes]:
     """Write the images in order, a few at a time, and yield name and bytes of each file."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for split, table in listing.splits.items():
-            paths = table["path"].tolist()
-            bar = tqdm(total=len(paths), desc=f"decoding {split}", unit="image")
-            with bar, open(folder / f"{split}.npy", "wb") as file:
-                shape = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 3, size, size)}
-                np.lib.format.write_array_header_1_0(file, shape)
-                for first in range(0, len(paths), BATCH):
-                    batch = paths[first : first + BATCH]
-                    for name, data, pixels in threads.map(lambda path: _read(listing.root, path, size), batch):
-                        file.write(pixels.tobytes())
-                        yield from (name, data)
-                    bar.update(len(batch))
+            shape = (len(table), 3, size, size)
+            written = np.lib.format.open_memmap(folder / f"{split}.npy", mode="w+", dtype=np.uint8, shape=shape)
+            for first in tqdm(range(0, len(table), BATCH), desc=f"decoding {split}", unit=f"{BATCH} images"):
+                batch = table["path"].iloc[first : first + BATCH]
+                read = threads.map(partial(_read, listing.root, size=size), batch)
+                for place, (name, data, pixels) in enumerate(read, start=first):
+                    written[place] = pixels
+                    yield from (name, data)
+            written.flush()

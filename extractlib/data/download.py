@@ -13,19 +13,20 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pooch
 import requests
 from filelock import FileLock
-from platformdirs import user_data_path
 
 from extractlib.data.decoding import require_free_space
-from extractlib.data.layouts import POOLS, TASKS, Listing, listing
-from extractlib.errors import InputError, one_of
+from extractlib.data.layouts import listing
+from extractlib.data.sets import Listing
+from extractlib.data.sets import data_folders as data_folders
+from extractlib.data.sets import default_data as default_data
+from extractlib.errors import InputError, check_choice
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
@@ -62,7 +63,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Source:
+class Published:
     """Where a data set comes from, and how much it should be.
 
     Attributes:
@@ -71,7 +72,6 @@ class Source:
         download: About how much is to be downloaded.
         classes: Number of classes.
         counts: Images of each split as published, with the split of Knockoff nets where none is.
-        even: Images a class of each split, of those in which all classes have equally many.
         files: What `get` downloads; empty where a login is needed or the choice is the reader's.
         by_hand: What to do where there are no files.
     """
@@ -81,35 +81,20 @@ class Source:
     download: str
     classes: int
     counts: Mapping[str, int]
-    even: Mapping[str, int] = field(default_factory=dict)
     files: tuple[Archive, ...] = ()
     by_hand: str = ""
 
 
-def _published() -> dict[str, Source]:
+def _published() -> dict[str, Published]:
     facts = tomllib.loads((files("extractlib.data") / "published.toml").read_text(encoding="utf-8"))
-    return {
-        name: Source(**fact | {"files": tuple(Archive(**file) for file in fact.get("files", ()))})
-        for name, fact in facts.items()
-    }
+    archives = {name: tuple(Archive(**file) for file in fact.pop("files", ())) for name, fact in facts.items()}
+    return {name: Published(**fact, files=archives[name]) for name, fact in facts.items()}
 
 
-SOURCES: Mapping[str, Source] = _published()
+SOURCES: Mapping[str, Published] = _published()
 
 
-def default_data() -> Path:
-    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
-    named = os.environ.get("EXTRACTLIB_DATA")
-    return Path(named).expanduser() if named else user_data_path("extractlib")
-
-
-def data_folders(data: Path | None = None) -> dict[str, Path]:
-    """Return the folder of each data set with a layout within the one that holds them all, `default_data` if None."""
-    place = data or default_data()
-    return {name: place / name for name in (*TASKS, *POOLS)}
-
-
-def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Listing:
+def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
     """Download, verify and unpack a data set into ``data/NAME``; what is there already is left as it is.
 
     An archive is kept until it is unpacked, so a call that broke off later does not download it again.
@@ -126,7 +111,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
         InputError: It cannot be downloaded without a login, a transfer broke off, a checksum is wrong, an archive does
             not hold what it should, or the disk has too little space.
     """
-    source, root = sources[one_of("data set", name, sources)], data / name
+    source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
     try:
@@ -215,12 +200,12 @@ class State:
     words: str
 
 
-def check(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> State:
+def check(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> State:
     """Return what ``data/NAME`` holds, beside what it should.
 
     Files are looked for, not read.
     """
-    source, root = sources[one_of("data set", name, sources)], data / name
+    source, root = sources[check_choice("data set", name, sources)], data / name
     place = "" if data == default_data() else f" --data {data}"
     remedy = source.by_hand or f"extractlib data get {name}{place}"
     if not root.is_dir():
@@ -237,22 +222,14 @@ def check(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> 
     return State(name, "complete", ", ".join(f"{split} {len(table):,}" for split, table in found.splits.items()))
 
 
-def _lacks(found: Listing, source: Source) -> list[str]:
-    """Say what differs from what was published: the number of images, of classes, of images a class, missing files."""
-    counts = {split: len(found.splits.get(split, ())) for split in source.counts}
+def _lacks(found: Listing, source: Published) -> list[str]:
+    """Say what differs from what was published: the numbers of images and of classes, missing files."""
+    counts = {split: len(table) for split, table in found.splits.items()} | {"classes": len(found.classes)}
+    expected = {**source.counts, "classes": source.classes}
     lacks = [
-        f"{split} {counts[split]:,} of {count:,}" for split, count in source.counts.items() if counts[split] != count
+        f"{what} {counts.get(what, 0):,} of {count:,}"
+        for what, count in expected.items()
+        if counts.get(what, 0) != count
     ]
-    if len(found.classes) != source.classes:
-        lacks.append(f"classes {len(found.classes)} of {source.classes}")
-    for split, count in source.even.items():
-        sizes = np.bincount(found.splits[split]["label"], minlength=len(found.classes))
-        wrong = np.flatnonzero(sizes != count)
-        if len(wrong):
-            more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            lacks.append(f"class {found.classes[wrong[0]]} has {sizes[wrong[0]]:,} of {count:,} in {split}{more}")
-    for split in found.splits:
-        absent = [file for file in found.files(split) if not (found.root / file).is_file()]
-        if absent:
-            lacks.append(f"{len(absent):,} files of {split} are not there, {absent[0]} the first")
-    return lacks
+    absent = [file for file in found.files() if not (found.root / file).is_file()]
+    return lacks + ([f"{len(absent):,} files are not there, {absent[0]} the first"] if absent else [])

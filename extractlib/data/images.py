@@ -1,12 +1,14 @@
 """Image sets: what victims are trained on, attackers query with and detectors tell apart."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence, Sized
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from extractlib.errors import InputError
 from extractlib.store import digest, digest_of
@@ -21,12 +23,16 @@ class Rows:
     It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
 
     Args:
-        images: uint8 tensor of shape (n, channels, height, width).
+        images: uint8 tensor of shape (n, channels, height, width), or rows of one.
         indices: int64 of shape (m,): which of them.
     """
 
-    def __init__(self, images: torch.Tensor, indices: torch.Tensor):
-        self._images, self._indices = images, indices
+    def __init__(self, images: "torch.Tensor | Rows", indices: torch.Tensor):
+        if isinstance(images, Rows):
+            indices = images._indices[indices]
+            images = images._images
+        self._images: torch.Tensor = images
+        self._indices: torch.Tensor = indices
         self.shape = torch.Size((len(indices), *images.shape[1:]))
         self.dtype, self.device, self.ndim = images.dtype, images.device, images.ndim
 
@@ -38,17 +44,13 @@ class Rows:
         """Bytes that these images would take as a tensor."""
         return self.shape.numel() * self.dtype.itemsize
 
-    def __getitem__(self, chosen) -> torch.Tensor:
+    def __getitem__(self, chosen: int | slice | torch.Tensor) -> torch.Tensor:
         """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
         return self._images[self._indices[chosen]]
 
-    def rows(self, indices: torch.Tensor) -> "Rows":
-        """Return some of these images as rows of the same tensor."""
-        return Rows(self._images, self._indices[indices])
-
     def split(self, size: int) -> Iterator[torch.Tensor]:
         """Yield the images in tensors of `size`, one after the other."""
-        return (self._images[chosen] for chosen in self._indices.split(size))
+        return (self._images[chosen] for chosen in torch.split(self._indices, size))
 
     def to(self, device: torch.device | str) -> "torch.Tensor | Rows":
         """Return the images themselves where they already are on the device, else a copy there."""
@@ -78,7 +80,7 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != torch.uint8:
             raise InputError(
                 f"{self.name}: images are {self.images.dtype} of shape {tuple(self.images.shape)}:"
@@ -115,10 +117,11 @@ class ImageSet:
         Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
         """
         indices = torch.as_tensor(indices, dtype=torch.int64)
+        size = len(indices) * self.images.shape[1:].numel()
         return replace(
             self,
             name=name or self.name,
-            images=_chosen(self.images, indices),
+            images=Rows(self.images, indices) if size > LARGE else self.images[indices],
             labels=None if self.labels is None else self.labels[indices],
             fingerprint=digest(self.fingerprint, indices.numpy().tobytes()),
         )
@@ -183,12 +186,6 @@ def split_indices(
     return parts
 
 
-def _chosen(images: torch.Tensor | Rows, indices: torch.Tensor) -> torch.Tensor | Rows:
-    if len(indices) * images.shape[1:].numel() <= LARGE:
-        return images[indices]
-    return images.rows(indices) if isinstance(images, Rows) else Rows(images, indices)
-
-
 def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
     """Return both sets one after the other as one unlabelled set."""
     if first.images.shape[1:] != second.images.shape[1:]:
@@ -237,7 +234,17 @@ def from_tensor(
     return ImageSet(name, images, labels, names)
 
 
-def from_dataset(dataset: Sized, *, name: str = "images") -> ImageSet:
+class Dataset(Protocol):
+    """What `from_dataset` reads, such as a data set of torch or a list."""
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return an item."""
+
+
+def from_dataset(dataset: Dataset, *, name: str = "images") -> ImageSet:
     """Return a torch or torchvision data set as a set of images (see `from_tensor`).
 
     Args:
@@ -294,8 +301,8 @@ def _pixels(image: object, name: str) -> torch.Tensor:
         return torch.as_tensor(image)
     if not isinstance(image, Image.Image):
         raise InputError(f"{name}: an image is a {type(image).__name__}: a tensor, an array or Pillow's is wanted")
-    pixels = torch.from_numpy(np.array(image.convert("L" if image.mode in ("1", "L") else "RGB")))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    pixels: torch.Tensor = pil_to_tensor(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    return pixels
 
 
 def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, classes: tuple[str, ...]) -> str:

@@ -5,19 +5,21 @@ Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny Image
 from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
 reader of the same files has the same split, with no list to be shipped; for a missing one the next takes its place.
 
-A layout is a function from a folder to a `Listing`. `register` adds one, from inside or outside the package.
+A layout is a function from a folder to a `Listing`, registered as a set.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from extractlib.errors import InputError, one_of
+from extractlib.data.sets import SETS, Listing, register
+from extractlib.errors import InputError, check_choice
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 SPLIT_KEY = b"extractlib split 1"
@@ -35,90 +37,24 @@ OPENIMAGES_PARTS = {"queries": 0.8, "detector": 0.1, "validation": 0.05, "test":
 RECORD = 1 + 3 * 32 * 32
 """Bytes of a record of CIFAR-10's binary version: a label, then 32 x 32 red, green and blue values."""
 
-RECORD_PATH = r"(.+\.bin)#(\d+)"
-"""What the path of an image in a file of records looks like: the file and the record's number."""
-
 DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
-
-
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """What a data set holds.
-
-    Attributes:
-        root: Its folder.
-        classes: Name of each class; empty where the images have no labels.
-        splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
-            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``label`` is the
-            number of its class, 0 where the set has none; ``group``, if there is one, is what the images of one track
-            or one patient share, which are never parted.
-        published: Whether it is a data set that has a name here, not just any folder.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    splits: Mapping[str, pd.DataFrame]
-    published: bool = True
-
-    def named(self, split: str) -> pd.DataFrame:
-        """Return the table of a split with each image's ``class`` by name and its ``group``, empty if there is none."""
-        table = self.splits[split]
-        names = np.array(self.classes or ("",), dtype=object)
-        return table.assign(**{"class": names[table["label"]], "group": table.get("group", "")})
-
-    def index(self) -> str:
-        """Return the split as a CSV file: half, path, class and group of each image."""
-        # Fingerprints of rows rest on these very bytes, hence the column's name.
-        tables = [self.named(split).assign(half=split) for split in self.splits]
-        columns = ["half", "path", "class", "group"]
-        return pd.concat(tables).to_csv(columns=columns, index=False, lineterminator="\n")
-
-    def files(self, split: str) -> list[str]:
-        """Return the paths of the files of a split, each once."""
-        return self.splits[split]["path"].str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique().tolist()
-
-
-Layout = Callable[[Path], Listing]
-TASKS: dict[str, Layout] = {}
-POOLS: dict[str, Layout] = {}
-
-
-def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
-    """Return a decorator that adds a layout by the name of its data set.
-
-    Args:
-        name: What the data set, and its folder, is called.
-        kind: ``"task"`` or ``"pool"``.
-
-    Raises:
-        InputError: The name is taken, or the kind is unknown.
-    """
-    registry = {"task": TASKS, "pool": POOLS}[one_of("kind of data set", kind, ("task", "pool"))]
-    if name in TASKS or name in POOLS:
-        raise InputError(f"there is a data set {name!r} already: choose another name")
-
-    def add(layout: Layout) -> Layout:
-        registry[name] = layout
-        return layout
-
-    return add
 
 
 def listing(name: str, root: Path) -> Listing:
     """Return what a data set with a name holds.
 
     Args:
-        name: One of `TASKS` or `POOLS`.
+        name: A registered set in files.
         root: The folder that holds it in its published layout (see the page on data).
 
     Raises:
         InputError: The name is unknown, or something is missing or not as published.
     """
-    layouts = TASKS | POOLS
-    one_of("data set", name, layouts)
+    layouts = {known: provider.layout for known, provider in SETS.items() if provider.layout}
+    layout = layouts[check_choice("data set", name, layouts)]
     if not root.is_dir():
         raise InputError(f"{name} is not at hand, as {root} is no folder: extractlib data get {name}")
-    return layouts[name](root)
+    return layout(root)
 
 
 def folder(path: Path) -> Listing:
@@ -137,10 +73,9 @@ def folder(path: Path) -> Listing:
         raise InputError(f"{path} has images of one class only ({classes[0]}): at least two class folders are needed")
     splits = {"train": train}
     if place and (path / "test").is_dir():
-        names, test = _class_folders(path, "test")
+        names, splits["test"] = _class_folders(path, "test")
         if unknown := sorted(set(names) - set(classes)):
             raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {path / place} lacks")
-        splits["test"] = test.assign(label=np.searchsorted(classes, names)[test["label"]])
     return Listing(path, classes, splits, published=False)
 
 
@@ -174,8 +109,8 @@ def _cub200(root: Path) -> Listing:
     for file, values in {"train_test_split.txt": training, "image_class_labels.txt": answers}.items():
         if lacking := [key for key in paths.index if key not in values.index]:
             raise InputError(f"{base / file} has no line for image {lacking[0]}: get it again")
-    labels = _labels(answers[paths.index], names.index, base / "image_class_labels.txt")
-    images = pd.DataFrame({"path": f"{base.name}/images/" + paths, "label": labels})
+    classes = _class_names(answers[paths.index], names.to_dict(), base / "image_class_labels.txt")
+    images = pd.DataFrame({"path": f"{base.name}/images/" + paths, "class": classes})
     in_training = training[paths.index] == "1"
     return Listing(root, tuple(names), {"train": images[in_training], "test": images[~in_training]})
 
@@ -183,7 +118,7 @@ def _cub200(root: Path) -> Listing:
 @register("diabetic5")
 def _diabetic5(root: Path) -> Listing:
     """``trainLabels.csv`` and ``train/10_left.jpeg``; both eyes of a patient are one group."""
-    levels = [str(level) for level in range(len(DIABETIC_CLASSES))]
+    levels = {str(level): name for level, name in enumerate(DIABETIC_CLASSES)}
     images = _labeled(root / "trainLabels.csv", ("image", "level"), levels, path="train/{}.jpeg")
     images["group"] = images["path"].str.extract("train/([^_]*)")[0]
     splits = _cut_classes(root, DIABETIC_CLASSES, images, {"test": DIABETIC_TEST}, rest="train")
@@ -198,7 +133,7 @@ def _gtsrb(root: Path) -> Listing:
     """
     classes, train = _class_folders(root, "GTSRB/Final_Training/Images")
     train["group"] = train["path"].str.extract("Images/(.*)_")[0]
-    keys = [name.lstrip("0") or "0" for name in classes]
+    keys = {str(int(name)): name for name in classes}
     path = "GTSRB/Final_Test/Images/{}"
     test = _labeled(root / "GT-final_test.csv", ("Filename", "ClassId"), keys, path=path, sep=";")
     return Listing(root, classes, {"train": train, "test": test})
@@ -210,18 +145,18 @@ def _cifar10(root: Path) -> Listing:
     base = root / "cifar-10-batches-bin"
     if not base.is_dir() and (root / "cifar-10-batches-py").is_dir():
         raise InputError(f"{root} has CIFAR-10 as pickles, which are not read: extractlib data get cifar10")
-    classes = tuple(_table(base / "batches.meta.txt", ("class",), header=None)["class"])
-    train = [_cifar10_batch(base / f"data_batch_{number}.bin", len(classes)) for number in range(1, 6)]
-    test = _cifar10_batch(base / "test_batch.bin", len(classes))
-    return Listing(root, classes, {"train": pd.concat(train), "test": test})
+    classes = _table(base / "batches.meta.txt", ("class",), header=None)["class"]
+    train = [_cifar10_batch(base / f"data_batch_{number}.bin", classes) for number in range(1, 6)]
+    test = _cifar10_batch(base / "test_batch.bin", classes)
+    return Listing(root, tuple(classes), {"train": pd.concat(train), "test": test})
 
 
-def _cifar10_batch(file: Path, classes: int) -> pd.DataFrame:
+def _cifar10_batch(file: Path, classes: pd.Series) -> pd.DataFrame:
     if not file.is_file() or not file.stat().st_size or file.stat().st_size % RECORD:
         raise InputError(f"{file} is missing or cut short (records of {RECORD:,} bytes): extractlib data get cifar10")
     answers = pd.Series(np.memmap(file, dtype=np.uint8, mode="r")[::RECORD]).astype(str)
     paths = [f"{file.parent.name}/{file.name}#{number}" for number in range(len(answers))]
-    return pd.DataFrame({"path": paths, "label": _labels(answers, map(str, range(classes)), file)})
+    return pd.DataFrame({"path": paths, "class": _class_names(answers, classes.rename(str).to_dict(), file)})
 
 
 @register("imagenet", kind="pool")
@@ -233,21 +168,13 @@ def _imagenet(root: Path) -> Listing:
 
 @register("openimages", kind="pool")
 def _openimages(root: Path) -> Listing:
-    """Images anywhere below the folder; of an ``images.csv`` with the column ImageID, as published, only its images."""
-    files = [file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES]
-    paths = pd.Series(sorted(file.relative_to(root).as_posix() for file in files))
-    if paths.empty:
+    """Images anywhere below the folder, without labels."""
+    files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
         raise InputError(f"{root} has no images: see the page on data for how to get Open Images")
-    if (root / "images.csv").is_file():
-        chosen = _table(root / "images.csv", ("ImageID",))["ImageID"]
-        paths = chosen.map({Path(path).stem: path for path in paths})
-        if lacking := chosen[paths.isna()].tolist():
-            raise InputError(
-                f"{root} lacks {len(lacking):,} of the images that images.csv names: {lacking[0]} is the first"
-            )
-    images = by_hash(pd.DataFrame({"path": paths, "label": 0}))
+    images = by_hash(pd.DataFrame({"path": files}))
     ends = np.round(np.cumsum([0, *OPENIMAGES_PARTS.values()]) * len(images)).astype(int)
-    splits = {part: images[ends[number] : ends[number + 1]] for number, part in enumerate(OPENIMAGES_PARTS)}
+    splits = {part: images[first:end] for part, (first, end) in zip(OPENIMAGES_PARTS, pairwise(ends), strict=True)}
     return Listing(root, (), splits)
 
 
@@ -257,7 +184,7 @@ def _tinyimagenet(root: Path) -> Listing:
     base = root / "tiny-imagenet-200"
     classes, train = _class_folders(root, f"{base.name}/train", inner="images")
     file, path = base / "val" / "val_annotations.txt", f"{base.name}/val/images/{{}}"
-    test = _labeled(file, ("image", "class"), classes, path=path, sep="\t", header=None)
+    test = _labeled(file, ("image", "class"), {name: name for name in classes}, path=path, sep="\t", header=None)
     return Listing(root, classes, {"train": train, "test": test})
 
 
@@ -271,7 +198,7 @@ def _class_folders(root: Path, place: str, *, inner: str = "", drop: str = "") -
         raise InputError(f"{base} is missing: it should hold a folder of images for each class")
     names = [name for name in sorted(os.listdir(base)) if name != drop and (base / name / inner).is_dir()]
     rows = [
-        (name, Path(place, name, inner, file).as_posix())
+        (Path(place, name, inner, file).as_posix(), name)
         for name in names
         for file in sorted(os.listdir(base / name / inner))
         if Path(file).suffix.lower() in SUFFIXES
@@ -279,9 +206,8 @@ def _class_folders(root: Path, place: str, *, inner: str = "", drop: str = "") -
     if not rows:
         needed = f"files like {base.name}/CLASS/1.png are needed ({', '.join(sorted(SUFFIXES))})"
         raise InputError(f"{base} has no images in class folders: {needed}")
-    images = pd.DataFrame(rows, columns=["class", "path"])
-    labels, classes = pd.factorize(images["class"])
-    return tuple(classes), pd.DataFrame({"path": images["path"], "label": labels})
+    images = pd.DataFrame(rows, columns=["path", "class"])
+    return tuple(images["class"].unique()), images
 
 
 def _cut_classes(
@@ -289,30 +215,31 @@ def _cut_classes(
 ) -> dict[str, pd.DataFrame]:
     """Cut the images of each class, in the order of their hashes: some for each split, and what is left for `rest`."""
     needed = sum(sizes.values()) + (rest is not None)
-    counts = np.bincount(images["label"], minlength=len(classes))
-    for name, count in zip(classes, counts, strict=True):
+    for name, count in images["class"].value_counts().reindex(classes, fill_value=0).items():
         if count < needed:
             raise InputError(f"{root} has {count} images of class {name}: at least {needed} are needed")
-    images = by_hash(images).sort_values("label", kind="stable")
-    place = np.searchsorted(np.cumsum(list(sizes.values())), images.groupby("label").cumcount(), side="right")
+    images = by_hash(images).sort_values("class", key=pd.Index(classes).get_indexer, kind="stable")
+    place = np.searchsorted(np.cumsum(list(sizes.values())), images.groupby("class").cumcount(), side="right")
     splits = {split: images[place == number] for number, split in enumerate(sizes)}
     return splits if rest is None else {rest: images[place == len(sizes)]} | splits
 
 
-def _labeled(file: Path, columns: tuple[str, str], keys: Iterable[str], *, path: str, **layout) -> pd.DataFrame:
-    """Return the images that a table names in its first column and labels, with one of `keys`, in its second."""
-    table = _table(file, columns, **layout)
-    answers = table.set_index(columns[0])[columns[1]]
-    return pd.DataFrame({"path": table[columns[0]].map(path.format), "label": _labels(answers, keys, file).to_numpy()})
+def _labeled(
+    file: Path, columns: tuple[str, str], names: Mapping[str, str], *, path: str, **layout: Any
+) -> pd.DataFrame:
+    """Return the images that a table names in its first column, with the class that its second column is a key of."""
+    table = _table(file, columns, **layout).set_index(columns[0])
+    classes = _class_names(table[columns[1]], names, file)
+    return pd.DataFrame({"path": classes.index.map(path.format), "class": classes.array})
 
 
-def _labels(answers: pd.Series, keys: Iterable[str], file: Path) -> pd.Series:
-    """Return the number of each image's class: the place of its answer among `keys`."""
-    keys = list(keys)
-    numbers = pd.Index(keys).get_indexer(answers.str.strip())
-    for image, answer in answers[numbers < 0].items():
-        raise InputError(f"{file} gives image {image} the class {answer!r}: one of {keys[0]} to {keys[-1]} is needed")
-    return pd.Series(numbers, index=answers.index)
+def _class_names(answers: pd.Series, names: Mapping[str, str], file: Path) -> pd.Series:
+    """Return the name of each image's class, of which `answers` has the key."""
+    classes = answers.str.strip().map(names)
+    for image, answer in answers[classes.isna()].items():
+        first, *_, last = names
+        raise InputError(f"{file} gives image {image} the class {answer!r}: one of {first} to {last} is needed")
+    return classes
 
 
 def _table(file: Path, columns: Sequence[str], *, sep: str = ",", header: int | None = 0) -> pd.DataFrame:

@@ -5,10 +5,8 @@ does both for a set at the sizes of the book.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,9 @@ import torch
 from extractlib.data import drawn, layouts
 from extractlib.data.decoding import ImageFiles, decode
 from extractlib.data.images import ImageSet, split_indices
+from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
 from extractlib.data.transforms import shift_domain
 from extractlib.errors import InputError, check_choice, check_positive
-from extractlib.registry import Registry
 from extractlib.store import Store, default_store, digest
 
 FOLDER = "folder:"
@@ -53,13 +51,13 @@ class Source:
     is_shifted: bool = False
     class_count: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.name.startswith(FOLDER) or self.name == NOISE):
             check_choice("task or pool", self.name, SETS)
-        if self.is_shifted and (self.name not in SETS or SETS[self.name].role == "pool"):
+        if self.is_shifted and not self.is_task:
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
-            if self.name not in SETS or SETS[self.name].role != "pool":
+            if self.role != "pool":
                 raise InputError(f"{self.name} is no registered pool: only such a pool is cut to fewer classes")
             check_positive("number of classes", self.class_count)
 
@@ -76,26 +74,27 @@ class Source:
         """
         if isinstance(text, Source):
             return text
-        if text.startswith(FOLDER):
-            return cls(text)
-        name, slash, variant = text.partition("/")
-        if not slash:
-            return cls(name)
-        if variant == SHIFTED:
-            return cls(name, is_shifted=True)
+        name, slash, variant = (text, "", "") if text.startswith(FOLDER) else text.partition("/")
+        if not slash or variant == SHIFTED:
+            return cls(name, is_shifted=variant == SHIFTED)
         if not re.fullmatch("[0-9]{1,9}", variant):
             raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
     @property
-    def in_files(self) -> bool:
-        """Whether it lies in files: a published data set or a folder."""
-        return self.name.startswith(FOLDER) or (self.name in SETS and SETS[self.name].in_files)
+    def role(self) -> str | None:
+        """``"task"`` or ``"pool"``; None for noise and for a folder, which can be either."""
+        return SETS[self.name].role if self.name in SETS else None
 
     @property
     def is_task(self) -> bool:
         """Whether it is one of the registered tasks."""
-        return self.name in SETS and SETS[self.name].role == "task"
+        return self.role == "task"
+
+    @property
+    def in_files(self) -> bool:
+        """Whether it lies in files: a published data set or a folder."""
+        return self.name.startswith(FOLDER) or (self.role is not None and SETS[self.name].layout is not None)
 
     def shifted(self) -> "Source":
         """Return the same classes from another source."""
@@ -109,86 +108,6 @@ class Source:
 def Folder(path: Path | str) -> Source:
     """Return the source of a folder of images: one folder for each class, directly or under ``train`` and ``test``."""
     return Source(f"{FOLDER}{path}")
-
-
-Maker = Callable[[], ImageSet]
-
-
-class Parts(Mapping[str, ImageSet]):
-    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
-
-    Args:
-        makers: Makes each part.
-    """
-
-    def __init__(self, makers: Mapping[str, Maker]):
-        self._makers, self._made = dict(makers), {}
-
-    @classmethod
-    def ready(cls, parts: Mapping[str, ImageSet]) -> "Parts":
-        """Return parts that are at hand."""
-        return cls({name: lambda one=one: one for name, one in parts.items()})
-
-    def __getitem__(self, part: str) -> ImageSet:
-        if part not in self._made:
-            self._made[part] = self._makers[part]()
-        return self._made[part]
-
-    def __getattr__(self, part: str) -> ImageSet:
-        if part.startswith("_") or part not in self._makers:
-            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._makers)}")
-        return self[part]
-
-    def __contains__(self, part: object) -> bool:
-        return part in self._makers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __repr__(self) -> str:
-        return f"Parts({', '.join(self)})"
-
-
-@dataclass(frozen=True)
-class Provider:
-    """How the parts of a set are made.
-
-    Attributes:
-        role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
-            queries, detector, validation, test; the first is missing where it is not needed).
-        parts: Given a loader, the set's name and a seed, returns what makes each part.
-        shifted: The same for the adversary's images from another source; None where the adversary's part is shifted.
-        in_files: Whether it lies in files.
-    """
-
-    role: str
-    parts: Callable[["Loader", str, int], Mapping[str, Maker]]
-    shifted: Callable[["Loader", str, int], ImageSet] | None = None
-    in_files: bool = False
-
-
-class Sets(Registry[Provider]):
-    """Sets that are made by a provider, and those in files whose layout is registered."""
-
-    def __getitem__(self, name: str) -> Provider:
-        files = {**dict.fromkeys(layouts.TASKS, FILED_TASK), **dict.fromkeys(layouts.POOLS, FILED_POOL)}
-        return files[name] if name in files else super().__getitem__(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in layouts.TASKS or name in layouts.POOLS or super().__contains__(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return chain(super().__iter__(), layouts.TASKS, layouts.POOLS)
-
-    def __len__(self) -> int:
-        return super().__len__() + len(layouts.TASKS) + len(layouts.POOLS)
-
-
-SETS = Sets("task or pool")
-"""The sets by name; a set of one's own is added with `SETS.add`, or its layout with `layouts.register`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +138,7 @@ class Loader:
         Raises:
             InputError: The task is unknown, the sizes lack it, or its folder cannot be used.
         """
-        source = Source.parse(source)
-        if source.name.startswith(FOLDER):
-            return Parts.ready(split_task(self.files(source.name), seed=seed))
-        self._check_role(source, "task")
-        return Parts(SETS[source.name].parts(self, source.name, seed))
+        return self._parts(source, "task", seed)
 
     def pool(self, source: Source | str, *, seed: int, labeled: bool = False) -> Parts:
         """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
@@ -231,18 +146,8 @@ class Loader:
         Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labeled`, as the
         adaptive strategy needs it. Errors are those of `task`.
         """
-        source = Source.parse(source)
-        if source.name.startswith(FOLDER):
-            parts = Parts.ready(split_pool(self.files(source.name)))
-        else:
-            self._check_role(source, "pool")
-            parts = Parts(SETS[source.name].parts(self, source.name, seed))
-        if labeled:
-            return parts
-        public = ("pretraining",)
-        return Parts(
-            {name: lambda name=name: parts[name] if name in public else parts[name].unlabeled() for name in parts}
-        )
+        parts, shown = self._parts(source, "pool", seed), ("pretraining",)
+        return parts if labeled else Parts(parts, lambda one: parts[one] if one in shown else parts[one].unlabeled())
 
     def queries(self, source: Source | str, *, seed: int, labeled: bool = False) -> ImageSet:
         """Return the images that an attacker sends: a pool's part for queries, or a task's adversary's part.
@@ -261,13 +166,12 @@ class Loader:
         if source.is_task:
             found = self._own(source, seed)
         else:
-            found = self.pool(source, seed=seed, labeled=labeled or source.class_count is not None)["queries"]
-            if source.class_count is None:
-                return found
+            found = self.pool(source, seed=seed, labeled=True)["queries"]
+        if source.class_count is not None:
             found = fewer_classes(found, source.class_count, seed=seed)
         return found if labeled else found.unlabeled()
 
-    def listing(self, name: str) -> layouts.Listing:
+    def listing(self, name: str) -> Listing:
         """Return what images a set in files has.
 
         Raises:
@@ -290,13 +194,6 @@ class Loader:
             raise InputError(f"{name} lies in files, which are decoded into a store: give one")
         return decode(listing, name=name, store=self.store, size=self.image_size)
 
-    def _own(self, source: Source, seed: int) -> ImageSet:
-        provider = SETS[source.name]
-        if source.is_shifted and provider.shifted is not None:
-            return provider.shifted(self, source.name, seed)
-        own = self.task(replace(source, is_shifted=False), seed=seed)["adversary"]
-        return shift_domain(own, seed=seed) if source.is_shifted else own
-
     def size(self, name: str, part: str) -> int:
         """Return the number of images of a part of a drawn set.
 
@@ -307,10 +204,24 @@ class Loader:
             raise InputError(f"there is no size for {name}/{part}: use one of {', '.join(self.sizes) or 'folder:PATH'}")
         return self.sizes[name][part]
 
-    @staticmethod
-    def _check_role(source: Source, role: str) -> None:
-        if SETS[source.name].role != role:
+    def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
+        source = Source.parse(source)
+        if source.role != role and not source.name.startswith(FOLDER):
             raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
+        make = SETS[source.name].parts if source.role else None
+        if make is None:  # it lies in files
+            made: Mapping[str, ImageSet] = split(self.files(source.name), role, seed=seed)
+        else:
+            made = make(self, source.name, seed)
+        return Parts(made, made.__getitem__)
+
+    def _own(self, task: Source, seed: int) -> ImageSet:
+        """Return the adversary's own images of a task, from another source if it is shifted."""
+        draw_shifted = SETS[task.name].shifted
+        if task.is_shifted and draw_shifted is not None:
+            return draw_shifted(self, task.name, seed)
+        own = self.task(task, seed=seed)["adversary"]
+        return shift_domain(own, seed=seed) if task.is_shifted else own
 
 
 def load(
@@ -343,23 +254,17 @@ def load(
         >>> signs.test
         ImageSet('signs/test', 4300 images, 43 classes, 6daf4c8f1c86)
     """
-    path = Path(source) if isinstance(source, str | Path) else None
-    is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
-    found = Folder(path) if is_path and path is not None else Source.parse(str(source))
-    if found.is_shifted or found.class_count is not None:
+    if isinstance(source, str) and source not in SETS and Path(source).is_dir():
+        source = Path(source)
+    found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
+    if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
-    folders = {found.name: Path(found.name.removeprefix(FOLDER)) if folder is None else folder}
     kept = default_store() if store is None and found.in_files else store
-    loader = Loader(store=kept, folders=folders, image_size=image_size)
-    own = "task" if found.is_task or found.name.startswith(FOLDER) else "pool"
-    if check_choice("role", role or own, ("task", "pool")) == "task":
+    places = {found.name: Path(found.name.removeprefix(FOLDER))} if found.role is None else data_folders()
+    loader = Loader(store=kept, folders=places if folder is None else {found.name: folder}, image_size=image_size)
+    if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":
         return loader.task(found, seed=seed)
     return loader.pool(found, seed=seed, labeled=labeled)
-
-
-def names_of(role: str) -> list[str]:
-    """Return the names of the registered sets of a role, ``"task"`` or ``"pool"``."""
-    return [name for name, provider in SETS.items() if provider.role == role]
 
 
 def in_files(name: str) -> bool:
@@ -391,44 +296,43 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-Cut = Mapping[str, tuple[str, torch.Tensor | None]]
-"""By part: the split of a data set that it comes from, and which images of it; None stands for all, in order."""
+def split(files: ImageFiles, role: str, *, seed: int) -> dict[str, ImageSet]:
+    """Return the parts of a decoded task or pool, as `cut` says."""
+    parts = {}
+    for part, (name, chosen) in cut(files, role, seed=seed).items():
+        images = files.splits[name]
+        own_name = images.name if part == name else f"{images.name}/{part}"
+        parts[part] = images if chosen is None else images.subset(chosen, name=own_name)
+    return parts
 
 
-def split_task(files: ImageFiles, *, seed: int) -> dict[str, ImageSet]:
-    """Cut a decoded task in its parts.
+def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torch.Tensor | None]]:
+    """Return of each part the split that it comes from and which images of it (int64), None for all in order.
 
-    Test images that the data set names stay what they are; near-duplicates, the frames of one track and both eyes of
-    one patient stay together.
+    Test images that a task names stay what they are, and of a pool the parts that its listing names. Near-duplicates,
+    the frames of one track and both eyes of one patient stay together.
+
+    Args:
+        files: The decoded data set.
+        role: ``"task"`` or ``"pool"``, into whose parts it is cut.
+        seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
     """
-    return _take(files, task_cut(files, seed=seed))
-
-
-def split_pool(files: ImageFiles) -> dict[str, ImageSet]:
-    """Cut a decoded pool in its parts, those of ImageNet and Open Images as their listing says.
-
-    The cut is one for all seeds, so that one backbone serves them all.
-    """
-    return _take(files, pool_cut(files))
-
-
-def task_cut(files: ImageFiles, *, seed: int) -> Cut:
-    """Return the cut that `split_task` makes."""
-    if "test" in files.splits:
-        return _cut_train(files, TASK_SHARES, seed=seed) | {"test": ("test", None)}
-    shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()}
-    return _cut_train(files, shares | {"test": TEST_SHARE}, seed=seed)
-
-
-def pool_cut(files: ImageFiles) -> Cut:
-    """Return the cut that `split_pool` makes."""
-    if "queries" not in files.splits:
-        return _cut_train(files, POOL_SHARES, seed=0)
-    order = np.random.default_rng(0).permutation
-    return {
-        part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
-        for part, images in files.splits.items()
-    }
+    if role == "pool" and "queries" in files.splits:
+        order = np.random.default_rng(0).permutation
+        return {
+            part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
+            for part, images in files.splits.items()
+        }
+    named: dict[str, tuple[str, torch.Tensor | None]] = {}
+    if role == "pool":
+        shares, seed = POOL_SHARES, 0
+    elif "test" in files.splits:
+        shares, named = TASK_SHARES, {"test": ("test", None)}
+    else:
+        shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()} | {"test": TEST_SHARE}
+    count = len(files.splits["train"])
+    chosen = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
+    return {part: ("train", indices) for part, indices in chosen.items()} | named
 
 
 def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
@@ -449,60 +353,11 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
     if not source.in_files or str(source) != source.name:
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
     listing, files = loader.listing(name), loader.files(name)
-    tables = {split: listing.named(split).assign(group="") for split in listing.splits}
+    tables = {half: table.assign(group="") for half, table in listing.splits.items()}
     if files.groups is not None:
         tables["train"]["group"] = files.groups.numpy()
-    is_pool = name in SETS and not source.is_task
-    cut = pool_cut(files) if is_pool else task_cut(files, seed=seed)
     parts = [
-        tables[split].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
-        for part, (split, chosen) in cut.items()
+        tables[half].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
+        for part, (half, chosen) in cut(files, source.role or "task", seed=seed).items()
     ]
-    return pd.concat(parts)[["part", "path", "class", "group"]]
-
-
-def _cut_train(files: ImageFiles, shares: Mapping[str, float], *, seed: int) -> dict[str, tuple[str, torch.Tensor]]:
-    count = len(files.splits["train"])
-    parts = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
-    return {part: ("train", chosen) for part, chosen in parts.items()}
-
-
-def _take(files: ImageFiles, cut: Cut) -> dict[str, ImageSet]:
-    parts = {}
-    for part, (split, chosen) in cut.items():
-        images = files.splits[split]
-        name = images.name if part == split else f"{images.name}/{part}"
-        parts[part] = images if chosen is None else images.subset(chosen, name=name)
-    return parts
-
-
-def _draw(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
-    """Return what draws each part of a set; the pool's for pre-training is drawn where it is needed."""
-
-    def drawn_part(part: str) -> ImageSet:
-        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)
-
-    return {part: partial(drawn_part, part) for part in drawn.PARTS[name] if part != "pretraining"}
-
-
-def _draw_shifted(loader: Loader, name: str, seed: int) -> ImageSet:
-    size = loader.size(name, "adversary")
-    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
-
-
-def _cut_task(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
-    return Parts.ready(split_task(loader.files(name), seed=seed))._makers
-
-
-def _cut_pool(loader: Loader, name: str, seed: int) -> dict[str, Maker]:
-    return Parts.ready(split_pool(loader.files(name)))._makers
-
-
-FILED_TASK, FILED_POOL = Provider("task", _cut_task, in_files=True), Provider("pool", _cut_pool, in_files=True)
-
-for _name in drawn.TASKS:
-    SETS.add(_name, Provider("task", _draw, _draw_shifted))
-for _name in drawn.POOLS:
-    SETS.add(_name, Provider("pool", _draw))
-
-TASKS, POOLS = tuple(names_of("task")), tuple(names_of("pool"))
+    return pd.concat(parts).reindex(columns=["part", "path", "class", "group"])

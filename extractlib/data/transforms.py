@@ -12,12 +12,14 @@ import io
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -51,8 +53,7 @@ def apply(images: torch.Tensor, name: str) -> torch.Tensor:
     Raises:
         InputError: There is no such transform.
     """
-    step = _step(name)
-    return images if step is None else _each(images, [step] * len(images))
+    return images if name == "none" else _each(images, repeat(_step(name), len(images)))
 
 
 def apply_to_set(images: ImageSet, name: str) -> ImageSet:
@@ -86,24 +87,24 @@ def shift_domain(images: ImageSet, *, seed: int) -> ImageSet:
     return replace(images, name=f"{images.name}/shifted", images=pixels, fingerprint=fingerprint)
 
 
-def _step(name: str) -> Step | None:
+def _step(name: str) -> Step:
     kind, _, quality = name.partition("-")
     if kind in FORMATS and quality.isdecimal() and 1 <= int(quality) <= 100:
         return partial(_saved, format=kind, quality=int(quality))
     if name in FILTERS:
         return partial(_resampled, filter=name, factor=ENLARGED)
-    if name not in ("blur", "none"):
-        raise InputError(f"unknown transform {name!r}: use one of none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur")
-    return partial(_blurred, radius=BLUR) if name == "blur" else None
+    if name == "blur":
+        return partial(_blurred, radius=BLUR)
+    raise InputError(f"unknown transform {name!r}: use one of none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur")
 
 
-def _random_step(kind: str, generator: np.random.Generator) -> Step | None:
+def _random_step(kind: str, generator: np.random.Generator) -> Step:
     if kind == "jpeg":
         return partial(_saved, format="jpeg", quality=int(generator.integers(60, 96)))
     if kind == "resampling":
         name = FILTERS[generator.integers(len(FILTERS))]
         return partial(_resampled, filter=name, factor=generator.uniform(1.1, 1.5))
-    return partial(_blurred, radius=generator.uniform(0.2, 0.8)) if kind == "blur" else None
+    return partial(_blurred, radius=generator.uniform(0.2, 0.8)) if kind == "blur" else Image.Image.copy
 
 
 def _saved(image: Image.Image, *, format: str, quality: int) -> Image.Image:
@@ -129,13 +130,10 @@ def _moved(image: torch.Tensor, margin: int) -> torch.Tensor:
     return framed[:, down : down + size, right : right + size]
 
 
-def _each(images: torch.Tensor, steps: Iterable[Step | None]) -> torch.Tensor:
-    """Return each image after its own step; without one it stays as it is."""
-    changed = images.numpy().transpose(0, 2, 3, 1).copy()
-    for pixels, step in zip(changed, steps, strict=True):
-        if step:
-            pixels[:] = np.asarray(step(Image.fromarray(pixels)))
-    return torch.from_numpy(np.ascontiguousarray(changed.transpose(0, 3, 1, 2)))
+def _each(images: torch.Tensor, steps: Iterable[Step]) -> torch.Tensor:
+    """Return each image after its own step."""
+    pictures = map(to_pil_image, images)
+    return torch.stack([pil_to_tensor(step(picture)) for picture, step in zip(pictures, steps, strict=True)])
 
 
 def _with(images: ImageSet, pixels: torch.Tensor, name: str) -> ImageSet:

@@ -12,7 +12,8 @@ from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import download
 from extractlib.data.images import ImageSet
-from extractlib.data.sources import Loader, Parts, Source
+from extractlib.data.sets import Parts
+from extractlib.data.sources import Loader, Source
 from extractlib.defenses.detectors import BinaryDetector, Thresholded
 from extractlib.errors import InputError, check_choice
 from extractlib.evaluation import evaluate

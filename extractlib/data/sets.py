@@ -1,0 +1,181 @@
+"""The registered sets: which tasks and pools there are, and where the images of each come from.
+
+A set is drawn, or made by code of one's own, or lies in files. `SETS` holds them by name; `SETS.add` adds one that is
+made, and `register` one that lies in files, from inside or outside the package.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from platformdirs import user_data_path
+
+from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.errors import check_choice
+from extractlib.registry import Registry
+
+if TYPE_CHECKING:
+    from extractlib.data.sources import Loader
+
+RECORD_PATH = r"(.+\.bin)#(\d+)"
+"""What the path of an image in a file of records looks like: the file and the record's number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What a data set in files holds.
+
+    Attributes:
+        root: Its folder.
+        classes: Name of each class; empty where the images have no labels.
+        splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
+            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``class`` is the
+            name of its class; ``group``, if there is one, is what the images of one track or one patient share, which
+            are never parted.
+        published: Whether it is a data set that has a name here, not just any folder.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    splits: Mapping[str, pd.DataFrame]
+    published: bool = True
+
+    def index(self) -> str:
+        """Return the split as a CSV file: half, path, class and group of each image."""
+        # Fingerprints of rows rest on these very bytes, hence the column's name.
+        whole = pd.concat([table.assign(half=split) for split, table in self.splits.items()])
+        whole = whole.reindex(columns=["half", "path", "class", "group"])
+        return str(whole.to_csv(index=False, lineterminator="\n"))
+
+    def files(self) -> list[str]:
+        """Return the paths of all files, each once."""
+        paths = pd.concat([table["path"] for table in self.splits.values()])
+        return list(paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique())
+
+
+Layout = Callable[[Path], Listing]
+
+
+class Parts(Mapping[str, ImageSet]):
+    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
+
+    Args:
+        names: Names of the parts.
+        make: Given a name, makes the part.
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], ImageSet]):
+        self._names, self._make = tuple(names), cache(make)
+
+    def __getitem__(self, part: str) -> ImageSet:
+        """Return a part.
+
+        Raises:
+            KeyError: There is no such part.
+        """
+        if part not in self._names:
+            raise KeyError(part)
+        return self._make(part)
+
+    def __getattr__(self, part: str) -> ImageSet:
+        if part.startswith("_") or part not in self._names:
+            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._names)}")
+        return self[part]
+
+    def __contains__(self, part: object) -> bool:
+        return part in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"Parts({', '.join(self)})"
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where the images of a set come from: it has `parts` or a `layout`.
+
+    Attributes:
+        role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
+            queries, detector, validation, test; the first is missing where it is not needed).
+        parts: Given what the run's sources share, the set's name and a seed, returns the parts by name.
+        shifted: Given the same, returns the adversary's images from another source; None where the adversary's part is
+            shifted.
+        layout: Given its folder, returns what a set in files holds.
+
+    Raises:
+        InputError: There is no such role.
+    """
+
+    role: str
+    parts: Callable[["Loader", str, int], Mapping[str, ImageSet]] | None = None
+    shifted: Callable[["Loader", str, int], ImageSet] | None = None
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("kind of data set", self.role, ("task", "pool"))
+
+
+SETS: Registry[Provider] = Registry("task or pool")
+"""The sets by name."""
+
+
+def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
+    """Return a decorator that adds a set in files, given the function that lists what its folder holds.
+
+    Args:
+        name: What the data set, and its folder, is called.
+        kind: ``"task"`` or ``"pool"``.
+
+    Raises:
+        InputError: The name is taken, or the kind is unknown.
+    """
+
+    def add(layout: Layout) -> Layout:
+        SETS.add(name, Provider(kind, layout=layout))
+        return layout
+
+    return add
+
+
+def default_data() -> Path:
+    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
+    named = os.environ.get("EXTRACTLIB_DATA")
+    return Path(named).expanduser() if named else user_data_path("extractlib")
+
+
+def data_folders(data: Path | None = None) -> dict[str, Path]:
+    """Return the folder of each registered set in files within the one that holds all, `default_data` if None."""
+    return {name: (data or default_data()) / name for name, provider in SETS.items() if provider.layout}
+
+
+def names_of(role: str) -> list[str]:
+    """Return the names of the registered sets of a role, ``"task"`` or ``"pool"``."""
+    return [name for name, provider in SETS.items() if provider.role == role]
+
+
+def _draw(loader: "Loader", name: str, seed: int) -> Parts:
+    """Return the parts of a set; the pool's for pre-training is drawn where it is needed."""
+
+    def make(part: str) -> ImageSet:
+        return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)
+
+    return Parts((part for part in drawn.PARTS[name] if part != "pretraining"), make)
+
+
+def _draw_shifted(loader: "Loader", name: str, seed: int) -> ImageSet:
+    size = loader.size(name, "adversary")
+    return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
+
+
+for _name in drawn.PARTS:
+    SETS.add(_name, Provider("pool", _draw) if _name in drawn.POOLS else Provider("task", _draw, _draw_shifted))
