@@ -172,7 +172,7 @@ def test_parts_share_no_picture(name):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_pictures_are_labelled_and_not_blank(name):
+def test_pictures_are_labeled_and_not_blank(name):
     images = few(name)
     assert images.images.shape == (12, 3, 32, 32)
     assert images.name == f"{name}/test" and images.classes == room(name).CLASSES

@@ -26,7 +26,6 @@ from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
-from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -68,7 +67,7 @@ def points(rows, columns, stops, measured) -> dict[str, list[tuple[float, float,
 
 def budget(evidence: Evidence) -> Grid:
     """Return recovery by task and granularity, along the budgets."""
-    settings = scale(evidence.profile)
+    settings = evidence.scale
     answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
     stops = {queries: ((math.log(queries) - low) / (high - low), f"{queries:,}") for queries in settings.budgets}
 
@@ -96,7 +95,7 @@ def threshold(evidence: Evidence) -> Grid:
 def overlap(evidence: Evidence) -> Grid:
     """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
     sources = {"another source": "{}/shifted", "the very same": "{}"}
-    stops = {share: (share, f"{share:.0%}") for share in scale(evidence.profile).overlaps}
+    stops = {share: (share, f"{share:.0%}") for share in evidence.scale.overlaps}
 
     def measured(task, source, share):
         return evidence.measured(task, "overlap", "balanced_accuracy", pool=source.format(task), overlap=share)
