@@ -81,7 +81,7 @@ def threshold(evidence: Evidence) -> Grid:
     """Return the ROC by task, detector and pool, along the detector's threshold."""
     detectors, pools, series = ["binary", "odin", "mahalanobis"], ["pool", "second"], {}
     for (row, task), (column, who), (layer, pool) in product(*map(enumerate, (evidence.tasks, detectors, pools))):
-        curves = list(evidence.measured(task, "detection", who, pool, "roc").values())
+        curves = list(evidence.values(task, who, pool, "roc", experiment="detection").values())
         if curves:
             # The thresholds are ranks among benign scores: those of different seeds belong together.
             series[f"{row},{column},{layer}"] = [
@@ -98,7 +98,8 @@ def overlap(evidence: Evidence) -> Grid:
     stops = {share: (share, f"{share:.0%}") for share in evidence.scale.overlaps}
 
     def measured(task, source, share):
-        return evidence.measured(task, "overlap", "balanced_accuracy", pool=source.format(task), overlap=share)
+        cell = {"experiment": "overlap", "pool": source.format(task), "overlap": share}
+        return evidence.values(task, "balanced_accuracy", **cell)
 
     choices = {"Task": list(evidence.tasks), "Own images from": list(sources)}
     return Grid(choices, points(evidence.tasks, sources.values(), stops, measured))
