@@ -94,8 +94,8 @@ class Row:
 
     @classmethod
     def from_json(cls, row: Mapping) -> "Row":
-        """Return the row that `to_json` wrote."""
-        return cls(Cell(**row["cell"]), row["result"], row["provenance"])
+        """Return the row that `to_json` wrote; what is none raises a TypeError, KeyError or ValueError."""
+        return cls(Cell(**row["cell"]), dict(**row["result"]), dict(**row["provenance"]))
 
 
 # -- provenance --------------------------------------------------------------

@@ -155,19 +155,19 @@ class Evidence:
 
     Attributes:
         rows: The rows.
-        scale: The scale, or None without rows.
+        scale: The scale.
         tasks: The tasks of the reproduction, in order of their names.
 
     Raises:
-        InputError: The rows are of several scales, or two of the same cell differ.
+        InputError: There are no rows, they are of several scales, or two of the same cell differ.
     """
 
     def __init__(self, rows: Iterable[Row]):
         self.rows = list(rows)
         scales = _distinct(row.cell.scale for row in self.rows)
-        if len(scales) > 1:
-            raise InputError(f"rows of the scales {', '.join(scales)}: a ledger is of one scale")
-        self.scale = scale(scales[0]) if scales else None
+        if len(scales) != 1:
+            raise InputError(f"rows of the scales {', '.join(scales) or 'none'}: a ledger is of one scale")
+        self.scale = scale(scales[0])
         self._seeds: dict[Cell, dict[int, Row]] = {}
         for row in sorted(self.rows, key=lambda row: row.cell.seed):
             alike = self._seeds.setdefault(replace(row.cell, seed=0), {})
@@ -230,7 +230,7 @@ def reproduction(rows: Iterable[Row]) -> list[Row]:
     """Return the rows of the reproduction table: the plain attack with the whole budget.
 
     Raises:
-        InputError: The rows are of several scales, or two of the same cell differ.
+        InputError: There are no rows, they are of several scales, or two of the same cell differ.
     """
     return Evidence(rows).reproduction
 
