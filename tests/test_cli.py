@@ -44,7 +44,7 @@ WRONG = {
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
     "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
-    "no weights": (["weights", "--scale", "paper"], "profile 'paper' pre-trains nothing"),
+    "no weights": (["weights", "--scale", "paper"], "scale 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
 
@@ -113,7 +113,7 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     status, printed, _ = command("run", "reproduction", "--scale", "smoke", *images, *options)
     assert status == 0
     [row] = read_rows(output)
-    assert (row.cell.task, row.cell.pool, row.cell.budget) == ("folder:pets", "folder:photos", 40)
+    assert (row.cell.task, str(row.cell.pool), row.cell.budget) == ("folder:pets", "folder:photos", 40)
     assert str(tmp_path) not in json.dumps(row.to_json())
     assert "folder:pets" in printed and f"{row.result['recovery']:.3f}" in printed
 

@@ -28,8 +28,10 @@ def row(store):
 
 
 def test_kinds_are_experiment_attack_granularity_policy_and_source():
-    [cell] = [row.cell for row in smoke() if row.cell.pool == "signs/shifted" and row.cell.defence == "shuffle"][:1]
-    assert kind_of(cell) == ("extraction", "knockoff-random", "full", "shuffle", "shifted")
+    [cell] = [row.cell for row in smoke() if str(row.cell.pool) == "signs/shifted" and row.cell.defense == "shuffle"][
+        :1
+    ]
+    assert kind_of(cell) == ("extraction", "random", "", "full", "shuffle", "shifted")
     kinds = {
         pool: kind_of(replace(cell, pool=pool))[-1] for pool in ("atlas", "atlas/9", "noise", "signs", "folder:a/b")
     }
@@ -88,7 +90,7 @@ def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):
 
 
 def test_checks_are_recorded_one_after_the_other(row, tmp_path):
-    path, made = tmp_path / "verified.json", row.provenance | MADE
+    path, made = tmp_path / "verified.jsonl", row.provenance | MADE
     new = Row(row.cell, row.result | {"recovery": row.result["recovery"] - 0.01}, made)
     for _ in range(2):
         record(path, [Check(row, new, 0.03)])
@@ -103,12 +105,15 @@ def test_checks_are_recorded_one_after_the_other(row, tmp_path):
     assert first["name"].startswith("objects, 256 queries to atlas")
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", '[{"name": "x"}]'])
+@pytest.mark.parametrize("content", ["{\n", "{}\n", "[1]\n", '{"name": "x"}\n', '{"cell": "x"}\n{'])
 def test_a_damaged_record_is_refused_and_kept(content, row, tmp_path):
-    path = tmp_path / "verified.json"
+    path = tmp_path / "verified.jsonl"
     path.write_text(content)
-    with pytest.raises(InputError, match="verified.json is no record of checks.*git checkout"):
-        record(path, [Check(row, row, 0.03)])
+    with pytest.raises(InputError, match=r"verified.jsonl(: its last line is cut| is no record of .*git checkout)"):
+        recorded(path)
+    if not content.endswith("\n"):
+        with pytest.raises(InputError, match="verified.jsonl: its last line is cut"):
+            record(path, [Check(row, row, 0.03)])
     assert path.read_text() == content
 
 
@@ -120,7 +125,7 @@ def test_the_command_tells_differences_by_its_status(command, row, tmp_path, mon
     status, printed, _ = command(*words, "--record")
     assert status == 0
     assert "1 rows, 0 stale; --turn 5 takes these again" in printed and ": agrees (" in printed
-    [entry] = json.loads((tmp_path / "verified.json").read_text())
+    [entry] = json.loads((tmp_path / "verified.jsonl").read_text())
     assert entry["difference"] == 0.0
     path.unlink()
     append_row(path, with_result(row, row.cell.seed, row.result["recovery"] + 0.5))

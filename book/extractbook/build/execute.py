@@ -174,7 +174,7 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
             return papermill.execute_notebook(
                 notebook,
                 None,
-                parameters={"profile": scale} if has_parameters(notebook) else {},
+                parameters={"scale": scale} if has_parameters(notebook) else {},
                 kernel_name="python3",
                 cwd=BOOK,
                 config=Config(KernelManager=Config(transport="ipc", ip=f"{sockets}/kernel")),

@@ -26,7 +26,6 @@ from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
-from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
@@ -68,7 +67,7 @@ def points(rows, columns, stops, measured) -> dict[str, list[tuple[float, float,
 
 def budget(evidence: Evidence) -> Grid:
     """Return recovery by task and granularity, along the budgets."""
-    settings = scale(evidence.profile)
+    settings = evidence.scale
     answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
     stops = {queries: ((math.log(queries) - low) / (high - low), f"{queries:,}") for queries in settings.budgets}
 
@@ -82,7 +81,7 @@ def threshold(evidence: Evidence) -> Grid:
     """Return the ROC by task, detector and pool, along the detector's threshold."""
     detectors, pools, series = ["binary", "odin", "mahalanobis"], ["pool", "second"], {}
     for (row, task), (column, who), (layer, pool) in product(*map(enumerate, (evidence.tasks, detectors, pools))):
-        curves = list(evidence.measured(task, "detection", who, pool, "roc").values())
+        curves = list(evidence.values(task, who, pool, "roc", experiment="detection").values())
         if curves:
             # The thresholds are ranks among benign scores: those of different seeds belong together.
             series[f"{row},{column},{layer}"] = [
@@ -96,10 +95,11 @@ def threshold(evidence: Evidence) -> Grid:
 def overlap(evidence: Evidence) -> Grid:
     """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
     sources = {"another source": "{}/shifted", "the very same": "{}"}
-    stops = {share: (share, f"{share:.0%}") for share in scale(evidence.profile).overlaps}
+    stops = {share: (share, f"{share:.0%}") for share in evidence.scale.overlaps}
 
     def measured(task, source, share):
-        return evidence.measured(task, "overlap", "balanced_accuracy", pool=source.format(task), overlap=share)
+        cell = {"experiment": "overlap", "pool": source.format(task), "overlap": share}
+        return evidence.values(task, "balanced_accuracy", **cell)
 
     choices = {"Task": list(evidence.tasks), "Own images from": list(sources)}
     return Grid(choices, points(evidence.tasks, sources.values(), stops, measured))
