@@ -90,7 +90,7 @@ def _several(values: Sequence[float]) -> np.ndarray:
 # Scores are the higher, the more out of distribution; in-distribution images are the positives (the paper, section 5).
 
 
-def tpr_tnr(benign: torch.Tensor, strangers: torch.Tensor, threshold: float) -> tuple[float, float]:
+def tpr_tnr(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> tuple[float, float]:
     """Return TPR and TNR of the rule "out of distribution if the score is above the threshold".
 
     TPR is the share of in-distribution images that are accepted, TNR the share of out-of-distribution ones that are
@@ -98,14 +98,14 @@ def tpr_tnr(benign: torch.Tensor, strangers: torch.Tensor, threshold: float) -> 
 
     Args:
         benign: Scores of in-distribution images, float of shape (n,).
-        strangers: Scores of out-of-distribution images, float of shape (m,).
+        ood: Scores of out-of-distribution images, float of shape (m,).
         threshold: The highest score that is accepted.
 
     Raises:
         InputError: There are no scores on a side, or one is NaN.
     """
-    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
-    return (benign <= threshold).double().mean().item(), (strangers > threshold).double().mean().item()
+    benign, ood = _scores("benign", benign), _scores("out-of-distribution", ood)
+    return (benign <= threshold).double().mean().item(), (ood > threshold).double().mean().item()
 
 
 def balanced_accuracy(tpr: float, tnr: float) -> float:
@@ -113,27 +113,27 @@ def balanced_accuracy(tpr: float, tnr: float) -> float:
     return (tpr + tnr) / 2
 
 
-def auroc(benign: torch.Tensor, strangers: torch.Tensor) -> float:
-    """Return the chance that a stranger's score is above a benign one's, ties counted half: the area under the ROC.
+def auroc(benign: torch.Tensor, ood: torch.Tensor) -> float:
+    """Return the chance that an out-of-distribution score is above a benign one, ties counted half: the area under the ROC.
 
     Arguments and errors are those of `tpr_tnr`.
     """
-    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
-    above = stats.mannwhitneyu(strangers.numpy(), benign.numpy()).statistic
-    return float(above / (len(benign) * len(strangers)))
+    benign, ood = _scores("benign", benign), _scores("out-of-distribution", ood)
+    above = stats.mannwhitneyu(ood.numpy(), benign.numpy()).statistic
+    return float(above / (len(benign) * len(ood)))
 
 
-def roc_curve(benign: torch.Tensor, strangers: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
+def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
     """Return TPR and TNR over all thresholds, each float64 of shape (points,), from accepting nothing to everything.
 
     The thresholds are benign scores at equal steps of their ranks. Other arguments and errors are those of `tpr_tnr`.
     """
-    benign, strangers = _scores("benign", benign).sort().values, _scores("out-of-distribution", strangers).sort().values
+    benign, ood = _scores("benign", benign).sort().values, _scores("out-of-distribution", ood).sort().values
     ranks = torch.linspace(0, len(benign), points).round().long()
     thresholds = torch.cat([benign.new_tensor([-math.inf]), benign])[ranks]
-    # Accepting everything, strangers too, ends the curve.
+    # Accepting everything, ood too, ends the curve.
     thresholds[-1] = math.inf
-    accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, strangers)]
+    accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, ood)]
     return accepted[0], 1 - accepted[1]
 
 

@@ -19,7 +19,7 @@ from extractlib.defenses.detectors import (
     BinaryDetector,
     MahalanobisDetector,
     OdinDetector,
-    Thresholded,
+    Detector,
     features_of,
     threshold_at,
     tune,
@@ -449,7 +449,7 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
 
 
-class Level(Thresholded):
+class Level(Detector):
     """Scores are the level of the first pixel, turned over by the setting -1: only +1 can tell dark from light."""
 
     def __init__(self, *, sign: float, size: float):
@@ -466,7 +466,7 @@ def test_tune_picks_the_best_on_validation():
     assert (detector.sign, detector.size) == (1.0, 1.0)
 
 
-class Given(Thresholded):
+class Given(Detector):
     """Scores are given: those of benign images, whose first pixel is 0, and of the others."""
 
     SCORES = {

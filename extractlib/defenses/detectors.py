@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,34 +28,27 @@ from extractlib.store import digest
 from extractlib.versions import versions
 
 
-class Detector(Protocol):
-    """What all detectors here have in common; `api.PredictionAPI` takes any of them."""
+class Detector:
+    """What all detectors here have in common: a score, and a threshold above which an image is caught.
+
+    Attributes:
+        threshold: The highest score that is accepted.
+        fingerprint: Digest of all that decides the scores and the threshold.
+    """
 
     threshold: float
     fingerprint: str
 
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        """Return scores, float32 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
-
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
-        """Return bool of shape (n,): whether each image is caught."""
-
-
-class Thresholded:
-    """Catches what has a score above the threshold."""
-
-    threshold: float
-
-    def score(self, images: torch.Tensor) -> torch.Tensor:
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return scores, float32 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
         raise NotImplementedError
 
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
+    def detect(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return bool of shape (n,): whether the score of each image is above the threshold."""
         return self.score(images) > self.threshold
 
 
-class BinaryDetector(Thresholded):
+class BinaryDetector(Detector):
     """The paper's detector: a network with two outputs, score = softmax(logits)[1], the probability of being ood.
 
     Args:
@@ -99,7 +92,17 @@ class BinaryDetector(Thresholded):
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
-class OdinDetector(Thresholded):
+class _Baseline(Detector):
+    """A score of the victim's own answer or features, by a method of pytorch-ood on normalized images."""
+
+    def __init__(self, model: Any, method: Any, threshold: float, fingerprint: str):
+        self._model, self._method, self.threshold, self.fingerprint = model, method, threshold, fingerprint
+
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        return _in_batches(self._model, self._method.predict, images)
+
+
+class OdinDetector(_Baseline):
     """ODIN (Liang et al. 2018): score = -max softmax(f(x') / T), x' = x - ε sign(∇ cross-entropy(f(x) / T, argmax f)).
 
     Args:
@@ -115,17 +118,13 @@ class OdinDetector(Thresholded):
     """Settings to choose from on validation data, as in pytorch-ood and OpenOOD."""
 
     def __init__(self, victim: Classifier, *, temperature: float, epsilon: float, threshold: float = math.inf):
-        self._victim, self.threshold = victim, threshold
-        spread = list(victim.model.std)
-        self._method = ODIN(_Classify(victim.model), eps=epsilon, temperature=temperature, norm_std=spread)
-        self.fingerprint = digest("odin", victim.fingerprint, repr((temperature, epsilon, threshold)))
-
-    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return minus the highest softmax probability, float32 of shape (n,), after temperature and perturbation."""
-        return _in_batches(self._victim.model, self._method.predict, images)
+        model = victim.model
+        method = ODIN(model.classify, eps=epsilon, temperature=temperature, norm_std=list(model.std))
+        settings = repr((temperature, epsilon, threshold))
+        super().__init__(model, method, threshold, digest("odin", victim.fingerprint, settings))
 
 
-class MahalanobisDetector(Thresholded):
+class MahalanobisDetector(_Baseline):
     """Mahalanobis (Lee et al. 2018): score = ½ min over classes of (z - μ)ᵀ Σ⁻¹ (z - μ), z the features of x'.
 
     The classes' means μ and their common scatter Σ (a sum over the images, not a mean) are those of the victim's
@@ -158,19 +157,15 @@ class MahalanobisDetector(Thresholded):
         absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
         if absent:
             raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
-        self._victim, self.threshold = victim, threshold
         model = victim.model
         # pytorch-ood takes one spread for the first channel's alone.
         alone = len(model.std) == 1
         size, spread = (epsilon / model.std[0], None) if alone else (epsilon, list(model.std))
-        self._method = MahalanobisODIN(model.features, eps=size, norm_std=spread)
+        method = MahalanobisODIN(model.features, eps=size, norm_std=spread)
         seen = features_of(victim, known.images) if features is None else features
-        self._method.fit_features(seen.to(device_of(model)), known.labels)
-        self.fingerprint = digest("mahalanobis", victim.fingerprint, known.fingerprint, repr((epsilon, threshold)))
-
-    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return half the squared distance to the nearest class, float32 of shape (n,)."""
-        return _in_batches(self._victim.model, self._method.predict, images)
+        method.fit_features(seen.to(device_of(model)), known.labels)
+        parts = victim.fingerprint, known.fingerprint, repr((epsilon, threshold))
+        super().__init__(model, method, threshold, digest("mahalanobis", *parts))
 
 
 def features_of(victim: Classifier, images: torch.Tensor | Rows) -> torch.Tensor:
@@ -193,15 +188,14 @@ def tune(
         benign: In-distribution validation images.
         ood: Validation images of the pool.
     """
-    tried: list[tuple[tuple[float, float], Detector, dict[str, float]]] = []
+    tried = []
     for values in product(*settings.values()):
         chosen = dict(zip(settings, values, strict=True))
         detector = make(**chosen)
         scores = detector.score(benign.images), detector.score(ood.images)
         quality = tpr_tnr(*scores, threshold_at(scores[0], 0.95))[1], auroc(*scores)
         tried.append((quality, detector, chosen))
-    _, detector, chosen = max(tried, key=lambda trial: trial[0])
-    return detector, chosen
+    return max(tried, key=lambda trial: trial[0])[1:]
 
 
 def threshold_at(scores: torch.Tensor, accepted: float) -> float:
@@ -219,17 +213,6 @@ def threshold_at(scores: torch.Tensor, accepted: float) -> float:
     # The tolerance undoes the rounding of a share that was itself counted.
     needed = math.ceil(accepted * len(scores) - 1e-9)
     return scores.sort().values[needed - 1].item() if needed else -math.inf
-
-
-class _Classify(nn.Module):
-    """A model from its normalized images on, where perturbations are made."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model.classify(x)
 
 
 def _in_batches(

@@ -13,7 +13,7 @@ from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import download
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader, Parts, Source
-from extractlib.defenses.detectors import BinaryDetector, Thresholded
+from extractlib.defenses.detectors import BinaryDetector, Detector
 from extractlib.errors import InputError, check_choice
 from extractlib.evaluation import evaluate
 from extractlib.models.classifier import Victim
@@ -50,7 +50,7 @@ class Scene:
         device: str | None = None,
         part: str = "test",
         progress: bool = False,
-        detector: Thresholded | None = None,
+        detector: Detector | None = None,
     ):
         self.cell, self.store, self.progress = cell, store, progress
         self.settings: Scale = scale(cell.profile)
@@ -66,7 +66,7 @@ class Scene:
         )
         self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
 
-    def but(self, *, detector: Thresholded | None = None, **changes) -> "Scene":
+    def but(self, *, detector: Detector | None = None, **changes) -> "Scene":
         """Return the scene of the cell with `changes` to its fields, and another detector in front of the victim."""
         return Scene(
             replace(self.cell, **changes),
@@ -154,7 +154,7 @@ class Scene:
         return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
-    def detector(self) -> Thresholded:
+    def detector(self) -> Detector:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
         return self._detector or self.detector_of(self.task["detector"], self.pool["detector"])
 
