@@ -66,13 +66,9 @@ class Header:
     version: int = VERSION
 
     def __post_init__(self):
-        for name in ("pool_size", "classes", "budget", "chunk"):
-            check_positive(name, getattr(self, name))
-        if self.budget > self.pool_size or self.pool_size > 2**32:
-            raise InputError(
-                f"budget is {self.budget} and the pool holds {self.pool_size} images: at most as many queries as"
-                " images, and at most 2^32 of those, are possible"
-            )
+        for name, most in (("pool_size", 2**32), ("classes", None), ("budget", None), ("chunk", None)):
+            check_positive(name, getattr(self, name), at_most=most)
+        check_fits_pool(self.budget, self.pool_size)
         if self.version != VERSION:
             raise InputError(f"version is {self.version}: layout {VERSION} is wanted")
         self.shown.record(self.classes)
@@ -232,6 +228,16 @@ def load(path: Path, *, partial: bool = False) -> TransferSet:
     if len(found) < header.budget and not partial:
         raise InputError(f"{path} holds {len(found)} of {header.budget} records: collect again to resume it")
     return found
+
+
+def check_fits_pool(budget: int, pool_size: int) -> None:
+    """Refuse a budget above the number of the pool's images.
+
+    Raises:
+        InputError: It is above.
+    """
+    if budget > pool_size:
+        raise InputError(f"budget is {budget} and the pool holds {pool_size} images: ask at most that many")
 
 
 def _only_writer(path: Path):

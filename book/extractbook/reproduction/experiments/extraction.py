@@ -12,7 +12,7 @@ from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.setting import Scene
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
+from extractlib.attacks.adaptive import AdaptiveKnockoff
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
 from extractlib.attacks.transfer import TransferSet, load
@@ -73,8 +73,9 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
     }
 
     def make(folder: Path) -> None:
-        learner = {"learner": _learner(scene)} if adaptive else {}
-        attack.collect(api, pool, folder / "transfer.db", progress=scene.progress, **learner)
+        # The adaptive strategy trains a surrogate while it collects.
+        trainer = scene.trainer(cell.surrogate, settings.surrogate, keep=False) if adaptive else None
+        attack.collect(api, pool, folder / "transfer.db", trainer=trainer, progress=scene.progress)
 
     transfer = load(scene.store.get("transfer", key, make) / "transfer.db")
     return attack, transfer.first(cell.budget)
@@ -82,11 +83,6 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
 
 def _is_adaptive(cell: Cell) -> bool:
     return cell.attack.startswith(ADAPTIVE)
-
-
-def _learner(scene: Scene) -> OnlineSurrogate:
-    trainer = scene.trainer(scene.cell.surrogate, ONLINE, keep=False)
-    return OnlineSurrogate(trainer, classes=len(scene.victim.classes))
 
 
 def api_of(scene: Scene, *, budget: int | None = None) -> PredictionAPI:
