@@ -330,6 +330,23 @@ def test_denied_answers_teach_nothing(monkeypatch):
     assert torch.equal(seen["targets"], transfer.answers[answered].targets(10))
 
 
+@pytest.mark.parametrize("fill", ["even", "renormalized"])
+def test_truncated_answers_are_filled_in_as_the_attack_says(monkeypatch, transfer, fill):
+    taught = []
+    monkeypatch.setattr(
+        "extractlib.models.fitted.fit",
+        lambda model, images, targets, recipe, **options: taught.append(targets) or model,
+    )
+    Knockoff(budget=50, fill=fill).train(transfer, POOL, Trainer(network="tiny", recipe=RECIPE, seed=0))
+    assert torch.equal(taught[0], transfer.answers.targets(3, fill=fill))
+    hidden = 1 - transfer.answers.probabilities.sum(1)  # of the third class
+    assert taught[0].min(1).values.tolist() == pytest.approx(
+        (hidden if fill == "even" else hidden * 0).tolist(), abs=1e-3
+    )
+    with pytest.raises(InputError, match="^unknown fill 'zeros': use one of even, renormalized$"):
+        Knockoff(budget=50, fill="zeros")
+
+
 def test_when_all_is_denied_the_surrogate_stays_as_it_begins():
     api = PredictionAPI(linear_victim(), detector=Guard(256), policy=Guard(256))
     model = surrogate(Knockoff(budget=50).collect(api, POOL), seed=4)

@@ -301,7 +301,7 @@ class AdaptiveKnockoff(Knockoff):
             answers = yield chosen
             answered, earned = ~answers.denied, np.zeros(len(chosen))
             if answered.any():
-                images, targets = pool.images[chosen[answered]], answers[answered].targets(classes)
+                images, targets = pool.images[chosen[answered]], answers[answered].targets(classes, fill=self.fill)
                 earned[answered.numpy()] = rewards.of(images, targets)
                 if self.reward in LEARNING:
                     learner.update(images, targets)

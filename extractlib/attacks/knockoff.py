@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from extractlib.api.granularity import Answers, Granularity
+from extractlib.api.granularity import FILLS, Answers, Granularity
 from extractlib.attacks.transfer import Header, TransferFile, TransferSet, check_fits_pool
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_has, check_name, check_positive, check_seed
+from extractlib.errors import InputError, check_choice, check_has, check_name, check_positive, check_seed
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate, trainer_of
 from extractlib.models.fitted import Trainer
@@ -57,6 +57,8 @@ class Knockoff:
         budget: Queries to send, from 1 to the size of the pool.
         seed: Seed of the draw, from 0.
         batch: Queries of one request.
+        fill: What the surrogate is told of classes that a truncated answer hides: ``"even"`` or ``"renormalized"`` (see
+            `Answers.targets`).
         client: The name the attacker goes by.
 
     Raises:
@@ -75,11 +77,13 @@ class Knockoff:
     budget: int
     seed: int = 0
     batch: int = 256
+    fill: str = "even"
     client: str = "attacker"
 
     def __post_init__(self):
         check_positive("budget", self.budget)
         check_positive("batch", self.batch)
+        check_choice("fill", self.fill, FILLS)
         check_seed(self.seed)
         check_name("client", self.client)
 
@@ -236,7 +240,7 @@ class Knockoff:
         if not answered.any():
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
-        targets = transfer.answers[answered].targets(classes)
+        targets = transfer.answers[answered].targets(classes, fill=self.fill)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
 
 
