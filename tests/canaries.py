@@ -495,7 +495,7 @@ def detectors() -> Values:
                 found[f"{name}, {chosen}"] = floats(make(**chosen).score(benign.images))
             found[f"{name}, tuned"] = detection.tune(make, settings, benign=benign, ood=others)[1]
         scores = torch.tensor([0.5, 0.1, 0.9, 0.3, 0.3])
-        found["thresholds"] = [detection.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
+        found["thresholds"] = [metrics.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
         found["caught"] = digest(binary.detect(benign.images))
     return found
 

@@ -17,11 +17,10 @@ from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import (
     BinaryDetector,
+    Detector,
     MahalanobisDetector,
     OdinDetector,
-    Detector,
     features_of,
-    threshold_at,
     tune,
 )
 from extractlib.defenses.policies import LabelOnly
@@ -131,7 +130,7 @@ def test_scores_that_are_none_are_refused(bad):
     ("accepted", "threshold"), [(0.0, -math.inf), (0.25, 0.1), (0.26, 0.2), (0.75, 0.2), (0.76, 0.6), (1.0, 0.6)]
 )
 def test_threshold_at_by_hand(accepted, threshold):
-    found = threshold_at(BENIGN, accepted)
+    found = metrics.threshold_at(BENIGN, accepted)
     assert found == pytest.approx(threshold)
     assert metrics.tpr_tnr(BENIGN, OOD, found)[0] >= accepted
 
@@ -139,7 +138,7 @@ def test_threshold_at_by_hand(accepted, threshold):
 @pytest.mark.parametrize(("scores", "accepted"), [(BENIGN, 1.1), (BENIGN, -0.1), (torch.empty(0), 0.5)])
 def test_thresholds_that_cannot_be(scores, accepted):
     with pytest.raises(InputError, match="a share in \\[0, 1\\] of at least one is wanted"):
-        threshold_at(scores, accepted)
+        metrics.threshold_at(scores, accepted)
 
 
 # -- scores ----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
-from extractlib.metrics import auroc, tpr_tnr
+from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
@@ -193,26 +193,9 @@ def tune(
         chosen = dict(zip(settings, values, strict=True))
         detector = make(**chosen)
         scores = detector.score(benign.images), detector.score(ood.images)
-        quality = tpr_tnr(*scores, threshold_at(scores[0], 0.95))[1], auroc(*scores)
+        quality = tnr_at_tpr(scores[0], scores[1]), auroc(*scores)
         tried.append((quality, detector, chosen))
     return max(tried, key=lambda trial: trial[0])[1:]
-
-
-def threshold_at(scores: torch.Tensor, accepted: float) -> float:
-    """Return the lowest threshold that accepts at least a share `accepted`, in [0, 1], of benign images.
-
-    Args:
-        scores: Scores of benign images, float of shape (n,).
-        accepted: The share; 0 accepts none.
-
-    Raises:
-        InputError: There are no scores, or the share is out of range.
-    """
-    if not len(scores) or not 0 <= accepted <= 1:
-        raise InputError(f"share {accepted} of {len(scores)} scores: a share in [0, 1] of at least one is wanted")
-    # The tolerance undoes the rounding of a share that was itself counted.
-    needed = math.ceil(accepted * len(scores) - 1e-9)
-    return scores.sort().values[needed - 1].item() if needed else -math.inf
 
 
 def _in_batches(
