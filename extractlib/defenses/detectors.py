@@ -6,23 +6,26 @@ attacker's queries that is caught (`metrics.tpr_tnr`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_ood.detector import ODIN, MahalanobisODIN
+from scipy import optimize
+from scipy.special import expit
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_choice
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
-from extractlib.models.networks import fingerprint_of
+from extractlib.models.networks import Block, fingerprint_of
 from extractlib.models.training import predict
 from extractlib.store import digest
 from extractlib.versions import versions
@@ -154,18 +157,134 @@ class MahalanobisDetector(_Baseline):
         threshold: float = math.inf,
         features: torch.Tensor | None = None,
     ):
-        absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
-        if absent:
-            raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
-        model = victim.model
-        # pytorch-ood takes one spread for the first channel's alone.
-        alone = len(model.std) == 1
-        size, spread = (epsilon / model.std[0], None) if alone else (epsilon, list(model.std))
-        method = MahalanobisODIN(model.features, eps=size, norm_std=spread)
         seen = features_of(victim, known.images) if features is None else features
-        method.fit_features(seen.to(device_of(model)), known.labels)
+        method = _mahalanobis(victim, victim.model.features, known, seen, epsilon)
         parts = victim.fingerprint, known.fingerprint, repr((epsilon, threshold))
-        super().__init__(model, method, threshold, digest("mahalanobis", *parts))
+        super().__init__(victim.model, method, threshold, digest("mahalanobis", *parts))
+
+
+class LayeredMahalanobisDetector(Detector):
+    """Mahalanobis as published (Lee et al. 2018, algorithm 2): score = Σ α s over several layers, plus a constant.
+
+    The score s of a layer is that of `MahalanobisDetector` on the layer's outputs, averaged over the image, with a
+    perturbation of its own. The weights α and the constant come from a logistic regression of ood against benign on
+    validation images: the score is the log of the odds that an image is out of distribution.
+
+    Args:
+        victim: The network.
+        known: Its labeled training images, at least one of each class.
+        benign: In-distribution validation images, for the weights.
+        ood: Validation images of the pool, for the weights.
+        epsilon: Size ε of the perturbations, in pixels of range 1.
+        layers: Names within the victim's module, as ``named_modules`` gives them; `stages_of` the network if None.
+        threshold: The highest score that is accepted.
+
+    Attributes:
+        weights: α of each layer and the constant, float64 of shape (layers + 1,).
+
+    Raises:
+        InputError: A class has no image, or a layer is unknown.
+    """
+
+    SETTINGS = MahalanobisDetector.SETTINGS
+
+    def __init__(
+        self,
+        victim: Classifier,
+        known: ImageSet,
+        *,
+        benign: ImageSet,
+        ood: ImageSet,
+        epsilon: float,
+        layers: Sequence[str] | None = None,
+        threshold: float = math.inf,
+    ):
+        self._model, self.threshold = victim.model, threshold
+        names = stages_of(victim) if layers is None else list(layers)
+        taps = [_Tap(victim.model, name) for name in names]
+        with torch.no_grad():
+            seen = [_in_batches(victim.model, tap, known.images) for tap in taps]
+        self._methods = [
+            _mahalanobis(victim, tap, known, found, epsilon) for tap, found in zip(taps, seen, strict=True)
+        ]
+        sides = self.layer_scores(benign.images), self.layer_scores(ood.images)
+        labels = torch.arange(2).repeat_interleave(torch.tensor([len(side) for side in sides]))
+        self.weights = logistic_regression(torch.cat(sides), labels)
+        parts = victim.fingerprint, known.fingerprint, benign.fingerprint, ood.fingerprint
+        self.fingerprint = digest("layered mahalanobis", *parts, repr((names, epsilon, threshold)))
+
+    def layer_scores(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        """Return the score of each layer alone, float64 of shape (n, layers)."""
+        columns = [_in_batches(self._model, method.predict, images).double() for method in self._methods]
+        return torch.stack(columns, 1)
+
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        """Return the log of the odds, float32 of shape (n,), that each image is out of distribution."""
+        return (self.layer_scores(images) @ self.weights[:-1] + self.weights[-1]).to(torch.get_default_dtype())
+
+
+class _Tap(nn.Module):
+    """From normalized images to the outputs of a layer, averaged over the image: float of shape (n, channels)."""
+
+    def __init__(self, model: Any, layer: str):
+        super().__init__()
+        inner = getattr(model, "module", model)
+        check_choice("layer", layer, [name for name, _ in inner.named_modules() if name])
+        self.model, self.layer = model, inner.get_submodule(layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        caught: list[torch.Tensor] = []
+        with self.layer.register_forward_hook(lambda _, given, returned: caught.append(returned)):
+            self.model.classify(x)
+        return caught[0].flatten(1, -1).unflatten(1, (caught[0].shape[1], -1)).mean(2).to(torch.get_default_dtype())
+
+
+def stages_of(victim: Classifier) -> list[str]:
+    """Return the names of the layers after which a network of the package gets smaller or ends a block.
+
+    Raises:
+        InputError: The victim is another module.
+    """
+    parts = getattr(victim.model, "stages", nn.Module()).named_children()
+    names = [f"stages.{name}" for name, part in parts if isinstance(part, Block | nn.MaxPool2d)]
+    if not names:
+        raise InputError(f"{victim.name} is no network with stages: give layers=[…], names of module.named_modules()")
+    return names
+
+
+def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the weights of a logistic regression and its constant, float64 of shape (width + 1,).
+
+    The values are standardized, and half the sum of the squared weights is added to the loss, as is usual (Lee et al.
+    use scikit-learn's).
+
+    Args:
+        values: float64 of shape (n, width).
+        labels: 0 or 1 of each, of shape (n,).
+    """
+    mean, spread = values.mean(0), values.std(0, correction=0).clamp(min=1e-12)
+    x = torch.cat([(values - mean) / spread, torch.ones(len(values), 1)], 1).double().numpy()
+    y, kept = labels.numpy(), np.append(np.ones(values.shape[1]), 0.0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x @ weights
+        return np.logaddexp(0, z).sum() - y @ z + kept @ weights**2 / 2, x.T @ (expit(z) - y) + kept * weights
+
+    found = torch.from_numpy(optimize.minimize(loss, np.zeros(x.shape[1]), jac=True).x)
+    scaled = found[:-1] / spread
+    return torch.cat([scaled, (found[-1] - scaled @ mean)[None]])
+
+
+def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.Tensor, epsilon: float) -> Any:
+    """Return pytorch-ood's method, fitted to the features that the victim has of its training images."""
+    absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
+    if absent:
+        raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
+    spread = list(victim.model.std)
+    # pytorch-ood takes one spread for the first channel's alone.
+    size, spreads = (epsilon / spread[0], None) if len(spread) == 1 else (epsilon, spread)
+    method = MahalanobisODIN(encoder, eps=size, norm_std=spreads)
+    return method.fit_features(seen.to(device_of(victim.model)), known.labels)
 
 
 def features_of(victim: Classifier, images: torch.Tensor | Rows) -> torch.Tensor:
