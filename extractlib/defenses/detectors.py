@@ -51,6 +51,15 @@ class Detector:
         return self.score(images) > self.threshold
 
 
+class Everything(Detector):
+    """Catches every image: for policies that alter all answers."""
+
+    threshold, fingerprint = -math.inf, "everything"
+
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        return torch.zeros(len(images))
+
+
 class BinaryDetector(Detector):
     """The paper's detector: a network with two outputs, score = softmax(logits)[1], the probability of being ood.
 
