@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
+from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, Rows
 from extractlib.models import networks
@@ -125,7 +126,7 @@ def bookkeeping() -> Outcome:
     """All that a query costs besides reading the image and the victim's work: choosing, hashing, metering, writing."""
     # One image stands for all of them, so that the pool takes no memory.
     pool = ImageSet("pool", random_images(1).expand(POOL_SIZE, *SHAPE), None, (), "pool")
-    attack = Knockoff(budget=BUDGET, chunk=QUERIES)
+    attack = Knockoff(budget=BUDGET, batch=QUERIES)
     indices = attack.indices(POOL_SIZE)
     instant = victim(Instant())
 
@@ -159,20 +160,18 @@ def adaptive_speed(*, updates: bool) -> float:
     budget, size = 20 * QUERIES, 20_000
     labels = torch.randint(0, 162, (size,), generator=torch.Generator().manual_seed(2))
     pool = ImageSet("pool", random_images(size), labels, tuple(map(str, range(162))), "labeled pool")
-    attack = AdaptiveKnockoff(budget=budget, chunk=QUERIES)
+    attack = AdaptiveKnockoff(budget=budget, batch=QUERIES)
 
     def collect() -> float:
-        learner, spent = OnlineSurrogate(surrogates(ONLINE), classes=CLASSES), 0.0
-        update = learner.update
+        spent, update = 0.0, OnlineSurrogate.update
 
         def timed(*batch: torch.Tensor) -> None:
             nonlocal spent
             spent += seconds(lambda: update(*batch))
 
-        learner.update = timed
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, patch.object(OnlineSurrogate, "update", timed):
             api, path = PredictionAPI(victim(new_model())), Path(folder) / "transfer.bin"
-            whole = seconds(lambda: attack.collect(api, pool, path, learner=learner))
+            whole = seconds(lambda: attack.collect(api, pool, path, trainer=surrogates(RECIPE)))
         return budget / (whole if updates else whole - spent)
 
     collect()  # the first training step of a process loads much of torch
@@ -208,7 +207,7 @@ def beside_art() -> Outcome:
         attack.extract(floats, thieved_classifier=classifier(new_model()))
 
     def ours() -> None:
-        attack = Knockoff(budget=budget, chunk=QUERIES)
+        attack = Knockoff(budget=budget, batch=QUERIES)
         api = PredictionAPI(victim(model), answers="label")
         with tempfile.TemporaryDirectory() as folder:
             transfer = attack.collect(api, pool, Path(folder) / "transfer.bin")

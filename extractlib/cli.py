@@ -14,17 +14,9 @@ from extractlib.errors import InputError
 if TYPE_CHECKING:
     from extractlib.data import download
 
-app = typer.Typer(
-    help="Model extraction attacks on image classifiers, and defenses against them.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-data_app = typer.Typer(
-    help="Published data sets: what there is, to get it, to check it, how it is cut.", no_args_is_help=True
-)
-app.add_typer(data_app, name="data")
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+data_app = typer.Typer(no_args_is_help=True)
+app.add_typer(data_app, name="data", help="Published data sets: to list, get and check them, and how they are cut.")
 
 DataFolder = Annotated[
     Path | None,
@@ -72,23 +64,24 @@ def attack(
     from extractlib.models import devices
     from extractlib.store import default_store
 
-    place = str(devices.resolve(device or devices.default_device()))
-    options = {"seed": seed, "store": default_store(), "image_size": size}
-    parts = xl.load(_own(task), role="task", **options)
-    queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **options)
-    backbone = None if scratch else "shipped"
-    how = {"backbone": backbone, "device": place}
+    how = {
+        "backbone": None if scratch else "shipped",
+        "device": str(devices.resolve(device or devices.default_device())),
+    }
+    images = {"seed": seed, "store": default_store(), "image_size": size}
+    parts = xl.load(_own(task), role="task", **images)
+    queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
     if victim is not None:
         model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
     elif Source.parse(task).in_files or scratch or network != "resnet":
-        model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=options["store"], **how)
+        model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
         model = xl.load_victim(task)
-    count = min(10_000, len(queries["queries"])) if budget is None else budget
+    count = min(10_000, len(queries)) if budget is None else budget
     api = xl.PredictionAPI(model, answers=answers, budget=count)
     chosen = {"budget": count, "seed": seed}
     strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
-    copy = strategy(api, queries["queries"], surrogate=surrogate, **how)
+    copy = strategy(api, queries, surrogate=surrogate, **how)
     if save is not None:
         copy.save(save)
     found = xl.evaluate(model, copy, parts["test"])
@@ -97,9 +90,7 @@ def attack(
 
 def _own(name: str) -> str | Path:
     """Return a name, of ``"folder:PATH"`` the path."""
-    from extractlib.data.sources import FOLDER
-
-    return Path(name.removeprefix(FOLDER)).expanduser() if name.startswith(FOLDER) else name
+    return Path(name.removeprefix("folder:")).expanduser() if name.startswith("folder:") else name
 
 
 @data_app.command("list")
@@ -123,10 +114,7 @@ def get_command(
 
     place = data or download.default_data()
     download.get(name, place)
-    state = download.check(name, place)
-    print_state(state)
-    if state.state != "complete":
-        raise typer.Exit(1)
+    _tell([download.check(name, place)])
 
 
 @data_app.command("check")
@@ -136,9 +124,13 @@ def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of th
 
     if data and not data.is_dir():
         raise InputError(f"{data} is no folder: name the one that holds a folder for each data set")
-    states = [download.check(name, data or download.default_data()) for name in download.SOURCES]
+    _tell([download.check(name, data or download.default_data()) for name in download.SOURCES])
+
+
+def _tell(states: list["download.State"]) -> None:
+    """Print a line on each data set; status 1 if one of them is there and incomplete."""
     for state in states:
-        print_state(state)
+        print(f"{state.name:13} {state.state:11} {state.words}")
     if any(state.state == "incomplete" for state in states):
         raise typer.Exit(1)
 
@@ -161,22 +153,15 @@ def parts_command(
     print(table.to_csv(index=False, lineterminator="\n"), end="")
 
 
-def print_state(state: "download.State") -> None:
-    """Print a line on a data set."""
-    print(f"{state.name:13} {state.state:11} {state.words}")
-
-
 def named_folder(name: str, folders: dict[str, Path]) -> str:
     """Return `name`; of ``"folder:PATH"`` only ``"folder:LAST PART"``, and enter its path in `folders`.
 
     So the rows of two machines agree, and none tells where its images lay.
     """
-    from extractlib.data.sources import FOLDER
-
-    if not name.startswith(FOLDER):
+    path = _own(name)
+    if isinstance(path, str):
         return name
-    path = Path(name.removeprefix(FOLDER)).expanduser().resolve()
-    short = FOLDER + path.name
-    if folders.setdefault(short, path) != path:
+    short = f"folder:{path.resolve().name}"
+    if folders.setdefault(short, path.resolve()) != path.resolve():
         raise InputError(f"{path} and {folders[short]} have the same name: rename one of them")
     return short

@@ -7,7 +7,7 @@ import torch
 
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
-from extractlib.metrics import accuracy, agreement, constant_accuracy, recovery
+from extractlib.metrics import accuracy, agreement, mean_class_accuracy, recovery, recovery_above_constant
 
 
 class Model(Protocol):
@@ -22,7 +22,7 @@ class Evaluation:
     """What came out of a comparison; all shares in [0, 1].
 
     Attributes:
-        victim_accuracy, surrogate_accuracy: Share of images whose label is right.
+        victim_accuracy, surrogate_accuracy: Share of images whose label is right; balanced, the mean over the classes.
         recovery: The surrogate's accuracy divided by the victim's (the paper, table 2).
         agreement: Share of images to which both give the same label, also called fidelity.
         constant_accuracy: Accuracy of always answering the most frequent label.
@@ -42,18 +42,24 @@ class Evaluation:
             f" surrogate {self.surrogate_accuracy:.2f}; n = {self.n:,})"
         )
 
+    @property
+    def recovery_above_constant(self) -> float:
+        """r₀ = (surrogate - constant) / (victim - constant) of the accuracies (see `metrics`)."""
+        return recovery_above_constant(self.surrogate_accuracy, self.victim_accuracy, self.constant_accuracy)
+
     def to_json(self) -> dict[str, float]:
         """Return the values by name."""
         return asdict(self)
 
 
-def evaluate(victim: Model, surrogate: Model, images: ImageSet) -> Evaluation:
+def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: bool = False) -> Evaluation:
     """Return how well a surrogate does on labeled images beside its victim.
 
     Args:
         victim: The model that was attacked.
         surrogate: The copy.
         images: Labeled images that neither was trained on.
+        balanced: Whether an accuracy is the mean over the classes, as where some are rare (`mean_class_accuracy`).
 
     Raises:
         InputError: The images have no labels, or the victim has none of them right.
@@ -67,12 +73,13 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet) -> Evaluation:
     if images.labels is None:
         raise InputError(f"{images.name} has no labels: give labeled images")
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
-    victim_accuracy, surrogate_accuracy = accuracy(theirs, images.labels), accuracy(ours, images.labels)
+    measure = mean_class_accuracy if balanced else accuracy
+    victim_accuracy, surrogate_accuracy = measure(theirs, images.labels), measure(ours, images.labels)
     return Evaluation(
         victim_accuracy,
         surrogate_accuracy,
         recovery(surrogate_accuracy, victim_accuracy),
         agreement(ours, theirs),
-        constant_accuracy(images.labels),
+        measure(images.labels.mode().values.expand_as(images.labels), images.labels),
         len(images),
     )

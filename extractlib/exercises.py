@@ -1,7 +1,4 @@
-"""Where `check` was before the book's exercises moved to ``extractbook``; kept for one release.
-
-The library imports nothing of the book but what the function below imports when it is called.
-"""
+"""Where `check` was before the book's exercises moved to ``extractbook``; kept for one release."""
 
 import warnings
 
@@ -14,11 +11,8 @@ def check(exercise: str, answer: object, *, seed: int | None = None) -> object:
     Raises:
         InputError: The book's package is not installed.
     """
-    warnings.warn(
-        "extractlib.exercises.check goes with the next release: import check from extractbook.exercises",
-        DeprecationWarning,
-        stacklevel=2,
-    )
+    words = "extractlib.exercises.check goes with the next release: import check from extractbook.exercises"
+    warnings.warn(words, DeprecationWarning, stacklevel=2)
     try:
         from extractbook import exercises
     except ModuleNotFoundError as error:

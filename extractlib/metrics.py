@@ -34,6 +34,23 @@ def recovery(surrogate_accuracy: float, victim_accuracy: float) -> float:
     return surrogate_accuracy / victim_accuracy
 
 
+def recovery_above_constant(surrogate_accuracy: float, victim_accuracy: float, constant: float) -> float:
+    """Return r₀ = (surrogate - constant) / (victim - constant): 0 for a surrogate that knows only what is frequent.
+
+    Args:
+        surrogate_accuracy, victim_accuracy: Accuracies on the same images, in [0, 1].
+        constant: Accuracy on them of always answering the most frequent label.
+
+    Raises:
+        InputError: The victim is no better than that.
+    """
+    if victim_accuracy <= constant:
+        raise InputError(
+            f"the victim's accuracy is {victim_accuracy} and a constant's {constant}: r₀ needs a better one"
+        )
+    return (surrogate_accuracy - constant) / (victim_accuracy - constant)
+
+
 def share(flags: torch.Tensor) -> float:
     """Return the share, in [0, 1], of the flags, bool of shape (n,), that are true."""
     return flags.double().mean().item()
@@ -43,6 +60,18 @@ def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, classes: i
     """Return the accuracy on the images of each class, float64 of shape (classes,); NaN where a class has none."""
     right = torch.bincount(labels[predicted == labels], minlength=classes)
     return right.double() / torch.bincount(labels, minlength=classes)
+
+
+def mean_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the mean over the labels' classes of the accuracy on each, also called balanced accuracy, in [0, 1].
+
+    Both int64 of shape (n,). A constant answer has one over the number of classes.
+
+    Raises:
+        InputError: They are not equally many, or none.
+    """
+    _share(predicted, labels)  # refuses what cannot be compared
+    return per_class_accuracy(predicted, labels, int(labels.max()) + 1).nanmean().item()
 
 
 def constant_accuracy(labels: torch.Tensor) -> float:
@@ -85,12 +114,51 @@ def _several(values: Sequence[float]) -> np.ndarray:
     return np.asarray(values, dtype=np.float64)
 
 
+# -- answers -------------------------------------------------------------------
+
+
+def mutual_information(probabilities: torch.Tensor) -> float:
+    """Return how varied answers are, in nats: the entropy of the mean answer less the mean entropy of the answers.
+
+    0 if all answers are equal, however uncertain each is; log(classes) if each is certain and all classes are equally
+    frequent. (The mean entropy alone is uncertainty, not variety.)
+
+    Args:
+        probabilities: float of shape (n, classes) with rows that sum to 1, n from 1.
+    """
+    answers = probabilities.double()
+    return (torch.special.entr(answers.mean(0)).sum() - torch.special.entr(answers).sum(1).mean()).item()
+
+
+def hidden_and_divergence(probabilities: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what answers hide: the probability mass of the classes not shown, and how far off the shown ones are.
+
+    The second is the Kullback-Leibler divergence, in nats, of the shown classes' true probabilities from the answer,
+    both scaled to the sum 1 over those classes: 0 for top-k answers and labels, whose loss is all in the first.
+    Nothing is clamped.
+
+    Args:
+        probabilities: The victim's, float of shape (n, classes) with rows that sum to 1.
+        shown: What the answers show, of the same shape, 0 where a class is hidden; at least one class a row is not
+            (``Answers.targets`` with ``fill="renormalized"``).
+
+    Returns:
+        Mass in [0, 1] and divergence from 0, each float64 of shape (n,).
+    """
+    true, told = probabilities.double(), shown.double()
+    seen = true * (told > 0)
+    mass = seen.sum(1, keepdim=True)
+    true_shares, told_shares = seen / mass, told / told.sum(1, keepdim=True)
+    divergence = torch.special.xlogy(true_shares, true_shares) - torch.special.xlogy(true_shares, told_shares)
+    return (1 - mass[:, 0]).clamp(0, 1), divergence.sum(1)
+
+
 # -- detection -----------------------------------------------------------------
 #
 # Scores are the higher, the more out of distribution; in-distribution images are the positives (the paper, section 5).
 
 
-def tpr_tnr(benign: torch.Tensor, strangers: torch.Tensor, threshold: float) -> tuple[float, float]:
+def tpr_tnr(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> tuple[float, float]:
     """Return TPR and TNR of the rule "out of distribution if the score is above the threshold".
 
     TPR is the share of in-distribution images that are accepted, TNR the share of out-of-distribution ones that are
@@ -98,14 +166,47 @@ def tpr_tnr(benign: torch.Tensor, strangers: torch.Tensor, threshold: float) -> 
 
     Args:
         benign: Scores of in-distribution images, float of shape (n,).
-        strangers: Scores of out-of-distribution images, float of shape (m,).
+        ood: Scores of out-of-distribution images, float of shape (m,).
         threshold: The highest score that is accepted.
 
     Raises:
         InputError: There are no scores on a side, or one is NaN.
     """
-    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
-    return (benign <= threshold).double().mean().item(), (strangers > threshold).double().mean().item()
+    benign, ood = _scores("benign", benign), _scores("out-of-distribution", ood)
+    return (benign <= threshold).double().mean().item(), (ood > threshold).double().mean().item()
+
+
+def threshold_at(scores: torch.Tensor, accepted: float) -> float:
+    """Return the lowest threshold that accepts at least a share `accepted`, in [0, 1], of benign images.
+
+    Args:
+        scores: Scores of benign images, float of shape (n,).
+        accepted: The share; 0 accepts none.
+
+    Raises:
+        InputError: There are no scores, or the share is out of range.
+    """
+    if not len(scores) or not 0 <= accepted <= 1:
+        raise InputError(f"share {accepted} of {len(scores)} scores: a share in [0, 1] of at least one is wanted")
+    # The tolerance undoes the rounding of a share that was itself counted.
+    needed = math.ceil(accepted * len(scores) - 1e-9)
+    return scores.sort().values[needed - 1].item() if needed else -math.inf
+
+
+def tnr_at_tpr(validation: torch.Tensor, ood: torch.Tensor, *, tpr: float = 0.95) -> float:
+    """Return the TNR, in [0, 1], at the threshold that accepts a share `tpr` of benign validation images.
+
+    At 0.95 it is one minus the field's FPR95, with a threshold that no test image had a say in.
+
+    Args:
+        validation: Scores of benign images that are not those of a test, float of shape (n,).
+        ood: Scores of out-of-distribution images, float of shape (m,).
+        tpr: The share, in [0, 1].
+
+    Raises:
+        InputError: There are no scores on a side, one is NaN, or the share is out of range.
+    """
+    return tpr_tnr(validation, ood, threshold_at(validation, tpr))[1]
 
 
 def balanced_accuracy(tpr: float, tnr: float) -> float:
@@ -113,27 +214,27 @@ def balanced_accuracy(tpr: float, tnr: float) -> float:
     return (tpr + tnr) / 2
 
 
-def auroc(benign: torch.Tensor, strangers: torch.Tensor) -> float:
-    """Return the chance that a stranger's score is above a benign one's, ties counted half: the area under the ROC.
+def auroc(benign: torch.Tensor, ood: torch.Tensor) -> float:
+    """Return the area under the ROC: the chance that an ood score is above a benign one, ties counted half.
 
     Arguments and errors are those of `tpr_tnr`.
     """
-    benign, strangers = _scores("benign", benign), _scores("out-of-distribution", strangers)
-    above = stats.mannwhitneyu(strangers.numpy(), benign.numpy()).statistic
-    return float(above / (len(benign) * len(strangers)))
+    benign, ood = _scores("benign", benign), _scores("out-of-distribution", ood)
+    above = stats.mannwhitneyu(ood.numpy(), benign.numpy()).statistic
+    return float(above / (len(benign) * len(ood)))
 
 
-def roc_curve(benign: torch.Tensor, strangers: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
+def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
     """Return TPR and TNR over all thresholds, each float64 of shape (points,), from accepting nothing to everything.
 
     The thresholds are benign scores at equal steps of their ranks. Other arguments and errors are those of `tpr_tnr`.
     """
-    benign, strangers = _scores("benign", benign).sort().values, _scores("out-of-distribution", strangers).sort().values
+    benign, ood = _scores("benign", benign).sort().values, _scores("out-of-distribution", ood).sort().values
     ranks = torch.linspace(0, len(benign), points).round().long()
     thresholds = torch.cat([benign.new_tensor([-math.inf]), benign])[ranks]
-    # Accepting everything, strangers too, ends the curve.
+    # Accepting everything, ood too, ends the curve.
     thresholds[-1] = math.inf
-    accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, strangers)]
+    accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, ood)]
     return accepted[0], 1 - accepted[1]
 
 

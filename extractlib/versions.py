@@ -23,7 +23,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "augment": 1,  # shifts, flips, crops
         "api": 1,  # granularity, answers, charges
         "knockoff": 1,  # choice of queries, the transfer set, the surrogate's targets
-        "adaptive": 1,  # bandit, rewards, online surrogate
+        "adaptive": 2,  # bandit, rewards, online surrogate
         "control": 1,  # the model that asks nothing
         "detect": 1,  # detectors of single queries and their thresholds
         "policy": 1,  # what a detected query gets

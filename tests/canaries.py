@@ -32,7 +32,15 @@ from extractbook.reproduction.scales import SCALES, Scale
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded
 from extractlib.api.service import Granularity, PredictionAPI
-from extractlib.attacks.adaptive import ONLINE, REWARDS, AdaptiveKnockoff, Bandit, OnlineSurrogate, Reward
+from extractlib.attacks.adaptive import (
+    REWARDS,
+    AdaptiveKnockoff,
+    Bandit,
+    Hierarchy,
+    OnlineSurrogate,
+    Reward,
+    coarse_clusters,
+)
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
 from extractlib.data import drawn, layouts, sources, transforms
@@ -414,7 +422,7 @@ def knockoff() -> Values:
     with float64(), tempfile.TemporaryDirectory() as folder:
         for granularity in ("full", "top-1", "rounded-1", "label"):
             api = PredictionAPI(Linear(), answers=granularity, detector=Third(), policy=defenses.Deny())
-            attack = Knockoff(budget=30, seed=2, chunk=8)
+            attack = Knockoff(budget=30, seed=2, batch=8)
             transfer = attack.collect(api, pool, Path(folder) / granularity)
             probabilities = transfer.answers.probabilities
             model = attack.train(transfer, pool, Trainer(network="tiny", recipe=RECIPE, seed=4))
@@ -431,12 +439,16 @@ def adaptive() -> Values:
     pool, found = image_set(90, classes=5), {}
     with float64(), tempfile.TemporaryDirectory() as folder:
         for reward in REWARDS:
-            learner = OnlineSurrogate(Trainer(network="tiny", recipe=ONLINE, seed=1), classes=3)
             api = PredictionAPI(Linear(), detector=Third(), policy=defenses.Deny())
-            attack = AdaptiveKnockoff(budget=70, seed=2, chunk=16, reward=reward)
-            transfer = attack.collect(api, pool, Path(folder) / reward, learner=learner)
-            found[reward] = [digest(transfer.indices), floats(learner.probabilities(pool.images[:4]))]
-        learner = OnlineSurrogate(Trainer(network="tiny", recipe=ONLINE, seed=1), classes=3)
+            attack = AdaptiveKnockoff(budget=70, seed=2, batch=4, window=6, clusters=2, reward=reward)
+            trainer = Trainer(network="tiny", recipe=RECIPE, seed=1)
+            found[reward] = digest(attack.collect(api, pool, Path(folder) / reward, trainer=trainer).indices)
+        learner = OnlineSurrogate(Trainer(network="tiny", recipe=RECIPE, seed=1), classes=3)
+        found["features"] = floats(learner.features(pool.images[:2]))
+        found["clusters"] = [
+            coarse_clusters(learner.features(pool.images), pool.labels, clusters=count, seed=3).tolist()
+            for count in (1, 2, 5)
+        ]
         targets = F.softmax(Linear().logits(pool.images).double(), 1)
         for reward in REWARDS:
             reward_of = Reward(reward, learner)
@@ -447,6 +459,10 @@ def adaptive() -> Values:
     for chosen, reward in ((1, 0.5), (2, 0.25), (1, 0.75), (0, 0.1)):
         bandit.update(chosen, reward)
     found["bandit"] = [floats(bandit.preferences), floats(bandit.policy(np.array([True, False, True, True])))]
+    policy, generator = Hierarchy(np.array([0, 1, 1, 2]), window=2), np.random.default_rng(4)
+    for reward in (0.5, 0.25, 0.75, 0.1):
+        policy.update(policy.choose(np.array([True, True, True, False]), generator), reward)
+    found["hierarchy"] = [floats(bandit.preferences) for bandit in (policy.coarse, *policy.fine)]
     return found
 
 
@@ -479,7 +495,7 @@ def detectors() -> Values:
                 found[f"{name}, {chosen}"] = floats(make(**chosen).score(benign.images))
             found[f"{name}, tuned"] = detection.tune(make, settings, benign=benign, ood=others)[1]
         scores = torch.tensor([0.5, 0.1, 0.9, 0.3, 0.3])
-        found["thresholds"] = [detection.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
+        found["thresholds"] = [metrics.threshold_at(scores, share) for share in (0.2, 0.5, 0.95, 1.0)]
         found["caught"] = digest(binary.detect(benign.images))
     return found
 

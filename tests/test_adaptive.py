@@ -16,7 +16,16 @@ from torch import nn
 from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks import adaptive
-from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, Bandit, ClassSampler, OnlineSurrogate, Reward
+from extractlib.attacks.adaptive import (
+    ONLINE,
+    AdaptiveKnockoff,
+    Bandit,
+    ClassSampler,
+    Hierarchy,
+    OnlineSurrogate,
+    Reward,
+    coarse_clusters,
+)
 from extractlib.attacks.knockoff import trainer_of
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
@@ -28,16 +37,29 @@ POOL = ImageSet("pool", noise(60), torch.arange(60) % 4, tuple("abcd"), "pool of
 
 
 class Fixed:
-    """A learner that answers the same always and counts its updates."""
+    """A surrogate that answers the same always and counts what it is taught."""
+
+    seen = 0
 
     def __init__(self, classes: int = 10):
-        self.classes, self.seen = classes, 0
+        self.classes = classes
 
     def probabilities(self, images):
         return torch.full((len(images), self.classes), 1 / self.classes)
 
     def update(self, images, targets):
-        self.seen += len(images)
+        type(self).seen += len(images)
+
+    def features(self, images):
+        return images.flatten(1).float()
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Put a surrogate that learns nothing into the place of the one that is trained meanwhile."""
+    monkeypatch.setattr(Fixed, "seen", 0)
+    monkeypatch.setattr(adaptive, "OnlineSurrogate", lambda trainer, *, classes: Fixed(classes))
+    return Fixed
 
 
 # -- the bandit ----------------------------------------------------------------
@@ -65,32 +87,74 @@ def test_the_policy_is_a_stable_softmax():
     assert bandit.policy(np.array([True, False, True])) == pytest.approx([1.0, 0.0, 0.0])
 
 
+def test_the_mean_goes_over_the_last_steps():
+    bandit, expected = Bandit(2, window=2), np.zeros(2)
+    # r̄ before each step: itself, 8, (8 + 2) / 2 = 5, (2 + 5) / 2 = 3.5; over all steps the last would be 5.
+    for count, (reward, mean) in enumerate([(8.0, 8.0), (2.0, 8.0), (5.0, 5.0), (6.0, 3.5)], start=1):
+        step, policy = (reward - mean) / count, np.exp(expected) / np.exp(expected).sum()
+        expected += step * (np.array([1, 0]) - policy)
+        bandit.update(0, reward)
+        assert bandit.preferences == pytest.approx(expected)
+
+
+# -- the hierarchy ---------------------------------------------------------------
+
+
+def test_clusters_are_those_of_the_classes_means():
+    """Classes 0 and 2 have their means at 0 and 1, classes 1 and 4 at 99 and 100; class 3 has no image."""
+    labels = torch.tensor([0, 0, 2, 2, 1, 1, 4, 4])
+    features = torch.tensor([[-5.0], [5.0], [-4.0], [6.0], [90.0], [108.0], [50.0], [150.0]])
+    found = coarse_clusters(features, labels, clusters=2, seed=0)
+    assert found[0] == found[2] != found[1] == found[4] and len(found) == 5
+    assert coarse_clusters(features, labels, clusters=1, seed=0).tolist() == [0] * 5
+    apart = coarse_clusters(features, labels, clusters=9, seed=0)
+    assert len(set(apart[[0, 1, 2, 4]])) == 4  # as many as there are classes
+    assert len(set(coarse_clusters(torch.zeros(8, 1), labels, clusters=3, seed=0)[[0, 1, 2, 4]])) == 1
+
+
+def test_a_step_of_the_hierarchy_by_hand():
+    """Classes 0 and 3 are one cluster, 1, 2 and 4 the other."""
+    policy = Hierarchy(np.array([0, 1, 1, 0, 1]), window=9)
+    assert [members.tolist() for members in policy.members] == [[0, 3], [1, 2, 4]]
+    policy.update(2, 1.0)  # the first reward of a bandit is its own mean
+    policy.update(0, 4.0)
+    # Clusters: reward 4, mean 1, policy 1/2 each, N = 1. In the first cluster it is the first reward.
+    assert policy.coarse.preferences == pytest.approx([1.5, -1.5])
+    assert policy.fine[0].preferences.tolist() == [0, 0]
+    policy.update(4, 3.0)
+    # In the second cluster: reward 3, mean 1, policy 1/3 each, N = 1: + 2 · 2/3 for class 4, - 2 · 1/3 for the others.
+    assert policy.fine[1].preferences == pytest.approx([-2 / 3, -2 / 3, 4 / 3])
+
+
+def test_classes_are_chosen_by_cluster_and_then_within_it():
+    """Of 4,000 draws, the standard deviation of a share is at most 0.008."""
+    policy, generator = Hierarchy(np.array([0, 1, 1]), window=9), np.random.default_rng(0)
+    policy.coarse.preferences = np.array([0.0, np.log(3.0)])
+    policy.fine[1].preferences = np.array([np.log(4.0), 0.0])
+    every = np.ones(3, bool)
+    shares = np.bincount([policy.choose(every, generator) for _ in range(4_000)], minlength=3) / 4_000
+    assert shares == pytest.approx([0.25, 0.6, 0.15], abs=0.03)
+    # What is dry is chosen no more, neither a class nor a whole cluster.
+    assert {policy.choose(np.array([True, False, True]), generator) for _ in range(200)} == {0, 2}
+    assert {policy.choose(np.array([True, False, False]), generator) for _ in range(50)} == {0}
+
+
 def test_the_sampler_gives_each_image_once_and_in_its_class():
     labels = torch.tensor([0] * 5 + [1] * 50 + [2] * 3)
-    sampler, bandit = ClassSampler(labels, 3, np.random.default_rng(0)), Bandit(3)
-    drawn = [sampler.draw(count, bandit) for count in (20, 20, 18)]
-    classes, indices = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
-    assert sorted(indices.tolist()) == list(range(58))
-    assert (labels.numpy()[indices] == classes).all()
-    assert sampler.left.tolist() == [0, 0, 0]
-    # The first chunk asked the small classes until they were dry: both with chance 1 - (2/3)^20 and more.
-    assert set(classes[:20].tolist()) == {0, 1, 2}
+    sampler = ClassSampler(labels, 4, np.random.default_rng(0))
+    assert sampler.left.tolist() == [5, 50, 3, 0]
+    drawn = {label: [sampler.take(label, 20).tolist() for _ in range(4)] for label in range(4)}
+    assert [len(part) for part in drawn[1]] == [20, 20, 10, 0]
+    for label, parts in drawn.items():
+        assert sorted(sum(parts, [])) == (labels == label).nonzero()[:, 0].tolist()
+    assert sampler.left.tolist() == [0] * 4
 
 
-def test_the_sampler_follows_its_generator_within_a_class_too():
-    labels, bandit = torch.zeros(50, dtype=torch.int64), Bandit(1)
-    draws = [ClassSampler(labels, 1, np.random.default_rng(seed)).draw(50, bandit)[1].tolist() for seed in (0, 0, 1)]
+def test_the_sampler_follows_its_generator():
+    labels = torch.zeros(50, dtype=torch.int64)
+    draws = [ClassSampler(labels, 1, np.random.default_rng(seed)).take(0, 50).tolist() for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
     assert sorted(draws[0]) == sorted(draws[2]) == list(range(50)) != draws[0]
-
-
-def test_the_sampler_draws_classes_by_the_policy():
-    """Of 4,000 draws at 3 to 1, the standard deviation of the share is 0.007."""
-    labels = torch.arange(20_000) % 2
-    bandit = Bandit(2)
-    bandit.preferences = np.array([np.log(3.0), 0.0])
-    classes, _ = ClassSampler(labels, 2, np.random.default_rng(0)).draw(4_000, bandit)
-    assert abs((classes == 0).mean() - 0.75) < 0.03
 
 
 # -- rewards -------------------------------------------------------------------
@@ -112,61 +176,70 @@ def test_loss_by_hand():
     assert Reward("loss", Fixed(3)).of(noise(2), TARGETS) == pytest.approx([np.log(3)] * 2)
 
 
-def test_all_is_the_mean_of_standardized_rewards():
-    # Certainty 0.5 and 0, diversity 1 and 0.3: each one standard deviation above and below its mean. Loss varies by
-    # rounding alone.
-    assert Reward("all", Fixed(3)).of(noise(2), TARGETS) == pytest.approx([2 / 3, -2 / 3], abs=5e-3)
+def test_all_is_the_mean_of_rewards_brought_to_0_to_1_by_their_extremes():
+    reward = Reward("all", Fixed(3))
+    # Certainty 0.5 and 0, diversity 1 and 0.3, the loss twice the same: 1 and 0 of the first two, 0 of the last.
+    assert reward.of(noise(2), TARGETS) == pytest.approx([2 / 3, 0], abs=1e-6)
+    # Certainty 0.7 is the highest yet, diversity 0.5 lies 0.2 of 0.7 above the lowest.
+    assert reward.of(noise(1), torch.tensor([[0.1, 0.8, 0.1]])) == pytest.approx([(1 + 0.2 / 0.7) / 3], abs=1e-6)
+    # And the first reward of all is its own lowest and highest.
+    assert Reward("all", Fixed(3)).of(noise(1), TARGETS[:1]) == pytest.approx([0])
 
 
 # -- the attack ----------------------------------------------------------------
 
 
-def collect(path, *, pool=POOL, budget=40, learner=None, api=None, **options):
+TINY = Trainer(network="tiny", recipe=Recipe(epochs=3, learning_rate=0.1), seed=0)
+
+
+def collect(path, *, pool=POOL, budget=40, trainer=TINY, api=None, **options):
     api = api or PredictionAPI(linear_victim())
-    attack = AdaptiveKnockoff(budget=budget, chunk=8, **options)
-    return attack.collect(api, pool, path, learner=learner or Fixed())
+    attack = AdaptiveKnockoff(budget=budget, **{"batch": 8, "clusters": 2} | options)
+    return attack.collect(api, pool, path, trainer=trainer)
 
 
 @pytest.mark.parametrize("reward", ["certainty", "diversity", "loss", "all"])
-def test_no_image_is_asked_twice_and_the_whole_pool_can_be(tmp_path, reward):
-    learner = Fixed()
-    transfer = collect(tmp_path / "t", budget=60, reward=reward, learner=learner)
+def test_no_image_is_asked_twice_and_the_whole_pool_can_be(tmp_path, fixed, reward):
+    transfer = collect(tmp_path / "t", budget=60, reward=reward)
     assert sorted(transfer.indices.tolist()) == list(range(60))
-    assert learner.seen == (60 if reward in ("loss", "all") else 0)
+    # The last batch, of four, has nothing to choose any more.
+    assert fixed.seen == (56 if reward in ("loss", "all") else 0)
     expected = linear_victim().logits(POOL.images[transfer.indices]).softmax(1)
     assert torch.equal(transfer.answers.probabilities, expected.detach().half().float())
 
 
 @pytest.mark.parametrize("reward", ["certainty", "all"])
-def test_the_choice_follows_the_seed(tmp_path, reward):
+def test_the_choice_follows_the_seed(fixed, reward):
     chosen = [collect(None, reward=reward, seed=seed).indices.tolist() for seed in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
-    assert chosen[0][:8] != chosen[2][:8]  # from the first chunk on, before any answer
+    assert chosen[0][:8] != chosen[2][:8]  # from the first batch on, before any answer
 
 
-def test_the_bandit_takes_a_step_for_each_answer_in_its_order(monkeypatch):
-    """Against its own record: class and reward of each query, one by one, as they were asked."""
-    steps, policies = [], []
-    update, draw = Bandit.update, ClassSampler.draw
-    monkeypatch.setattr(Bandit, "update", lambda bandit, *step: steps.append(step) or update(bandit, *step))
-    monkeypatch.setattr(
-        ClassSampler, "draw", lambda *arguments: policies.append(arguments[2].policy()) or draw(*arguments)
-    )
-    transfer = collect(None, reward="certainty")
-    assert [chosen for chosen, _ in steps] == POOL.labels[transfer.indices].tolist()
+def test_a_batch_is_one_decision_and_its_reward_the_mean_of_its_answers(monkeypatch, fixed):
+    """Against the policy's own record: class and reward of each step."""
+    steps, update = [], Hierarchy.update
+    monkeypatch.setattr(Hierarchy, "update", lambda policy, *step: steps.append(step) or update(policy, *step))
+    transfer = collect(None, reward="certainty", batch=5, budget=30)
+    labels = POOL.labels[transfer.indices].view(6, 5)
+    assert (labels == labels[:, :1]).all()
+    assert [chosen for chosen, _ in steps] == labels[:5, 0].tolist()
     first, second = transfer.answers.targets(10).double().topk(2).values.T
-    assert [reward for _, reward in steps] == pytest.approx((first - second).tolist())
-    # The policy of a chunk is that after all steps before it.
-    bandit = Bandit(4)
-    assert policies[0] == pytest.approx([0.25] * 4)
-    for chunk, start in enumerate(range(0, 32, 8), start=1):
-        for step in steps[start : start + 8]:
-            update(bandit, *step)
-        assert policies[chunk] == pytest.approx(bandit.policy())
+    assert [reward for _, reward in steps] == pytest.approx((first - second).view(6, 5).mean(1)[:5].tolist())
 
 
-def test_the_learner_is_asked_before_it_learns(monkeypatch):
-    """A chunk's loss is that of a surrogate which has not seen the chunk; it learns the stored answers, in order."""
+def test_where_a_class_runs_dry_another_decision_fills_the_batch_up(monkeypatch, fixed):
+    """Four classes of 15 images, batches of 20: each is of two classes at least, and each class makes its own step."""
+    steps, update = [], Hierarchy.update
+    monkeypatch.setattr(Hierarchy, "update", lambda policy, *step: steps.append(step) or update(policy, *step))
+    transfer = collect(None, reward="certainty", batch=20, budget=60)
+    assert [chosen for chosen, _ in steps[:2]] == POOL.labels[transfer.indices[[0, 15]]].tolist()
+    first, second = transfer.answers.targets(10).double().topk(2).values.T
+    gaps = first - second
+    assert [reward for _, reward in steps[:2]] == pytest.approx([gaps[:15].mean().item(), gaps[15:20].mean().item()])
+
+
+def test_the_surrogate_is_asked_before_it_learns(monkeypatch):
+    """A batch's loss is that of a surrogate which has not seen the batch; it learns the stored answers, in order."""
     told = []
 
     class Told(Fixed):
@@ -177,20 +250,22 @@ def test_the_learner_is_asked_before_it_learns(monkeypatch):
         def update(self, images, targets):
             told.append(("taught", images, targets))
 
-    transfer = collect(None, reward="loss", learner=Told())
-    assert [entry[0] for entry in told] == ["asked", "taught"] * 5
+    monkeypatch.setattr(adaptive, "OnlineSurrogate", lambda trainer, *, classes: Told(classes))
+    transfer = collect(None, reward="loss")
+    assert [entry[0] for entry in told] == ["asked", "taught"] * 4
     images = torch.cat([entry[1] for entry in told[1::2]])
-    assert torch.equal(images, POOL.images[transfer.indices])
+    assert torch.equal(images, POOL.images[transfer.indices[:32]])
     targets = torch.cat([entry[2] for entry in told[1::2]])
-    torch.testing.assert_close(targets, transfer.answers.targets(10), rtol=0, atol=0)
+    torch.testing.assert_close(targets, transfer.answers[:32].targets(10), rtol=0, atol=0)
 
 
-def test_a_smaller_budget_is_the_first_part(tmp_path):
+def test_a_smaller_budget_is_the_first_part(tmp_path, fixed):
     few, many = collect(tmp_path / "few", budget=19), collect(tmp_path / "many", budget=50)
     assert few.indices.tolist() == many.indices[:19].tolist()
 
 
-def test_the_bandit_finds_the_class_that_pays(tmp_path):
+@pytest.mark.parametrize("clusters", [1, 3])
+def test_the_bandit_finds_the_class_that_pays(tmp_path, clusters):
     """Images of class 0 get certain answers, those of nine others flat ones."""
     labels = torch.arange(2_000) % 10
     images = torch.zeros(2_000, 3, SIDE, SIDE, dtype=torch.uint8)
@@ -200,22 +275,44 @@ def test_the_bandit_finds_the_class_that_pays(tmp_path):
     with torch.no_grad():
         victim.weights[:, 1:] = 0
         victim.weights[:, 0] = 1
-    attack = AdaptiveKnockoff(budget=200, chunk=10, reward="certainty")
-    transfer = attack.collect(PredictionAPI(victim), pool, tmp_path / "t")
+    attack = AdaptiveKnockoff(budget=200, batch=2, reward="certainty", clusters=clusters)
+    transfer = attack.collect(PredictionAPI(victim), pool, tmp_path / "t", trainer=TINY)
     late = labels[transfer.indices[100:]]
     # By chance it would be a tenth.
-    assert (late == 0).double().mean() > 0.6
+    assert (late == 0).double().mean() > 0.4
+
+
+def test_the_clusters_are_those_of_the_untrained_surrogates_features():
+    """Dark and light classes in turn: a network of random weights keeps them apart."""
+    labels = torch.arange(80) % 4
+    images = torch.where(labels % 2 == 0, 10, 240).byte().view(-1, 1, 1, 1).expand(-1, 3, SIDE, SIDE).contiguous()
+    pool = ImageSet("pool", images, labels, tuple("abcde"))
+    policy = AdaptiveKnockoff(budget=1, clusters=2).policy(pool, OnlineSurrogate(TINY, classes=10))
+    assert sorted(members.tolist() for members in policy.members) in ([[0, 2], [1, 3, 4]], [[0, 2, 4], [1, 3]])
+    flat = AdaptiveKnockoff(budget=1, clusters=1).policy(pool, None)
+    assert [members.tolist() for members in flat.members] == [[0, 1, 2, 3, 4]]
+
+
+def test_features_are_what_goes_into_the_last_linear_layer():
+    surrogate, images = OnlineSurrogate(TINY, classes=10), noise(6)
+    model = surrogate.model
+    with torch.no_grad():
+        expected = model.features(model.normalize(images))
+    torch.testing.assert_close(surrogate.features(images), expected)
+    bare = OnlineSurrogate(trainer_of(nn.Flatten(), recipe=ONLINE, seed=0), classes=10)
+    with pytest.raises(InputError, match="^the surrogate has no linear layer .*: give clusters=1$"):
+        bare.features(images)
 
 
 @pytest.mark.parametrize("reward", ["certainty", "all"])
 def test_a_collection_that_was_cut_off_goes_on_and_ends_as_an_unbroken_one(tmp_path, reward):
     whole, part = tmp_path / "whole.db", tmp_path / "part.db"
-    collect(whole, reward=reward, learner=online())
-    with pytest.raises(BudgetExceeded):  # after three chunks of eight
-        collect(part, reward=reward, learner=online(), api=PredictionAPI(linear_victim(), budget=24))
+    collect(whole, reward=reward)
+    with pytest.raises(BudgetExceeded):  # after three batches of eight
+        collect(part, reward=reward, api=PredictionAPI(linear_victim(), budget=24))
     assert len(load(part, partial=True)) == 24
-    api = PredictionAPI(linear_victim(), budget=16)  # what is left: two chunks
-    collect(part, reward=reward, learner=online(), api=api)
+    api = PredictionAPI(linear_victim(), budget=16)  # what is left: two batches
+    collect(part, reward=reward, api=api)
     assert content(part) == content(whole)
     assert api.usage("attacker").queries == 16
 
@@ -224,10 +321,10 @@ def test_a_collection_that_was_cut_off_goes_on_and_ends_as_an_unbroken_one(tmp_p
 def test_what_was_charged_before_the_kill_is_not_charged_again(tmp_path, chunks):
     """The API has answered five requests and the file holds two chunks, or nothing at all."""
     api, path = PredictionAPI(linear_victim(), budget=40), tmp_path / "t.db"
-    collect(path, learner=online(), api=api)
+    collect(path, api=api)
     whole = content(path)
     forget(path, chunks)
-    collect(path, learner=online(), api=api)
+    collect(path, api=api)
     assert content(path) == whole
     assert api.usage("attacker").queries == 40
 
@@ -242,7 +339,7 @@ def forget(path: Path, chunks: int) -> None:
 
 def collect_metered(folder: Path) -> None:
     meter = Meter(folder / "meter.db")
-    collect(folder / "t.db", learner=online(), api=PredictionAPI(VICTIM, budget=40, price=1.0, meter=meter))
+    collect(folder / "t.db", api=PredictionAPI(VICTIM, budget=40, price=1.0, meter=meter))
     meter.close()
 
 
@@ -266,7 +363,7 @@ def test_killed_at_a_write_boundary_it_ends_as_unbroken(tmp_path, event):
 
 
 def online(*, seed: int = 0, **changes) -> OnlineSurrogate:
-    return OnlineSurrogate(Trainer(network="tiny", recipe=ONLINE, seed=seed, **changes), classes=10)
+    return OnlineSurrogate(replace(TINY, seed=seed, **changes), classes=10)
 
 
 def test_the_online_surrogate_learns():
@@ -288,19 +385,16 @@ def test_the_online_surrogate_begins_as_its_trainer_says():
     assert torch.equal(outputs[0], expected)
 
 
-def test_the_online_surrogate_follows_the_recipe_and_the_seed():
-    images, targets = noise(64), torch.eye(10)[torch.arange(64) % 10]
-
-    def learned(recipe, seed=0):
-        trainer = Trainer(network=Trainer(network="tiny", recipe=recipe, seed=0).build(10), recipe=recipe, seed=seed)
-        surrogate = OnlineSurrogate(trainer, classes=10)
+def test_the_online_surrogate_is_trained_by_the_recipe_for_batches_with_its_seed():
+    images, targets = noise(300), torch.eye(10)[torch.arange(300) % 10]
+    found = {}
+    for seed in (0, 1):
+        surrogate = OnlineSurrogate(replace(TINY, network=TINY.build(10), seed=seed), classes=10)
         surrogate.update(images, targets)
-        return surrogate.probabilities(images)
-
-    batches = replace(ONLINE, batch_size=8)
-    assert torch.equal(learned(batches), learned(batches))
-    assert not torch.allclose(learned(batches), learned(replace(batches, learning_rate=0.2)))
-    assert not torch.allclose(learned(batches), learned(batches, seed=1))  # the order of the images
+        expected = fit(TINY.build(10), images, targets, ONLINE, seed=seed)
+        assert torch.equal(surrogate.probabilities(images), predict(expected, images).softmax(1))
+        found[seed] = surrogate.probabilities(images)
+    assert not torch.allclose(found[0], found[1])  # the order of the images
 
 
 def test_the_online_surrogate_is_a_copy():
@@ -339,14 +433,13 @@ def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, rew
     recipes, module = [], Linear()
     before = deepcopy(module)
     monkeypatch.setattr(adaptive, "fit", lambda *given, **options: recipes.append(given[3]) or fit(*given, **options))
-    attack = AdaptiveKnockoff(budget=40, chunk=8, reward=reward, seed=2)
+    attack = AdaptiveKnockoff(budget=40, reward=reward, seed=2, clusters=2)
     api = PredictionAPI(linear_victim(), budget=40)
     found = attack(remote(api), POOL, surrogate=module, recipe=SHORT, keep=tmp_path / "t.db", progress=False)
     assert api.usage("attacker").remaining == 0
-    assert recipes == [ONLINE] * (5 if reward == "all" else 0)
+    assert recipes == [ONLINE] * (4 if reward == "all" else 0)
     trainer = trainer_of(before, recipe=SHORT, seed=2, backbone=None)
-    learner = OnlineSurrogate(replace(trainer, recipe=ONLINE), classes=10) if reward == "all" else None
-    transfer = attack.collect(PredictionAPI(linear_victim()), POOL, learner=learner)
+    transfer = attack.collect(PredictionAPI(linear_victim()), POOL, trainer=trainer)
     assert load(tmp_path / "t.db").indices.tolist() == transfer.indices.tolist()
     apart = attack.train(transfer, POOL, trainer)
     assert torch.equal(found.logits(POOL.images), predict(apart, POOL.images))
@@ -358,7 +451,7 @@ def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, rew
 def test_what_an_api_lacks_is_named_before_anything_is_asked(missing, reward):
     near = PredictionAPI(linear_victim())
     attack, far = AdaptiveKnockoff(budget=40, reward=reward), remote(near, without=missing)
-    for run in (partial(attack, surrogate="tiny", backbone=None), partial(attack.collect, learner=Fixed())):
+    for run in (partial(attack, surrogate="tiny", backbone=None), partial(attack.collect, trainer=TINY)):
         with pytest.raises(InputError, match=f"^the API is a SimpleNamespace without '{missing}': give the object one"):
             run(far, POOL)
     assert near.usage("attacker").queries == 0
@@ -379,16 +472,17 @@ class Denier:
         return probabilities.masked_fill(detected[:, None], torch.nan)
 
 
-def test_denied_answers_earn_and_teach_nothing(tmp_path, monkeypatch):
-    learner, steps, update = Fixed(), [], Bandit.update
-    monkeypatch.setattr(Bandit, "update", lambda bandit, *step: steps.append(step[1]) or update(bandit, *step))
+def test_denied_answers_earn_and_teach_nothing(tmp_path, monkeypatch, fixed):
+    steps, update = [], Hierarchy.update
+    monkeypatch.setattr(Hierarchy, "update", lambda policy, *step: steps.append(step[1]) or update(policy, *step))
     api = PredictionAPI(linear_victim(), detector=Denier(), policy=Denier())
-    transfer = collect(tmp_path / "t", api=api, learner=learner, reward="loss")
+    pool = ImageSet("pool", noise(400), torch.arange(400) % 4, tuple("abcd"))  # so that no class runs dry
+    transfer = collect(tmp_path / "t", pool=pool, api=api, reward="loss")
     assert isinstance(transfer.answers, Answers)
     assert transfer.answers.denied.tolist() == [True, False] * 20
-    assert learner.seen == 20
-    # A learner that says a tenth each: log 10, whatever the answer.
-    assert steps == pytest.approx([0.0, np.log(10)] * 20)
+    assert fixed.seen == 16
+    # A surrogate that says a tenth each: log 10, whatever the answer, of every second image.
+    assert steps == pytest.approx([np.log(10) / 2] * 4)
 
 
 @pytest.mark.parametrize(
@@ -406,30 +500,42 @@ def test_what_cannot_be_collected_charges_nothing(tmp_path, changes, words):
     assert not (tmp_path / "t").exists()
 
 
-def test_missing_learner_and_unknown_reward_are_refused(tmp_path):
+def test_a_missing_trainer_and_unknown_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown reward 'surprise': use one of certainty, diversity, loss, all"):
         AdaptiveKnockoff(budget=10, reward="surprise")
+    for name in ("batch", "window", "clusters"):
+        with pytest.raises(InputError, match=f"^{name} is 0: a whole number from 1 is wanted$"):
+            AdaptiveKnockoff(budget=10, **{name: 0})
     api = PredictionAPI(linear_victim())
-    for reward in ("loss", "all"):
-        with pytest.raises(InputError, match=f"^reward '{reward}' compares with a surrogate: give a learner$"):
-            AdaptiveKnockoff(budget=10, reward=reward).collect(api, POOL, tmp_path / "t")
+    for options in ({"reward": "loss", "clusters": 1}, {"reward": "all", "clusters": 1}, {"reward": "certainty"}):
+        with pytest.raises(InputError, match="^the adaptive strategy trains a surrogate meanwhile: give collect a tra"):
+            AdaptiveKnockoff(budget=10, **options).collect(api, POOL, tmp_path / "t")
     assert api.usage("attacker").queries == 0
     assert not (tmp_path / "t").exists()
 
 
-def test_a_file_of_another_strategy_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"reward": "diversity"}, "'adaptive-certainty, window 25, 2 clusters' and not 'adaptive-diversity, window"),
+        ({"window": 9}, "window 25, 2 clusters' and not 'adaptive-certainty, window 9, 2 clusters'"),
+        ({"clusters": 3}, "2 clusters' and not 'adaptive-certainty, window 25, 3 clusters'"),
+    ],
+)
+def test_a_file_of_another_strategy_is_refused(tmp_path, other, words):
     collect(tmp_path / "t", reward="certainty")
-    with pytest.raises(InputError, match="another strategy, 'adaptive-certainty' and not 'adaptive-diversity'"):
-        collect(tmp_path / "t", reward="diversity")
+    with pytest.raises(InputError, match=f"another strategy, .*{words}"):
+        collect(tmp_path / "t", **{"reward": "certainty"} | other)
 
 
-def test_a_file_of_another_learner_is_refused(tmp_path):
-    """Its choices differ from the second chunk on, so the answers held would go to the wrong images."""
+def test_a_file_of_another_surrogate_is_refused(tmp_path):
+    """Its choices differ after some batches, so the answers held would go to the wrong images."""
     path, api = tmp_path / "t", PredictionAPI(linear_victim())
-    collect(path, learner=online())
-    forget(path, 3)
+    options = {"reward": "loss", "batch": 1, "window": 4}
+    collect(path, **options)
+    forget(path, 30)
     held = content(path)
-    with pytest.raises(InputError, match="t was collected with another learner: give that, or name another file$"):
-        collect(path, learner=online(seed=1), api=api)
+    with pytest.raises(InputError, match="t was collected with another surrogate: give that, or name another file$"):
+        collect(path, trainer=replace(TINY, seed=1), api=api, **options)
     assert content(path) == held
     assert api.usage("attacker").queries == 0

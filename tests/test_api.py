@@ -75,6 +75,8 @@ def test_targets_of_each_granularity():
     assert targets("top-2").tolist() == [[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]]
     torch.testing.assert_close(targets("top-1"), exact([[0.5, 1 / 6, 1 / 6, 1 / 6], [*[0.0625] * 2, 0.8125, 0.0625]]))
     assert targets("top-4").tolist() == EXACT.tolist()
+    renormalized = Granularity.parse("top-2").show(EXACT).targets(4, fill="renormalized")
+    torch.testing.assert_close(renormalized, exact([[2 / 3, 0, 1 / 3, 0], [1 / 14, 0, 13 / 14, 0]]))
     # 0.5 rounds to even, to zero: nothing is left of the first answer but its label.
     assert targets("rounded-0").tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
     torch.testing.assert_close(targets("rounded-1")[1], exact([0.1, 0.1, 0.8, 0.1]) / 1.1)

@@ -17,11 +17,13 @@ from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import (
     BinaryDetector,
+    Detector,
+    LayeredMahalanobisDetector,
     MahalanobisDetector,
     OdinDetector,
-    Thresholded,
     features_of,
-    threshold_at,
+    logistic_regression,
+    stages_of,
     tune,
 )
 from extractlib.defenses.policies import LabelOnly
@@ -131,7 +133,7 @@ def test_scores_that_are_none_are_refused(bad):
     ("accepted", "threshold"), [(0.0, -math.inf), (0.25, 0.1), (0.26, 0.2), (0.75, 0.2), (0.76, 0.6), (1.0, 0.6)]
 )
 def test_threshold_at_by_hand(accepted, threshold):
-    found = threshold_at(BENIGN, accepted)
+    found = metrics.threshold_at(BENIGN, accepted)
     assert found == pytest.approx(threshold)
     assert metrics.tpr_tnr(BENIGN, OOD, found)[0] >= accepted
 
@@ -139,7 +141,7 @@ def test_threshold_at_by_hand(accepted, threshold):
 @pytest.mark.parametrize(("scores", "accepted"), [(BENIGN, 1.1), (BENIGN, -0.1), (torch.empty(0), 0.5)])
 def test_thresholds_that_cannot_be(scores, accepted):
     with pytest.raises(InputError, match="a share in \\[0, 1\\] of at least one is wanted"):
-        threshold_at(scores, accepted)
+        metrics.threshold_at(scores, accepted)
 
 
 # -- scores ----------------------------------------------------------------------
@@ -321,6 +323,69 @@ def test_mahalanobis_needs_an_image_of_each_class(victim):
         MahalanobisDetector(victim, known.unlabeled(), epsilon=0.0)
 
 
+# -- several layers ----------------------------------------------------------------
+
+
+def test_a_logistic_regression_by_hand():
+    """Of two values, -1 and 1 when standardized: w = 2 / (1 + exp w), which is 0.6749, and no constant."""
+    weights = logistic_regression(torch.tensor([[3.0], [7.0]], dtype=torch.float64), torch.tensor([0, 1]))
+    assert weights.tolist() == pytest.approx([0.6749 / 2, -0.6749 / 2 * 5], abs=1e-3)
+    # The constant has no penalty: it is the log of the odds where the values say nothing.
+    alone = logistic_regression(torch.full((4, 1), 2.0, dtype=torch.float64), torch.tensor([0, 1, 1, 1]))
+    assert alone.tolist() == pytest.approx([0, math.log(3)], abs=1e-4)
+
+
+def test_layers_are_pooled_scored_and_weighed_by_a_regression_on_validation(victim):
+    known, model = flat(90, 60, seed=6), victim.model
+    benign, ood = flat(90, 20, seed=7), flat(140, 30, seed=8)
+    layered = LayeredMahalanobisDetector(victim, known, benign=benign, ood=ood, epsilon=0.0)
+    assert stages_of(victim) == [f"stages.{number}" for number in range(len(model.stages))]
+
+    def outputs(images):
+        x, found = model.stem(model.normalize(images)).relu(), []
+        for stage in model.stages:
+            x = stage(x)
+            found.append(x.mean((2, 3)))
+        return found
+
+    with torch.no_grad():
+        seen = outputs(known.images)
+        columns = [
+            torch.stack(
+                [
+                    Mahalanobis(None).fit_features(one, known.labels).predict_features(asked)
+                    for one, asked in zip(seen, outputs(images), strict=True)
+                ],
+                1,
+            ).double()
+            for images in (IMAGES, benign.images, ood.images)
+        ]
+    torch.testing.assert_close(layered.layer_scores(IMAGES), columns[0], rtol=1e-2, atol=1e-3)
+    labels = torch.tensor([0] * 20 + [1] * 30)
+    weights = logistic_regression(torch.cat([layered.layer_scores(one.images) for one in (benign, ood)]), labels)
+    assert torch.equal(layered.weights, weights)
+    expected = layered.layer_scores(IMAGES) @ weights[:-1] + weights[-1]
+    torch.testing.assert_close(layered.score(IMAGES).double(), expected, rtol=1e-4, atol=1e-4)
+    assert metrics.auroc(layered.score(benign.images), layered.score(ood.images)) > 0.95
+
+
+def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
+    """The last hidden layer of a module of one's own, whose input the plain detector looks at."""
+    known, images, sides = small(90, seed=2), small(30, seed=1).images, (small(20, seed=3), small(20, seed=4))
+    options = {"benign": sides[0], "ood": sides[1], "epsilon": 0.01}
+    layered = LayeredMahalanobisDetector(foreign, known, layers=["2"], **options)
+    plain = MahalanobisDetector(foreign, known, epsilon=0.01).score(images)
+    torch.testing.assert_close(layered.layer_scores(images)[:, 0].float(), plain, rtol=1e-2, atol=1e-3)
+    assert layered.fingerprint != LayeredMahalanobisDetector(foreign, known, layers=["1"], **options).fingerprint
+    assert not layered.detect(images).any()
+    layered.threshold = layered.score(images).median().item()
+    assert int(layered.detect(images).sum()) == 15
+    with pytest.raises(InputError, match="unknown layer '9': use one of 0, 1, 2, 3"):
+        LayeredMahalanobisDetector(foreign, known, layers=["9"], **options)
+    with pytest.raises(InputError, match="is no network with stages: give layers="):
+        LayeredMahalanobisDetector(foreign, known, **options)
+
+
 def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
     known = flat(90, 60, seed=6)
     given = MahalanobisDetector(victim, known, epsilon=0.001, features=features_of(victim, known.images))
@@ -449,7 +514,7 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
 
 
-class Level(Thresholded):
+class Level(Detector):
     """Scores are the level of the first pixel, turned over by the setting -1: only +1 can tell dark from light."""
 
     def __init__(self, *, sign: float, size: float):
@@ -466,7 +531,7 @@ def test_tune_picks_the_best_on_validation():
     assert (detector.sign, detector.size) == (1.0, 1.0)
 
 
-class Given(Thresholded):
+class Given(Detector):
     """Scores are given: those of benign images, whose first pixel is 0, and of the others."""
 
     SCORES = {

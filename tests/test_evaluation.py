@@ -44,6 +44,18 @@ def test_a_case_by_hand():
     }
 
 
+def test_balanced_accuracies_by_hand():
+    """Classes of five, two and one images: the victim has 5, 1 and 0 of them right, the surrogate 2, 1 and 0."""
+    truth = labeled(0, 0, 0, 0, 0, 1, 1, 2)
+    victim, surrogate = Fixed(0, 0, 0, 0, 0, 1, 0, 0), Fixed(0, 1, 1, 2, 0, 0, 1, 0)
+    found = xl.evaluate(victim, surrogate, truth, balanced=True)
+    assert found.victim_accuracy == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert found.surrogate_accuracy == pytest.approx((2 / 5 + 1 / 2 + 0) / 3)
+    assert found.constant_accuracy == pytest.approx(1 / 3)
+    assert found.recovery == pytest.approx(0.3 / 0.5) and found.agreement == 3 / 8
+    assert found.recovery_above_constant == pytest.approx((0.3 - 1 / 3) / (0.5 - 1 / 3))
+
+
 def test_sides_are_not_confused():
     """A surrogate may be better than its victim; recovery is its accuracy over the victim's, not the other way."""
     truth = labeled(0, 1, 2, 0)

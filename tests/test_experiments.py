@@ -28,7 +28,7 @@ from extractbook.reproduction.scales import scale
 from extractlib import versions
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
-from extractlib.defenses.detectors import Thresholded
+from extractlib.defenses.detectors import Detector
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
 
@@ -335,7 +335,7 @@ def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(sha
             assert set(result["caught"][name]) == set(EVASIONS)
 
 
-class Always(Thresholded):
+class Always(Detector):
     """Catches every image, or none."""
 
     threshold = 0.5

@@ -70,8 +70,8 @@ def test_bad_budgets_are_refused(budget):
 
 
 def test_other_bad_settings_are_refused(tmp_path):
-    with pytest.raises(InputError, match="^chunk is 0: a whole number from 1 is wanted$"):
-        Knockoff(budget=1, chunk=0)
+    with pytest.raises(InputError, match="^batch is 0: a whole number from 1 is wanted$"):
+        Knockoff(budget=1, batch=0)
     for seed in (-1, True, 0.5):
         with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 is wanted$"):
             Knockoff(budget=1, seed=seed)
@@ -89,7 +89,7 @@ def test_other_bad_settings_are_refused(tmp_path):
 def test_collect_asks_each_index_once_and_keeps_the_answers(tmp_path, text):
     victim = linear_victim()
     api = PredictionAPI(victim, answers=text, budget=50)
-    attack = Knockoff(budget=50, seed=2, chunk=16)
+    attack = Knockoff(budget=50, seed=2, batch=16)
     transfer = attack.collect(api, POOL, tmp_path / "t.db")
     assert victim.calls == [16, 16, 16, 2]
     assert torch.equal(transfer.indices, attack.indices(60))
@@ -102,7 +102,7 @@ def test_collect_asks_each_index_once_and_keeps_the_answers(tmp_path, text):
 def test_collecting_again_asks_nothing(tmp_path):
     victim = linear_victim()
     api = PredictionAPI(victim, budget=50)
-    attack = Knockoff(budget=50, chunk=16)
+    attack = Knockoff(budget=50, batch=16)
     first = attack.collect(api, POOL, tmp_path / "t.db")
     again = attack.collect(api, POOL, tmp_path / "t.db")
     assert victim.calls == [16, 16, 16, 2]
@@ -117,7 +117,7 @@ def test_collecting_again_asks_nothing(tmp_path):
 
 def test_without_a_file_the_set_is_the_same(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    attack, api = Knockoff(budget=50, seed=2, chunk=16), PredictionAPI(linear_victim(), answers="top-3")
+    attack, api = Knockoff(budget=50, seed=2, batch=16), PredictionAPI(linear_victim(), answers="top-3")
     in_memory = attack.collect(api, POOL)
     assert not list(tmp_path.iterdir())
     in_file = attack.collect(api, POOL, tmp_path / "t.db")
@@ -138,7 +138,7 @@ def test_the_attacker_goes_by_its_name():
 
 def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resumes(tmp_path):
     api = PredictionAPI(linear_victim(), budget=40)
-    attack = Knockoff(budget=50, chunk=16)
+    attack = Knockoff(budget=50, batch=16)
     with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 8 of 40 are left"):
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == len(load(tmp_path / "t.db", partial=True)) == 32
@@ -147,7 +147,7 @@ def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resu
 
 
 def test_the_file_of_another_api_is_refused(tmp_path):
-    attack = Knockoff(budget=20, chunk=8)
+    attack = Knockoff(budget=20, batch=8)
     attack.collect(PredictionAPI(linear_victim()), POOL, tmp_path / "t.db")
     other = PredictionAPI(linear_victim(seed=1))
     with pytest.raises(InputError, match="t.db is the transfer set of another api, '[0-9a-f]{40}' and not"):
@@ -186,13 +186,13 @@ def test_answers_that_do_not_fit_are_not_kept(tmp_path):
     ):
         far.query = lambda images, spoil=spoil, **options: spoil(near.query(images, **options))
         with pytest.raises(InputError, match=f"^{words}"):
-            Knockoff(budget=50, chunk=16).collect(far, POOL, tmp_path / "t.db")
+            Knockoff(budget=50, batch=16).collect(far, POOL, tmp_path / "t.db")
         assert len(load(tmp_path / "t.db", partial=True)) == 0
 
 
 # -- killed anywhere ---------------------------------------------------------
 
-ATTACK = Knockoff(budget=50, seed=1, chunk=16)
+ATTACK = Knockoff(budget=50, seed=1, batch=16)
 VICTIM = linear_victim()
 
 
@@ -243,7 +243,7 @@ def test_killed_at_random_boundaries_it_ends_as_unbroken(tmp_path, unbroken, see
 
 def test_killed_again_and_again_at_any_moment_it_ends_as_unbroken(tmp_path):
     """By the clock, so also amid a write and a sync: charges and records are those of one run."""
-    attack, generator = replace(ATTACK, chunk=2), random.Random(0)
+    attack, generator = replace(ATTACK, batch=2), random.Random(0)
     (tmp_path / "unbroken").mkdir()
     began = monotonic()
     collect(tmp_path / "unbroken", attack)
@@ -328,6 +328,23 @@ def test_denied_answers_teach_nothing(monkeypatch):
     assert 10 < int(answered.sum()) < 40
     assert torch.equal(seen["images"], POOL.images[transfer.indices[answered]])
     assert torch.equal(seen["targets"], transfer.answers[answered].targets(10))
+
+
+@pytest.mark.parametrize("fill", ["even", "renormalized"])
+def test_truncated_answers_are_filled_in_as_the_attack_says(monkeypatch, transfer, fill):
+    taught = []
+    monkeypatch.setattr(
+        "extractlib.models.fitted.fit",
+        lambda model, images, targets, recipe, **options: taught.append(targets) or model,
+    )
+    Knockoff(budget=50, fill=fill).train(transfer, POOL, Trainer(network="tiny", recipe=RECIPE, seed=0))
+    assert torch.equal(taught[0], transfer.answers.targets(3, fill=fill))
+    hidden = 1 - transfer.answers.probabilities.sum(1)  # of the third class
+    assert taught[0].min(1).values.tolist() == pytest.approx(
+        (hidden if fill == "even" else hidden * 0).tolist(), abs=1e-3
+    )
+    with pytest.raises(InputError, match="^unknown fill 'zeros': use one of even, renormalized$"):
+        Knockoff(budget=50, fill="zeros")
 
 
 def test_when_all_is_denied_the_surrogate_stays_as_it_begins():

@@ -7,15 +7,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extractlib.api.granularity import Granularity
 from extractlib.errors import InputError
 from extractlib.metrics import (
     accuracy,
     agreement,
     constant_accuracy,
+    hidden_and_divergence,
+    mean_class_accuracy,
+    mutual_information,
     per_class_accuracy,
     recovery,
+    recovery_above_constant,
     summary,
     t_interval,
+    tnr_at_tpr,
 )
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
@@ -36,6 +42,64 @@ def test_per_class_accuracy_by_hand():
     values = per_class_accuracy(VICTIM, LABELS, classes=4).tolist()
     assert values[:3] == pytest.approx([2 / 3, 1 / 2, 1])
     assert math.isnan(values[3])
+
+
+def test_mean_class_accuracy_leaves_absent_classes_out():
+    assert mean_class_accuracy(VICTIM, LABELS) == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert mean_class_accuracy(torch.tensor([0, 3, 3]), torch.tensor([0, 3, 0])) == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_recovery_above_a_constant_by_hand():
+    assert recovery_above_constant(0.7, 0.9, 0.5) == pytest.approx(0.5)
+    assert recovery_above_constant(0.5, 0.9, 0.5) == 0
+    assert recovery_above_constant(0.4, 0.9, 0.5) == pytest.approx(-0.25)
+    with pytest.raises(InputError, match="^the victim's accuracy is 0.5 and a constant's 0.5"):
+        recovery_above_constant(0.4, 0.5, 0.5)
+
+
+def test_tnr_at_tpr_sets_its_threshold_on_validation():
+    """Of 20 validation scores the 19th, 19, accepts 95%; of the other side 20 and 25 are above it."""
+    validation, ood = torch.arange(1.0, 21.0), torch.tensor([3.0, 19.0, 20.0, 25.0])
+    assert tnr_at_tpr(validation, ood) == 0.5
+    assert tnr_at_tpr(validation, ood, tpr=1.0) == 0.25  # above 20
+    assert tnr_at_tpr(validation, ood, tpr=0.0) == 1.0
+
+
+def test_mutual_information_by_hand():
+    certain, equal = torch.eye(4), torch.tensor([[0.5, 0.5], [0.5, 0.5]])
+    assert mutual_information(certain) == pytest.approx(math.log(4))
+    # Uncertain answers that are all the same are not varied.
+    assert mutual_information(equal) == pytest.approx(0, abs=1e-12)
+    # The mean is (.6, .4); entropies of the answers: that of (.9, .1) and that of (.3, .7).
+    mixed = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+    entropy = [-sum(p * math.log(p) for p in row) for row in ([0.6, 0.4], [0.9, 0.1], [0.3, 0.7])]
+    assert mutual_information(mixed) == pytest.approx(entropy[0] - (entropy[1] + entropy[2]) / 2, abs=1e-6)
+
+
+TRUE = torch.tensor([[0.62, 0.3, 0.04, 0.04]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden", "divergence"),
+    [
+        ("full", 0.0, 0.0),
+        ("top-2", 0.08, 0.0),
+        ("label", 0.38, 0.0),
+        # 0.6 and 0.3 are shown of 0.62 and 0.3: scaled, 2/3 and 1/3 of 62/92 and 30/92.
+        ("rounded-1", 0.08, 62 / 92 * math.log(62 / 92 * 3 / 2) + 30 / 92 * math.log(30 / 92 * 3)),
+    ],
+)
+def test_what_an_answer_hides_by_hand(text, hidden, divergence):
+    shown = Granularity.parse(text).show(TRUE).targets(4, fill="renormalized")
+    mass, apart = hidden_and_divergence(TRUE, shown)
+    assert mass.tolist() == pytest.approx([hidden], abs=1e-6)
+    assert apart.tolist() == pytest.approx([divergence], abs=1e-6)
+
+
+def test_a_flattened_answer_hides_nothing_and_is_far_off():
+    mass, apart = hidden_and_divergence(TRUE, torch.full((1, 4), 0.25))
+    assert mass.item() == 0
+    assert apart.item() == pytest.approx(sum(p * math.log(4 * p) for p in TRUE[0].tolist()))
 
 
 def test_t_interval_of_a_textbook():

@@ -355,11 +355,11 @@ def test_a_refused_file_is_open_to_other_writers(tmp_path):
 def test_headers_that_cannot_be_are_refused():
     with pytest.raises(InputError, match="^budget is 7000 and the pool holds 6000 images"):
         replace(HEADER, budget=7_000)
-    with pytest.raises(InputError, match="^budget is 10 and the pool holds 4294967297 images"):
+    with pytest.raises(InputError, match="^pool_size is 4294967297: a whole number from 1 to 4,294,967,296 is wanted$"):
         replace(HEADER, pool_size=2**32 + 1)
     for name in ("pool_size", "classes", "budget", "chunk"):
         for value in (0, -1, True, 1.5):
-            with pytest.raises(InputError, match=f"^{name} is {value}: a whole number from 1 is wanted$"):
+            with pytest.raises(InputError, match=f"^{name} is {value}: a whole number from 1 (to .* )?is wanted$"):
                 replace(HEADER, **{name: value})
     with pytest.raises(InputError, match="^granularity top-11: the victim has only 10 classes$"):
         replace(HEADER, granularity="top-11")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_choice
 from extractlib.registry import Registry
 
 MOST_CLASSES = 65_535
@@ -20,6 +20,9 @@ MOST_CLASSES = 65_535
 
 DENIED = -1
 """The label of an answer that was denied."""
+
+FILLS = ("even", "renormalized")
+"""What a surrogate is told of the classes that a truncated answer hides (`Answers.targets`)."""
 
 WORDS = "full, top-K with K from 1, rounded-D with 0 to 6 decimals, label, or temperature-T with T from 0.01 to 100"
 
@@ -51,21 +54,24 @@ class Answers:
         """bool of shape (n,): which queries were not answered."""
         return self.labels == DENIED
 
-    def targets(self, class_count: int) -> torch.Tensor:
+    def targets(self, class_count: int, *, fill: str = "even") -> torch.Tensor:
         """Return soft targets to train a surrogate on.
 
-        What a top-k answer does not show is spread evenly over the other classes. Rounded probabilities are scaled to
-        the sum 1. A label, and an answer rounded to nothing but zeros, count as certain.
+        Rounded probabilities are scaled to the sum 1. A label, and an answer rounded to nothing but zeros, count as
+        certain.
 
         Args:
             class_count: Number of the victim's classes.
+            fill: What a top-k answer does not show: ``"even"`` spreads it over the other classes, ``"renormalized"``
+                gives them nothing and scales what is shown to the sum 1.
 
         Returns:
             float32 of shape (n, class_count) with rows that sum to 1.
 
         Raises:
-            InputError: An answer was denied.
+            InputError: An answer was denied, or the fill is unknown.
         """
+        check_choice("fill", fill, FILLS)
         if self.denied.any():
             raise InputError(f"{int(self.denied.sum())} of {len(self)} answers were denied: leave those out first")
         certain = F.one_hot(self.labels, class_count).float()
@@ -74,6 +80,7 @@ class Answers:
         targets = self.probabilities
         if self.classes is not None:
             hidden = (1 - targets.sum(1, keepdim=True)).clamp(min=0) / max(1, class_count - targets.shape[1])
+            hidden *= fill == "even"
             targets = hidden.expand(-1, class_count).scatter(1, self.classes, targets)
         sums = targets.sum(1, keepdim=True)
         return torch.where(sums > 0, targets / sums, certain)

@@ -1,24 +1,24 @@
 """Knockoff nets' adaptive strategy (Orekondy et al. 2019, section 4.1.2): a bandit learns which classes to ask about.
 
-The pool's labels are the bandit's arms, without any hierarchy among them. Its policy is a softmax of one preference a
-class; each answer earns a reward, and the preference of the class that was asked about rises if the reward was above
-the mean, and falls if below.
+The pool's labels are the actions, in a hierarchy: first a coarse cluster of classes, then a class within it. Each step
+asks about a small batch of one class's images; its reward raises the preference of what was chosen if it is above the
+mean of the last rewards, and lowers it if below. The original's code was never published.
 """
 
+import warnings
+from collections import deque
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
+from scipy.cluster.vq import kmeans2
+from torch import nn
 
-from extractlib.attacks.knockoff import API, Knockoff
-from extractlib.attacks.transfer import TransferFile, TransferSet
+from extractlib.attacks.knockoff import Choices, Knockoff
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.models import devices
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
@@ -27,33 +27,25 @@ REWARDS = ("certainty", "diversity", "loss", "all")
 LEARNING = ("loss", "all")
 """Rewards that compare an answer with a surrogate trained meanwhile."""
 
-
 ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
-"""How an online surrogate is trained on a chunk of answers."""
+"""How an online surrogate is trained on a batch of answers."""
 
-
-class OnlineModel(Protocol):
-    """A surrogate that is trained while queries are chosen."""
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return probabilities, float32 of shape (n, classes), of uint8 images."""
-
-    def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Learn from images and the answers to them, float32 of shape (n, classes)."""
+OF_A_CLASS = 20
+"""Images whose mean stands for a class when classes are put into clusters."""
 
 
 class OnlineSurrogate:
-    """A network that sees each chunk of answers once.
+    """A network that sees each batch of answers once, while queries are chosen.
 
     Args:
-        trainer: What it is built like, and the recipe of each chunk.
+        trainer: What it is built like.
         classes: Number of the victim's classes.
     """
 
     def __init__(self, trainer: Trainer, *, classes: int):
         # A copy: a module of one's own is trained afresh on the whole transfer set afterwards.
         self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
-        self._trainer = trainer
+        self._trainer = replace(trainer, recipe=ONLINE)
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities, float32 of shape (n, classes), of uint8 images (n, channels, height, width)."""
@@ -64,32 +56,68 @@ class OnlineSurrogate:
         how = self._trainer
         fit(self.model, images, targets, how.recipe, seed=how.seed, device=how.device)
 
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what goes into the last linear layer, float32 of shape (n, width), of uint8 images.
+
+        Raises:
+            InputError: There is no such layer.
+        """
+        layers = [part for part in self.model.modules() if isinstance(part, nn.Linear)]
+        if not layers:
+            raise InputError("the surrogate has no linear layer whose input could be features: give clusters=1")
+        seen: list[torch.Tensor] = []
+        with layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu())):
+            predict(self.model, images)
+        return torch.cat(seen)
+
+
+def coarse_clusters(features: torch.Tensor, labels: torch.Tensor, *, clusters: int, seed: int) -> np.ndarray:
+    """Return in which cluster each class lies: k-means of the classes' mean features.
+
+    Args:
+        features: float of shape (n, width).
+        labels: Class of each, int64 of shape (n,).
+        clusters: How many, from 1; fewer come out where there are fewer classes.
+        seed: Seed of the first centers (k-means++).
+
+    Returns:
+        int64 of shape (highest label + 1,); 0 for a class without features.
+    """
+    present, found = labels.unique(), np.zeros(int(labels.max()) + 1, np.int64)
+    means = torch.stack([features[labels == label].mean(0) for label in present]).double().numpy()
+    count = min(clusters, len(present))
+    generator = np.random.default_rng([seed, *b"clusters"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of clusters that stay empty: there are fewer then
+        found[present.numpy()] = kmeans2(means, count, minit="++", seed=generator)[1]
+    return found
+
 
 class Bandit:
     """A gradient bandit (Sutton and Barto, section 2.8) as Orekondy et al. use it.
 
-    With preferences H, policy π = softmax(H), reward r of class z and mean r̄ of the rewards before it::
+    With preferences H, policy π = softmax(H), reward r of action z and mean r̄ of the last rewards before it::
 
         H(z)  ← H(z)  + (r - r̄) (1 - π(z)) / N(z)
-        H(z') ← H(z') - (r - r̄) π(z') / N(z)         for all other classes z'
+        H(z') ← H(z') - (r - r̄) π(z') / N(z)         for all other actions z'
 
-    N(z) is how often z has been chosen, this time included; π is that of all classes at the time of the step. The first
-    reward is its own mean. The original's code was never published; here r̄ is over all steps so far.
+    N(z) is how often z has been chosen, this time included; π is that of all actions at the time of the step. The first
+    reward is its own mean.
 
     Args:
-        classes: Number of the pool's classes.
+        actions: How many.
+        window: Over how many of the last steps the mean goes.
 
     Attributes:
-        preferences: H, float64 of shape (classes,).
+        preferences: H, float64 of shape (actions,).
     """
 
-    def __init__(self, classes: int):
-        self.preferences = np.zeros(classes)
-        self._chosen = np.zeros(classes)
-        self._rewards, self._steps = 0.0, 0
+    def __init__(self, actions: int, *, window: int = 25):
+        self.preferences, self._chosen = np.zeros(actions), np.zeros(actions)
+        self._rewards: deque[float] = deque(maxlen=window)
 
     def policy(self, available: np.ndarray | None = None) -> np.ndarray:
-        """Return the probability of each class, float64 of shape (classes,); 0 for those that are not available.
+        """Return the probability of each action, float64 of shape (actions,); 0 for those that are not available.
 
         The highest preference is subtracted first, so that no exponential overflows.
         """
@@ -98,61 +126,70 @@ class Bandit:
         return weights / weights.sum()
 
     def update(self, chosen: int, reward: float) -> None:
-        """Take one step for the reward of a class that was asked about."""
-        mean = self._rewards / self._steps if self._steps else reward
+        """Take one step for the reward of an action that was chosen."""
+        mean = np.mean(self._rewards) if self._rewards else reward
         self._chosen[chosen] += 1
         step = (reward - mean) / self._chosen[chosen]
         self.preferences -= step * self.policy()
         self.preferences[chosen] += step
-        self._rewards += reward
-        self._steps += 1
+        self._rewards.append(reward)
+
+
+class Hierarchy:
+    """A policy in two levels: a bandit chooses a cluster, and one of the cluster's own chooses a class in it.
+
+    Both learn from the same reward, each beside the mean of its own last rewards.
+
+    Args:
+        cluster_of: Cluster of each class, int64 of shape (classes,).
+        window: See `Bandit`.
+    """
+
+    def __init__(self, cluster_of: np.ndarray, *, window: int):
+        self.members = [np.flatnonzero(cluster_of == cluster) for cluster in np.unique(cluster_of)]
+        self.coarse = Bandit(len(self.members), window=window)
+        self.fine = [Bandit(len(members), window=window) for members in self.members]
+        levels = enumerate(members.tolist() for members in self.members)
+        self._path = {label: (cluster, place) for cluster, one in levels for place, label in enumerate(one)}
+
+    def choose(self, available: np.ndarray, generator: np.random.Generator) -> int:
+        """Return a class; `available`, bool of shape (classes,), says which have images left, at least one."""
+        open_clusters = np.array([available[members].any() for members in self.members])
+        cluster = generator.choice(len(self.members), p=self.coarse.policy(open_clusters))
+        members = self.members[cluster]
+        return int(generator.choice(members, p=self.fine[cluster].policy(available[members])))
+
+    def update(self, chosen: int, reward: float) -> None:
+        """Take one step on both levels for the reward of a class that was chosen."""
+        cluster, place = self._path[chosen]
+        self.coarse.update(cluster, reward)
+        self.fine[cluster].update(place, reward)
 
 
 class ClassSampler:
-    """The images of a pool that have not been asked about, by class: one number an image.
+    """The images of a pool that have not been asked about, by class, in random order: one number an image.
 
     Args:
         labels: Class of each image, int64 of shape (n,).
         classes: Number of classes.
-        generator: Draws classes and images.
+        generator: Draws the order.
+
+    Attributes:
+        left: How many images of each class are left, int64 of shape (classes,).
     """
 
     def __init__(self, labels: torch.Tensor, classes: int, generator: np.random.Generator):
-        labels = labels.numpy()
         mixed = generator.permutation(len(labels))
-        self._order = mixed[np.argsort(labels[mixed], kind="stable")]
-        self.left = np.bincount(labels, minlength=classes)
-        self._next = np.cumsum(self.left) - self.left
-        self._generator = generator
+        self._order = mixed[np.argsort(labels.numpy()[mixed], kind="stable")]
+        self.left = np.bincount(labels.numpy(), minlength=classes)
+        self._ends = np.cumsum(self.left)
 
-    def draw(self, count: int, bandit: Bandit) -> tuple[np.ndarray, np.ndarray]:
-        """Take `count` images: their classes are drawn from the policy, and what a class lacks from the others.
-
-        Returns:
-            Classes and indices in the pool, each int64 of shape (count,).
-        """
-        classes, indices = np.empty(0, np.int64), np.empty(0, np.int64)
-        while len(classes) < count:
-            policy = bandit.policy(self.left > 0)
-            wanted = self._generator.choice(len(policy), count - len(classes), p=policy)
-            turn = _earlier_equals(wanted)
-            there = turn < self.left[wanted]
-            wanted, turn = wanted[there], turn[there]
-            indices = np.append(indices, self._order[self._next[wanted] + turn])
-            classes = np.append(classes, wanted)
-            taken = np.bincount(wanted, minlength=len(policy))
-            self.left -= taken
-            self._next += taken
-        return classes, indices
-
-
-def _earlier_equals(values: np.ndarray) -> np.ndarray:
-    """Return of each value how many equal ones stand before it."""
-    order = np.argsort(values, kind="stable")
-    grouped = values[order]
-    turn = np.empty_like(order)
-    turn[order] = np.arange(len(values)) - np.searchsorted(grouped, grouped)
-    return turn
+    def take(self, label: int, count: int) -> np.ndarray:
+        """Return up to `count` images of a class that were not taken before, int64 of shape (n,)."""
+        start = self._ends[label] - self.left[label]
+        taken = self._order[start : start + min(count, self.left[label])]
+        self.left[label] -= len(taken)
+        return taken
 
 
 class Reward:
@@ -160,19 +197,18 @@ class Reward:
 
     Certainty is the highest probability less the second; diversity is Σ max(0, y - ȳ) over the classes, with ȳ the mean
     of all earlier answers (0 before the first); loss is the cross-entropy of the learner's probabilities against the
-    answer. ``"all"`` is the mean of the three, each less its mean and divided by its standard deviation over all
-    rewards so far, this chunk's included. The original's code was never published; all means here are over everything
-    so far.
+    answer. ``"all"`` is the mean of the three, each brought to [0, 1] by the lowest and the highest of its values so
+    far, this batch's included (0 while they are equal).
 
     Args:
         reward: One of `REWARDS`.
         learner: Needed for ``"loss"`` and ``"all"``.
     """
 
-    def __init__(self, reward: str, learner: OnlineModel | None):
+    def __init__(self, reward: str, learner: OnlineSurrogate | None):
         self._reward, self._learner = reward, learner
         self._answers, self._asked = 0.0, 0
-        self._count, self._sum, self._squares = 0, np.zeros(3), np.zeros(3)
+        self._lowest, self._highest = np.full(3, np.inf), np.full(3, -np.inf)
 
     def of(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         """Return the reward of each answer in order, float64 of shape (n,).
@@ -185,12 +221,11 @@ class Reward:
         found = np.stack([getattr(self, f"_{kind}")(images, targets.double()) for kind in kinds])
         if self._reward != "all":
             return found[0]
-        self._count += found.shape[1]
-        self._sum += found.sum(1)
-        self._squares += (found**2).sum(1)
-        mean = self._sum / self._count
-        spread = np.sqrt(np.maximum(self._squares / self._count - mean**2, 1e-12))
-        return ((found - mean[:, None]) / spread[:, None]).mean(0)
+        self._lowest = np.minimum(self._lowest, found.min(1))
+        self._highest = np.maximum(self._highest, found.max(1))
+        spread = self._highest - self._lowest
+        # What differs by rounding alone is equal.
+        return ((found - self._lowest[:, None]) / np.where(spread > 1e-6, spread, 1.0)[:, None]).mean(0)
 
     def _certainty(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         first, second = targets.topk(2).values.T
@@ -212,85 +247,75 @@ class Reward:
 class AdaptiveKnockoff(Knockoff):
     """The adaptive strategy: classes are chosen by a bandit, images within a class at random, without replacement.
 
-    The bandit's policy is fixed while a chunk is asked, and takes one step for each of its answers afterwards.
+    One decision for each batch: a class is chosen, a batch of its images is asked about, and the mean of their rewards
+    is the reward of the step. Where a class runs dry, another decision fills the batch up.
 
     Attributes:
         reward: ``"certainty"``, ``"diversity"``, ``"loss"`` or ``"all"`` (see `Reward`).
+        batch: Queries of one request and of one decision.
+        window: Over how many of the last steps the mean reward goes.
+        clusters: Number of coarse clusters of the pool's classes; 1 for a policy without a hierarchy.
 
     Raises:
         InputError: A value does not fit.
     """
 
     reward: str = "all"
+    batch: int = 8
+    window: int = 25
+    clusters: int = 30
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("reward", self.reward, REWARDS)
+        check_positive("window", self.window)
+        check_positive("clusters", self.clusters)
 
-    def _collect(self, api: API, pool: ImageSet, path: Path | None, trainer: Trainer) -> TransferSet:
-        learner = None
-        if self.reward in LEARNING:
-            learner = OnlineSurrogate(replace(trainer, recipe=ONLINE), classes=len(api.classes))
-        return self.collect(api, pool, path, learner=learner, progress=trainer.progress)
+    @property
+    def strategy(self) -> str:
+        """How queries are chosen, for the transfer set."""
+        return f"adaptive-{self.reward}, window {self.window}, {self.clusters} clusters"
 
-    def collect(
-        self,
-        api: API,
-        pool: ImageSet,
-        path: Path | None = None,
-        *,
-        learner: OnlineModel | None = None,
-        progress: bool = False,
-    ) -> TransferSet:
-        """Spend the budget and keep the answers; killed anywhere and called again, it goes on.
-
-        What is held already is replayed, so that bandit and learner end as in an unbroken run. A denied answer earns 0
-        and teaches nothing.
-
-        Args:
-            api: The victim's API.
-            pool: The attacker's images, labeled.
-            path: The transfer set's file, new or to be resumed; None keeps it in memory.
-            learner: A fresh surrogate that is trained meanwhile; needed for the rewards ``"loss"`` and ``"all"``.
-            progress: Whether to show a bar.
-
-        Returns:
-            The transfer set, as it was stored.
+    def choices(self, pool: ImageSet, classes: int, trainer: Trainer | None) -> Choices:
+        """Yield the images to ask about, batch by batch, and learn from the answers; a denied one earns 0.
 
         Raises:
-            InputError: The pool has no labels, the learner is missing, the budget is above the pool, or the file is of
-                another collection or another learner.
-            BudgetExceeded: The API allows fewer queries.
+            InputError: The pool has no labels, or a surrogate is needed and there is no trainer.
         """
         if pool.labels is None:
             raise InputError(f"{pool.name} has no labels: the adaptive strategy needs them")
-        if self.reward in LEARNING and learner is None:
-            raise InputError(f"reward {self.reward!r} compares with a surrogate: give a learner")
-        header = self.header(api, pool, strategy=f"adaptive-{self.reward}")
-        bandit, reward = Bandit(len(pool.classes)), Reward(self.reward, learner)
+        if trainer is None and (self.reward in LEARNING or self.clusters > 1):
+            raise InputError("the adaptive strategy trains a surrogate meanwhile: give collect a trainer")
+        learner = None if trainer is None else OnlineSurrogate(trainer, classes=classes)
         generator = np.random.default_rng([self.seed, *b"adaptive"])
-        sampler = ClassSampler(pool.labels, len(pool.classes), generator)
-        with TransferFile(path, header) as file, tqdm(total=self.budget, unit="query", disable=not progress) as bar:
-            held, chunks = file.transfer, file.chunks
-            for chunk in range(-(-self.budget // self.chunk)):
-                classes, chosen = sampler.draw(header.records_in(chunk), bandit)
-                images = pool.images[torch.from_numpy(chosen)]
-                if chunk < chunks:
-                    rows = slice(chunk * self.chunk, chunk * self.chunk + len(chosen))
-                    if held.indices[rows].tolist() != chosen.tolist():
-                        raise InputError(f"{path} was collected with another learner: give that, or name another file")
-                    answers = held.answers[rows]
-                else:
-                    asked = api.query(images, client=self.client, request=f"{header.digest}-{chunk}")
-                    answers = file.append(torch.from_numpy(chosen), asked)
-                answered = ~answers.denied
-                rewards = np.zeros(len(chosen))
-                if answered.any():
-                    targets = answers[answered].targets(len(api.classes))
-                    rewards[answered.numpy()] = reward.of(images[answered], targets)
-                    if self.reward in LEARNING and learner is not None:
-                        learner.update(images[answered], targets)
-                for step in zip(classes.tolist(), rewards.tolist(), strict=True):
-                    bandit.update(*step)
-                bar.update(len(chosen))
-            return file.transfer
+        policy, sampler = self.policy(pool, learner), ClassSampler(pool.labels, len(pool.classes), generator)
+        rewards = Reward(self.reward, learner)
+        for start in range(0, self.budget, self.batch):
+            decisions: list[tuple[int, np.ndarray]] = []
+            missing = min(self.batch, self.budget - start)
+            while missing:
+                label = policy.choose(sampler.left > 0, generator)
+                decisions.append((label, sampler.take(label, missing)))
+                missing -= len(decisions[-1][1])
+            chosen = torch.from_numpy(np.concatenate([taken for _, taken in decisions]))
+            answers = yield chosen
+            answered, earned = ~answers.denied, np.zeros(len(chosen))
+            if answered.any():
+                images, targets = pool.images[chosen[answered]], answers[answered].targets(classes, fill=self.fill)
+                earned[answered.numpy()] = rewards.of(images, targets)
+                if self.reward in LEARNING:
+                    learner.update(images, targets)
+            for label, taken in decisions:
+                policy.update(label, float(earned[: len(taken)].mean()))
+                earned = earned[len(taken) :]
+
+    def policy(self, pool: ImageSet, learner: OnlineSurrogate | None) -> Hierarchy:
+        """Return the policy before the first query; its clusters are those of the untrained surrogate's features."""
+        cluster_of = np.zeros(len(pool.classes), np.int64)
+        if self.clusters > 1:
+            some = torch.cat([(pool.labels == label).nonzero()[:OF_A_CLASS, 0] for label in pool.labels.unique()])
+            found = coarse_clusters(
+                learner.features(pool.images[some]), pool.labels[some], clusters=self.clusters, seed=self.seed
+            )
+            cluster_of[: len(found)] = found
+        return Hierarchy(cluster_of, window=self.window)

@@ -1,6 +1,6 @@
 """Knockoff nets (Orekondy et al. 2019): ask about images of a pool, train a surrogate on the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from extractlib.api.granularity import Answers, Granularity
-from extractlib.attacks.transfer import Header, TransferFile, TransferSet
+from extractlib.api.granularity import FILLS, Answers, Granularity
+from extractlib.attacks.transfer import Header, TransferFile, TransferSet, check_fits_pool
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_has, check_name, check_positive, check_seed
+from extractlib.errors import InputError, check_choice, check_has, check_name, check_positive, check_seed
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate, trainer_of
 from extractlib.models.fitted import Trainer
@@ -23,9 +23,11 @@ from extractlib.versions import versions
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
 """How a surrogate is trained unless said otherwise: without augmentation and weight decay, as in the original."""
 
-
 NEEDED = ("query", "classes", "granularity", "fingerprint")
 """What an API must have (see `API`)."""
+
+Choices = Generator[torch.Tensor, Answers, None]
+"""Yields which images of the pool to ask about next, int64 of shape (n,), and is sent the answers to them."""
 
 
 class API(Protocol):
@@ -54,7 +56,9 @@ class Knockoff:
     Attributes:
         budget: Queries to send, from 1 to the size of the pool.
         seed: Seed of the draw, from 0.
-        chunk: Queries of one request.
+        batch: Queries of one request.
+        fill: What the surrogate is told of classes that a truncated answer hides: ``"even"`` or ``"renormalized"`` (see
+            `Answers.targets`).
         client: The name the attacker goes by.
 
     Raises:
@@ -72,12 +76,14 @@ class Knockoff:
 
     budget: int
     seed: int = 0
-    chunk: int = 256
+    batch: int = 256
+    fill: str = "even"
     client: str = "attacker"
 
     def __post_init__(self):
         check_positive("budget", self.budget)
-        check_positive("chunk", self.chunk)
+        check_positive("batch", self.batch)
+        check_choice("fill", self.fill, FILLS)
         check_seed(self.seed)
         check_name("client", self.client)
 
@@ -115,9 +121,9 @@ class Knockoff:
         trainer = trainer_of(
             surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
         )
-        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
-        _check_fits(trainer, pool, len(api.classes))
-        model = self.train(self._collect(api, pool, keep, trainer), pool, trainer)
+        _check_fits(trainer, pool, self.header(api, pool).classes)
+        transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
+        model = self.train(transfer, pool, trainer)
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
@@ -128,26 +134,37 @@ class Knockoff:
         Raises:
             InputError: The budget is above the size of the pool.
         """
-        if self.budget > pool_size:
-            raise InputError(f"budget is {self.budget} and the pool holds {pool_size} images: ask at most that many")
+        check_fits_pool(self.budget, pool_size)
         # A stream of its own: the same seed may have cut the pool.
         generator = np.random.default_rng([self.seed, *b"knockoff"])
         return torch.from_numpy(generator.choice(pool_size, self.budget, replace=False))
 
-    def _collect(self, api: API, pool: ImageSet, path: Path | None, trainer: Trainer) -> TransferSet:
-        """Collect for a surrogate that `trainer` will make."""
-        return self.collect(api, pool, path, progress=trainer.progress)
+    def choices(self, pool: ImageSet, classes: int, trainer: Trainer | None) -> Choices:
+        """Yield the images to ask about, batch by batch; what is answered changes nothing here."""
+        indices = self.indices(len(pool))
+        for start in range(0, self.budget, self.batch):
+            yield indices[start : start + self.batch]
 
-    def collect(self, api: API, pool: ImageSet, path: Path | None = None, *, progress: bool = False) -> TransferSet:
+    def collect(
+        self,
+        api: API,
+        pool: ImageSet,
+        path: Path | None = None,
+        *,
+        trainer: Trainer | None = None,
+        progress: bool = False,
+    ) -> TransferSet:
         """Spend the budget and keep the answers.
 
         Killed anywhere and called again, it goes on and ends with the same set and the same charge: a request's id
-        follows from the header and the chunk's number, and the API answers an id it knows for free.
+        follows from the header and the batch's number, and the API answers an id it knows for free. What is held
+        already is replayed, so that whatever learns from the answers ends as in an unbroken run.
 
         Args:
             api: The victim's API.
             pool: The attacker's images.
             path: The transfer set's file, new or to be resumed; None keeps it in memory.
+            trainer: How a surrogate is made that learns while queries are chosen, if the strategy needs one.
             progress: Whether to show a bar.
 
         Returns:
@@ -157,24 +174,38 @@ class Knockoff:
             InputError: The budget is above the pool, or the file is of another collection.
             BudgetExceeded: The API allows fewer queries.
         """
-        indices = self.indices(len(pool))
-        header = self.header(api, pool, strategy="random")
+        header = self.header(api, pool)
+        choices = self.choices(pool, header.classes, trainer)
+        chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
         with (
             TransferFile(path, header) as file,
-            tqdm(total=self.budget, initial=file.records, desc="queries", unit="query", disable=not progress) as bar,
+            tqdm(total=self.budget, desc="queries", unit="query", disable=not progress) as bar,
         ):
-            for start in range(file.records, self.budget, self.chunk):
-                chosen = indices[start : start + self.chunk]
-                request = f"{header.digest}-{file.chunks}"
-                file.append(chosen, api.query(pool.images[chosen], client=self.client, request=request))
+            held = file.transfer
+            for start in range(0, self.budget, self.batch):
+                if answers is not None:
+                    chosen = choices.send(answers)
+                rows = slice(start, start + len(chosen))
+                if start >= len(held):
+                    request = f"{header.digest}-{file.chunks}"
+                    answers = file.append(chosen, api.query(pool.images[chosen], client=self.client, request=request))
+                elif torch.equal(held.indices[rows], chosen):
+                    answers = held.answers[rows]
+                else:
+                    raise InputError(f"{path} was collected with another surrogate: give that, or name another file")
                 bar.update(len(chosen))
             return file.transfer
 
-    def header(self, api: API, pool: ImageSet, *, strategy: str) -> Header:
+    @property
+    def strategy(self) -> str:
+        """How queries are chosen, for the transfer set."""
+        return "random"
+
+    def header(self, api: API, pool: ImageSet) -> Header:
         """Return what a transfer set of this attack says of itself.
 
         Raises:
-            InputError: The API does not say what a surrogate needs to know.
+            InputError: The API does not say what a surrogate needs to know, or the budget is above the pool.
         """
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
         return Header(
@@ -183,10 +214,10 @@ class Knockoff:
             api=api.fingerprint,
             granularity=str(api.granularity),
             classes=len(api.classes),
-            strategy=strategy,
+            strategy=self.strategy,
             seed=self.seed,
             budget=self.budget,
-            chunk=self.chunk,
+            chunk=self.batch,
         )
 
     def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
@@ -209,7 +240,7 @@ class Knockoff:
         if not answered.any():
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
-        targets = transfer.answers[answered].targets(classes)
+        targets = transfer.answers[answered].targets(classes, fill=self.fill)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
 
 

@@ -1,13 +1,13 @@
-"""The transfer set: queried images with their answers, kept as they come, pickle-free and resumable.
+"""The transfer set (Orekondy et al. 2019, section 4.2): queried images with their answers, kept as they come.
 
 It is a small SQLite database: a header, and chunks of a fixed number of records, each stored in one transaction with a
 seal, a digest of the header, the chunk's number and its records. So a killed writer leaves whole chunks, and an edited
-one does not fit its seal.
+one does not fit its seal. Nothing in it is a pickle.
 """
 
 import json
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -66,14 +66,12 @@ class Header:
     version: int = VERSION
 
     def __post_init__(self):
-        for name in ("pool_size", "classes", "budget", "chunk"):
-            check_positive(name, getattr(self, name))
-        if self.budget > self.pool_size or self.pool_size > 2**32:
-            raise InputError(
-                f"budget is {self.budget} and the pool holds {self.pool_size} images: at most as many queries as"
-                " images, and at most 2^32 of those, are possible"
-            )
-        self._granularity.record(self.classes)
+        for name, most in (("pool_size", 2**32), ("classes", None), ("budget", None), ("chunk", None)):
+            check_positive(name, getattr(self, name), at_most=most)
+        check_fits_pool(self.budget, self.pool_size)
+        if self.version != VERSION:
+            raise InputError(f"version is {self.version}: layout {VERSION} is wanted")
+        self.shown.record(self.classes)
 
     @cached_property
     def line(self) -> str:
@@ -86,41 +84,24 @@ class Header:
         return digest(self.line)
 
     @cached_property
-    def record(self) -> np.dtype:
-        """Layout of one record: index in the pool, and the answer with half-precision probabilities."""
-        return np.dtype([("index", "<u4"), ("answer", self._granularity.record(self.classes, real="<f2"))])
+    def shown(self) -> Granularity:
+        """What an answer shows."""
+        return Granularity.parse(self.granularity)
 
     @cached_property
-    def _granularity(self) -> Granularity:
-        return Granularity.parse(self.granularity)
+    def record(self) -> np.dtype:
+        """Layout of one record: index in the pool, and the answer with half-precision probabilities."""
+        return np.dtype([("index", "<u4"), ("answer", self.shown.record(self.classes, real="<f2"))])
 
     def records_in(self, chunk: int) -> int:
         """Return how many records chunk number `chunk` holds; 0 behind the last."""
         return min(self.chunk, max(0, self.budget - chunk * self.chunk))
 
-    def pack(self, indices: torch.Tensor, answers: Answers) -> np.ndarray:
-        """Return records, of dtype `record`, of indices (int64 of shape (n,)) and the answers to those images."""
-        packed = np.empty(len(indices), self.record)
-        packed["index"] = indices.numpy()
-        packed["answer"] = self._granularity.pack(answers, self.record["answer"])
-        return packed
-
-    def unpack(self, records: np.ndarray) -> "TransferSet":
-        """Return the transfer set that records hold, its probabilities as they were stored."""
+    def unpack(self, chunks: list[np.ndarray]) -> "TransferSet":
+        """Return the transfer set that chunks of records hold, its probabilities as they were stored."""
+        records = np.concatenate([np.empty(0, self.record), *chunks])
         indices = torch.from_numpy(records["index"].astype(np.int64))
-        return TransferSet(indices, self._granularity.unpack(records["answer"]), self)
-
-    @classmethod
-    def parse(cls, path: Path, line: str) -> "Header":
-        """Return the header that is written in `line`."""
-        try:
-            values = json.loads(line)
-            types = {field.name: field.type for field in fields(cls)}
-            if {name: type(value) for name, value in values.items()} != types or values["version"] != VERSION:
-                raise ValueError
-            return cls(**values)
-        except (ValueError, TypeError, AttributeError, RecursionError):
-            raise InputError(f"{path} is no transfer set of version {VERSION}, or its header was edited") from None
+        return TransferSet(indices, self.shown.unpack(records["answer"]), self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,15 +146,18 @@ class TransferFile:
     """
 
     def __init__(self, path: Path | None, header: Header):
-        self.header, self._path = header, path
-        self._open = ExitStack()
-        with self._open as opening:
+        self.header = header
+        with ExitStack() as opening:
             if path is not None:
-                _make_folder(path.parent)
-                opening.callback(_only_writer(path).release)
-            self._database = Database(path, TABLES, what="transfer set")
-            opening.callback(self._database.close)
-            self._held = self._resume()
+                opening.enter_context(_only_writer(path))
+            self._database = opening.enter_context(closing(Database(path, TABLES, what="transfer set")))
+            with self._database.transaction() as connection:
+                lines = _lines(connection)
+                if not lines:
+                    connection.execute(sql.insert(HEADERS), {"line": header.line})
+                elif lines != [header.line]:
+                    raise _another(path, _parse(path, lines), header)
+                self._held = _read(connection, path, header)
             self._open = opening.pop_all()
 
     def __enter__(self) -> "TransferFile":
@@ -199,7 +183,7 @@ class TransferFile:
     @property
     def transfer(self) -> TransferSet:
         """What is held so far."""
-        return self.header.unpack(np.concatenate([np.empty(0, self.header.record), *self._held]))
+        return self.header.unpack(self._held)
 
     def append(self, indices: torch.Tensor, answers: Answers) -> Answers:
         """Store the next chunk, and return its answers as they are stored when they are on the disk.
@@ -209,28 +193,20 @@ class TransferFile:
             answers: The answers to these images.
 
         Raises:
-            InputError: Their number is another.
+            InputError: Their number is another, or they do not show what the header says.
         """
-        number, count = self.chunks, self.header.records_in(self.chunks)
+        header, number = self.header, self.chunks
+        count = header.records_in(number)
         if not len(indices) == len(answers) == count > 0:
             raise InputError(f"{len(indices)} indices and {len(answers)} answers: chunk {number} takes {count}")
-        packed = self.header.pack(indices, answers)
+        packed = np.empty(count, header.record)
+        packed["index"], packed["answer"] = indices, header.shown.pack(answers, header.record["answer"])
         records = packed.tobytes()
-        row = {"number": number, "records": records, "seal": seal(self.header.digest, number, records)}
+        row = {"number": number, "records": records, "seal": seal(header.digest, number, records)}
         with self._database.transaction() as connection:
             connection.execute(sql.insert(CHUNKS), row)
         self._held.append(packed)
-        return self.header.unpack(packed).answers
-
-    def _resume(self) -> list[np.ndarray]:
-        """Return the chunks that are there, once the header is the wanted one."""
-        with self._database.transaction() as connection:
-            lines = connection.execute(sql.select(HEADERS.c.line)).scalars().all()
-            if not lines:
-                connection.execute(sql.insert(HEADERS), {"line": self.header.line})
-            elif lines != [self.header.line]:
-                raise _other_header(self._path, Header.parse(self._path, lines[0]), self.header)
-            return _read(connection, self._path, self.header)
+        return header.unpack([packed]).answers
 
 
 def load(path: Path, *, partial: bool = False) -> TransferSet:
@@ -246,33 +222,45 @@ def load(path: Path, *, partial: bool = False) -> TransferSet:
     if not path.is_file():
         raise InputError(f"{path} cannot be read (no such file): name a transfer set")
     database = Database(path, TABLES, what="transfer set", create=False)
+    with closing(database), database.transaction() as connection:
+        header = _parse(path, _lines(connection))
+        found = header.unpack(_read(connection, path, header))
+    if len(found) < header.budget and not partial:
+        raise InputError(f"{path} holds {len(found)} of {header.budget} records: collect again to resume it")
+    return found
+
+
+def check_fits_pool(budget: int, pool_size: int) -> None:
+    """Refuse a budget above the number of the pool's images.
+
+    Raises:
+        InputError: It is above.
+    """
+    if budget > pool_size:
+        raise InputError(f"budget is {budget} and the pool holds {pool_size} images: ask at most that many")
+
+
+def _only_writer(path: Path):
+    """Return a lock that is held, as a context manager; the folder is made first."""
     try:
-        with database.transaction() as connection:
-            lines = connection.execute(sql.select(HEADERS.c.line)).scalars().all()
-            header = Header.parse(path, lines[0] if len(lines) == 1 else "")
-            chunks = _read(connection, path, header)
-    finally:
-        database.close()
-    held = sum(map(len, chunks))
-    if held < header.budget and not partial:
-        raise InputError(f"{path} holds {held} of {header.budget} records: collect again to resume it")
-    return header.unpack(np.concatenate([np.empty(0, header.record), *chunks]))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"folder {folder} cannot be made ({error.strerror}): name another") from None
-
-
-def _only_writer(path: Path) -> FileLock:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=0)
     except Timeout:
         raise InputError(f"{path} is being written by another process: wait, or name another file") from None
-    return lock
+    except OSError as error:
+        raise InputError(f"folder {path.parent} cannot be made ({error.strerror}): name another") from None
+
+
+def _lines(connection: sql.Connection) -> list:
+    return list(connection.execute(sql.select(HEADERS.c.line)).scalars())
+
+
+def _parse(path: Path | None, lines: list) -> Header:
+    try:
+        [line] = lines
+        return Header(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        raise InputError(f"{path} is no transfer set of version {VERSION}, or its header was edited") from None
 
 
 def _read(connection: sql.Connection, path: Path | None, header: Header) -> list[np.ndarray]:
@@ -287,11 +275,9 @@ def _read(connection: sql.Connection, path: Path | None, header: Header) -> list
     return chunks
 
 
-def _other_header(path: Path | None, found: Header, wanted: Header) -> InputError:
+def _another(path: Path | None, found: Header, wanted: Header) -> InputError:
     for name, value in asdict(wanted).items():
         if getattr(found, name) != value:
-            return InputError(
-                f"{path} is the transfer set of another {name.replace('_', ' ')}, {getattr(found, name)!r} and not"
-                f" {value!r}: name another file"
-            )
+            what = f"another {name.replace('_', ' ')}, {getattr(found, name)!r} and not {value!r}"
+            return InputError(f"{path} is the transfer set of {what}: name another file")
     return InputError(f"{path} has a header that was edited: name another file")

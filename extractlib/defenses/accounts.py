@@ -15,8 +15,8 @@ from scipy import stats
 
 from extractlib.errors import InputError, check_positive
 
-BLOCK = 1_000
-"""Queries whose distances to each other are computed at a time: at most that squared in memory."""
+BLOCK = 500
+"""Queries whose distances to all earlier ones are computed at a time."""
 
 NEWEST = 5_000
 """Distances that the statistic looks at: scipy's Shapiro-Wilk test is meant for up to 5,000."""
@@ -42,19 +42,12 @@ def nearest_earlier_distances(images: torch.Tensor, labels: torch.Tensor) -> tor
     distances = torch.full((len(images),), torch.nan)
     for label in labels.unique():
         where = (labels == label).nonzero()[:, 0]
-        pixels = images[where].flatten(1).to(torch.get_default_dtype()) / 255
-        nearest = torch.full((len(where),), torch.inf)
-        for start in range(0, len(where), BLOCK):
-            rows = pixels[start : start + BLOCK]
-            for before in range(0, start + 1, BLOCK):
-                apart = torch.cdist(rows, pixels[before : before + BLOCK])
-                if before == start:
-                    # A query is compared with earlier ones only.
-                    apart = apart.masked_fill(torch.ones_like(apart).triu().bool(), torch.inf)
-                found = nearest[start : start + BLOCK]
-                nearest[start : start + BLOCK] = torch.minimum(found, apart.min(1).values)
-        distances[where] = nearest.masked_fill(nearest.isinf(), torch.nan)
-    return distances
+        pixels, order = images[where].flatten(1).to(torch.get_default_dtype()) / 255, torch.arange(len(where))
+        for rows in order.split(BLOCK):
+            apart = torch.cdist(pixels[rows], pixels[: rows[-1] + 1])
+            not_earlier = order[: rows[-1] + 1] >= rows[:, None]
+            distances[where[rows]] = apart.masked_fill(not_earlier, torch.inf).min(1).values
+    return distances.masked_fill(distances.isinf(), torch.nan)
 
 
 @dataclass(frozen=True, kw_only=True)

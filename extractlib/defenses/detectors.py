@@ -6,56 +6,61 @@ attacker's queries that is caught (`metrics.tpr_tnr`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pytorch_ood.detector import ODIN, MahalanobisODIN
+from scipy import optimize
+from scipy.special import expit
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError
-from extractlib.metrics import auroc, tpr_tnr
+from extractlib.errors import InputError, check_choice
+from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
-from extractlib.models.networks import fingerprint_of
+from extractlib.models.networks import Block, fingerprint_of
 from extractlib.models.training import predict
 from extractlib.store import digest
 from extractlib.versions import versions
 
 
-class Detector(Protocol):
-    """What all detectors here have in common; `api.PredictionAPI` takes any of them."""
+class Detector:
+    """What all detectors here have in common: a score, and a threshold above which an image is caught.
+
+    Attributes:
+        threshold: The highest score that is accepted.
+        fingerprint: Digest of all that decides the scores and the threshold.
+    """
 
     threshold: float
     fingerprint: str
 
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        """Return scores, float32 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
-
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
-        """Return bool of shape (n,): whether each image is caught."""
-
-
-class Thresholded:
-    """Catches what has a score above the threshold."""
-
-    threshold: float
-
-    def score(self, images: torch.Tensor) -> torch.Tensor:
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return scores, float32 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
         raise NotImplementedError
 
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
+    def detect(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return bool of shape (n,): whether the score of each image is above the threshold."""
         return self.score(images) > self.threshold
 
 
-class BinaryDetector(Thresholded):
+class Everything(Detector):
+    """Catches every image: for policies that alter all answers."""
+
+    threshold, fingerprint = -math.inf, "everything"
+
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        return torch.zeros(len(images))
+
+
+class BinaryDetector(Detector):
     """The paper's detector: a network with two outputs, score = softmax(logits)[1], the probability of being ood.
 
     Args:
@@ -99,7 +104,17 @@ class BinaryDetector(Thresholded):
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
-class OdinDetector(Thresholded):
+class _Baseline(Detector):
+    """A score of the victim's own answer or features, by a method of pytorch-ood on normalized images."""
+
+    def __init__(self, model: Any, method: Any, threshold: float, fingerprint: str):
+        self._model, self._method, self.threshold, self.fingerprint = model, method, threshold, fingerprint
+
+    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        return _in_batches(self._model, self._method.predict, images)
+
+
+class OdinDetector(_Baseline):
     """ODIN (Liang et al. 2018): score = -max softmax(f(x') / T), x' = x - ε sign(∇ cross-entropy(f(x) / T, argmax f)).
 
     Args:
@@ -115,17 +130,13 @@ class OdinDetector(Thresholded):
     """Settings to choose from on validation data, as in pytorch-ood and OpenOOD."""
 
     def __init__(self, victim: Classifier, *, temperature: float, epsilon: float, threshold: float = math.inf):
-        self._victim, self.threshold = victim, threshold
-        spread = list(victim.model.std)
-        self._method = ODIN(_Classify(victim.model), eps=epsilon, temperature=temperature, norm_std=spread)
-        self.fingerprint = digest("odin", victim.fingerprint, repr((temperature, epsilon, threshold)))
-
-    def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return minus the highest softmax probability, float32 of shape (n,), after temperature and perturbation."""
-        return _in_batches(self._victim.model, self._method.predict, images)
+        model = victim.model
+        method = ODIN(model.classify, eps=epsilon, temperature=temperature, norm_std=list(model.std))
+        settings = repr((temperature, epsilon, threshold))
+        super().__init__(model, method, threshold, digest("odin", victim.fingerprint, settings))
 
 
-class MahalanobisDetector(Thresholded):
+class MahalanobisDetector(_Baseline):
     """Mahalanobis (Lee et al. 2018): score = ½ min over classes of (z - μ)ᵀ Σ⁻¹ (z - μ), z the features of x'.
 
     The classes' means μ and their common scatter Σ (a sum over the images, not a mean) are those of the victim's
@@ -155,22 +166,134 @@ class MahalanobisDetector(Thresholded):
         threshold: float = math.inf,
         features: torch.Tensor | None = None,
     ):
-        absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
-        if absent:
-            raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
-        self._victim, self.threshold = victim, threshold
-        model = victim.model
-        # pytorch-ood takes one spread for the first channel's alone.
-        alone = len(model.std) == 1
-        size, spread = (epsilon / model.std[0], None) if alone else (epsilon, list(model.std))
-        self._method = MahalanobisODIN(model.features, eps=size, norm_std=spread)
         seen = features_of(victim, known.images) if features is None else features
-        self._method.fit_features(seen.to(device_of(model)), known.labels)
-        self.fingerprint = digest("mahalanobis", victim.fingerprint, known.fingerprint, repr((epsilon, threshold)))
+        method = _mahalanobis(victim, victim.model.features, known, seen, epsilon)
+        parts = victim.fingerprint, known.fingerprint, repr((epsilon, threshold))
+        super().__init__(victim.model, method, threshold, digest("mahalanobis", *parts))
+
+
+class LayeredMahalanobisDetector(Detector):
+    """Mahalanobis as published (Lee et al. 2018, algorithm 2): score = Σ α s over several layers, plus a constant.
+
+    The score s of a layer is that of `MahalanobisDetector` on the layer's outputs, averaged over the image, with a
+    perturbation of its own. The weights α and the constant come from a logistic regression of ood against benign on
+    validation images: the score is the log of the odds that an image is out of distribution.
+
+    Args:
+        victim: The network.
+        known: Its labeled training images, at least one of each class.
+        benign: In-distribution validation images, for the weights.
+        ood: Validation images of the pool, for the weights.
+        epsilon: Size ε of the perturbations, in pixels of range 1.
+        layers: Names within the victim's module, as ``named_modules`` gives them; `stages_of` the network if None.
+        threshold: The highest score that is accepted.
+
+    Attributes:
+        weights: α of each layer and the constant, float64 of shape (layers + 1,).
+
+    Raises:
+        InputError: A class has no image, or a layer is unknown.
+    """
+
+    SETTINGS = MahalanobisDetector.SETTINGS
+
+    def __init__(
+        self,
+        victim: Classifier,
+        known: ImageSet,
+        *,
+        benign: ImageSet,
+        ood: ImageSet,
+        epsilon: float,
+        layers: Sequence[str] | None = None,
+        threshold: float = math.inf,
+    ):
+        self._model, self.threshold = victim.model, threshold
+        names = stages_of(victim) if layers is None else list(layers)
+        taps = [_Tap(victim.model, name) for name in names]
+        with torch.no_grad():
+            seen = [_in_batches(victim.model, tap, known.images) for tap in taps]
+        self._methods = [
+            _mahalanobis(victim, tap, known, found, epsilon) for tap, found in zip(taps, seen, strict=True)
+        ]
+        sides = self.layer_scores(benign.images), self.layer_scores(ood.images)
+        labels = torch.arange(2).repeat_interleave(torch.tensor([len(side) for side in sides]))
+        self.weights = logistic_regression(torch.cat(sides), labels)
+        parts = victim.fingerprint, known.fingerprint, benign.fingerprint, ood.fingerprint
+        self.fingerprint = digest("layered mahalanobis", *parts, repr((names, epsilon, threshold)))
+
+    def layer_scores(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        """Return the score of each layer alone, float64 of shape (n, layers)."""
+        columns = [_in_batches(self._model, method.predict, images).double() for method in self._methods]
+        return torch.stack(columns, 1)
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return half the squared distance to the nearest class, float32 of shape (n,)."""
-        return _in_batches(self._victim.model, self._method.predict, images)
+        """Return the log of the odds, float32 of shape (n,), that each image is out of distribution."""
+        return (self.layer_scores(images) @ self.weights[:-1] + self.weights[-1]).to(torch.get_default_dtype())
+
+
+class _Tap(nn.Module):
+    """From normalized images to the outputs of a layer, averaged over the image: float of shape (n, channels)."""
+
+    def __init__(self, model: Any, layer: str):
+        super().__init__()
+        inner = getattr(model, "module", model)
+        check_choice("layer", layer, [name for name, _ in inner.named_modules() if name])
+        self.model, self.layer = model, inner.get_submodule(layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        caught: list[torch.Tensor] = []
+        with self.layer.register_forward_hook(lambda _, given, returned: caught.append(returned)):
+            self.model.classify(x)
+        return caught[0].flatten(1, -1).unflatten(1, (caught[0].shape[1], -1)).mean(2).to(torch.get_default_dtype())
+
+
+def stages_of(victim: Classifier) -> list[str]:
+    """Return the names of the layers after which a network of the package gets smaller or ends a block.
+
+    Raises:
+        InputError: The victim is another module.
+    """
+    parts = getattr(victim.model, "stages", nn.Module()).named_children()
+    names = [f"stages.{name}" for name, part in parts if isinstance(part, Block | nn.MaxPool2d)]
+    if not names:
+        raise InputError(f"{victim.name} is no network with stages: give layers=[…], names of module.named_modules()")
+    return names
+
+
+def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the weights of a logistic regression and its constant, float64 of shape (width + 1,).
+
+    The values are standardized, and half the sum of the squared weights is added to the loss, as is usual (Lee et al.
+    use scikit-learn's).
+
+    Args:
+        values: float64 of shape (n, width).
+        labels: 0 or 1 of each, of shape (n,).
+    """
+    mean, spread = values.mean(0), values.std(0, correction=0).clamp(min=1e-12)
+    x = torch.cat([(values - mean) / spread, torch.ones(len(values), 1)], 1).double().numpy()
+    y, kept = labels.numpy(), np.append(np.ones(values.shape[1]), 0.0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        z = x @ weights
+        return np.logaddexp(0, z).sum() - y @ z + kept @ weights**2 / 2, x.T @ (expit(z) - y) + kept * weights
+
+    found = torch.from_numpy(optimize.minimize(loss, np.zeros(x.shape[1]), jac=True).x)
+    scaled = found[:-1] / spread
+    return torch.cat([scaled, (found[-1] - scaled @ mean)[None]])
+
+
+def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.Tensor, epsilon: float) -> Any:
+    """Return pytorch-ood's method, fitted to the features that the victim has of its training images."""
+    absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
+    if absent:
+        raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
+    spread = list(victim.model.std)
+    # pytorch-ood takes one spread for the first channel's alone.
+    size, spreads = (epsilon / spread[0], None) if len(spread) == 1 else (epsilon, spread)
+    method = MahalanobisODIN(encoder, eps=size, norm_std=spreads)
+    return method.fit_features(seen.to(device_of(victim.model)), known.labels)
 
 
 def features_of(victim: Classifier, images: torch.Tensor | Rows) -> torch.Tensor:
@@ -193,43 +316,14 @@ def tune(
         benign: In-distribution validation images.
         ood: Validation images of the pool.
     """
-    tried: list[tuple[tuple[float, float], Detector, dict[str, float]]] = []
+    tried = []
     for values in product(*settings.values()):
         chosen = dict(zip(settings, values, strict=True))
         detector = make(**chosen)
         scores = detector.score(benign.images), detector.score(ood.images)
-        quality = tpr_tnr(*scores, threshold_at(scores[0], 0.95))[1], auroc(*scores)
+        quality = tnr_at_tpr(scores[0], scores[1]), auroc(*scores)
         tried.append((quality, detector, chosen))
-    _, detector, chosen = max(tried, key=lambda trial: trial[0])
-    return detector, chosen
-
-
-def threshold_at(scores: torch.Tensor, accepted: float) -> float:
-    """Return the lowest threshold that accepts at least a share `accepted`, in [0, 1], of benign images.
-
-    Args:
-        scores: Scores of benign images, float of shape (n,).
-        accepted: The share; 0 accepts none.
-
-    Raises:
-        InputError: There are no scores, or the share is out of range.
-    """
-    if not len(scores) or not 0 <= accepted <= 1:
-        raise InputError(f"share {accepted} of {len(scores)} scores: a share in [0, 1] of at least one is wanted")
-    # The tolerance undoes the rounding of a share that was itself counted.
-    needed = math.ceil(accepted * len(scores) - 1e-9)
-    return scores.sort().values[needed - 1].item() if needed else -math.inf
-
-
-class _Classify(nn.Module):
-    """A model from its normalized images on, where perturbations are made."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model.classify(x)
+    return max(tried, key=lambda trial: trial[0])[1:]
 
 
 def _in_batches(

@@ -76,24 +76,32 @@ class LabelOnly(Unchanged):
 
 
 @dataclass(frozen=True)
-class Keyed(Unchanged):
-    """A policy that draws by lot under the server's secret.
+class Secret:
+    """What is drawn by lot under the server's secret.
 
     Attributes:
         secret: Known to the server only.
 
     Raises:
-        InputError: The secret is empty.
+        InputError: The secret is empty, or no bytes.
     """
 
     secret: bytes = field(repr=False)
 
     def __post_init__(self):
-        check_secret(self.secret)
+        if not isinstance(self.secret, bytes) or not self.secret:
+            wrong = "empty" if self.secret == b"" else "no bytes"
+            raise InputError(f"the secret is {wrong}: bytes, at least one, are wanted")
 
     @property
     def fingerprint(self) -> str:
+        """Digest of what it does."""
         return digest(type(self).__name__, hashlib.sha256(self.secret).digest())
+
+
+@dataclass(frozen=True)
+class Keyed(Secret, Unchanged):
+    """A policy that draws by lot under the server's secret (`Secret`)."""
 
     def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         pairs = zip(probabilities, images, strict=True)
@@ -129,13 +137,3 @@ def policy(name: str, *, secret: bytes) -> Policy:
         InputError: There is none of that name, or it needs a secret and that is empty.
     """
     return POLICIES[name](secret)
-
-
-def check_secret(secret: bytes) -> None:
-    """Refuse a secret that is none.
-
-    Raises:
-        InputError: It is empty, or no bytes.
-    """
-    if not isinstance(secret, bytes) or not secret:
-        raise InputError(f"the secret is {'empty' if secret == b'' else 'no bytes'}: bytes, at least one, are wanted")

@@ -4,13 +4,13 @@ A surrogate that is trained on the answers learns the wrong ones too, which its 
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from extractlib.defenses.policies import POLICIES, Keyed, check_secret, keyed_generator
+from extractlib.defenses.policies import POLICIES, Keyed, Secret, keyed_generator
 from extractlib.errors import InputError
 from extractlib.store import digest
 
@@ -30,8 +30,8 @@ class Mislabel(Keyed):
         return swapped
 
 
-@dataclass(frozen=True)
-class KeyedSample:
+@dataclass(frozen=True, kw_only=True)
+class KeyedSample(Secret):
     """Picks a share of all images by lot, in the place of a detector: with `Mislabel` it is DAWN's watermark.
 
     Attributes:
@@ -43,10 +43,9 @@ class KeyedSample:
     """
 
     rate: float
-    secret: bytes = field(repr=False)
 
     def __post_init__(self):
-        check_secret(self.secret)
+        super().__post_init__()
         if not 0 < self.rate < 1:
             raise InputError(f"rate is {self.rate}: a share above 0 and below 1 is wanted")
 

@@ -15,7 +15,7 @@ from extractlib.data import download
 from extractlib.data.images import ImageSet
 from extractlib.data.sets import Parts
 from extractlib.data.sources import Loader, Source
-from extractlib.defenses.detectors import BinaryDetector, Thresholded
+from extractlib.defenses.detectors import BinaryDetector, Detector
 from extractlib.errors import InputError, check_choice
 from extractlib.evaluation import evaluate
 from extractlib.models.classifier import Victim
@@ -51,14 +51,14 @@ class Setup:
     device: str | None = None
     part: str = "test"
     progress: bool = False
-    other_detector: Thresholded | None = None
+    other_detector: Detector | None = None
 
     def __post_init__(self) -> None:
         check_choice("part", self.part, ("test", "validation"))
         object.__setattr__(self, "device", self.device or default_device())
         scale(self.cell.scale)
 
-    def but(self, *, detector: Thresholded | None = None, **changes: Any) -> "Setup":
+    def but(self, *, detector: Detector | None = None, **changes: Any) -> "Setup":
         """Return the setup of the cell with `changes` to its fields, and another detector in front of the victim."""
         return replace(self, cell=replace(self.cell, **changes), other_detector=detector)
 
@@ -148,7 +148,7 @@ class Setup:
         return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
-    def detector(self) -> Thresholded:
+    def detector(self) -> Detector:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
         return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
 

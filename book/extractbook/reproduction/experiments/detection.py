@@ -10,8 +10,8 @@ from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, mix
 from extractlib.data.sources import Source
 from extractlib.defenses.accounts import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
-from extractlib.defenses.detectors import Detector, MahalanobisDetector, OdinDetector, features_of, threshold_at, tune
-from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, tpr_tnr
+from extractlib.defenses.detectors import Detector, MahalanobisDetector, OdinDetector, features_of, tune
+from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, threshold_at, tpr_tnr
 
 TIMED = 256
 """Images of the request whose time is taken."""

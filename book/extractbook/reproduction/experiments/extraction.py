@@ -12,7 +12,7 @@ from extractbook.reproduction.cells import WATERMARK
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.setups import Setup
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
+from extractlib.attacks.adaptive import AdaptiveKnockoff
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
 from extractlib.attacks.transfer import TransferSet, load
@@ -73,16 +73,12 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     }
 
     def make(folder: Path) -> None:
-        learner = {"learner": _learner(setup)} if adaptive else {}
-        attack.collect(api, pool, folder / "transfer.db", progress=setup.progress, **learner)
+        # The adaptive strategy trains a surrogate while it collects.
+        trainer = setup.trainer(cell.surrogate, settings.surrogate, keep=False) if adaptive else None
+        attack.collect(api, pool, folder / "transfer.db", trainer=trainer, progress=setup.progress)
 
     transfer = load(setup.store.get("transfer", key, make) / "transfer.db")
     return attack, transfer.first(cell.budget)
-
-
-def _learner(setup: Setup) -> OnlineSurrogate:
-    trainer = setup.trainer(setup.cell.surrogate, ONLINE, keep=False)
-    return OnlineSurrogate(trainer, classes=len(setup.victim.classes))
 
 
 def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:

@@ -15,8 +15,8 @@ from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet
-from extractlib.defenses.detectors import BinaryDetector, Detector, threshold_at
-from extractlib.metrics import balanced_accuracy, share, tpr_tnr
+from extractlib.defenses.detectors import BinaryDetector, Detector
+from extractlib.metrics import balanced_accuracy, share, threshold_at, tpr_tnr
 from extractlib.models.classifier import Surrogate
 
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}

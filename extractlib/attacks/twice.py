@@ -1,0 +1,81 @@
+"""The attacker that asks twice: an image and the same moved by one pixel (beyond the paper).
+
+A policy that draws by lot under a secret and the image answers the two differently, and a victim answers them alike. So
+whoever asks twice finds out which answers are false, and learns from the others only. Each image costs two queries.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from extractlib.attacks.knockoff import API, Knockoff
+from extractlib.attacks.transfer import TransferSet
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+from extractlib.models.fitted import Trainer
+from extractlib.store import digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwiceKnockoff(Knockoff):
+    """Knockoff nets with the random strategy, each image asked about twice; only consistent answers teach.
+
+    Attributes:
+        budget: Queries to send, even: half as many images.
+        tolerance: The highest disagreement of a pair, in [0, 1], that is taken for consistent.
+
+    Raises:
+        InputError: A value does not fit.
+    """
+
+    tolerance: float = 0.5
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.budget % 2:
+            raise InputError(f"budget is {self.budget}: an even number is wanted, two queries an image")
+        if not 0 <= self.tolerance <= 1:
+            raise InputError(f"tolerance is {self.tolerance}: a number from 0 to 1 is wanted")
+
+    def pairs(self, pool: ImageSet) -> ImageSet:
+        """Return what is asked: the images drawn from a pool, then in the same order each moved right by one pixel."""
+        drawn = pool.subset(Knockoff(budget=self.budget // 2, seed=self.seed).indices(len(pool)))
+        images = drawn.images[:]
+        moved = torch.cat([images[..., :1], images[..., :-1]], -1)  # the edge is repeated
+        return ImageSet(f"{pool.name}, twice", torch.cat([images, moved]), None, (), digest(drawn.fingerprint, "twice"))
+
+    def collect(
+        self,
+        api: API,
+        pool: ImageSet,
+        path: Path | None = None,
+        *,
+        trainer: Trainer | None = None,
+        progress: bool = False,
+    ) -> TransferSet:
+        """Spend the budget and keep all answers, as `Knockoff.collect` does; the indices are those of `pairs`."""
+        return super().collect(api, self.pairs(pool), path, trainer=trainer, progress=progress)
+
+    def disagreement(self, transfer: TransferSet) -> torch.Tensor:
+        """Return the total variation distance ½ Σ |y - y'|, in [0, 1], between an image's two answers.
+
+        Args:
+            transfer: The complete transfer set.
+
+        Returns:
+            float32 of shape (budget / 2,), in the order of `pairs`; 1 where an answer was denied.
+        """
+        answered = ~transfer.answers.denied
+        targets = torch.zeros(self.budget, transfer.header.classes)
+        targets[transfer.indices[answered]] = transfer.answers[answered].targets(transfer.header.classes)
+        first, second = targets.chunk(2)
+        apart = (first - second).abs().sum(1) / 2
+        return apart.masked_fill((first.sum(1) == 0) | (second.sum(1) == 0), 1.0)
+
+    def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
+        """Train a fresh surrogate on both answers of the consistent pairs (see `Knockoff.train`)."""
+        consistent = (self.disagreement(transfer) <= self.tolerance).repeat(2)[transfer.indices]
+        kept = TransferSet(transfer.indices[consistent], transfer.answers[consistent], transfer.header)
+        return super().train(kept, self.pairs(pool), trainer)
