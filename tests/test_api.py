@@ -158,7 +158,7 @@ def test_a_granularity_of_ones_own_is_served_and_read_by_name():
         with pytest.raises(InputError, match="^there is a granularity 'sign' already: choose another name$"):
             type("Again", (Granularity,), {}, kind="sign")
     finally:
-        KINDS.remove("sign")
+        del KINDS["sign"]
     with pytest.raises(InputError, match="^unknown granularity 'sign'"):
         Granularity.parse("sign")
 
