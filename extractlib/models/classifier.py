@@ -132,13 +132,7 @@ class Classifier:
         if images.labels is None:
             raise InputError(f"{images.name} has no labels: a victim needs them")
         trainer = Trainer(
-            network=network,
-            recipe=recipe,
-            seed=seed,
-            backbone=backbone,
-            store=store,
-            device=device,
-            progress=progress,
+            network=network, recipe=recipe, seed=seed, backbone=backbone, store=store, device=device, progress=progress
         )
         model = trainer.fit_or_load("victim", images, images.labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
