@@ -31,13 +31,13 @@ def plain_network() -> nn.Module:
 
 
 @pytest.mark.parametrize("images", [IMAGES, Rows(IMAGES, torch.arange(len(IMAGES)))])
-def test_what_lies_elsewhere_is_read_ahead_in_order_and_no_generator_is_used(images):
+def test_what_lies_elsewhere_goes_through_pinned_memory_batch_by_batch(images, monkeypatch):
     """The device "meta" stands for a GPU: it keeps shapes alone, so the values are compared on the way."""
-    chosen = [torch.tensor([3, 1, 2]), torch.tensor([7]), torch.tensor([5, 5])]
-    before = torch.get_rng_state()
-    seen = [tuple(batch.shape) for batch in devices.batches(images, chosen, torch.device("meta"))]
-    assert seen == [(3, 3, 16, 16), (1, 3, 16, 16), (2, 3, 16, 16)]
-    assert torch.equal(torch.get_rng_state(), before)
+    chosen, pinned = [torch.tensor([3, 1, 2]), torch.tensor([7]), torch.tensor([5, 5])], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    for number, batch in enumerate(devices.batches(images, chosen, torch.device("meta")), start=1):
+        assert (batch.device.type, len(pinned)) == ("meta", number)
+        assert torch.equal(pinned[-1], IMAGES[chosen[number - 1]])
 
 
 def test_memory_mapped_images_are_indexed_and_never_copied_whole(tmp_path):
