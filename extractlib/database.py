@@ -22,6 +22,18 @@ WAIT = 60
 
 SEAL_BYTES = 16
 OTHER_TABLES = "it holds other tables: name another file"
+NO_DATABASE = "it is no database: name one, or a new file"
+
+REASONS = {
+    "locked": "another process holds it: wait for that process, or end it",
+    "full": "no space is left on its disk: make room, and go on",
+    "unable to open": "it cannot be opened: name a file in a folder that exists and can be written",
+    "readonly": "it cannot be written: name a file that can",
+    "malformed": "it is damaged: restore it from a copy, or name a new file",
+    "not a database": NO_DATABASE,
+    "no such": OTHER_TABLES,
+}
+"""What a database says when it says no, and in words why, with the remedy."""
 
 
 class Database:
@@ -53,9 +65,11 @@ class Database:
         options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
         self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
         if in_sqlite:
-            if place is not None and _is_stub(Path(address.database or "")):
-                raise InputError(f"{what} {self.name}: {_reason('not a database')}")
-            others = InputError(f"{what} {self.name}: {OTHER_TABLES}")
+            path = Path(address.database or "")
+            # SQLite would write over a file of a single byte.
+            if place is not None and path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0"):
+                raise self._refusal(NO_DATABASE)
+            others = self._refusal(OTHER_TABLES)
             event.listen(self._engine, "connect", _prepare(set(tables.tables), journal if create else None, others))
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
             event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
@@ -79,9 +93,14 @@ class Database:
             with self._lock, self._engine.begin() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            raise InputError(f"{self._what} {self.name}: {_reason(str(error.orig))}") from None
+            said = str(error.orig)
+            reasons = (reason for words, reason in REASONS.items() if words in said)
+            raise self._refusal(next(reasons, f"{said}: name another file")) from None
         except UnicodeDecodeError:  # by which the driver fails to tell of a damaged schema
-            raise InputError(f"{self._what} {self.name}: {_reason('malformed')}") from None
+            raise self._refusal(REASONS["malformed"]) from None
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(f"{self._what} {self.name}: {reason}")
 
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:
@@ -106,11 +125,6 @@ def _address(place: Path | str | None) -> sql.URL:
     return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
 
 
-def _is_stub(path: Path) -> bool:
-    """Return whether a file is too short for a database; SQLite would write over one of a single byte."""
-    return path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0")
-
-
 def _prepare(tables: set[str], journal: str | None, others: InputError) -> Callable:
     """Return what SQLite does with each new connection; without a journal it only reads."""
 
@@ -126,19 +140,3 @@ def _prepare(tables: set[str], journal: str | None, others: InputError) -> Calla
             connection.execute("PRAGMA synchronous = FULL")
 
     return prepare
-
-
-def _reason(said: str) -> str:
-    """Return in words why a database said no, with the remedy."""
-    for words, reason in {
-        "locked": f"another process has held it for {WAIT} seconds: wait for that process, or end it",
-        "full": "no space is left on its disk: make room, and go on",
-        "unable to open": "it cannot be opened: name a file in a folder that exists and can be written",
-        "readonly": "it cannot be written: name a file that can",
-        "malformed": "it is damaged: restore it from a copy, or name a new file",
-        "not a database": "it is no database: name one, or a new file",
-        "no such": OTHER_TABLES,
-    }.items():
-        if words in said:
-            return reason
-    return f"{said}: name another file"

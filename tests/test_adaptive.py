@@ -26,7 +26,6 @@ from extractlib.attacks.adaptive import (
     Reward,
     coarse_clusters,
 )
-from extractlib.attacks.knockoff import trainer_of
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -299,7 +298,7 @@ def test_features_are_what_goes_into_the_last_linear_layer():
     with torch.no_grad():
         expected = model.features(model.normalize(images))
     torch.testing.assert_close(surrogate.features(images), expected)
-    bare = OnlineSurrogate(trainer_of(nn.Flatten(), recipe=ONLINE, seed=0), classes=10)
+    bare = OnlineSurrogate(Trainer(network=nn.Flatten(), recipe=ONLINE, seed=0), classes=10)
     with pytest.raises(InputError, match="^the surrogate has no linear layer .*: give clusters=1$"):
         bare.features(images)
 
@@ -438,7 +437,7 @@ def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, rew
     found = attack(remote(api), POOL, surrogate=module, recipe=SHORT, keep=tmp_path / "t.db", progress=False)
     assert api.usage("attacker").remaining == 0
     assert recipes == [ONLINE] * (4 if reward == "all" else 0)
-    trainer = trainer_of(before, recipe=SHORT, seed=2, backbone=None)
+    trainer = Trainer(network=before, recipe=SHORT, seed=2)
     transfer = attack.collect(PredictionAPI(linear_victim()), POOL, trainer=trainer)
     assert load(tmp_path / "t.db").indices.tolist() == transfer.indices.tolist()
     apart = attack.train(transfer, POOL, trainer)

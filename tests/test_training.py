@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from extractlib.data import drawn
 from extractlib.errors import InputError
-from extractlib.models import networks
-from extractlib.models.devices import has_bfloat16
-from extractlib.models.training import Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
+from extractlib.models import networks, training
+from extractlib.models.devices import half
+from extractlib.models.training import Augmentation, Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 
@@ -59,7 +59,7 @@ def test_one_step_by_hand():
     # Both answers begin at (1/2, 1/2); the gradient is the mean of x (p - y).
     expected = -0.1 / 2 * torch.tensor([[0.5 - 0.9, 0.5 - 0.1], [2 * (0.5 - 0.2), 2 * (0.5 - 0.8)], [0, 0]])
     # bfloat16, where the processor has it, keeps eight bits of a product.
-    relative = 2**-7 if has_bfloat16("cpu") else 1e-5
+    relative = 2**-7 if half("cpu") else 1e-5
     assert torch.allclose(model.weight, expected, rtol=relative, atol=1e-7)
 
 
@@ -74,6 +74,37 @@ def test_one_hot_soft_labels_train_like_hard_labels(images, labels):
 
 def test_the_seed_decides_the_outcome(images, labels):
     assert trained(images, labels) == trained(images, labels) != trained(images, labels, seed=1)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "step"])
+def test_as_many_steps_as_some_epochs_have_are_the_same_training(images, labels, schedule):
+    """24 images in batches of 8 are three steps an epoch; the fall after 2 epochs is one after 6 steps."""
+    by_epochs = replace(RECIPE, schedule=schedule, step_epochs=2)
+    by_steps = replace(by_epochs, epochs=0, steps=12, step_epochs=6)
+    assert trained(images, labels, by_epochs) == trained(images, labels, by_steps)
+
+
+@pytest.mark.parametrize("size", [2, 8, 12, 24])
+def test_steps_and_their_learning_rates_do_not_depend_on_the_number_of_images(images, labels, size, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "learning_rate", lambda recipe, share: asked.append(share) or 0.1)
+    model, recipe = Watched(), Recipe(steps=7, learning_rate=0.1, batch_size=8)
+    fit(model, images[:size], labels[:size] % 2, recipe, seed=0)
+    assert len(model.images) == 7
+    assert asked == [step / 7 for step in range(7)]
+    assert (recipe.steps_for(size), replace(RECIPE, epochs=2).steps_for(9)) == (7, 4)
+
+
+def test_the_step_schedule_counts_steps_where_steps_say_how_long():
+    recipe = Recipe(steps=100, learning_rate=0.2, schedule="step", step_epochs=40)
+    rates = [learning_rate(recipe, step / 100) for step in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+
+
+def test_a_recipe_takes_the_augmentation_that_a_task_allows():
+    recipe = Recipe(epochs=3, learning_rate=0.1, shift=2, flip=True, weight_decay=0.0)
+    assert recipe.on(Augmentation()) == replace(recipe, shift=0, flip=False)
+    assert recipe.on(Augmentation(shift=4, flip=True)) == replace(recipe, shift=4)
 
 
 def test_no_global_generator_is_used(images, labels):
@@ -179,14 +210,10 @@ def test_nothing_is_augmented_without_being_asked():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "there are no images"),
+        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "n from 2, is wanted"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "2 images and 3 targets"),
-        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32: uint8 is wanted"),
-        ({"recipe": Recipe(epochs=0, learning_rate=0.1)}, "0 epochs in batches of 64"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, batch_size=1)}, "1 epochs in batches of 1"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="step")}, "step_epochs is 0: at least 1 is wanted"),
+        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32 of shape \(2, 3, 8, 8\): uint8 of"),
         ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, r"\(2, 1, 8, 8\): the package's networks take"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="linear")}, "unknown schedule 'linear'"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -197,6 +224,23 @@ def test_bad_input_is_refused(change, message):
     } | change
     with pytest.raises(InputError, match=message):
         fit(networks.build("tiny", classes=3, seed=0), **arguments, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0 and steps is 0: give one of them, at least 1"),
+        ({"epochs": -1}, "epochs is -1 and steps is 0: give one"),
+        ({"steps": 5}, "epochs is 1 and steps is 5: give one"),
+        ({"epochs": 0, "steps": -5}, "epochs is 0 and steps is -5: give one"),
+        ({"batch_size": 1}, "batch_size is 1: at least 2 is wanted"),
+        ({"schedule": "step"}, "step_epochs is 0: at least 1 is wanted"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**({"epochs": 1, "learning_rate": 0.1} | settings))
 
 
 def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
@@ -221,7 +265,7 @@ def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
             moves = torch.randint(-2, 3, (2, count, 1), generator=generator)
             rows, columns = ((torch.arange(32) + move).clamp(0, 31) for move in moves)
             batch = batch.permute(0, 2, 3, 1)[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
-            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half("cpu") is not None):
                 loss = F.cross_entropy(plain(batch.permute(0, 3, 1, 2)), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -251,7 +295,16 @@ def test_plain_momentum_by_hand():
             return self.bias.expand(len(images), -1)
 
     images, answers = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([[1.0, 0.0]]).expand(4, -1)
-    recipe = Recipe(1, 1e-3, batch_size=2, momentum=0.5, weight_decay=0, shift=0, schedule="step", step_epochs=1)
+    recipe = Recipe(
+        epochs=1,
+        learning_rate=1e-3,
+        batch_size=2,
+        momentum=0.5,
+        weight_decay=0,
+        shift=0,
+        schedule="step",
+        step_epochs=1,
+    )
     for nesterov, steps in ((False, 1 + 1.5), (True, 1.5 + 1.75)):
         model = fit(Bias(), images, answers, replace(recipe, nesterov=nesterov), seed=0)
         # The gradient of the first bias is softmax - 1 = -1/2, and changes by less than 0.1% here.

@@ -18,7 +18,7 @@ from extractbook.reproduction import edition_1, paper
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.results import FOLDER
 from extractbook.reproduction.scales import scale
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 from extractlib.store import digest
 
 
@@ -98,7 +98,7 @@ def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
             tuple(entry["tasks"]),
             tuple(entry["seeds"]),
         )
-        for entry in _kept()["scales"][one_of("scale with verdicts", name, _kept()["scales"])]
+        for entry in _kept()["scales"][check_choice("scale with verdicts", name, _kept()["scales"])]
     )
 
 

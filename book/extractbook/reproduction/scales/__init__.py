@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 from extractlib.models.training import Recipe
 
 FOLDER = Path(__file__).parent
@@ -123,7 +123,7 @@ def scale(name: str) -> Scale:
     Raises:
         InputError: There is none of that name.
     """
-    return SCALES[one_of("scale", name, SCALES)]
+    return SCALES[check_choice("scale", name, SCALES)]
 
 
 def read_scale(path: Path, grid: Path) -> Scale:
