@@ -185,7 +185,7 @@ for _name, _make in {
     "resnet": partial(ResNet, (16, 32, 64)),
     "resnet-wide": partial(ResNet, (32, 64, 128)),
     "tiny": partial(ResNet, (16, 16)),
-    "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
+    "vgg": partial(PlainNet, ((16, 16), (24, 24, 24), (40, 40, 40)), hidden=128),
     "tiny-plain": partial(PlainNet, ((16,), (16,))),
     "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
     "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),

@@ -15,7 +15,7 @@ FIGURES = COMMON | OTHERS
 
 CLASSES = tuple(read_table("things")["kinds"])
 
-ON_WHITE = 0.75
+ON_WHITE = 0.45
 """Share of the pictures with a white ground."""
 
 FREE = Pose(size=(0.33, 1.0), shift=(0.19, 0.19), turn=0.5, shear=0.15)
