@@ -11,12 +11,12 @@ from extractlib.errors import InputError, check_choice
 
 VERSIONS: Mapping[str, int] = {
     "numerics": 1,  # torch and numpy as the lock pins them
-    "drawn": 3,  # pixels and labels of the drawn sets
+    "drawn": 4,  # pixels and labels of the drawn sets
     "decode": 2,  # listing and decoding of image files, near-duplicates
     "transform": 1,  # saving, resizing, blurring; the shifted source of images in files
     "split": 1,  # parts, subsets, mixtures, cut pools, noise
-    "network": 1,  # architectures, their first weights, what they compute
-    "backbone": 1,  # pre-training, and the weights that ship
+    "network": 2,  # architectures, their first weights, what they compute
+    "backbone": 2,  # pre-training, and the weights that ship
     "train": 1,  # the training loop, its schedules, prediction
     "augment": 1,  # shifts, flips, crops
     "api": 1,  # granularity, answers, charges

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from extractbook.reproduction.backbones import SEED, backbone_for, make_weights, pretrain, trainer_of
+from extractbook.reproduction.backbones import INITIAL, SEED, Seeds, backbone_for, make_weights, pretrain, trainer_of
 from extractbook.reproduction.scales import scale
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
@@ -42,10 +42,36 @@ def test_the_card_is_of_the_pictures_as_they_are_drawn_now():
     assert CARD["fingerprint"] == digest(*parts)
 
 
-def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path):
-    state = backbone_for(DRAWN, None, network="resnet", store=Store(tmp_path), device="cpu")
-    assert networks.fingerprint_of(state) == networks.fingerprint_of(networks.shipped_backbone())
+@pytest.mark.parametrize("initial", networks.INITIAL)
+def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path, initial):
+    state = backbone_for(DRAWN, None, network="resnet", initial=initial, store=Store(tmp_path), device="cpu")
+    assert networks.fingerprint_of(state) == networks.fingerprint_of(networks.shipped_backbone(initial=initial))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_b_is_another_start_on_the_same_images_and_c_is_of_other_images():
+    assert tuple(INITIAL) == networks.INITIAL
+    assert INITIAL == {"A": Seeds(2020, 2020), "B": Seeds(2020, 2021), "C": Seeds(2022, 2022)}
+
+
+def test_other_initial_weights_are_trained_where_none_ship(tmp_path):
+    store = Store(tmp_path)
+    states = [
+        backbone_for(SMOKE, None, network="tiny", initial=which, store=store, device="cpu") for which in (*"ABC", "B")
+    ]
+    prints = [networks.fingerprint_of(state) for state in states]
+    assert len(set(prints)) == 3 and prints[1] == prints[3]
+    keys = [json.loads(path.read_text()) for path in (tmp_path / "backbone").glob("*/key.json")]
+    images = {key["seed"]: key["images"] for key in keys}
+    assert set(images) == {2020, 2021, 2022} and images[2020] == images[2021] != images[2022]
+
+
+@pytest.mark.parametrize(
+    ("name", "initial", "known"), [("paper", "B", "A"), ("small", "C", "A, B"), ("drawn", "b", "A")]
+)
+def test_initial_weights_that_a_scale_lacks_are_refused(tmp_path, name, initial, known):
+    with pytest.raises(InputError, match=f"unknown initial weights '{initial}': use one of {known}"):
+        backbone_for(scale(name), None, network="resnet", initial=initial, store=Store(tmp_path), device="cpu")
 
 
 def test_pre_training_needs_labels_and_has_versions_of_its_own(tmp_path):
@@ -91,20 +117,22 @@ def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [DRAWN.network, DRAWN.other_network])
-def test_the_recipe_makes_the_shipped_backbone_again(tmp_path, network):
+@pytest.mark.parametrize(("network", "initial"), [("resnet", "A"), ("vgg", "B")])
+def test_the_recipe_makes_the_shipped_backbone_again(tmp_path, network, initial):
     """Another processor rounds otherwise, so what the backbones do is compared, and not their weights.
 
     A linear head on top of either must tell the drawn birds apart equally well.
     """
-    shipped = json.loads((networks.WEIGHTS / f"{network}.json").read_text())
-    card = make_weights(DRAWN, tmp_path, loader(Store(tmp_path / "store")), network=network, progress=False)
+    name = networks.backbone_name(network, initial)
+    shipped = json.loads((networks.WEIGHTS / f"{name}.json").read_text())
+    options = {"network": network, "initial": initial, "progress": False}
+    card = make_weights(DRAWN, tmp_path, loader(Store(tmp_path / "store")), **options)
     assert card["validation_accuracy"] == pytest.approx(shipped["validation_accuracy"], abs=0.02)
     assert Recipe(**card["recipe"]) == Recipe(**shipped["recipe"])
     free = {"recipe": 0, "validation_accuracy": 0, "versions": 0}
     assert card | free == shipped | free
-    made = linear_probe(load_file(tmp_path / f"{network}.safetensors"), network)
-    assert made == pytest.approx(linear_probe(networks.shipped_backbone(network), network), abs=0.05)
+    made = linear_probe(load_file(tmp_path / f"{name}.safetensors"), network)
+    assert made == pytest.approx(linear_probe(networks.shipped_backbone(network, initial=initial), network), abs=0.05)
 
 
 def linear_probe(state, network: str = "resnet") -> float:

@@ -332,7 +332,7 @@ def test_queries_are_the_parts_that_nobody_else_has(loader):
 
 
 def test_labels_are_kept_where_wanted(loader):
-    assert len(loader.queries("atlas", seed=0, labeled=True).classes) == 162
+    assert len(loader.queries("atlas", seed=0, labeled=True).classes) == 189
     assert loader.queries("signs/shifted", seed=0, labeled=True).labels.max() < 43
 
 
@@ -345,7 +345,7 @@ def test_a_cut_pool_holds_all_images_of_fewer_classes(loader):
     assert set(fewer.labels.unique().tolist()) < set(kept.tolist())
     assert loader.queries("atlas/54", seed=0).labels is None
     assert torch.equal(loader.queries("atlas/54", seed=0).images, cut.images)
-    with pytest.raises(InputError, match="cannot be cut to 163 classes: name a number from 1 to 162"):
+    with pytest.raises(InputError, match="cannot be cut to 190 classes: name a number from 1 to 189"):
         loader.queries("atlas/163", seed=0)
     with pytest.raises(InputError, match="noise cannot be cut to 5 classes: name a number from 1 to 0"):
         sources.fewer_classes(noise(4, seed=0), 5, seed=0)
@@ -437,7 +437,7 @@ def test_what_cannot_be_loaded(source, message, store):
 def test_a_labeled_pool_keeps_its_labels(store):
     options = {"store": store}
     assert xl.load("atlas", **options).validation.labels is None
-    assert len(xl.load("atlas", labeled=True, **options).validation.classes) == 162
+    assert len(xl.load("atlas", labeled=True, **options).validation.classes) == 189
 
 
 def test_noise_is_uniform():

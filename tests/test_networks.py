@@ -10,6 +10,7 @@ import torchvision
 from extractlib.errors import InputError
 from extractlib.models import networks
 
+PAIR = ("resnet", "vgg")
 IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(256).to(torch.uint8).view(2, 3, 32, 32)
 
 
@@ -19,7 +20,7 @@ IMAGES = torch.arange(2 * 3 * 32 * 32).remainder(256).to(torch.uint8).view(2, 3,
         ("resnet", 78_042),
         ("resnet-wide", 308_650),
         ("tiny", 10_266),
-        ("vgg", 186_938),
+        ("vgg", 76_346),
         ("cnn-5", 57_882),
         ("cnn-9", 143_482),
         ("tiny-plain", 12_410),
@@ -70,6 +71,24 @@ def test_a_backbone_is_weights_or_a_word_for_them():
     assert networks.fingerprint_of(shipped) == networks.fingerprint_of(networks.shipped_backbone("vgg"))
 
 
+@pytest.mark.parametrize("name", PAIR)
+def test_three_backbones_of_a_network_ship_and_each_has_a_word(name):
+    words = {"A": "shipped", "B": "shipped-B", "C": "shipped-C"}
+    assert tuple(words) == networks.INITIAL
+    prints = {networks.fingerprint_of(networks.backbone_of(name, word)) for word in words.values()}
+    assert prints == {networks.fingerprint_of(networks.shipped_backbone(name, initial=which)) for which in words}
+    assert len(prints) == 3
+    for which in words:
+        networks.build(name, classes=5, seed=0, backbone=networks.shipped_backbone(name, initial=which))
+        path = networks.WEIGHTS / f"{networks.backbone_name(name, which)}.safetensors"
+        assert path.stat().st_size < 1_000_000
+
+
+def test_the_vgg_is_as_large_as_the_resnet_within_a_tenth():
+    sizes = [sum(weight.numel() for weight in networks.build(name, classes=10, seed=0).parameters()) for name in PAIR]
+    assert abs(sizes[1] / sizes[0] - 1) < 0.1
+
+
 def test_backbone_state_is_a_copy():
     model = networks.build("tiny", classes=3, seed=1)
     before = networks.fingerprint_of(state := networks.backbone_state(model))
@@ -117,8 +136,12 @@ def test_the_shipped_backbone_fits_and_is_small():
             lambda: networks.build("tiny", classes=3, seed=0, backbone=networks.shipped_backbone()),
             "the backbone does not fit network 'tiny'",
         ),
+        (lambda: networks.shipped_backbone("vgg", initial="D"), "unknown initial weights 'D': use one of A, B, C"),
         (lambda: networks.shipped_backbone("tiny"), "no backbone ships for network 'tiny'"),
-        (lambda: networks.backbone_of("resnet", "public"), "unknown backbone 'public': use one of shipped, imagenet"),
+        (
+            lambda: networks.backbone_of("resnet", "public"),
+            "unknown backbone 'public': use one of shipped, imagenet, shipped-B, shipped-C",
+        ),
         (lambda: networks.build("tiny", classes=3, seed=0)(IMAGES[:, :1]), r"\(2, 1, 32, 32\): .* \(n, 3, height"),
     ],
 )
@@ -146,15 +169,28 @@ def test_a_network_is_normalize_features_and_head(name):
         assert torch.equal(model.classify(model.normalize(IMAGES)), model(IMAGES))
 
 
-@pytest.mark.parametrize("name", ["resnet", "vgg"])
-def test_both_backbones_ship_with_the_same_recipe(name):
-    card = json.loads((networks.WEIGHTS / f"{name}.json").read_text())
-    other = json.loads((networks.WEIGHTS / "resnet.json").read_text())
-    assert card["network"] == name
-    assert {key: card[key] for key in ("recipe", "images", "seed", "fingerprint")} == {
-        key: other[key] for key in ("recipe", "images", "seed", "fingerprint")
-    }
-    networks.build(name, classes=5, seed=0, backbone=networks.shipped_backbone(name))
+@pytest.mark.parametrize("initial", networks.INITIAL)
+@pytest.mark.parametrize("name", PAIR)
+def test_all_backbones_ship_with_the_same_recipe(name, initial):
+    first, card = card_of("resnet", "A"), card_of(name, initial)
+    assert (card["network"], card["initial"]) == (name, initial)
+    same = ("recipe", "images") if initial == "C" else ("recipe", "images", "fingerprint")
+    assert {key: card[key] for key in same} == {key: first[key] for key in same}
+    seeds = {which: card_of(name, which)["seed"] for which in networks.INITIAL}
+    assert len(set(seeds.values())) == 3 and seeds["A"] == first["seed"]
+    assert initial != "C" or card["fingerprint"] != first["fingerprint"]
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_backbones_of_a_network_are_equally_good(name):
+    """B10's precondition is 2 points; the networks are within a few points of one another."""
+    figures = [card_of(name, initial)["validation_accuracy"] for initial in networks.INITIAL]
+    assert max(figures) - min(figures) < 0.02
+    assert abs(figures[0] - card_of("resnet", "A")["validation_accuracy"]) < 0.04
+
+
+def card_of(name: str, initial: str) -> dict:
+    return json.loads((networks.WEIGHTS / f"{networks.backbone_name(name, initial)}.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("resnet-34", 21_797_672), ("vgg-16", 138_357_544)])

@@ -214,9 +214,10 @@ def weights(
         sizes=sizes, image_size=settings.image_size, store=default_store(), folders=download.data_folders(data)
     )
     for network in (settings.network, settings.other_network):
-        card = make_weights(settings, folder, loader, network=network, device=own)
-        figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
-        print(f"{folder / network}.json: {figures}", flush=True)
+        for initial in networks.INITIAL if settings.shipped else ("A",):
+            card = make_weights(settings, folder, loader, network=network, initial=initial, device=own)
+            figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+            print(f"{folder / networks.backbone_name(network, initial)}.json: {figures}", flush=True)
     for task in settings.tasks if settings.shipped else ():
         cell = Cell(scale=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
         card = ship_victim(Setup(cell, store=default_store(), device=own, progress=True), folder / "victims")

@@ -19,6 +19,9 @@ from extractlib.registry import Registry
 from extractlib.store import digest
 
 WEIGHTS = Path(__file__).parent / "weights"
+INITIAL = ("A", "B", "C")
+"""The shipped backbones of a network: B is of other first weights than A, on the same images, C of other images too."""
+
 HEAD = "head."
 
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -264,7 +267,7 @@ for _name, _make in {
     "resnet": partial(ResNet, (16, 32, 64)),
     "resnet-wide": partial(ResNet, (32, 64, 128)),
     "tiny": partial(ResNet, (16, 16)),
-    "vgg": partial(PlainNet, ((16, 16), (32, 32, 32), (64, 64, 64)), hidden=256),
+    "vgg": partial(PlainNet, ((16, 16), (24, 24, 24), (40, 40, 40)), hidden=128),
     "tiny-plain": partial(PlainNet, ((16,), (16,))),
     "cnn-5": partial(PlainNet, ((16,), (32,), (64,))),
     "cnn-9": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64))),
@@ -312,7 +315,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
 
 
 Backbone = Mapping[str, torch.Tensor] | str | None
-"""Weights of everything but the head, ``"shipped"``, ``"imagenet"``, or None for none."""
+"""Weights of everything but the head, ``"shipped"``, ``"shipped-B"``, ``"shipped-C"``, ``"imagenet"``, or None."""
 
 
 def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] | None:
@@ -324,6 +327,7 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
     if not isinstance(backbone, str):
         return backbone
     found = {"shipped": shipped_backbone, "imagenet": imagenet_backbone}
+    found |= {f"shipped-{initial}": partial(shipped_backbone, initial=initial) for initial in INITIAL[1:]}
     return found[check_choice("backbone", backbone, found)](network)
 
 
@@ -347,18 +351,33 @@ def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
     return digest(*parts)
 
 
-def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:
-    """Return the backbone that ships with the package; its recipe lies beside it as JSON.
+def shipped_backbone(name: str = "resnet", *, initial: str = "A") -> dict[str, torch.Tensor]:
+    """Return a backbone that ships with the package; its recipe lies beside it as JSON.
+
+    Args:
+        name: One of `NETWORKS`.
+        initial: Which of the initial weights, one of `INITIAL`.
 
     Raises:
         InputError: None ships for that network.
     """
-    path = WEIGHTS / f"{check_choice('network', name, NETWORKS)}.safetensors"
+    check_choice("network", name, NETWORKS)
+    path = WEIGHTS / f"{backbone_name(name, initial)}.safetensors"
     if not path.exists():
         raise InputError(
             f"no backbone ships for network {name!r}: give weights of your own, or None to train from scratch"
         )
     return load_file(path)
+
+
+def backbone_name(network: str, initial: str = "A") -> str:
+    """Return what a backbone's files are called: the network's name, and which initial weights it is if not A.
+
+    Raises:
+        InputError: There are no such initial weights.
+    """
+    check_choice("initial weights", initial, INITIAL)
+    return network if initial == "A" else f"{network}-{initial}"
 
 
 def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:

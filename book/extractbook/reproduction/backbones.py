@@ -6,7 +6,7 @@ labeled part of the pool that is kept for it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from extractbook.reproduction.scales import Scale
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Loader
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_choice
 from extractlib.metrics import accuracy
 from extractlib.models import networks
 from extractlib.models.fitted import Trainer
@@ -25,11 +25,30 @@ from extractlib.store import Store
 from extractlib.versions import versions
 
 SEED = 2020
-"""Seed of the shipped backbone's images, its first weights and the order of its training."""
+"""Seed of the images of the backbones A and B, and of A's first weights and the order of its training."""
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seed of a backbone's images, and that of its first weights and the order of its training."""
+
+    images: int
+    training: int
+
+
+INITIAL: Mapping[str, Seeds] = {"A": Seeds(SEED, SEED), "B": Seeds(SEED, 2021), "C": Seeds(2022, 2022)}
+"""Seeds of the initial weights (see `networks.INITIAL`)."""
 
 
 def backbone_for(
-    scale: Scale, pretraining: ImageSet | None, *, network: str, store: Store, device: str, progress: bool = False
+    scale: Scale,
+    pretraining: ImageSet | None,
+    *,
+    network: str,
+    initial: str = "A",
+    store: Store,
+    device: str,
+    progress: bool = False,
 ) -> Mapping[str, torch.Tensor]:
     """Return the state of the backbone that a scale's victims and surrogates start from.
 
@@ -37,17 +56,32 @@ def backbone_for(
         scale: Says whether the backbone ships with the package, and its recipe where it does not.
         pretraining: The pool's labeled part for pre-training; None for a drawn pool, whose part is drawn when needed.
         network: Architecture.
+        initial: Which of the initial weights, one of `INITIAL`.
         store: Keeps what is trained.
         device: Where it is trained.
         progress: Whether to show a bar.
+
+    Raises:
+        InputError: There are no such initial weights at this scale.
     """
+    seeds = seeds_of(scale, initial)
     if scale.shipped:
-        return networks.shipped_backbone(network)
+        return networks.shipped_backbone(network, initial=initial)
     if scale.imagenet:
         return networks.imagenet_backbone(network)
-    images = drawn_pretraining(scale, store) if pretraining is None else pretraining
-    trainer = trainer_of(scale, network, store=store, device=device, progress=progress)
+    images = drawn_pretraining(scale, store, seed=seeds.images) if pretraining is None else pretraining
+    trainer = trainer_of(scale, network, seed=seeds.training, store=store, device=device, progress=progress)
     return networks.backbone_state(pretrain(images, trainer))
+
+
+def seeds_of(scale: Scale, initial: str) -> Seeds:
+    """Return the seeds of a scale's initial weights.
+
+    Raises:
+        InputError: The scale has no such ones: ImageNet's are one set, and a pool in files has no other images.
+    """
+    several = networks.INITIAL if scale.pool in drawn.POOLS else ("A", "B")
+    return INITIAL[check_choice("initial weights", initial, ("A",) if scale.imagenet else several)]
 
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
@@ -58,19 +92,28 @@ def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
     return trainer.fit_or_load("backbone", images, images.labels, classes=len(images.classes), key=key)
 
 
-def trainer_of(scale: Scale, network: str, *, store: Store | None, device: str, progress: bool) -> Trainer:
+def trainer_of(
+    scale: Scale, network: str, *, seed: int = SEED, store: Store | None, device: str, progress: bool
+) -> Trainer:
     """Return how a scale's backbone is made."""
-    return Trainer(network=network, recipe=scale.backbone, seed=SEED, store=store, device=device, progress=progress)
+    return Trainer(network=network, recipe=scale.backbone, seed=seed, store=store, device=device, progress=progress)
 
 
-def drawn_pretraining(scale: Scale, store: Store | None) -> ImageSet:
+def drawn_pretraining(scale: Scale, store: Store | None, *, seed: int = SEED) -> ImageSet:
     """Return the part of a drawn pool that is kept for pre-training."""
     size = scale.pool_sizes[scale.pool]["pretraining"]
-    return drawn.draw(scale.pool, part="pretraining", size=size, seed=SEED, store=store)
+    return drawn.draw(scale.pool, part="pretraining", size=size, seed=seed, store=store)
 
 
 def make_weights(
-    scale: Scale, folder: Path, loader: Loader, *, network: str, device: str = "cpu", progress: bool = True
+    scale: Scale,
+    folder: Path,
+    loader: Loader,
+    *,
+    network: str,
+    initial: str = "A",
+    device: str = "cpu",
+    progress: bool = True,
 ) -> Mapping:
     """Pre-train a scale's backbone, and write its recipe and figures into `folder`.
 
@@ -78,37 +121,42 @@ def make_weights(
     the same images and the same recipe, so that none has the advantage.
 
     Returns:
-        What is written: network, recipe, images, seed and accuracy on the pool's validation part.
+        What is written: network, initial weights, recipe, images, seed and accuracy on the pool's validation part,
+        which is the same for all initial weights.
 
     Raises:
         InputError: The scale's backbones are ImageNet's, or its images are not at hand.
     """
     if scale.imagenet:
         raise InputError(f"scale {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
+    seeds = seeds_of(scale, initial)
     if scale.pool in drawn.POOLS:
-        images = drawn_pretraining(scale, loader.store)
+        images = drawn_pretraining(scale, loader.store, seed=seeds.images)
         size = scale.pool_sizes[scale.pool]["validation"]
         held_out = drawn.draw(scale.pool, part="validation", size=size, seed=SEED, store=loader.store)
     else:
         parts = loader.pool(scale.pool, seed=0, labeled=True)
         images, held_out = parts["pretraining"], parts["validation"]
     store = None if scale.shipped else loader.store
-    model = pretrain(images, trainer_of(scale, network, store=store, device=device, progress=progress))
+    trainer = trainer_of(scale, network, seed=seeds.training, store=store, device=device, progress=progress)
+    model = pretrain(images, trainer)
     card = {
         "network": network,
+        "initial": initial,
         "recipe": asdict(scale.backbone),
         "pool": scale.pool,
         "images": len(images),
         "classes": len(images.classes),
-        "seed": SEED,
+        "seed": seeds.training,
         "fingerprint": images.fingerprint,
         "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
         "versions": {"torch": torch.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)
+    name = networks.backbone_name(network, initial)
     if scale.shipped:
-        save_file(networks.backbone_state(model), folder / f"{network}.safetensors")
-    write_card(folder / f"{network}.json", card)
+        save_file(networks.backbone_state(model), folder / f"{name}.safetensors")
+    write_card(folder / f"{name}.json", card)
     return card
 
 

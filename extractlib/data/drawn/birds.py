@@ -45,6 +45,9 @@ SPECIES = {
 
 CLASSES = tuple(SPECIES)
 
+SHIFT = 0.75
+"""How far the shifted source is from this one: see `Sketch`."""
+
 PERCHED = Pose(size=(0.65, 1.05), shift=(0.1, 0.1), turn=0.2, shear=0.0)
 
 

@@ -59,8 +59,8 @@ class Sketch:
     Args:
         count: Number n of pictures.
         seed: Seed of this batch's generator.
-        shifted: Whether another hand takes the pictures: of the same things in another pose, on other grounds, with
-            another camera.
+        shift: How far from the usual another hand takes the pictures: of the same things in another pose, on other
+            grounds, with another camera. 0 is not at all, 1 is far.
 
     Attributes:
         image: The pictures, float32 of shape (n, 3, 32, 32), nominally in [0, 1].
@@ -70,18 +70,18 @@ class Sketch:
         v: Vertical local coordinate, shape (n, 32, 32), set by `place`.
     """
 
-    def __init__(self, count: int, *, seed: int, shifted: bool = False):
+    def __init__(self, count: int, *, seed: int, shift: float = 0.0):
         self.count = count
-        self.shifted = shifted
+        self.shift = shift
         self.generator = torch.Generator().manual_seed(seed)
         self.image = torch.zeros(count, 3, SIZE, SIZE)
-        self.x, self.y = self._moved() if shifted else (X, Y)
+        self.x, self.y = self._moved() if shift else (X, Y)
         self.reset()
 
     def _moved(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coordinates in which the whole picture is a little smaller, turned and off its place."""
-        dx, dy = X - self.normal(0, 0.08), Y - self.normal(0, 0.08)
-        angle, scale = self.normal(0, 0.15), self.uniform(0.85, 1.05)
+        dx, dy = (axis - self.normal(0, 0.08 * self.shift) for axis in (X, Y))
+        angle, scale = self.normal(0, 0.15 * self.shift), self.uniform(1 - 0.15 * self.shift, 1 + 0.05 * self.shift)
         cosine, sine = torch.cos(angle), torch.sin(angle)
         return (cosine * dx + sine * dy) / scale, (cosine * dy - sine * dx) / scale
 
@@ -173,11 +173,11 @@ class Sketch:
     def backdrop(self, image: torch.Tensor) -> None:
         """Make `image`, float32 of shape (n, 3, 32, 32), the ground; where shifted, with stripes of another color."""
         self.image = image
-        if self.shifted:
+        if self.shift:
             angle, width = self.uniform(0, 2 * math.pi), self.uniform(3, 9)
             stripes = torch.sin((torch.cos(angle) * X + torch.sin(angle) * Y) * width + self.uniform(0, 6)) > 0
             self.image = image.clone()
-            self.blend(stripes * self.uniform(0.1, 0.45), self.any_color())
+            self.blend(stripes * self.uniform(0.1, 0.45) * self.shift, self.any_color())
 
     def mask(self, distance: torch.Tensor, softness: float = 1.0) -> torch.Tensor:
         """Return the soft-edged inside of a shape, in [0, 1]; the edge is `softness` pixels wide."""
@@ -205,10 +205,10 @@ class Sketch:
             noise: Mean standard deviation of the pixel noise, in [0, 1] units.
             blur: Half the largest weight of a 3 x 3 box blur, before clamping.
         """
-        if self.shifted:
-            cast = torch.rand(self.count, 3, 1, 1, generator=self.generator) * 0.4 + 0.8
+        if self.shift:
+            cast = 1 + (torch.rand(self.count, 3, 1, 1, generator=self.generator) - 0.5) * 0.4 * self.shift
             self.image = self.image * cast
-            noise, blur = noise * 1.2 + 0.005, blur + 0.1
+            noise, blur = noise * (1 + 0.2 * self.shift) + 0.005 * self.shift, blur + 0.1 * self.shift
         image = (self.image - 0.5) * self.uniform(*contrast).unsqueeze(1) + 0.5
         image = image * self.uniform(*brightness).unsqueeze(1)
         weight = self.uniform(-0.6, blur * 2).clamp(0, 1).unsqueeze(1)
@@ -220,7 +220,7 @@ class Sketch:
 
 
 def draw_by_class(
-    labels: torch.Tensor, draw: Callable[[int, Sketch], torch.Tensor], *, seed: int, shifted: bool = False
+    labels: torch.Tensor, draw: Callable[[int, Sketch], torch.Tensor], *, seed: int, shift: float = 0.0
 ) -> torch.Tensor:
     """Draw one picture per label, class by class, in chunks of `CHUNK`.
 
@@ -228,7 +228,7 @@ def draw_by_class(
         labels: Class of each picture, int64 of shape (n,).
         draw: Given a class and a sketch, paints and returns uint8 pictures of shape (m, 3, 32, 32).
         seed: Seed of the whole set; each chunk gets its own generator from it.
-        shifted: Whether another hand takes the pictures (see `Sketch`).
+        shift: How far from the usual another hand takes the pictures (see `Sketch`).
 
     Returns:
         The pictures, uint8 of shape (n, 3, 32, 32), in the order of `labels`.
@@ -236,7 +236,7 @@ def draw_by_class(
     images = torch.empty(len(labels), 3, SIZE, SIZE, dtype=torch.uint8)
     for label in labels.unique().tolist():
         for number, where in enumerate((labels == label).nonzero()[:, 0].split(CHUNK)):
-            images[where] = draw(label, Sketch(len(where), seed=seed_from(seed, label, number), shifted=shifted))
+            images[where] = draw(label, Sketch(len(where), seed=seed_from(seed, label, number), shift=shift))
     return images
 
 

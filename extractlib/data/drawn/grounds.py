@@ -27,7 +27,7 @@ def branch(sketch: Sketch, heights: tuple[float, float], width: float, rgb: tupl
 
 def studio_or_anywhere(sketch: Sketch, *, white: float) -> None:
     """Fill a share `white` of the pictures with paper, and the others with any ground."""
-    _anywhere(sketch)
+    anywhere(sketch)
     scene = sketch.image
     _studio(sketch)
     sketch.image = torch.where(sketch.chance(white).unsqueeze(1) > 0, sketch.image, scene)
@@ -40,7 +40,7 @@ def _studio(sketch: Sketch) -> None:
     sketch.backdrop(sketch.fade(_gradient(sketch), paper, shade))
 
 
-def _anywhere(sketch: Sketch) -> None:
+def anywhere(sketch: Sketch) -> None:
     """Fill the pictures with a gradient, blotches or a horizon, each about a third of the time."""
     first, second = (sketch.any_color((0.0, 0.65), (0.35, 1.0)) for _ in range(2))
     grain, kind = sketch.noise(6), sketch.uniform()

@@ -3,8 +3,8 @@
 import torch
 
 from extractlib.data.drawn.birds import ANY, Species, perched
-from extractlib.data.drawn.canvas import Pose, Sketch, box, ellipse, hsv, polygon, stroke
-from extractlib.data.drawn.grounds import blotches, branch, horizon
+from extractlib.data.drawn.canvas import Number, Pose, Sketch, box, ellipse, hsv, polygon, stroke
+from extractlib.data.drawn.grounds import anywhere, blotches, branch, horizon
 from extractlib.data.drawn.tables import read_table
 
 TABLE = read_table("objects")
@@ -12,26 +12,44 @@ TABLE = read_table("objects")
 
 BIRD = Species(ANY, ANY, ANY, ANY, ANY, "", "yellow", 0.22, 0.5, 0.33, crest=False, wing_bar=False, eye_ring=False)
 BLACK = torch.full((1, 3, 1, 1), 0.06)
-FREE = Pose(size=(0.5, 1.05), shift=(0.17, 0.13), turn=0.18, shear=0.13)
+FREE = Pose(size=(0.6, 1.08), shift=(0.16, 0.13), turn=0.2, shear=0.15)
 GLASS = (0.62, 0.78, 0.88)
+
+ELSEWHERE = 0.2
+"""Share of the pictures whose ground tells nothing of what stands on it."""
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
-    """Draw one kind of object on a ground where it may be found, uint8 of shape (n, 3, 32, 32)."""
+    """Draw one kind of object among other things, uint8 of shape (n, 3, 32, 32)."""
     ground, paint = OBJECTS[CLASSES[label]]
     ground(sketch)
+    usual = sketch.image
+    anywhere(sketch)
+    sketch.image = torch.where(sketch.chance(ELSEWHERE).unsqueeze(1) > 0, sketch.image, usual)
+    _clutter(sketch)
     sketch.pose(FREE)
     paint(sketch)
-    _leaves(sketch)
-    return sketch.finish(brightness=(0.65, 1.2), noise=0.05, blur=0.6)
+    sketch.reset()
+    _in_front(sketch)
+    return sketch.finish(brightness=(0.7, 1.2), noise=0.028, blur=0.4)
 
 
-def _leaves(sketch: Sketch) -> None:
-    """Hide a part of some pictures behind something blurred."""
-    present = sketch.chance(0.35)
-    color = sketch.any_color((0.1, 0.6), (0.3, 0.8))
-    blob = ellipse(sketch.x, sketch.y, sketch.uniform(-0.9, 0.9), sketch.uniform(0.1, 1.0), 0.3, 0.22)
-    sketch.fill(blob, color, opacity=present, softness=3)
+def _clutter(sketch: Sketch) -> None:
+    """Put a box and a bush behind the object in some pictures."""
+    for shape, width in ((box, (0.08, 0.3)), (ellipse, (0.12, 0.4))):
+        x, y = sketch.uniform(-1, 1), sketch.uniform(-0.5, 1)
+        distance = shape(sketch.x, sketch.y, x, y, sketch.uniform(*width), sketch.uniform(0.1, 0.5))
+        sketch.fill(distance, sketch.any_color((0.05, 0.6), (0.2, 0.9)), opacity=sketch.chance(0.35), softness=2)
+
+
+def _in_front(sketch: Sketch) -> None:
+    """Hide a part of some pictures behind leaves, and cut others with a post or a twig."""
+    x, y, leaves = sketch.x, sketch.y, sketch.any_color((0.1, 0.6), (0.3, 0.8))
+    blob = ellipse(x, y, sketch.uniform(-0.7, 0.7), sketch.uniform(-0.3, 0.8), 0.3, sketch.uniform(0.2, 0.4))
+    sketch.fill(blob, leaves, opacity=sketch.chance(0.25), softness=3)
+    lean = sketch.normal(0, 0.4)
+    post = stroke(x, y, sketch.uniform(-0.6, 0.6) + lean, -1.2, sketch.uniform(-0.6, 0.6) - lean, 1.2, 0.07)
+    sketch.fill(post, sketch.pick(TABLE["wood"]), opacity=sketch.chance(0.15))
 
 
 # -- grounds -----------------------------------------------------------------
@@ -76,10 +94,13 @@ def _airplane(sketch: Sketch) -> None:
 
 
 def _automobile(sketch: Sketch) -> None:
+    """Paint a saloon, or a van, whose cabin is as long as a truck's load."""
     u, v = sketch.u, sketch.v
-    paint, cabin = sketch.any_color((0.1, 0.9), (0.45, 1.0)), sketch.uniform(-0.15, 0.15)
-    sketch.fill(ellipse(u, v, cabin, -0.12, 0.5, 0.36), paint * 0.9)
-    sketch.fill(ellipse(u, v, cabin, -0.14, 0.4, 0.25), sketch.color(GLASS))
+    paint, cabin, van = sketch.any_color((0.1, 0.9), (0.3, 1.0)), sketch.uniform(-0.2, 0.15), sketch.chance(0.35)
+    height = sketch.uniform(0.28, 0.4)
+    saloon, long = ellipse(u, v, cabin, -0.12, 0.5, height), box(u, v, -0.1, -0.2, 0.7, height)
+    sketch.fill(torch.lerp(saloon, long, van), paint * 0.9)
+    sketch.fill(torch.lerp(saloon + 0.1, box(u, v, -0.02, -0.25, 0.52, 0.14), van), sketch.color(GLASS, 0.1))
     sketch.fill(box(u, v, cabin, -0.15, 0.035, 0.3), paint * 0.9)
     sketch.fill(box(u, v, 0, 0.1, 0.85, 0.19), paint)
     sketch.fill(ellipse(u, v, 0.8, 0.05, 0.07, 0.07), sketch.color((0.98, 0.95, 0.7)))
@@ -99,20 +120,24 @@ def _ship(sketch: Sketch) -> None:
 
 
 def _truck(sketch: Sketch) -> None:
+    """Paint a truck with a high or a low load, of any color or of the usual ones, on three or on two axles."""
     u, v = sketch.u, sketch.v
-    load = sketch.pick([(0.95, 0.95, 0.95), (0.78, 0.78, 0.78), (0.62, 0.4, 0.26), (0.4, 0.52, 0.72)])
-    cab = sketch.any_color((0.2, 0.9), (0.4, 1.0))
-    sketch.fill(box(u, v, -0.25, -0.15, 0.6, 0.42), load)
+    usual = sketch.pick([(0.95, 0.95, 0.95), (0.78, 0.78, 0.78), (0.62, 0.4, 0.26), (0.4, 0.52, 0.72)])
+    load = torch.lerp(usual, sketch.any_color((0.1, 0.9), (0.3, 1.0)), sketch.chance(0.5).unsqueeze(1))
+    cab = sketch.any_color((0.1, 0.9), (0.3, 1.0))
+    top = sketch.uniform(-0.6, 0.05)
+    sketch.fill(box(u, v, -0.25, (top + 0.26) / 2, 0.6, (0.26 - top) / 2), load)
     sketch.fill(box(u, v, -0.25, 0.2, 0.6, 0.05), load * 0.5)
-    sketch.fill(box(u, v, 0.6, 0.03, 0.25, 0.27), cab)
-    sketch.fill(box(u, v, 0.67, -0.07, 0.14, 0.11), sketch.color(GLASS))
-    for x in (-0.6, -0.25, 0.58):
-        _wheel(sketch, x, 0.34, 0.16)
+    sketch.fill(box(u, v, 0.6, 0.03, 0.25, sketch.uniform(0.24, 0.36)), cab)
+    sketch.fill(box(u, v, 0.67, -0.07, 0.14, 0.11), sketch.color(GLASS, 0.1))
+    for x, present in ((-0.6, 1.0), (-0.25, sketch.chance(0.6)), (0.58, 1.0)):
+        _wheel(sketch, x, 0.34, 0.16, present)
 
 
-def _wheel(sketch: Sketch, x: float, y: float, radius: float) -> None:
-    sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius, radius), BLACK)
-    sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius * 0.45, radius * 0.45), sketch.color((0.7, 0.7, 0.7)))
+def _wheel(sketch: Sketch, x: float, y: float, radius: float, present: Number = 1.0) -> None:
+    sketch.fill(ellipse(sketch.u, sketch.v, x, y, radius, radius), BLACK, opacity=present)
+    hub = ellipse(sketch.u, sketch.v, x, y, radius * 0.45, radius * 0.45)
+    sketch.fill(hub, sketch.color((0.7, 0.7, 0.7)), opacity=present)
 
 
 # -- animals -----------------------------------------------------------------
@@ -148,10 +173,12 @@ def _deer(sketch: Sketch) -> None:
     u, v, nod = sketch.u, sketch.v, sketch.normal(0, 0.06)
     fur = sketch.pick(TABLE["deer"])
     _four_legged(sketch, fur, leg=0.05, girth=0.2, neck=0.1, nod=nod)
+    stag, antler = sketch.chance(0.6), sketch.color((0.42, 0.3, 0.2))
     for x in (-0.12, 0.1):
-        antler = sketch.color((0.42, 0.3, 0.2))
-        sketch.fill(stroke(u, v, 0.58, -0.5 + nod, 0.58 + x, -0.92, 0.035), antler)
-        sketch.fill(stroke(u, v, 0.58 + x * 0.7, -0.72, 0.44 + x * 0.7, -0.87, 0.03), antler)
+        sketch.fill(stroke(u, v, 0.58, -0.5 + nod, 0.58 + x, -0.92, 0.035), antler, opacity=stag)
+        tine = stroke(u, v, 0.58 + x * 0.7, -0.72, 0.44 + x * 0.7, -0.87, 0.03)
+        sketch.fill(tine, antler, opacity=stag)
+        sketch.fill(stroke(u, v, 0.56, -0.5 + nod, 0.52 + x, -0.66 + nod, 0.05), fur * 0.9, opacity=1 - stag)
     sketch.fill(stroke(u, v, -0.48, -0.05, -0.55, 0.03, 0.06), sketch.color((0.95, 0.95, 0.92)))
     sketch.fill(ellipse(u, v, 0.0, 0.17, 0.4, 0.07), fur * 0.4 + 0.55)
 
@@ -181,10 +208,15 @@ def _dog(sketch: Sketch) -> None:
     sketch.fill(stroke(u, v, -0.6, 0.2, -0.88, -0.15 + sketch.normal(0, 0.12), 0.06), fur)
     sketch.fill(ellipse(u, v, -0.15, 0.35, 0.5, 0.36), fur)
     _legs(sketch, (-0.45, -0.3, 0.05, 0.2), 0.45, 0.88, 0.085, fur * 0.9)
+    pricked = sketch.chance(0.35)
+    for side in (-1, 1):
+        ear = polygon(u, v, 3, 0.28 + side * 0.22, -0.56, 0.22, 0.5236)
+        sketch.fill(ear, fur * 0.8, opacity=pricked)
     sketch.fill(ellipse(u, v, 0.28, -0.25, 0.3, 0.33), fur)
     sketch.fill(stroke(u, v, 0.4, -0.1, 0.68, -0.03, 0.15), pale)
     for side in (-1, 1):
-        sketch.fill(stroke(u, v, 0.28 + side * 0.26, -0.42, 0.28 + side * 0.36, -0.02, 0.1), fur * 0.55)
+        ear = stroke(u, v, 0.28 + side * 0.26, -0.42, 0.28 + side * 0.36, -0.02, 0.1)
+        sketch.fill(ear, fur * 0.55, opacity=1 - pricked)
         sketch.fill(ellipse(u, v, 0.32 + side * 0.14, -0.3, 0.05, 0.05), BLACK)
     sketch.fill(ellipse(u, v, 0.76, -0.08, 0.08, 0.065), BLACK)
 
