@@ -86,7 +86,7 @@ def our_claims() -> tuple[Claim, ...]:
 def _claims(key: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
-        for entry in _read("claims.toml")[key]
+        for entry in _read("claims_edition_1.toml")[key]
     )
 
 
