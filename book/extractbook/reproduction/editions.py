@@ -118,7 +118,7 @@ def deviations(edition: str) -> list[dict[str, Any]]:
 
 
 def changed_files(edition: str) -> list[str]:
-    """Return the frozen files that are neither what the freeze has nor what a deviation says; none before the freeze."""
+    """Return the frozen files that are neither what the freeze has nor what a deviation says; none without a freeze."""
     frozen = read_toml(FILE).get(edition, {}).get("digests", {})
     frozen |= {entry["what"]: entry["now"] for entry in deviations(edition) if entry["what"] in frozen}
     return [file for file, made in frozen.items() if digest((FOLDER / file).read_bytes()) != made]

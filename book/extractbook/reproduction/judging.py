@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,18 +126,27 @@ class Limit:
         sign: ``"≥"``, ``">"``, ``"≤"`` or ``"<"``; ``"±"`` for at most the limit in size (a precondition); empty for a
             number that is shown and not judged.
         limit: What it is bounded by. Of hits with a control, the p value below which the bound holds.
-        tasks: The drawn tasks whose verdict it enters, or ``"across"`` for the claim's summary.
+        tasks: The drawn tasks whose verdict it enters, or ``"across"`` for the mean over tasks, in the claim's summary.
+        terms: What the quantity is the sum of. Each is a ``column`` (``recovery`` if not said) of the rows of a
+            ``task`` (its own), ``times`` a factor; the other keys change the plain cell.
+        counts: In place of terms, those of hits, trials and, if any, the control's hits.
+        each: What names in braces stand for, of each bound of a family.
+        others: The drawn tasks that ``{other}`` stands for in turn.
         range: Lowest and highest value of the quantity, to which the interval is cut.
         only: Of a precondition, the one bound that is not testable where it fails; empty for all.
     """
 
     name: str
     quantity: str
-    tasks: tuple[str, ...]
+    tasks: Sequence[str]
     sign: str = ""
     limit: float = 0.0
-    range: tuple[float, float] = (-np.inf, np.inf)
+    range: Sequence[float] = (-np.inf, np.inf)
     only: str = ""
+    terms: Sequence[Mapping[str, Any]] = ({},)
+    counts: Sequence[Mapping[str, Any]] = ()
+    each: Sequence[Mapping[str, Any]] = ()
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ class Outcome:
         name: The `Limit` it belongs to.
         quantity: The numbers.
         authors: The authors' value of the same quantity, or None.
-        words: What the names in braces stand for beside ``task``.
+        words: What names in braces stand for.
     """
 
     name: str
@@ -167,7 +177,7 @@ class Bound:
         limit: What the mean is bounded by; of hits with a control, the upper end of the control's interval.
         values: By seed.
         mean: Of the values, or all hits in all trials; NaN without values.
-        interval: The 97.5% interval of the mean; NaN without two values.
+        interval: The 97.5% interval of the mean; NaN without two values, or the number of images behind them.
         holds: Whether it holds (True), is violated on its own (False) or neither (None).
         violation: The p value of a mean on the wrong side.
         authors: The authors' value of the same quantity, or None.
@@ -200,12 +210,8 @@ class Bound:
         return f"{self.statement}: {self.mean:.3f}, interval {low:.3f} to {high:.3f}, {len(self.values)} seeds"
 
 
-def bound(outcome: Outcome, limit: Limit, *, task: str, seeds: Sequence[int]) -> Bound:
-    """Return one bound as judged on some seeds, those of the first look or of both.
-
-    Raises:
-        InputError: It is not known how many images or accounts are behind a value.
-    """
+def bound(outcome: Outcome, limit: Limit, *, seeds: Sequence[int]) -> Bound:
+    """Return one bound as judged on some seeds, those of the first look or of both."""
     quantity = outcome.quantity
     values = quantity.by_seed.sort_index().dropna()
     number = f" {limit.sign} {limit.limit:g}".replace("-", "−") if limit.sign else ""
@@ -216,7 +222,7 @@ def bound(outcome: Outcome, limit: Limit, *, task: str, seeds: Sequence[int]) ->
         mean, interval, holds, violation, at = judged(quantity, limit)
     return Bound(
         name=limit.name,
-        statement=limit.quantity.format_map({"task": task, **outcome.words}) + number,
+        statement=limit.quantity.format_map(outcome.words) + number,
         sign=limit.sign,
         limit=at,
         values=values.to_dict(),
@@ -237,9 +243,7 @@ Found = tuple[float, tuple[float, float], bool | None, float, float]
 def _averaged(quantity: Quantity, limit: Limit) -> Found:
     values = quantity.values.dropna().to_numpy(float)
     ours, count, at = values[:, 0], len(values), limit.limit
-    if limit.sign and np.isnan(quantity.images):
-        raise InputError(f"{limit.quantity}: its rows do not say how many images are behind it: compute them again")
-    error = max(ours.std(ddof=1), 0.5 / quantity.images, 1e-12) / np.sqrt(count)
+    error = np.max([ours.std(ddof=1), 0.5 / quantity.images, 1e-12]) / np.sqrt(count)
     half = stats.t.ppf(1 - ERROR, count - 1) * error
     interval = ours.mean() - half, ours.mean() + half
     right = 1 if limit.sign in ("≥", ">") else -1
@@ -275,7 +279,7 @@ def _counted(counts: Counts, limit: Limit) -> Found:
     if not control:
         holds, at = _side(*interval, limit.sign, limit.limit), limit.limit
     else:
-        at = float(stats.binomtest(control[0], trials).proportion_ci(CONFIDENCE, alternative="less").high)
+        at = float(stats.binomtest(control[0], trials, alternative="less").proportion_ci(CONFIDENCE).high)
         chance = stats.binomtest(hits, trials, at, alternative="greater").pvalue
         holds = True if chance < limit.limit else None
     violation = float(stats.binomtest(hits, trials, at, alternative="less").pvalue)
@@ -328,24 +332,31 @@ class Judged:
         return tuple(sorted({row for bound in (*self.bounds, *self.preconditions) for row in bound.rows}))
 
 
-def judge(first: Sequence[Bound], second: Sequence[Bound] = ()) -> Judged:
+def judge(*looks: Callable[[], Sequence[Bound]]) -> Judged:
     """Return the verdict on the bounds of one claim and one task.
 
-    The second look counts where the first decides nothing and all bounds that it left open have their rows; a bound
-    that held at the first look stays as it was.
+    A second look is taken where the first decides nothing, and counts where all bounds that were left open have their
+    rows; a bound that held at the first look stays as it was.
 
     Args:
-        first: The bounds on the seeds of the first look.
-        second: The same bounds on the seeds of both.
+        looks: Each returns the bounds, the same ones, on the seeds of the first look and on those of both.
+
+    Raises:
+        InputError: It is not known how many images or accounts are behind a value.
     """
-    missing = [str(bound) for bound in first if bound.missing]
-    if missing or not first:
-        return Judged(Verdict.NOT_RUN, "; ".join(missing) or "no bound has rows", tuple(first))
-    verdict, reason = _verdict(first)
-    both = tuple(before if before.holds else after for before, after in zip(first, second, strict=False))
-    if verdict is Verdict.UNDECIDED and both and not any(bound.missing for bound in both):
-        return Judged(*_verdict(both), both, looks=2)
-    return Judged(verdict, reason, tuple(first))
+    bounds = tuple(looks[0]())
+    missing = [str(bound) for bound in bounds if bound.missing]
+    if missing or not bounds:
+        return Judged(Verdict.NOT_RUN, "; ".join(missing) or "no bound has rows", bounds)
+    for bound in bounds:
+        if np.isnan(bound.interval).any():
+            raise InputError(f"{bound.statement}: its rows do not say how many images or accounts are behind it")
+    taken = 1
+    if _verdict(bounds)[0] is Verdict.UNDECIDED and len(looks) > 1:
+        both = tuple(old if old.holds else new for old, new in zip(bounds, looks[1](), strict=True))
+        if not any(bound.missing for bound in both):
+            bounds, taken = both, 2
+    return Judged(*_verdict(bounds), bounds, looks=taken)
 
 
 def _verdict(bounds: Sequence[Bound]) -> tuple[Verdict, str]:
