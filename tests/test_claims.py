@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extractbook.reproduction import claims, editions
+from extractbook.reproduction import claims, editions, paper
 from extractbook.reproduction.claims import ACROSS, verdicts
+from extractlib.errors import InputError
 
 LOOK, BOTH = editions.looks("drawn")
 CONTROLS = editions.controls()
@@ -238,7 +239,7 @@ FAILS = [
     ("B7", "signs", {"experiment": "shortcut"}, {"caught__compression-differs-hardened__jpeg-75": 0.8}),
     ("B8", "signs", {"experiment": "shortcut"}, {"caught__resampling-differs__bicubic": 0.9}),
     ("B9", "signs", {"experiment": "shortcut"}, {"caught__resampling-differs-hardened__bicubic": 0.8}),
-    ("B10", "signs", {"surrogate_weights": "B"}, {"recovery": 0.95}),
+    ("B10", "signs", {"surrogate_weights": "B"}, {"recovery": 1.05}),
     ("B11", "signs", {}, {"errors_repeated": 0.2}),
     ("B12", "signs", {"experiment": "asked_twice"}, {"auroc": 0.7}),
     ("B12", "signs", {"experiment": "asked_twice"}, {"recovery_consistent": 0.2}),
@@ -265,7 +266,7 @@ def test_a_bound_that_fails_refutes_one_that_varies_is_open_one_without_rows_is_
 
 def test_each_bound_is_broken_by_one_of_the_cases():
     broken = {claim for claim, *_ in FAILS}
-    assert broken == {claim.id for claim in all_claims()} - {"C8"}  # whose numbers are by class: below
+    assert broken == {claim.id for claim in claims.claims()} - {"C8"}  # whose numbers are by class: below
 
 
 UNTESTABLE = [
@@ -305,7 +306,7 @@ def test_a_precondition_that_fails_makes_a_task_untestable_and_prints_its_figure
 
 
 def test_every_precondition_is_among_the_cases_or_those_of_accounts():
-    assert {claim.id for claim in all_claims() if claim.preconditions} == {case[0] for case in UNTESTABLE} | {"B2"}
+    assert {claim.id for claim in claims.claims() if claim.preconditions} == {case[0] for case in UNTESTABLE} | {"B2"}
 
 
 def test_worst_class_is_chosen_on_one_half_and_judged_on_the_other():
@@ -376,7 +377,7 @@ def test_a_bound_names_its_own_rows_and_seeds():
 
 
 def test_a_claim_of_two_tasks_has_no_entry_on_others():
-    entered = {claim.id: [e.task for e in verdicts(FRAME, SCALE, only=claim.id)] for claim in all_claims()[:11]}
+    entered = {claim.id: [e.task for e in verdicts(FRAME, SCALE, only=claim.id)] for claim in claims.claims()[:11]}
     assert entered["C2"] == ["things", "birds", "signs", "objects"]
     assert entered["C3"] == ["things", "birds"]
     assert entered["C5"] == entered["C6"] == entered["C8"] == ["signs", "objects"]
@@ -456,7 +457,7 @@ def test_marks_are_pooled_and_set_against_the_controls_bound():
     judged = verdict(FRAME, "B3", "signs")
     bound = judged.bounds[0]
     assert bound.mean == pytest.approx(320 / 400)
-    assert bound.limit == pytest.approx(0.0881, abs=1e-4)  # of 24 in 400, one-sided at 97.5%
+    assert bound.limit == pytest.approx(0.08796, abs=1e-5)  # of 24 in 400, one-sided at 97.5%
     assert bound.values == dict.fromkeys(LOOK, 0.8)
     assert judged.shown[0].statement == "marks repeated(signs); half of them is DAWN's verdict"
 
@@ -487,7 +488,7 @@ def test_a_bound_that_held_at_the_first_look_keeps_its_number_of_seeds():
     frame = world(seeds=BOTH)
     mask = chosen(frame, "signs", {"surrogate": "vgg"})
     late = ~frame["seed"].isin(LOOK)
-    frame.loc[mask & ~late, "recovery"] = 0.95 - np.tile([0.0, 0.02], 4)  # by 0.01 less, and surely less than 0.15
+    frame.loc[mask & ~late, "recovery"] = 0.95 - np.tile([0.005, 0.015], 4)  # by 0.01 less
     frame.loc[mask & late, "recovery"] = 0.94
     judged = verdict(frame, "C5", "signs")
     assert [(b.name, len(b.seeds)) for b in judged.bounds] == [("above", 8), ("below", 8)]
@@ -557,13 +558,13 @@ def test_nothing_is_run_without_rows():
 
 
 def test_each_claim_says_its_tables_and_the_command_that_makes_its_rows():
-    assert all(claim.tables and claim.test and claim.statement for claim in all_claims())
-    c3 = all_claims()[2]
+    assert all(claim.tables and claim.test and claim.statement for claim in claims.claims())
+    c3 = claims.claims()[2]
     assert c3.command("drawn") == "extractbook results --scale drawn --table reproduction --table granularity"
 
 
 def test_every_limit_of_a_bound_stands_in_the_words_of_its_test():
-    for claim in all_claims():
+    for claim in claims.claims():
         for limit in (*claim.bounds, *claim.preconditions):
             spelled = {f"{abs(limit.limit):g}", f"{abs(limit.limit):.2f}", f"{limit.limit:.0%}"}
             spelled |= {f"{limit.limit * 100:g} points", f"{limit.limit * 100:g} to"}

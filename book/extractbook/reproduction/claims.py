@@ -4,7 +4,9 @@ A bound is a sum of terms, each a column of the rows of one cell; the authors' v
 or nothing. What is no such sum is a column that `prepared` adds.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -108,7 +110,7 @@ def _limit(entry: Mapping[str, Any]) -> Limit:
 
 
 class Evidence:
-    """The rows of one scale at the seeds of one look.
+    """The rows of one scale, looked up by cell at the seeds of one look.
 
     Args:
         frame: Rows of any tables of one scale that count (see `results.frame`).
@@ -119,7 +121,7 @@ class Evidence:
         InputError: A row is of another scale.
     """
 
-    def __init__(self, frame: pd.DataFrame, scale: Scale, seeds: Sequence[int]):
+    def __init__(self, frame: pd.DataFrame, scale: Scale, seeds: Sequence[int] = ()):
         foreign = set(frame["scale"]) - {scale.name}
         if foreign:
             raise InputError(f"rows of scale {min(foreign)!r} among those of {scale.name!r}: claims are of one scale")
@@ -145,10 +147,17 @@ class Evidence:
             "steps": steps,
             "fill": "even",
         }
-        self._cells: dict[tuple, pd.Index] = {}
+        self._cells: dict[tuple, list[int]] = defaultdict(list)
         for experiment, rows in frame.groupby("experiment"):
-            names = ["experiment", "task", *IDENTIFYING.get(experiment, self._plain)]
-            self._cells |= rows.groupby(names).groups
+            names = ("experiment", "task", *IDENTIFYING.get(experiment, self._plain))
+            for index, *cell in zip(rows.index, *(rows[name] for name in names), strict=True):
+                self._cells[tuple(cell)].append(index)
+
+    def at(self, seeds: Sequence[int]) -> "Evidence":
+        """Return the same rows, of which those at other seeds are looked up."""
+        other = copy(self)
+        other.seeds = seeds
+        return other
 
     def rows(
         self, task: str, *, experiment: str = "extraction", seeds: Sequence[int] = (), **cell: Any
@@ -362,10 +371,10 @@ def verdicts(frame: pd.DataFrame, scale: Scale, *, only: str = "") -> list[Entry
             behind it.
     """
     edition, found = editions.of_scale(scale.name), []
-    usual = [Evidence(frame, scale, seeds) for seeds in editions.looks(edition)]
+    evidence = Evidence(frame, scale)
     for claim in (claim for claim in claims() if only in ("", claim.id)):
         own = editions.spans(claim.photos_looks) if edition == "photos" else []
-        looks = [Evidence(frame, scale, seeds) for seeds in own] or usual
+        looks = [evidence.at(seeds) for seeds in own or editions.looks(edition)]
         entered = {task for limit in claim.bounds for task in limit.tasks}
         tasks = [task for task in (*scale.tasks, ACROSS) if (paper.drawn(task) or task) in entered]
         found += [Entry(claim, task, _judged(claim, task, looks)) for task in tasks]

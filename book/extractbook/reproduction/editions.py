@@ -8,6 +8,7 @@ import json
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def spans(ends: Iterable[Sequence[int]]) -> list[range]:
     return [range(first, last + 1) for first, last in ends]
 
 
+@cache
 def _seeds() -> dict[str, Any]:
     return read_toml(FOLDER / "paper/claims.toml")["seeds"]
 
@@ -112,6 +114,11 @@ def _git(*command: str) -> str:
     return subprocess.run(["git", "-C", FOLDER, *command], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def frozen(edition: str) -> dict[str, Any]:
+    """Return the entry of a freeze, empty where there is none."""
+    return read_toml(FILE).get(edition, {})
+
+
 def deviations(edition: str) -> list[dict[str, Any]]:
     """Return the deviations from a freeze, each with ``date``, ``reason``, ``what`` and ``now``, in their order."""
     return [entry for entry in read_toml(FILE).get("deviations", []) if entry["freeze"] == edition]
@@ -119,24 +126,24 @@ def deviations(edition: str) -> list[dict[str, Any]]:
 
 def changed_files(edition: str) -> list[str]:
     """Return the frozen files that are neither what the freeze has nor what a deviation says; none without a freeze."""
-    frozen = read_toml(FILE).get(edition, {}).get("digests", {})
-    frozen |= {entry["what"]: entry["now"] for entry in deviations(edition) if entry["what"] in frozen}
-    return [file for file, made in frozen.items() if digest((FOLDER / file).read_bytes()) != made]
+    digests = frozen(edition).get("digests", {})
+    digests |= {entry["what"]: entry["now"] for entry in deviations(edition) if entry["what"] in digests}
+    return [file for file, made in digests.items() if digest((FOLDER / file).read_bytes()) != made]
 
 
 def refusal(row: "Row") -> str:
     """Return why a row does not count for the claims, empty where it does."""
     edition, made = of_scale(row.cell.scale), row.provenance
-    frozen = read_toml(FILE).get(edition)
-    if frozen is None:
+    entry = frozen(edition)
+    if not entry:
         return f"the freeze {edition!r} is not entered"
     if row.cell.seed not in deciding():
         return f"seed {row.cell.seed} decides nothing"
     if made["commit"].endswith("+"):
         return f"it was made by files that differ from commit {made['commit'].rstrip('+')}"
-    if made["date"] < frozen["date"]:
+    if made["date"] < entry["date"]:
         return f"it was made on {made['date']}, before the freeze"
-    wanted = frozen["versions"] | {entry["what"]: entry["now"] for entry in deviations(edition)}
+    wanted = entry["versions"] | {one["what"]: one["now"] for one in deviations(edition)}
     for key, version in made["versions"].items():
         if version != wanted.get(key):
             return f"version {version} of {key!r} made it, and the freeze has {wanted.get(key)}"

@@ -206,8 +206,8 @@ class Bound:
     def __str__(self) -> str:
         if self.missing:
             return f"{self.statement}: no value at seed {', '.join(map(str, self.missing))}"
-        low, high = self.interval
-        return f"{self.statement}: {self.mean:.3f}, interval {low:.3f} to {high:.3f}, {len(self.values)} seeds"
+        mean, low, high = (f"{number:.3f}".replace("-", "−") for number in (self.mean, *self.interval))
+        return f"{self.statement}: {mean}, interval {low} to {high}, {len(self.values)} seeds"
 
 
 def bound(outcome: Outcome, limit: Limit, *, seeds: Sequence[int]) -> Bound:
