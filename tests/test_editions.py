@@ -34,50 +34,40 @@ def named_seeds(source: str) -> set[int]:
     """Return the deciding seeds that Python code names: where a name with "seed" in it gets one, or a call with it."""
 
     def numbers(node: ast.AST) -> set[int]:
-        found = set()
-        for part in ast.walk(node):
-            if isinstance(part, ast.Call) and getattr(part.func, "id", "") == "range":
-                ends = [end.value for end in part.args if isinstance(end, ast.Constant) and type(end.value) is int]
-                found |= set(range(*ends)) if 0 < len(ends) == len(part.args) else set()
-            elif isinstance(part, ast.Constant) and type(part.value) is int:
-                found.add(part.value)
-        return found
+        found = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and type(part.value) is int}
+        return found | {number - 1 for number in found}  # where a range ends
 
     def says(node: ast.AST | str | None) -> bool:
+        if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Constant):
+            node = node.value
         text = node if isinstance(node, str) else ast.unparse(node) if node is not None else ""
         return "seed" in text.lower()
+
+    def given(names: list, values: list) -> set[int]:
+        pairs = zip(names, values, strict=True)
+        return set().union(*(numbers(value) for name, value in pairs if value is not None and says(name)))
 
     found = set()
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.keyword(arg=str(name), value=value) if says(name):
-                found |= numbers(value)
-            case ast.Assign(targets=targets, value=value) if any(map(says, targets)):
-                found |= numbers(value)
-            case ast.AnnAssign(target=target, value=ast.expr() as value) if says(target):
-                found |= numbers(value)
-            case ast.For(target=target, iter=iterated) | ast.comprehension(target=target, iter=iterated) if says(
-                target
-            ):
-                found |= numbers(iterated)
-            case ast.Compare(left=left, comparators=others) if says(left):
-                found |= set().union(*map(numbers, others))
-            case ast.Call(func=function, args=arguments) if says(function):
-                found |= set().union(*map(numbers, arguments))
+            case ast.keyword(arg=str(name), value=value):
+                found |= given([name], [value])
+            case ast.Assign(targets=[target], value=value) | ast.AnnAssign(target=target, value=value):
+                found |= given([target], [value])
+            case ast.For(target=target, iter=values) | ast.comprehension(target=target, iter=values):
+                found |= given([target], [values])
+            case ast.Compare(left=left, comparators=others):
+                found |= given([left] * len(others), others)
+            case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=arguments):
+                found |= given([name] * len(arguments), arguments)
             case ast.arguments(args=plain, defaults=defaults, kwonlyargs=only, kw_defaults=others):
-                pairs = [
-                    *zip(plain[len(plain) - len(defaults) :], defaults, strict=True),
-                    *zip(only, others, strict=True),
-                ]
-                found |= set().union(*(numbers(value) for name, value in pairs if value is not None and says(name.arg)))
+                found |= given(plain[len(plain) - len(defaults) :], defaults) | given(only, others)
             case ast.Dict(keys=keys, values=values):
-                found |= set().union(
-                    *(numbers(v) for k, v in zip(keys, values, strict=True) if k is not None and says(k))
-                )
+                found |= given(keys, values)
             case ast.List(elts=parts) | ast.Tuple(elts=parts):  # of a command line
-                words = [part.value if isinstance(part, ast.Constant) else None for part in parts]
-                after = [word for option, word in zip(words, words[1:], strict=False) if says(str(option))]
-                found |= {int(word) for word in after if str(word).isdigit()}
+                words = [str(part.value) if isinstance(part, ast.Constant) else "" for part in parts]
+                after = [word for option, word in zip(words, words[1:], strict=False) if says(option)]
+                found |= {int(word) for word in after if word.isdigit()}
     return found & deciding()
 
 
@@ -97,6 +87,7 @@ FIRST, *_, LAST = sorted(deciding())
         f"cell = {{'seed': {FIRST}}}",
         f"main(['--first-seed', '{FIRST}'])",
         f"SEEDS: tuple = ({FIRST},)",
+        f"row['seed'] = {FIRST}",
     ],
 )
 def test_code_that_names_a_deciding_seed_is_found(code):
@@ -105,7 +96,13 @@ def test_code_that_names_a_deciding_seed_is_found(code):
 
 @pytest.mark.parametrize(
     "code",
-    [f"run(budget={FIRST}, seed=0)", f"size = {FIRST}", f"text = 'seed {FIRST}'", "seeds = range(8)", f"wide({LAST})"],
+    [
+        f"run(budget={FIRST}, seed=0)",
+        f"size = {FIRST}",
+        f"text = 'seed {FIRST}'",
+        "seeds = range(8)",
+        f"a(seed=1).b({LAST})",
+    ],
 )
 def test_other_numbers_are_no_seeds(code):
     assert not named_seeds(code)
