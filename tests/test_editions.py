@@ -8,7 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from extractbook.cli import app
 from extractbook.reproduction import editions
 from extractbook.reproduction.editions import deciding
 from extractlib.errors import InputError
@@ -163,6 +165,15 @@ def test_results_refuse_deciding_seeds_before_the_freeze(tmp_path, monkeypatch):
     editions.check_seeds("drawn", [FIRST])
     with pytest.raises(InputError, match="the freeze 'photos' is not in"):
         editions.check_seeds("photos-gpu", [FIRST])
+
+
+def test_the_command_refuses_a_deciding_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
+    editions.FILE.write_text("")
+    command = ["run", "reproduction", "--scale", "smoke", "--device", "cpu", "--first-seed", str(FIRST)]
+    outcome = CliRunner().invoke(app, command)
+    assert isinstance(outcome.exception, InputError)
+    assert str(outcome.exception).startswith(f"seed {FIRST} decides claims")
 
 
 # -- freezes -------------------------------------------------------------------------------

@@ -8,28 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, partial, reduce
+from itertools import product
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from extractbook.reproduction import editions, paper
-from extractbook.reproduction.judging import (
-    ERROR,
-    Bound,
-    Counts,
-    Judged,
-    Limit,
-    Outcome,
-    Quantity,
-    Verdict,
-    bound,
-    fulfilled,
-    judge,
-    summarize,
-)
+from extractbook.reproduction import editions, judging, paper
+from extractbook.reproduction.judging import Bound, Counts, Entry, Limit, Quantity, Verdict
 from extractbook.reproduction.scales import Scale, read_toml
 from extractlib.errors import InputError
 
@@ -40,16 +29,6 @@ ACROSS = "across"
 
 RESAMPLED = "resampled."
 """What a column begins with that holds, as a list, a number under resamples of the test images."""
-
-IDENTIFYING = {
-    "control": ("victim", "victim_weights", "surrogate", "surrogate_weights"),
-    "detection": ("pool",),
-    "overlap": ("pool", "overlap"),
-    "accounts": (),
-    "asked_twice": (),
-    "shortcut": (),
-}
-"""The settings, beside task and seed, by which the rows of an experiment are told apart; elsewhere all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,24 +111,10 @@ class Evidence:
         steps = scale.surrogate.steps
         self._names = vars(scale) | {"middle_budget": scale.middle_budget, "own_number": own, "public_number": 4 * own}
         self._names |= {"steps": steps, "three_steps": 3 * steps}
-        self._plain = {
-            "pool": scale.pool,
-            "victim": scale.network,
-            "surrogate": scale.network,
-            "granularity": "full",
-            "budget": scale.budget,
-            "attack": "random",
-            "reward": "",
-            "defense": "none",
-            "overlap": 0.0,
-            "victim_weights": "A",
-            "surrogate_weights": "A",
-            "steps": steps,
-            "fill": "even",
-        }
+        self._plain = {key: _named(value, self._names) for key, value in _content()["plain"].items()}
         self._cells: dict[tuple, list[int]] = defaultdict(list)
         for experiment, rows in frame.groupby("experiment"):
-            names = ("experiment", "task", *IDENTIFYING.get(experiment, self._plain))
+            names = ("experiment", "task", *_content()["cells"].get(experiment, self._plain))
             for index, *cell in zip(rows.index, *(rows[name] for name in names), strict=True):
                 self._cells[tuple(cell)].append(index)
 
@@ -167,7 +132,7 @@ class Evidence:
         Raises:
             InputError: There is no such setting.
         """
-        names = IDENTIFYING.get(experiment, tuple(self._plain))
+        names = _content()["cells"].get(experiment, list(self._plain))
         for name in cell.keys() - set(names):
             raise InputError(f"cells of experiment {experiment!r} are not told apart by {name!r}")
         settings = self._plain | cell
@@ -202,22 +167,18 @@ class Evidence:
         fewest = np.nan if images is None else np.asarray(images, dtype=float).min(initial=np.inf)
         return Quantity(found[~found.index.duplicated()], float(fewest), frozenset(rows.index))
 
-    def outcomes(self, limit: Limit, task: str) -> Iterator[Outcome]:
-        """Yield what the rows have for a bound, for each of its other tasks and of its words; see `Limit`."""
-        others = [other for other in self.scale.tasks if other != task and paper.drawn(other) in limit.others]
-        for words in limit.each or ({},):
-            for other in others if limit.others else ("",):
-                names = self._names | {"task": task, "other": other, **words}
-                names["scratch_network"] = self.scale.scratch_networks.get(task, "")
-                if limit.counts:
-                    yield Outcome(limit.name, Counts(*(self._term(term, names) for term in limit.counts)), words=names)
-                    continue
-                over = self.scale.tasks if task == ACROSS else (task,)
-                terms = [(term, names | {"task": each}) for each in over for term in limit.terms]
-                total = sum((self._term(*term) for term in terms[1:]), start=self._term(*terms[0]))
-                theirs = [_authors(*term) for term in terms]
-                value = None if None in theirs or task == ACROSS else round(sum(theirs), 3)
-                yield Outcome(limit.name, total * (1 / len(over)), value, names)
+    def bounds(self, stated: Limit, task: str) -> Iterator[Bound]:
+        """Yield what the rows have for a bound, for each of its other tasks and of its words (see `Limit`)."""
+        others = [other for other in self.scale.tasks if other != task and paper.drawn(other) in stated.others]
+        for words, other in product(stated.each or ({},), others if stated.others else ("",)):
+            names = self._names | {"task": task, "other": other, **words}
+            names["scratch_network"] = self.scale.scratch_networks.get(task, "")
+            over = self.scale.tasks if task == ACROSS else (task,)
+            terms = [(term, names | {"task": each}) for each in over for term in stated.counts or stated.terms]
+            values, theirs = [self._term(*term) for term in terms], [_authors(*term) for term in terms]
+            authors = None if None in theirs or task == ACROSS else round(sum(theirs), 3)
+            quantity = Counts(*values) if stated.counts else reduce(add, values) * (1 / len(over))
+            yield judging.bound(stated, quantity, seeds=self.seeds, words=names, authors=authors)
 
     def _term(self, term: Mapping[str, Any], names: Mapping[str, Any]) -> Quantity:
         asked = {"column": "recovery", "task": "{task}", "times": 1.0, **term}
@@ -343,21 +304,6 @@ DERIVED = {
 # -- verdicts --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A claim on a task, with its verdict.
-
-    Attributes:
-        claim: The claim.
-        task: The scale's task, or `ACROSS`.
-        judged: The verdict and what it rests on.
-    """
-
-    claim: Claim
-    task: str
-    judged: Judged
-
-
 def verdicts(frame: pd.DataFrame, scale: Scale, *, only: str = "") -> list[Entry]:
     """Return an entry for each claim, or `only` one, and each task that it is judged on.
 
@@ -370,55 +316,51 @@ def verdicts(frame: pd.DataFrame, scale: Scale, *, only: str = "") -> list[Entry
         InputError: A row is of another scale, two rows of one cell differ, or one does not say how many images are
             behind it.
     """
-    edition, found = editions.of_scale(scale.name), []
-    evidence = Evidence(frame, scale)
+    edition, evidence, found = editions.of_scale(scale.name), Evidence(frame, scale), []
     for claim in (claim for claim in claims() if only in ("", claim.id)):
         own = editions.spans(claim.photos_looks) if edition == "photos" else []
         looks = [evidence.at(seeds) for seeds in own or editions.looks(edition)]
-        entered = {task for limit in claim.bounds for task in limit.tasks}
+        entered = {task for stated in claim.bounds for task in stated.tasks}
         tasks = [task for task in (*scale.tasks, ACROSS) if (paper.drawn(task) or task) in entered]
-        found += [Entry(claim, task, _judged(claim, task, looks)) for task in tasks]
+        found += [_entry(claim, task, looks) for task in tasks]
     return found
 
 
-def _judged(claim: Claim, task: str, looks: Sequence[Evidence]) -> Judged:
+def _entry(claim: Claim, task: str, looks: Sequence[Evidence]) -> Entry:
     def bounds(limits: Sequence[Limit], look: Evidence) -> list[Bound]:
-        entered = [limit for limit in limits if (paper.drawn(task) or task) in limit.tasks]
-        pairs = ((limit, outcome) for limit in entered for outcome in look.outcomes(limit, task))
-        return [bound(outcome, limit, seeds=look.seeds) for limit, outcome in pairs]
+        entered = [stated for stated in limits if (paper.drawn(task) or task) in stated.tasks]
+        return [bound for stated in entered for bound in look.bounds(stated, task)]
 
     preconditions = bounds(claim.preconditions, looks[0])
     missing = [str(one) for one in preconditions if one.missing]
-    failing = [one for one in preconditions if not one.missing and not fulfilled(one)]
-    names = {one.name for one in failing}
-    skipped = {limit.only for limit in claim.preconditions if limit.name in names}
-    limits = [limit for limit in claim.bounds if not skipped & {"", limit.name}]
+    failing = [one for one in preconditions if not one.missing and not judging.fulfilled(one)]
+    skipped = {one.stated.only for one in failing}
+    limits = [stated for stated in claim.bounds if not skipped & {"", stated.name}]
     if claim.photos and editions.of_scale(looks[0].scale.name) == "photos":
-        judged = Judged(Verdict.NOT_RUN, claim.photos)
+        verdict, reason, judged, taken = Verdict.NOT_RUN, claim.photos, (), 1
     elif missing:
-        judged = Judged(Verdict.NOT_RUN, "; ".join(missing))
+        verdict, reason, judged, taken = Verdict.NOT_RUN, "; ".join(missing), (), 1
     elif not limits:
-        judged = Judged(Verdict.NOT_TESTABLE, "")
+        verdict, reason, judged, taken = Verdict.NOT_TESTABLE, "", (), 1
     else:
-        judged = judge(*(partial(bounds, limits, look) for look in looks))
-    reason = "; ".join(filter(None, [judged.reason, *(f"not testable: {one}" for one in failing)]))
-    shown = bounds(claim.shown, looks[judged.looks - 1])
-    return replace(judged, reason=reason, preconditions=tuple(preconditions), shown=tuple(shown))
+        verdict, reason, judged, taken = judging.judge(*(partial(bounds, limits, look) for look in looks))
+    reason = "; ".join(filter(None, [reason, *(f"not testable: {one}" for one in failing)]))
+    shown = bounds(claim.shown, looks[taken - 1])
+    return Entry(claim.id, task, verdict, reason, judged, tuple(preconditions), tuple(shown), taken)
 
 
 def matrix(entries: Sequence[Entry]) -> pd.DataFrame:
     """Return the verdicts, a line a claim, a column a task; the column ``claim`` has the word on the whole claim."""
     lines = {}
-    for claim in dict.fromkeys(entry.claim.id for entry in entries):
-        of_claim = [entry for entry in entries if entry.claim.id == claim]
-        words = {entry.task: str(entry.judged.verdict) for entry in of_claim}
-        word = summarize([entry.judged.verdict for entry in of_claim], needed=of_claim[0].claim.needed)
-        lines[claim] = {**words, "claim": str(word)}
+    for claim in claims():
+        words = {entry.task: entry.verdict for entry in entries if entry.claim == claim.id}
+        word = judging.summarize(list(words.values()), needed=claim.needed)
+        lines[claim.id] = {name: str(verdict) for name, verdict in {**words, "claim": word}.items()}
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def expected_false(entries: Sequence[Entry]) -> tuple[int, float]:
     """Return how many cells of the matrix were judged, and how many false ones to expect among them at most."""
-    decided = (Verdict.HOLDS, Verdict.DOES_NOT_HOLD, Verdict.UNDECIDED)
-    looks = [entry.judged.looks for entry in entries if entry.judged.verdict in decided]
-    return len(looks), sum(looks) * ERROR
+    judged = (Verdict.HOLDS, Verdict.DOES_NOT_HOLD, Verdict.UNDECIDED)
+    looks = [entry.looks for entry in entries if entry.verdict in judged]
+    return len(looks), sum(looks) * judging.ERROR

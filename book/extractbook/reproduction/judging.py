@@ -6,7 +6,7 @@ one claim on one task, each must hold, without correction; that one is violated 
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -149,31 +149,13 @@ class Limit:
     others: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a test found for one bound, precondition or number to be shown.
-
-    Attributes:
-        name: The `Limit` it belongs to.
-        quantity: The numbers.
-        authors: The authors' value of the same quantity, or None.
-        words: What names in braces stand for.
-    """
-
-    name: str
-    quantity: Quantity | Counts
-    authors: float | None = None
-    words: Mapping[str, object] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Bound:
     """One bound, precondition or shown number on one task.
 
     Attributes:
-        name: As of its `Limit`.
+        stated: What it is one of.
         statement: In words, for example ``"r(signs) ≥ 0.75"``.
-        sign: As of its `Limit`.
         limit: What the mean is bounded by; of hits with a control, the upper end of the control's interval.
         values: By seed.
         mean: Of the values, or all hits in all trials; NaN without values.
@@ -185,9 +167,8 @@ class Bound:
         missing: The seeds of the look that have no value.
     """
 
-    name: str
+    stated: Limit
     statement: str
-    sign: str
     limit: float
     values: Mapping[int, float]
     mean: float
@@ -210,27 +191,40 @@ class Bound:
         return f"{self.statement}: {mean}, interval {low} to {high}, {len(self.values)} seeds"
 
 
-def bound(outcome: Outcome, limit: Limit, *, seeds: Sequence[int]) -> Bound:
-    """Return one bound as judged on some seeds, those of the first look or of both."""
-    quantity = outcome.quantity
+def bound(
+    stated: Limit,
+    quantity: Quantity | Counts,
+    *,
+    seeds: Sequence[int],
+    words: Mapping[str, object],
+    authors: float | None = None,
+) -> Bound:
+    """Return one bound as judged on some seeds.
+
+    Args:
+        stated: The bound, precondition or number to be shown.
+        quantity: What the rows have for it.
+        seeds: The seeds of the first look, or of both.
+        words: What names in braces stand for.
+        authors: The authors' value of the same quantity, or None.
+    """
     values = quantity.by_seed.sort_index().dropna()
-    number = f" {limit.sign} {limit.limit:g}".replace("-", "−") if limit.sign else ""
+    number = f" {stated.sign} {stated.limit:g}".replace("-", "−") if stated.sign else ""
     nothing = float("nan")
-    mean, interval, holds, violation, at = nothing, (nothing, nothing), None, 1.0, limit.limit
+    mean, interval, holds, violation, limit = nothing, (nothing, nothing), None, 1.0, stated.limit
     if len(values) >= 2:
         judged = _counted if isinstance(quantity, Counts) else _averaged
-        mean, interval, holds, violation, at = judged(quantity, limit)
+        mean, interval, holds, violation, limit = judged(quantity, stated)
     return Bound(
-        name=limit.name,
-        statement=limit.quantity.format_map(outcome.words) + number,
-        sign=limit.sign,
-        limit=at,
+        stated=stated,
+        statement=stated.quantity.format_map(words) + number,
+        limit=limit,
         values=values.to_dict(),
         mean=mean,
         interval=interval,
         holds=holds,
         violation=violation,
-        authors=outcome.authors,
+        authors=authors,
         rows=tuple(sorted(quantity.rows)),
         missing=tuple(seed for seed in seeds if seed not in values.index),
     )
@@ -295,25 +289,29 @@ def _side(low: float, high: float, sign: str, limit: float) -> bool | None:
 
 def fulfilled(precondition: Bound) -> bool:
     """Return whether a precondition's mean is as it says."""
-    mean, limit = precondition.mean, precondition.limit
+    mean, limit, sign = precondition.mean, precondition.limit, precondition.stated.sign
     signs = {"≥": mean >= limit, ">": mean > limit, "≤": mean <= limit, "<": mean < limit, "±": abs(mean) <= limit}
-    return bool(signs[precondition.sign])
+    return bool(signs[sign])
 
 
 # -- verdicts ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A verdict on a claim and a task, with what it rests on.
+class Entry:
+    """A claim on a task, with its verdict and what this rests on.
 
     Attributes:
+        claim: The claim's id.
+        task: The scale's task, or ``"across"``.
         verdict: The verdict.
         reason: Why, in words.
         bounds, preconditions, shown: Those of this claim and task.
         looks: How many looks were taken.
     """
 
+    claim: str
+    task: str
     verdict: Verdict
     reason: str
     bounds: tuple[Bound, ...] = ()
@@ -332,8 +330,12 @@ class Judged:
         return tuple(sorted({row for bound in (*self.bounds, *self.preconditions) for row in bound.rows}))
 
 
+Judged = tuple[Verdict, str, tuple[Bound, ...], int]
+"""Verdict, reason, bounds, how many looks were taken."""
+
+
 def judge(*looks: Callable[[], Sequence[Bound]]) -> Judged:
-    """Return the verdict on the bounds of one claim and one task.
+    """Return what is to be said of the bounds of one claim and one task.
 
     A second look is taken where the first decides nothing, and counts where all bounds that were left open have their
     rows; a bound that held at the first look stays as it was.
@@ -347,7 +349,7 @@ def judge(*looks: Callable[[], Sequence[Bound]]) -> Judged:
     bounds = tuple(looks[0]())
     missing = [str(bound) for bound in bounds if bound.missing]
     if missing or not bounds:
-        return Judged(Verdict.NOT_RUN, "; ".join(missing) or "no bound has rows", bounds)
+        return Verdict.NOT_RUN, "; ".join(missing) or "no bound has rows", bounds, 1
     for bound in bounds:
         if np.isnan(bound.interval).any():
             raise InputError(f"{bound.statement}: its rows do not say how many images or accounts are behind it")
@@ -356,7 +358,7 @@ def judge(*looks: Callable[[], Sequence[Bound]]) -> Judged:
         both = tuple(old if old.holds else new for old, new in zip(bounds, looks[1](), strict=True))
         if not any(bound.missing for bound in both):
             bounds, taken = both, 2
-    return Judged(*_verdict(bounds), bounds, looks=taken)
+    return *_verdict(bounds), bounds, taken
 
 
 def _verdict(bounds: Sequence[Bound]) -> tuple[Verdict, str]:
