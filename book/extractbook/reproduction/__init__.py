@@ -4,7 +4,20 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["edition_1", "freshness", "grids", "ledger", "paper", "results", "scales", "schedule", "verify"],
+    submodules=[
+        "claims",
+        "edition_1",
+        "editions",
+        "freshness",
+        "grids",
+        "judging",
+        "ledger",
+        "paper",
+        "results",
+        "scales",
+        "schedule",
+        "verify",
+    ],
     submod_attrs={
         "cells": ["Cell", "Row"],
         "freshness": ["is_current"],

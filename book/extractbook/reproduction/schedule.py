@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_row, check_suffix, read_rows
@@ -50,9 +51,12 @@ def run_table(
         The rows of `cells`, in their order.
 
     Raises:
-        InputError: `path` is no results file or of another part, Ray is not installed, or a cell cannot be run.
+        InputError: A seed decides claims that are not frozen, `path` is no results file or of another part, Ray is not
+            installed, or a cell cannot be run.
     """
     cells = list(cells)
+    for cell in cells:
+        editions.check_seeds(cell.profile, [cell.seed])
     if path:
         check_suffix(path)
     kept = read_rows(path) if path and path.exists() else []

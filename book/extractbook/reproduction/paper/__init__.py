@@ -52,6 +52,16 @@ def twin(task: str, tasks: Iterable[str]) -> str:
     return alike[0]
 
 
+def drawn(task: str) -> str | None:
+    """Return the drawn task that stands for the same of the authors' victims, or None."""
+    return next((twin for twin, name in _read("victims.toml")["tasks"].items() if name == victim(task)), None)
+
+
+def scratch_victim(task: str) -> str | None:
+    """Return the authors' victim from no public weights that stands beside a task, or None where they have none."""
+    return _read("victims.toml")["scratch"].get(drawn(task) or task)
+
+
 def tables() -> dict:
     """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
     return _read("tables.json")  # read once: look, and change nothing
@@ -70,7 +80,7 @@ def our_claims() -> tuple[Claim, ...]:
 def _claims(key: str) -> tuple[Claim, ...]:
     return tuple(
         Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
-        for entry in _read("claims.toml")[key]
+        for entry in _read("claims_edition_1.toml")[key]
     )
 
 

@@ -1,0 +1,155 @@
+"""The second edition's freezes: what was fixed before a deciding seed was run, and which rows count since.
+
+``EDITIONS.toml`` holds an entry for each freeze, ``drawn`` and ``photos``, and each deviation from one. The seeds stand
+in ``paper/claims.toml``: those of exploring, those that decide, in two looks, and those of the independent controls.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extractbook.reproduction.scales import read_toml
+from extractlib.errors import InputError, check_choice
+from extractlib.store import digest
+from extractlib.versions import VERSIONS
+
+if TYPE_CHECKING:
+    from extractbook.reproduction.cells import Row
+
+FOLDER = Path(__file__).parent
+FILE = FOLDER / "EDITIONS.toml"
+TESTS = ("judging.py", "claims.py", "paper/claims.toml", "paper/tables.json", "paper/victims.toml")
+"""What decides a verdict: the same, byte for byte, in both freezes."""
+
+CANARIES = "../../../tests/canaries.json"
+FROZEN = {
+    edition: (*TESTS, f"scales/{edition}.toml", f"grids/{edition}.toml", "grids/tables.toml", CANARIES)
+    for edition in ("drawn", "photos")
+}
+"""The files of each freeze: tests, scale, grids, canaries."""
+
+
+# -- seeds -----------------------------------------------------------------------
+
+
+def of_scale(scale: str) -> str:
+    """Return the freeze that a scale belongs to."""
+    return "photos" if scale.startswith("photos") else "drawn"
+
+
+def spans(ends: Iterable[Sequence[int]]) -> list[range]:
+    """Return the seeds from each first to each last one."""
+    return [range(first, last + 1) for first, last in ends]
+
+
+@cache
+def _seeds() -> dict[str, Any]:
+    return read_toml(FOLDER / "paper/claims.toml")["seeds"]
+
+
+def looks(edition: str) -> list[range]:
+    """Return the seeds of the first look, and those of both."""
+    return spans(_seeds()[edition])
+
+
+def controls() -> range:
+    """Return the seeds of the independent controls that repeated errors are set against."""
+    return spans([_seeds()["controls"]])[0]
+
+
+def deciding() -> frozenset[int]:
+    """Return all seeds that decide a claim, at any scale, and those of the controls."""
+    return frozenset().union(*looks("drawn"), *looks("photos"), controls())
+
+
+def check_seeds(scale: str, seeds: Iterable[int]) -> None:
+    """Refuse seeds that decide claims while there is no freeze.
+
+    Raises:
+        InputError: One of them decides, and the scale's freeze has no entry.
+    """
+    edition, early = of_scale(scale), sorted(deciding() & set(seeds))
+    if early and edition not in read_toml(FILE):
+        exploring = spans([_seeds()["exploring"]])[0]
+        raise InputError(
+            f"seed {early[0]} decides claims, and the freeze {edition!r} is not in {FILE.name}: explore on seeds"
+            f" {exploring[0]} to {exploring[-1]}"
+        )
+
+
+# -- freezes -----------------------------------------------------------------------
+
+
+def freeze(name: str) -> dict[str, Any]:
+    """Enter a freeze of the checkout's commit into ``EDITIONS.toml``; the next commit holds it.
+
+    Raises:
+        InputError: There is no such freeze, it is there already, files differ from the commit, or tests differ from
+            those of the first freeze.
+    """
+    check_choice("freeze", name, FROZEN)
+    entries = read_toml(FILE)
+    if name in entries:
+        raise InputError(f"the freeze {name!r} stands in {FILE.name}: enter a deviation instead")
+    if _git("status", "--porcelain"):
+        raise InputError("files differ from the commit that is to be frozen: commit them first")
+    digests = {file: digest((FOLDER / file).read_bytes()) for file in FROZEN[name]}
+    changed = [file for file in TESTS if entries.get("drawn", {}).get("digests", digests)[file] != digests[file]]
+    if changed:
+        raise InputError(f"{changed[0]} is not what the freeze 'drawn' has: restore it")
+    entry = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _git("rev-parse", "HEAD")}
+    tables = {"": entry, ".versions": VERSIONS, ".digests": digests}
+    with open(FILE, "a", encoding="utf-8") as file:
+        for table, values in tables.items():
+            lines = (f"{json.dumps(key)} = {json.dumps(value)}" for key, value in values.items())
+            print(f"\n[{name}{table}]", *lines, sep="\n", file=file)
+    return read_toml(FILE)[name]
+
+
+def _git(*command: str) -> str:
+    return subprocess.run(["git", "-C", FOLDER, *command], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def frozen(edition: str) -> dict[str, Any]:
+    """Return the entry of a freeze, empty where there is none."""
+    return read_toml(FILE).get(edition, {})
+
+
+def deviations(edition: str) -> list[dict[str, Any]]:
+    """Return the deviations from a freeze, each with ``date``, ``reason``, ``what`` and ``now``, in their order."""
+    return [entry for entry in read_toml(FILE).get("deviations", []) if entry["freeze"] == edition]
+
+
+def changed_files(edition: str) -> list[str]:
+    """Return the frozen files that are neither what the freeze has nor what a deviation says; none without a freeze."""
+    digests = frozen(edition).get("digests", {})
+    digests |= {entry["what"]: entry["now"] for entry in deviations(edition) if entry["what"] in digests}
+    return [file for file, made in digests.items() if digest((FOLDER / file).read_bytes()) != made]
+
+
+def refusal(row: "Row") -> str:
+    """Return why a row does not count for the claims, empty where it does."""
+    edition, made = of_scale(row.cell.scale), row.provenance
+    entry = frozen(edition)
+    if not entry:
+        return f"the freeze {edition!r} is not entered"
+    if row.cell.seed not in deciding():
+        return f"seed {row.cell.seed} decides nothing"
+    if made["commit"].endswith("+"):
+        return f"it was made by files that differ from commit {made['commit'].rstrip('+')}"
+    if made["date"] < entry["date"]:
+        return f"it was made on {made['date']}, before the freeze"
+    wanted = entry["versions"] | {one["what"]: one["now"] for one in deviations(edition)}
+    for key, version in made["versions"].items():
+        if version != wanted.get(key):
+            return f"version {version} of {key!r} made it, and the freeze has {wanted.get(key)}"
+    return ""
+
+
+def counts(row: "Row") -> bool:
+    """Return whether a row counts: made after the freeze, at a deciding seed, by the versions of the freeze."""
+    return not refusal(row)
