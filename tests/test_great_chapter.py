@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from chapters import CHAPTERS, FENCE, FILES, Chapter, crowded_lines, long_cells, prose
+from chapters import CHAPTERS, FENCE, FILES, MAGIC, Chapter, crowded_lines, long_cells, prose
 
 from extractbook.build import courses, execute
 from extractbook.exercises.exercise import KINDS
@@ -132,9 +132,7 @@ def from_scratch(chapter: Chapter) -> Iterator[str]:
 
 def asserts_equality(source: str) -> bool:
     """Say whether a cell asserts that two things are equal, or near."""
-    tests = [
-        node.test for node in ast.walk(ast.parse(execute.MAGIC.sub(r"\1pass", source))) if type(node) is ast.Assert
-    ]
+    tests = [node.test for node in ast.walk(ast.parse(MAGIC.sub(r"\1pass", source))) if type(node) is ast.Assert]
     return any(re.search(r"==|equal|close|abs\(.+<", ast.unparse(test)) for test in tests)
 
 
@@ -160,7 +158,7 @@ def numbers_and_figures(chapter: Chapter) -> Iterator[str]:
 
 def figure_calls(chapter: Chapter) -> list[ast.Call]:
     """Return the calls of `display_figure` in the chapter's own code."""
-    tree = ast.parse(execute.MAGIC.sub(r"\1pass", chapter.code))
+    tree = ast.parse(MAGIC.sub(r"\1pass", chapter.code))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "display_figure"]
 
