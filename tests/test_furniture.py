@@ -37,7 +37,8 @@ def elsewhere(monkeypatch):
     """Another address in the configuration."""
     settings = furniture.configuration()
     settings["repository"]["url"] = "https://github.com/Ann/copies"
-    monkeypatch.setattr(furniture, "configuration", lambda: settings)
+    stored = furniture.configuration
+    monkeypatch.setattr(furniture, "configuration", lambda *names: stored(*names) if names else settings)
 
 
 def test_all_addresses_follow_from_the_repositorys(elsewhere):
@@ -132,10 +133,10 @@ def test_budget_grid_holds_the_means_where_something_was_measured():
     rows = [row("signs", seed, 0.8 + 0.1 * seed) for seed in range(2)] + [row("signs", 0, 0.4, budget=1_000)]
     rows += [row("signs", 0, 0.7, granularity="label")]
     grid = sliders.budget(Evidence(rows))
-    full, label = grid.choices["Answers"].index("full"), grid.choices["Answers"].index("label")
-    assert grid.choices["Task"] == ["signs"]
-    assert set(grid.series) == {f"0,{full}", f"0,{label}"}
-    assert grid.series[f"0,{full}"] == [
+    full, label = grid["choices"]["Answers"].index("full"), grid["choices"]["Answers"].index("label")
+    assert grid["choices"]["Task"] == ["signs"]
+    assert set(grid["series"]) == {f"0,{full}", f"0,{label}"}
+    assert grid["series"][f"0,{full}"] == [
         (0.0, 0.4, ["1,000", "0.40", "1"]),
         (pytest.approx(1.0), pytest.approx(0.85), ["10,000", "0.85 ± 0.07", "2"]),
     ]
@@ -151,22 +152,22 @@ def test_threshold_grid_is_the_mean_of_the_curves():
     rows = [test_ledger.row("signs", seed, result, **cell) for seed, result in enumerate(measured)]
     rows += [row("signs", 0, 0.9)]
     grid = sliders.threshold(Evidence(rows))
-    assert len(grid.series) == 6
-    assert grid.series["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
+    assert len(grid["series"]) == 6
+    assert grid["series"]["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
 
 
 def test_overlap_grid():
     rows = [row("signs", 0, 0.9)]
     options = {"experiment": "overlap", "surrogate": "", "budget": 0, "pool": "signs/shifted", "overlap": 0.5}
     rows += [test_ledger.row("signs", seed, {"balanced_accuracy": 0.6}, **options) for seed in range(2)]
-    assert sliders.overlap(Evidence(rows)).series == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
+    assert sliders.overlap(Evidence(rows))["series"] == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
 
 
 @pytest.mark.parametrize(("chapter", "name", "text"), SLIDERS)
 def test_grids_of_the_book_are_measured(chapter, name, text):
     grid = sliders.GRIDS[name](Evidence(sliders.first_edition("drawn")))
-    assert text.strip() and grid.series
-    for points in grid.series.values():
+    assert text.strip() and grid["series"]
+    for points in grid["series"].values():
         for across, upward, words in points:
             assert 0 <= across <= 1 and 0 <= upward <= 1.2
             assert "{" not in sliders.TEXTS[name]["sentence"].format(*words)

@@ -1,6 +1,5 @@
 """Execute the book's chapters, each in a kernel of its own, and only those whose inputs have changed."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
+from extractlib.store import digest
 
 ROOT = Path(__file__).resolve().parents[3]
 BOOK = ROOT / "book"
@@ -67,11 +68,8 @@ def fingerprint(notebook: Path, *, scale: str) -> str:
 
 def digest_files(files: Iterable[Path], *words: str) -> str:
     """Return the digest of `words` and of the names and contents of `files`, whatever their order."""
-    state = hashlib.blake2b(repr(words).encode(), digest_size=20)
-    for path in sorted(files):
-        content = path.read_bytes()
-        state.update(f"\n{path.relative_to(ROOT)} {len(content)}\n".encode() + content)
-    return state.hexdigest()
+    content = (part for path in sorted(files) for part in (str(path.relative_to(ROOT)), path.read_bytes()))
+    return digest(repr(words), *content)
 
 
 def recorded() -> dict[str, Run]:
