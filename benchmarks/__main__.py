@@ -236,7 +236,7 @@ class ToBytes(nn.Module):
 
 
 def new_model() -> nn.Module:
-    """Return the drawn profile's network, in evaluation mode."""
+    """Return the drawn scale's network, in evaluation mode."""
     return networks.build("resnet", classes=CLASSES, seed=0).eval()
 
 
@@ -246,7 +246,7 @@ def victim(model: nn.Module) -> Victim:
 
 
 def surrogates(recipe: Recipe) -> Trainer:
-    """Return how surrogates are made: the drawn profile's network, from scratch."""
+    """Return how surrogates are made: the drawn scale's network, from scratch."""
     return Trainer(network="resnet", recipe=recipe, seed=0)
 
 

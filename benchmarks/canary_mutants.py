@@ -292,7 +292,7 @@ def _serve(root: Path, folder: str, pipe: Connection, run: Callable[..., Iterato
 def results(order: Sequence[int] | None = None, traced: bool = False) -> Iterator[tuple[int, str, str, list]]:
     """Yield, in a fork, number, name, result and touched lines of cells of every kind.
 
-    Those of the canaries' profile, on files, come first, then those of profile smoke on drawn signs.
+    Those of the canaries' scale, on files, come first, then those of scale smoke on drawn signs.
 
     Args:
         order: Numbers of the cells in the order to run them; all in their own if None.
@@ -311,7 +311,7 @@ def results(order: Sequence[int] | None = None, traced: bool = False) -> Iterato
     store = canaries.Store(cache / "store")
     for number in range(len(cells)) if order is None else order:
         cell, folders = cells[number]
-        name = f"{cell.profile}: {canaries.name_of(cell)}" + ("" if cell.pretrained else ", not pre-trained")
+        name = f"{cell.scale}: {canaries.name_of(cell)}" + ("" if cell.pretrained else ", not pre-trained")
         try:
             row = canaries.run_cell(cell, store=store, folders=folders, device="cpu")
         except Exception as broken:
@@ -320,8 +320,8 @@ def results(order: Sequence[int] | None = None, traced: bool = False) -> Iterato
         touched.clear()
 
 
-def _cells(canaries: object, table: str, profile: str, seed: int) -> list:
-    cells = canaries.table_cells(table, canaries.SCALES[profile], seeds=[seed])
+def _cells(canaries: object, table: str, scale: str, seed: int) -> list:
+    cells = canaries.table_cells(table, canaries.SCALES[scale], seeds=[seed])
     return [cell for cell in cells if cell.task in ("gtsrb", "signs")]
 
 

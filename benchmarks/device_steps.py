@@ -1,6 +1,6 @@
 """What `benchmarks.device` measures, each step in a process of its own: rates at 224 pixels, then attacks at 32.
 
-The attacks are those of profile `small`, put together from the package's parts: its experiments import scipy, which
+The attacks are those of scale `small`, put together from the package's parts: its experiments import scipy, which
 together with the packs would be too large to carry.
 """
 
@@ -48,7 +48,7 @@ CHANGED = {
     "folder:cifar10": "JPEG copies of CIFAR-10",
     "gtsrb": "every third frame of GTSRB's training tracks, all copies at 32 px in WebP",
 }
-"""What the packs differ in from the data sets that profile `small` is made for."""
+"""What the packs differ in from the data sets that scale `small` is made for."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Scale:
     """How much is done.
 
     Attributes:
-        profile: The profile of the attacks.
+        settings: The sizes and recipes of the attacks.
         load: What the rates are measured with: batch sizes in order of worth.
         every: Of each pack, every so many files are used.
     """
 
-    profile: scales.Scale
+    settings: scales.Scale
     load: gpu.Load
     every: int
 
@@ -119,7 +119,7 @@ class Bench:
     def trainer(self, recipe: Recipe, *, keep: bool, backbone: Mapping[str, torch.Tensor] | None = None) -> Trainer:
         """Return how a model is made, from a backbone or from scratch, to keep in `trained` or not."""
         return Trainer(
-            network=self.scale.profile.network,
+            network=self.scale.settings.network,
             recipe=recipe,
             seed=SEED,
             backbone=backbone,
@@ -134,7 +134,7 @@ class Bench:
         kept = self.images.get(
             "unpacked", key, lambda folder: unpack(self.packs / pack, folder, every=self.scale.every)
         )
-        size = self.scale.profile.image_size
+        size = self.scale.settings.image_size
         loader = Loader(image_size=size, store=self.images, folders={name: kept / inner})
         return (loader.pool if name == POOL else loader.task)(name, seed=SEED)
 
@@ -242,33 +242,33 @@ def attack(bench: Bench, step: str, task: str) -> None:
         step: Name of the step.
         task: The victim's task, one of `SETS`.
     """
-    profile = bench.scale.profile
+    settings = bench.scale.settings
     parts, pool = bench.parts(task), bench.parts(POOL)
     queries, test = pool["queries"], parts["test"]
-    attacker = Knockoff(budget=min(profile.budget, len(queries)), seed=SEED)
+    attacker = Knockoff(budget=min(settings.budget, len(queries)), seed=SEED)
     common = {
-        "profile": profile.name,
-        "network": profile.network,
+        "scale": settings.name,
+        "network": settings.network,
         "seed": SEED,
         "budget": attacker.budget,
-        "profile_budget": profile.budget,
+        "scale_budget": settings.budget,
         "victim_images": len(parts["victim"]),
         "backbone_images": len(pool["pretraining"]),
         "test_images": len(test),
         "changed": [CHANGED["pool"], CHANGED[task]],
     }
 
-    def record(what: str, value: float, unit: str, seconds: float, **settings) -> None:
-        bench.record.write(step, what, value, unit, seconds=seconds, **common, **settings)
+    def record(what: str, value: float, unit: str, seconds: float, **details) -> None:
+        bench.record.write(step, what, value, unit, seconds=seconds, **common, **details)
 
-    def trained(what: str, images: int, recipe: Recipe, seconds: float, **settings) -> None:
-        record(what, images * recipe.epochs / seconds, "images/s", seconds, epochs=recipe.epochs, **settings)
+    def trained(what: str, images: int, recipe: Recipe, seconds: float, **details) -> None:
+        record(what, images * recipe.epochs / seconds, "images/s", seconds, epochs=recipe.epochs, **details)
 
     backbone, seconds = backbone_of(bench, pool["pretraining"])
     if seconds is not None:
-        trained("backbone's pre-training", len(pool["pretraining"]), profile.backbone, seconds)
+        trained("backbone's pre-training", len(pool["pretraining"]), settings.backbone, seconds)
     victim, seconds = timed(lambda: victim_of(bench, parts["victim"], backbone))
-    trained("victim's training", len(parts["victim"]), profile.victim, seconds)
+    trained("victim's training", len(parts["victim"]), settings.victim, seconds)
     theirs, seconds = timed(lambda: victim.logits(test.images).argmax(1))
     right = same(theirs, test.labels)
     record("victim's accuracy", right, "share", seconds)
@@ -278,11 +278,11 @@ def attack(bench: Bench, step: str, task: str) -> None:
         path = bench.work / "trained" / f"{step}-{answers}.transfer"
         transfer, seconds = timed(lambda api=api, path=path: attacker.collect(api, queries, path))
         record("querying", attacker.budget / seconds, "queries/s", seconds, **shown)
-        trainer = bench.trainer(profile.surrogate, keep=False, backbone=backbone)
+        trainer = bench.trainer(settings.surrogate, keep=False, backbone=backbone)
         surrogate, seconds = timed(
             lambda transfer=transfer, trainer=trainer: attacker.train(transfer, queries, trainer)
         )
-        trained("surrogate's training", attacker.budget, profile.surrogate, seconds, **shown)
+        trained("surrogate's training", attacker.budget, settings.surrogate, seconds, **shown)
         ours, seconds = timed(lambda surrogate=surrogate: predict(surrogate, test.images).argmax(1))
         accuracy = same(ours, test.labels)
         record("surrogate's accuracy", accuracy, "share", seconds, **shown)
@@ -293,7 +293,7 @@ def attack(bench: Bench, step: str, task: str) -> None:
 def backbone_of(bench: Bench, images: ImageSet) -> tuple[Mapping[str, torch.Tensor], float | None]:
     """Return the pre-trained weights, and the seconds of their training if it was done now."""
     before = kept(bench, "backbone")
-    trainer = bench.trainer(bench.scale.profile.backbone, keep=True)
+    trainer = bench.trainer(bench.scale.settings.backbone, keep=True)
     classes = len(images.classes)
     model, seconds = timed(lambda: trainer.fit_or_load("backbone", images, images.labels, classes=classes))
     return networks.backbone_state(model), seconds if kept(bench, "backbone") > before else None
@@ -307,7 +307,7 @@ def kept(bench: Bench, kind: str) -> int:
 def victim_of(bench: Bench, images: ImageSet, backbone: Mapping[str, torch.Tensor]) -> Victim:
     """Return the victim, fine-tuned from the backbone."""
     classes = images.classes
-    trainer = bench.trainer(bench.scale.profile.victim, keep=True, backbone=backbone)
+    trainer = bench.trainer(bench.scale.settings.victim, keep=True, backbone=backbone)
     model = trainer.fit_or_load("victim", images, images.labels, classes=len(classes))
     return Victim(model, classes=classes, image_shape=images.image_shape, name=images.name)
 

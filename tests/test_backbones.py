@@ -86,7 +86,7 @@ def test_weights_that_ship_are_written_and_only_their_pictures_are_kept(tmp_path
 
 
 def test_a_profile_of_imagenets_weights_pre_trains_nothing(tmp_path):
-    with pytest.raises(InputError, match="profile 'paper' pre-trains nothing: torchvision downloads"):
+    with pytest.raises(InputError, match="scale 'paper' pre-trains nothing: torchvision downloads"):
         make_weights(scale("paper"), tmp_path, loader(Store(tmp_path)), network="resnet-34")
 
 

@@ -320,10 +320,10 @@ def test_an_attack_records_each_stage_as_it_comes(bench):
         *(2 * answers),
     ]
     assert [line["settings"].get("answers") for line in found] == [None] * 3 + ["full"] * 5 + ["label"] * 5
-    # 80 images, in shares of 0.49 and 0.41: as many queries as there are images, not the profile's 40,000.
+    # 80 images, in shares of 0.49 and 0.41: as many queries as there are images, not the scale's 40,000.
     assert {line["settings"]["backbone_images"] for line in found} == {39}
     assert {line["settings"]["budget"] for line in found} == {33}
-    assert {line["settings"]["profile_budget"] for line in found} == {40_000}
+    assert {line["settings"]["scale_budget"] for line in found} == {40_000}
     figures = [line["value"] for line in found]
     assert figures[6] == pytest.approx(figures[5] / figures[2], rel=1e-4)
     assert all(10 * share == pytest.approx(round(10 * share)) for share in (figures[2], figures[5], figures[7]))

@@ -165,11 +165,11 @@ def test_another_scale_or_a_lost_copy_makes_stale(tree):
 
 
 def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree):
-    path = write_notebook(tree / "book" / "3.ipynb", 'profile = "drawn"', "answer = 41\n1 / 0", tags=("parameters",))
+    path = write_notebook(tree / "book" / "3.ipynb", 'scale = "drawn"', "answer = 41\n1 / 0", tags=("parameters",))
     with pytest.raises(execute.ChapterError) as caught:
         execute.execute(path, tree / "copy.ipynb", "fingerprint", scale="smoke")
     message = str(caught.value)
-    # The cell that sets the profile is injected as the second one.
+    # The cell that sets the scale is injected as the second one.
     assert message.startswith("3: cell 3 failed\n\n    answer = 41\n    1 / 0\n")
     assert message.endswith("ZeroDivisionError: division by zero")
     assert "\x1b" not in message
@@ -177,7 +177,7 @@ def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree):
 
 
 def test_an_executed_copy_says_what_it_took(tree, capsys):
-    path = write_notebook(tree / "book" / "3.ipynb", 'profile = "drawn"', "print(profile)", tags=("parameters",))
+    path = write_notebook(tree / "book" / "3.ipynb", 'scale = "drawn"', "print(scale)", tags=("parameters",))
     assert execute.execute_all({path: "fingerprint"}, scale="smoke", jobs=1) == []
     run = execute.recorded()["3"]
     assert (run.fingerprint, run.scale, run.cells) == ("fingerprint", "smoke", 3)

@@ -102,7 +102,7 @@ def test_cells_of_every_experiment_granularity_reward_and_policy_are_there(known
     names = " ".join(known)
     for word in ("top-2", "label", "rounded-1", "temperature-4.0", "full", "stateful", "overlap", "shortcut", "noise"):
         assert word in names
-    for word in ("defence shuffle", "defence deny", "defence label", "watermark", "own-labels", "not pre-trained"):
+    for word in ("defense shuffle", "defense deny", "defense label", "watermark", "own-labels", "not pre-trained"):
         assert word in names
     for reward in canaries.REWARDS:
         assert f"knockoff-adaptive-{reward}" in names

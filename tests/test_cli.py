@@ -44,7 +44,7 @@ WRONG = {
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
     "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
-    "no weights": (["weights", "--scale", "paper"], "profile 'paper' pre-trains nothing"),
+    "no weights": (["weights", "--scale", "paper"], "scale 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
 }
 

@@ -130,7 +130,7 @@ def test_all_that_is_placed_in_a_shifted_picture_moves_together():
     assert torch.equal(shifted.u, shifted.x) and torch.equal(shifted.v, shifted.y)
 
 
-def test_only_a_shifted_ground_has_stripes_of_one_other_colour():
+def test_only_a_shifted_ground_has_stripes_of_one_other_color():
     grounds = []
     for wanted in (False, True):
         sketch = Sketch(64, seed=0, shifted=wanted)
@@ -141,10 +141,10 @@ def test_only_a_shifted_ground_has_stripes_of_one_other_colour():
     assert 0.4 < float(changed.float().mean()) < 0.6
     for image, where in zip(grounds[1], changed, strict=True):
         assert len(image[:, where].unique(dim=1).T) <= 1
-        assert float((image - 0.5).abs().max()) <= 0.5 * 0.45 + 1e-6  # the strongest stripe of the farthest colour
+        assert float((image - 0.5).abs().max()) <= 0.5 * 0.45 + 1e-6  # the strongest stripe of the farthest color
 
 
-def test_only_a_shifted_camera_casts_a_colour():
+def test_only_a_shifted_camera_casts_a_color():
     means = []
     for wanted in (False, True):
         sketch = Sketch(64, seed=0, shifted=wanted)
@@ -172,7 +172,7 @@ def test_parts_share_no_picture(name):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_pictures_are_labelled_and_not_blank(name):
+def test_pictures_are_labeled_and_not_blank(name):
     images = few(name)
     assert images.images.shape == (12, 3, 32, 32)
     assert images.name == f"{name}/test" and images.classes == room(name).CLASSES

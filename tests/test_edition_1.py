@@ -32,7 +32,9 @@ def test_all_rows_are_there(files):
 def test_results_are_what_the_files_say_to_the_last_digit(files):
     for name, rows in files.items():
         lines = (FOLDER / f"{name}.json").read_text(encoding="utf-8").splitlines()
-        assert lines[1:-1] == [json.dumps(row.to_json()) + "," for row in rows[:-1]] + [json.dumps(rows[-1].to_json())]
+        kept = [json.loads(line.rstrip(",")) for line in lines[1:-1]]
+        assert [record["result"] for record in kept] == [row.result for row in rows]
+        assert [record["provenance"] for record in kept] == [row.provenance for row in rows]
 
 
 def test_a_row_has_its_first_code_and_all_later_ones(files):

@@ -9,7 +9,7 @@ import torch
 from extractbook.reproduction import (
     TABLES,
     Row,
-    Scene,
+    Setup,
     grids,
     is_current,
     read_rows,
@@ -144,8 +144,8 @@ def test_a_row_follows_from_its_cell(row, cell, tmp_path):
 
 
 def test_a_smaller_budget_asks_a_part_of_the_same_queries(cell, shared):
-    few = collected(Scene(replace(cell, budget=64), store=shared))[1]
-    many = collected(Scene(cell, store=shared))[1]
+    few = collected(Setup(replace(cell, budget=64), store=shared))[1]
+    many = collected(Setup(cell, store=shared))[1]
     assert len(few) == 64
     assert torch.equal(few.indices, many.indices[:64])
     assert torch.equal(few.answers.probabilities, many.answers.probabilities[:64])
@@ -171,7 +171,7 @@ def test_too_few_images_are_told_before_anything_is_trained(change, message, cel
     few = ImageSet("few", torch.zeros(10, 3, 32, 32, dtype=torch.uint8), None, (), "few")
     for place, name in (("task", cell.task), ("pool", "atlas")):
         parts = {part: replace(few, name=f"{name}/{part}") for part in ("adversary", "detector", "test")}
-        monkeypatch.setattr(Scene, place, parts)
+        monkeypatch.setattr(Setup, place, parts)
     with pytest.raises(InputError, match=message):
         run_cell(replace(cell, **change), store=Store(tmp_path))
     assert not (tmp_path / "victim").exists() and not (tmp_path / "detector").exists()
@@ -257,7 +257,7 @@ def test_the_plan_of_the_drawn_profile():
 
 
 def few(table: str) -> list:
-    """Return the cells of a table in profile smoke on objects, seed 3 named 0 so that all policies are there."""
+    """Return the cells of a table at scale smoke on objects, seed 3 named 0 so that all policies are there."""
     return [replace(cell, seed=3) for cell in table_cells(table, SMOKE, seeds=[0]) if cell.task == "objects"]
 
 
@@ -284,8 +284,8 @@ def test_the_detection_table_agrees_with_its_curves(shared):
     assert result["caught"]["pool"] == pytest.approx(result["binary"]["pool"]["tnr"])
 
 
-def test_a_defended_row_says_what_the_defence_did(shared):
-    found = {(cell.defence, cell.pool): run_cell(cell, store=shared).result for cell in few("defended")}
+def test_a_defended_row_says_what_the_defense_did(shared):
+    found = {(cell.defense, cell.pool): run_cell(cell, store=shared).result for cell in few("defended")}
     denied = found["deny", "atlas"]
     assert denied["answered"] == pytest.approx(1 - denied["caught"])
     assert found["shuffle", "atlas"]["answered"] == found["label", "atlas"]["answered"] == 1
@@ -296,14 +296,14 @@ def test_a_defended_row_says_what_the_defence_did(shared):
 
 def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shared):
     [cell] = few("watermark")
-    scene = Scene(cell, store=shared)
-    transfer = collected(scene)[1]
-    images = scene.queries().images[transfer.indices]
-    truth = PredictionAPI(scene.victim).query(images).labels
+    setup = Setup(cell, store=shared)
+    transfer = collected(setup)[1]
+    images = setup.queries().images[transfer.indices]
+    truth = PredictionAPI(setup.victim).query(images).labels
     marked = transfer.answers.labels != truth
     assert 3 <= int(marked.sum()) <= 30  # 12.8 of 256 are expected
     assert run_cell(cell, store=shared).result["marked"] == int(marked.sum())
-    assert api_of(scene).fingerprint != api_of(Scene(replace(cell, defence="none"), store=shared)).fingerprint
+    assert api_of(setup).fingerprint != api_of(Setup(replace(cell, defense="none"), store=shared)).fingerprint
 
 
 def test_overlap_and_stateful_rows(shared):
@@ -348,9 +348,9 @@ class Always(Thresholded):
 
 
 def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch):
-    monkeypatch.setattr(shortcut, "_trained", lambda scene, name, hardened=False: Always(float(hardened)))
+    monkeypatch.setattr(shortcut, "_trained", lambda setup, name, hardened=False: Always(float(hardened)))
     [cell] = few("shortcut")
-    result = shortcut.shortcut(Scene(cell, store=shared))
+    result = shortcut.shortcut(Setup(cell, store=shared))
     open_to_all = result["recovery"]["undefended"]
     for kind, how in PROCESSING.items():
         # Where nothing is caught the API answers as if undefended.

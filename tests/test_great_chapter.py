@@ -70,8 +70,8 @@ def head_block(chapter: Chapter) -> Iterator[str]:
     if "](" not in line(head, "Prerequisites."):
         yield "no link to a prerequisite"
     time = line(head, "Time.")
-    if "to read" not in time or not ({"drawn", "smoke"} <= set(re.findall(r"\w+", time)) or "every profile" in time):
-        yield "no time to read it and to run it in the profiles drawn and smoke"
+    if "to read" not in time or not ({"drawn", "smoke"} <= set(re.findall(r"\w+", time)) or "every scale" in time):
+        yield "no time to read it and to run it in the scales drawn and smoke"
     if not re.search(r"^\| Who \| knows \| may \w+ \|\n\|---\|---\|---\|\n\| ", head, re.MULTILINE):
         yield "no threat model in a row"
 
@@ -179,21 +179,21 @@ def provenance(chapter: Chapter) -> Iterator[str]:
     """Where rows are read and where something is computed live a provenance line tells of it."""
     if re.search(r"first_edition\(", chapter.code) and not re.search(r"(?<!run_)provenance\(", chapter.code):
         yield "no provenance of the committed rows"
-    if "started" in chapter.code or re.search(r"Scene\(|parts\(", chapter.code):
+    if "started" in chapter.code or re.search(r"Setup\(|parts\(", chapter.code):
         if "run_provenance(" not in chapter.code:
             yield "no provenance of the live run"
 
 
 def runs(chapter: Chapter) -> Iterator[str]:
-    """The profile is set by the second code cell, and nothing else names one; test_book.py runs it, in profile smoke.
+    """The scale is set by the second code cell, and nothing else names one; test_book.py runs it, at scale smoke.
 
-    Seconds and memory in profile drawn are measured by ``make book`` and held to the limits by ``make check-pages``.
+    Seconds and memory at scale drawn are measured by ``make book`` and held to the limits by ``make check-pages``.
     """
     second = chapter.all("code")[1]
-    if second.metadata.get("tags") != ["parameters"] or 'profile = "drawn"' not in second.source.splitlines():
-        yield "the second code cell does not set the profile"
-    if len(re.findall(r"^profile\s*=", chapter.code, re.MULTILINE)) > 1:
-        yield "the profile is set again"
+    if second.metadata.get("tags") != ["parameters"] or 'scale = "drawn"' not in second.source.splitlines():
+        yield "the second code cell does not set the scale"
+    if len(re.findall(r"^scale\s*=", chapter.code, re.MULTILINE)) > 1:
+        yield "the scale is set again"
 
 
 def exercises(chapter: Chapter) -> Iterator[str]:
@@ -308,7 +308,7 @@ BREAKAGES = [
     (1, "**Question.**", "**Aim.**", "no question"),
     (1, "judge two claims of the paper.", "judge; claim; report.", "7 objectives"),
     (1, "[The prediction API](04_api.ipynb) and [Knockoff nets](05_knockoff.ipynb)", "Two others", "no link"),
-    (1, ", seconds in smoke", "", "profiles drawn and smoke"),
+    (1, ", seconds at smoke", "", "scales drawn and smoke"),
     (1, "| Who | knows", "| Who | is", "no threat model"),
     (2, "## Showing less\n", "## Showing less\n" + "word " * 400, "before the first result"),
     (3, "## Showing less\n", "## Showing less\n" + "word " * 2000, "words"),
@@ -326,8 +326,8 @@ BREAKAGES = [
     (8, "Two claims of the paper belong", "C12 belongs", "C12 is not shown"),
     (9, "run_provenance(", "str(", "live run"),
     (9, "figures.provenance(", "str(", "committed rows"),
-    (10, 'profile = "drawn"', 'profile = "smoke"', "does not set the profile"),
-    (10, "rows = first_edition", 'profile = "drawn"\nrows = first_edition', "set again"),
+    (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
+    (10, "rows = first_edition", 'scale = "drawn"\nrows = first_edition', "set again"),
     (11, ": discuss,", ": implement,", "no exercise of the kind discuss"),
     (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
     (11, ": understand, 6 minutes", "", "no kind and minutes"),

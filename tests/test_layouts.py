@@ -25,7 +25,7 @@ from PIL import Image
 from test_datasets import write_folder
 
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.setting import Scene
+from extractbook.reproduction.setups import Setup
 from extractlib.data import decoding, download, transforms
 from extractlib.data.decoding import decode, read_image
 from extractlib.data.images import ImageSet
@@ -278,22 +278,20 @@ def test_a_shifted_image_is_moved_by_a_tenth_at_most_and_mirrored_at_its_border(
     assert moved[steps == 3][0, 0, 0, -5:].tolist() == [30, 31, 30, 29, 28]
 
 
-def test_the_pool_that_the_defence_knows_is_the_profiles_where_the_attacker_sends_images_of_a_task(tmp_path, store):
+def test_the_pool_that_the_defense_knows_is_the_scales_where_the_attacker_sends_images_of_a_task(tmp_path, store):
     write_tinyimagenet(tmp_path)
     folders = {"tinyimagenet": tmp_path}
     for pool in ("gtsrb", "gtsrb/shifted", "noise", "tinyimagenet", "tinyimagenet/1"):
-        cell = Cell(profile="small-cpu", task="gtsrb", pool=pool, victim="tiny", seed=0)
-        assert Scene(cell, store=store, folders=folders).pool["detector"].name == "tinyimagenet/train/detector"
+        cell = Cell(scale="small-cpu", task="gtsrb", pool=pool, victim="tiny", seed=0)
+        assert Setup(cell, store=store, folders=folders).pool["detector"].name == "tinyimagenet/train/detector"
 
 
 def test_a_pool_without_a_part_for_pretraining_is_refused_where_one_is_needed(tmp_path, store):
     write_openimages(tmp_path)
-    cell = Cell(profile="small-cpu", task="gtsrb", pool="openimages", victim="tiny", seed=0)
-    scene = Scene(cell, store=store, folders={"openimages": tmp_path})
-    with pytest.raises(
-        InputError, match="pool openimages has no part for pre-training, which profile 'small-cpu' needs"
-    ):
-        scene.backbone("tiny")
+    cell = Cell(scale="small-cpu", task="gtsrb", pool="openimages", victim="tiny", seed=0)
+    setup = Setup(cell, store=store, folders={"openimages": tmp_path})
+    with pytest.raises(InputError, match="pool openimages has no part for pre-training, which scale 'small-cpu' needs"):
+        setup.backbone("tiny")
 
 
 # -- what is refused ---------------------------------------------------------------

@@ -41,7 +41,7 @@ LATER = {
 
 def row(task: str, seed: int, result: dict, **changes) -> Row:
     """Return a row of the reproduction with changes to its cell."""
-    plain = {"profile": "drawn", "pool": "atlas", "victim": "resnet", "surrogate": "resnet", "budget": 10_000}
+    plain = {"scale": "drawn", "pool": "atlas", "victim": "resnet", "surrogate": "resnet", "budget": 10_000}
     return Row(Cell(task=task, seed=seed, **(plain | changes)), result, PROVENANCE)
 
 
@@ -151,7 +151,7 @@ def test_rows_of_other_tables_are_passed_over():
     other = [
         *rows({"signs": around(0.1)}, budget=1_000),
         *rows({"signs": around(0.1)}, granularity="label"),
-        *rows({"signs": around(0.1)}, defence="shuffle"),
+        *rows({"signs": around(0.1)}, defense="shuffle"),
     ]
     held = judged(other + rows({"signs": around(0.9)}), "C1")
     assert held.verdict == Verdict.HOLDS
@@ -168,7 +168,7 @@ def test_two_rows_of_one_cell_are_refused_if_they_differ():
 
 def test_two_scales_are_refused():
     with pytest.raises(InputError, match="scales drawn, smoke: a ledger is of one scale"):
-        ledger.verdicts(rows({"signs": around(0.9)}) + rows({"objects": around(0.9)}, profile="smoke"))
+        ledger.verdicts(rows({"signs": around(0.9)}) + rows({"objects": around(0.9)}, scale="smoke"))
 
 
 def test_provenance_sums_up_the_rows():
@@ -291,11 +291,11 @@ def world(**changes) -> list[Row]:
             add(task, seed, facts["narrow"].get(task, 0.3) + noise, pool="retina")
             for policy in ("shuffle", "deny", "label"):
                 served = {"honest_accuracy": 0.9 - facts["honest"] - noise}
-                add(task, seed, r * facts["shuffle"], served, defence=policy)
+                add(task, seed, r * facts["shuffle"], served, defense=policy)
             add(task, seed, r + facts["shifted"] + noise, pool=f"{task}/shifted", budget=5_000)
             add(task, seed, r - 0.2, budget=2_500)
             add(task, seed, r - 0.2 + facts["adaptive"] + noise, budget=2_500, attack="knockoff-adaptive-all")
-            add(task, seed, r, {"mark_agreement": facts["mark"] + noise}, defence="watermark")
+            add(task, seed, r, {"mark_agreement": facts["mark"] + noise}, defense="watermark")
             first = facts["balanced"].get(task, 0.95) + noise
             alone = {"experiment": "detection", "surrogate": "", "budget": 0}
             found = {

@@ -29,7 +29,7 @@ MADE = {
 
 
 def cells() -> list[Cell]:
-    """Return the cells of all tables of the drawn profile and of photographs, of two seeds."""
+    """Return the cells of all tables of the drawn scale and of photographs, of two seeds."""
     scales = (scale("drawn"), scale("small-cpu"))
     return [cell for at in scales for table in TABLES for cell in table_cells(table, at, seeds=[0, 1])]
 
@@ -55,7 +55,7 @@ def test_rows_survive_the_file_and_are_appended(row, tmp_path):
 
 def append_some(path: Path, first: int) -> None:
     for seed in range(first, first + 20):
-        append_row(path, row_of(Cell(profile="smoke", task="signs", pool="atlas", victim="tiny", seed=seed)))
+        append_row(path, row_of(Cell(scale="smoke", task="signs", pool="atlas", victim="tiny", seed=seed)))
 
 
 def test_two_writers_lose_nothing(tmp_path):
@@ -144,15 +144,15 @@ def test_a_bump_makes_stale_exactly_the_rows_that_use_its_key(key, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "used"),
     {
-        "drawn": lambda cell: cell.profile == "drawn",
-        "decode": lambda cell: cell.profile == "small-cpu",
+        "drawn": lambda cell: cell.scale == "drawn",
+        "decode": lambda cell: cell.scale == "small-cpu",
         "adaptive": lambda cell: "adaptive" in cell.attack,
         "control": lambda cell: cell.attack == "own-labels",
         "accounts": lambda cell: cell.experiment == "stateful",
-        "watermark": lambda cell: cell.defence == "watermark",
-        "policy": lambda cell: cell.defence != "none" or cell.experiment == "shortcut",
+        "watermark": lambda cell: cell.defense == "watermark",
+        "policy": lambda cell: cell.defense != "none" or cell.experiment == "shortcut",
         "detect": lambda cell: (
-            cell.defence in ("shuffle", "deny", "label")
+            cell.defense in ("shuffle", "deny", "label")
             or cell.experiment in ("detection", "overlap", "stateful", "shortcut")
         ),
         "api": lambda cell: cell.experiment in ("extraction", "classes", "shortcut") and cell.attack != "own-labels",
@@ -199,7 +199,7 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
         ({"budgets": (1, 10_000)}, lambda cell: False),
         ({"stream": 7}, lambda cell: cell.experiment == "stateful"),
         ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
-        ({"watermark_rate": 0.1}, lambda cell: cell.defence == "watermark"),
+        ({"watermark_rate": 0.1}, lambda cell: cell.defense == "watermark"),
         (
             {"surrogate": replace(scale("drawn").surrogate, epochs=1)},
             lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
@@ -210,7 +210,7 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
 def test_a_changed_setting_makes_stale_exactly_the_rows_that_depend_on_it(changes, stale, monkeypatch):
-    rows = [row_of(cell) for cell in cells() if cell.profile == "drawn"]
+    rows = [row_of(cell) for cell in cells() if cell.scale == "drawn"]
     monkeypatch.setitem(SCALES, "drawn", replace(scale("drawn"), **changes))
     freshness._settings.cache_clear()
     found = {row.cell for row in rows if not is_current(row)}

@@ -15,7 +15,7 @@ from layouts import WRITE
 from test_datasets import write_folder
 
 from extractbook.cli import plan_of
-from extractbook.reproduction import Cell, Scene, run_cell, run_table, table_cells
+from extractbook.reproduction import Cell, Setup, run_cell, run_table, table_cells
 from extractbook.reproduction.grids import tables_for
 from extractbook.reproduction.scales import SCALES, scale
 from extractlib.data.layouts import IMAGENET_PARTS
@@ -37,7 +37,7 @@ def folders(tmp_path):
 
 
 def shrunk(name: str, monkeypatch) -> str:
-    """Enter a profile that is `name` with small images and one epoch a training, and return its name."""
+    """Enter a scale that is `name` with small images and one epoch a training, and return its name."""
     settings = scale(name)
     recipes = {recipe: replace(getattr(settings, recipe), epochs=1, batch_size=16) for recipe in RECIPES}
     small = replace(settings, name=f"{name}, shrunk", image_size=32, **recipes)
@@ -48,7 +48,7 @@ def shrunk(name: str, monkeypatch) -> str:
 def cell_of(name: str, **changes) -> Cell:
     settings = scale(name)
     names = {"victim": settings.network, "surrogate": settings.network} | changes
-    return Cell(profile=name, task="folder:pets", pool="folder:photos", seed=0, budget=24, **names)
+    return Cell(scale=name, task="folder:pets", pool="folder:photos", seed=0, budget=24, **names)
 
 
 def check(row, *, device: str = "cpu") -> None:
@@ -81,7 +81,7 @@ def test_the_paper_on_its_own_data_sets(imagenet_weights, tmp_path, monkeypatch)
         folder.mkdir()
         WRITE[data](folder)
     name = shrunk("paper", monkeypatch)
-    cell = replace(cell_of(name), task="gtsrb", pool="imagenet", granularity="label", defence="shuffle")
+    cell = replace(cell_of(name), task="gtsrb", pool="imagenet", granularity="label", defense="shuffle")
     row = run_cell(cell, store=Store(tmp_path / "store"), folders=folders, device="cpu")
     check(row)
     assert 0 <= row.result["caught"] <= 1
@@ -92,10 +92,10 @@ def test_data_sets_are_looked_for_in_the_folder_that_the_environment_names(tmp_p
     WRITE["gtsrb"](tmp_path / "gtsrb")
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     cell = replace(cell_of("small-cpu"), task="gtsrb", pool="tinyimagenet")
-    scene = Scene(cell, store=Store(tmp_path / "store"))
-    assert len(scene.held_out) == 2
+    setup = Setup(cell, store=Store(tmp_path / "store"))
+    assert len(setup.held_out) == 2
     with pytest.raises(InputError, match=f"^tinyimagenet is not at hand.*{tmp_path}"):
-        scene.queries()
+        setup.queries()
 
 
 def test_missing_queries_are_told_before_a_victim_is_trained(tmp_path, monkeypatch):

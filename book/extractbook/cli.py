@@ -199,7 +199,7 @@ def weights(
     from extractbook.reproduction.backbones import make_weights
     from extractbook.reproduction.cells import Cell
     from extractbook.reproduction.scales import scale
-    from extractbook.reproduction.setting import Scene, ship_victim
+    from extractbook.reproduction.setups import Setup, ship_victim
     from extractlib.data import download
     from extractlib.data.sources import Loader
     from extractlib.models import networks
@@ -218,8 +218,8 @@ def weights(
         figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
         print(f"{folder / network}.json: {figures}", flush=True)
     for task in settings.tasks if settings.shipped else ():
-        cell = Cell(profile=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
-        card = ship_victim(Scene(cell, store=default_store(), device=own, progress=True), folder / "victims")
+        cell = Cell(scale=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
+        card = ship_victim(Setup(cell, store=default_store(), device=own, progress=True), folder / "victims")
         print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
 
 

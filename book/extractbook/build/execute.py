@@ -141,7 +141,7 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
 
     os.environ.pop("MPLBACKEND", None)  # it would silently remove the figures
     os.environ.update(OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1")
-    parameters = {"profile": scale} if has_parameters(notebook) else {}
+    parameters = {"scale": scale} if has_parameters(notebook) else {}
     try:
         # Sockets in a folder of its own instead of ports: two kernels that start at once cannot take each other's.
         with tempfile.TemporaryDirectory() as sockets:

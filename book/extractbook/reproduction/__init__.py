@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "results": ["append_row", "first_edition", "read_all", "read_rows"],
         "run": ["EXPERIMENTS", "run_cell"],
         "schedule": ["run_table"],
-        "setting": ["Scene"],
+        "setups": ["Setup"],
     },
 )

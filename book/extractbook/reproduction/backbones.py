@@ -84,7 +84,7 @@ def make_weights(
         InputError: The scale's backbones are ImageNet's, or its images are not at hand.
     """
     if scale.imagenet:
-        raise InputError(f"profile {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
+        raise InputError(f"scale {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
     if scale.pool in drawn.POOLS:
         images = drawn_pretraining(scale, loader.store)
         size = scale.pool_sizes[scale.pool]["validation"]

@@ -26,7 +26,7 @@ class Cell:
     """One run with every setting fixed.
 
     Attributes:
-        profile: Name of the profile, which fixes sizes and recipes.
+        scale: Name of the scale, which fixes sizes and recipes.
         task: The victim's task.
         pool: Whose images the attacker sends (see `datasets.query_images`).
         victim: The victim's network.
@@ -36,13 +36,13 @@ class Cell:
         granularity: What an answer shows.
         budget: Queries the attacker may send.
         attack: How queries are chosen: ``"knockoff-random"``, ``"knockoff-adaptive-REWARD"`` or ``"own-labels"``.
-        defence: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
+        defense: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
             ``"watermark"``.
         pretrained: Whether the victim starts from the public backbone; the surrogate always does.
         overlap: Share of the pool's images that show the victim's own classes, in the experiment ``"overlap"``.
     """
 
-    profile: str
+    scale: str
     task: str
     pool: str
     victim: str
@@ -52,7 +52,7 @@ class Cell:
     granularity: str = "full"
     budget: int = 0
     attack: str = "knockoff-random"
-    defence: str = "none"
+    defense: str = "none"
     pretrained: bool = True
     overlap: float = 0.0
 

@@ -17,6 +17,7 @@ FORMAT = "extractlib results 1"
 ROW = {"cell": dict, "result": dict, "provenance": dict}
 CELL = dict.fromkeys(("profile", "task", "pool", "victim", "experiment", "surrogate", "granularity", "attack"), str)
 CELL |= {"defence": str, "seed": int, "budget": int, "pretrained": bool, "overlap": float}
+NEW_NAMES = {"profile": "scale", "defence": "defense"}
 CHECK = {"code": str, "commit": str, "date": str}
 PROVENANCE = CHECK | {"seconds": float, "device": str, "versions": dict, "data": dict}
 
@@ -34,7 +35,7 @@ def read(path: Path) -> list[Row]:
     rows: dict[Cell, Row] = {}
     for number, record in enumerate(_records(path), 1):
         fault = next(_faults(record), None)
-        row = None if fault else Row(Cell(**record["cell"]), record["result"], record["provenance"])
+        row = None if fault else Row(_cell(record["cell"]), record["result"], record["provenance"])
         if row and row.cell in rows:
             fault = f"is of the same cell as row {list(rows).index(row.cell) + 1}"
         if fault:
@@ -65,6 +66,11 @@ def truth(rows: Iterable[Row]) -> str:
 def checked(rows: Iterable[Row]) -> int:
     """Return how many of the rows were let stand under newer code, after a sample had come out equal."""
     return sum("history" in row.provenance for row in rows)
+
+
+def _cell(record: dict) -> Cell:
+    """Return a cell under today's names of its fields."""
+    return Cell(**{NEW_NAMES.get(name, name): value for name, value in record.items()})
 
 
 def _records(path: Path) -> list:

@@ -40,9 +40,9 @@ def versions_of(cell: Cell) -> dict[str, int]:
         keys.add("adaptive")
     if cell.attack == OWN_LABELS:
         keys = keys - set(QUERIES) | {"control"}
-    if cell.defence == WATERMARK:
+    if cell.defense == WATERMARK:
         keys |= {"watermark", "policy"}
-    elif cell.defence != "none":
+    elif cell.defense != "none":
         keys |= {"policy", "detect"}
     task, pool = Source.parse(cell.task), Source.parse(cell.pool)
     if task.in_files or pool.in_files:
@@ -55,7 +55,7 @@ def versions_of(cell: Cell) -> dict[str, int]:
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """Return, JSON-ready, the settings of its profile and the shipped weights that a cell's row depends on.
+    """Return, JSON-ready, the settings of its scale and the shipped weights that a cell's row depends on.
 
     A recipe's field that has its default is left out, so that a new field with a default changes nothing.
     """
@@ -64,7 +64,7 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 
 @cache
 def _settings(cell: Cell) -> str:
-    settings = scale(cell.profile)
+    settings = scale(cell.scale)
     found: dict[str, Any] = {
         "victim": stated(settings.victim if cell.pretrained else settings.scratch_victim),
         "sizes": _sizes(cell, settings),
@@ -75,7 +75,7 @@ def _settings(cell: Cell) -> str:
         found["surrogate"] = stated(settings.surrogate)
         # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
         found["collected"] = settings.adaptive_budgets[-1] if cell.attack.startswith(ADAPTIVE) else settings.budget
-    if cell.experiment in ("detection", "overlap", "stateful", "shortcut") or cell.defence not in ("none", WATERMARK):
+    if cell.experiment in ("detection", "overlap", "stateful", "shortcut") or cell.defense not in ("none", WATERMARK):
         found["detector"] = stated(settings.detector)
         found["network"] = settings.network
     extra = {
@@ -84,7 +84,7 @@ def _settings(cell: Cell) -> str:
         "detection": ("second_pool",),
     }.get(cell.experiment, ())
     found |= {name: getattr(settings, name) for name in extra}
-    if cell.defence == WATERMARK:
+    if cell.defense == WATERMARK:
         found["watermark_rate"] = settings.watermark_rate
     return json.dumps(found, sort_keys=True)
 

@@ -164,7 +164,6 @@ class Evidence:
 
     Attributes:
         rows: The rows.
-        profile: Name of the scale; empty without rows.
         scale: The scale, or None without rows.
         tasks: The tasks of the reproduction, in order of their names.
 
@@ -174,11 +173,10 @@ class Evidence:
 
     def __init__(self, rows: Iterable[Row]):
         self.rows = list(rows)
-        scales = _distinct(row.cell.profile for row in self.rows)
+        scales = _distinct(row.cell.scale for row in self.rows)
         if len(scales) > 1:
             raise InputError(f"rows of the scales {', '.join(scales)}: a ledger is of one scale")
-        self.profile = "".join(scales)
-        self.scale = scale(self.profile) if scales else None
+        self.scale = scale(scales[0]) if scales else None
         distinct: dict[Cell, Row] = {}
         for row in self.rows:  # two tables may share a cell
             if distinct.setdefault(row.cell, row).result != row.result:
@@ -191,7 +189,7 @@ class Evidence:
         self._plain: dict[str, Cell] = {}
         for cell in sorted({replace(cell, seed=0) for cell in distinct}, key=lambda cell: -cell.budget):
             sides = {"task": cell.task, "victim": cell.victim, "surrogate": cell.victim, "pool": self.scale.pool}
-            if cell == Cell(profile=self.profile, budget=cell.budget, seed=0, **sides):
+            if cell == Cell(scale=self.scale.name, budget=cell.budget, seed=0, **sides):
                 self._plain.setdefault(cell.task, cell)
         self.tasks = tuple(sorted(self._plain))
 
@@ -244,7 +242,7 @@ class Evidence:
 
     def honest_loss(self, task: str, policy: str) -> pd.Series:
         """Return, by seed, how much accuracy an honest user loses under a policy."""
-        return self.series(task, "victim_accuracy") - self.series(task, "honest_accuracy", defence=policy)
+        return self.series(task, "victim_accuracy") - self.series(task, "honest_accuracy", defense=policy)
 
 
 NO_ATTACK = {"surrogate": "", "budget": 0}
@@ -485,7 +483,7 @@ def _it_beats_others(evidence: Evidence, other: str, limits: Limits) -> Parts:
 
 @_test("C12")
 def _shuffling_stops_the_attack(evidence: Evidence, task: str, limits: Limits) -> Parts:
-    plain, stopped, share = evidence.series(task), evidence.series(task, defence="shuffle"), limits["share"]
+    plain, stopped, share = evidence.series(task), evidence.series(task, defense="shuffle"), limits["share"]
     given = bound(f"undefended r({task})", "≥", limits["precondition"], plain)
     if stopped.empty:
         return
@@ -544,7 +542,7 @@ def _sybils_defeat_stateful_detection(evidence: Evidence, task: str, limits: Lim
 
 @_test("B3")
 def _the_mark_survives(evidence: Evidence, task: str, limits: Limits) -> Parts:
-    values = evidence.series(task, "mark_agreement", defence=WATERMARK)
+    values = evidence.series(task, "mark_agreement", defense=WATERMARK)
     yield bound(f"agreement on the marked queries({task})", "≥", limits["agreement"], values)
 
 

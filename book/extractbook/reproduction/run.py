@@ -12,7 +12,7 @@ from extractbook.reproduction.experiments.detection import detection, overlap, s
 from extractbook.reproduction.experiments.extraction import classes, extraction
 from extractbook.reproduction.experiments.shortcut import shortcut
 from extractbook.reproduction.freshness import settings_of, versions_of
-from extractbook.reproduction.setting import Scene
+from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_choice
@@ -24,11 +24,11 @@ class Experiment:
     """One kind of measurement.
 
     Attributes:
-        measure: Makes the result of a scene.
+        measure: Makes the result of a setup.
         headline: Path to the number that a second run is compared by.
     """
 
-    measure: Callable[[Scene], dict]
+    measure: Callable[[Setup], dict]
     headline: tuple[str, ...]
 
 
@@ -59,7 +59,7 @@ def run_cell(
     Args:
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
-        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Scene` takes them.
+        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Setup` takes them.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
@@ -69,23 +69,23 @@ def run_cell(
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
-    scene = Scene(cell, store=store, folders=folders, device=device, part=part, progress=progress)
+    setup = Setup(cell, store=store, folders=folders, device=device, part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
-    held_out, sent = scene.held_out, scene.queries()
-    _enough(scene, sent)
-    result = experiment.measure(scene)
+    held_out, sent = setup.held_out, setup.queries()
+    _enough(setup, sent)
+    result = experiment.measure(setup)
     provenance = {
         "commit": commit(),
         "lock": lock(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
-        "device": describe(scene.device),
+        "device": describe(setup.device),
         "processor": processor(),
         "libraries": libraries(),
         "versions": versions_of(cell),
         "settings": settings_of(cell),
         "data": {
-            "victim": scene.task["victim"].fingerprint,
+            "victim": setup.task["victim"].fingerprint,
             part: held_out.fingerprint,
             "pool": sent.fingerprint,
         },
@@ -93,24 +93,24 @@ def run_cell(
     return Row(cell, result, provenance)
 
 
-def _enough(scene: Scene, sent: ImageSet) -> None:
+def _enough(setup: Setup, sent: ImageSet) -> None:
     """Refuse a cell that would run out of images after its victim has trained."""
-    cell, settings = scene.cell, scene.settings
+    cell, settings = setup.cell, setup.settings
     if cell.experiment in ("extraction", "classes", "shortcut"):
         Knockoff(budget=cell.budget, seed=cell.seed).indices(len(sent))
     wanted: list[tuple[ImageSet, int]] = []
     if cell.experiment == "stateful":
-        wanted = [(scene.task["adversary"], 2 * settings.streams * settings.stream)]
+        wanted = [(setup.task["adversary"], 2 * settings.streams * settings.stream)]
     if cell.experiment == "overlap":
         count = settings.overlap_images
         own = round(count * cell.overlap)
-        wanted = [(scene.pool[part], count - own) for part in ("detector", "test")]
-        wanted += [(scene.task["detector"], count), (sent, count + own if own else 0)]
+        wanted = [(setup.pool[part], count - own) for part in ("detector", "test")]
+        wanted += [(setup.task["detector"], count), (sent, count + own if own else 0)]
     for images, count in wanted:
         if len(images) < count:
             raise InputError(
                 f"{images.name} holds {len(images)} images and {cell.experiment} needs {count}: use a larger data set,"
-                " or a profile that asks for fewer"
+                " or a scale that asks for fewer"
             )
 
 
@@ -126,8 +126,8 @@ def name_of(cell: Cell) -> str:
     """Return a cell in words."""
     if cell.experiment in ("extraction", "classes"):
         told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
-        kinds = [cell.attack, f"defence {cell.defence}", f"{cell.victim} to {cell.surrogate}"]
-        plain = ("knockoff-random", "defence none", "resnet to resnet")
+        kinds = [cell.attack, f"defense {cell.defense}", f"{cell.victim} to {cell.surrogate}"]
+        plain = ("knockoff-random", "defense none", "resnet to resnet")
         told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
     else:
         told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")

@@ -53,7 +53,7 @@ class Check:
 
 def kind_of(cell: Cell) -> tuple[str, ...]:
     """Return the kind of a cell: its experiment, attack, granularity without its number, policy and source."""
-    return (cell.experiment, cell.attack, cell.granularity.partition("-")[0], cell.defence, _source(cell.pool))
+    return (cell.experiment, cell.attack, cell.granularity.partition("-")[0], cell.defense, _source(cell.pool))
 
 
 def _source(pool: str) -> str:

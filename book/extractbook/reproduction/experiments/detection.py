@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from extractbook.reproduction.setting import Scene
+from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, mix
 from extractlib.defenses.accounts import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
@@ -19,41 +19,41 @@ ACCEPTED = 0.95
 """Share of the benign validation images that is accepted at the threshold chosen on them."""
 
 
-def detection(scene: Scene) -> dict:
+def detection(setup: Setup) -> dict:
     """Return how well the paper's detector, ODIN and Mahalanobis tell queries of two pools from benign ones.
 
     The binary detector has threshold 0.5. The other two are set, on the validation part, to the TPR it has there.
 
     Returns:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
-        detector has seen, if the profile has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
+        detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
         (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
         ``settings``.
         ``validation_tpr``; and ``caught``, the share that the binary detector catches of benign images, of both pools,
         and of the adversary's own images from the victim's very source and from the shifted one.
     """
-    validation, ood = scene.task["validation"], {"pool": scene.pool["test"]}
-    if scene.settings.second_pool:
-        ood["second"] = scene.second_pool["test"]
-    binary = scene.detector
+    validation, ood = setup.task["validation"], {"pool": setup.pool["test"]}
+    if setup.settings.second_pool:
+        ood["second"] = setup.second_pool["test"]
+    binary = setup.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made = {"binary": (binary, {})} | rivals(scene, benign=validation, ood=scene.pool["validation"])
+    made = {"binary": (binary, {})} | rivals(setup, benign=validation, ood=setup.pool["validation"])
     result: dict = {"validation_tpr": accepted}
     for name, (detector, settings) in made.items():
         scores = detector.score(validation.images)
         threshold = binary.threshold if name == "binary" else threshold_at(scores, accepted)
-        benign = detector.score(scene.held_out.images)
+        benign = detector.score(setup.held_out.images)
         result[name] = {"settings": settings, "milliseconds": _milliseconds(detector.score, validation.images[:TIMED])}
         for pool, images in ood.items():
             result[name][pool] = _quality(
                 benign, detector.score(images.images), threshold, threshold_at(scores, ACCEPTED)
             )
-    return result | {"caught": _caught(scene, ood)}
+    return result | {"caught": _caught(setup, ood)}
 
 
-def rivals(scene: Scene, *, benign: ImageSet, ood: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
+def rivals(setup: Setup, *, benign: ImageSet, ood: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
-    victim, known, sides = scene.victim, scene.task["victim"], {"benign": benign, "ood": ood}
+    victim, known, sides = setup.victim, setup.task["victim"], {"benign": benign, "ood": ood}
     features = features_of(victim, known.images)
     return {
         "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
@@ -77,13 +77,17 @@ def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: 
     }
 
 
-def _caught(scene: Scene, ood: Mapping[str, ImageSet]) -> dict[str, float]:
-    task = scene.cell.task
-    images = {"benign": scene.held_out, "own": scene.task["adversary"], "shifted": scene.queries(f"{task}/shifted")}
-    return {name: share(scene.detector.detect(part.images)) for name, part in (images | dict(ood)).items()}
+def _caught(setup: Setup, ood: Mapping[str, ImageSet]) -> dict[str, float]:
+    task = setup.cell.task
+    images = {
+        "benign": setup.held_out,
+        "own": setup.task["adversary"],
+        "shifted": setup.queries(f"{task}/shifted"),
+    }
+    return {name: share(setup.detector.detect(part.images)) for name, part in (images | dict(ood)).items()}
 
 
-def overlap(scene: Scene) -> dict:
+def overlap(setup: Setup) -> dict:
     """Return how well a detector does against a pool of which a share shows the victim's own classes.
 
     The pool's share `overlap` is the cell's pool, images of the task from a shifted source or from the very same; the
@@ -92,13 +96,13 @@ def overlap(scene: Scene) -> dict:
     Returns:
         ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``.
     """
-    count, source = scene.settings.overlap_images, scene.queries()
-    own = round(count * scene.cell.overlap)
-    seen = _mixture(_first(source, 0, own), _first(scene.pool["detector"], 0, count - own))
-    unseen = _mixture(_first(source, count, own), _first(scene.pool["test"], 0, count - own))
-    benign = _first(scene.task["detector"], 0, count)
-    detector = scene.detector_of(benign, seen)
-    scores = detector.score(scene.held_out.images), detector.score(unseen.images)
+    count, source = setup.settings.overlap_images, setup.queries()
+    own = round(count * setup.cell.overlap)
+    seen = _mixture(_first(source, 0, own), _first(setup.pool["detector"], 0, count - own))
+    unseen = _mixture(_first(source, count, own), _first(setup.pool["test"], 0, count - own))
+    benign = _first(setup.task["detector"], 0, count)
+    detector = setup.detector_of(benign, seen)
+    scores = detector.score(setup.held_out.images), detector.score(unseen.images)
     tpr, tnr = tpr_tnr(*scores, detector.threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr), "auroc": auroc(*scores)}
 
@@ -111,7 +115,7 @@ def _mixture(first: ImageSet, second: ImageSet) -> ImageSet:
     return mix(first.unlabeled(), second.unlabeled(), name="pool with overlap")
 
 
-def stateful(scene: Scene) -> dict:
+def stateful(setup: Setup) -> dict:
     """Return when a detector that watches all queries of a client flags it, and how Sybil accounts slip through.
 
     Both detectors are set on honest clients, who send images of the victim's own source; others are then watched.
@@ -124,26 +128,26 @@ def stateful(scene: Scene) -> dict:
         the ``rate`` of honest queries caught, and ``traces``: PRADA's statistic over the number of queries, of a client
         of each kind.
     """
-    length, clients = scene.settings.stream, scene.settings.streams
-    honest = _accounts(scene.task["adversary"].images, clients=clients, length=length)
+    length, clients = setup.settings.stream, setup.settings.streams
+    honest = _accounts(setup.task["adversary"].images, clients=clients, length=length)
     streams = {}
-    for name, pool in (("pool", scene.cell.pool), ("shifted", f"{scene.cell.task}/shifted")):
-        images = scene.queries(pool)
-        attack = Knockoff(budget=min(scene.cell.budget, len(images)), seed=scene.cell.seed)
+    for name, pool in (("pool", setup.cell.pool), ("shifted", f"{setup.cell.task}/shifted")):
+        images = setup.queries(pool)
+        attack = Knockoff(budget=min(setup.cell.budget, len(images)), seed=setup.cell.seed)
         streams[name] = images.subset(attack.indices(len(images))).images
     result, traces = {}, {}
 
-    def labelled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return images, scene.victim.logits(images).argmax(1)
+    def labeled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, setup.victim.logits(images).argmax(1)
 
-    prada = StatefulDetector(delta=choose_delta(map(labelled, honest[:clients])))
+    prada = StatefulDetector(delta=choose_delta(map(labeled, honest[:clients])))
     result["prada"] = _watch(
-        lambda images: prada.queries_until_flagged(*labelled(images)), honest[clients:], streams
+        lambda images: prada.queries_until_flagged(*labeled(images)), honest[clients:], streams
     ) | {"delta": prada.delta}
     for name, images in {"honest": honest[clients], **streams}.items():
-        counts, statistics = prada.statistics(*labelled(images))
+        counts, statistics = prada.statistics(*labeled(images))
         traces[name] = [counts, [round(value, 4) for value in statistics]]
-    caught = scene.detector.detect
+    caught = setup.detector.detect
     counting = CountingDetector.fit(torch.cat([caught(images) for images in honest[:clients]]))
     result["counting"] = _watch(
         lambda images: counting.queries_until_flagged(caught(images)), honest[clients:], streams

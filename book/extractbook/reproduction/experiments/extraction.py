@@ -1,6 +1,6 @@
 """Extraction: query the victim's API, train a surrogate on the answers, compare the two (the paper, sections 4 to 6).
 
-Also what a defence in front of the API did, and what is recovered class by class.
+Also what a defense in front of the API did, and what is recovered class by class.
 """
 
 from dataclasses import asdict
@@ -10,7 +10,7 @@ import torch
 
 from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
 from extractbook.reproduction.freshness import versions_of
-from extractbook.reproduction.setting import Scene
+from extractbook.reproduction.setups import Setup
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, OnlineSurrogate
 from extractlib.attacks.knockoff import Knockoff
@@ -24,47 +24,47 @@ from extractlib.metrics import accuracy, agreement, per_class_accuracy, recovery
 from extractlib.models.classifier import Surrogate, Victim
 
 
-def extraction(scene: Scene) -> dict:
+def extraction(setup: Setup) -> dict:
     """Attack the cell's API and return how much of the victim the surrogate recovers.
 
     Returns:
-        What `compare` returns, and where there is a defence what it did to the attacker and to an honest user.
+        What `compare` returns, and where there is a defense what it did to the attacker and to an honest user.
     """
-    result = compare(scene.victim, surrogate_of(scene), scene.held_out)
-    if scene.cell.defence == WATERMARK:
-        result |= watermark(scene)
-    elif scene.cell.defence != "none":
-        result |= defended(scene)
+    result = compare(setup.victim, surrogate_of(setup), setup.held_out)
+    if setup.cell.defense == WATERMARK:
+        result |= watermark(setup)
+    elif setup.cell.defense != "none":
+        result |= defended(setup)
     return result
 
 
-def surrogate_of(scene: Scene) -> Surrogate:
+def surrogate_of(setup: Setup) -> Surrogate:
     """Return the surrogate that the cell's attack ends with, trained once and then read from the store."""
-    cell = scene.cell
-    trainer = scene.trainer(cell.surrogate, scene.settings.surrogate)
+    cell = setup.cell
+    trainer = setup.trainer(cell.surrogate, setup.settings.surrogate)
     if cell.attack == OWN_LABELS:
-        model = train_alone(scene.queries(labelled=True), trainer, budget=cell.budget)
+        model = train_alone(setup.queries(labeled=True), trainer, budget=cell.budget)
     else:
-        attack, transfer = collected(scene)
-        model = attack.train(transfer, scene.queries(labelled=_is_adaptive(cell)), trainer)
-    return Surrogate(model, classes=scene.victim.classes)
+        attack, transfer = collected(setup)
+        model = attack.train(transfer, setup.queries(labeled=_is_adaptive(cell)), trainer)
+    return Surrogate(model, classes=setup.victim.classes)
 
 
-def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
+def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     """Return the cell's attack and its transfer set, collected once and then read from the store.
 
     One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask.
     """
-    cell, settings = scene.cell, scene.settings
+    cell, settings = setup.cell, setup.settings
     adaptive = _is_adaptive(cell)
-    pool = scene.queries(labelled=adaptive)
+    pool = setup.queries(labeled=adaptive)
     whole = settings.adaptive_budgets[-1] if adaptive else min(settings.budget, len(pool))
     budget = max(cell.budget, whole)
     if adaptive:
         attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.attack.removeprefix(ADAPTIVE))
     else:
         attack = Knockoff(budget=budget, seed=cell.seed)
-    api = api_of(scene, budget=budget)
+    api = api_of(setup, budget=budget)
     key = {
         "api": api.fingerprint,
         "pool": pool.fingerprint,
@@ -73,10 +73,10 @@ def collected(scene: Scene) -> tuple[Knockoff, TransferSet]:
     }
 
     def make(folder: Path) -> None:
-        learner = {"learner": _learner(scene)} if adaptive else {}
-        attack.collect(api, pool, folder / "transfer.db", progress=scene.progress, **learner)
+        learner = {"learner": _learner(setup)} if adaptive else {}
+        attack.collect(api, pool, folder / "transfer.db", progress=setup.progress, **learner)
 
-    transfer = load(scene.store.get("transfer", key, make) / "transfer.db")
+    transfer = load(setup.store.get("transfer", key, make) / "transfer.db")
     return attack, transfer.first(cell.budget)
 
 
@@ -84,22 +84,22 @@ def _is_adaptive(cell: Cell) -> bool:
     return cell.attack.startswith(ADAPTIVE)
 
 
-def _learner(scene: Scene) -> OnlineSurrogate:
-    trainer = scene.trainer(scene.cell.surrogate, ONLINE, keep=False)
-    return OnlineSurrogate(trainer, classes=len(scene.victim.classes))
+def _learner(setup: Setup) -> OnlineSurrogate:
+    trainer = setup.trainer(setup.cell.surrogate, ONLINE, keep=False)
+    return OnlineSurrogate(trainer, classes=len(setup.victim.classes))
 
 
-def api_of(scene: Scene, *, budget: int | None = None) -> PredictionAPI:
-    """Return the API that the cell describes, its defence included."""
-    cell = scene.cell
+def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:
+    """Return the API that the cell describes, its defense included."""
+    cell = setup.cell
     secret = f"the server's secret {cell.seed}".encode()
-    defence = {}
-    if cell.defence == WATERMARK:
-        sample = KeyedSample(rate=scene.settings.watermark_rate, secret=secret)
-        defence = {"detector": sample, "policy": policy("mislabel", secret=secret)}
-    elif cell.defence != "none":
-        defence = {"detector": scene.detector, "policy": policy(cell.defence, secret=secret)}
-    return PredictionAPI(scene.victim, answers=cell.granularity, budget=budget, **defence)
+    defense = {}
+    if cell.defense == WATERMARK:
+        sample = KeyedSample(rate=setup.settings.watermark_rate, secret=secret)
+        defense = {"detector": sample, "policy": policy("mislabel", secret=secret)}
+    elif cell.defense != "none":
+        defense = {"detector": setup.detector, "policy": policy(cell.defense, secret=secret)}
+    return PredictionAPI(setup.victim, answers=cell.granularity, budget=budget, **defense)
 
 
 def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet) -> dict:
@@ -109,26 +109,26 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet) -> dict:
     return found
 
 
-def defended(scene: Scene) -> dict:
-    """Return what a defence did (the paper, section 5).
+def defended(setup: Setup) -> dict:
+    """Return what a defense did (the paper, section 5).
 
     Returns:
         ``caught``: share of the attacker's queries that were detected; ``answered``: share that was not denied;
         ``honest_accuracy``: share of an honest user's images, the held-out ones, whose answer is right;
         ``honest_caught``: share of those images that were detected.
     """
-    api, held_out = api_of(scene), scene.held_out
-    transfer = collected(scene)[1]
+    api, held_out = api_of(setup), setup.held_out
+    transfer = collected(setup)[1]
     answers = api.query(held_out.images, client="honest")
     return {
-        "caught": share(scene.detector.detect(scene.queries().subset(transfer.indices).images)),
+        "caught": share(setup.detector.detect(setup.queries().subset(transfer.indices).images)),
         "answered": 1 - share(transfer.answers.denied),
         "honest_accuracy": accuracy(answers.labels, held_out.labels),
-        "honest_caught": share(scene.detector.detect(held_out.images)),
+        "honest_caught": share(setup.detector.detect(held_out.images)),
     }
 
 
-def watermark(scene: Scene) -> dict:
+def watermark(setup: Setup) -> dict:
     """Return whether the surrogate carries the mark (DAWN: Szyller et al. 2021).
 
     Returns:
@@ -136,21 +136,21 @@ def watermark(scene: Scene) -> dict:
         the wrong label that it was told; ``unmarked_agreement``: the same of a surrogate of the API without a mark;
         ``honest_accuracy``: share of the held-out images whose answer is right.
     """
-    plain = scene.but(defence="none")
-    transfer = collected(scene)[1]
-    images = scene.queries().subset(transfer.indices).images
-    told, truth = transfer.answers.labels, scene.victim.logits(images).argmax(1)
+    plain = setup.but(defense="none")
+    transfer = collected(setup)[1]
+    images = setup.queries().subset(transfer.indices).images
+    told, truth = transfer.answers.labels, setup.victim.logits(images).argmax(1)
     marked = told != truth
-    answers = api_of(scene).query(scene.held_out.images, client="honest")
+    answers = api_of(setup).query(setup.held_out.images, client="honest")
     return {
         "marked": int(marked.sum()),
-        "mark_agreement": agreement(surrogate_of(scene).predict(images[marked]), told[marked]),
+        "mark_agreement": agreement(surrogate_of(setup).predict(images[marked]), told[marked]),
         "unmarked_agreement": agreement(surrogate_of(plain).predict(images[marked]), told[marked]),
-        "honest_accuracy": accuracy(answers.labels, scene.held_out.labels),
+        "honest_accuracy": accuracy(answers.labels, setup.held_out.labels),
     }
 
 
-def classes(scene: Scene) -> dict:
+def classes(setup: Setup) -> dict:
     """Return class by class what the attack recovers, on each half of the held-out images.
 
     Returns:
@@ -158,14 +158,14 @@ def classes(scene: Scene) -> dict:
         ``queries``: how many of the attacker's queries the victim put into each class. ``victim_confusion`` and
         ``surrogate_confusion``: counts, a row a true class, a column a predicted one. ``recovery``: of all images.
     """
-    held_out, count = scene.held_out, len(scene.victim.classes)
+    held_out, count = setup.held_out, len(setup.victim.classes)
     labels = held_out.labels
     predicted = {
-        "victim": scene.victim.logits(held_out.images).argmax(1),
-        "surrogate": surrogate_of(scene).predict(held_out.images),
+        "victim": setup.victim.logits(held_out.images).argmax(1),
+        "surrogate": surrogate_of(setup).predict(held_out.images),
     }
     half = _turn(labels) % 2
-    result: dict = {"queries": collected(scene)[1].answers.labels.bincount(minlength=count).tolist()}
+    result: dict = {"queries": collected(setup)[1].answers.labels.bincount(minlength=count).tolist()}
     for name, guess in predicted.items():
         result[f"{name}_accuracy"] = [
             [round(value, 4) for value in per_class_accuracy(guess[half == side], labels[half == side], count).tolist()]

@@ -11,7 +11,7 @@ import torch
 
 from extractbook.reproduction.experiments.detection import rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
-from extractbook.reproduction.setting import Scene
+from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet
@@ -42,7 +42,7 @@ TUNED_ON = 1_000
 """Validation images of each side that ODIN and Mahalanobis are set on."""
 
 
-def shortcut(scene: Scene) -> dict:
+def shortcut(setup: Setup) -> dict:
     """Return what is left of the detectors when both sides were processed alike, and when queries are saved anew.
 
     Returns:
@@ -53,10 +53,10 @@ def shortcut(scene: Scene) -> dict:
         behind a detector whose sides differ, plain and hardened, when the queries are as they came, when the attacker
         processed them as the victim's images were, and when it blurred them.
     """
-    detectors = {name: _trained(scene, name) for name in SIDES}
-    hardened = {f"{name}-hardened": _trained(scene, name, hardened=True) for name in HARDENED}
-    asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(scene, detectors["plain"])
-    queries, honest = scene.pool["test"].images[:], scene.held_out.images[:]
+    detectors = {name: _trained(setup, name) for name in SIDES}
+    hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
+    asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(setup, detectors["plain"])
+    queries, honest = setup.pool["test"].images[:], setup.held_out.images[:]
     caught, accepted = ({name: {} for name in asked} for _ in range(2))
     for how in EVASIONS:
         sent, received = transforms.apply(queries, how), transforms.apply(honest, how)
@@ -64,31 +64,31 @@ def shortcut(scene: Scene) -> dict:
             caught[name][how] = share(detector.detect(sent))
             accepted[name][how] = 1 - share(detector.detect(received))
     return {
-        "sides": {name: _quality(scene, detector, *SIDES[name]) for name, detector in detectors.items()},
+        "sides": {name: _quality(setup, detector, *SIDES[name]) for name, detector in detectors.items()},
         "caught": caught,
         "accepted": accepted,
-        "recovery": _recoveries(scene, asked),
+        "recovery": _recoveries(setup, asked),
     }
 
 
-def _trained(scene: Scene, name: str, *, hardened: bool = False) -> BinaryDetector:
+def _trained(setup: Setup, name: str, *, hardened: bool = False) -> BinaryDetector:
     """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
-    parts = (scene.task["detector"], scene.pool["detector"])
+    parts = (setup.task["detector"], setup.pool["detector"])
     sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
     if hardened:
-        sides = [transforms.harden(part, seed=scene.cell.seed + place) for place, part in enumerate(sides)]
-    return scene.detector_of(*sides)
+        sides = [transforms.harden(part, seed=setup.cell.seed + place) for place, part in enumerate(sides)]
+    return setup.detector_of(*sides)
 
 
-def _of_the_victim(scene: Scene, plain: BinaryDetector) -> dict[str, Detector]:
+def _of_the_victim(setup: Setup, plain: BinaryDetector) -> dict[str, Detector]:
     """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
-    validation = scene.task["validation"]
+    validation = setup.task["validation"]
     accepted = 1 - share(plain.detect(validation.images))
     options = {
         "benign": _some(validation),
-        "ood": _some(scene.pool["validation"]),
+        "ood": _some(setup.pool["validation"]),
     }
-    made = rivals(scene, **options)
+    made = rivals(setup, **options)
     for detector, _ in made.values():
         detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
     return {name: detector for name, (detector, _) in made.items()}
@@ -100,40 +100,40 @@ def _some(images: ImageSet) -> ImageSet:
     return images.subset(torch.arange(count) * len(images) // count)
 
 
-def _quality(scene: Scene, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
+def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
     scores = (
-        detector.score(transforms.apply(scene.held_out.images[:], benign)),
-        detector.score(transforms.apply(scene.pool["test"].images[:], ood)),
+        detector.score(transforms.apply(setup.held_out.images[:], benign)),
+        detector.score(transforms.apply(setup.pool["test"].images[:], ood)),
     )
     tpr, tnr = tpr_tnr(*scores, detector.threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
 
 
-def _recoveries(scene: Scene, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
-    chosen = Knockoff(budget=scene.cell.budget, seed=scene.cell.seed).indices(len(scene.queries()))
-    asked = scene.queries().subset(chosen)
+def _recoveries(setup: Setup, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
+    chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
+    asked = setup.queries().subset(chosen)
     found: dict[str, dict[str, float]] = {"undefended": {}}
     for sent in ("none", *PROCESSING.values(), BLUR):
         pool = transforms.apply_to_set(asked, sent)
-        found["undefended"][sent] = _recovery(_surrogate(scene, pool), scene)
+        found["undefended"][sent] = _recovery(_surrogate(setup, pool), setup)
         for kind, how in PROCESSING.items():
             # Whoever imitates a victim's images imitates these, not those of the other victim.
             if sent not in ("none", how, BLUR):
                 continue
             for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-                defended = scene.but(defence="shuffle", detector=detectors[name])
-                found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), scene)
+                defended = setup.but(defense="shuffle", detector=detectors[name])
+                found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), setup)
     return found
 
 
-def _surrogate(scene: Scene, pool: ImageSet) -> Surrogate:
-    """Return the surrogate of an attack with these images on the scene's API."""
-    cell = scene.cell
+def _surrogate(setup: Setup, pool: ImageSet) -> Surrogate:
+    """Return the surrogate of an attack with these images on the setup's API."""
+    cell = setup.cell
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
-    transfer = attack.collect(api_of(scene, budget=cell.budget), pool, progress=scene.progress)
-    model = attack.train(transfer, pool, scene.trainer(cell.surrogate, scene.settings.surrogate, keep=False))
-    return Surrogate(model, classes=scene.victim.classes)
+    transfer = attack.collect(api_of(setup, budget=cell.budget), pool, progress=setup.progress)
+    model = attack.train(transfer, pool, setup.trainer(cell.surrogate, setup.settings.surrogate, keep=False))
+    return Surrogate(model, classes=setup.victim.classes)
 
 
-def _recovery(surrogate: Surrogate, scene: Scene) -> float:
-    return compare(scene.victim, surrogate, scene.held_out)["recovery"]
+def _recovery(surrogate: Surrogate, setup: Setup) -> float:
+    return compare(setup.victim, surrogate, setup.held_out)["recovery"]

@@ -43,7 +43,7 @@ class Table:
             names = _names(scale, task)
             skip = [{key: _values(stated, names) for key, stated in rule.items()} for rule in self.skip]
             plain = Cell(
-                profile=scale.name,
+                scale=scale.name,
                 task=task,
                 pool=scale.pool,
                 victim=scale.network,
@@ -152,7 +152,7 @@ def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
         cell: The cell.
         rate: Images a second that a process trains, which dominates; the scale's if None.
     """
-    settings = scale(cell.profile)
+    settings = scale(cell.scale)
     rate = rate or settings.rate
     surrogate = cell.budget * settings.surrogate.epochs / rate
     detector = 2 * DETECTOR_IMAGES * settings.detector.epochs / rate

@@ -202,6 +202,3 @@ SCALES: dict[str, Scale] = {
     )
 }
 """The scales by name, from the smallest to the largest."""
-
-# Until every caller says scale.
-Profile, PROFILES, profile = Scale, SCALES, scale

@@ -24,7 +24,7 @@ from extractlib.models.training import Recipe
 from extractlib.store import Store
 
 
-class Scene:
+class Setup:
     """A cell with everything it needs.
 
     Args:
@@ -53,7 +53,7 @@ class Scene:
         detector: Thresholded | None = None,
     ):
         self.cell, self.store, self.progress = cell, store, progress
-        self.settings: Scale = scale(cell.profile)
+        self.settings: Scale = scale(cell.scale)
         self.device = device or default_device()
         self.part = check_choice("part", part, ("test", "validation"))
         self._detector = detector
@@ -66,9 +66,9 @@ class Scene:
         )
         self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
 
-    def but(self, *, detector: Thresholded | None = None, **changes) -> "Scene":
-        """Return the scene of the cell with `changes` to its fields, and another detector in front of the victim."""
-        return Scene(
+    def but(self, *, detector: Thresholded | None = None, **changes) -> "Setup":
+        """Return the setup of the cell with `changes` to its fields, and another detector in front of the victim."""
+        return Setup(
             replace(self.cell, **changes),
             store=self.store,
             folders=self.loader.folders,
@@ -100,9 +100,9 @@ class Scene:
         """The parts of the pool of another hand, which no detector is trained against."""
         return self.loader.pool(self.settings.second_pool, seed=self.cell.seed)
 
-    def queries(self, name: str | None = None, *, labelled: bool = False) -> ImageSet:
+    def queries(self, name: str | None = None, *, labeled: bool = False) -> ImageSet:
         """Return the images that the attacker sends: the cell's, or those of another name."""
-        return self.loader.queries(name or self.cell.pool, seed=self.cell.seed, labeled=labelled)
+        return self.loader.queries(name or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
     def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
         """Return the public weights of a network."""
@@ -110,7 +110,7 @@ class Scene:
             ready = self.settings.shipped or self.settings.imagenet
             if not ready and Source.parse(self.cell.pool).in_files and "pretraining" not in self.pool:
                 raise InputError(
-                    f"pool {self.cell.pool} has no part for pre-training, which profile {self.settings.name!r} needs:"
+                    f"pool {self.cell.pool} has no part for pre-training, which scale {self.settings.name!r} needs:"
                     " use tinyimagenet or a folder with classes"
                 )
             self._backbones[network] = backbone_for(
@@ -164,23 +164,23 @@ class Scene:
         return BinaryDetector.train(benign, ood, trainer)
 
 
-def ship_victim(scene: Scene, folder: Path) -> Mapping:
-    """Write a scene's victim and what it is into a folder of the library, where `load_victim` finds it.
+def ship_victim(setup: Setup, folder: Path) -> Mapping:
+    """Write a setup's victim and what it is into a folder of the library, where `load_victim` finds it.
 
     Returns:
         What is written beside the weights: network, classes, image shape, recipe, seed, backbone, test accuracy.
     """
-    task, victim = scene.cell.task, scene.victim
+    task, victim = setup.cell.task, setup.victim
     card = {
-        "network": scene.cell.victim,
+        "network": setup.cell.victim,
         "classes": list(victim.classes),
-        "image_shape": list(scene.task["victim"].image_shape),
-        "recipe": asdict(scene.settings.victim),
-        "seed": scene.cell.seed,
-        "images": len(scene.task["victim"]),
-        "fingerprint": scene.task["victim"].fingerprint,
-        "backbone": fingerprint_of(scene.backbone(scene.cell.victim)),
-        "test_accuracy": round(evaluate(victim, victim, scene.held_out).victim_accuracy, 4),
+        "image_shape": list(setup.task["victim"].image_shape),
+        "recipe": asdict(setup.settings.victim),
+        "seed": setup.cell.seed,
+        "images": len(setup.task["victim"]),
+        "fingerprint": setup.task["victim"].fingerprint,
+        "backbone": fingerprint_of(setup.backbone(setup.cell.victim)),
+        "test_accuracy": round(evaluate(victim, victim, setup.held_out).victim_accuracy, 4),
         "versions": {"torch": torch.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)
