@@ -60,9 +60,7 @@ class Plot(Figure):
         self.data = data
 
 
-def display_figure(
-    figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFrame | Mapping | None = None
-) -> None:
+def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFrame | Mapping | None = None) -> None:
     """Display a figure in a notebook, its caption and a folded table of its data below it, and close it.
 
     A figure with data is a plot and shown as SVG; one without is a picture and shown as PNG.
@@ -116,7 +114,7 @@ def render(figure: Figure, *, kind: str = "svg") -> bytes:
     return buffer.getvalue()
 
 
-def display_markdown(text: str) -> None:
+def say(text: str) -> None:
     """Display Markdown in a notebook: how a chapter quotes a number that it measured."""
     from IPython.display import publish_display_data
 

@@ -18,7 +18,7 @@ BUILD = Path(__file__).resolve().parents[2] / "_build"
 HTML = BUILD / "html"
 BOOK_PAGES = sorted((HTML / "book").glob("*.html"))
 NOTEBOOKS = sorted((BUILD / "source" / "book").glob("*.ipynb"))
-SHOWING = {"print", "display", "display_figure", "display_markdown"}
+SHOWING = {"print", "display", "show", "say"}
 
 pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

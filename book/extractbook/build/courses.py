@@ -68,9 +68,9 @@ class Task:
     @property
     def answer(self) -> str:
         """The name that holds the answer: what the cell's last line checks."""
-        found = re.fullmatch(rf'check\("{self.id}", (\w+)\)', self.code.splitlines()[-1])
+        found = re.fullmatch(rf'book\.check\("{self.id}", (\w+)\)', self.code.splitlines()[-1])
         if not found:
-            raise InputError(f'the solution of exercise {self.id} does not end in check("{self.id}", NAME)')
+            raise InputError(f'the solution of exercise {self.id} does not end in book.check("{self.id}", NAME)')
         return found[1]
 
     @property

@@ -97,7 +97,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     """Make an executed cell fit for the page, in place.
 
     The parameter cell that papermill injected is hidden, an exercise's markers, progress bars and widgets are dropped,
-    and what `figures.display_figure` said of its figure moves to where Sphinx reads it, so that the figure gets its
+    and what `figures.show` said of its figure moves to where Sphinx reads it, so that the figure gets its
     number, caption and alternative text.
 
     Args:

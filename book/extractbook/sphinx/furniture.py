@@ -55,7 +55,8 @@ def bibtex(page: str, title: str) -> str:
 
 
 def derive(app, config) -> None:
-    """Set what follows from the repository's address."""
+    """Set what follows from the repository's address, and that the search shows text before names of the code."""
+    config.html_search_scorer = str(Path(__file__).with_name("templates") / "scorer.js")
     config.html_baseurl = config.ogp_site_url = site()
     config.notfound_urls_prefix = path = urlsplit(site()).path
     config.notfound_context = {"title": "No such page", "body": template("not_found", path=path)}
