@@ -105,7 +105,7 @@ def test_cells_of_every_experiment_granularity_reward_and_policy_are_there(known
     for word in ("defense shuffle", "defense deny", "defense label", "watermark", "own-labels", "not pre-trained"):
         assert word in names
     for reward in canaries.REWARDS:
-        assert f"knockoff-adaptive-{reward}" in names
+        assert f"adaptive {reward}" in names
 
 
 # -- comparing, on made-up canaries ----------------------------------------------

@@ -113,7 +113,7 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     status, printed, _ = command("run", "reproduction", "--scale", "smoke", *images, *options)
     assert status == 0
     [row] = read_rows(output)
-    assert (row.cell.task, row.cell.pool, row.cell.budget) == ("folder:pets", "folder:photos", 40)
+    assert (row.cell.task, str(row.cell.pool), row.cell.budget) == ("folder:pets", "folder:photos", 40)
     assert str(tmp_path) not in json.dumps(row.to_json())
     assert "folder:pets" in printed and f"{row.result['recovery']:.3f}" in printed
 

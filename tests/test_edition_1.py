@@ -39,7 +39,7 @@ def test_results_are_what_the_files_say_to_the_last_digit(files):
 
 def test_a_row_has_its_first_code_and_all_later_ones(files):
     row = files["drawn/granularity"][0]
-    assert (row.cell.task, row.cell.granularity, row.cell.seed) == ("birds", "label", 0)
+    assert (row.cell.task, str(row.cell.granularity), row.cell.seed) == ("birds", "label", 0)
     assert row.result["recovery"] == 0.7535330695308083
     assert row.provenance["commit"] == "152f2ebe4fb2"
     assert row.provenance["code"] == "98fabc920d8fd9af18f914e40524fbe6bd792847"

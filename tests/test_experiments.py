@@ -56,7 +56,7 @@ def test_reproduction_has_a_cell_a_task_and_seed():
     assert [(cell.task, cell.seed, cell.budget) for cell in cells] == [
         (task, seed, 256) for seed in range(3) for task in ("signs", "objects")
     ]
-    assert {cell.pool for cell in cells} == {"atlas"}
+    assert {str(cell.pool) for cell in cells} == {"atlas"}
 
 
 def test_budget_table_holds_the_smaller_budgets():
@@ -99,12 +99,12 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
 
 def test_images_of_one_task_in_files_are_asked_with_as_far_as_they_go():
     narrow = {
-        cell.task: (cell.pool, cell.budget)
+        cell.task: (str(cell.pool), cell.budget)
         for cell in table_cells("diversity", scale("small-cpu"), seeds=[0])
-        if "/" not in cell.pool and cell.pool != "noise"
+        if cell.pool.is_task
     }
     assert narrow == {"cifar10": ("gtsrb", 3_500), "gtsrb": ("gtsrb", 3_500)}
-    drawn = {cell.budget for cell in table_cells("diversity", scale("drawn"), seeds=[0]) if cell.pool == "retina"}
+    drawn = {cell.budget for cell in table_cells("diversity", scale("drawn"), seeds=[0]) if cell.pool.is_task}
     assert drawn == {10_000}
 
 
@@ -285,7 +285,7 @@ def test_the_detection_table_agrees_with_its_curves(shared):
 
 
 def test_a_defended_row_says_what_the_defense_did(shared):
-    found = {(cell.defense, cell.pool): run_cell(cell, store=shared).result for cell in few("defended")}
+    found = {(cell.defense, str(cell.pool)): run_cell(cell, store=shared).result for cell in few("defended")}
     denied = found["deny", "atlas"]
     assert denied["answered"] == pytest.approx(1 - denied["caught"])
     assert found["shuffle", "atlas"]["answered"] == found["label", "atlas"]["answered"] == 1
@@ -307,7 +307,7 @@ def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shar
 
 
 def test_overlap_and_stateful_rows(shared):
-    shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if "/" in cell.pool}
+    shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if cell.pool.is_shifted}
     assert list(shares) == [0.0, 0.5, 1.0]
     for found in shares.values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)

@@ -294,7 +294,7 @@ def world(**changes) -> list[Row]:
                 add(task, seed, r * facts["shuffle"], served, defense=policy)
             add(task, seed, r + facts["shifted"] + noise, pool=f"{task}/shifted", budget=5_000)
             add(task, seed, r - 0.2, budget=2_500)
-            add(task, seed, r - 0.2 + facts["adaptive"] + noise, budget=2_500, attack="knockoff-adaptive-all")
+            add(task, seed, r - 0.2 + facts["adaptive"] + noise, budget=2_500, attack="adaptive", reward="all")
             add(task, seed, r, {"mark_agreement": facts["mark"] + noise}, defense="watermark")
             first = facts["balanced"].get(task, 0.95) + noise
             alone = {"experiment": "detection", "surrogate": "", "budget": 0}
@@ -423,7 +423,7 @@ def test_four_of_five_tasks_are_enough_where_the_test_says_so(failing, verdict):
     weak = TASKS[:failing]
     rows = [
         replace(row, result=row.result | {"recovery": 0.1})
-        if row.cell.pool.endswith("/shifted") and row.cell.experiment == "extraction" and row.cell.task in weak
+        if row.cell.pool.is_shifted and row.cell.experiment == "extraction" and row.cell.task in weak
         else row
         for row in world()
     ]

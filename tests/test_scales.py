@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
@@ -138,12 +137,12 @@ def test_an_unknown_name_in_braces_is_refused(tmp_path):
 def test_a_block_is_the_product_of_its_values(tmp_path):
     path = tmp_path / "tables.toml"
     path.write_text(
-        '[mine]\ntitle = ""\nblocks = [{ pool = ["{task}/{pool_classes}", "noise"], budget = [1, 2], tasks = ["signs"],'
+        '[mine]\ntitle = ""\nblocks = [{ pool = ["{pool}/{pool_classes}", "noise"], budget = [1, 2], tasks = ["signs"],'
         ' seeds = 1 }]\nskip = [{ pool = "noise", budget = 2 }]\n'
     )
     [mine] = read_tables(path).values()
-    found = [(cell.task, cell.pool, cell.budget) for cell in mine.cells(scale("smoke"), seed=0)]
-    assert found == [("signs", "signs/54", 2), ("signs", "signs/54", 1), ("signs", "noise", 1)]
+    found = [(cell.task, str(cell.pool), cell.budget) for cell in mine.cells(scale("smoke"), seed=0)]
+    assert found == [("signs", "atlas/54", 2), ("signs", "atlas/54", 1), ("signs", "noise", 1)]
     assert list(mine.cells(scale("smoke"), seed=1)) == []
 
 
@@ -161,8 +160,10 @@ UNCHANGED = {
 
 def first_names(cell):
     """Return a cell under the names that its fields had in the first edition."""
-    fields = asdict(cell)
-    return fields | {"profile": fields.pop("scale"), "defence": fields.pop("defense")}
+    fields = cell.to_json()
+    reward, attack = fields.pop("reward"), fields["attack"]
+    attack = attack if attack == "own-labels" else f"knockoff-{attack}" + (f"-{reward}" if reward else "")
+    return fields | {"profile": fields.pop("scale"), "defence": fields.pop("defense"), "attack": attack}
 
 
 @pytest.mark.parametrize("name", UNCHANGED)

@@ -5,17 +5,18 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from extractlib.api.granularity import Full, Granularity
+from extractlib.data.sources import Source
+from extractlib.errors import InputError, check_choice
 from extractlib.store import digest
 
-ADAPTIVE = "knockoff-adaptive-"
-"""What the name of an adaptive attack begins with; its reward follows."""
-
-OWN_LABELS = "own-labels"
-"""The control that asks nothing: the adversary trains on its images' true labels."""
+ATTACKS = ("random", "adaptive", "own-labels")
+"""How queries are chosen. The last asks nothing: the adversary trains on its images' true labels."""
 
 WATERMARK = "watermark"
 """The defense that marks its answers and keeps nobody out."""
@@ -28,33 +29,49 @@ class Cell:
     Attributes:
         scale: Name of the scale, which fixes sizes and recipes.
         task: The victim's task.
-        pool: Whose images the attacker sends (see `datasets.query_images`).
+        pool: Whose images the attacker sends; may be given by its name, such as ``"signs/shifted"``.
         victim: The victim's network.
         seed: Seed of the drawn images or the split, the victim, the choice of queries and the surrogate.
         experiment: What is measured (see `run.EXPERIMENTS`).
         surrogate: The surrogate's network.
-        granularity: What an answer shows.
+        granularity: What an answer shows; may be given by its name, such as ``"top-5"``.
         budget: Queries the attacker may send.
-        attack: How queries are chosen: ``"knockoff-random"``, ``"knockoff-adaptive-REWARD"`` or ``"own-labels"``.
+        attack: How queries are chosen, one of `ATTACKS`.
+        reward: What the adaptive strategy learns from (see `adaptive.Reward`); empty for the others.
         defense: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
             ``"watermark"``.
         pretrained: Whether the victim starts from the public backbone; the surrogate always does.
         overlap: Share of the pool's images that show the victim's own classes, in the experiment ``"overlap"``.
+
+    Raises:
+        InputError: There is no such pool, granularity or attack.
     """
 
     scale: str
     task: str
-    pool: str
+    pool: Source
     victim: str
     seed: int
     experiment: str = "extraction"
     surrogate: str = ""
-    granularity: str = "full"
+    granularity: Granularity = Full()
     budget: int = 0
-    attack: str = "knockoff-random"
+    attack: str = "random"
+    reward: str = ""
     defense: str = "none"
     pretrained: bool = True
     overlap: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pool", Source.parse(self.pool))
+        object.__setattr__(self, "granularity", Granularity.parse(self.granularity))
+        check_choice("attack", self.attack, ATTACKS)
+        if (self.reward != "") != (self.attack == "adaptive"):
+            raise InputError(f"attack {self.attack!r} with reward {self.reward!r}: adaptive has a reward, no other has")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by name, pool and granularity by their names: `Cell` takes them back."""
+        return asdict(self) | {"pool": str(self.pool), "granularity": str(self.granularity)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +90,7 @@ class Row:
 
     def to_json(self) -> dict:
         """Return the row as JSON-ready dictionaries."""
-        return {"cell": asdict(self.cell), "result": dict(self.result), "provenance": dict(self.provenance)}
+        return {"cell": self.cell.to_json(), "result": dict(self.result), "provenance": dict(self.provenance)}
 
     @classmethod
     def from_json(cls, row: Mapping) -> "Row":

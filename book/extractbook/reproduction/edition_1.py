@@ -69,8 +69,10 @@ def checked(rows: Iterable[Row]) -> int:
 
 
 def _cell(record: dict) -> Cell:
-    """Return a cell under today's names of its fields."""
-    return Cell(**{NEW_NAMES.get(name, name): value for name, value in record.items()})
+    """Return a cell under today's names."""
+    cell = {NEW_NAMES.get(name, name): value for name, value in record.items()}
+    kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
+    return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
 
 
 def _records(path: Path) -> list:

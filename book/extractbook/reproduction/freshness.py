@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any
 
-from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell, Row
+from extractbook.reproduction.cells import WATERMARK, Cell, Row
 from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import drawn
 from extractlib.data.sources import Source
@@ -36,15 +36,15 @@ def versions_of(cell: Cell) -> dict[str, int]:
     if cell.experiment not in EXPERIMENT_KEYS:
         raise InputError(f"unknown experiment {cell.experiment!r}: use one of {', '.join(EXPERIMENT_KEYS)}")
     keys = {*STAGE, *EXPERIMENT_KEYS[cell.experiment]}
-    if cell.attack.startswith(ADAPTIVE):
+    if cell.attack == "adaptive":
         keys.add("adaptive")
-    if cell.attack == OWN_LABELS:
+    if cell.attack == "own-labels":
         keys = keys - set(QUERIES) | {"control"}
     if cell.defense == WATERMARK:
         keys |= {"watermark", "policy"}
     elif cell.defense != "none":
         keys |= {"policy", "detect"}
-    task, pool = Source.parse(cell.task), Source.parse(cell.pool)
+    task, pool = Source.parse(cell.task), cell.pool
     if task.in_files or pool.in_files:
         keys.add("decode")
     if task.name in drawn.PARTS or pool.name in drawn.PARTS:
@@ -74,7 +74,7 @@ def _settings(cell: Cell) -> str:
     if cell.experiment in ("extraction", "classes", "shortcut"):
         found["surrogate"] = stated(settings.surrogate)
         # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
-        found["collected"] = settings.adaptive_budgets[-1] if cell.attack.startswith(ADAPTIVE) else settings.budget
+        found["collected"] = settings.adaptive_budgets[-1] if cell.attack == "adaptive" else settings.budget
     if cell.experiment in ("detection", "overlap", "stateful", "shortcut") or cell.defense not in ("none", WATERMARK):
         found["detector"] = stated(settings.detector)
         found["network"] = settings.network
@@ -97,7 +97,7 @@ def stated(settings: object) -> dict[str, Any]:
 
 def _sizes(cell: Cell, settings: Scale) -> dict[str, Any]:
     """Return the sizes of the drawn sets that the cell may use."""
-    names = dict.fromkeys((cell.task, Source.parse(cell.pool).name, settings.pool, settings.second_pool))
+    names = dict.fromkeys((cell.task, cell.pool.name, settings.pool, settings.second_pool))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
     return {name: dict(sizes[name]) for name in names if name in sizes}
 

@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from extractbook.reproduction import edition_1, paper
-from extractbook.reproduction.cells import ADAPTIVE, WATERMARK, Cell, Row
+from extractbook.reproduction.cells import WATERMARK, Cell, Row
 from extractbook.reproduction.experiments.shortcut import PROCESSING
 from extractbook.reproduction.results import frame
 from extractbook.reproduction.scales import scale
+from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.metrics import summary, t_interval
 from extractlib.store import digest
@@ -188,7 +189,12 @@ class Evidence:
         self._table = table.set_index([*KIND, "seed"]).sort_index()
         self._plain: dict[str, Cell] = {}
         for cell in sorted({replace(cell, seed=0) for cell in distinct}, key=lambda cell: -cell.budget):
-            sides = {"task": cell.task, "victim": cell.victim, "surrogate": cell.victim, "pool": self.scale.pool}
+            sides = {
+                "task": cell.task,
+                "victim": cell.victim,
+                "surrogate": cell.victim,
+                "pool": Source(self.scale.pool),
+            }
             if cell == Cell(scale=self.scale.name, budget=cell.budget, seed=0, **sides):
                 self._plain.setdefault(cell.task, cell)
         self.tasks = tuple(sorted(self._plain))
@@ -211,7 +217,8 @@ class Evidence:
         """Return the lines (see `results.frame`), by seed, of a task's plain cell with `changes`; perhaps none."""
         if task in self._plain:
             cell = replace(self._plain[task], **changes)
-            kind = tuple(getattr(cell, name) for name in KIND)
+            fields = cell.to_json()
+            kind = tuple(fields[name] for name in KIND)
             if kind in self._table.index:
                 return self._table.loc[kind]
         return self._table.iloc[:0]
@@ -397,7 +404,7 @@ def _granularity_in_between_costs_in_between(evidence: Evidence, task: str, limi
     given = bound("r(full) − r(label)", ">", limits["precondition"], drop, note=on)
     if given.interval and not given.holds:
         yield Skipped(str(given))
-    shown = {row.cell.granularity for row in evidence.rows if row.cell.task == task}
+    shown = {str(row.cell.granularity) for row in evidence.rows if row.cell.task == task}
     for kind in ("top-", "rounded-") if given.holds else ():
         between = [name for name in shown if name.startswith(kind)]
         between.sort(key=lambda name: float(name.removeprefix(kind)), reverse=True)
@@ -523,7 +530,7 @@ def _overlap_weakens_detection(evidence: Evidence, task: str, limits: Limits) ->
 @_test("B1")
 def _adaptive_beats_random(evidence: Evidence, task: str, limits: Limits) -> Parts:
     budget = evidence.scale.middle_budget
-    gain = evidence.series(task, attack=f"{ADAPTIVE}all", budget=budget) - evidence.series(task, budget=budget)
+    gain = evidence.series(task, attack="adaptive", reward="all", budget=budget) - evidence.series(task, budget=budget)
     quantity, note = f"r({task}, adaptive) − r({task}, random)", f" at {budget:,} queries"
     yield bound(quantity, ">", limits["difference"], gain, note=note)
 

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -93,7 +93,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     ``date``, ``seconds``, ``device``, …) and the numbers of the result by their paths, such as ``recovery`` or
     ``binary.pool.tnr``; what a row does not have is NaN. Lists of a result, as of a curve, are kept as they are.
     """
-    lines = [{**asdict(row.cell), **_plain(row.provenance), **row.result} for row in rows]
+    lines = [{**row.cell.to_json(), **_plain(row.provenance), **row.result} for row in rows]
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
 
 
@@ -128,7 +128,7 @@ def _check_alike(path: Path, rows: Iterable[Row]) -> None:
     seen: dict[str, tuple[int, Mapping]] = {}
     for number, row in enumerate(rows, start=1):
         made = {name: row.provenance[name] for name in ("versions", "settings", "data")}
-        identity = json.dumps([asdict(row.cell), made], sort_keys=True)
+        identity = json.dumps([row.cell.to_json(), made], sort_keys=True)
         first, result = seen.setdefault(identity, (number, timeless(row.result)))
         if result != timeless(row.result):
             raise InputError(

@@ -126,8 +126,12 @@ def name_of(cell: Cell) -> str:
     """Return a cell in words."""
     if cell.experiment in ("extraction", "classes"):
         told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
-        kinds = [cell.attack, f"defense {cell.defense}", f"{cell.victim} to {cell.surrogate}"]
-        plain = ("knockoff-random", "defense none", "resnet to resnet")
+        kinds = [
+            f"{cell.attack} {cell.reward}".rstrip(),
+            f"defense {cell.defense}",
+            f"{cell.victim} to {cell.surrogate}",
+        ]
+        plain = ("random", "defense none", "resnet to resnet")
         told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
     else:
         told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")

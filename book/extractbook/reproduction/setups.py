@@ -91,7 +91,7 @@ class Setup:
     @cached_property
     def pool(self) -> Parts:
         """The parts of the pool that the defense knows: the scale's, or the one in files that the attacker sends."""
-        sent = replace(Source.parse(self.cell.pool), is_shifted=False, class_count=None)
+        sent = replace(self.cell.pool, is_shifted=False, class_count=None)
         own = sent.in_files and not sent.is_task
         return self.loader.pool(sent if own else self.settings.pool, seed=self.cell.seed)
 
@@ -100,15 +100,15 @@ class Setup:
         """The parts of the pool of another hand, which no detector is trained against."""
         return self.loader.pool(self.settings.second_pool, seed=self.cell.seed)
 
-    def queries(self, name: str | None = None, *, labeled: bool = False) -> ImageSet:
-        """Return the images that the attacker sends: the cell's, or those of another name."""
-        return self.loader.queries(name or self.cell.pool, seed=self.cell.seed, labeled=labeled)
+    def queries(self, source: Source | str | None = None, *, labeled: bool = False) -> ImageSet:
+        """Return the images that the attacker sends: the cell's, or those of another source."""
+        return self.loader.queries(source or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
     def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
         """Return the public weights of a network."""
         if network not in self._backbones:
             ready = self.settings.shipped or self.settings.imagenet
-            if not ready and Source.parse(self.cell.pool).in_files and "pretraining" not in self.pool:
+            if not ready and self.cell.pool.in_files and "pretraining" not in self.pool:
                 raise InputError(
                     f"pool {self.cell.pool} has no part for pre-training, which scale {self.settings.name!r} needs:"
                     " use tinyimagenet or a folder with classes"

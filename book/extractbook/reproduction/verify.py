@@ -4,7 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,12 +52,11 @@ class Check:
 
 
 def kind_of(cell: Cell) -> tuple[str, ...]:
-    """Return the kind of a cell: its experiment, attack, granularity without its number, policy and source."""
-    return (cell.experiment, cell.attack, cell.granularity.partition("-")[0], cell.defense, _source(cell.pool))
+    """Return the kind of a cell: its experiment, attack, reward, granularity without its number, policy and source."""
+    return (cell.experiment, cell.attack, cell.reward, cell.granularity.kind, cell.defense, _source(cell.pool))
 
 
-def _source(pool: str) -> str:
-    source = Source.parse(pool)
+def _source(source: Source) -> str:
     if source.name.startswith(FOLDER):
         return "folder"
     if source.is_shifted:
@@ -153,7 +152,7 @@ def record(path: Path, checks: Iterable[Check]) -> None:
             made = check.new.provenance
             entries.append(
                 {
-                    "cell": fingerprint(asdict(check.old.cell)),
+                    "cell": fingerprint(check.old.cell.to_json()),
                     "name": name_of(check.old.cell),
                     **{name: made[name] for name in ("commit", "date", "processor")},
                     "difference": check.difference,

@@ -8,6 +8,7 @@ import torch
 from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, mix
+from extractlib.data.sources import Source
 from extractlib.defenses.accounts import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
 from extractlib.defenses.detectors import Detector, MahalanobisDetector, OdinDetector, features_of, threshold_at, tune
 from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, tpr_tnr
@@ -78,11 +79,11 @@ def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: 
 
 
 def _caught(setup: Setup, ood: Mapping[str, ImageSet]) -> dict[str, float]:
-    task = setup.cell.task
+    own = Source(setup.cell.task)
     images = {
         "benign": setup.held_out,
         "own": setup.task["adversary"],
-        "shifted": setup.queries(f"{task}/shifted"),
+        "shifted": setup.queries(own.shifted()),
     }
     return {name: share(setup.detector.detect(part.images)) for name, part in (images | dict(ood)).items()}
 
@@ -131,7 +132,7 @@ def stateful(setup: Setup) -> dict:
     length, clients = setup.settings.stream, setup.settings.streams
     honest = _accounts(setup.task["adversary"].images, clients=clients, length=length)
     streams = {}
-    for name, pool in (("pool", setup.cell.pool), ("shifted", f"{setup.cell.task}/shifted")):
+    for name, pool in (("pool", setup.cell.pool), ("shifted", Source(setup.cell.task).shifted())):
         images = setup.queries(pool)
         attack = Knockoff(budget=min(setup.cell.budget, len(images)), seed=setup.cell.seed)
         streams[name] = images.subset(attack.indices(len(images))).images

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from extractbook.reproduction.cells import ADAPTIVE, OWN_LABELS, WATERMARK, Cell
+from extractbook.reproduction.cells import WATERMARK
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.setups import Setup
 from extractlib.api.service import PredictionAPI
@@ -42,11 +42,11 @@ def surrogate_of(setup: Setup) -> Surrogate:
     """Return the surrogate that the cell's attack ends with, trained once and then read from the store."""
     cell = setup.cell
     trainer = setup.trainer(cell.surrogate, setup.settings.surrogate)
-    if cell.attack == OWN_LABELS:
+    if cell.attack == "own-labels":
         model = train_alone(setup.queries(labeled=True), trainer, budget=cell.budget)
     else:
         attack, transfer = collected(setup)
-        model = attack.train(transfer, setup.queries(labeled=_is_adaptive(cell)), trainer)
+        model = attack.train(transfer, setup.queries(labeled=cell.attack == "adaptive"), trainer)
     return Surrogate(model, classes=setup.victim.classes)
 
 
@@ -56,12 +56,12 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask.
     """
     cell, settings = setup.cell, setup.settings
-    adaptive = _is_adaptive(cell)
+    adaptive = cell.attack == "adaptive"
     pool = setup.queries(labeled=adaptive)
     whole = settings.adaptive_budgets[-1] if adaptive else min(settings.budget, len(pool))
     budget = max(cell.budget, whole)
     if adaptive:
-        attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.attack.removeprefix(ADAPTIVE))
+        attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.reward)
     else:
         attack = Knockoff(budget=budget, seed=cell.seed)
     api = api_of(setup, budget=budget)
@@ -78,10 +78,6 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
 
     transfer = load(setup.store.get("transfer", key, make) / "transfer.db")
     return attack, transfer.first(cell.budget)
-
-
-def _is_adaptive(cell: Cell) -> bool:
-    return cell.attack.startswith(ADAPTIVE)
 
 
 def _learner(setup: Setup) -> OnlineSurrogate:

@@ -113,7 +113,8 @@ def _expanded(block: Mapping[str, Any], plain: Cell, names: Mapping[str, Any]) -
 
 def _fits(cell: Cell, rule: Mapping[str, list]) -> bool:
     return all(
-        cell.seed >= values[0] if key == "from_seed" else getattr(cell, key) in values for key, values in rule.items()
+        cell.seed >= values[0] if key == "from_seed" else cell in (replace(cell, **{key: value}) for value in values)
+        for key, values in rule.items()
     )
 
 
