@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import test_ledger
 
+from benchmarks import sizes
 from extractbook.build import execute
 from extractbook.reproduction.ledger import Evidence
 from extractbook.sphinx import furniture, quiz, sliders
@@ -56,6 +57,29 @@ def test_bibtex():
         "  title = {Knockoff nets},",
     ]
     assert lines[-1] == "}" and all(re.fullmatch(r"  \w+ = \{.+\},", line) for line in lines[1:-1])
+
+
+# The reference.
+
+
+def test_every_module_is_on_one_page_of_the_reference():
+    pages = {path: path.read_text(encoding="utf-8") for path in execute.BOOK.glob("api_*.md")}
+    named = [name for text in pages.values() for name in re.findall(r"^\.\. automodule:: (\S+)$", text, re.M)]
+    modules = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        for folder in execute.PACKAGES.values()
+        for path in folder.rglob("*.py")
+        if sizes.code_lines(path.read_bytes())
+    }
+    inner = re.compile(
+        r"extractbook\.(build|sphinx|cli|__main__|exercises\.chapter_)|extractlib\.(cli|__main__|exercises)"
+        r"|extractlib\.data\.drawn\.(?!canvas|vocabulary)|extract(lib|book)(\.(api|attacks|data|defenses|models|reproduction))?$"
+    )
+    assert len(named) == len(set(named))
+    assert set(named) == {name for name in modules if not inner.match(name)}
+    for text in pages.values():
+        introduction = text.split("\n\n")[1]
+        assert len(introduction.splitlines()) == 2 and introduction.count(".\n") == 1
 
 
 # Ids.
