@@ -1,5 +1,7 @@
 """Answers as plain data, and in what way one differs from another."""
 
+from typing import Any
+
 import numpy as np
 
 from extractlib.errors import InputError
@@ -8,7 +10,7 @@ KINDS = {bool: "a truth value", int: "a whole number", float: "a number", str: "
 ARRAYS = {"b": ("truth values", np.bool_), "i": ("whole numbers", np.int64), "f": ("numbers", np.float64)}
 
 
-def plain(value: object) -> object:
+def plain(value: Any) -> Any:
     """Return `value` as plain data: bool, int, float, str, an array of bool, int64 or float64, or a list of such.
 
     Tensors become arrays, an array of no dimension a number, tuples and sets lists.
@@ -32,7 +34,7 @@ def plain(value: object) -> object:
     raise InputError(f"a value of type {type(value).__name__} cannot be checked: give numbers, texts or arrays")
 
 
-def fitted(given: object, right: object) -> object:
+def fitted(given: Any, right: Any) -> Any:
     """Return `given` in the type of `right`, whose values and shape it need not have.
 
     Raises:
@@ -68,7 +70,7 @@ def _as_array(given: object) -> np.ndarray | None:
     return array if isinstance(array, np.ndarray) else None
 
 
-def _require(fits: bool, given: object, kind: str) -> None:
+def _require(fits: bool, given: Any, kind: str) -> None:
     if not fits:
         array = isinstance(given, np.ndarray)
         one = f"an array of {ARRAYS[given.dtype.kind][0]}" if array else f"{given!r:.60} is {KINDS[type(given)]}"
@@ -79,7 +81,7 @@ def _are_names(value: list) -> bool:
     return all(isinstance(part, str) for part in value)
 
 
-def difference(given: object, right: object, *, tolerance: float) -> str | None:
+def difference(given: Any, right: Any, *, tolerance: float) -> str | None:
     """Return in what way `given`, which `fitted` returned, differs from `right`, or None where it does not.
 
     The words tell the kind of the mistake and never the value. Texts are equal whatever their case and spaces; lists of

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,9 +97,9 @@ class Exercise:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed is {seed!r}: a whole number from 0 is wanted")
         generator = np.random.default_rng([seed, *self.id.encode()])
-        return {name: values[generator.integers(len(values))] for name, values in self.variants.items()}
+        return {name: values[int(generator.integers(len(values)))] for name, values in self.variants.items()}
 
-    def check(self, answer: object, *, seed: int | None = None) -> Verdict:
+    def check(self, answer: Any, *, seed: int | None = None) -> Verdict:
         """Say whether an answer is right; a function is called no further after a case in which it fails.
 
         Raises:
@@ -112,7 +113,7 @@ class Exercise:
             reason = str(failure)
         return Verdict(self.id, reason or "")
 
-    def _reason(self, answer: object, parameters: Mapping[str, object]) -> str | None:
+    def _reason(self, answer: Any, parameters: Mapping[str, object]) -> str | None:
         """Return why an answer is wrong, or None."""
         if self.cases and not callable(answer):
             raise InputError(f"the answer to {self.id} is of type {type(answer).__name__}: a function is wanted")
@@ -128,7 +129,7 @@ class Exercise:
             for name in given[0] if isinstance(given[0], list) else given:
                 one_of("answer", normalized(name), self.choices)
         if self.judge:
-            return self.judge(given, right, self.cases(**parameters))
+            return self.judge(given, right, self.cases(**parameters) if self.cases else [])
         reason = self._difference(given, right)
         slips = (
             slip for slip, make in self.slips.items() if not self._difference(given, self._results(make, parameters))

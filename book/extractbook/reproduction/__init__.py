@@ -4,7 +4,20 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["edition_1", "freshness", "grids", "ledger", "paper", "results", "scales", "schedule", "verify"],
+    submodules=[
+        "backbones",
+        "edition_1",
+        "freshness",
+        "grids",
+        "ledger",
+        "paper",
+        "results",
+        "run",
+        "scales",
+        "schedule",
+        "setups",
+        "verify",
+    ],
     submod_attrs={
         "cells": ["Cell", "Row"],
         "freshness": ["is_current"],

@@ -30,6 +30,7 @@ from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
+from extractbook.reproduction.scales import scale
 from extractbook.sphinx import template
 from extractlib.errors import InputError
 
@@ -62,7 +63,7 @@ def line(stops: Mapping[str, tuple[float, Mapping[int, float]]]) -> list[Point]:
 
 def budget(evidence: Evidence) -> dict[str, dict]:
     """Return recovery by task and granularity, along the budgets."""
-    settings = evidence.scale
+    settings = scale("drawn")
     low, high = math.log(settings.budgets[0]), math.log(settings.budget)
     places = {queries: (math.log(queries) - low) / (high - low) for queries in settings.budgets}
 
@@ -94,7 +95,7 @@ def overlap(evidence: Evidence) -> dict[str, dict]:
 
     def along(task: str, source: str) -> list[Point]:
         measured = partial(evidence.measured, task, "overlap", "balanced_accuracy", pool=sources[source].format(task))
-        return line({f"{share:.0%}": (share, measured(overlap=share)) for share in evidence.scale.overlaps})
+        return line({f"{share:.0%}": (share, measured(overlap=share)) for share in scale("drawn").overlaps})
 
     sources = {"another source": "{}/shifted", "the very same": "{}"}
     return grid({"Task": evidence.tasks, "Own images from": sources}, along)
