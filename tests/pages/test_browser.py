@@ -62,6 +62,14 @@ def test_search_finds_a_word(open_page):
     assert [link.rsplit("/", 1)[1] for link in links] == ["01_threat.html"]
 
 
+def test_search_shows_text_before_names_of_the_code(open_page):
+    page = open_page("search.html?q=knockoff")
+    page.wait_for_function("document.querySelector('#search-results .search-summary').textContent.includes('found')")
+    links = page.locator("#search-results li a").evaluate_all("links => links.map(link => link.pathname)")
+    reference = [link.rsplit("/", 1)[1].startswith("api") for link in links]
+    assert {True, False} == set(reference) and reference == sorted(reference)
+
+
 def test_dark_mode_toggles(open_page):
     page = open_page("book/index.html")
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
