@@ -12,6 +12,7 @@ import pytest
 from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells
 from layouts import WRITE
 
+from extractbook import book
 from extractbook.build import execute
 from extractbook.build import pages as build
 from extractbook.sphinx import furniture
@@ -76,6 +77,12 @@ def test_a_notebook_imports_the_library_and_the_book_by_one_name_each(path):
     assert ours <= {"import extractlib as xl", "from extractbook import book"}
     others = {line.split()[1].partition(".")[0] for line in found - ours}
     assert others - OUTSIDE <= sys.stdlib_module_names
+
+
+def test_every_name_that_the_book_offers_is_there():
+    assert len(dir(book)) > 30
+    assert [name for name in dir(book) if getattr(book, name) is None] == []
+    assert book.rows("drawn", "classes") == book.rows("drawn", "classes") != []
 
 
 # The build.

@@ -162,9 +162,9 @@ def test_a_budget_that_does_not_fit_the_pool_is_refused(cell, queries, tmp_path)
     ("change", "message"),
     [
         # Two sides of two clients of 50 images each; of the 64 strangers a quarter are of the task.
-        ({"experiment": "stateful"}, "objects/adversary holds 10 images and stateful needs 200"),
-        ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images and overlap needs 48"),
-        ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images and overlap needs 64"),
+        ({"experiment": "stateful"}, "objects/adversary holds 10 images and 200 are needed"),
+        ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images and 48 are needed"),
+        ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images and 64 are needed"),
     ],
 )
 def test_too_few_images_are_told_before_anything_is_trained(change, message, cell, tmp_path, monkeypatch):

@@ -26,6 +26,8 @@ from extractlib.store import digest
 sys.path.insert(0, str(Path(__file__).parent))
 import test_ledger  # noqa: E402
 
+POLICIES = ("shuffle", "deny", "label")
+
 PROVENANCE = "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`"
 FIRST_EDITION = ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02."
 
@@ -83,20 +85,22 @@ def test_reproduction_table_stands_beside_the_papers():
     )
 
 
+def entry(claim: str, verdict: str, reason: str = "", tasks: tuple = (), seeds: tuple = ()) -> ledger.Entry:
+    return ledger.Entry(paper.claim(claim), ledger.Verdict(verdict), reason, (), tasks, seeds)
+
+
 def test_ledger_table_shows_first_what_does_not_hold():
-    rows = [row("things", seed, 0.76 + seed / 100) for seed in range(3)]
-    rows += [row("retina", seed, 0.31 + seed / 100) for seed in range(3)]
-    lines = figures.ledger_table(ledger.verdicts(rows)).splitlines()
+    made = [entry("C1", "holds"), entry("C2", "does not hold", "r(signs) is 0.4"), entry("C3", "not run")]
+    lines = figures.ledger_table([*made, entry("B5", "undecided")]).splitlines()
     assert lines[1] == "| :--- | :--- | :--- | :--- | :--- | :--- |"
-    assert [line.split(" | ")[0] for line in lines[2:6]] == ["| C1", "| B5", "| C2", "| C3"]
-    assert [line.split(" | ")[4] for line in lines[2:6]] == ["does not hold", "does not hold", "holds", "not run"]
-    assert "r(retina) ≥ 0.75: 0.400, interval " in lines[2]
+    found = [(line.split(" | ")[0], line.split(" | ")[4]) for line in lines[2:]]
+    assert found == [("| C2", "does not hold"), ("| B5", "undecided"), ("| C1", "holds"), ("| C3", "not run")]
+    assert lines[2].endswith("| r(signs) is 0.4 |")
 
 
 def test_ledger_table_has_a_column_for_another_scale():
-    ours = ledger.verdicts([row("retina", seed, 0.91 + seed / 100) for seed in range(3)])
-    other = ledger.verdicts([row("things", seed, 0.31 + seed / 100) for seed in range(4)])
-    lines = figures.ledger_table(ours, beside={"drawn": other}).splitlines()
+    other = [entry("C1", "does not hold", tasks=("things",), seeds=(0, 1, 2, 3)), entry("C15", "not run")]
+    lines = figures.ledger_table([entry("C1", "holds"), entry("C15", "holds")], beside={"drawn": other}).splitlines()
     assert lines[0].endswith("| Why | In drawn |")
     last = {line.split(" | ")[0]: line.rpartition(" | ")[2] for line in lines[2:]}
     assert (last["| C1"], last["| C15"]) == ("does not hold (things; 4 seeds) |", "not run |")
@@ -344,8 +348,19 @@ def test_confusions_are_shares_of_the_rows():
     assert many.axes[0].get_xticklabels() == []
 
 
+def situations() -> list:
+    """Return rows of five tasks and five seeds for seven of the front page's situations."""
+    changes = [{}, {"granularity": "label"}, {"pool": "retina"}, *({"defense": name} for name in POLICIES)]
+    return [
+        test_ledger.row(task, seed, {"recovery": 0.9 - 0.1 * number - 0.01 * seed - 0.001 * len(task)}, **cell)
+        for task in ("birds", "objects", "retina", "signs", "things")
+        for seed in range(5)
+        for number, cell in enumerate([*changes, {"pool": f"{task}/shifted", "budget": 5_000}])
+    ]
+
+
 def test_the_main_figure_shows_each_situation_that_was_run():
-    evidence = ledger.Evidence(test_ledger.world())
+    evidence = ledger.Evidence(situations())
     figure = figures.threat_or_boogeyman(evidence)
     assert set(figures.SITUATIONS) - set(figure.data["Situation"]) == {
         "public images, chosen adaptively*",

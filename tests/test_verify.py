@@ -90,7 +90,7 @@ def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):
 
 
 def test_checks_are_recorded_one_after_the_other(row, tmp_path):
-    path, made = tmp_path / "verified.json", row.provenance | MADE
+    path, made = tmp_path / "verified.jsonl", row.provenance | MADE
     new = Row(row.cell, row.result | {"recovery": row.result["recovery"] - 0.01}, made)
     for _ in range(2):
         record(path, [Check(row, new, 0.03)])
@@ -105,12 +105,15 @@ def test_checks_are_recorded_one_after_the_other(row, tmp_path):
     assert first["name"].startswith("objects, 256 queries to atlas")
 
 
-@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", '[{"name": "x"}]'])
+@pytest.mark.parametrize("content", ["{\n", "{}\n", "[1]\n", '{"name": "x"}\n', '{"cell": "x"}\n{'])
 def test_a_damaged_record_is_refused_and_kept(content, row, tmp_path):
-    path = tmp_path / "verified.json"
+    path = tmp_path / "verified.jsonl"
     path.write_text(content)
-    with pytest.raises(InputError, match="verified.json is no record of checks.*git checkout"):
-        record(path, [Check(row, row, 0.03)])
+    with pytest.raises(InputError, match=r"verified.jsonl(: its last line is cut| is no record of .*git checkout)"):
+        recorded(path)
+    if not content.endswith("\n"):
+        with pytest.raises(InputError, match="verified.jsonl: its last line is cut"):
+            record(path, [Check(row, row, 0.03)])
     assert path.read_text() == content
 
 
@@ -122,7 +125,7 @@ def test_the_command_tells_differences_by_its_status(command, row, tmp_path, mon
     status, printed, _ = command(*words, "--record")
     assert status == 0
     assert "1 rows, 0 stale; --turn 5 takes these again" in printed and ": agrees (" in printed
-    [entry] = json.loads((tmp_path / "verified.json").read_text())
+    [entry] = json.loads((tmp_path / "verified.jsonl").read_text())
     assert entry["difference"] == 0.0
     path.unlink()
     append_row(path, with_result(row, row.cell.seed, row.result["recovery"] + 0.5))

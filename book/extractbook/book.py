@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
-        "reproduction.ledger": ["Evidence", "reproduction", "shortcut", "verdicts", "worst_class"],
+        "reproduction.ledger": ["Evidence", "reproduction", "verdicts", "worst_class"],
         "reproduction.scales": ["scale"],
         "reproduction.verify": ["tolerance"],
     },

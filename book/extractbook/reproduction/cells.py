@@ -94,8 +94,8 @@ class Row:
 
     @classmethod
     def from_json(cls, row: Mapping) -> "Row":
-        """Return the row that `to_json` wrote."""
-        return cls(Cell(**row["cell"]), row["result"], row["provenance"])
+        """Return the row that `to_json` wrote; what is none raises a TypeError, KeyError or ValueError."""
+        return cls(Cell(**row["cell"]), dict(**row["result"]), dict(**row["provenance"]))
 
 
 # -- provenance --------------------------------------------------------------
@@ -103,17 +103,8 @@ class Row:
 
 def commit() -> str:
     """Return the commit the package is at, with ``+`` behind it where tracked files differ from it."""
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty=+",
-        "--exclude=*",
-    ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 
 

@@ -6,20 +6,16 @@ code, with commit and date, the oldest first; it says nothing more of the rows o
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from extractbook.reproduction.cells import Cell, Row
 from extractlib.errors import InputError
 
-FORMAT = "extractlib results 1"
-
-ROW = {"cell": dict, "result": dict, "provenance": dict}
-CELL = dict.fromkeys(("profile", "task", "pool", "victim", "experiment", "surrogate", "granularity", "attack"), str)
-CELL |= {"defence": str, "seed": int, "budget": int, "pretrained": bool, "overlap": float}
+FOLDER = Path(__file__).parents[1] / "results" / "edition-1"
 NEW_NAMES = {"profile": "scale", "defence": "defense"}
-CHECK = {"code": str, "commit": str, "date": str}
-PROVENANCE = CHECK | {"seconds": float, "device": str, "versions": dict, "data": dict}
 
 TRUTH = "{rows} the first edition's: made at {commits} {dates}{checked}."
 CHECKED = "; {count:,} of them {were} checked later only by computing a sample anew"
@@ -29,20 +25,28 @@ def read(path: Path) -> list[Row]:
     """Return all rows of a file of the first edition.
 
     Raises:
-        InputError: The file is missing or is not as it was committed: no JSON, cut off, of another format, a row has an
-            unknown key or lacks one, or two rows are of one cell. The message counts rows from 1.
+        InputError: The file is missing, or is not to the last character as it was committed.
     """
-    rows: dict[Cell, Row] = {}
-    for number, record in enumerate(_records(path), 1):
-        fault = next(_faults(record), None)
-        row = None if fault else Row(_cell(record["cell"]), record["result"], record["provenance"])
-        if row and row.cell in rows:
-            fault = f"is of the same cell as row {list(rows).index(row.cell) + 1}"
-        if fault:
-            cell = json.dumps(record.get("cell") if isinstance(record, dict) else record)
-            raise _unusable(path, f"row {number} {fault} (cell {cell})")
-        rows[row.cell] = row
-    return list(rows.values())
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): restore it with git checkout -- {path}") from None
+    if sha256(text.encode()).hexdigest() not in _sums():
+        raise InputError(f"{path} is not as it was committed: restore it with git checkout -- {path}")
+    return [Row(_cell(row["cell"]), row["result"], row["provenance"]) for row in json.loads(text)["rows"]]
+
+
+@cache
+def _sums() -> frozenset[str]:
+    """Return the digests of all files, which ``sha256sum -c`` checks too."""
+    return frozenset((FOLDER / "SHA256SUMS").read_text(encoding="utf-8").split()[::2])
+
+
+def _cell(record: dict) -> Cell:
+    """Return a cell under today's names."""
+    cell = {NEW_NAMES.get(name, name): value for name, value in record.items()}
+    kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
+    return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
 
 
 def made(row: Row) -> bool:
@@ -66,48 +70,3 @@ def truth(rows: Iterable[Row]) -> str:
 def checked(rows: Iterable[Row]) -> int:
     """Return how many of the rows were let stand under newer code, after a sample had come out equal."""
     return sum("history" in row.provenance for row in rows)
-
-
-def _cell(record: dict) -> Cell:
-    """Return a cell under today's names."""
-    cell = {NEW_NAMES.get(name, name): value for name, value in record.items()}
-    kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
-    return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
-
-
-def _records(path: Path) -> list:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _unusable(path, "there is no such file") from None
-    except json.JSONDecodeError as error:  # whose line 1 is the format, and each further line a row
-        raise _unusable(path, f"row {max(error.lineno - 1, 1)} is cut off or no JSON: {error}") from None
-    except ValueError as error:
-        raise _unusable(path, f"it is no text: {error}") from None
-    shape = {"format": str, "rows": list}
-    if next(_differences("file", content, shape), None) or content["format"] != FORMAT:
-        raise _unusable(path, f"it is not of format {FORMAT!r}")
-    return content["rows"]
-
-
-def _faults(record) -> Iterator[str]:
-    yield from _differences("row", record, ROW)
-    yield from _differences("cell", record["cell"], CELL)
-    yield from _differences("provenance", {"history": []} | record["provenance"], PROVENANCE | {"history": list})
-    for check in record["provenance"].get("history", ()):
-        yield from _differences("history", check, CHECK)
-
-
-def _differences(name: str, found, kinds: dict[str, type]) -> Iterator[str]:
-    if not isinstance(found, dict):
-        yield f"has a {name} that is no object"
-        return
-    for key, kind in kinds.items():
-        if type(found.get(key)) is not kind:
-            yield f"has no {key!r} of type {kind.__name__} in its {name}"
-    for key in sorted(found.keys() - kinds.keys()):
-        yield f"has an unknown {key!r} in its {name}"
-
-
-def _unusable(path: Path, fault: str) -> InputError:
-    return InputError(f"{path}: {fault}: restore it with git checkout -- {path}")

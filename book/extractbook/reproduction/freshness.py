@@ -65,25 +65,25 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 @cache
 def _settings(cell: Cell) -> str:
     settings = scale(cell.scale)
-    found: dict[str, Any] = {
+    detected = cell.defense not in ("none", WATERMARK)
+    # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
+    collected = settings.adaptive_budgets[-1] if cell.attack == "adaptive" else settings.budget
+    surrogate = {"surrogate": stated(settings.surrogate), "collected": collected}
+    detector = {"detector": stated(settings.detector), "network": settings.network}
+    found = {
         "victim": stated(settings.victim if cell.pretrained else settings.scratch_victim),
         "sizes": _sizes(cell, settings),
         "image_size": settings.image_size,
         "backbone": _backbones(cell, settings),
     }
-    if cell.experiment in ("extraction", "classes", "shortcut"):
-        found["surrogate"] = stated(settings.surrogate)
-        # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
-        found["collected"] = settings.adaptive_budgets[-1] if cell.attack == "adaptive" else settings.budget
-    if cell.experiment in ("detection", "overlap", "stateful", "shortcut") or cell.defense not in ("none", WATERMARK):
-        found["detector"] = stated(settings.detector)
-        found["network"] = settings.network
-    extra = {
-        "overlap": ("overlap_images",),
-        "stateful": ("stream", "streams"),
-        "detection": ("second_pool",),
-    }.get(cell.experiment, ())
-    found |= {name: getattr(settings, name) for name in extra}
+    found |= {
+        "extraction": surrogate | (detector if detected else {}),
+        "classes": surrogate,
+        "shortcut": surrogate | detector,
+        "detection": detector | {"second_pool": settings.second_pool},
+        "overlap": detector | {"overlap_images": settings.overlap_images},
+        "stateful": detector | {"stream": settings.stream, "streams": settings.streams},
+    }[cell.experiment]
     if cell.defense == WATERMARK:
         found["watermark_rate"] = settings.watermark_rate
     return json.dumps(found, sort_keys=True)

@@ -29,13 +29,22 @@ def append_row(path: Path, row: Row) -> None:
         InputError: The file is none of this edition, or its last line is cut.
     """
     check_suffix(path)
+    append_line(path, row.to_json())
+
+
+def append_line(path: Path, record: Mapping) -> None:
+    """Add a record to the end of a file of JSON lines, under a lock.
+
+    Raises:
+        InputError: The file's last line is cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")), open(path, "a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 raise _cut(path)
-        file.write(json.dumps(row.to_json(), allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -50,6 +59,17 @@ def read_rows(path: Path) -> list[Row]:
     if path.suffix == ".json":
         return edition_1.read(path)
     check_suffix(path)
+    rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(read_lines(path), start=1)]
+    _check_alike(path, rows)
+    return rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a file of JSON lines.
+
+    Raises:
+        InputError: The file is missing, no text, or its last line is cut.
+    """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -58,10 +78,7 @@ def read_rows(path: Path) -> list[Row]:
         raise InputError(f"{path} is no results file ({error}): move it away") from None
     if content and not content.endswith("\n"):
         raise _cut(path)
-    lines = content.splitlines()
-    rows = [_row(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-    _check_alike(path, rows)
-    return rows
+    return content.splitlines()
 
 
 def read_all(folder: Path) -> list[Row]:
@@ -104,24 +121,16 @@ def _plain(provenance: Mapping) -> dict:
 def _row(line: str, where: str) -> Row:
     remedy = "take the line away and compute its row again, or restore the file with git checkout"
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = Row.from_json(json.loads(line))
+    except KeyError as error:
+        raise InputError(f"{where} is no row, it has no {error}: {remedy}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{where} is no row ({error}): {remedy}") from None
-    parts = ("cell", "result", "provenance")
-    if not (isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in parts)):
-        raise InputError(f"{where} is no row, which has {', '.join(parts)}: {remedy}")
-    known = {field.name for field in fields(Cell)}
-    unknown = sorted(set(content["cell"]) - known)
-    if unknown:
-        raise InputError(f"{where}: unknown setting {unknown[0]!r} of a cell: {remedy}")
-    missing = [name for name in PROVENANCE if name not in content["provenance"]]
+    missing = [name for name in PROVENANCE if name not in row.provenance]
     if missing:
         raise InputError(f"{where}: its provenance lacks {missing[0]!r}: {remedy}")
-    check_keys(content["provenance"]["versions"], where)
-    try:
-        return Row.from_json(content)
-    except TypeError as error:
-        raise InputError(f"{where} is no row ({error}): {remedy}") from None
+    check_keys(row.provenance["versions"], where)
+    return row
 
 
 def _check_alike(path: Path, rows: Iterable[Row]) -> None:

@@ -13,9 +13,7 @@ from extractbook.reproduction.experiments.extraction import classes, extraction
 from extractbook.reproduction.experiments.shortcut import shortcut
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.setups import Setup
-from extractlib.attacks.knockoff import Knockoff
-from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import check_choice
 from extractlib.store import Store
 
 
@@ -72,7 +70,6 @@ def run_cell(
     setup = Setup(cell, store=store, folders=folders, device=device, part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
     held_out, sent = setup.held_out, setup.queries()
-    _enough(setup, sent)
     result = experiment.measure(setup)
     provenance = {
         "commit": commit(),
@@ -91,27 +88,6 @@ def run_cell(
         },
     }
     return Row(cell, result, provenance)
-
-
-def _enough(setup: Setup, sent: ImageSet) -> None:
-    """Refuse a cell that would run out of images after its victim has trained."""
-    cell, settings = setup.cell, setup.settings
-    if cell.experiment in ("extraction", "classes", "shortcut"):
-        Knockoff(budget=cell.budget, seed=cell.seed).indices(len(sent))
-    wanted: list[tuple[ImageSet, int]] = []
-    if cell.experiment == "stateful":
-        wanted = [(setup.task["adversary"], 2 * settings.streams * settings.stream)]
-    if cell.experiment == "overlap":
-        count = settings.overlap_images
-        own = round(count * cell.overlap)
-        wanted = [(setup.pool[part], count - own) for part in ("detector", "test")]
-        wanted += [(setup.task["detector"], count), (sent, count + own if own else 0)]
-    for images, count in wanted:
-        if len(images) < count:
-            raise InputError(
-                f"{images.name} holds {len(images)} images and {cell.experiment} needs {count}: use a larger data set,"
-                " or a scale that asks for fewer"
-            )
 
 
 def headline(row: Row) -> float:

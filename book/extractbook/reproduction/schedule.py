@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def run_table(
     rows = {row.cell: row for row in kept if is_current(row)}
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "device": device, "part": part}
-    made = _on_ray(waiting, options, jobs, ray) if ray else _on_this_machine(waiting, options, jobs)
+    made = _on_ray(waiting, options, jobs, ray) if ray else run_cells(waiting, jobs=jobs, **options)
     for row in tqdm(made, total=len(waiting), unit="cell", desc=path.stem if path else "cells"):
         rows[row.cell] = row
         if path:
@@ -75,7 +75,11 @@ def missing(cells: Iterable[Cell], path: Path) -> list[Cell]:
     return [cell for cell in cells if cell not in done]
 
 
-def _on_this_machine(cells: list[Cell], options: Mapping, jobs: int) -> Iterable[Row]:
+def run_cells(cells: list[Cell], *, jobs: int, **options) -> Iterator[Row]:
+    """Run cells on this machine with the options of `run_cell`, and yield each row as it is done.
+
+    Several jobs are processes of one thread each.
+    """
     if jobs == 1:
         for cell in cells:
             yield run_cell(cell, progress=True, **options)
@@ -89,7 +93,7 @@ def _on_this_machine(cells: list[Cell], options: Mapping, jobs: int) -> Iterable
             workers.shutdown(cancel_futures=True)
 
 
-def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Iterable[Row]:
+def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Iterator[Row]:
     try:
         import ray  # an extra of the package
     except ImportError:

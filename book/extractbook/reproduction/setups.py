@@ -1,9 +1,10 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,58 +25,56 @@ from extractlib.models.training import Recipe
 from extractlib.store import Store
 
 
+@dataclass(frozen=True)
 class Setup:
     """A cell with everything it needs.
 
-    Args:
-        cell: The settings.
+    Attributes:
+        cell: What is fixed.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
             looked for in `download.default_data`.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
-        detector: Stands in front of the victim in place of the cell's own, where there is a defense.
+        other_detector: Stands in front of the victim in place of the cell's own, where there is a defense.
 
     Raises:
         InputError: Scale or part is unknown; what else does not fit is refused where it is asked for.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        *,
-        store: Store,
-        folders: Mapping[str, Path] | None = None,
-        device: str | None = None,
-        part: str = "test",
-        progress: bool = False,
-        detector: Thresholded | None = None,
-    ):
-        self.cell, self.store, self.progress = cell, store, progress
-        self.settings: Scale = scale(cell.scale)
-        self.device = device or default_device()
-        self.part = check_choice("part", part, ("test", "validation"))
-        self._detector = detector
-        self.loader = Loader(
+    cell: Cell
+    _: KW_ONLY
+    store: Store
+    folders: Mapping[str, Path] | None = None
+    device: str | None = None
+    part: str = "test"
+    progress: bool = False
+    other_detector: Thresholded | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("part", self.part, ("test", "validation"))
+        object.__setattr__(self, "device", self.device or default_device())
+        scale(self.cell.scale)
+
+    def but(self, *, detector: Thresholded | None = None, **changes: Any) -> "Setup":
+        """Return the setup of the cell with `changes` to its fields, and another detector in front of the victim."""
+        return replace(self, cell=replace(self.cell, **changes), other_detector=detector)
+
+    @property
+    def settings(self) -> Scale:
+        """The sizes and recipes."""
+        return scale(self.cell.scale)
+
+    @cached_property
+    def loader(self) -> Loader:
+        """What all images come from."""
+        return Loader(
             sizes={**self.settings.task_sizes, **self.settings.pool_sizes},
             image_size=self.settings.image_size,
             noise_size=self.settings.budget,
-            store=store,
-            folders=download.data_folders() if folders is None else folders,
-        )
-        self._backbones: dict[str, Mapping[str, torch.Tensor]] = {}
-
-    def but(self, *, detector: Thresholded | None = None, **changes) -> "Setup":
-        """Return the setup of the cell with `changes` to its fields, and another detector in front of the victim."""
-        return Setup(
-            replace(self.cell, **changes),
             store=self.store,
-            folders=self.loader.folders,
-            device=self.device,
-            part=self.part,
-            progress=self.progress,
-            detector=detector,
+            folders=download.data_folders() if self.folders is None else self.folders,
         )
 
     @cached_property
@@ -106,22 +105,16 @@ class Setup:
 
     def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
         """Return the public weights of a network."""
-        if network not in self._backbones:
-            ready = self.settings.shipped or self.settings.imagenet
-            if not ready and self.cell.pool.in_files and "pretraining" not in self.pool:
+        images, settings = None, self.settings
+        if not (settings.shipped or settings.imagenet):
+            images = self.pool.get("pretraining")
+            if images is None and self.cell.pool.in_files:
                 raise InputError(
-                    f"pool {self.cell.pool} has no part for pre-training, which scale {self.settings.name!r} needs:"
-                    " use tinyimagenet or a folder with classes"
+                    f"pool {self.cell.pool} has no part for pre-training, which scale {settings.name!r} needs: use"
+                    " tinyimagenet or a folder with classes"
                 )
-            self._backbones[network] = backbone_for(
-                self.settings,
-                None if ready else self.pool.get("pretraining"),
-                network=network,
-                store=self.store,
-                device=self.device,
-                progress=self.progress,
-            )
-        return self._backbones[network]
+        options = {"store": self.store, "device": self.device, "progress": self.progress}
+        return backbone_for(settings, images, network=network, **options)
 
     def trainer(self, network: str, recipe: Recipe, *, pretrained: bool = True, keep: bool = True) -> Trainer:
         """Return how a model of the cell is made: from the network's public weights, with the cell's seed.
@@ -156,7 +149,7 @@ class Setup:
     @cached_property
     def detector(self) -> Thresholded:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
-        return self._detector or self.detector_of(self.task["detector"], self.pool["detector"])
+        return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
 
     def detector_of(self, benign: ImageSet, ood: ImageSet) -> BinaryDetector:
         """Return a detector trained to tell `benign` images from out-of-distribution ones."""

@@ -1,19 +1,16 @@
 """Cells of committed rows computed anew, a few kinds at a time, and the record of it that the pages quote."""
 
 import json
-import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from filelock import FileLock
-
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
-from extractbook.reproduction.run import headline, name_of, run_cell
-from extractlib.data.sources import FOLDER, Source
+from extractbook.reproduction.results import append_line, read_lines
+from extractbook.reproduction.run import headline, name_of
+from extractbook.reproduction.schedule import run_cells
+from extractlib.data.sources import FOLDER, NOISE, Source
 from extractlib.errors import InputError
 from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
@@ -21,7 +18,7 @@ from extractlib.store import Store, fingerprint
 KINDS_A_RUN = 4
 """Kinds of cells that one run computes, in rotation."""
 
-RECORD = "verified.json"
+RECORD = "verified.jsonl"
 
 LEAST = 0.03
 """How far apart the headlines of a cell's two rows may always lie."""
@@ -57,13 +54,10 @@ def kind_of(cell: Cell) -> tuple[str, ...]:
 
 
 def _source(source: Source) -> str:
-    if source.name.startswith(FOLDER):
-        return "folder"
-    if source.is_shifted:
-        return "shifted"
-    if source.class_count is not None:
-        return "cut pool"
-    return "task" if source.is_task else "pool" if source.name != "noise" else "noise"
+    if source.name.startswith(FOLDER) or source.name == NOISE:
+        return source.name.partition(":")[0]
+    cut = "cut " if source.class_count is not None else ""
+    return "shifted" if source.is_shifted else "task" if source.is_task else f"{cut}pool"
 
 
 def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -> list[Row]:
@@ -129,39 +123,18 @@ def verify(
     current = [row for row in rows if is_current(row)]
     if not current:
         raise InputError(f"none of {len(rows)} rows is up to date: compute them with extractbook results")
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        waiting = {
-            workers.submit(run_cell, row.cell, store=store, folders=folders): row
-            for row in chosen(current, turn=turn, kinds=kinds)
-        }
-        try:
-            for done in as_completed(waiting):
-                old = waiting[done]
-                yield Check(old, done.result(), allowed_between(current, old, done.result()))
-        finally:
-            workers.shutdown(cancel_futures=True)
+    taken = {row.cell: row for row in chosen(current, turn=turn, kinds=kinds)}
+    for new in run_cells(list(taken), jobs=jobs, store=store, folders=folders):
+        old = taken[new.cell]
+        yield Check(old, new, allowed_between(current, old, new))
 
 
 def record(path: Path, checks: Iterable[Check]) -> None:
     """Add checks to the committed record: what was computed anew, at which commit, when, and how far off it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        entries = recorded(path) if path.exists() else []
-        for check in checks:
-            made = check.new.provenance
-            entries.append(
-                {
-                    "cell": fingerprint(check.old.cell.to_json()),
-                    "name": name_of(check.old.cell),
-                    **{name: made[name] for name in ("commit", "date", "processor")},
-                    "difference": check.difference,
-                    "allowed": check.allowed,
-                }
-            )
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n", encoding="utf-8")
-        partial.replace(path)
+    for check in checks:
+        made = {name: check.new.provenance[name] for name in ("commit", "date", "processor")}
+        name = {"cell": fingerprint(check.old.cell.to_json()), "name": name_of(check.old.cell)}
+        append_line(path, name | made | {"difference": check.difference, "allowed": check.allowed})
 
 
 def recorded(path: Path) -> list[dict]:
@@ -171,9 +144,9 @@ def recorded(path: Path) -> list[dict]:
         InputError: It is damaged.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        entries = [json.loads(line) for line in read_lines(path)]
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} is no record of checks ({error}): restore it with git checkout") from None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "cell" in entry for entry in entries):
+    if not all(isinstance(entry, dict) and "cell" in entry for entry in entries):
         raise InputError(f"{path} is no record of checks: restore it with git checkout")
     return entries

@@ -79,7 +79,7 @@ def threshold(evidence: Evidence) -> dict[str, dict]:
 
     def along(task: str, detector: str, queries: str) -> list[Point]:
         pool = {"first pool": "pool", "second pool": "second"}[queries]
-        curves = list(evidence.measured(task, "detection", detector, pool, "roc").values())
+        curves = list(evidence.values(task, detector, pool, "roc", experiment="detection").values())
         # The thresholds are ranks among benign scores: those of different seeds belong together.
         return [
             (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
@@ -94,7 +94,8 @@ def overlap(evidence: Evidence) -> dict[str, dict]:
     """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
 
     def along(task: str, source: str) -> list[Point]:
-        measured = partial(evidence.measured, task, "overlap", "balanced_accuracy", pool=sources[source].format(task))
+        cell = {"experiment": "overlap", "pool": sources[source].format(task)}
+        measured = partial(evidence.values, task, "balanced_accuracy", **cell)
         return line({f"{share:.0%}": (share, measured(overlap=share)) for share in scale("drawn").overlaps})
 
     sources = {"another source": "{}/shifted", "the very same": "{}"}

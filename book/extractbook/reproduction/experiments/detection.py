@@ -11,6 +11,7 @@ from extractlib.data.images import ImageSet, mix
 from extractlib.data.sources import Source
 from extractlib.defenses.accounts import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
 from extractlib.defenses.detectors import Detector, MahalanobisDetector, OdinDetector, features_of, threshold_at, tune
+from extractlib.errors import InputError
 from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, tpr_tnr
 
 TIMED = 256
@@ -66,12 +67,14 @@ def rivals(setup: Setup, *, benign: ImageSet, ood: ImageSet) -> dict[str, tuple[
     }
 
 
-def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: float) -> dict:
+def rates(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> dict[str, float]:
+    """Return the TPR, the TNR and the balanced accuracy of scores of both sides at a threshold."""
     tpr, tnr = tpr_tnr(benign, ood, threshold)
-    return {
-        "tpr": tpr,
-        "tnr": tnr,
-        "balanced_accuracy": balanced_accuracy(tpr, tnr),
+    return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
+
+
+def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: float) -> dict:
+    return rates(benign, ood, threshold) | {
         "auroc": auroc(benign, ood),
         "tnr_at_95": tpr_tnr(benign, ood, strict)[1],
         "roc": [[round(value, 4) for value in values.tolist()] for values in roc_curve(benign, ood, points=41)],
@@ -104,11 +107,15 @@ def overlap(setup: Setup) -> dict:
     benign = _first(setup.task["detector"], 0, count)
     detector = setup.detector_of(benign, seen)
     scores = detector.score(setup.held_out.images), detector.score(unseen.images)
-    tpr, tnr = tpr_tnr(*scores, detector.threshold)
-    return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr), "auroc": auroc(*scores)}
+    return rates(*scores, detector.threshold) | {"auroc": auroc(*scores)}
 
 
 def _first(images: ImageSet, start: int, count: int) -> ImageSet:
+    if len(images) < start + count and count:
+        raise InputError(
+            f"{images.name} holds {len(images)} images and {start + count} are needed: use a larger data set, or a"
+            " scale that asks for fewer"
+        )
     return images.subset(torch.arange(start, start + count))
 
 
@@ -130,7 +137,9 @@ def stateful(setup: Setup) -> dict:
         of each kind.
     """
     length, clients = setup.settings.stream, setup.settings.streams
-    honest = _accounts(setup.task["adversary"].images, clients=clients, length=length)
+    honest = _accounts(
+        _first(setup.task["adversary"], 0, 2 * clients * length).images[:], clients=clients, length=length
+    )
     streams = {}
     for name, pool in (("pool", setup.cell.pool), ("shifted", Source(setup.cell.task).shifted())):
         images = setup.queries(pool)
@@ -161,7 +170,7 @@ def _accounts(images: torch.Tensor, *, clients: int, length: int) -> list[torch.
 
     The frames of one track lie side by side: the two sides share one at most, and each client sends some of all of its.
     """
-    sides = images[: 2 * clients * length].split(clients * length)
+    sides = images.split(clients * length)
     return [side[client::clients] for side in sides for client in range(clients)]
 
 

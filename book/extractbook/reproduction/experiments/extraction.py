@@ -30,7 +30,8 @@ def extraction(setup: Setup) -> dict:
     Returns:
         What `compare` returns, and where there is a defense what it did to the attacker and to an honest user.
     """
-    result = compare(setup.victim, surrogate_of(setup), setup.held_out)
+    surrogate = surrogate_of(setup)
+    result = compare(setup.victim, surrogate, setup.held_out)
     if setup.cell.defense == WATERMARK:
         result |= watermark(setup)
     elif setup.cell.defense != "none":
@@ -64,6 +65,7 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
         attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.reward)
     else:
         attack = Knockoff(budget=budget, seed=cell.seed)
+    attack.indices(len(pool))  # is refused before a victim is trained
     api = api_of(setup, budget=budget)
     key = {
         "api": api.fingerprint,
@@ -154,11 +156,11 @@ def classes(setup: Setup) -> dict:
         ``queries``: how many of the attacker's queries the victim put into each class. ``victim_confusion`` and
         ``surrogate_confusion``: counts, a row a true class, a column a predicted one. ``recovery``: of all images.
     """
-    held_out, count = setup.held_out, len(setup.victim.classes)
-    labels = held_out.labels
+    surrogate, victim, held_out = surrogate_of(setup), setup.victim, setup.held_out
+    labels, count = held_out.labels, len(victim.classes)
     predicted = {
-        "victim": setup.victim.logits(held_out.images).argmax(1),
-        "surrogate": surrogate_of(setup).predict(held_out.images),
+        "victim": victim.logits(held_out.images).argmax(1),
+        "surrogate": surrogate.predict(held_out.images),
     }
     half = _turn(labels) % 2
     result: dict = {"queries": collected(setup)[1].answers.labels.bincount(minlength=count).tolist()}

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 import torch
 
-from extractbook.reproduction.experiments.detection import rivals
+from extractbook.reproduction.experiments.detection import rates, rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
 from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import BinaryDetector, Detector, threshold_at
-from extractlib.metrics import balanced_accuracy, share, tpr_tnr
+from extractlib.metrics import share
 from extractlib.models.classifier import Surrogate
 
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
@@ -53,6 +53,7 @@ def shortcut(setup: Setup) -> dict:
         behind a detector whose sides differ, plain and hardened, when the queries are as they came, when the attacker
         processed them as the victim's images were, and when it blurred them.
     """
+    chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
     detectors = {name: _trained(setup, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
     asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(setup, detectors["plain"])
@@ -67,7 +68,7 @@ def shortcut(setup: Setup) -> dict:
         "sides": {name: _quality(setup, detector, *SIDES[name]) for name, detector in detectors.items()},
         "caught": caught,
         "accepted": accepted,
-        "recovery": _recoveries(setup, asked),
+        "recovery": _recoveries(setup, asked, setup.queries().subset(chosen)),
     }
 
 
@@ -105,13 +106,10 @@ def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> d
         detector.score(transforms.apply(setup.held_out.images[:], benign)),
         detector.score(transforms.apply(setup.pool["test"].images[:], ood)),
     )
-    tpr, tnr = tpr_tnr(*scores, detector.threshold)
-    return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
+    return rates(*scores, detector.threshold)
 
 
-def _recoveries(setup: Setup, detectors: Mapping[str, Detector]) -> dict[str, dict[str, float]]:
-    chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
-    asked = setup.queries().subset(chosen)
+def _recoveries(setup: Setup, detectors: Mapping[str, Detector], asked: ImageSet) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {"undefended": {}}
     for sent in ("none", *PROCESSING.values(), BLUR):
         pool = transforms.apply_to_set(asked, sent)

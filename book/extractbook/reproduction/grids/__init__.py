@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from extractbook.reproduction.cells import Cell
-from extractbook.reproduction.scales import Scale, checked_fields, read_toml, scale
+from extractbook.reproduction.scales import Scale, checked, read_toml, scale
 from extractlib.data.sources import FOLDER
 from extractlib.errors import InputError, one_of
 
@@ -65,7 +65,7 @@ def read_tables(path: Path) -> dict[str, Table]:
     """
     tables, known = {}, [*(field.name for field in fields(Cell)), *RULES]
     for name, stated in read_toml(path).items():
-        tables[name] = table = Table(**checked_fields(Table, stated, f"{path}: {name}"))
+        tables[name] = table = checked(Table, stated, lambda key, name=name: f"{path}: {name}")
         for key, value in (item for rule in (*table.blocks, *table.skip) for item in rule.items()):
             if key not in known:
                 raise InputError(f"{path}: {name}: unknown key {key} = {value!r}: use one of {', '.join(known)}")

@@ -52,22 +52,6 @@ def twin(task: str, tasks: Iterable[str]) -> str:
     return alike[0]
 
 
-def drawn(task: str) -> str | None:
-    """Return the drawn task that stands for the same of the authors' victims, or None."""
-    return next((twin for twin, name in _read("victims.toml")["tasks"].items() if name == victim(task)), None)
-
-
-def recovery(task: str, table: str = "reproduction", surrogate: str = "") -> float | None:
-    """Return the authors' recovery of a task's victim in one of their tables, by a surrogate if there are several."""
-    row = tables()[table]["rows"].get(victim(task), {})
-    return row.get(f"{surrogate}_recovery" if surrogate else "recovery")
-
-
-def scratch_recovery(task: str) -> float | None:
-    """Return the authors' recovery of a drawn task's victim that starts from no public weights."""
-    return tables()["architecture"]["rows"].get(_read("victims.toml")["scratch"].get(task), {}).get("RN34_recovery")
-
-
 def tables() -> dict:
     """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
     return _read("tables.json")  # read once: look, and change nothing

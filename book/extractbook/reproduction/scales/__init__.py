@@ -4,17 +4,21 @@
 each scale. A scale of one's own is a pair of such files.
 """
 
+import json
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from extractlib.errors import InputError, one_of
 from extractlib.models.training import Recipe
 
 FOLDER = Path(__file__).parent
 GRIDS = FOLDER.parent / "grids"
+RESTORE = "restore it with git checkout"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +130,14 @@ def read_scale(path: Path, grid: Path) -> Scale:
     """Return the scale that two files hold together, the first of which gives it its name.
 
     Raises:
-        InputError: A file is missing or no TOML; or a key is unknown, missing or of another type than `Scale` says. The
-            message names file, key, value and remedy.
+        InputError: A file is missing or no TOML; or a key is unknown, missing, in both files, or of another type than
+            `Scale` says. The message names file, key, value and remedy.
     """
-    axes = checked_fields(Axes, read_toml(grid), str(grid))
-    own = checked_fields(Scale, read_toml(path), str(path), elsewhere={"name", *axes})
-    return Scale(name=path.stem, **own, **axes)
+    own, axes = read_toml(path), read_toml(grid)
+    for key in own.keys() & axes.keys():
+        raise InputError(f"{path}: {key} = {own[key]!r} stands in {grid} too: say it in one of them")
+    in_grid = {*axes, *(field.name for field in fields(Axes))}
+    return checked(Scale, {"name": path.stem} | own | axes, lambda key: grid if key in in_grid else path)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -143,55 +149,38 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}): write it, or restore it with git checkout"
-        ) from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): write it or {RESTORE}") from None
     except ValueError as error:
-        raise InputError(f"{path} is no TOML ({error}): mend that line, or restore it with git checkout") from None
+        raise InputError(f"{path} is no TOML ({error}): mend that line or {RESTORE}") from None
 
 
-def checked_fields(
-    kind: type, table: Mapping[str, Any], where: str, *, elsewhere: Iterable[str] = ()
-) -> dict[str, Any]:
-    """Return the fields of a dataclass as a TOML table has them.
+Kind = TypeVar("Kind")
+
+
+def checked(kind: type[Kind], content: Mapping[str, Any], where: Callable[[str], object]) -> Kind:
+    """Return what a TOML table says as an object of a dataclass, whose annotations hold to the letter.
 
     Args:
         kind: The dataclass.
-        table: The table.
-        where: Its file, and below the file's top its key, for messages.
-        elsewhere: Fields that are not to be in the table.
+        content: The table.
+        where: Says in which file a key stands.
 
     Raises:
-        InputError: A key is unknown, missing or of another type than the field's annotation.
+        InputError: A key is unknown, missing or of another type.
     """
-    kinds = {name: hint for name, hint in get_type_hints(kind).items() if name not in elsewhere}
-    for name in table.keys() - kinds.keys():
-        raise InputError(f"{where}: unknown key {name} = {table[name]!r}: use one of {', '.join(kinds)}")
-    for known in fields(kind):
-        optional = known.default is not MISSING or known.default_factory is not MISSING
-        if known.name in kinds and known.name not in table and not optional:
-            raise InputError(f"{where}: key {known.name} is missing: add one, of type {name_of(kinds[known.name])}")
-    return {name: _checked(kinds[name], value, f"{where}: {name}") for name, value in table.items()}
-
-
-def _checked(kind: Any, value: Any, where: str) -> Any:
-    origin, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(value, dict):
-        return kind(**checked_fields(kind, value, where))
-    if origin is tuple and isinstance(value, list):
-        return tuple(_checked(inner[0], entry, where) for entry in value)
-    if origin is Mapping and isinstance(value, dict):
-        return {name: _checked(inner[1], entry, f"{where}.{name}") for name, entry in value.items()}
-    if kind is not Any and type(value) is not kind:
-        raise InputError(f"{where} is {value!r}: give a value of type {name_of(kind)}")
-    return value
-
-
-def name_of(kind: Any) -> str:
-    """Return a type as TOML calls it."""
-    if get_origin(kind) is tuple:
-        return f"list of {name_of(get_args(kind)[0])}"
-    return {int: "integer", float: "float", str: "string", bool: "boolean"}.get(kind, "table")
+    # Within a tuple, so that what is asked of the outermost class is asked of all within it; as JSON, since a strict
+    # reading takes no list for a tuple otherwise.
+    adapter = TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
+    try:
+        return adapter.validate_json(json.dumps([content]))[0]
+    except ValidationError as error:
+        unknown = "unexpected_keyword_argument"  # a misspelt key is missing too, which says less
+        fault = min(error.errors(), key=lambda fault: fault["type"] != unknown)
+        key, *below = map(str, fault["loc"][1:])
+        words = {unknown: "no such key is known", "missing": "this key is missing"}
+        value = "" if fault["type"] == "missing" else f" = {fault['input']!r}"
+        message = words.get(fault["type"], fault["msg"])
+        raise InputError(f"{where(key)}: {'.'.join([key, *below])}{value}: {message}: mend it or {RESTORE}") from None
 
 
 SCALES: dict[str, Scale] = {
