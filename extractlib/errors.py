@@ -11,6 +11,12 @@ class InputError(ValueError):
 
     The message is one line, names the value and says what would be right.
     The command line prints it and exits with status 2.
+
+    Examples:
+        >>> import extractlib as xl
+        >>> xl.TopK(0)
+        Traceback (most recent call last):
+        extractlib.errors.InputError: unknown granularity 'top-0': use full, top-K with K from 1, ...
     """
 
 

@@ -1,4 +1,10 @@
-"""How good a surrogate is, and a detector: accuracy, recovery, agreement, TPR and TNR, and intervals over seeds."""
+"""How good a surrogate is, and a detector: accuracy, recovery, agreement, TPR and TNR, and intervals over seeds.
+
+Examples:
+    >>> import extractlib as xl
+    >>> xl.metrics.recovery(0.76, 0.95)
+    0.8
+"""
 
 import math
 from collections.abc import Sequence

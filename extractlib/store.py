@@ -1,6 +1,11 @@
 """Artifacts that are made once: victims, backbones, decoded images, transfer sets.
 
 An artifact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
+
+Examples:
+    >>> import extractlib as xl
+    >>> xl.store.digest("two", "parts") == xl.store.digest("twop", "arts")
+    False
 """
 
 import hashlib

@@ -18,6 +18,9 @@ CHAPTERS = [file.removeprefix("book/") for file in FILES if re.match(r"book/\d\d
 
 EXERCISES = {"exercise", "solution"}
 FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
+"""A line of a cell that only IPython understands."""
+
 SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
 
 

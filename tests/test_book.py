@@ -1,14 +1,18 @@
 """The book's sources: every notebook runs, and the build repeats what it must."""
 
+import ast
 import json
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import nbformat
 import pytest
-from chapters import CHAPTERS, Chapter, crowded_lines, long_cells
+from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells
 from layouts import WRITE
 
+from extractbook import book
 from extractbook.build import execute
 from extractbook.build import pages as build
 from extractbook.sphinx import furniture
@@ -61,6 +65,26 @@ def test_notebook_that_is_no_chapter_has_a_chapters_form(path):
     assert page.all("code")[0].source == furniture.setup_cell()
 
 
+OUTSIDE = {"matplotlib", "numpy", "torch", "scipy", "PIL", "ipywidgets"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_a_notebook_imports_the_library_and_the_book_by_one_name_each(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    code = "\n".join(MAGIC.sub(r"\1pass", cell.source) for cell in cells if cell.get("id") != "setup")
+    found = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)}
+    ours = {line for line in found if re.search(r"\bextract(lib|book)\b", line)}
+    assert ours <= {"import extractlib as xl", "from extractbook import book"}
+    others = {line.split()[1].partition(".")[0] for line in found - ours}
+    assert others - OUTSIDE <= sys.stdlib_module_names
+
+
+def test_every_name_that_the_book_offers_is_there():
+    assert len(dir(book)) > 30
+    assert [name for name in dir(book) if getattr(book, name) is None] == []
+    assert book.rows("drawn", "classes") == book.rows("drawn", "classes") != []
+
+
 # The build.
 
 
@@ -74,14 +98,16 @@ def write_notebook(path: Path, *sources: str, tags: tuple[str, ...] = ()) -> Pat
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A book of two chapters on a package in which `attack` imports `api`, and `figures` stands alone."""
+    """A book of two chapters, the second with exercises."""
     files = {
         "extractlib/__init__.py": "",
-        "extractlib/api.py": "import json\n",
-        "extractlib/attacks/__init__.py": "",
-        "extractlib/attacks/attack.py": "def run():\n    from extractlib.api import serve\n",
-        "book/extractbook/__init__.py": "",
+        "extractlib/attacks/attack.py": "",
+        "book/extractbook/cli.py": "",
         "book/extractbook/figures.py": "",
+        "book/extractbook/build/pages.py": "",
+        "book/extractbook/exercises/chapter_02.py": "",
+        "book/extractbook/exercises/exercise.py": "",
+        "book/extractbook/sphinx/quiz.py": "",
         "book/extractbook/paper/claims.toml": "{}",
         "book/extractbook/results/drawn/table.jsonl": "{}",
         "requirements.txt": "torch==1\n",
@@ -91,8 +117,8 @@ def tree(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     script = tmp_path / "book" / "execute.py"
     script.write_text("")
-    write_notebook(tmp_path / "book" / "1.ipynb", "from extractlib.attacks import attack", "%matplotlib inline")
-    write_notebook(tmp_path / "book" / "2.ipynb", "import extractbook.figures as figures, os")
+    write_notebook(tmp_path / "book" / "01_one.ipynb", "import extractlib as xl", "%matplotlib inline")
+    write_notebook(tmp_path / "book" / "02_two.ipynb", "from extractbook import book")
     executed = tmp_path / "_build" / "executed"
     places = {"ROOT": ".", "BOOK": "book", "LOCK": "requirements.txt", "EXECUTED": executed}
     packages = {"extractlib": tmp_path / "extractlib", "extractbook": tmp_path / "book" / "extractbook"}
@@ -111,29 +137,19 @@ def mark_as_executed(scale: str) -> None:
         (execute.EXECUTED / path.name).write_text(json.dumps({"metadata": {"extractbook": asdict(run)}}))
 
 
-def test_modules_are_followed_through_imports(tree):
-    names = {str(path.relative_to(tree / "extractlib")) for path in execute.modules(tree / "book" / "1.ipynb")}
-    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py"}
-    names = {str(path.relative_to(tree / "book")) for path in execute.modules(tree / "book" / "2.ipynb")}
-    assert names == {"extractbook/__init__.py", "extractbook/figures.py"}
-
-
-def test_what_a_package_loads_when_asked_for_counts_as_imported(tree):
-    (tree / "extractlib" / "__init__.py").write_text("import lazy_loader\n\nlazy_loader.attach(__name__)\n")
-    (tree / "extractlib" / "metrics.py").write_text("")
-    names = {str(path.relative_to(tree / "extractlib")) for path in execute.modules(tree / "book" / "1.ipynb")}
-    assert names == {"__init__.py", "attacks/__init__.py", "attacks/attack.py", "api.py", "metrics.py"}
-
-
 @pytest.mark.parametrize(
     ("edited", "again"),
     [
-        ("extractlib/api.py", ["1"]),
-        ("book/extractbook/figures.py", ["2"]),
-        ("extractlib/__init__.py", ["1"]),
-        ("book/extractbook/paper/claims.toml", ["1", "2"]),
-        ("book/extractbook/results/drawn/table.jsonl", ["1", "2"]),
-        ("requirements.txt", ["1", "2"]),
+        ("extractlib/attacks/attack.py", ["01_one", "02_two"]),
+        ("book/extractbook/figures.py", ["01_one", "02_two"]),
+        ("book/extractbook/exercises/exercise.py", ["01_one", "02_two"]),
+        ("book/extractbook/exercises/chapter_02.py", ["02_two"]),
+        ("book/extractbook/build/pages.py", []),
+        ("book/extractbook/sphinx/quiz.py", []),
+        ("book/extractbook/cli.py", []),
+        ("book/extractbook/paper/claims.toml", ["01_one", "02_two"]),
+        ("book/extractbook/results/drawn/table.jsonl", ["01_one", "02_two"]),
+        ("requirements.txt", ["01_one", "02_two"]),
         ("book/index.md", []),
     ],
 )
@@ -145,23 +161,11 @@ def test_an_edit_makes_stale_what_depends_on_it(tree, edited, again):
     assert [path.stem for path in execute.stale("drawn")] == again
 
 
-def test_a_chapter_depends_on_its_own_checks_only(tree):
-    checks = tree / "book" / "extractbook" / "exercises" / "chapter_02.py"
-    checks.parent.mkdir()
-    (checks.parent / "__init__.py").write_text("")
-    checks.write_text("import extractlib.api\n")
-    path = write_notebook(tree / "book" / "02_images.ipynb", "import os")
-    packages = {tree / "book" / "extractbook" / "__init__.py", checks.parent / "__init__.py"}
-    library = {tree / "extractlib" / "__init__.py", tree / "extractlib" / "api.py"}
-    assert execute.modules(path) == {checks, *packages, *library}
-    assert checks not in execute.modules(tree / "book" / "1.ipynb")
-
-
 def test_another_scale_or_a_lost_copy_makes_stale(tree):
     mark_as_executed("drawn")
-    assert [path.stem for path in execute.stale("smoke")] == ["1", "2"]
-    (execute.EXECUTED / "2.ipynb").unlink()
-    assert [path.stem for path in execute.stale("drawn")] == ["2"]
+    assert [path.stem for path in execute.stale("smoke")] == ["01_one", "02_two"]
+    (execute.EXECUTED / "02_two.ipynb").unlink()
+    assert [path.stem for path in execute.stale("drawn")] == ["02_two"]
 
 
 def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree):

@@ -238,7 +238,7 @@ def test_every_size_is_looked_at():
         ({"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\] .* one or three numbers"),
         ({"mean": 0.5}, "mean is 0.5 and std None: one or three numbers"),
         ({"mean": []}, r"mean is \[\]"),
-        ({"mean": ["grey"]}, "one or three numbers"),
+        ({"mean": ["gray"]}, "one or three numbers"),
         ({"mean": [math.nan]}, "one or three numbers"),
         ({"std": [0.5, 0.0, 0.5]}, "std above 0"),
         ({"std": [-1.0]}, "std above 0"),

@@ -211,7 +211,7 @@ BREAKAGES = {
     "4.4": [
         ("applied once more", "answers.log() * temperature", "answers.log() / temperature", "applied once more"),
         ("undone twice", "* temperature)", "* temperature**2)", "undone twice"),
-        ("not normalised", "(answers.log() * temperature).softmax(1)", "answers**temperature", "do not sum to 1"),
+        ("not normalized", "(answers.log() * temperature).softmax(1)", "answers**temperature", "do not sum to 1"),
         ("no logarithm", "answers.log() * ", "answers * ", "values are wrong"),
         ("wrong axis", "softmax(1)", "softmax(0)", "do not sum to 1"),
         ("ratio without logarithms", ".log()\n                   / ", "\n                   / ", "values are wrong"),
@@ -538,7 +538,7 @@ BREAKAGES = {
             "as if they knew nothing of each other",
         ),
         (
-            "neighbours",
+            "neighbors",
             "[right[tracks == track].mean()\n              for track in np.unique(tracks)]",
             "right.reshape(len(np.unique(tracks)), -1).mean(1)",
             "need not lie side by side",
@@ -570,7 +570,7 @@ BREAKAGES = {
         ("nothing left", "return changed", "return torch.full_like(images, 128)", "sees other things"),
         ("shuffled", "return changed", "return changed.flip(0)", "sees other things"),
         ("too many queries", "(0.25, 0.5, 0.75, 1.0)", "(0.05, 0.1, 0.15, 0.2, 0.25)", "are left: ask fewer"),
-        ("no grey levels", "return changed", "return changed / 255", "where an array of whole numbers is wanted"),
+        ("no gray levels", "return changed", "return changed / 255", "where an array of whole numbers is wanted"),
         ("out of range", "return changed", "return changed.long() + 100", "outside 0 to 255"),
         ("one image", "return changed", "return changed[:1]", "shape"),
     ],

@@ -77,20 +77,19 @@ def test_a_victim_that_does_not_ship_is_refused():
         xl.load_victim("cars")
 
 
-WITH_EXAMPLES = (
-    "extractlib.api.service",
-    "extractlib.attacks.knockoff",
-    "extractlib.data.images",
-    "extractlib.data.sources",
-    "extractlib.evaluation",
-    "extractlib.models.classifier",
-)
+@pytest.mark.parametrize("name", xl.__all__)
+def test_each_name_has_an_example_that_runs(name):
+    examples = doctest.DocTestFinder(recurse=False).find(getattr(xl, name), name, globs={})
+    assert sum(len(found.examples) for found in examples) > 1  # more than an import
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for found in examples:
+        runner.run(found)
+    assert runner.failures == 0
 
 
-@pytest.mark.parametrize("module", WITH_EXAMPLES)
-def test_the_examples_in_the_docstrings_run(module):
-    found = doctest.testmod(importlib.import_module(module))
-    assert found.attempted > 0 and found.failed == 0
+def test_the_examples_of_the_classifier_run():
+    found = doctest.testmod(importlib.import_module("extractlib.models.classifier"))
+    assert found.attempted > 4 and found.failed == 0
 
 
 def test_the_readme_shows_the_ten_lines_and_what_they_printed():

@@ -218,7 +218,7 @@ def test_style_does_not_leak():
 def test_a_figure_without_words_is_refused(missing):
     texts = {"alt": "Two bars.", "caption": "Bars.", "name": "fig-bars", missing: " "}
     with pytest.raises(InputError, match=f"has no {missing}: describe it in words"):
-        figures.display_figure(figures.reproduction_bars(ROWS), **texts)
+        figures.show(figures.reproduction_bars(ROWS), **texts)
 
 
 def cells_of(table: str) -> list[list[str]]:
@@ -285,9 +285,9 @@ def test_a_table_of_data_is_whole_and_escaped():
 def test_displayed_figure_gets_its_words_and_its_data_on_the_page():
     from extractbook.build import pages
 
-    display = "figures.display_figure(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.'"
+    display = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.'"
     start = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{display}"
-    sources = (f"{start})", f"{start}, data={{'x': [1, 2], 'y': [0.5, 3]}})", "figures.display_markdown('r is *0.9*')")
+    sources = (f"{start})", f"{start}, data={{'x': [1, 2], 'y': [0.5, 3]}})", "figures.say('r is *0.9*')")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     picture, plot, said = notebook.cells

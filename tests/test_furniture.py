@@ -7,6 +7,7 @@ import nbformat
 import pytest
 import test_ledger
 
+from benchmarks import sizes
 from extractbook.build import execute
 from extractbook.reproduction.ledger import Evidence
 from extractbook.sphinx import furniture, quiz, sliders
@@ -37,7 +38,8 @@ def elsewhere(monkeypatch):
     """Another address in the configuration."""
     settings = furniture.configuration()
     settings["repository"]["url"] = "https://github.com/Ann/copies"
-    monkeypatch.setattr(furniture, "configuration", lambda: settings)
+    stored = furniture.configuration
+    monkeypatch.setattr(furniture, "configuration", lambda *names: stored(*names) if names else settings)
 
 
 def test_all_addresses_follow_from_the_repositorys(elsewhere):
@@ -55,6 +57,29 @@ def test_bibtex():
         "  title = {Knockoff nets},",
     ]
     assert lines[-1] == "}" and all(re.fullmatch(r"  \w+ = \{.+\},", line) for line in lines[1:-1])
+
+
+# The reference.
+
+
+def test_every_module_is_on_one_page_of_the_reference():
+    pages = {path: path.read_text(encoding="utf-8") for path in execute.BOOK.glob("api_*.md")}
+    named = [name for text in pages.values() for name in re.findall(r"^\.\. automodule:: (\S+)$", text, re.M)]
+    modules = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        for folder in execute.PACKAGES.values()
+        for path in folder.rglob("*.py")
+        if sizes.code_lines(path.read_bytes())
+    }
+    inner = re.compile(
+        r"extractbook\.(build|sphinx|cli|__main__|exercises\.chapter_)|extractlib\.(cli|__main__|exercises)"
+        r"|extractlib\.data\.drawn\.(?!canvas|vocabulary)|extract(lib|book)(\.(api|attacks|data|defenses|models|reproduction))?$"
+    )
+    assert len(named) == len(set(named))
+    assert set(named) == {name for name in modules if not inner.match(name)}
+    for text in pages.values():
+        introduction = text.split("\n\n")[1]
+        assert len(introduction.splitlines()) == 2 and introduction.count(".\n") == 1
 
 
 # Ids.
@@ -132,10 +157,10 @@ def test_budget_grid_holds_the_means_where_something_was_measured():
     rows = [row("signs", seed, 0.8 + 0.1 * seed) for seed in range(2)] + [row("signs", 0, 0.4, budget=1_000)]
     rows += [row("signs", 0, 0.7, granularity="label")]
     grid = sliders.budget(Evidence(rows))
-    full, label = grid.choices["Answers"].index("full"), grid.choices["Answers"].index("label")
-    assert grid.choices["Task"] == ["signs"]
-    assert set(grid.series) == {f"0,{full}", f"0,{label}"}
-    assert grid.series[f"0,{full}"] == [
+    full, label = grid["choices"]["Answers"].index("full"), grid["choices"]["Answers"].index("label")
+    assert grid["choices"]["Task"] == ["signs"]
+    assert set(grid["series"]) == {f"0,{full}", f"0,{label}"}
+    assert grid["series"][f"0,{full}"] == [
         (0.0, 0.4, ["1,000", "0.40", "1"]),
         (pytest.approx(1.0), pytest.approx(0.85), ["10,000", "0.85 ± 0.07", "2"]),
     ]
@@ -151,22 +176,22 @@ def test_threshold_grid_is_the_mean_of_the_curves():
     rows = [test_ledger.row("signs", seed, result, **cell) for seed, result in enumerate(measured)]
     rows += [row("signs", 0, 0.9)]
     grid = sliders.threshold(Evidence(rows))
-    assert len(grid.series) == 6
-    assert grid.series["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
+    assert len(grid["series"]) == 6
+    assert grid["series"]["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
 
 
 def test_overlap_grid():
     rows = [row("signs", 0, 0.9)]
     options = {"experiment": "overlap", "surrogate": "", "budget": 0, "pool": "signs/shifted", "overlap": 0.5}
     rows += [test_ledger.row("signs", seed, {"balanced_accuracy": 0.6}, **options) for seed in range(2)]
-    assert sliders.overlap(Evidence(rows)).series == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
+    assert sliders.overlap(Evidence(rows))["series"] == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
 
 
 @pytest.mark.parametrize(("chapter", "name", "text"), SLIDERS)
 def test_grids_of_the_book_are_measured(chapter, name, text):
     grid = sliders.GRIDS[name](Evidence(sliders.first_edition("drawn")))
-    assert text.strip() and grid.series
-    for points in grid.series.values():
+    assert text.strip() and grid["series"]
+    for points in grid["series"].values():
         for across, upward, words in points:
             assert 0 <= across <= 1 and 0 <= upward <= 1.2
             assert "{" not in sliders.TEXTS[name]["sentence"].format(*words)

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from chapters import CHAPTERS, FENCE, FILES, Chapter, crowded_lines, long_cells, prose
+from chapters import CHAPTERS, FENCE, FILES, MAGIC, Chapter, crowded_lines, long_cells, prose
 
 from extractbook.build import courses, execute
 from extractbook.exercises.exercise import KINDS
 from extractbook.reproduction import paper
 from extractbook.sphinx import furniture, quiz
 
-RESULT = re.compile(r"(?<![\w.])display_figure\(|display_markdown\(\s*(?:\w+\.)?\w*table\(")
+RESULT = re.compile(r"book\.show\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
 ASKS = re.compile(r"\?|\b[Pp]redict|\bGuess")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
@@ -132,9 +132,7 @@ def from_scratch(chapter: Chapter) -> Iterator[str]:
 
 def asserts_equality(source: str) -> bool:
     """Say whether a cell asserts that two things are equal, or near."""
-    tests = [
-        node.test for node in ast.walk(ast.parse(execute.MAGIC.sub(r"\1pass", source))) if type(node) is ast.Assert
-    ]
+    tests = [node.test for node in ast.walk(ast.parse(MAGIC.sub(r"\1pass", source))) if type(node) is ast.Assert]
     return any(re.search(r"==|equal|close|abs\(.+<", ast.unparse(test)) for test in tests)
 
 
@@ -154,15 +152,15 @@ def numbers_and_figures(chapter: Chapter) -> Iterator[str]:
         elif re.search(r"(\d|\}) seeds", texts["caption"]) and not re.search("±|interval", texts["caption"]):
             yield f"the caption of {texts['name']} does not say what the spread over the seeds is"
         made = ast.unparse(call.args[0])
-        if "data" not in texts and not made.startswith("figures.") and texts.get("name", "").strip("'") not in NO_DATA:
+        if "data" not in texts and not made.startswith("book.") and texts.get("name", "").strip("'") not in NO_DATA:
             yield f"no data is below {made}"
 
 
 def figure_calls(chapter: Chapter) -> list[ast.Call]:
-    """Return the calls of `display_figure` in the chapter's own code."""
-    tree = ast.parse(execute.MAGIC.sub(r"\1pass", chapter.code))
+    """Return the calls of `book.show` in the chapter's own code."""
+    tree = ast.parse(MAGIC.sub(r"\1pass", chapter.code))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "display_figure"]
+    return [call for call in calls if ast.unparse(call.func) == "book.show"]
 
 
 def ledger_rows(chapter: Chapter) -> Iterator[str]:
@@ -179,7 +177,7 @@ def ledger_rows(chapter: Chapter) -> Iterator[str]:
 
 def provenance(chapter: Chapter) -> Iterator[str]:
     """Where rows are read and where something is computed live a provenance line tells of it."""
-    if re.search(r"first_edition\(", chapter.code) and not re.search(r"(?<!run_)provenance\(", chapter.code):
+    if re.search(r"book\.rows\(", chapter.code) and not re.search(r"(?<!run_)provenance\(", chapter.code):
         yield "no provenance of the committed rows"
     if "started" in chapter.code or re.search(r"Setup\(|parts\(", chapter.code):
         if "run_provenance(" not in chapter.code:
@@ -200,7 +198,7 @@ def runs(chapter: Chapter) -> Iterator[str]:
 
 def exercises(chapter: Chapter) -> Iterator[str]:
     """Four to six, numbered, of all kinds, each with minutes, hint, check and folded solution."""
-    tasks = [task for _, task in courses._tasks(chapter.cells, chapter.name)]
+    tasks = list(courses._tasks(chapter.cells, chapter.name).values())
     if not 4 <= len(tasks) <= 6:
         yield f"{len(tasks)} exercises"
     if [task.id for task in tasks] != [f"{int(chapter.name[:2])}.{place}" for place in range(1, len(tasks) + 1)]:
@@ -210,7 +208,7 @@ def exercises(chapter: Chapter) -> Iterator[str]:
     found = {title[1] for title in titles if title}
     yield from (f"no exercise of the kind {kind}" for kind in KINDS if kind not in found)
     yield from (f"{task.id} has no hint" for task in tasks if len(task.hint.split()) <= 5)
-    yield from (f"{task.id} has no check" for task in tasks if f'check("{task.id}", ' not in task.code)
+    yield from (f"{task.id} has no check" for task in tasks if f'book.check("{task.id}", ' not in task.code)
     yield from (f"{task.id} has no solution" for task in tasks if courses.BEGIN not in task.code)
 
 
@@ -322,14 +320,14 @@ BREAKAGES = [
     (7, "Services seldom show", "Recovery is 0.81; services seldom show", "0.81 is typed"),
     (7, "mean ± sd", "mean", "what the spread over the seeds is"),
     (7, 'with labels alone, mean ± sd "\n    "over 5 seeds; diamonds: authors\' slides, 2020', 'alone" "', "how many"),
-    (7, "figures.bars(", "own(", "no data is below own(groups"),
+    (7, "book.bars(", "own(", "no data is below own(groups"),
     (7, "alt=", "title=", "a figure has only caption, name, title"),
     (8, '"C3", ', "", "C3 is not shown"),
     (8, "Two claims of the paper belong", "C12 belongs", "C12 is not shown"),
     (9, "run_provenance(", "str(", "live run"),
-    (9, "figures.provenance(", "str(", "committed rows"),
+    (9, "book.provenance(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
-    (10, "rows = first_edition", 'scale = "drawn"\nrows = first_edition', "set again"),
+    (10, "rows = book.rows", 'scale = "drawn"\nrows = book.rows', "set again"),
     (11, ": discuss,", ": implement,", "no exercise of the kind discuss"),
     (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
     (11, ": understand, 6 minutes", "", "no kind and minutes"),

@@ -79,7 +79,7 @@ def test_what_is_not_installed_is_named(command, monkeypatch):
 
 
 def test_the_book_is_made_in_a_clone_only(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("extractbook.build.commands.CLONE", tmp_path)
+    monkeypatch.setattr("extractbook.cli.CLONE", tmp_path)
     for words in (["build"], ["pdf"], ["course"], ["assignment", "--chapter", "5", "--seed", "1"]):
         line = f"extractbook: there is no book around {tmp_path}: run this in a clone of its repository\n"
         assert command(*words) == (2, "", line)

@@ -84,7 +84,7 @@ BROKEN = {
     "nested deep": ("[" * 100_000, "line 2 is no row"),
     "a list": ("[1]", "line 2 is no row"),
     "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row.*task"),
-    "a setting of no cell": (lambda row: row["cell"].update(colour=1), "line 2 is no row .*'colour'"),
+    "a setting of no cell": (lambda row: row["cell"].update(color=1), "line 2 is no row .*'color'"),
     "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is no row.*task"),
     "no commit": (lambda row: row["provenance"].pop("commit"), "line 2: its provenance lacks 'commit'"),
     "unknown key": (lambda row: row["provenance"]["versions"].update(magic=1), "line 2: unknown version key 'magic'"),

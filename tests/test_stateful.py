@@ -61,7 +61,7 @@ def test_too_little_says_nothing(values):
 
 
 def stream(gaps: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images on a line, each as many grey levels (of one pixel) from the last as `gaps` says."""
+    """Return images on a line, each as many gray levels (of one pixel) from the last as `gaps` says."""
     images = torch.zeros(len(gaps), 3, 20, 20, dtype=torch.uint8)
     for place, gap in enumerate(gaps):
         # A one in as many pixels, elsewhere each time: the distance to every earlier image grows with the gap.

@@ -1,18 +1,21 @@
 """The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | course``.
 
-What a command needs it imports itself, so that the list of commands appears at once.
+Both packages load their rooms when they are first asked for, so that the list of commands appears at once.
 """
 
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extractbook.build.commands import COMMANDS
+import extractlib as xl
+from extractbook import reproduction as lab
 from extractlib.cli import DataFolder, Version, named_folder
 from extractlib.errors import InputError, check_choice, check_positive
 
@@ -20,84 +23,84 @@ if TYPE_CHECKING:
     from extractbook.reproduction.cells import Cell, Row
     from extractbook.reproduction.scales import Scale
 
+CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 EDITION, FIRST_EDITION = RESULTS / "edition-2", RESULTS / "edition-1"
-
-app = typer.Typer(
-    help="The paper's tables, the rows behind the book, and its claims with our verdicts.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
-def main(version: Version = False) -> None:
-    """The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."""
-
+SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
+app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
+OwnScale = Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")]
+Scales = Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
-OnlyTables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
+Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+Tasks = Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")]
+Pool = Annotated[str | None, typer.Option(help="As atlas, tinyimagenet or folder:PATH.")]
+Budget = Annotated[int | None, typer.Option(help="Queries of the attack.")]
+Answers = Annotated[str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")]
+Network = Annotated[str | None, typer.Option(help="Network of victim and surrogate.")]
+Part = Annotated[str, typer.Option(help="Compare on the test or on the validation part.")]
+Output = Annotated[Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left and how long it will take.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
+Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that runs the cells; local: of this machine.")]
+Turn = Annotated[int | None, typer.Option(min=0, help="Which kinds and rows are taken; by the hour if not given.")]
+Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not of four.")]
+Record = Annotated[bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")]
+Weights = Annotated[Path | None, typer.Option("--folder", help="Where to; the library's own if not given.")]
+Chapter = Annotated[int, typer.Option(min=1, help="Number of the chapter.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides the numbers in the statements.")]
+
+
+@app.callback(help=SUMMARY)
+def main(version: Version = False) -> None:
+    """Take what stands before the command."""
 
 
 @app.command()
 def run(
-    table: Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")],
-    name: Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")] = None,
-    pool: Annotated[str | None, typer.Option(help="As atlas, tinyimagenet or folder:PATH.")] = None,
+    table: Table,
+    name: OwnScale = None,
+    task: Tasks = None,
+    pool: Pool = None,
     data: DataFolder = None,
-    budget: Annotated[int | None, typer.Option(help="Queries of the attack.")] = None,
-    granularity: Annotated[
-        str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")
-    ] = None,
-    network: Annotated[str | None, typer.Option(help="Network of victim and surrogate.")] = None,
+    budget: Budget = None,
+    granularity: Answers = None,
+    network: Network = None,
     seeds: SeedCount = 1,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of the seeds.")] = 0,
-    part: Annotated[str, typer.Option(help="Compare on the test or on the validation part.")] = "test",
+    first_seed: FirstSeed = 0,
+    part: Part = "test",
     jobs: Jobs = 1,
     device: Device = None,
-    output: Annotated[
-        Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")
-    ] = None,
+    output: Output = None,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
-    from extractbook.reproduction import run_table, table_cells
-    from extractbook.reproduction.results import check_suffix
-    from extractbook.reproduction.scales import scale
-    from extractlib.api import Granularity
-    from extractlib.data import download
-    from extractlib.data.sources import in_files
-    from extractlib.models import networks
-    from extractlib.store import default_store
-
     use(device)
-    in_file = any(map(in_files, filter(None, (*(task or ()), pool))))
-    settings = scale(name or ("small-cpu" if in_file else "drawn"))
-    folders = download.data_folders(data)
-    named = [named_folder(name, folders) for name in task or settings.tasks]
-    settings = replace(settings, tasks=tuple(named), pool=named_folder(pool or settings.pool, folders))
-    cells = table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
+    in_file = any(map(xl.data.sources.in_files, filter(None, (*(task or ()), pool))))
+    settings = lab.scales.scale(name or ("small-cpu" if in_file else "drawn"))
+    folders = xl.data.download.data_folders(data)
+    named = tuple(named_folder(one, folders) for one in task or settings.tasks)
+    settings = replace(settings, tasks=named, pool=named_folder(pool or settings.pool, folders))
     changes = {
         "budget": None if budget is None else check_positive("budget", budget),
-        "granularity": granularity and str(Granularity.parse(granularity)),
-        "victim": network and check_choice("network", network, networks.NETWORKS),
+        "granularity": granularity and xl.api.Granularity.parse(granularity),
+        "victim": network and check_choice("network", network, xl.models.networks.NETWORKS),
         "surrogate": network,
     }
-    changes = {name: value for name, value in changes.items() if value is not None}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    cells = lab.table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
     cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
     check_choice("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
-        check_suffix(output)
+        lab.results.check_suffix(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-    rows = run_table(cells, output, store=default_store(), folders=folders, jobs=jobs, device=device, part=part)
-    print_rows(rows)
+    options = {"store": xl.store.default_store(), "folders": folders, "jobs": jobs, "device": device, "part": part}
+    print_rows(lab.run_table(cells, output, **options))
 
 
 @app.command()
@@ -106,133 +109,127 @@ def results(
     seeds: SeedCount = 5,
     jobs: Jobs = 2,
     folder: Results = EDITION,
-    table: OnlyTables = None,
+    table: Tables = None,
     plan: Plan = False,
     rate: Rate = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    ray: Annotated[
-        str | None,
-        typer.Option(help="Address of a Ray cluster that runs the cells; local starts one on this machine."),
-    ] = None,
+    device: Device = "cpu",
+    ray: Ray = None,
     data: DataFolder = None,
 ) -> None:
     """Compute every table of a scale into the committed results; what is up to date is not computed again."""
-    from extractbook.reproduction import run_table, table_cells
-    from extractbook.reproduction.grids import tables_for
-    from extractbook.reproduction.scales import scale
-    from extractbook.reproduction.schedule import missing
-    from extractlib.data import download
-    from extractlib.store import default_store
-
-    settings = scale(name)
-    options = {
-        "device": None if plan else use(device),
-        "folders": download.data_folders(data),
-        "jobs": jobs,
-        "ray": ray,
-    }
-    cells = {one: table_cells(one, settings, seeds=range(seeds)) for one in table or tables_for(settings)}
+    settings = lab.scales.scale(name)
+    own, folders, store = None if plan else use(device), xl.data.download.data_folders(data), xl.store.default_store()
+    tables = table or lab.grids.tables_for(settings)
+    cells = {one: lab.table_cells(one, settings, seeds=range(seeds)) for one in tables}
     paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
-    left = {one: (cells[one], missing(cells[one], path)) for one, path in paths.items()}
+    left = {one: (cells[one], lab.schedule.missing(cells[one], path)) for one, path in paths.items()}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
     for one, path in paths.items() if not plan else ():
-        rows = run_table(cells[one], path, store=default_store(), **options)
+        rows = lab.run_table(cells[one], path, store=store, folders=folders, jobs=jobs, device=own, ray=ray)
         print(f"\n{one}: {path}")
         print_rows(rows)
 
 
-@app.command("verify")
-def verify_command(
-    chosen: Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")] = None,
+@app.command()
+def verify(
+    chosen: Scales = None,
     folder: Results = EDITION,
     jobs: Jobs = 2,
     data: DataFolder = None,
-    turn: Annotated[
-        int | None, typer.Option(min=0, help="Which kinds and rows are taken; the hour decides if not given.")
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not of four.")] = False,
-    keep: Annotated[
-        bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")
-    ] = False,
+    turn: Turn = None,
+    everything: Everything = False,
+    keep: Record = False,
 ) -> None:
     """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
-    from extractbook.reproduction import is_current, read_all
-    from extractbook.reproduction.run import headline, name_of
-    from extractbook.reproduction.scales import scale
-    from extractbook.reproduction.verify import KINDS_A_RUN, RECORD, record, recorded, verify
-    from extractlib.data import download
-    from extractlib.store import default_store
-
     turn = int(time.time() // 3600) if turn is None else turn
     names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
-    rows = [row for name in names for row in read_all(folder / scale(name).name)]
+    rows = [row for name in names for row in lab.read_all(folder / lab.scales.scale(name).name)]
     if not rows:
         raise InputError(f"{folder} holds no results: make them with extractbook results")
-    stale = sum(not is_current(row) for row in rows)
+    stale = sum(not lab.is_current(row) for row in rows)
     print(f"{len(rows)} rows, {stale} stale; --turn {turn} takes these again", flush=True)
-    kinds = None if everything else KINDS_A_RUN
-    options = {"store": default_store(), "folders": download.data_folders(data), "jobs": jobs}
+    options = {"store": xl.store.default_store(), "folders": xl.data.download.data_folders(data), "jobs": jobs}
+    kinds = None if everything else lab.verify.KINDS_A_RUN
     checks = []
-    for check in verify(rows, turn=turn, kinds=kinds, **options):
+    for check in lab.verify.verify(rows, turn=turn, kinds=kinds, **options):
         checks.append(check)
-        print(
-            f"{name_of(check.old.cell)}: {headline(check.new):.4f}, committed {headline(check.old):.4f},"
-            f" allowed difference {check.allowed:.4f}: {'agrees' if check.agrees else 'DIFFERS'}"
-            f" ({check.new.provenance['seconds']:.0f} s)",
-            flush=True,
-        )
+        new, old = (lab.run.headline(row) for row in (check.new, check.old))
+        told = f"{new:.4f}, committed {old:.4f}, allowed difference {check.allowed:.4f}"
+        verdict = f"{'agrees' if check.agrees else 'DIFFERS'} ({check.new.provenance['seconds']:.0f} s)"
+        print(f"{lab.run.name_of(check.old.cell)}: {told}: {verdict}", flush=True)
     if keep:
-        record(folder / RECORD, checks)
-        print(f"{folder / RECORD}: {len(recorded(folder / RECORD))} entries")
+        path = folder / lab.verify.RECORD
+        lab.verify.record(path, checks)
+        print(f"{path}: {len(lab.verify.recorded(path))} entries")
     if not all(check.agrees for check in checks):
         raise typer.Exit(1)
 
 
 @app.command()
-def weights(
-    name: ScaleName = "drawn",
-    folder: Annotated[Path | None, typer.Option(help="Where to; the library's own if not given.")] = None,
-    device: Device = None,
-    data: DataFolder = None,
-) -> None:
+def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = None, data: DataFolder = None) -> None:
     """Pre-train a scale's backbones: those that ship again, victims with them; others once, into the cache."""
-    from extractbook.reproduction.backbones import make_weights
-    from extractbook.reproduction.cells import Cell
-    from extractbook.reproduction.scales import scale
-    from extractbook.reproduction.setups import Setup, ship_victim
-    from extractlib.data import download
-    from extractlib.data.sources import Loader
-    from extractlib.models import networks
-    from extractlib.store import default_store
-
-    folder = folder or networks.WEIGHTS
-    settings = scale(name)
-    folder = folder if settings.shipped else folder / settings.name
-    own = use(device or ("cpu" if settings.shipped else None))
-    sizes = {**settings.task_sizes, **settings.pool_sizes}
-    loader = Loader(
-        sizes=sizes, image_size=settings.image_size, store=default_store(), folders=download.data_folders(data)
-    )
+    settings, store = lab.scales.scale(name), xl.store.default_store()
+    shipped = settings.shipped
+    folder = folder or xl.models.networks.WEIGHTS
+    folder = folder if shipped else folder / settings.name
+    own = use(device or ("cpu" if shipped else None))
+    sizes, folders = {**settings.task_sizes, **settings.pool_sizes}, xl.data.download.data_folders(data)
+    loader = xl.data.sources.Loader(sizes=sizes, image_size=settings.image_size, store=store, folders=folders)
     for network in (settings.network, settings.other_network):
-        for initial in networks.INITIAL if settings.shipped else ("A",):
-            card = make_weights(settings, folder, loader, network=network, initial=initial, device=own)
-            figures = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
-            print(f"{folder / networks.backbone_name(network, initial)}.json: {figures}", flush=True)
-    for task in settings.tasks if settings.shipped else ():
-        cell = Cell(scale=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
-        card = ship_victim(Setup(cell, store=default_store(), device=own, progress=True), folder / "victims")
+        for initial in xl.models.networks.INITIAL if shipped else ("A",):
+            card = lab.backbones.make_weights(settings, folder, loader, network=network, initial=initial, device=own)
+            share = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+            name_of = xl.models.networks.backbone_name(network, initial)
+            print(f"{folder / name_of}.json: {share}", flush=True)
+    for task in settings.tasks if shipped else ():
+        cell = lab.Cell(scale=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
+        setup = lab.Setup(cell, store=store, device=own, progress=True)
+        card = lab.setups.ship_victim(setup, folder / "victims")
         print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
 
 
 @app.command()
 def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts."""
-    from extractbook.reproduction import read_all
-    from extractbook.reproduction.ledger import verdicts
-    from extractbook.reproduction.scales import scale
-
-    for entry in verdicts(read_all(folder / scale(name).name)):
+    for entry in lab.ledger.verdicts(lab.read_all(folder / lab.scales.scale(name).name)):
         print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+
+
+@app.command()
+def build(scale: ScaleName = "drawn", jobs: Jobs = 2) -> None:
+    """Execute the chapters that have changed and render the pages into _build/html."""
+    raise typer.Exit(room("pages").build(scale=scale, jobs=jobs))
+
+
+@app.command()
+def pdf() -> None:
+    """Print the built pages as one PDF; needs chromium."""
+    raise typer.Exit(room("pdf").print_book())
+
+
+@app.command()
+def course() -> None:
+    """Write the chapters' versions for students and instructors into _build/courses."""
+    courses = room("courses")
+    courses.write_courses(courses.COURSES)
+
+
+@app.command()
+def assignment(chapter: Chapter, seed: Seed) -> None:
+    """Write nbgrader's source of a chapter's exercises into _build/courses."""
+    courses = room("courses")
+    courses.write_assignment(courses.COURSES, chapter, seed)
+
+
+def room(name: str) -> ModuleType:
+    """Return a room of the build, which makes the book from a clone of its repository.
+
+    Raises:
+        InputError: No repository of the book is around this package.
+    """
+    if not (CLONE / "_config.yml").exists():
+        raise InputError(f"there is no book around {CLONE}: run this in a clone of its repository")
+    return import_module(f"extractbook.build.{name}")
 
 
 def use(device: str | None) -> str:
@@ -241,10 +238,8 @@ def use(device: str | None) -> str:
     Raises:
         InputError: There is no such device.
     """
-    from extractlib.models import devices
-
-    name = device or devices.default_device()
-    devices.resolve(name)
+    name = device or xl.models.devices.default_device()
+    xl.models.devices.resolve(name)
     os.environ["EXTRACTLIB_DEVICE"] = name
     return name
 
@@ -264,18 +259,15 @@ def plan_of(
         jobs: Processes at a time.
         rate: Images a second that a process trains; the scale's if None.
     """
-    from extractbook.reproduction.grids import expected_seconds
-
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
     for name, (cells, left) in tables.items():
-        hours = sum(expected_seconds(cell, rate=rate) for cell in left) / 3600
+        hours = sum(lab.grids.expected_seconds(cell, rate=rate) for cell in left) / 3600
         total += hours
         lines.append(f"{name:14} {len(cells):6} {len(left):6} {hours:9,.2f}")
-    pixels = 3 * settings.image_size**2
+    size = 3 * settings.image_size**2 * settings.budget / 1e9
     lines.append(f"about {total:,.1f} hours at {rate:,} images a second, {total / jobs:,.1f} with --jobs {jobs}")
-    lines.append(f"the {settings.budget:,} images of an attack take {settings.budget * pixels / 1e9:.2f} GB")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"the {settings.budget:,} images of an attack take {size:.2f} GB"])
 
 
 def print_rows(rows: list["Row"]) -> None:
@@ -283,24 +275,15 @@ def print_rows(rows: list["Row"]) -> None:
 
     What some seeds have no number for, such as a client that is never flagged, says how many have one.
     """
-    from extractbook.reproduction.cells import Row
-    from extractbook.reproduction.results import frame
-    from extractbook.reproduction.run import name_of
-
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
         groups.setdefault(replace(row.cell, seed=0), []).append(row)
     for cell, group in groups.items():
-        numbers = frame(Row(row.cell, row.result, {}) for row in group).drop(columns=list(vars(cell)))
+        numbers = lab.results.frame(replace(row, provenance={}) for row in group).drop(columns=list(vars(cell)))
         shown = []
         for name, values in numbers.select_dtypes("number").items():
             spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
             some = f" ({values.count()} of {len(group)})" if values.count() < len(group) else ""
-            words = name.replace(".", " ").replace("_", " ")
-            shown.append(f"{words} {values.mean():.3f}{spread}{some}")
+            shown.append(f"{name.replace('.', ' ').replace('_', ' ')} {values.mean():.3f}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
-        print(f"{name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
-
-
-for make in COMMANDS:
-    app.command()(make)
+        print(f"{lab.run.name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")

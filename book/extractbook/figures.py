@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,9 +61,7 @@ class Plot(Figure):
         self.data = data
 
 
-def display_figure(
-    figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFrame | Mapping | None = None
-) -> None:
+def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFrame | Mapping | None = None) -> None:
     """Display a figure in a notebook, its caption and a folded table of its data below it, and close it.
 
     A figure with data is a plot and shown as SVG; one without is a picture and shown as PNG.
@@ -85,19 +84,17 @@ def display_figure(
     empty = [key for key, text in texts.items() if not text.strip()]
     if empty:
         raise InputError(f"figure {name!r} has no {' and no '.join(empty)}: describe it in words")
-    if data is None and isinstance(figure, Plot):
-        data = figure.data
-    values = "" if data is None else data_table(pd.DataFrame(data))
-    if values:
+    data = getattr(figure, "data", None) if data is None else data
+    mime, content = "image/png", base64.b64encode(render(figure, kind="png")).decode()
+    if data is not None:
         mime, content = "image/svg+xml", render(figure).decode()
-    else:
-        mime, content = "image/png", base64.b64encode(render(figure, kind="png")).decode()
     matplotlib.pyplot.close(figure)
     # The book's build moves these texts to where the page's numbered figure takes them from.
     publish_display_data({mime: content, "text/plain": alt}, metadata={mime: texts})
     publish_display_data({"text/markdown": caption, "text/plain": caption}, metadata={"extractlib": "caption"})
-    if values:
-        publish_display_data({"text/html": values, "text/plain": ""}, metadata={"extractlib": "data"})
+    if data is not None:
+        values = {"text/html": data_table(pd.DataFrame(data)), "text/plain": ""}
+        publish_display_data(values, metadata={"extractlib": "data"})
 
 
 def data_table(data: pd.DataFrame) -> str:
@@ -116,7 +113,7 @@ def render(figure: Figure, *, kind: str = "svg") -> bytes:
     return buffer.getvalue()
 
 
-def display_markdown(text: str) -> None:
+def say(text: str) -> None:
     """Display Markdown in a notebook: how a chapter quotes a number that it measured."""
     from IPython.display import publish_display_data
 
@@ -138,12 +135,12 @@ def table(rows: Iterable[Sequence], columns: Sequence[str], *, caption: str = ""
     Raises:
         InputError: A line has another number of values.
     """
-    lines = [list(columns), [":---", *[":---" if words else "---:"] * (len(columns) - 1)]]
+    rows = [["–" if value is None else str(value).replace("|", "\\|") for value in row] for row in rows]
     for row in rows:
         if len(row) != len(columns):
-            raise InputError(f"a table of {len(columns)} columns has a line of {len(row)} values: {list(row)}")
-        lines.append(["–" if value is None else str(value).replace("|", "\\|") for value in row])
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            raise InputError(f"a table of {len(columns)} columns has a line of {len(row)} values: {row}")
+    rule = [":---", *[":---" if words else "---:"] * (len(columns) - 1)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *rows])
     return f"**{caption}**\n\n{body}" if caption else body
 
 
@@ -303,7 +300,7 @@ def lines(
     """
     marks = [(name, x, places[x]) for name, places in series.items() for x in sorted(places)]
     data = _summaries(marks, xlabel, ylabel)
-    with _plot(data, height=4.6, xlabel=xlabel, ylabel=ylabel) as axes:
+    with _plot(data, height=4.6, xlabel=xlabel, ylabel=ylabel) as (figure, axes):
         axes.set_xscale("log" if logarithmic else "linear")
         for name, line in data.groupby("Series", sort=False):
             axes.errorbar(line[xlabel], line[ylabel], line["±"], label=name)
@@ -311,7 +308,7 @@ def lines(
         axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
         axes.minorticks_off()
         axes.set_ylim(*limits)
-    return axes.figure
+    return figure
 
 
 def bars(
@@ -333,16 +330,18 @@ def bars(
     """
     titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
     shown = [(name, title) for name in names for title in titles if len(groups[title].get(name, ()))]
-    beside = [(name, title) for name, title in shown if (marks or {}).get(title, {}).get(name) is not None]
+    places = {(name, title): value for title, row in (marks or {}).items() for name, value in row.items()}
+    beside = {place: value for place in shown if (value := places.get(place)) is not None}
     values = [(name, title, groups[title][name]) for name, title in shown]
-    values += [(f"{name} ({marked})", title, [marks[title][name]]) for name, title in beside]
+    values += [(f"{name} ({marked})", title, [value]) for (name, title), value in beside.items()]
     data = _summaries(values, "Group", xlabel)
     thickness, middle = 0.8 / len(names), (len(names) - 1) / 2
-    y = np.array([titles.index(title) + (names.index(name) - middle) * thickness for name, title in shown + beside])
-    with _plot(data, height=1.4 + len(groups) * (0.25 + 0.24 * len(names)), xlabel=xlabel, columns=2) as axes:
+    y = np.array([titles.index(title) + (names.index(name) - middle) * thickness for name, title in [*shown, *beside]])
+    with _plot(data, height=1.4 + len(groups) * (0.25 + 0.24 * len(names)), xlabel=xlabel, columns=2) as (figure, axes):
         for name, bar in data[: len(shown)].groupby("Series", sort=False):
             color, hatch = FILLS[names.index(name) % len(FILLS)]
-            look = {"color": color, "hatch": hatch, "edgecolor": "white", "error_kw": {"ecolor": BLACK, "capsize": 2}}
+            look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
+            look["error_kw"] = {"ecolor": BLACK, "capsize": 2}
             axes.barh(y[bar.index], bar[xlabel], 0.9 * thickness, xerr=bar["±"], label=name, **look)
         if beside:
             x = data[xlabel][len(shown) :]
@@ -350,7 +349,7 @@ def bars(
         _name_rows(axes, titles)
         axes.grid(axis="y", visible=False)
         axes.set_xlim(*limits)
-    return axes.figure
+    return figure
 
 
 def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Plot:
@@ -391,24 +390,26 @@ def threat_or_boogeyman(evidence: Evidence) -> Plot:
             marks += [(task, name, values)] if values else []
     data = _summaries(marks, "Situation", "recovery")
     situations = list(data["Situation"].unique())
-    with _plot(data, height=1.3 + 0.5 * len(situations), xlabel="recovery") as axes:
+    with _plot(data, height=1.3 + 0.5 * len(situations), xlabel="recovery") as (figure, axes):
         for number, (task, line) in enumerate(data.groupby("Series", sort=False)):
             y = [situations.index(name) + (number - 2) * 0.12 for name in line["Situation"]]
-            look = {"linestyle": "none", "capsize": 0, "markersize": 7}
-            axes.errorbar(line["recovery"], y, xerr=line["±"], label=task, **look)
+            axes.errorbar(line["recovery"], y, xerr=line["±"], label=task, linestyle="none", capsize=0, markersize=7)
         _name_rows(axes, situations)
         axes.set_xlim(0, 1.05)
-    return axes.figure
+    return figure
 
 
 @contextmanager
-def _plot(data: pd.DataFrame, *, height: float, xlabel: str, ylabel: str = "", columns: int = 3) -> Iterator[Axes]:
-    """Yield the axes of a new plot of `data`, which get their labels and their legend afterwards."""
+def _plot(
+    data: pd.DataFrame, *, height: float, xlabel: str, ylabel: str = "", columns: int = 3
+) -> Iterator[tuple[Plot, Axes]]:
+    """Yield a new plot of `data` and its axes, which get their labels and their legend afterwards."""
     with style.context(STYLE):
-        axes = Plot(data, height=height).subplots()
-        yield axes
+        figure = Plot(data, height=height)
+        axes = figure.subplots()
+        yield figure, axes
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.figure.legend(loc="outside upper center", ncols=columns)
+        figure.legend(loc="outside upper center", ncols=columns)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -1,4 +1,10 @@
-"""The prediction API: it serves a victim, shows answers at a granularity, and meters every query."""
+"""The prediction API: it serves a victim, shows answers at a granularity, and meters every query.
+
+Examples:
+    >>> import extractlib as xl
+    >>> xl.api.Granularity.parse("top-5")
+    TopK(k=5)
+"""
 
 from extractlib.api.granularity import Full, Granularity, Label, Rounded, Temperature, TopK
 from extractlib.api.meter import BudgetExceeded, Meter

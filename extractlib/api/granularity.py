@@ -200,7 +200,13 @@ class Granularity:
 
 @dataclass(frozen=True)
 class Full(Granularity, kind="full"):
-    """All probabilities."""
+    """All probabilities.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> xl.Full().show(torch.tensor([[0.2, 0.5, 0.3]])).probabilities
+        tensor([[0.2000, 0.5000, 0.3000]])
+    """
 
 
 @dataclass(frozen=True)
@@ -209,6 +215,11 @@ class TopK(Granularity, kind="top"):
 
     Attributes:
         k: How many, from 1.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> xl.TopK(2).show(torch.tensor([[0.125, 0.625, 0.25]])).classes
+        tensor([[1, 2]])
     """
 
     k: int
@@ -230,6 +241,11 @@ class Rounded(Granularity, kind="rounded"):
 
     Attributes:
         decimals: To how many decimals, 0 to 6.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> xl.Rounded(1).show(torch.tensor([[0.12, 0.61, 0.27]])).probabilities
+        tensor([[0.1000, 0.6000, 0.3000]])
     """
 
     decimals: int
@@ -248,7 +264,14 @@ class Rounded(Granularity, kind="rounded"):
 
 @dataclass(frozen=True)
 class Label(Granularity, kind="label"):
-    """The label alone."""
+    """The label alone.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> answers = xl.Label().show(torch.tensor([[0.2, 0.5, 0.3]]))
+        >>> answers.labels, answers.probabilities
+        (tensor([1]), None)
+    """
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[None, None]:
         return None, None
@@ -260,6 +283,11 @@ class Temperature(Granularity, kind="temperature"):
 
     Attributes:
         temperature: 0.01 to 100; above 1 it flattens the distribution.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> xl.Temperature(1000 / 10).apply(torch.tensor([[0.0, 100.0]])).probabilities
+        tensor([[0.2689, 0.7311]])
     """
 
     temperature: float

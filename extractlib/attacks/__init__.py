@@ -1,4 +1,10 @@
-"""Attacks: small objects whose settings are given when they are made, and the API and the images when they run."""
+"""Attacks: small objects whose settings are given when they are made, and the API and the images when they run.
+
+Examples:
+    >>> import extractlib as xl
+    >>> xl.attacks.Knockoff(budget=3, seed=0).indices(10).tolist()
+    [1, 4, 3]
+"""
 
 import lazy_loader
 

@@ -72,6 +72,12 @@ class ImageSet:
 
     Raises:
         InputError: Shape, dtype or labels do not fit.
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> pets = xl.ImageSet("pets", torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("a", "b"))
+        >>> len(pets), pets.image_shape, pets.unlabeled().labels
+        (3, (3, 8, 8), None)
     """
 
     name: str

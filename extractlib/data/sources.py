@@ -106,7 +106,13 @@ class Source:
 
 
 def Folder(path: Path | str) -> Source:
-    """Return the source of a folder of images: one folder for each class, directly or under ``train`` and ``test``."""
+    """Return the source of a folder of images: one folder for each class, directly or under ``train`` and ``test``.
+
+    Examples:
+        >>> import extractlib as xl
+        >>> str(xl.Folder("photos/pets"))
+        'folder:photos/pets'
+    """
     return Source(f"{FOLDER}{path}")
 
 

@@ -3,6 +3,12 @@
 The higher a score, the more out of distribution an image is; an image is caught if its score is above the threshold.
 The paper calls in-distribution images positive: TPR is the share of them that is accepted, TNR the share of the
 attacker's queries that is caught (`metrics.tpr_tnr`).
+
+Examples:
+    >>> import extractlib as xl
+    >>> detector = xl.detectors.OdinDetector(xl.load_victim("signs"), temperature=10.0, epsilon=0.0)
+    >>> detector.score(xl.load("signs").test.images[:4]).shape
+    torch.Size([4])
 """
 
 import math

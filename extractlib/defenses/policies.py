@@ -2,6 +2,12 @@
 
 Anything drawn by lot is keyed by the server's secret and the image, so that asking twice gives the same answer: whoever
 repeats a query learns nothing more, neither that it was detected nor what was hidden.
+
+Examples:
+    >>> import extractlib as xl, torch
+    >>> deny = xl.policies.policy("deny", secret=b"known to the server only")
+    >>> deny.answer(torch.tensor([[0.25, 0.75]]), torch.tensor([True]), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    tensor([[nan, nan]])
 """
 
 import hashlib

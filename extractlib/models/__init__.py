@@ -1,1 +1,15 @@
-"""Networks, their training, and the models that are made of them."""
+"""Networks, their training, and the models that are made of them.
+
+Examples:
+    >>> import extractlib as xl
+    >>> xl.models.networks.build("resnet", classes=10, seed=0).head.out_features
+    10
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["classifier", "devices", "fitted", "networks", "shipped", "training"],
+    submod_attrs={"training": ["Recipe", "fit", "learning_rate", "predict"]},
+)

@@ -207,11 +207,27 @@ class Classifier:
 
 
 class Victim(Classifier):
-    """The model that an attacker wants (see `Classifier`)."""
+    """The model that an attacker wants (see `Classifier`).
+
+    Examples:
+        >>> import extractlib as xl, torch
+        >>> module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2))
+        >>> victim = xl.Victim(module, classes=("cat", "dog"), mean=[0.5] * 3, std=[0.25] * 3)
+        >>> victim.logits(torch.zeros(4, 3, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([4, 2])
+    """
 
 
 class Surrogate(Classifier):
-    """The copy that an attack ends with (see `Classifier`)."""
+    """The copy that an attack ends with (see `Classifier`).
+
+    Examples:
+        >>> import extractlib as xl
+        >>> api = xl.PredictionAPI(xl.load_victim("signs"), budget=50)
+        >>> copy = xl.attacks.Knockoff(budget=50)(api, xl.load("atlas").queries, progress=False)
+        >>> isinstance(copy, xl.Surrogate), copy.predict(xl.load("signs").test.images[:5]).shape
+        (True, torch.Size([5]))
+    """
 
 
 def load_victim(name: str) -> Victim:

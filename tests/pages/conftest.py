@@ -3,8 +3,34 @@
 import pytest
 
 from extractbook.build import pages as build
-from extractbook.build.browser import browser, serve
+from extractbook.build.pdf import PATIENCE, answer, browser
 from extractbook.sphinx import furniture
+
+
+def only_the_book(context) -> list[str]:
+    """Let a browser's context see the built pages and nothing else of the world; what is not there gets the 404 page.
+
+    Returns:
+        The addresses on other hosts that the context asks for, which grow as it is used.
+    """
+    refused = []
+
+    def respond(route):
+        asked = route.request.url.partition("#")[0].partition("?")[0]
+        if not asked.startswith(furniture.site()):
+            refused.append(asked)
+        elif not (build.PAGES / asked.removeprefix(furniture.site())).is_file():
+            return route.fulfill(status=404, path=build.PAGES / "404.html")
+        return answer(route)
+
+    context.set_default_timeout(PATIENCE)
+    context.route("**/*", respond)
+    return refused
+
+
+@pytest.fixture
+def serve():
+    return only_the_book
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +53,7 @@ def open_page(chromium):
         context = chromium.new_context(
             color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": height}, **options
         )
-        contexts.append((context, serve(context, build.PAGES, furniture.site())))
+        contexts.append((context, only_the_book(context)))
         context.add_init_script(f"localStorage.setItem('mode', '{scheme}'); localStorage.setItem('theme', '{scheme}')")
         page = context.new_page()
         watch(page)

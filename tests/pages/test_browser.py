@@ -8,7 +8,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from extractbook.build import pages as build
-from extractbook.build.browser import serve
 from extractbook.sphinx import furniture, quiz
 
 PAGES = sorted(path.relative_to(build.PAGES).as_posix() for path in (build.PAGES / "book").glob("*.html"))
@@ -63,6 +62,14 @@ def test_search_finds_a_word(open_page):
     assert [link.rsplit("/", 1)[1] for link in links] == ["01_threat.html"]
 
 
+def test_search_shows_text_before_names_of_the_code(open_page):
+    page = open_page("search.html?q=knockoff")
+    page.wait_for_function("document.querySelector('#search-results .search-summary').textContent.includes('found')")
+    links = page.locator("#search-results li a").evaluate_all("links => links.map(link => link.pathname)")
+    reference = [link.rsplit("/", 1)[1].startswith("api") for link in links]
+    assert {True, False} == set(reference) and reference == sorted(reference)
+
+
 def test_dark_mode_toggles(open_page):
     page = open_page("book/index.html")
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -73,9 +80,9 @@ def test_dark_mode_toggles(open_page):
     assert before == "rgb(255, 255, 255)" and after != before
 
 
-def test_what_is_not_there_gets_the_books_own_page(chromium, open_page):
+def test_what_is_not_there_gets_the_books_own_page(chromium, serve, open_page):
     context = chromium.new_context()
-    serve(context, build.PAGES, furniture.site())
+    serve(context)
     response = context.new_page().goto(f"{furniture.site()}book/no-such-page.html")
     assert response.status == 404 and response.body() == (build.PAGES / "404.html").read_bytes()
     context.close()

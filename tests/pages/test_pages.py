@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from chapters import MAGIC
 
 from extractbook.build import execute
 from extractbook.sphinx import furniture
@@ -17,7 +18,7 @@ BUILD = Path(__file__).resolve().parents[2] / "_build"
 HTML = BUILD / "html"
 BOOK_PAGES = sorted((HTML / "book").glob("*.html"))
 NOTEBOOKS = sorted((BUILD / "source" / "book").glob("*.ipynb"))
-SHOWING = {"print", "display", "display_figure", "display_markdown"}
+SHOWING = {"print", "display", "show", "say"}
 
 pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -29,7 +30,7 @@ def parse(path: Path) -> BeautifulSoup:
 
 def should_show(source: str) -> bool:
     """Say whether a cell's code ends in a value or calls, on its top level, something that displays."""
-    statements = ast.parse(execute.MAGIC.sub(r"\1pass", source)).body
+    statements = ast.parse(MAGIC.sub(r"\1pass", source)).body
     expressions = [statement.value for statement in statements if isinstance(statement, ast.Expr)]
     ends_in_value = bool(statements) and isinstance(statements[-1], ast.Expr) and not source.rstrip().endswith(";")
     calls = [expression.func for expression in expressions if isinstance(expression, ast.Call)]

@@ -4,11 +4,8 @@ A chapter's notebook is the one source: its exercises, each a cell with the tag 
 ``solution``, are rewritten, and the rest stays as it is.
 """
 
-import ast
 import re
 import shutil
-import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +35,15 @@ HOW_TO_HAND_IN = """# Chapter {chapter}: exercises
 Write each answer where the cell says so, and keep its name.
 Hand in this notebook, under the same file name."""
 
+HIDDEN_TEST = """### BEGIN HIDDEN TESTS
+from extractbook.exercises import check
+
+verdict = check("{id}", {answer}, seed={seed})
+assert verdict.right, verdict.reason
+### END HIDDEN TESTS"""
+NBGRADER = {"schema_version": 3, "task": False}
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -62,10 +68,10 @@ class Task:
     @property
     def answer(self) -> str:
         """The name that holds the answer: what the cell's last line checks."""
-        match ast.parse(self.code).body[-1]:
-            case ast.Expr(ast.Call(ast.Name("check"), [ast.Constant(self.id), ast.Name(name)])):
-                return name
-        raise InputError(f'the solution of exercise {self.id} does not end in check("{self.id}", NAME)')
+        found = re.fullmatch(rf'book\.check\("{self.id}", (\w+)\)', self.code.splitlines()[-1])
+        if not found:
+            raise InputError(f'the solution of exercise {self.id} does not end in book.check("{self.id}", NAME)')
+        return found[1]
 
     @property
     def plain(self) -> str:
@@ -85,21 +91,22 @@ def tasks(path: Path) -> list[Task]:
     Raises:
         InputError: One is not of the form that chapter 5 shows.
     """
-    return [task for _, task in _tasks(nbformat.read(path, as_version=4).cells, path.stem)]
+    return list(_tasks(nbformat.read(path, as_version=4).cells, path.stem).values())
 
 
-def _tasks(cells: list[NotebookNode], chapter: str) -> Iterator[tuple[int, Task]]:
-    """Yield the place of each exercise's first cell, with the exercise."""
+def _tasks(cells: list[NotebookNode], chapter: str) -> dict[int, Task]:
+    """Return the exercises by the place of their first cell."""
+    found = {}
     for place, cell in enumerate(cells):
         if "{exercise}" not in cell.source or not tagged(cell, "exercise"):
             continue
-        form = STATEMENT.fullmatch(cell.source)
-        following = cells[place + 1 : place + 3]
+        form, following = STATEMENT.fullmatch(cell.source), cells[place + 1 : place + 3]
         kinds = [part.cell_type for part in following if tagged(part, "solution")]
         if not form or kinds != ["code", "markdown"] or not following[1].source.endswith(SOLUTION_END):
             raise InputError(f"{chapter}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
         explanation = following[1].source.removesuffix(SOLUTION_END)
-        yield place, Task(**form.groupdict(), code=following[0].source, explanation=explanation)
+        found[place] = Task(**form.groupdict(), code=following[0].source, explanation=explanation)
+    return found
 
 
 def without_markers(code: str) -> str:
@@ -118,20 +125,14 @@ def stub(code: str) -> str:
 def _placeholder(block: re.Match) -> str:
     if block["indent"]:
         return f'{block["indent"]}raise NotImplementedError("your code here")\n'
-    names = [
-        target.id
-        for statement in ast.parse(block["code"]).body
-        if isinstance(statement, ast.Assign)
-        for target in statement.targets
-        if isinstance(target, ast.Name)
-    ]
+    names = re.findall(r"^(\w+) = ", block["code"], re.MULTILINE)
     return "".join(f"{name} = ...  # your answer here\n" for name in dict.fromkeys(names))
 
 
 def course_notebook(path: Path, *, solved: bool) -> NotebookNode:
     """Return a chapter with its exercises in plain Markdown, for students or, `solved`, for instructors."""
     notebook = nbformat.read(path, as_version=4)
-    for place, task in list(_tasks(notebook.cells, path.stem)):
+    for place, task in _tasks(notebook.cells, path.stem).items():
         statement, code, explanation = notebook.cells[place : place + 3]
         statement.source = task.plain
         code.source = without_markers(task.code) if solved else stub(task.code)
@@ -179,42 +180,25 @@ def assignment(chapter: int, seed: int) -> NotebookNode:
     """
     path = chapter_notebook(chapter)
     set_up = next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and tagged(c, "exercise"))
-    imports = [line for line in set_up.source.splitlines() if "extractbook.exercises" not in line]
+    imports = [line for line in set_up.source.splitlines() if "extractbook" not in line]
     cells = [new_markdown_cell(HOW_TO_HAND_IN.format(chapter=chapter)), new_code_cell("\n".join(imports).strip())]
     for task in tasks(path):
         exercise, name = lookup(task.id), task.id.replace(".", "-")
         # Of a block that leaves the student nothing to write, such as a trial of the answer, no empty place is kept.
         written = BLOCK.sub(lambda block: block[0] if _placeholder(block) else "", task.code)
         lines = written.removeprefix(numbers(exercise)).splitlines()[:-1]
-        code = numbers(exercise, seed) + "\n".join(lines).rstrip()
+        solution = numbers(exercise, seed) + "\n".join(lines).rstrip()
+        test = HIDDEN_TEST.format(id=task.id, answer=task.answer, seed=seed)
+        graded = {"grade_id": f"check-{name}", "grade": True, "solution": False, "locked": True, "points": 1}
+        written_in = {"grade_id": f"exercise-{name}", "grade": False, "solution": True, "locked": False}
         cells += [
             new_markdown_cell(task.plain),
-            new_code_cell(code, metadata={"nbgrader": _nbgrader(f"exercise-{name}", solution=True)}),
-            new_code_cell(hidden_test(task, seed), metadata={"nbgrader": _nbgrader(f"check-{name}", points=1)}),
+            new_code_cell(solution, metadata={"nbgrader": written_in | NBGRADER}),
+            new_code_cell(test, metadata={"nbgrader": graded | NBGRADER}),
         ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    # Ids that do not change from one call to the next.
-    for number, cell in enumerate(cells):
+    for number, cell in enumerate(cells):  # ids that do not change from one call to the next
         cell.id = f"cell-{number}"
-    return new_notebook(cells=cells, metadata=kernel)
-
-
-def hidden_test(task: Task, seed: int) -> str:
-    """Return the test that nbgrader takes out of the student's version."""
-    return textwrap.dedent(f"""\
-        ### BEGIN HIDDEN TESTS
-        from extractbook.exercises import check
-
-        verdict = check("{task.id}", {task.answer}, seed={seed})
-        assert verdict.right, verdict.reason
-        ### END HIDDEN TESTS""")
-
-
-def _nbgrader(name: str, *, solution: bool = False, points: int | None = None) -> dict:
-    """Return what nbgrader's schema 3 wants to know of a cell; one with points is a test."""
-    grade = {} if points is None else {"points": points}
-    flags = {"grade": points is not None, "locked": not solution, "solution": solution, "task": False}
-    return {"grade_id": name, "schema_version": 3, **flags, **grade}
+    return new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
 
 
 def write_assignment(folder: Path, chapter: int, seed: int) -> None:
@@ -222,9 +206,8 @@ def write_assignment(folder: Path, chapter: int, seed: int) -> None:
     notebook = assignment(chapter, seed)
     course, name = folder / assignment_name(chapter, seed), f"chapter-{chapter:02}"
     shutil.rmtree(course, ignore_errors=True)
-    source = course / "source" / name
-    source.mkdir(parents=True)
-    nbformat.write(notebook, source / f"{name}.ipynb")
+    (course / "source" / name).mkdir(parents=True)
+    nbformat.write(notebook, course / "source" / name / f"{name}.ipynb")
     (course / "nbgrader_config.py").write_text(f'c = get_config()\nc.CourseDirectory.course_id = "{course.name}"\n')
     print(f"{course}\nThe student's version: cd there, and nbgrader generate_assignment {name}")
 

@@ -1,6 +1,5 @@
 """Execute the book's chapters, each in a kernel of its own, and only those whose inputs have changed."""
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -13,11 +12,12 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
+from extractlib.store import digest
 
 ROOT = Path(__file__).resolve().parents[3]
 BOOK = ROOT / "book"
@@ -25,10 +25,9 @@ PACKAGES = {"extractlib": ROOT / "extractlib", "extractbook": BOOK / "extractboo
 LOCK = ROOT / "requirements.txt"
 EXECUTED = ROOT / "_build" / "executed"
 
-DATA = {".json", ".jsonl", ".mplstyle", ".toml", ".txt", ".npz", ".safetensors"}
+SUFFIXES = {".py", ".json", ".jsonl", ".mplstyle", ".toml", ".txt", ".npz", ".safetensors"}
 TRACEBACK_LINES = 15
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 
 
 class ChapterError(Exception):
@@ -51,63 +50,41 @@ def notebooks() -> list[Path]:
     return sorted(BOOK.glob("*.ipynb"))
 
 
-def modules(notebook: Path) -> set[Path]:
-    """Return the packages' source files that `notebook` imports, directly or through others, and its checks.
-
-    Of a package that loads its modules when they are first asked for, all count.
-    """
-    cells = nbformat.read(notebook, as_version=4).cells
-    code = "\n".join(MAGIC.sub(r"\1pass", cell.source) for cell in cells if cell.cell_type == "code")
-    checks = f"chapter_{notebook.stem[:2]}"
-    if (PACKAGES["extractbook"] / "exercises" / f"{checks}.py").exists():
-        code += f"\nimport extractbook.exercises.{checks}"
-    # It follows imports within functions too, and on these two folders finds nothing that is installed.
-    finder = ModuleFinder([str(package.parent) for package in PACKAGES.values()])
-    finder.scan_code(compile(code, notebook.name, "exec"), finder.add_module("__main__"))
-    ours = (module for name, module in finder.modules.items() if name.split(".")[0] in PACKAGES)
-    found = {Path(module.__file__) for module in ours}  # type: ignore[attr-defined]  # a Module of its own kind
-    lazy = [path for path in found if "lazy_loader" in path.read_text(encoding="utf-8")]
-    return found.union(*(path.parent.rglob("*.py") for path in lazy))
+def sources(notebook: Path) -> set[Path]:
+    """Return the packages' files that decide what `notebook` shows: all but the build, the pages and others' checks."""
+    others = re.compile(rf"/(build|sphinx)/|/cli\.py$|/exercises/chapter_(?!{notebook.stem[:2]}\.)")
+    files = (path for package in PACKAGES.values() for path in package.rglob("*") if path.suffix in SUFFIXES)
+    return {path for path in files if not others.search(path.relative_to(ROOT).as_posix())}
 
 
 def fingerprint(notebook: Path, *, scale: str) -> str:
     """Return the digest of all that decides what `notebook` shows.
 
-    That is its source, the modules it imports, the packages' data files, the committed results among them, the lock,
-    the scale and the way it is executed.
+    That is its source, the packages' code and data, the committed results among them, the lock, the scale and the way
+    it is executed.
     """
-    data = (path for package in PACKAGES.values() for path in package.rglob("*") if path.suffix in DATA)
-    return digest_files([notebook, LOCK, Path(__file__), *modules(notebook), *data], scale, sys.version)
+    return digest_files({notebook, LOCK, Path(__file__), *sources(notebook)}, scale, sys.version)
 
 
 def digest_files(files: Iterable[Path], *words: str) -> str:
     """Return the digest of `words` and of the names and contents of `files`, whatever their order."""
-    state = hashlib.blake2b(repr(words).encode(), digest_size=20)
-    for path in sorted(files):
-        content = path.read_bytes()
-        state.update(f"\n{path.relative_to(ROOT)} {len(content)}\n".encode() + content)
-    return state.hexdigest()
+    content = (part for path in sorted(files) for part in (str(path.relative_to(ROOT)), path.read_bytes()))
+    return digest(repr(words), *content)
 
 
 def recorded() -> dict[str, Run]:
     """Return the last good run of each notebook by its name, as the executed copies have it."""
-    copies = {path.stem: EXECUTED / path.name for path in notebooks()}
+    copies = [copy for copy in (EXECUTED / path.name for path in notebooks()) if copy.exists()]
     return {
-        name: Run(**json.loads(path.read_text(encoding="utf-8"))["metadata"]["extractbook"])
-        for name, path in copies.items()
-        if path.exists()
+        copy.stem: Run(**json.loads(copy.read_text(encoding="utf-8"))["metadata"]["extractbook"]) for copy in copies
     }
 
 
 def stale(scale: str) -> dict[Path, str]:
     """Return the notebooks whose executed copy is missing or of other inputs, with the fingerprint each will get."""
-    runs = recorded()
+    done = {name: run.fingerprint for name, run in recorded().items()}
     values = {notebook: fingerprint(notebook, scale=scale) for notebook in notebooks()}
-    return {
-        notebook: value
-        for notebook, value in values.items()
-        if notebook.stem not in runs or runs[notebook.stem].fingerprint != value
-    }
+    return {notebook: value for notebook, value in values.items() if done.get(notebook.stem) != value}
 
 
 def execute_all(waiting: dict[Path, str], *, scale: str, jobs: int) -> list[str]:
@@ -117,19 +94,14 @@ def execute_all(waiting: dict[Path, str], *, scale: str, jobs: int) -> list[str]
         What went wrong, one text for each notebook that failed; it has no executed copy then.
     """
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    for notebook in waiting:
-        (EXECUTED / notebook.name).unlink(missing_ok=True)
     problems = []
     spawn = multiprocessing.get_context("spawn")
     # A fresh worker for each chapter: peak memory is read from the worker's children.
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
-        futures = [
-            pool.submit(execute, notebook, EXECUTED / notebook.name, value, scale=scale)
-            for notebook, value in waiting.items()
-        ]
-        for future in as_completed(futures):
+        runs = [pool.submit(execute, path, EXECUTED / path.name, value, scale=scale) for path, value in waiting.items()]
+        for run in as_completed(runs):
             try:
-                print(future.result(), flush=True)
+                print(run.result(), flush=True)
             except ChapterError as error:
                 problems.append(str(error))
     return problems
@@ -147,6 +119,7 @@ def execute(notebook: Path, copy: Path, value: str, *, scale: str) -> str:
     Raises:
         ChapterError: A cell raised, or the kernel died. No executed copy is left then.
     """
+    copy.unlink(missing_ok=True)
     started = time.monotonic()
     executed = run_notebook(notebook, scale=scale)
     # Linux counts in kilobytes, macOS in bytes.
@@ -168,27 +141,21 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
 
     os.environ.pop("MPLBACKEND", None)  # it would silently remove the figures
     os.environ.update(OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1")
+    parameters = {"scale": scale} if has_parameters(notebook) else {}
     try:
         # Sockets in a folder of its own instead of ports: two kernels that start at once cannot take each other's.
         with tempfile.TemporaryDirectory() as sockets:
-            return papermill.execute_notebook(
-                notebook,
-                None,
-                parameters={"scale": scale} if has_parameters(notebook) else {},
-                kernel_name="python3",
-                cwd=BOOK,
-                config=Config(KernelManager=Config(transport="ipc", ip=f"{sockets}/kernel")),
-                progress_bar=False,
-            )
+            config = Config(KernelManager=Config(transport="ipc", ip=f"{sockets}/kernel"))
+            options = {"kernel_name": "python3", "cwd": BOOK, "progress_bar": False, "config": config}
+            return papermill.execute_notebook(notebook, None, parameters, **options)
     except papermill.PapermillExecutionError as error:
         trace = ANSI.sub("", "\n".join(error.traceback)).rstrip().splitlines()[-TRACEBACK_LINES:]
-        where = f"{notebook.stem}: cell {error.cell_index + 1} failed"
-        raise ChapterError("\n".join([where, "", textwrap.indent(error.source, "    "), "", *trace])) from None
+        cell = f"{notebook.stem}: cell {error.cell_index + 1} failed\n\n{textwrap.indent(error.source, '    ')}\n"
+        raise ChapterError("\n".join([cell, *trace])) from None
     except Exception as error:
         raise ChapterError(f"{notebook.stem}: {type(error).__name__}: {error}") from None
 
 
 def has_parameters(notebook: Path) -> bool:
     """Say whether `notebook` has a cell with the tag ``parameters``."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return any("parameters" in cell.metadata.get("tags", ()) for cell in cells)
+    return any("parameters" in cell.metadata.get("tags", ()) for cell in nbformat.read(notebook, as_version=4).cells)

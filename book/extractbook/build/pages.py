@@ -17,16 +17,13 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from extractbook.build import courses, execute
-from extractbook.reproduction.results import FOLDER as RESULTS
-from extractbook.reproduction.verify import RECORD, recorded
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
 ROOT = execute.ROOT
-SOURCE = ROOT / "_build" / "source"
-PAGES = ROOT / "_build" / "html"
+SOURCE, PAGES = ROOT / "_build" / "source", ROOT / "_build" / "html"
 STAMP = PAGES / ".inputs"
-CONFIGURATION = ("_config.yml", "_toc.yml")
+CONFIGURATION = [ROOT / "_config.yml", ROOT / "_toc.yml"]
 
 # The source, never shown, of a cell that is made for outputs alone: one without any is passed over.
 BESIDE = "# What the cell above shows beside its figure."
@@ -65,9 +62,9 @@ def finish(message: str, *, status: int = 0) -> int:
 def inputs() -> str:
     """Return the digest of all that decides what the pages show."""
     folders = (execute.BOOK, execute.PACKAGES["extractlib"], execute.EXECUTED)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     passed_over = {"__pycache__", ".ipynb_checkpoints"}
-    files = [path for folder in folders for path in folder.rglob("*") if not passed_over & set(path.parts)]
-    return execute.digest_files(filter(Path.is_file, [*files, *(ROOT / name for name in CONFIGURATION)]))
+    return execute.digest_files([*CONFIGURATION, *(path for path in files if not passed_over & set(path.parts))])
 
 
 def stage() -> None:
@@ -75,12 +72,13 @@ def stage() -> None:
     elsewhere = shutil.ignore_patterns("extractbook", "_static", "*.ipynb", ".*")
     shutil.copytree(execute.BOOK, SOURCE / "book", ignore=elsewhere)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
-    for name in CONFIGURATION:
-        shutil.copy(ROOT / name, SOURCE)
+    for path in CONFIGURATION:
+        shutil.copy(path, SOURCE)
     making = SOURCE / "book" / "making.md"
-    making.write_text(
-        making.read_text().replace("STATUS", status()).replace("VERSIONS", made_with()).replace("VERIFIED", verified())
-    )
+    text = making.read_text()
+    for word, make in {"STATUS": status, "VERSIONS": made_with, "VERIFIED": verified}.items():
+        text = text.replace(word, make())
+    making.write_text(text)
     for chapter in execute.notebooks():
         notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
         # What names this machine's paths and times, and what makes the page ask other hosts for the widgets' scripts.
@@ -99,7 +97,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     """Make an executed cell fit for the page, in place.
 
     The parameter cell that papermill injected is hidden, an exercise's markers, progress bars and widgets are dropped,
-    and what `figures.display_figure` said of its figure moves to where Sphinx reads it, so that the figure gets its
+    and what `figures.show` said of its figure moves to where Sphinx reads it, so that the figure gets its
     number, caption and alternative text.
 
     Args:
@@ -120,22 +118,19 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
         if output.get("name") == "stderr":
             lines = re.split(r"(?<=[\r\n])", output.text)
             output.text = "".join(line for line in lines if line.strip() and not PROGRESS.search(line))
-    cell.outputs = [
-        output for output in cell.outputs if WIDGET not in output.get("data", {}) and output.get("text") != ""
-    ]
-    metadata = [text for output in cell.outputs for text in output.get("metadata", {}).values()]
-    described = [texts for texts in metadata if isinstance(texts, dict) and "alt" in texts]
-    if not described:
-        return []
-    if len(described) > 1:
-        names = ", ".join(texts["name"] for texts in described)
+    shown = [output for output in cell.outputs if WIDGET not in output.get("data", ()) and output.get("text") != ""]
+    said = {output.metadata["extractlib"]: output for output in shown if "extractlib" in output.get("metadata", ())}
+    figures = [output for output in shown if any(kind.startswith("image/") for kind in output.get("data", ()))]
+    texts = [text for output in figures for text in output.metadata.values() if "alt" in text]
+    if len(texts) > 1:
+        names = ", ".join(text["name"] for text in texts)
         raise InputError(f"{chapter}: one cell shows the figures {names}: give each a cell of its own")
-    alt, caption, name = (described[0].pop(key) for key in ("alt", "caption", "name"))
+    cell.outputs = figures if texts else shown
+    if not texts:
+        return []
+    alt, caption, name = (texts[0].pop(key) for key in ("alt", "caption", "name"))
     cell.metadata["mystnb"] = {"image": {"alt": alt}, "figure": {"name": name, "caption": caption}}
-    said = {output.get("metadata", {}).get("extractlib"): output for output in cell.outputs}
-    shown = [output for output in cell.outputs if "extractlib" not in output.get("metadata", {})]
-    cell.outputs = [output for output in shown if any(kind.startswith("image/") for kind in output.get("data", {}))]
-    others = [output for output in shown if output not in cell.outputs]
+    others = [output for output in shown if output not in figures and output not in said.values()]
     after = [new_markdown_cell(said["data"]["data"]["text/html"])] if "data" in said else []
     return after + ([new_code_cell(BESIDE, metadata={"tags": ["remove-input"]}, outputs=others)] if others else [])
 
@@ -156,16 +151,17 @@ def render() -> bool:
 
 def status() -> str:
     """Return what each chapter took, as a table in Markdown."""
-    lines = [
-        f"| `{name}` | {run.scale} | {run.cells} | {run.seconds:.0f} | {run.peak_megabytes:,} |"
-        for name, run in execute.recorded().items()
-    ]
-    return "\n".join(["| Chapter | Scale | Cells | Seconds | Peak MB |", "|:--|:--|--:|--:|--:|", *lines])
+    runs = execute.recorded().items()
+    lines = [(f"`{name}`", run.scale, run.cells, f"{run.seconds:.0f}", f"{run.peak_megabytes:,}") for name, run in runs]
+    return table(lines, ["Chapter", "Scale", "Cells", "Seconds", "Peak MB"])
 
 
 def verified() -> str:
     """Return a sentence on the committed cells that were computed anew, from the record of it."""
-    entries = recorded(RESULTS / "edition-2" / RECORD)
+    from extractbook.reproduction.results import FOLDER
+    from extractbook.reproduction.verify import RECORD, recorded
+
+    entries = recorded(FOLDER / "edition-2" / RECORD)
     dates, commits = sorted(entry["date"][:10] for entry in entries), {entry["commit"] for entry in entries}
     apart = max(entry["difference"] for entry in entries)
     agree = sum(entry["difference"] <= entry["allowed"] for entry in entries)
@@ -178,5 +174,10 @@ def verified() -> str:
 def made_with() -> str:
     """Return the commit and the versions of what matters most, as a table in Markdown."""
     names = ("torch", "torchvision", "numpy", "matplotlib", "jupyter-book", "sphinx", "sphinx-book-theme", "papermill")
-    lines = [f"| commit | `{furniture.commit()[:12]}` |", f"| Python | {platform.python_version()} |"]
-    return "\n".join(["| Part | Version |", "|:--|:--|", *lines, *(f"| {name} | {version(name)} |" for name in names)])
+    lines = [("commit", f"`{furniture.commit()[:12]}`"), ("Python", platform.python_version())]
+    return table([*lines, *((name, version(name)) for name in names)], ["Part", "Version"])
+
+
+def table(lines: list[tuple], columns: list[str]) -> str:
+    """Return a table in Markdown, without the book's own figures, which take seconds to import."""
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [columns, [":--"] * len(columns), *lines])

@@ -9,7 +9,7 @@ How to add one:
 3. Name in ``variants`` what may differ between two courses, the book's own value first.
 4. In the notebook, before "Limits", three cells: the statement (tag ``exercise``), which ends by opening the solution;
    one code cell (tag ``solution``) with the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, its
-   numbers set by the first line, its last line ``check("ID", NAME)``; and a text that closes the solution (tag
+   numbers set by the first line, its last line ``book.check("ID", NAME)``; and a text that closes the solution (tag
    ``solution``). Chapter 5 shows the form. The code cell needs nothing but the section's first code cell.
 5. In ``tests/test_exercises.py``, name two ways to break the solution that the check must notice.
 

@@ -25,7 +25,8 @@ def served(requests: list[tuple[str, int]], budget: int, *, shared: bool = False
 
     Two mistakes can be made: a budget `shared` by all clients, and a refusal that is `fined` with a charge.
     """
-    left, answered = {}, []
+    left: dict[str, int] = {}
+    answered = []
     for name, count in requests:
         client = "all" if shared else name
         answered.append(count <= left.setdefault(client, budget))

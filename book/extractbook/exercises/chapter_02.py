@@ -104,12 +104,12 @@ def pictures(seed: int) -> list[tuple]:
 def copies(train: torch.Tensor, test: torch.Tensor, *, mirrored: bool = True) -> torch.Tensor:
     """Return which test images are altered copies, bool of shape (n,): their pixels correlate with a training image."""
 
-    def standardised(images: torch.Tensor) -> torch.Tensor:
+    def standardized(images: torch.Tensor) -> torch.Tensor:
         rows = images.flatten(1).double()
         return F.normalize(rows - rows.mean(1, keepdim=True))
 
     known = torch.cat([train, train.flip(3)]) if mirrored else train
-    return (standardised(test) @ standardised(known).T).amax(1) > 0.93
+    return (standardized(test) @ standardized(known).T).amax(1) > 0.93
 
 
 COVERED = ("training images", "order of training", "queries drawn")

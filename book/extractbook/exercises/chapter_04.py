@@ -55,7 +55,9 @@ def charged(requests: list, budget: int, *, free: bool = True, own: bool = True,
 
     Three mistakes can be made: a retry is not `free`, clients have not their `own` ids, a refused id is `kept`.
     """
-    left, known, charges = {}, {}, []
+    left: dict = {}
+    known: dict = {}
+    charges = []
     for client, name, images in requests:
         key = (client if own else None, name)
         refused = known.get(key, images) != images

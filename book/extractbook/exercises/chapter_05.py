@@ -42,8 +42,7 @@ def judge_draws(found: list, wanted: list, cases: list[tuple]) -> str | None:
 def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the mean soft cross-entropy, by automatic differentiation."""
     logits = logits.clone().requires_grad_()
-    F.cross_entropy(logits, targets).backward()
-    return logits.grad
+    return torch.autograd.grad(F.cross_entropy(logits, targets), logits)[0]
 
 
 def accuracies(seed: int) -> list[tuple]:

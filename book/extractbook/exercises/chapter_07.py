@@ -31,7 +31,7 @@ def factorial_tables(seed: int) -> list[tuple]:
     for seeds in (1, 5):
         losses = generator.uniform(0.03, 0.12, (3, seeds))
         by_row = [[0 * losses[0], losses[0]], [losses[1], losses.sum(0)]]
-        cases.append((0.95 - np.moveaxis(by_row, 2, 0),))
+        cases.append((0.95 - np.moveaxis(np.array(by_row), 2, 0),))
     return cases
 
 

@@ -21,7 +21,7 @@ class MarkingService(LabelService):
         for row, vector in enumerate(vectors.double()):
             lot = keyed_generator(b"owner", vector)
             if lot.random() < MARKS:
-                labels[row] = (labels[row] + lot.integers(1, CLASSES)) % CLASSES
+                labels[row] = (labels[row] + int(lot.integers(1, CLASSES))) % CLASSES
         return labels
 
 

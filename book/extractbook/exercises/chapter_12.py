@@ -16,10 +16,10 @@ def seeds_needed(distance: float, deviation: float, *, normal: bool = False, one
     Two mistakes can be made: the normal distribution is taken for the t distribution, or one end of it for both.
     """
     share = 0.95 if one_sided else 0.975
-    for count in range(2, 100_000):
-        factor = stats.norm.ppf(share) if normal else stats.t.ppf(share, count - 1)
-        if factor * deviation / sqrt(count) < distance:
-            return count
+    count = 2
+    while (stats.norm.ppf(share) if normal else stats.t.ppf(share, count - 1)) * deviation / sqrt(count) >= distance:
+        count += 1
+    return count
 
 
 def outcomes(seed: int) -> list[tuple]:

@@ -1,10 +1,10 @@
 """One exercise: what it asks, what is right, and how an answer is judged."""
 
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,9 +97,9 @@ class Exercise:
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed is {seed!r}: a whole number from 0 is wanted")
         generator = np.random.default_rng([seed, *self.id.encode()])
-        return {name: values[generator.integers(len(values))] for name, values in self.variants.items()}
+        return {name: values[int(generator.integers(len(values)))] for name, values in self.variants.items()}
 
-    def check(self, answer: object, *, seed: int | None = None) -> Verdict:
+    def check(self, answer: Any, *, seed: int | None = None) -> Verdict:
         """Say whether an answer is right; a function is called no further after a case in which it fails.
 
         Raises:
@@ -113,11 +113,11 @@ class Exercise:
             reason = str(failure)
         return Verdict(self.id, reason or "")
 
-    def _reason(self, answer: object, parameters: Mapping[str, object]) -> str | None:
+    def _reason(self, answer: Any, parameters: Mapping[str, object]) -> str | None:
         """Return why an answer is wrong, or None."""
         if self.cases and not callable(answer):
             raise InputError(f"the answer to {self.id} is of type {type(answer).__name__}: a function is wanted")
-        given = self._results(_guarded(answer), parameters) if self.cases else [plain(answer)]
+        given = self._results(_guarded(answer) if self.cases else lambda **_: answer, parameters)
         right = self._results(self.right, parameters)
         try:
             given = [fitted(*pair) for pair in zip(given, right, strict=True)]
@@ -129,16 +129,12 @@ class Exercise:
             for name in given[0] if isinstance(given[0], list) else given:
                 check_choice("answer", normalized(name), self.choices)
         if self.judge:
-            return self.judge(given, right, self.cases(**parameters))
+            return self.judge(given, right, self.cases(**parameters) if self.cases else [])
         reason = self._difference(given, right)
-        if reason:
-            slips = (
-                slip
-                for slip, make in self.slips.items()
-                if not self._difference(given, self._results(make, parameters))
-            )
-            reason = next(slips, reason)
-        return reason
+        slips = (
+            slip for slip, make in self.slips.items() if not self._difference(given, self._results(make, parameters))
+        )
+        return reason and next(slips, reason)
 
     def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
         """Return what a function makes of the parameters or of each case, which are made anew, as plain data."""
@@ -147,11 +143,9 @@ class Exercise:
         return [plain(function(*case)) for case in self.cases(**parameters)]
 
     def _difference(self, given: list, right: list) -> str | None:
-        for number, pair in enumerate(zip(given, right, strict=True), start=1):
-            reason = difference(*pair, tolerance=self.tolerance)
-            if reason:
-                return f"on input {number} of {len(right)}, {reason}" if len(right) > 1 else reason
-        return None
+        reasons = [difference(*pair, tolerance=self.tolerance) for pair in zip(given, right, strict=True)]
+        found = next(((number, reason) for number, reason in enumerate(reasons, start=1) if reason), None)
+        return found and (f"on input {found[0]} of {len(right)}, {found[1]}" if len(right) > 1 else found[1])
 
 
 def _guarded(function: Callable) -> Callable:
@@ -162,10 +156,9 @@ def _guarded(function: Callable) -> Callable:
             return plain(function(*case))
         except NotImplementedError:
             raise FunctionFails(NO_ANSWER) from None
-        except InputError as error:
-            raise FunctionFails(f"the function stops: {str(error)[:TOO_LONG]}") from None
         except Exception as error:  # whatever a reader's code may raise is a reason, not a fault of the check
-            raise FunctionFails(f"the function raises {type(error).__name__}: {str(error)[:TOO_LONG]}") from None
+            what = "stops" if isinstance(error, InputError) else f"raises {type(error).__name__}"
+            raise FunctionFails(f"the function {what}: {str(error)[:TOO_LONG]}") from None
 
     return call
 
@@ -186,7 +179,7 @@ def known(chapter: int | None = None) -> tuple[Exercise, ...]:
     Raises:
         InputError: The chapter has none.
     """
-    names = sorted(name for _, name, _ in pkgutil.iter_modules([str(Path(__file__).parent)]) if name[-1].isdigit())
+    names = sorted(path.stem for path in Path(__file__).parent.glob("chapter_*.py"))
     if chapter is not None:
         names = [check_choice("chapter with exercises", f"chapter_{chapter:02}", names)]
     modules = [import_module(f"extractbook.exercises.{name}") for name in names]

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
+        "backbones",
         "claims",
         "edition_1",
         "editions",
@@ -14,8 +15,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "ledger",
         "paper",
         "results",
+        "run",
         "scales",
         "schedule",
+        "setups",
         "verify",
     ],
     submod_attrs={

@@ -3,7 +3,6 @@
 The repository's public address stands in _config.yml alone; all others follow from it.
 """
 
-import html
 import re
 import subprocess
 from itertools import count
@@ -12,20 +11,14 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from extractbook.sphinx import template
+
 ROOT = Path(__file__).resolve().parents[3]
 
-NOT_FOUND = """
-<h1>There is no such page</h1>
-<p>It may have moved: try the search, or begin at the <a href="{path}book/index.html">front page</a>.</p>
-"""
 
-CITE = """<details class="fold" id="cite"><summary>Cite this chapter</summary>
-<div class="highlight"><pre tabindex="0">{}</pre></div></details>"""
-
-
-def configuration() -> dict:
-    """Return what _config.yml holds."""
-    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+def configuration(name: str = "_config.yml") -> dict:
+    """Return what _config.yml, or another file beside it, holds."""
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
 def repository() -> str:
@@ -52,59 +45,33 @@ def setup_cell(commit: str = "main") -> str:
     fetched says so in a sentence and stops. A mere folder of the package's name, as a clone on the path is, has no
     origin and is none.
     """
-    return f"""\
-# On Colab, Kaggle or a JupyterHub: install the book's package.
-import subprocess
-import sys
-from importlib import invalidate_caches, metadata, util
-
-if not getattr(util.find_spec("extractlib"), "origin", None):
-    keep = [f"{{name}}=={{metadata.version(name)}}" for name in
-            ("torch", "torchvision", "numpy") if util.find_spec(name)]
-    url = "{repository()}/archive/{commit}.zip"
-    pip = [sys.executable, "-m", "pip", "install", "-qq", url, "ipywidgets"]
-    done = subprocess.run([*pip, *keep], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit("The book's package cannot be installed: is there "
-                         f"no internet here? pip says: {{done.stderr}}")
-    invalidate_caches()"""
+    return template("setup_cell", repository=repository(), commit=commit)
 
 
 def bibtex(page: str, title: str) -> str:
     """Return the BibTeX entry of a page, whose name is like ``book/05_knockoff``, from CITATION.cff."""
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    names = (author.get("name") or f"{author['family-names']}, {author['given-names']}" for author in cited["authors"])
-    # Braces around a group's name keep BibTeX from taking it apart.
-    fields = {
-        "author": " and ".join(name if "," in name else f"{{{name}}}" for name in names),
-        "title": title,
-        "booktitle": cited["title"],
-        "version": cited["version"],
-        "year": configuration()["copyright"],
-        "url": f"{site()}{page}.html",
-    }
-    lines = "".join(f"  {key} = {{{value}}},\n" for key, value in fields.items())
-    return f"@incollection{{extractlib-{Path(page).name.replace('_', '-')},\n{lines}}}"
+    facts = {"cited": configuration("CITATION.cff"), "year": configuration()["copyright"], "site": site()}
+    return template("bibtex", page=page, title=title, **facts)
 
 
 def derive(app, config) -> None:
-    """Set what follows from the repository's address."""
+    """Set what follows from the repository's address, and that the search shows text before names of the code."""
+    config.html_search_scorer = str(Path(__file__).with_name("templates") / "scorer.js")
     config.html_baseurl = config.ogp_site_url = site()
     config.notfound_urls_prefix = path = urlsplit(site()).path
-    config.notfound_context = {"title": "No such page", "body": NOT_FOUND.format(path=path)}
+    config.notfound_context = {"title": "No such page", "body": template("not_found", path=path)}
 
 
-def finish(app, page: str, template: str, context: dict, doctree) -> None:
+def finish(app, page: str, _template: str, context: dict, doctree) -> None:
     """Complete a page: how to cite a chapter, each id once, no list role where no items are, nothing of Thebe."""
     if doctree is not None:
-        context["body"] = ids_apart(context["body"])
         # Its entries, as docutils writes them, are no items of a list.
-        context["body"] = context["body"].replace('<div role="list" class="citation-list">', "<div>")
+        context["body"] = ids_apart(context["body"]).replace('<div role="list" class="citation-list">', "<div>")
         if Path(page).name[:2].isdigit():
-            context["body"] += CITE.format(html.escape(bibtex(page, context["title"].split(". ", 1)[-1])))
+            context["body"] += template("cite", entry=bibtex(page, context["title"].split(". ", 1)[-1]))
     # Another host would serve Thebe's scripts, and nothing here uses them.
-    scripts = {script: f"{script.filename} {script.attributes}".lower() for script in context["script_files"]}
-    context["script_files"] = [script for script, text in scripts.items() if "thebe" not in text]
+    scripts = context["script_files"]
+    context["script_files"] = [one for one in scripts if "thebe" not in f"{one.filename} {one.attributes}".lower()]
 
 
 def ids_apart(body: str) -> str:

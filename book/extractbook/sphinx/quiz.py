@@ -35,17 +35,14 @@ def questions(text: str) -> list[dict]:
     found = yaml.safe_load(text)
     for number, question in enumerate(found, start=1):
         if set(question) != {"question", "choices", "feedback", "answer"}:
-            raise ValueError(
-                f"question {number} needs question, choices, feedback, answer and has {', '.join(question)}"
-            )
-        choices, feedback = question["choices"], question["feedback"]
+            has = ", ".join(question)
+            raise ValueError(f"question {number} needs question, choices, feedback, answer and has {has}")
+        choices, feedback = (", ".join(question[part]) for part in ("choices", "feedback"))
         question["answer"] = codecs.decode(question["answer"], "rot13")
-        if len(choices) < 2 or list(choices) != list(feedback):
-            raise ValueError(
-                f"question {number} has choices {', '.join(choices)} and feedback for {', '.join(feedback)}"
-            )
-        if question["answer"] not in choices:
-            raise ValueError(f"question {number}: {question['answer']!r} is none of its choices {', '.join(choices)}")
+        if len(question["choices"]) < 2 or choices != feedback:
+            raise ValueError(f"question {number} has choices {choices} and feedback for {feedback}")
+        if question["answer"] not in question["choices"]:
+            raise ValueError(f"question {number}: {question['answer']!r} is none of its choices {choices}")
     return found
 
 
@@ -55,36 +52,24 @@ class Quiz(SphinxDirective):
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        """Return a form for each question."""
+        """Return a form for each question: choices as radio buttons, a button, and a place for the feedback."""
         try:
             found = questions("\n".join(self.content))
         except (ValueError, yaml.YAMLError) as error:
             raise self.error(f"quiz: {error}") from error
-        return [node for question in found for node in self.form(question)]
-
-    def form(self, question: dict) -> list[nodes.Node]:
-        """Return the nodes of a question: choices as radio buttons, a button, and a place for the feedback."""
-        name = f"quiz-{self.env.new_serialno('quiz')}"
-        told = [[letter == question["answer"], text] for letter, text in question["feedback"].items()]
-        encoded = base64.b64encode(json.dumps(told).encode()).decode()
-        parts = [raw(f'<form class="quiz" data-feedback="{encoded}"><fieldset><legend>')]
-        parts += self.inline(question["question"]) + [raw("</legend>")]
-        for number, (letter, text) in enumerate(question["choices"].items()):
-            button = f'<label><input type="radio" name="{name}" value="{number}"><span>{letter}. '
-            parts += [raw(button), *self.inline(text)]  # the letter names a choice that is nothing but a formula
-            parts += [raw("</span></label>")]
-        parts += [raw('<button type="submit">Check</button><p role="status"></p></fieldset></form>')]
-        return parts
-
-    def inline(self, text: str) -> list[nodes.Node]:
-        """Return one line of Markdown as nodes."""
-        parsed, _ = self.parse_inline(text)
-        return parsed
-
-
-def raw(text: str) -> nodes.raw:
-    """Return HTML as a node."""
-    return nodes.raw("", text, format="html")
+        parts = []
+        for question in found:
+            name = f"quiz-{self.env.new_serialno('quiz')}"
+            told = [[letter == question["answer"], text] for letter, text in question["feedback"].items()]
+            encoded = base64.b64encode(json.dumps(told).encode()).decode()
+            parts += [f'<form class="quiz" data-feedback="{encoded}"><fieldset><legend>']
+            parts += [*self.parse_inline(question["question"])[0], "</legend>"]
+            for number, (letter, text) in enumerate(question["choices"].items()):
+                # The letter names a choice that is nothing but a formula.
+                parts += [f'<label><input type="radio" name="{name}" value="{number}"><span>{letter}. ']
+                parts += [*self.parse_inline(text)[0], "</span></label>"]
+            parts += ['<button type="submit">Check</button><p role="status"></p></fieldset></form>']
+        return [nodes.raw("", part, format="html") if isinstance(part, str) else part for part in parts]
 
 
 def setup(app) -> dict:

@@ -8,13 +8,17 @@ A grid is put on a page by a block in a notebook's Markdown, whose text says wha
 
 The numbers come from the committed results when the page is built, and _static/sliders.js moves among them: a choice
 for each of a grid's first settings, a slider for the last, and what was measured there as a sentence and in a plot.
+
+A grid has ``choices``, the options of each by name, and ``series``: by the numbers of the options, such as ``"0,2"``,
+the points along the slider, each as its place on the axes and its words, the first of which names the stop. What was
+not measured is missing. Its other words stand in sliders.toml.
 """
 
-import html
 import json
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -26,83 +30,76 @@ from extractbook.figures import mean_sd
 from extractbook.reproduction import first_edition
 from extractbook.reproduction.ledger import Evidence
 from extractbook.reproduction.results import FOLDER
+from extractbook.reproduction.scales import scale
+from extractbook.sphinx import template
 from extractlib.errors import InputError
 
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 """What is said of each grid, by its name."""
 
-
-@dataclass(frozen=True)
-class Grid:
-    """What was measured, by the choices and then along the slider.
-
-    Attributes:
-        choices: Options of each choice, by its name.
-        series: By the numbers of the options, such as ``"0,2"``: the points along the slider, each as its place on the
-            axes and its words, the first of which names the stop. What was not measured is missing.
-    """
-
-    choices: dict[str, list[str]]
-    series: dict[str, list[tuple[float, float, list[str]]]]
+Point = tuple[float, float, list[str]]
 
 
-def points(rows, columns, stops, measured) -> dict[str, list[tuple[float, float, list[str]]]]:
-    """Return the means along the slider of what was measured, by row and column.
-
-    Args:
-        rows, columns: Options of the two choices.
-        stops: Of what the slider sets, in order: its place on the axis and its words.
-        measured: Function of a row, a column and a stop that returns the values by seed, which may be none.
-    """
-    found = {}
-    for (row, first), (column, second) in product(enumerate(rows), enumerate(columns)):
-        values = {stop: list(measured(first, second, stop).values()) for stop in stops}
-        found[f"{row},{column}"] = [
-            (place, sum(seeds) / len(seeds), [words, mean_sd(seeds, digits=2), str(len(seeds))])
-            for (place, words), seeds in zip(stops.values(), values.values(), strict=True)
-            if seeds
-        ]
-    return {choice: line for choice, line in found.items() if line}
+def grid(choices: Mapping[str, Iterable[str]], line: Callable[..., list[Point]]) -> dict[str, dict]:
+    """Return the grid of what `line` makes of one option of each choice: its points, which may be none."""
+    series = {}
+    for options in product(*map(enumerate, choices.values())):
+        numbers, names = zip(*options, strict=True)
+        series[",".join(map(str, numbers))] = line(*names)
+    return {
+        "choices": {name: list(options) for name, options in choices.items()},
+        "series": {numbers: points for numbers, points in series.items() if points},
+    }
 
 
-def budget(evidence: Evidence) -> Grid:
+def line(stops: Mapping[str, tuple[float, Mapping[int, float]]]) -> list[Point]:
+    """Return the points of stops by their words, each with its place on the axis and the values by seed, if any."""
+    measured = {words: (place, list(seeds.values())) for words, (place, seeds) in stops.items() if seeds}
+    return [
+        (place, sum(seeds) / len(seeds), [words, mean_sd(seeds, digits=2), str(len(seeds))])
+        for words, (place, seeds) in measured.items()
+    ]
+
+
+def budget(evidence: Evidence) -> dict[str, dict]:
     """Return recovery by task and granularity, along the budgets."""
-    settings = evidence.scale
-    answers, low, high = ["full", *settings.granularities], math.log(settings.budgets[0]), math.log(settings.budget)
-    stops = {queries: ((math.log(queries) - low) / (high - low), f"{queries:,}") for queries in settings.budgets}
+    settings = scale("drawn")
+    low, high = math.log(settings.budgets[0]), math.log(settings.budget)
+    places = {queries: (math.log(queries) - low) / (high - low) for queries in settings.budgets}
 
-    def measured(task, shown, queries):
-        return evidence.values(task, granularity=shown, budget=queries)
+    def along(task: str, answers: str) -> list[Point]:
+        values = {count: evidence.values(task, granularity=answers, budget=count) for count in places}
+        return line({f"{count:,}": (place, values[count]) for count, place in places.items()})
 
-    return Grid({"Task": list(evidence.tasks), "Answers": answers}, points(evidence.tasks, answers, stops, measured))
+    return grid({"Task": evidence.tasks, "Answers": ["full", *settings.granularities]}, along)
 
 
-def threshold(evidence: Evidence) -> Grid:
+def threshold(evidence: Evidence) -> dict[str, dict]:
     """Return the ROC by task, detector and pool, along the detector's threshold."""
-    detectors, pools, series = ["binary", "odin", "mahalanobis"], ["pool", "second"], {}
-    for (row, task), (column, who), (layer, pool) in product(*map(enumerate, (evidence.tasks, detectors, pools))):
-        curves = list(evidence.values(task, who, pool, "roc", experiment="detection").values())
-        if curves:
-            # The thresholds are ranks among benign scores: those of different seeds belong together.
-            series[f"{row},{column},{layer}"] = [
-                (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
-                for x, y in np.mean(curves, axis=0).T.tolist()
-            ]
-    choices = {"Task": list(evidence.tasks), "Detector": detectors, "Queries from": ["first pool", "second pool"]}
-    return Grid(choices, series)
+
+    def along(task: str, detector: str, queries: str) -> list[Point]:
+        pool = {"first pool": "pool", "second pool": "second"}[queries]
+        curves = list(evidence.values(task, detector, pool, "roc", experiment="detection").values())
+        # The thresholds are ranks among benign scores: those of different seeds belong together.
+        return [
+            (x, y, [f"{x:.1%}", f"{y:.1%}", f"{100 * (1 - x):.1f}", f"{100 * (1 - y):.1f}", str(len(curves))])
+            for x, y in (np.mean(curves, axis=0).T.tolist() if curves else ())
+        ]
+
+    detectors = ["binary", "odin", "mahalanobis"]
+    return grid({"Task": evidence.tasks, "Detector": detectors, "Queries from": ["first pool", "second pool"]}, along)
 
 
-def overlap(evidence: Evidence) -> Grid:
+def overlap(evidence: Evidence) -> dict[str, dict]:
     """Return the detector's balanced accuracy by task and source, along the overlap of pool and task."""
+
+    def along(task: str, source: str) -> list[Point]:
+        cell = {"experiment": "overlap", "pool": sources[source].format(task)}
+        measured = partial(evidence.values, task, "balanced_accuracy", **cell)
+        return line({f"{share:.0%}": (share, measured(overlap=share)) for share in scale("drawn").overlaps})
+
     sources = {"another source": "{}/shifted", "the very same": "{}"}
-    stops = {share: (share, f"{share:.0%}") for share in evidence.scale.overlaps}
-
-    def measured(task, source, share):
-        cell = {"experiment": "overlap", "pool": source.format(task), "overlap": share}
-        return evidence.values(task, "balanced_accuracy", **cell)
-
-    choices = {"Task": list(evidence.tasks), "Own images from": list(sources)}
-    return Grid(choices, points(evidence.tasks, sources.values(), stops, measured))
+    return grid({"Task": evidence.tasks, "Own images from": sources}, along)
 
 
 GRIDS = {grid.__name__: grid for grid in (budget, threshold, overlap)}
@@ -122,17 +119,13 @@ class Sliders(SphinxDirective):
         for path in (FOLDER / "edition-1" / "drawn").glob("*.json"):
             self.env.note_dependency(str(path))
         try:
-            grid = GRIDS[name](Evidence(first_edition("drawn")))
+            found = GRIDS[name](Evidence(first_edition("drawn")))
         except InputError as error:
             raise self.error(f"sliders {name}: {error}") from error
-        if not grid.series:
+        if not found["series"]:
             raise self.error(f"sliders {name}: nothing of it is measured at scale drawn")
-        data = json.dumps(TEXTS[name] | asdict(grid), separators=(",", ":")).replace("</", "<\\/")
-        text = (
-            f'<fieldset class="sliders"><legend>{html.escape(title)}</legend>'
-            f'<script type="application/json">{data}</script></fieldset>'
-        )
-        return [nodes.raw("", text, format="html")]
+        data = json.dumps(TEXTS[name] | found, separators=(",", ":")).replace("</", "<\\/")
+        return [nodes.raw("", template("sliders", title=title, data=data), format="html")]
 
 
 def setup(app) -> dict:

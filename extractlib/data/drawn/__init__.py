@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+import lazy_loader
 import numpy as np
 import torch
 
@@ -22,6 +23,7 @@ from extractlib.versions import VERSIONS, versions
 _SIZES = read_table("sizes")
 TASKS = tuple(_SIZES["tasks"])
 POOLS = tuple(_SIZES["pools"])
+__getattr__, _, _ = lazy_loader.attach(__name__, submodules=[*TASKS, *POOLS, "kinds"])
 TASK_PARTS = ("victim", "detector", "adversary", "validation", "test")
 
 SIZES: Mapping[str, Mapping[str, int]] = _SIZES["tasks"] | _SIZES["pools"]

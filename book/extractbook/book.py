@@ -1,0 +1,40 @@
+"""What a chapter needs, under one name: ``from extractbook import book``.
+
+A room is loaded when a chapter first asks for something of it.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from extractbook.reproduction import Row
+
+FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
+FIGURES += " reproduction_bars reproduction_table run_provenance say show table threat_or_boogeyman"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "extractbook",
+    submod_attrs={
+        "exercises": ["check"],
+        "figures": FIGURES.split(),
+        "reproduction": ["Cell", "Setup", "paper", "run_cell", "table_cells"],
+        "reproduction.experiments.extraction": ["compare"],
+        "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
+        "reproduction.grids": ["expected_seconds", "tables_for"],
+        "reproduction.ledger": ["Evidence", "reproduction", "verdicts", "worst_class"],
+        "reproduction.scales": ["scale"],
+        "reproduction.verify": ["tolerance"],
+    },
+)
+
+
+def rows(scale: str, table: str | None = None) -> list["Row"]:
+    """Return the committed rows that the chapters show, of all tables of a scale or of one.
+
+    Raises:
+        InputError: There are none.
+    """
+    from extractbook.reproduction import first_edition
+
+    return first_edition(scale, table)
