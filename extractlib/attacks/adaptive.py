@@ -52,9 +52,10 @@ class OnlineSurrogate:
         return F.softmax(predict(self.model, images).to(torch.get_default_dtype()), 1)
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Train once on images and the answers to them, float32 of shape (n, classes)."""
+        """Train once on images and the answers to them, float32 of shape (n, classes); on a single image not at all."""
         how = self._trainer
-        fit(self.model, images, targets, how.recipe, seed=how.seed, device=how.device)
+        if len(images) > 1:  # batch-norm has no statistics of one
+            fit(self.model, images, targets, how.recipe, seed=how.seed, device=how.device)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Return what goes into the last linear layer, float32 of shape (n, width), of uint8 images.
