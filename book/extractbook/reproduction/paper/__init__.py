@@ -65,11 +65,11 @@ def recovery(task: str, table: str = "reproduction", surrogate: str = "") -> flo
 
 def scratch_recovery(task: str) -> float | None:
     """Return the authors' recovery of a drawn task's victim that starts from no public weights."""
-    return tables()["architecture"]["rows"].get(scratch_victim(task), {}).get("RN34_recovery")
+    return tables()["architecture"]["rows"].get(_read("victims.toml")["scratch"].get(task), {}).get("RN34_recovery")
 
 
 def scratch_victim(task: str) -> str | None:
-    """Return the authors' victim from no public weights that stands beside a task, or None where they have none."""
+    """Return the authors' victim from no public weights that stands beside a task or its drawn twin, or None."""
     return _read("victims.toml")["scratch"].get(drawn(task) or task)
 
 
