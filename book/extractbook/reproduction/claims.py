@@ -176,7 +176,8 @@ class Evidence:
             over = self.scale.tasks if task == ACROSS else (task,)
             terms = [(term, names | {"task": each}) for each in over for term in stated.counts or stated.terms]
             values, theirs = [self._term(*term) for term in terms], [_authors(*term) for term in terms]
-            authors = None if None in theirs or task == ACROSS else round(sum(theirs), 3)
+            known = [value for value in theirs if value is not None]
+            authors = round(sum(known), 3) if len(known) == len(terms) and task != ACROSS else None
             quantity = Counts(*values) if stated.counts else reduce(add, values) * (1 / len(over))
             yield judging.bound(stated, quantity, seeds=self.seeds, words=names, authors=authors)
 
@@ -336,17 +337,19 @@ def _entry(claim: Claim, task: str, looks: Sequence[Evidence]) -> Entry:
     failing = [one for one in preconditions if not one.missing and not judging.fulfilled(one)]
     skipped = {one.stated.only for one in failing}
     limits = [stated for stated in claim.bounds if not skipped & {"", stated.name}]
+    judged: judging.Judged
     if claim.photos and editions.of_scale(looks[0].scale.name) == "photos":
-        verdict, reason, judged, taken = Verdict.NOT_RUN, claim.photos, (), 1
+        judged = Verdict.NOT_RUN, claim.photos, (), 1
     elif missing:
-        verdict, reason, judged, taken = Verdict.NOT_RUN, "; ".join(missing), (), 1
+        judged = Verdict.NOT_RUN, "; ".join(missing), (), 1
     elif not limits:
-        verdict, reason, judged, taken = Verdict.NOT_TESTABLE, "", (), 1
+        judged = Verdict.NOT_TESTABLE, "", (), 1
     else:
-        verdict, reason, judged, taken = judging.judge(*(partial(bounds, limits, look) for look in looks))
+        judged = judging.judge(*(partial(bounds, limits, look) for look in looks))
+    verdict, reason, deciding, taken = judged
     reason = "; ".join(filter(None, [reason, *(f"not testable: {one}" for one in failing)]))
     shown = bounds(claim.shown, looks[taken - 1])
-    return Entry(claim.id, task, verdict, reason, judged, tuple(preconditions), tuple(shown), taken)
+    return Entry(claim.id, task, verdict, reason, deciding, tuple(preconditions), tuple(shown), taken)
 
 
 def matrix(entries: Sequence[Entry]) -> pd.DataFrame:

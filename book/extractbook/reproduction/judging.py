@@ -213,8 +213,8 @@ def bound(
     nothing = float("nan")
     mean, interval, holds, violation, limit = nothing, (nothing, nothing), None, 1.0, stated.limit
     if len(values) >= 2:
-        judged = _counted if isinstance(quantity, Counts) else _averaged
-        mean, interval, holds, violation, limit = judged(quantity, stated)
+        found = _counted(quantity, stated) if isinstance(quantity, Counts) else _averaged(quantity, stated)
+        mean, interval, holds, violation, limit = found
     return Bound(
         stated=stated,
         statement=stated.quantity.format_map(words) + number,
@@ -247,7 +247,7 @@ def _averaged(quantity: Quantity, limit: Limit) -> Found:
         other = tuple(np.quantile(draws, [ERROR, 1 - ERROR]))
         interval = max(interval, other, key=lambda ends: ends[1] - ends[0])
         violation = max(violation, (1 + (right * (draws - at) >= 0).sum()) / (1 + len(draws)))
-    low, high = (float(np.clip(end, *limit.range)) for end in interval)
+    low, high = (float(np.clip(end, limit.range[0], limit.range[1])) for end in interval)
     return float(ours.mean()), (low, high), _side(low, high, limit.sign, at), float(violation), at
 
 

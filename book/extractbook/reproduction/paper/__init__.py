@@ -58,7 +58,7 @@ def drawn(task: str) -> str | None:
 
 
 def scratch_victim(task: str) -> str | None:
-    """Return the authors' victim from no public weights that stands beside a task, or None where they have none."""
+    """Return the authors' victim from no public weights that stands beside a task or its drawn twin, or None."""
     return _read("victims.toml")["scratch"].get(drawn(task) or task)
 
 
