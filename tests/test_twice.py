@@ -33,13 +33,13 @@ class Flat:
 
 
 def test_pairs_are_drawn_images_and_the_same_moved_by_a_pixel():
-    pairs = ATTACK.pairs(POOL)
+    pairs = ATTACK.asked(POOL)
     drawn = POOL.images[Knockoff(budget=20, seed=2).indices(60)]
     assert len(pairs) == 40 and torch.equal(pairs.images[:20], drawn)
     assert torch.equal(pairs.images[20:, :, :, 1:], drawn[:, :, :, :-1])
     assert torch.equal(pairs.images[20:, :, :, 0], drawn[:, :, :, 0])
     assert (
-        pairs.fingerprint == ATTACK.pairs(POOL).fingerprint != TwiceKnockoff(budget=40, seed=3).pairs(POOL).fingerprint
+        pairs.fingerprint == ATTACK.asked(POOL).fingerprint != TwiceKnockoff(budget=40, seed=3).asked(POOL).fingerprint
     )
 
 
@@ -47,7 +47,7 @@ def test_each_pair_is_charged_twice_and_disagrees_by_half_the_l1_distance():
     api = PredictionAPI(linear_victim(), budget=40)
     transfer = ATTACK.collect(api, POOL)
     assert sorted(transfer.indices.tolist()) == list(range(40)) and api.usage("attacker").remaining == 0
-    answers = linear_victim().logits(ATTACK.pairs(POOL).images).softmax(1).detach()
+    answers = linear_victim().logits(ATTACK.asked(POOL).images).softmax(1).detach()
     expected = (answers[:20] - answers[20:]).abs().sum(1) / 2
     torch.testing.assert_close(ATTACK.disagreement(transfer), expected, rtol=0, atol=2e-3)
 
@@ -56,7 +56,7 @@ def test_disagreement_finds_the_shuffled_answers():
     """Of flat images a move changes nothing: a shuffled answer differs from its pair's, an honest one does not."""
     pool, api = Flat.pool(), PredictionAPI(linear_victim(), detector=Flat(), policy=Shuffle(b"secret"))
     found = ATTACK.disagreement(ATTACK.collect(api, pool))
-    shuffled = Flat().detect(ATTACK.pairs(pool).images[:20])
+    shuffled = Flat().detect(ATTACK.asked(pool).images[:20])
     assert 0 < int(shuffled.sum()) < 20
     # A moved flat image is the same image, and gets the same permutation: nothing disagrees.
     assert found.max() < 1e-3
@@ -64,7 +64,7 @@ def test_disagreement_finds_the_shuffled_answers():
     steps = torch.arange(SIDE, dtype=torch.uint8)
     pool = ImageSet("slope", (pool.images + steps).contiguous(), None, (), "slope")
     found = ATTACK.disagreement(ATTACK.collect(api, pool))
-    shuffled = Flat().detect(ATTACK.pairs(pool).images[:20])
+    shuffled = Flat().detect(ATTACK.asked(pool).images[:20])
     assert metrics.auroc(found[~shuffled], found[shuffled]) > 0.9
 
 
@@ -81,7 +81,7 @@ def test_only_consistent_pairs_teach(monkeypatch):
     attack.train(transfer, POOL, TRAINER)
     kept = [index for index in transfer.indices.tolist() if apart[index % 20] <= middle]
     assert len(kept) == 20  # both images of ten pairs
-    assert torch.equal(taught["images"], attack.pairs(POOL).images[kept])
+    assert torch.equal(taught["images"], attack.asked(POOL).images[kept])
     places = [transfer.indices.tolist().index(index) for index in kept]
     assert torch.equal(taught["targets"], transfer.answers[torch.tensor(places)].targets(10))
 
@@ -98,7 +98,7 @@ class Denier:
 
 def test_a_denied_answer_is_not_consistent():
     transfer = ATTACK.collect(PredictionAPI(linear_victim(), detector=Denier(), policy=Denier()), POOL)
-    denied = Denier().detect(ATTACK.pairs(POOL).images).view(2, 20).any(0)
+    denied = Denier().detect(ATTACK.asked(POOL).images).view(2, 20).any(0)
     assert 0 < int(denied.sum()) < 20
     assert (ATTACK.disagreement(transfer) == 1).tolist() == denied.tolist()
 

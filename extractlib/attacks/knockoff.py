@@ -121,7 +121,8 @@ class Knockoff:
         trainer = Trainer(
             network=surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
         )
-        _check_fits(trainer, pool, self.header(api, pool).classes)
+        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
+        _check_fits(trainer, pool, len(api.classes))
         transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
         model = self.train(transfer, pool, trainer)
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
@@ -138,6 +139,10 @@ class Knockoff:
         # A stream of its own: the same seed may have cut the pool.
         generator = np.random.default_rng([self.seed, *b"knockoff"])
         return torch.from_numpy(generator.choice(pool_size, self.budget, replace=False))
+
+    def asked(self, pool: ImageSet) -> ImageSet:
+        """Return what the attack makes of a pool before it asks about it: here the pool itself."""
+        return pool
 
     def choices(self, pool: ImageSet, classes: int, trainer: Trainer | None) -> Choices:
         """Yield the images to ask about, batch by batch; what is answered changes nothing here."""
@@ -174,6 +179,7 @@ class Knockoff:
             InputError: The budget is above the pool, or the file is of another collection.
             BudgetExceeded: The API allows fewer queries.
         """
+        pool = self.asked(pool)
         header = self.header(api, pool)
         choices = self.choices(pool, header.classes, trainer)
         chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
@@ -234,6 +240,7 @@ class Knockoff:
         Raises:
             InputError: The transfer set is of another pool.
         """
+        pool = self.asked(pool)
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not of {pool.name}: give the pool that was queried")
         classes, answered = transfer.header.classes, ~transfer.answers.denied

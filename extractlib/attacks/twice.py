@@ -5,12 +5,11 @@ whoever asks twice finds out which answers are false, and learns from the others
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from extractlib.attacks.knockoff import API, Knockoff
+from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.transfer import TransferSet
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -39,24 +38,12 @@ class TwiceKnockoff(Knockoff):
         if not 0 <= self.tolerance <= 1:
             raise InputError(f"tolerance is {self.tolerance}: a number from 0 to 1 is wanted")
 
-    def pairs(self, pool: ImageSet) -> ImageSet:
+    def asked(self, pool: ImageSet) -> ImageSet:
         """Return what is asked: the images drawn from a pool, then in the same order each moved right by one pixel."""
         drawn = pool.subset(Knockoff(budget=self.budget // 2, seed=self.seed).indices(len(pool)))
         images = drawn.images[:]
         moved = torch.cat([images[..., :1], images[..., :-1]], -1)  # the edge is repeated
         return ImageSet(f"{pool.name}, twice", torch.cat([images, moved]), None, (), digest(drawn.fingerprint, "twice"))
-
-    def collect(
-        self,
-        api: API,
-        pool: ImageSet,
-        path: Path | None = None,
-        *,
-        trainer: Trainer | None = None,
-        progress: bool = False,
-    ) -> TransferSet:
-        """Spend the budget and keep all answers, as `Knockoff.collect` does; the indices are those of `pairs`."""
-        return super().collect(api, self.pairs(pool), path, trainer=trainer, progress=progress)
 
     def disagreement(self, transfer: TransferSet) -> torch.Tensor:
         """Return the total variation distance ½ Σ |y - y'|, in [0, 1], between an image's two answers.
@@ -65,10 +52,10 @@ class TwiceKnockoff(Knockoff):
             transfer: The complete transfer set.
 
         Returns:
-            float32 of shape (budget / 2,), in the order of `pairs`; 1 where an answer was denied.
+            float32 of shape (budget / 2,), in the order of `asked`; 1 where an answer was denied.
         """
         answered = ~transfer.answers.denied
-        targets = torch.zeros(self.budget, transfer.header.classes)
+        targets = torch.zeros(self.budget, transfer.header.classes, dtype=torch.float32)
         targets[transfer.indices[answered]] = transfer.answers[answered].targets(transfer.header.classes)
         first, second = targets.chunk(2)
         apart = (first - second).abs().sum(1) / 2
@@ -78,4 +65,4 @@ class TwiceKnockoff(Knockoff):
         """Train a fresh surrogate on both answers of the consistent pairs (see `Knockoff.train`)."""
         consistent = (self.disagreement(transfer) <= self.tolerance).repeat(2)[transfer.indices]
         kept = TransferSet(transfer.indices[consistent], transfer.answers[consistent], transfer.header)
-        return super().train(kept, self.pairs(pool), trainer)
+        return super().train(kept, pool, trainer)
