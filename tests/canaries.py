@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -314,9 +315,11 @@ def network_outputs() -> Values:
 
 def backbone_weights() -> Values:
     found: Values = {}
-    for name in ("resnet", "vgg"):
-        state = networks.shipped_backbone(name)
-        found[name] = digest(*(part for key, value in sorted(state.items()) for part in (key, value.numpy())))
+    for name, initial in product(("resnet", "vgg"), networks.INITIAL):
+        state = sorted(networks.shipped_backbone(name, initial=initial).items())
+        found[networks.backbone_name(name, initial)] = digest(
+            *(part for key, value in state for part in (key, value.numpy()))
+        )
     images = image_set(24)
     with float64():
         model = backbones.pretrain(images, Trainer(network="tiny", recipe=RECIPE, seed=1))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from extractbook.reproduction.backbones import INITIAL, SEED, Seeds, backbone_for, make_weights, pretrain, trainer_of
+from extractbook.reproduction.backbones import INITIAL, SEED, backbone_for, make_weights, pretrain, trainer_of
 from extractbook.reproduction.scales import scale
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
@@ -49,21 +49,19 @@ def test_a_profile_with_a_shipped_backbone_trains_none(tmp_path, initial):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_b_is_another_start_on_the_same_images_and_c_is_of_other_images():
+def test_b_is_another_start():
     assert tuple(INITIAL) == networks.INITIAL
-    assert INITIAL == {"A": Seeds(2020, 2020), "B": Seeds(2020, 2021), "C": Seeds(2022, 2022)}
+    assert INITIAL == {"A": 2020, "B": 2021}
 
 
 def test_other_initial_weights_are_trained_where_none_ship(tmp_path):
     store = Store(tmp_path)
-    states = [
-        backbone_for(SMOKE, None, network="tiny", initial=which, store=store, device="cpu") for which in (*"ABC", "B")
-    ]
+    states = [backbone_for(SMOKE, None, network="tiny", initial=which, store=store, device="cpu") for which in "ABB"]
     prints = [networks.fingerprint_of(state) for state in states]
-    assert len(set(prints)) == 3 and prints[1] == prints[3]
+    assert prints[0] != prints[1] == prints[2]
     keys = [json.loads(path.read_text()) for path in (tmp_path / "backbone").glob("*/key.json")]
     images = {key["seed"]: key["images"] for key in keys}
-    assert set(images) == {2020, 2021, 2022} and images[2020] == images[2021] != images[2022]
+    assert set(images) == {2020, 2021} and images[2020] == images[2021]
 
 
 @pytest.mark.parametrize(

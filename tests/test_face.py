@@ -37,10 +37,10 @@ def test_ten_lines_on_drawn_signs(capsys):
     attack = xl.attacks.Knockoff(budget=2_000, seed=0)
     surrogate = attack(api, atlas.queries)
     found = xl.evaluate(victim, surrogate, signs.test)
-    assert found.n == 4_300
+    assert found.n == 8_600
     assert found.victim_accuracy > 0.97
     assert found.recovery > 0.6 and found.agreement > 0.6
-    assert str(found).startswith("recovery 0.") and str(found).endswith("n = 4,300)")
+    assert str(found).startswith("recovery 0.") and str(found).endswith("n = 8,600)")
     assert api.usage("attacker").remaining == 0
     told = capsys.readouterr().err
     assert "queries" in told and "training" in told  # progress is shown
@@ -97,7 +97,7 @@ def test_the_readme_shows_the_ten_lines_and_what_they_printed():
     source, said = readme.code(text), readme.BLOCK.search(text)[4]
     assert "budget=10_000" in source and len(source.splitlines()) <= 10
     assert re.fullmatch(
-        r"recovery 0\.\d\d, agreement 0\.\d\d \(victim 0\.\d\d, surrogate 0\.\d\d; n = 4,300\)\n"
+        r"recovery 0\.\d\d, agreement 0\.\d\d \(victim 0\.\d\d, surrogate 0\.\d\d; n = 8,600\)\n"
         r"\(\d+ seconds on one core\)\n",
         said,
     )

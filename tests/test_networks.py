@@ -72,12 +72,12 @@ def test_a_backbone_is_weights_or_a_word_for_them():
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_three_backbones_of_a_network_ship_and_each_has_a_word(name):
-    words = {"A": "shipped", "B": "shipped-B", "C": "shipped-C"}
+def test_two_backbones_of_a_network_ship_and_each_has_a_word(name):
+    words = {"A": "shipped", "B": "shipped-B"}
     assert tuple(words) == networks.INITIAL
     prints = {networks.fingerprint_of(networks.backbone_of(name, word)) for word in words.values()}
     assert prints == {networks.fingerprint_of(networks.shipped_backbone(name, initial=which)) for which in words}
-    assert len(prints) == 3
+    assert len(prints) == 2
     for which in words:
         networks.build(name, classes=5, seed=0, backbone=networks.shipped_backbone(name, initial=which))
         path = networks.WEIGHTS / f"{networks.backbone_name(name, which)}.safetensors"
@@ -136,11 +136,11 @@ def test_the_shipped_backbone_fits_and_is_small():
             lambda: networks.build("tiny", classes=3, seed=0, backbone=networks.shipped_backbone()),
             "the backbone does not fit network 'tiny'",
         ),
-        (lambda: networks.shipped_backbone("vgg", initial="D"), "unknown initial weights 'D': use one of A, B, C"),
+        (lambda: networks.shipped_backbone("vgg", initial="D"), "unknown initial weights 'D': use one of A, B"),
         (lambda: networks.shipped_backbone("tiny"), "no backbone ships for network 'tiny'"),
         (
             lambda: networks.backbone_of("resnet", "public"),
-            "unknown backbone 'public': use one of shipped, imagenet, shipped-B, shipped-C",
+            "unknown backbone 'public': use one of shipped, imagenet, shipped-B",
         ),
         (lambda: networks.build("tiny", classes=3, seed=0)(IMAGES[:, :1]), r"\(2, 1, 32, 32\): .* \(n, 3, height"),
     ],
@@ -174,11 +174,10 @@ def test_a_network_is_normalize_features_and_head(name):
 def test_all_backbones_ship_with_the_same_recipe(name, initial):
     first, card = card_of("resnet", "A"), card_of(name, initial)
     assert (card["network"], card["initial"]) == (name, initial)
-    same = ("recipe", "images") if initial == "C" else ("recipe", "images", "fingerprint")
+    same = ("recipe", "images", "fingerprint")
     assert {key: card[key] for key in same} == {key: first[key] for key in same}
     seeds = {which: card_of(name, which)["seed"] for which in networks.INITIAL}
-    assert len(set(seeds.values())) == 3 and seeds["A"] == first["seed"]
-    assert initial != "C" or card["fingerprint"] != first["fingerprint"]
+    assert len(set(seeds.values())) == 2 and seeds["A"] == first["seed"]
 
 
 @pytest.mark.parametrize("name", PAIR)

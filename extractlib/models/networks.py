@@ -19,8 +19,8 @@ from extractlib.registry import Registry
 from extractlib.store import digest
 
 WEIGHTS = Path(__file__).parent / "weights"
-INITIAL = ("A", "B", "C")
-"""The shipped backbones of a network: B is of other first weights than A, on the same images, C of other images too."""
+INITIAL = ("A", "B")
+"""The shipped backbones of a network: B was trained on the same images as A, from another seed."""
 
 HEAD = "head."
 
@@ -315,7 +315,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
 
 
 Backbone = Mapping[str, torch.Tensor] | str | None
-"""Weights of everything but the head, ``"shipped"``, ``"shipped-B"``, ``"shipped-C"``, ``"imagenet"``, or None."""
+"""Weights of everything but the head, ``"shipped"``, ``"shipped-B"``, ``"imagenet"``, or None."""
 
 
 def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] | None:

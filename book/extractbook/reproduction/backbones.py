@@ -6,7 +6,7 @@ labeled part of the pool that is kept for it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -25,19 +25,10 @@ from extractlib.store import Store
 from extractlib.versions import versions
 
 SEED = 2020
-"""Seed of the images of the backbones A and B, and of A's first weights and the order of its training."""
+"""Seed of the backbones' images."""
 
-
-@dataclass(frozen=True)
-class Seeds:
-    """Seed of a backbone's images, and that of its first weights and the order of its training."""
-
-    images: int
-    training: int
-
-
-INITIAL: Mapping[str, Seeds] = {"A": Seeds(SEED, SEED), "B": Seeds(SEED, 2021), "C": Seeds(2022, 2022)}
-"""Seeds of the initial weights (see `networks.INITIAL`)."""
+INITIAL: Mapping[str, int] = {"A": SEED, "B": 2021}
+"""Seed of the first weights and of the order of training, by initial weights (see `networks.INITIAL`)."""
 
 
 def backbone_for(
@@ -64,24 +55,23 @@ def backbone_for(
     Raises:
         InputError: There are no such initial weights at this scale.
     """
-    seeds = seeds_of(scale, initial)
+    seed = seed_of(scale, initial)
     if scale.shipped:
         return networks.shipped_backbone(network, initial=initial)
     if scale.imagenet:
         return networks.imagenet_backbone(network)
-    images = drawn_pretraining(scale, store, seed=seeds.images) if pretraining is None else pretraining
-    trainer = trainer_of(scale, network, seed=seeds.training, store=store, device=device, progress=progress)
+    images = drawn_pretraining(scale, store) if pretraining is None else pretraining
+    trainer = trainer_of(scale, network, seed=seed, store=store, device=device, progress=progress)
     return networks.backbone_state(pretrain(images, trainer))
 
 
-def seeds_of(scale: Scale, initial: str) -> Seeds:
-    """Return the seeds of a scale's initial weights.
+def seed_of(scale: Scale, initial: str) -> int:
+    """Return the seed of a scale's initial weights.
 
     Raises:
-        InputError: The scale has no such ones: ImageNet's are one set, and a pool in files has no other images.
+        InputError: There are no such ones; ImageNet's are one set.
     """
-    several = networks.INITIAL if scale.pool in drawn.POOLS else ("A", "B")
-    return INITIAL[check_choice("initial weights", initial, ("A",) if scale.imagenet else several)]
+    return INITIAL[check_choice("initial weights", initial, ("A",) if scale.imagenet else networks.INITIAL)]
 
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
@@ -93,16 +83,16 @@ def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
 
 
 def trainer_of(
-    scale: Scale, network: str, *, seed: int = SEED, store: Store | None, device: str, progress: bool
+    scale: Scale, network: str, *, seed: int = INITIAL["A"], store: Store | None, device: str, progress: bool
 ) -> Trainer:
     """Return how a scale's backbone is made."""
     return Trainer(network=network, recipe=scale.backbone, seed=seed, store=store, device=device, progress=progress)
 
 
-def drawn_pretraining(scale: Scale, store: Store | None, *, seed: int = SEED) -> ImageSet:
+def drawn_pretraining(scale: Scale, store: Store | None) -> ImageSet:
     """Return the part of a drawn pool that is kept for pre-training."""
     size = scale.pool_sizes[scale.pool]["pretraining"]
-    return drawn.draw(scale.pool, part="pretraining", size=size, seed=seed, store=store)
+    return drawn.draw(scale.pool, part="pretraining", size=size, seed=SEED, store=store)
 
 
 def make_weights(
@@ -129,16 +119,16 @@ def make_weights(
     """
     if scale.imagenet:
         raise InputError(f"scale {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
-    seeds = seeds_of(scale, initial)
+    seed = seed_of(scale, initial)
     if scale.pool in drawn.POOLS:
-        images = drawn_pretraining(scale, loader.store, seed=seeds.images)
+        images = drawn_pretraining(scale, loader.store)
         size = scale.pool_sizes[scale.pool]["validation"]
         held_out = drawn.draw(scale.pool, part="validation", size=size, seed=SEED, store=loader.store)
     else:
         parts = loader.pool(scale.pool, seed=0, labeled=True)
         images, held_out = parts["pretraining"], parts["validation"]
     store = None if scale.shipped else loader.store
-    trainer = trainer_of(scale, network, seed=seeds.training, store=store, device=device, progress=progress)
+    trainer = trainer_of(scale, network, seed=seed, store=store, device=device, progress=progress)
     model = pretrain(images, trainer)
     card = {
         "network": network,
@@ -147,7 +137,7 @@ def make_weights(
         "pool": scale.pool,
         "images": len(images),
         "classes": len(images.classes),
-        "seed": seeds.training,
+        "seed": seed,
         "fingerprint": images.fingerprint,
         "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
         "versions": {"torch": torch.__version__},

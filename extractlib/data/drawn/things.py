@@ -1,8 +1,8 @@
 """Things: 100 kinds of single objects, half of them on white: the drawn twin of Caltech-256 (Griffin et al. 2007).
 
 It overlaps with the attacker's pool: 84 of its kinds are drawn as the atlas draws them. The other 16 are its own, and
-most of them are like one of those: a mug, an espresso cup, a beer mug, and a teacup, which the atlas lacks. The share
-is our choice, not a published figure: the paper says of Caltech-256 and ImageNet that they overlap.
+most of them are like one of those: a mug, an espresso cup, a beer mug, and a teacup, which the atlas lacks.
+The share is our choice, not a published figure: the paper says of Caltech-256 and ImageNet that they overlap.
 """
 
 import torch
@@ -19,7 +19,7 @@ CLASSES = tuple(read_table("things")["kinds"])
 ON_WHITE = 0.45
 """Share of the pictures with a white ground."""
 
-SHIFT = 0.75
+SHIFT = 0.7
 """How far the shifted source is from this one: see `Sketch`."""
 
 FREE = Pose(size=(0.33, 1.0), shift=(0.19, 0.19), turn=0.5, shear=0.15)
