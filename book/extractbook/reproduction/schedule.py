@@ -56,7 +56,7 @@ def run_table(
     """
     cells = list(cells)
     for cell in cells:
-        editions.check_seeds(cell.profile, [cell.seed])
+        editions.check_seeds(cell.scale, [cell.seed])
     if path:
         check_suffix(path)
     kept = read_rows(path) if path and path.exists() else []
