@@ -346,7 +346,7 @@ def test_a_cut_pool_holds_all_images_of_fewer_classes(loader):
     assert loader.queries("atlas/54", seed=0).labels is None
     assert torch.equal(loader.queries("atlas/54", seed=0).images, cut.images)
     with pytest.raises(InputError, match="cannot be cut to 190 classes: name a number from 1 to 189"):
-        loader.queries("atlas/163", seed=0)
+        loader.queries("atlas/190", seed=0)
     with pytest.raises(InputError, match="noise cannot be cut to 5 classes: name a number from 1 to 0"):
         sources.fewer_classes(noise(4, seed=0), 5, seed=0)
 

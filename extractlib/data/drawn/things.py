@@ -19,7 +19,7 @@ CLASSES = tuple(read_table("things")["kinds"])
 ON_WHITE = 0.45
 """Share of the pictures with a white ground."""
 
-SHIFT = 0.7
+SHIFT = 0.6
 """How far the shifted source is from this one: see `Sketch`."""
 
 FREE = Pose(size=(0.33, 1.0), shift=(0.19, 0.19), turn=0.5, shear=0.15)
