@@ -170,7 +170,7 @@ def _accounts(images: torch.Tensor, *, clients: int, length: int) -> list[torch.
 
     The frames of one track lie side by side: the two sides share one at most, and each client sends some of all of its.
     """
-    sides = images.split(clients * length)
+    sides = images[: 2 * clients * length].split(clients * length)
     return [side[client::clients] for side in sides for client in range(clients)]
 
 

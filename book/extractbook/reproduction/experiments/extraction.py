@@ -65,7 +65,8 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
         attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.reward)
     else:
         attack = Knockoff(budget=budget, seed=cell.seed)
-    attack.indices(len(pool))  # is refused before a victim is trained
+    # What cannot be asked is refused before a victim is trained.
+    Knockoff(budget=cell.budget, seed=cell.seed).indices(len(pool))
     api = api_of(setup, budget=budget)
     key = {
         "api": api.fingerprint,
