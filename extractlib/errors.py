@@ -14,9 +14,11 @@ class InputError(ValueError):
 
     Examples:
         >>> import extractlib as xl
-        >>> xl.TopK(0)
-        Traceback (most recent call last):
-        extractlib.errors.InputError: unknown granularity 'top-0': use full, top-K with K from 1, ...
+        >>> try:
+        ...     xl.PredictionAPI(xl.load_victim("signs"), answers="top-0")
+        ... except xl.InputError as error:
+        ...     print(error)
+        unknown granularity 'top-0': use full, top-K with K from 1, ... or temperature-T with T from 0.01 to 100
     """
 
 

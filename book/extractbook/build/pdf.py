@@ -50,8 +50,7 @@ def browser() -> Iterator[Browser]:
 def order() -> list[str]:
     """Return the book's pages, without suffix, in the order of its table of contents."""
     toc = yaml.safe_load((pages.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    return [toc["root"], *(page["file"] for one in chapters for page in (one, *one.get("sections", ())))]
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 def answer(route: Route) -> None:
