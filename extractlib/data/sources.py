@@ -341,7 +341,7 @@ def load(
         >>> import extractlib as xl
         >>> signs = xl.load("signs")
         >>> signs.test
-        ImageSet('signs/test', 4300 images, 43 classes, 6daf4c8f1c86)
+        ImageSet('signs/test', 8600 images, 43 classes, 7d5eb7a61fa1)
     """
     path = Path(source) if isinstance(source, str | Path) else None
     is_path = isinstance(source, Path) or (path is not None and str(source) not in SETS and path.is_dir())
