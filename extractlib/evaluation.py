@@ -68,7 +68,7 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         >>> import extractlib as xl
         >>> victim = xl.load_victim("signs")
         >>> print(xl.evaluate(victim, victim, xl.load("signs").test))
-        recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 4,300)
+        recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 8,600)
     """
     if images.labels is None:
         raise InputError(f"{images.name} has no labels: give labeled images")

