@@ -51,7 +51,7 @@ def test_ten_lines_on_a_torchvision_resnet_18():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = torchvision.models.resnet18(num_classes=10)
-    learned = objects.victim.subset(torch.arange(1_000))
+    learned = objects.victim.subset(torch.arange(2_500))
     recipe = Recipe(epochs=3, learning_rate=0.02)
     trained = xl.Victim.train(learned, network=module, recipe=recipe, progress=False)
     victim = xl.Victim(trained.model.module, classes=trained.classes, mean=[0.5] * 3, std=[0.25] * 3, layer="fc")
@@ -59,7 +59,7 @@ def test_ten_lines_on_a_torchvision_resnet_18():
     api = xl.PredictionAPI(victim, answers="full", budget=1_000)
     surrogate = xl.attacks.Knockoff(budget=1_000)(api, atlas.queries, progress=False)
     found = xl.evaluate(victim, surrogate, objects.test)
-    assert found.victim_accuracy >= 0.4 and found.recovery >= 0.5
+    assert found.victim_accuracy >= 0.6 and found.recovery >= 0.5
 
 
 @pytest.mark.parametrize("task", ["signs", "objects", "birds", "retina", "things"])

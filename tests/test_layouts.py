@@ -412,7 +412,7 @@ def test_an_unknown_data_set_is_refused(tmp_path):
 
 
 def test_a_layout_is_added_from_outside(tmp_path, store, request):
-    request.addfinalizer(lambda: SETS.remove("toys"))
+    request.addfinalizer(lambda: SETS.pop("toys"))
 
     @register("toys", kind="task")
     def toys(root):

@@ -20,7 +20,7 @@ from extractbook.reproduction.scales import scale
 from extractbook.sphinx import furniture
 from extractlib.api.meter import BudgetExceeded
 from extractlib.data.images import from_tensor
-from extractlib.data.sources import SETS, Provider
+from extractlib.data.sets import SETS, Provider
 from extractlib.defenses.policies import POLICIES, Unchanged
 from extractlib.models.networks import NETWORKS, Network
 
@@ -59,7 +59,7 @@ def by_brightness(count: int):
 
 def test_an_attack(tmp_path):
     pool, api = by_brightness(40), xl.PredictionAPI(linear_victim(), budget=10)
-    attack = Brightest(budget=10, chunk=4)
+    attack = Brightest(budget=10, batch=4)
     surrogate = attack(api, pool, surrogate="tiny", backbone=None, keep=tmp_path / "asked.db", progress=False)
     assert surrogate.predict(pool.images).shape == (40,)
     kept = xl.attacks.transfer.load(tmp_path / "asked.db")
@@ -85,7 +85,7 @@ class Means(Network):
 
 def toy_task(loader, name, seed):
     parts = ("victim", "detector", "adversary", "validation", "test")
-    return {part: lambda: from_tensor(noise(6, seed=seed), torch.arange(6) % 2, name=name) for part in parts}
+    return {part: from_tensor(noise(6, seed=seed), torch.arange(6) % 2, name=name) for part in parts}
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def toy_task(loader, name, seed):
     ids=["policy", "network", "task"],
 )
 def test_what_is_registered(registry, entry, rows):
-    registry.add("toy", entry)
+    registry.register("toy")(entry)
     try:
         assert registry["toy"] is entry
         freshness._settings.cache_clear()
         assert all(map(is_current, rows))
     finally:
-        registry.remove("toy")
+        registry.pop("toy")
 
 
 # -- a chapter, an exercise ----------------------------------------------------------
