@@ -21,7 +21,7 @@ EXPERIMENT_KEYS: Mapping[str, tuple[str, ...]] = {
     "classes": QUERIES,
     "detection": ("detect",),
     "overlap": ("detect",),
-    "stateful": ("detect", "knockoff", "accounts"),
+    "accounts": (*QUERIES, "detect", "accounts"),
     "shortcut": (*QUERIES, "detect", "policy", "transform"),
 }
 """The behaviors that each experiment uses beside those of the stage."""
@@ -49,7 +49,7 @@ def versions_of(cell: Cell) -> dict[str, int]:
         keys.add("decode")
     if task.name in drawn.PARTS or pool.name in drawn.PARTS:
         keys.add("drawn")
-    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "stateful")):
+    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "accounts")):
         keys.add("transform")
     return versions(*keys)
 
@@ -82,11 +82,15 @@ def _settings(cell: Cell) -> str:
         "shortcut": surrogate | detector,
         "detection": detector | {"second_pool": settings.second_pool},
         "overlap": detector | {"overlap_images": settings.overlap_images},
-        "stateful": detector | {"stream": settings.stream, "streams": settings.streams},
+        "accounts": detector | {name: getattr(settings, name) for name in ("stream", "streams")} | _flag_times(cell),
     }[cell.experiment]
     if cell.defense == WATERMARK:
         found["watermark_rate"] = settings.watermark_rate
     return json.dumps(found, sort_keys=True)
+
+
+def _flag_times(cell: Cell) -> dict[str, Any]:
+    return {"flag_times": dict(scale(cell.scale).flag_times.get(cell.task, {}))}
 
 
 def stated(settings: object) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, processor
-from extractbook.reproduction.experiments.detection import detection, overlap, stateful
+from extractbook.reproduction.experiments.accounts import accounts
+from extractbook.reproduction.experiments.detection import detection, overlap
 from extractbook.reproduction.experiments.extraction import classes, extraction
 from extractbook.reproduction.experiments.shortcut import shortcut
 from extractbook.reproduction.freshness import settings_of, versions_of
@@ -37,7 +38,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "detection": Experiment(detection, ("binary", "pool", "balanced_accuracy")),
         "overlap": Experiment(overlap, ("balanced_accuracy",)),
         "shortcut": Experiment(shortcut, ("sides", "compression-differs", "balanced_accuracy")),
-        "stateful": Experiment(stateful, ("prada", "delta")),
+        "accounts": Experiment(accounts, ("prada", "delta")),
     }
 )
 """The kinds of measurement by name; `freshness.EXPERIMENT_KEYS` says what each depends on."""

@@ -84,6 +84,11 @@ class Setup:
         return self.loader.task(self.cell.task, seed=self.cell.seed)
 
     @property
+    def balanced(self) -> bool:
+        """Whether an accuracy on the task is the mean over its classes."""
+        return self.cell.task in self.settings.balanced
+
+    @property
     def held_out(self) -> ImageSet:
         """The labeled images that victim and surrogate are compared on."""
         return self.task[self.part]
@@ -135,6 +140,10 @@ class Setup:
             device=self.device,
             progress=self.progress,
         )
+
+    def surrogate_trainer(self, *, keep: bool = True) -> Trainer:
+        """Return how the surrogate is made."""
+        return self.trainer(self.cell.surrogate, self.settings.surrogate, keep=keep)
 
     @cached_property
     def victim(self) -> Victim:

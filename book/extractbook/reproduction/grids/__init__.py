@@ -80,6 +80,7 @@ def _names(scale: Scale, task: str) -> dict[str, Any]:
         "scratch_network": scale.scratch_networks.get(task, ""),
         "smaller_budgets": scale.budgets[:-1],
         "own_budget": scale.own_budget,
+        "own_number": max(number for number in scale.realistic_budgets if 4 * number <= scale.budget),
         "middle_budget": scale.middle_budget,
         "adaptive_above": scale.adaptive_budgets[middle + 1 :],
         "adaptive_below": scale.adaptive_budgets[:middle],
@@ -163,5 +164,5 @@ def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
         "detection": detector + 40,
         "overlap": 2 * settings.overlap_images * settings.detector.epochs / rate + 2,
         "shortcut": 8 * detector + 16 * surrogate + 60,
-        "stateful": 55,
+        "accounts": 40,
     }[cell.experiment]

@@ -83,9 +83,13 @@ class Scale(Axes):
         detector: Recipe of the detectors, fine-tuned from the same backbone.
         budget: Queries of an attack.
         overlap_images: Images of each side that a detector of the overlap experiment is trained on, and tested on.
-        stream: Queries of one honest client that a stateful detector watches.
-        streams: Honest clients of each of its two sides, validation and test.
+        stream: Queries of one honest account that detectors of accounts watch.
+        streams: Honest accounts that they are set on, and as many that they are judged on.
         watermark_rate: Share of the queries that a watermarking API answers wrongly.
+        balanced: The tasks whose accuracy is the mean over the classes.
+        flag_times: After how many queries one account of the adversary is flagged, by task and by detector of accounts:
+            the 5th percentile over accounts of exploring seeds (`experiments.accounts.flag_time`); absent where fewer
+            than half are flagged.
         shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
         imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
         image_size: Height and width that photographs are brought to, in pixels.
@@ -115,6 +119,8 @@ class Scale(Axes):
     image_size: int = 32
     task_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     pool_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    balanced: tuple[str, ...] = ()
+    flag_times: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def scale(name: str) -> Scale:
