@@ -141,7 +141,7 @@ def test_numbers_of_a_result_are_told_in_words(capsys):
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
-    for table in ("detection", "stateful", "classes"):
+    for table in ("detection", "accounts", "classes"):
         status, printed, _ = command("run", table, "--scale", "smoke", "--task", "objects")
         assert status == 0
         assert printed.startswith("objects, ")
@@ -171,8 +171,8 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
         "realistic": "30",
         "architecture": "8",
         "diversity": "25",
-        "overlap": "50",
-        "stateful": "5",
+        "overlap": "40",
+        "accounts": "5",
         "shortcut": "2",
         "watermark": "5",
         "adaptive": "30",
@@ -205,7 +205,7 @@ def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path,
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
-    [cell] = table_cells("stateful", scale("smoke"), seeds=[0])[:1]
+    [cell] = table_cells("accounts", scale("smoke"), seeds=[0])[:1]
     results = {"until": 2, "both": 1}, {"until": 4, "both": 2}, {"until": None, "both": 3}
     for order in results, results[::-1]:
         print_rows([Row(replace(cell, seed=seed), result, {}) for seed, result in enumerate(order)])
