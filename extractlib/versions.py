@@ -27,8 +27,9 @@ VERSIONS: Mapping[str, int] = {
     "policy": 1,  # what a detected query gets
     "accounts": 1,  # detectors of accounts, Sybil accounts
     "watermark": 1,  # which queries are marked, and how
+    "ownership": 1,  # dataset inference
     "metrics": 1,  # accuracy, recovery, TPR, TNR, intervals
-    "experiment": 1,  # which cells share what, and what a row holds
+    "experiment": 2,  # which cells share what, and what a row holds
 }
 """The version of each behavior."""
 

@@ -121,4 +121,4 @@ def _surrogate(setup: Setup, pool: ImageSet) -> Surrogate:
 
 
 def _recovery(surrogate: Surrogate, setup: Setup) -> float:
-    return compare(setup.victim, surrogate, setup.held_out)["recovery"]
+    return compare(setup.victim, surrogate, setup.held_out, balanced=setup.balanced)["recovery"]
