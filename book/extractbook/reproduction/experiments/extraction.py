@@ -61,7 +61,7 @@ def surrogate_of(setup: Setup) -> Surrogate:
         model = train_alone(setup.queries(labeled=True), trainer, budget=setup.cell.budget)
     else:
         attack, transfer = collected(setup)
-        model = attack.train(transfer, setup.queries(), trainer)
+        model = attack.train(transfer, setup.queries(labeled=setup.cell.attack == "adaptive"), trainer)
     return Surrogate(model, classes=setup.victim.classes)
 
 
