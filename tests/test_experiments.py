@@ -19,14 +19,13 @@ from extractbook.reproduction import (
     setups,
     table_cells,
 )
-from extractbook.reproduction.experiments import shortcut
-from extractbook.reproduction.experiments.detection import _accounts
+from extractbook.reproduction.experiments import accounts, detection, shortcut
 from extractbook.reproduction.experiments.answers import cost_of
 from extractbook.reproduction.experiments.extraction import _paid, api_of, collected, compare, control_of, surrogate_of
-from extractbook.reproduction.experiments.shortcut import BLUR, EVASIONS, PROCESSING
+from extractbook.reproduction.experiments.shortcut import ATTACKED, EVASIONS, PROCESSING
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import append_row
-from extractbook.reproduction.scales import scale
+from extractbook.reproduction.scales import SCALES, scale
 from extractlib import versions
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.service import PredictionAPI
@@ -102,7 +101,7 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
         "architecture": 2 * 6 + 2 * 6,
         "weights": 4 * 6,
         "diversity": 6 + 2 * 4,
-        "overlap": 5 * 6 + 5 * 2,
+        "overlap": 4 * 6 + 4 * 2,
         "accounts": 6,
         "shortcut": 6,
         "watermark": 6,
@@ -110,7 +109,7 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
         "asked_twice": 6,
         "perturbation": 3 * 3 + 3,
         "adaptive": 4 * 6 + 2 * 2,
-        "budget": 6 + 2,
+        "budget": 6 + 2 * 2,
         "granularity": 4 * 6 + 2 * 6 + 2 * 2,
     }
 
@@ -173,7 +172,9 @@ def test_what_cannot_be_said_is_none():
 
 def test_heads_of_victim_and_surrogate_start_apart_and_their_bodies_together(cell, shared):
     setup = Setup(cell, store=shared)
-    victim, surrogate = (trainer.build(10).state_dict() for trainer in (setup.victim_trainer(), setup.surrogate_trainer()))
+    victim, surrogate = (
+        trainer.build(10).state_dict() for trainer in (setup.victim_trainer(), setup.surrogate_trainer())
+    )
     same = {name: torch.equal(victim[name], surrogate[name]) for name in victim}
     assert not same["head.weight"] and all(equal for name, equal in same.items() if not name.startswith("head."))
     other = setup.but(surrogate_weights="B").surrogate_trainer().build(10).state_dict()
@@ -253,8 +254,8 @@ def test_a_budget_that_does_not_fit_the_pool_is_refused(cell, queries, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        # Two sides of two clients of 50 images each; of the 64 strangers a quarter are of the task.
-        ({"experiment": "accounts"}, "objects/adversary holds 10 images and 200 are needed"),
+        # An honest account sends 100; of the 64 other images a quarter are of the task.
+        ({"experiment": "accounts"}, "objects/adversary holds 10 images and 100 are needed"),
         ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images and 48 are needed"),
         ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images and 64 are needed"),
     ],
@@ -269,19 +270,11 @@ def test_too_few_images_are_told_before_anything_is_trained(change, message, cel
     assert not (tmp_path / "victim").exists() and not (tmp_path / "detector").exists()
 
 
-def test_honest_accounts_of_the_two_sides_share_no_track_and_each_sends_some_of_all_of_its_side():
-    tracks = torch.arange(12).repeat_interleave(4)
-    accounts = _accounts(tracks, clients=2, length=8)
-    assert [len(images) for images in accounts] == [8] * 4
-    assert [set(images.tolist()) for images in accounts] == [set(range(4))] * 2 + [set(range(4, 8))] * 2
-
-
-def test_what_odin_is_set_on_comes_from_the_whole_part(monkeypatch):
-    monkeypatch.setattr(shortcut, "TUNED_ON", 4)
+def test_what_detectors_are_asked_about_comes_from_the_whole_part():
     pixels = torch.arange(10, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     images = ImageSet("numbers", pixels, None, (), "f")
-    assert shortcut._some(images).images[:, 0, 0, 0].tolist() == [0, 2, 5, 7]
-    assert len(shortcut._some(images.subset(torch.arange(3)))) == 3
+    assert detection.evenly(images, 4).images[:, 0, 0, 0].tolist() == [0, 2, 5, 7]
+    assert len(detection.evenly(images.subset(torch.arange(3)), 4)) == 3
 
 
 def test_rows_of_another_part_are_not_taken_for_those_asked_for(row, tmp_path):
@@ -365,20 +358,75 @@ def test_tables_of_attacks_give_recoveries(table, shared):
         assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
 
 
-def test_the_detection_table_agrees_with_its_curves(shared):
+def test_a_detection_row_says_what_each_detector_catches(shared):
     [cell] = few("detection")
     result = run_cell(cell, store=shared).result
     for name in ("binary", "odin", "mahalanobis"):
         for pool in ("pool", "second"):
             found = result[name][pool]
             assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
-            accepted, caught = found["roc"]
-            assert (accepted[0], caught[0], accepted[-1], caught[-1]) == (0, 1, 1, 0)
-            # The area under the curve by trapezoids, of 41 points, is about the AUROC.
-            area = sum((accepted[i + 1] - accepted[i]) * (caught[i] + caught[i + 1]) / 2 for i in range(40))
-            assert area == pytest.approx(found["auroc"], abs=0.03)
+            assert 0 <= found["tnr_at_95"] <= 1 and 0 < found["auroc"] < 1
     assert result["caught"]["benign"] == pytest.approx(1 - result["binary"]["pool"]["tpr"])
     assert result["caught"]["pool"] == pytest.approx(result["binary"]["pool"]["tnr"])
+    assert set(result["caught"]) == {"benign", "pool", "second", "own", "shifted"}
+    assert result["images"] == 128
+
+
+class Known(Detector):
+    """Catches the images that it does not know."""
+
+    threshold, fingerprint = 0.5, "known"
+
+    def __init__(self, *known: ImageSet):
+        self.known = {image.numpy().tobytes() for one in known for image in one.images[:]}
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([float(image.numpy().tobytes() not in self.known) for image in images[:]])
+
+
+def test_a_detector_that_knows_the_task_catches_the_pools_and_the_shifted_source_by_hand(shared, monkeypatch):
+    [cell] = few("detection")
+    setup = Setup(cell, store=shared)
+    own = [setup.task[part] for part in ("validation", "test", "adversary")]
+    monkeypatch.setattr(Setup, "detector", Known(*own))
+    result = detection.detection(setup)
+    assert result["caught"] == {"benign": 0, "pool": 1, "second": 1, "own": 0, "shifted": 1}
+    perfect = {"tpr": 1, "tnr": 1, "balanced_accuracy": 1, "auroc": 1, "tnr_at_95": 1}
+    assert {pool: result["binary"][pool] for pool in ("pool", "second")} == {"pool": perfect, "second": perfect}
+    # The other two accept all of the validation images, as it does: their highest scores are their thresholds.
+    assert result["validation_tpr"] == 1
+    labels = setup.held_out.labels
+    right = (setup.victim.logits(setup.held_out.images).argmax(1) == labels).double().mean().item()
+    assert result["victim_accuracy"] == pytest.approx(right)
+    # Where some classes are rare the accuracy is the mean over them.
+    monkeypatch.setattr(Setup, "balanced", True)
+    rare = setup.held_out.subset(torch.cat([(labels == 0).nonzero()[:4, 0], (labels == 1).nonzero()[:1, 0]]))
+    guess = setup.victim.logits(rare.images).argmax(1)
+    by_class = [(guess[:4] == 0).double().mean().item(), float(guess[4] == 1)]
+    assert detection._victim_accuracy(setup, rare) == pytest.approx(sum(by_class) / 2)
+
+
+@pytest.mark.parametrize(("share", "tnr", "public"), [(0.0, 1.0, 1.0), (0.25, 0.75, 1.0), (1.0, 0.0, None)])
+def test_overlap_by_hand(share, tnr, public, shared, monkeypatch):
+    """A detector that takes the shifted source for the victim's catches the public part alone."""
+    cell = replace(few("overlap")[0], overlap=share, pool="objects/shifted")
+    setup = Setup(cell, store=shared)
+    knows = Known(setup.held_out, setup.queries())
+    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: knows)
+    found = detection.overlap(setup)
+    assert found["tpr"] == 1 and found["tnr"] == tnr and found["tnr_public"] == public
+    assert found["balanced_accuracy"] == (1 + tnr) / 2
+    assert found["auroc"] == pytest.approx(tnr + (1 - tnr) / 2)
+    assert found["images"] == 64
+
+
+def test_without_overlap_the_detector_is_one_for_both_sources(shared, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: asked.append(ood.fingerprint) or Always(1.0))
+    for pool in ("objects/shifted", "objects"):
+        for share in (0.0, 0.5):
+            detection.overlap(Setup(replace(few("overlap")[0], overlap=share, pool=pool), store=shared))
+    assert asked[0] == asked[2] and len(set(asked)) == 3
 
 
 def test_a_defended_row_says_what_the_defense_did(shared):
@@ -406,7 +454,8 @@ def test_where_a_denied_query_is_free_the_attacker_goes_on_until_the_budget_is_a
     assert answered.sum() == 64 and answered[-1] or len(transfer) == 512
     assert len(transfer) > 64
     result = run_cell(setup.cell, store=shared).result
-    assert (result["asked"], result["answered"]) == (len(transfer), answered.double().mean().item())
+    assert result["asked"] == len(transfer)
+    assert result["answered"] == pytest.approx(answered.double().mean().item())
 
 
 @pytest.mark.parametrize(("denied", "budget", "paid"), [("0101001", 2, 3), ("0101001", 4, 6), ("0101001", 9, 7)])
@@ -493,19 +542,83 @@ def test_asking_twice_costs_as_much_as_asking_about_twice_as_many_images(shared)
     assert result["auroc"] is None or 0.5 < result["auroc"] <= 1
 
 
-def test_overlap_and_stateful_rows(shared):
+def test_overlap_rows(shared):
     shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if cell.pool.is_shifted}
-    assert list(shares) == [0.0, 0.5, 1.0]
+    assert list(shares) == [0.0, 0.5]
     for found in shares.values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
     # Each share has a detector of its own.
-    assert len({(found["tpr"], found["auroc"]) for found in shares.values()}) == 3
+    assert len({(found["tpr"], found["auroc"]) for found in shares.values()}) == 2
+
+
+# -- accounts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (range(1, 21), 1),  # of twenty the first
+        (range(1, 41), 2),  # of forty the second
+        ([*range(30, 40), *[None] * 10], 30),  # half of them are flagged
+        ([*range(30, 39), *[None] * 11], None),
+        ([None, 500, 100], 100),
+        ([None] * 20, None),
+    ],
+)
+def test_the_flag_time_is_the_fifth_percentile_where_half_are_flagged(times, expected):
+    assert accounts.flag_time(list(times)) == expected
+
+
+@pytest.mark.parametrize(
+    ("queries", "flag_time", "expected"), [(2_500, 100, 50), (2_500, 99, 51), (2_500, 1_000, 20), (2_500, None, 20)]
+)
+def test_sybil_accounts_stay_below_half_of_the_flag_time(queries, flag_time, expected):
+    """2 · 2,500 / 99 is 50.5."""
+    assert accounts.sybil_accounts(queries, flag_time) == expected
+
+
+def test_an_accounts_row(shared):
     [cell] = few("accounts")
     result = run_cell(cell, store=shared).result
+    assert result["images"] == 2
     for name in ("prada", "counting"):
-        flagged = result[name]["pool_until"]
-        assert flagged is None or 1 <= flagged <= cell.budget
-        assert (result[name]["sybil_accounts"] == 1) == (flagged is None)
+        found = result[name]
+        assert found["queries"] == cell.budget == 64 and found["accounts"] == len(found["flag_times"]) == 20
+        assert isinstance(found["positive_control_flagged"], bool)
+        assert 0 <= found["honest_flagged"] <= 1 and 0 <= found["sybil_flagged"] <= 1
+
+
+@pytest.mark.parametrize(("time", "number", "flagged"), [(None, 20, 1.0), (3, 43, 0.0)])
+def test_the_count_of_an_adversary_that_is_always_caught_by_hand(time, number, flagged, shared, monkeypatch):
+    """None of 2 · 100 honest queries is caught: p = 1 / 200, and p³ is the first power below one in a million."""
+    [cell] = few("accounts")
+    times = {"objects": {"counting": time}} if time else {}
+    monkeypatch.setitem(SCALES, "smoke", replace(SMOKE, flag_times=times))
+    setup = Setup(cell, store=shared)
+    monkeypatch.setattr(Setup, "detector", Known(setup.task["adversary"]))
+    found = accounts.accounts(setup)["counting"]
+    assert found["rate"] == 1 / 200 and found["honest_flagged"] == 0
+    assert found["flag_times"] == [3] * 20 and found["positive_control_flagged"] is True
+    # 64 queries: twenty accounts send three or four each, and 43 one or two.
+    assert (found["accounts"], found["sybil_flagged"]) == (number, flagged)
+
+
+def test_honest_accounts_of_the_two_sides_share_no_image_and_none_sends_one_twice(shared, monkeypatch):
+    [cell] = few("accounts")
+    sides = []
+
+    def drawn(asked, count, length, generator):
+        sides.append(made := real(asked, count, length, generator))
+        return made
+
+    real = accounts._drawn
+    monkeypatch.setattr(accounts, "_drawn", drawn)
+    setup = Setup(cell, store=shared)
+    accounts.accounts(setup)
+    known, judged, _ = ([[image.numpy().tobytes() for image in one.images] for one in side] for side in sides)
+    assert [len(set(one)) for one in (*known, *judged)] == [100] * 4
+    assert not set(known[0] + known[1]) & set(judged[0] + judged[1])
+    assert known[0] != known[1]
 
 
 def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(shared):
@@ -515,11 +628,11 @@ def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(sha
     assert set(result["sides"]) == {"plain", *sides}
     for found in result["sides"].values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
-    assert set(result["recovery"]["undefended"]) == {"none", *PROCESSING.values(), BLUR}
-    for kind, how in PROCESSING.items():
-        for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-            assert set(result["recovery"][name]) == {"none", how, BLUR}
-            assert set(result["caught"][name]) == set(EVASIONS)
+    assert set(result["recovery"]) == {"undefended", *(f"{ATTACKED}-differs{kind}" for kind in ("", "-hardened"))}
+    for found in result["recovery"].values():
+        assert set(found) == {"none", PROCESSING[ATTACKED]}
+    for name in (*shortcut.HARDENED, *(f"{name}-hardened" for name in shortcut.HARDENED), "odin", "mahalanobis"):
+        assert set(result["caught"][name]) == set(result["accepted"][name]) == set(EVASIONS)
 
 
 class Always(Detector):
@@ -539,10 +652,9 @@ def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch)
     [cell] = few("shortcut")
     result = shortcut.shortcut(Setup(cell, store=shared))
     open_to_all = result["recovery"]["undefended"]
-    for kind, how in PROCESSING.items():
-        # Where nothing is caught the API answers as if undefended.
-        assert result["recovery"][f"{kind}-differs"] == {sent: open_to_all[sent] for sent in ("none", how, BLUR)}
-        stopped = result["recovery"][f"{kind}-differs-hardened"]
-        assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
-        assert result["caught"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)
-        assert result["accepted"][f"{kind}-differs-hardened"] == dict.fromkeys(EVASIONS, 0.0)
+    # Where nothing is caught the API answers as if undefended.
+    assert result["recovery"][f"{ATTACKED}-differs"] == open_to_all
+    stopped = result["recovery"][f"{ATTACKED}-differs-hardened"]
+    assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
+    assert result["caught"][f"{ATTACKED}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)
+    assert result["accepted"][f"{ATTACKED}-differs-hardened"] == dict.fromkeys(EVASIONS, 0.0)

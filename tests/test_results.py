@@ -148,14 +148,16 @@ def test_a_bump_makes_stale_exactly_the_rows_that_use_its_key(key, monkeypatch):
         "decode": lambda cell: cell.scale == "small-cpu",
         "adaptive": lambda cell: cell.attack == "adaptive",
         "control": lambda cell: cell.attack == "own-labels",
-        "accounts": lambda cell: cell.experiment == "stateful",
+        "accounts": lambda cell: cell.experiment == "accounts",
         "watermark": lambda cell: cell.defense == "watermark",
         "policy": lambda cell: cell.defense != "none" or cell.experiment == "shortcut",
         "detect": lambda cell: (
             cell.defense in ("shuffle", "deny", "label")
-            or cell.experiment in ("detection", "overlap", "stateful", "shortcut")
+            or cell.experiment in ("detection", "overlap", "accounts", "shortcut")
         ),
-        "api": lambda cell: cell.experiment in ("extraction", "classes", "shortcut") and cell.attack != "own-labels",
+        "api": lambda cell: (
+            cell.experiment in ("extraction", "classes", "shortcut", "accounts") and cell.attack != "own-labels"
+        ),
         "train": lambda cell: True,
     }.items(),
 )
@@ -197,14 +199,21 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
         ({"rate": 1}, lambda cell: False),
         ({"granularities": ("full",)}, lambda cell: False),
         ({"budgets": (1, 10_000)}, lambda cell: False),
-        ({"stream": 7}, lambda cell: cell.experiment == "stateful"),
+        ({"stream": 7}, lambda cell: cell.experiment == "accounts"),
+        (
+            {"flag_times": {"signs": {"prada": 100}}},
+            lambda cell: cell.experiment == "accounts" and cell.task == "signs",
+        ),
         ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
         ({"watermark_rate": 0.1}, lambda cell: cell.defense == "watermark"),
         (
             {"surrogate": replace(scale("drawn").surrogate, epochs=1)},
             lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
         ),
-        ({"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
+        (
+            {"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)},
+            lambda cell: cell.victim_weights == "none",
+        ),
         ({"adaptive_budgets": (7,)}, lambda cell: cell.attack == "adaptive"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,

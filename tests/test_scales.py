@@ -153,8 +153,8 @@ def test_a_file_that_is_not_there_is_refused(copied, tmp_path):
     ("old", "new", "message"),
     [
         (
-            "{ surrogate = \"{other",
-            "{ surogate = \"{other",
+            '{ surrogate = "{other',
+            '{ surogate = "{other',
             "architecture: unknown key surogate = '{other_network}': use one of scale, ",
         ),
         ("folders = true", "folder = true", "reproduction: folder = True: no such key is known"),

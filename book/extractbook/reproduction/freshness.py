@@ -24,7 +24,7 @@ EXPERIMENT_KEYS: Mapping[str, tuple[str, ...]] = {
     "asked_twice": (*QUERIES, "detect", "policy"),
     "detection": ("detect",),
     "overlap": ("detect",),
-    "accounts": ("detect", "knockoff", "accounts"),
+    "accounts": (*QUERIES, "detect", "accounts"),
     "shortcut": (*QUERIES, "detect", "policy", "transform"),
 }
 """The behaviors that each experiment uses beside those of the stage."""
@@ -102,7 +102,8 @@ def _settings(cell: Cell) -> str:
         "shortcut": attack | detector,
         "detection": detector | {"second_pool": settings.second_pool},
         "overlap": detector | {"overlap_images": settings.overlap_images},
-        "accounts": detector | {"stream": settings.stream, "streams": settings.streams}
+        "accounts": detector
+        | {"stream": settings.stream, "streams": settings.streams}
         | {"flag_times": dict(settings.flag_times.get(cell.task, {}))},
     }[cell.experiment]
     if cell.task in settings.balanced:

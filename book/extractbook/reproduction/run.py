@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, plain_cell, processor
+from extractbook.reproduction.experiments.accounts import accounts
 from extractbook.reproduction.experiments.answers import answers
 from extractbook.reproduction.experiments.detection import detection, overlap
-from extractbook.reproduction.experiments.detection import stateful as accounts
 from extractbook.reproduction.experiments.extraction import classes, control, extraction
 from extractbook.reproduction.experiments.shortcut import shortcut
 from extractbook.reproduction.experiments.twice import asked_twice

@@ -34,7 +34,6 @@ from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import Recipe
 from extractlib.store import Store
 
-
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "misinformation": tuple(number / 20 for number in range(21)),
     "reverse-sigmoid": tuple(number / 20 for number in range(41)),
@@ -209,7 +208,9 @@ class Setup:
         if name == "none":
             return None
         if name == WATERMARK:
-            return Defense(KeyedSample(rate=self.settings.watermark_rate, secret=secret), policy("mislabel", secret=secret))
+            return Defense(
+                KeyedSample(rate=self.settings.watermark_rate, secret=secret), policy("mislabel", secret=secret)
+            )
         if name in PERTURBATIONS:
             return self._perturbation(policy("shuffle", secret=secret))
         return Defense(self.detector, policy("deny" if name == DENY_FREE else name, secret=secret))

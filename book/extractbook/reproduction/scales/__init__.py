@@ -105,8 +105,8 @@ class Scale(Axes):
         detector: Recipe of the detectors, fine-tuned from the same backbone.
         budget: Queries of an attack.
         overlap_images: Images of each side that a detector of the overlap experiment is trained on, and tested on.
-        stream: Queries of one honest client that a stateful detector watches.
-        streams: Honest clients of each of its two sides, validation and test.
+        stream: Queries of one honest account that detectors of accounts watch.
+        streams: Honest accounts that they are set on, and as many that they are judged on.
         watermark_rate: Share of the queries that a watermarking API answers wrongly.
         augmentation: What may be done to a task's images; there a recipe that shifts or mirrors does this instead.
         balanced: Tasks whose accuracy is the mean over the classes.
@@ -114,7 +114,7 @@ class Scale(Axes):
             validation accuracy is nearest the surrogate's; elsewhere as many as the surrogate has queries.
         bandit: How the adaptive strategy chooses.
         flag_times: By task and detector of accounts, after how many queries an account is flagged: the 5th percentile
-            on exploring seeds; missing where too few are.
+            over accounts of exploring seeds (`experiments.accounts.flag_time`); missing where fewer than half are.
         accused: Tasks on which copies are told from independent models.
         accused_images: Images of each side that dataset inference looks at.
         shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
