@@ -151,7 +151,7 @@ def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path
 def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
     words = ["results", "--scale", "paper", "--table", "reproduction", "--seeds", "3", "--results", str(tmp_path)]
     status, printed, _ = command(*words, "--plan", "--rate", "1000", "--jobs", "3")
-    # 5 tasks x 3 seeds, each 100,000 images x 100 epochs at 1,000 a second, the last step of each full, and 6 seconds more.
+    # 5 tasks x 3 seeds, each 100,000 images x 100 epochs, whole batches, at 1,000 a second and 6 seconds more.
     hours = 15 * (100 * 1_563 * 64 / 1_000 + 6) / 3600
     assert status == 0
     assert printed.splitlines()[1].split() == ["reproduction", "15", "15", f"{hours:.2f}"]

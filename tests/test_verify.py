@@ -125,7 +125,7 @@ def test_the_command_tells_differences_by_its_status(command, row, tmp_path, mon
     status, printed, _ = command(*words, "--record")
     assert status == 0
     assert "1 rows, 0 stale; --turn 5 takes these again" in printed and ": agrees (" in printed
-    [entry] = json.loads((tmp_path / "verified.jsonl").read_text())
+    entry = json.loads((tmp_path / "verified.jsonl").read_text())
     assert entry["difference"] == 0.0
     path.unlink()
     append_row(path, with_result(row, row.cell.seed, row.result["recovery"] + 0.5))
