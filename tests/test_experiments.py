@@ -10,6 +10,7 @@ from extractbook.reproduction import (
     TABLES,
     Row,
     Setup,
+    claims,
     grids,
     is_current,
     read_rows,
@@ -22,7 +23,7 @@ from extractbook.reproduction.experiments import accounts, detection, shortcut
 from extractbook.reproduction.experiments.extraction import api_of, collected
 from extractbook.reproduction.experiments.shortcut import ATTACKED, EVASIONS, PROCESSING
 from extractbook.reproduction.freshness import versions_of
-from extractbook.reproduction.results import append_row
+from extractbook.reproduction.results import append_row, frame
 from extractbook.reproduction.scales import SCALES, scale
 from extractlib import versions
 from extractlib.api.service import PredictionAPI
@@ -259,9 +260,32 @@ def test_tables_of_attacks_give_recoveries(table, shared):
         assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
 
 
-def test_a_detection_row_says_what_each_detector_catches(shared):
-    [cell] = few("detection")
-    result = run_cell(cell, store=shared).result
+@pytest.fixture(scope="module")
+def made(shared):
+    """The rows of the tables about detectors, by table."""
+    tables = ("detection", "overlap", "accounts", "shortcut")
+    return {table: [run_cell(cell, store=shared) for cell in few(table)] for table in tables}
+
+
+def test_the_rows_have_every_column_that_the_claims_ask_for(made):
+    columns = {table: set(frame(rows)) for table, rows in made.items()}
+    asked = [
+        (term["experiment"], term[key].format_map(words))
+        for claim in claims.claims()
+        for limit in (*claim.bounds, *claim.preconditions, *claim.shown)
+        for words in limit.each or ({},)
+        for term in limit.terms
+        for key in ("column", "images")
+        if term.get("experiment") in made and key in term
+    ]
+    assert {table for table, _ in asked} == set(made)
+    assert [(table, column) for table, column in asked if column not in columns[table]] == []
+    assert all("images" in names for names in columns.values())
+
+
+def test_a_detection_row_says_what_each_detector_catches(made):
+    [row] = made["detection"]
+    result = row.result
     for name in ("binary", "odin", "mahalanobis"):
         for pool in ("pool", "second"):
             found = result[name][pool]
@@ -352,8 +376,8 @@ def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shar
     assert api_of(setup).fingerprint != api_of(Setup(replace(cell, defense="none"), store=shared)).fingerprint
 
 
-def test_overlap_rows(shared):
-    shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if cell.pool.is_shifted}
+def test_overlap_rows(made):
+    shares = {row.cell.overlap: row.result for row in made["overlap"] if row.cell.pool.is_shifted}
     assert list(shares) == [0.0, 0.5]
     for found in shares.values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
@@ -387,9 +411,9 @@ def test_sybil_accounts_stay_below_half_of_the_flag_time(queries, flag_time, exp
     assert accounts.sybil_accounts(queries, flag_time) == expected
 
 
-def test_an_accounts_row(shared):
-    [cell] = few("accounts")
-    result = run_cell(cell, store=shared).result
+def test_an_accounts_row(made):
+    [row] = made["accounts"]
+    cell, result = row.cell, row.result
     assert result["images"] == 2
     for name in ("prada", "counting"):
         found = result[name]
@@ -431,9 +455,9 @@ def test_honest_accounts_of_the_two_sides_share_no_image_and_none_sends_one_twic
     assert known[0] != known[1]
 
 
-def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(shared):
-    [cell] = few("shortcut")
-    result = run_cell(cell, store=shared).result
+def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(made):
+    [row] = made["shortcut"]
+    result = row.result
     sides = {f"{kind}-{how}" for kind in PROCESSING for how in ("differs", "matched")}
     assert set(result["sides"]) == {"plain", *sides}
     for found in result["sides"].values():
