@@ -34,8 +34,8 @@ class Evaluation:
         agreement: Share of images to which both give the same label, also called fidelity.
         constant_accuracy: Accuracy of always answering the most frequent label.
         errors: Number of images that the victim has wrong.
-        errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN where there are none. Like
-            agreement it means little without that of an independent model.
+        errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN where there are none.
+            Like agreement it means little without that of an independent model.
         n: Number of images.
     """
 

@@ -210,7 +210,10 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
             {"surrogate": replace(scale("drawn").surrogate, epochs=1)},
             lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
         ),
-        ({"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
+        (
+            {"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)},
+            lambda cell: cell.victim_weights == "none",
+        ),
         ({"adaptive_budgets": (7,)}, lambda cell: cell.attack == "adaptive"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,

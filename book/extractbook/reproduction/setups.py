@@ -34,7 +34,6 @@ from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import Recipe
 from extractlib.store import Store
 
-
 STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "misinformation": tuple(number / 20 for number in range(21)),
     "reverse-sigmoid": tuple(number / 20 for number in range(41)),

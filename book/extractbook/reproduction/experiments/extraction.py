@@ -19,6 +19,7 @@ from extractlib.attacks.transfer import TransferSet, load
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Source
 from extractlib.defenses.ownership import dataset_inference
+from extractlib.errors import check_positive
 from extractlib.evaluation import evaluate
 from extractlib.metrics import accuracy, agreement, mean_class_accuracy, per_class_accuracy, recovery, share
 from extractlib.models.classifier import Surrogate, Victim
@@ -85,8 +86,9 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     cell, settings = setup.cell, setup.settings
     adaptive, free = cell.attack == "adaptive", cell.defense == DENY_FREE
     pool = setup.queries(labeled=adaptive)
+    budget = check_positive("budget", cell.budget)
     whole = len(pool) if free else settings.middle_budget if adaptive else min(settings.budget, len(pool))
-    options = {"budget": max(cell.budget, whole), "seed": cell.seed, "fill": cell.fill}
+    options = {"budget": max(budget, whole), "seed": cell.seed, "fill": cell.fill}
     if adaptive:
         attack: Knockoff = AdaptiveKnockoff(**options, **asdict(settings.bandit), reward=cell.reward)
     else:
@@ -110,7 +112,7 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
         attack.collect(api, pool, folder / "transfer.db", trainer=trainer, progress=setup.progress)
 
     transfer = load(setup.store.get("transfer", key, make) / "transfer.db")
-    return attack, transfer.first(_paid(transfer, cell.budget) if free else cell.budget)
+    return attack, transfer.first(_paid(transfer, budget) if free else budget)
 
 
 def _paid(transfer: TransferSet, budget: int) -> int:

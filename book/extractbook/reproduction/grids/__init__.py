@@ -98,7 +98,7 @@ def read_tables(path: Path) -> dict[str, Table]:
 def _names(scale: Scale, task: str) -> dict[str, Any]:
     """Return what each name in braces stands for."""
     middle, own, steps = scale.middle_budget, scale.own_number, scale.surrogate.steps
-    weights = networks.INITIAL[:1] if scale.imagenet else networks.INITIAL
+    weights = () if scale.imagenet else networks.INITIAL
     low = (scale.narrow_budget, scale.diversity_budget)
     return vars(scale) | {
         "task": task,
@@ -207,10 +207,10 @@ def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
     )
 
 
-def tables_for(scale: Scale) -> list[str]:
-    """Return the names of the tables that a scale's tasks and pool can fill."""
+def tables_for(scale: Scale, *, shown: bool = True) -> list[str]:
+    """Return the names of the tables that a scale's tasks and pool can fill, or their cells that decide claims."""
     fitting = (name for name, table in TABLES.items() if table.folders >= _on_folders(scale))
-    return [name for name in fitting if any(TABLES[name].cells(scale, seed=0))]
+    return [name for name in fitting if any(TABLES[name].cells(scale, seed=0, shown=shown))]
 
 
 def _on_folders(scale: Scale) -> bool:
