@@ -50,9 +50,10 @@ def detection(setup: Setup) -> dict:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
         detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
         (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
-        ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of both pools, and
-        of the adversary's own images from the victim's very source and from the shifted one; ``victim_accuracy`` and
-        ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest behind a value.
+        ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of
+        both pools, and of the adversary's own images from the victim's very source and from the shifted one;
+        ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest
+        behind a value.
     """
     validation, benign = setup.task["validation"], evenly(setup.held_out, JUDGED_ON)
     ood = {"pool": evenly(setup.pool[setup.part], JUDGED_ON)}
