@@ -178,10 +178,9 @@ class Evidence:
         self._plain: dict[str, Cell] = {}
         for cell in sorted(self._seeds, key=lambda cell: cell.budget):  # the whole budget last
             sides = {"victim": cell.victim, "surrogate": cell.victim, "budget": cell.budget, "steps": cell.steps}
-            known = (0, self.scale.surrogate.steps)  # a row of the first edition says no steps
-            if cell.steps in known and cell == Cell(
-                scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides
-            ):
+            plain = Cell(scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides)
+            # A row of the first edition says no steps.
+            if cell == plain and cell.steps in (0, self.scale.surrogate.steps):
                 self._plain[cell.task] = cell
         self.tasks = tuple(sorted(self._plain))
 
