@@ -509,6 +509,10 @@ def detectors() -> Values:
                 partial(detection.MahalanobisDetector, victim, known),
                 detection.MahalanobisDetector.SETTINGS,
             ),
+            "layered mahalanobis": (
+                partial(detection.LayeredMahalanobisDetector, victim, known, benign=benign, ood=others),
+                detection.LayeredMahalanobisDetector.SETTINGS,
+            ),
         }
         for name, (make, settings) in made.items():
             lowest, highest = ({key: values[at] for key, values in settings.items()} for at in (0, -1))

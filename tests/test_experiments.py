@@ -10,6 +10,7 @@ from extractbook.reproduction import (
     TABLES,
     Row,
     Setup,
+    claims,
     grids,
     is_current,
     read_rows,
@@ -24,7 +25,7 @@ from extractbook.reproduction.experiments.answers import cost_of
 from extractbook.reproduction.experiments.extraction import _paid, api_of, collected, compare, control_of, surrogate_of
 from extractbook.reproduction.experiments.shortcut import ATTACKED, EVASIONS, PROCESSING
 from extractbook.reproduction.freshness import versions_of
-from extractbook.reproduction.results import append_row
+from extractbook.reproduction.results import append_row, frame
 from extractbook.reproduction.scales import SCALES, scale
 from extractlib import versions
 from extractlib.api.granularity import Answers, Granularity
@@ -358,14 +359,42 @@ def test_tables_of_attacks_give_recoveries(table, shared):
         assert result["recovery"] == pytest.approx(result["surrogate_accuracy"] / result["victim_accuracy"])
 
 
-def test_a_detection_row_says_what_each_detector_catches(shared):
-    [cell] = few("detection")
-    result = run_cell(cell, store=shared).result
+@pytest.fixture(scope="module")
+def made(shared):
+    """The rows of the tables about detectors, by table."""
+    tables = ("detection", "overlap", "accounts", "shortcut")
+    return {table: [run_cell(cell, store=shared) for cell in few(table)] for table in tables}
+
+
+def test_the_rows_have_every_column_that_the_claims_ask_for(made):
+    columns = {table: set(frame(rows)) for table, rows in made.items()}
+    asked = [
+        (term["experiment"], term[key].format_map(words))
+        for claim in claims.claims()
+        for limit in (*claim.bounds, *claim.preconditions, *claim.shown)
+        for words in limit.each or ({},)
+        for term in limit.terms
+        for key in ("column", "images")
+        if term.get("experiment") in made and key in term
+    ]
+    assert {table for table, _ in asked} == set(made)
+    assert [(table, column) for table, column in asked if column not in columns[table]] == []
+    assert all("images" in names for names in columns.values())
+
+
+def test_a_detection_row_says_what_each_detector_catches(made):
+    [row] = made["detection"]
+    result = row.result
     for name in ("binary", "odin", "mahalanobis"):
         for pool in ("pool", "second"):
             found = result[name][pool]
             assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
-            assert 0 <= found["tnr_at_95"] <= 1 and 0 < found["auroc"] < 1
+            assert 0 <= found["tnr_at_95"] <= 1
+            accepted, caught = found["roc"]
+            assert (accepted[0], caught[0], accepted[-1], caught[-1]) == (0, 1, 1, 0)
+            # The area under the curve by trapezoids, of 41 points, is about the AUROC.
+            area = sum((accepted[i + 1] - accepted[i]) * (caught[i] + caught[i + 1]) / 2 for i in range(40))
+            assert area == pytest.approx(found["auroc"], abs=0.03)
     assert result["caught"]["benign"] == pytest.approx(1 - result["binary"]["pool"]["tpr"])
     assert result["caught"]["pool"] == pytest.approx(result["binary"]["pool"]["tnr"])
     assert set(result["caught"]) == {"benign", "pool", "second", "own", "shifted"}
@@ -392,7 +421,8 @@ def test_a_detector_that_knows_the_task_catches_the_pools_and_the_shifted_source
     result = detection.detection(setup)
     assert result["caught"] == {"benign": 0, "pool": 1, "second": 1, "own": 0, "shifted": 1}
     perfect = {"tpr": 1, "tnr": 1, "balanced_accuracy": 1, "auroc": 1, "tnr_at_95": 1}
-    assert {pool: result["binary"][pool] for pool in ("pool", "second")} == {"pool": perfect, "second": perfect}
+    for pool in ("pool", "second"):
+        assert {name: value for name, value in result["binary"][pool].items() if name != "roc"} == perfect
     # The other two accept all of the validation images, as it does: their highest scores are their thresholds.
     assert result["validation_tpr"] == 1
     labels = setup.held_out.labels
@@ -542,8 +572,8 @@ def test_asking_twice_costs_as_much_as_asking_about_twice_as_many_images(shared)
     assert result["auroc"] is None or 0.5 < result["auroc"] <= 1
 
 
-def test_overlap_rows(shared):
-    shares = {cell.overlap: run_cell(cell, store=shared).result for cell in few("overlap") if cell.pool.is_shifted}
+def test_overlap_rows(made):
+    shares = {row.cell.overlap: row.result for row in made["overlap"] if row.cell.pool.is_shifted}
     assert list(shares) == [0.0, 0.5]
     for found in shares.values():
         assert found["balanced_accuracy"] == pytest.approx((found["tpr"] + found["tnr"]) / 2)
@@ -577,9 +607,9 @@ def test_sybil_accounts_stay_below_half_of_the_flag_time(queries, flag_time, exp
     assert accounts.sybil_accounts(queries, flag_time) == expected
 
 
-def test_an_accounts_row(shared):
-    [cell] = few("accounts")
-    result = run_cell(cell, store=shared).result
+def test_an_accounts_row(made):
+    [row] = made["accounts"]
+    cell, result = row.cell, row.result
     assert result["images"] == 2
     for name in ("prada", "counting"):
         found = result[name]
@@ -621,9 +651,9 @@ def test_honest_accounts_of_the_two_sides_share_no_image_and_none_sends_one_twic
     assert known[0] != known[1]
 
 
-def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(shared):
-    [cell] = few("shortcut")
-    result = run_cell(cell, store=shared).result
+def test_the_shortcut_rows_say_what_the_attack_recovers_behind_each_detector(made):
+    [row] = made["shortcut"]
+    result = row.result
     sides = {f"{kind}-{how}" for kind in PROCESSING for how in ("differs", "matched")}
     assert set(result["sides"]) == {"plain", *sides}
     for found in result["sides"].values():

@@ -17,7 +17,16 @@ from extractlib.defenses.detectors import (
     tune,
 )
 from extractlib.errors import InputError
-from extractlib.metrics import accuracy, auroc, balanced_accuracy, mean_class_accuracy, share, threshold_at, tpr_tnr
+from extractlib.metrics import (
+    accuracy,
+    auroc,
+    balanced_accuracy,
+    mean_class_accuracy,
+    roc_curve,
+    share,
+    threshold_at,
+    tpr_tnr,
+)
 
 TIMED = 256
 """Images of the request whose time is taken."""
@@ -39,11 +48,12 @@ def detection(setup: Setup) -> dict:
 
     Returns:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
-        detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc`` and ``tnr_at_95``
-        (at the threshold that accepts 95% of the benign validation images); ``milliseconds`` a query; ``settings``.
-        ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of both pools, and
-        of the adversary's own images from the victim's very source and from the shifted one; ``victim_accuracy`` and
-        ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest behind a value.
+        detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
+        (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
+        ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of
+        both pools, and of the adversary's own images from the victim's very source and from the shifted one;
+        ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest
+        behind a value.
     """
     validation, benign = setup.task["validation"], evenly(setup.held_out, JUDGED_ON)
     ood = {"pool": evenly(setup.pool[setup.part], JUDGED_ON)}
@@ -100,9 +110,12 @@ def rates(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> dict[str
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
 
 
-def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: float) -> dict[str, float]:
-    found = rates(benign, ood, threshold)
-    return found | {"auroc": auroc(benign, ood), "tnr_at_95": tpr_tnr(benign, ood, strict)[1]}
+def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: float) -> dict:
+    return rates(benign, ood, threshold) | {
+        "auroc": auroc(benign, ood),
+        "tnr_at_95": tpr_tnr(benign, ood, strict)[1],
+        "roc": [[round(value, 4) for value in values.tolist()] for values in roc_curve(benign, ood, points=41)],
+    }
 
 
 def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:

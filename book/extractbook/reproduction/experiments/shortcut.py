@@ -7,7 +7,7 @@ anew walks past it. On drawn images, which one renderer made, nothing but conten
 
 from collections.abc import Mapping
 
-from extractbook.reproduction.experiments.detection import JUDGED_ON, evenly, rates, rivals
+from extractbook.reproduction.experiments.detection import evenly, rates, rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
 from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
@@ -38,6 +38,9 @@ ATTACKED = "compression"
 
 TRAINED_ON = 2_000
 """Images of each side that a detector is trained on, at most."""
+
+ASKED = 1_000
+"""Images of each side that detectors are asked about, at most, after each evasion."""
 
 
 def shortcut(setup: Setup) -> dict:
@@ -73,7 +76,7 @@ def shortcut(setup: Setup) -> dict:
 
 def _asked(setup: Setup) -> tuple[ImageSet, ImageSet]:
     """Return the pool's images and the task's that detectors are asked about."""
-    return evenly(setup.pool[setup.part], JUDGED_ON), evenly(setup.held_out, JUDGED_ON)
+    return evenly(setup.pool[setup.part], ASKED), evenly(setup.held_out, ASKED)
 
 
 def _trained(setup: Setup, name: str, *, hardened: bool = False) -> BinaryDetector:
