@@ -311,7 +311,7 @@ def results(order: Sequence[int] | None = None, traced: bool = False) -> Iterato
     store = canaries.Store(cache / "store")
     for number in range(len(cells)) if order is None else order:
         cell, folders = cells[number]
-        name = f"{cell.scale}: {canaries.name_of(cell)}" + ("" if cell.pretrained else ", not pre-trained")
+        name = f"{cell.scale}: {canaries.name_of(cell)}"
         try:
             row = canaries.run_cell(cell, store=store, folders=folders, device="cpu")
         except Exception as broken:

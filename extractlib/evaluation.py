@@ -7,7 +7,14 @@ import torch
 
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
-from extractlib.metrics import accuracy, agreement, mean_class_accuracy, recovery, recovery_above_constant
+from extractlib.metrics import (
+    accuracy,
+    agreement,
+    errors_repeated,
+    mean_class_accuracy,
+    recovery,
+    recovery_above_constant,
+)
 
 
 class Model(Protocol):
@@ -26,6 +33,9 @@ class Evaluation:
         recovery: The surrogate's accuracy divided by the victim's (the paper, table 2).
         agreement: Share of images to which both give the same label, also called fidelity.
         constant_accuracy: Accuracy of always answering the most frequent label.
+        errors: Number of images that the victim has wrong.
+        errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN where there are none.
+            Like agreement it means little without that of an independent model.
         n: Number of images.
     """
 
@@ -34,6 +44,8 @@ class Evaluation:
     recovery: float
     agreement: float
     constant_accuracy: float
+    errors: int
+    errors_repeated: float
     n: int
 
     def __str__(self) -> str:
@@ -81,5 +93,7 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         recovery(surrogate_accuracy, victim_accuracy),
         agreement(ours, theirs),
         measure(images.labels.mode().values.expand_as(images.labels), images.labels),
+        int((theirs != images.labels).sum()),
+        errors_repeated(ours, theirs, images.labels),
         len(images),
     )

@@ -57,6 +57,14 @@ def recovery_above_constant(surrogate_accuracy: float, victim_accuracy: float, c
     return (surrogate_accuracy - constant) / (victim_accuracy - constant)
 
 
+def errors_repeated(surrogate: torch.Tensor, victim: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the share of the victim's errors to which the surrogate gives the same wrong label; NaN without errors.
+
+    All int64 of shape (n,).
+    """
+    return share((surrogate == victim)[victim != labels])
+
+
 def share(flags: torch.Tensor) -> float:
     """Return the share, in [0, 1], of the flags, bool of shape (n,), that are true."""
     return flags.double().mean().item()

@@ -23,12 +23,13 @@ VERSIONS: Mapping[str, int] = {
     "knockoff": 1,  # choice of queries, the transfer set, the surrogate's targets
     "adaptive": 2,  # bandit, rewards, online surrogate
     "control": 1,  # the model that asks nothing
-    "detect": 1,  # detectors of single queries and their thresholds
+    "detect": 2,  # detectors of single queries and their thresholds
     "policy": 1,  # what a detected query gets
-    "accounts": 1,  # detectors of accounts, Sybil accounts
+    "accounts": 2,  # detectors of accounts, Sybil accounts
     "watermark": 1,  # which queries are marked, and how
+    "ownership": 1,  # dataset inference
     "metrics": 1,  # accuracy, recovery, TPR, TNR, intervals
-    "experiment": 1,  # which cells share what, and what a row holds
+    "experiment": 2,  # which cells share what, and what a row holds
 }
 """The version of each behavior."""
 

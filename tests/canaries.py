@@ -29,7 +29,7 @@ from extractbook.reproduction import TABLES, Cell, backbones, run_cell, table_ce
 from extractbook.reproduction.freshness import versions_of
 from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
-from extractbook.reproduction.scales import SCALES, Scale
+from extractbook.reproduction.scales import SCALES, BanditSettings, Scale
 from extractlib import metrics
 from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Granularity, PredictionAPI
@@ -51,12 +51,14 @@ from extractlib.data.images import ImageSet, mix
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection
 from extractlib.defenses import policies as defenses
+from extractlib.defenses.ownership import dataset_inference
 from extractlib.defenses.watermark import KeyedSample, Mislabel
 from extractlib.errors import InputError
+from extractlib.evaluation import evaluate
 from extractlib.models import devices, networks, training
 from extractlib.models.classifier import Victim
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe
+from extractlib.models.training import Augmentation, Recipe
 from extractlib.store import Store
 from extractlib.versions import check_keys, versions
 
@@ -479,6 +481,19 @@ def control() -> Values:
         return {"loss": loss(model, images.images[:8], images.labels[:8])}
 
 
+def ownership() -> Values:
+    known, others = image_set(12), image_set(12, seed=1)
+    with float64():
+        victim, model = (
+            Victim(training.fit(net(), one.images, one.labels, RECIPE, seed=seed), classes=one.classes)
+            for seed, one in enumerate((known, others))
+        )
+        sides = {"private": known, "public": others, "directions": 1}
+        found: Values = {"p": [dataset_inference(victim, suspect, **sides) for suspect in (victim, model)]}
+        found["repeated"] = evaluate(victim, model, others).errors_repeated
+    return found
+
+
 def detectors() -> Values:
     known, benign, others = image_set(40), image_set(20, seed=1), ImageSet("o", noise(20, seed=7), None, (), "o")
     found: Values = {}
@@ -493,6 +508,10 @@ def detectors() -> Values:
             "mahalanobis": (
                 partial(detection.MahalanobisDetector, victim, known),
                 detection.MahalanobisDetector.SETTINGS,
+            ),
+            "layered mahalanobis": (
+                partial(detection.LayeredMahalanobisDetector, victim, known, benign=benign, ood=others),
+                detection.LayeredMahalanobisDetector.SETTINGS,
             ),
         }
         for name, (make, settings) in made.items():
@@ -579,12 +598,21 @@ def canary_profile() -> Scale:
         network="tiny",
         other_network="tiny-plain",
         scratch_networks={"gtsrb": "tiny-plain"},
-        **dict.fromkeys(("backbone", "victim", "scratch_victim", "surrogate", "detector"), recipe),
+        **dict.fromkeys(("backbone", "victim", "scratch_victim", "detector"), recipe),
+        surrogate=replace(recipe, epochs=0, steps=6),
+        augmentation={"gtsrb": Augmentation(shift=1)},
+        balanced=("gtsrb",),
+        control_images={"gtsrb": 20},
+        bandit=BanditSettings(batch=16, window=3, clusters=4),
+        flag_times={"gtsrb": {"prada": 6}},
+        accused_images=8,
         budget=160,
         budgets=(64, 160),
+        other_steps=(4,),
         realistic_budgets=(12, 24),
         adaptive_budgets=(64,),
         granularities=("top-2", "label", "rounded-1", "temperature-4.0"),
+        shown_granularities=("temperature-4.0",),
         pool_classes=(6,),
         narrow_budget=24,
         diversity_budget=64,
@@ -646,7 +674,7 @@ class Cells:
 
     @staticmethod
     def _name(cell: Cell) -> str:
-        return f"cell: {name_of(cell)}" + ("" if cell.pretrained else ", not pre-trained")
+        return f"cell: {name_of(cell)}"
 
     def _run(self, cell: Cell) -> Values:
         root = Path(self._folder.name)
@@ -670,6 +698,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[], Values], float]] = {
     "knockoff": (("knockoff", "api", "policy", "network", "train", "augment"), knockoff, TOLERANCE),
     "adaptive": (("adaptive", "knockoff", "api", "policy", "network", "train", "augment"), adaptive, TOLERANCE),
     "control": (("control", "network", "train", "augment"), control, TOLERANCE),
+    "ownership": (("ownership", "network", "train", "augment", "metrics"), ownership, TOLERANCE),
     "detect": (("detect", "network", "train", "augment", "metrics"), detectors, TOLERANCE),
     "policy": (("policy",), policies, TOLERANCE),
     "watermark": (("watermark", "policy"), watermark, TOLERANCE),

@@ -100,7 +100,7 @@ def test_every_version_has_a_canary_of_its_own(known):
 
 def test_cells_of_every_experiment_granularity_reward_and_policy_are_there(known):
     names = " ".join(known)
-    for word in ("top-2", "label", "rounded-1", "temperature-4.0", "full", "stateful", "overlap", "shortcut", "noise"):
+    for word in ("top-2", "label", "rounded-1", "temperature-4.0", "full", "accounts", "overlap", "shortcut", "noise"):
         assert word in names
     for word in ("defense shuffle", "defense deny", "defense label", "watermark", "own-labels", "not pre-trained"):
         assert word in names

@@ -141,7 +141,7 @@ def test_numbers_of_a_result_are_told_in_words(capsys):
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
-    for table in ("detection", "stateful", "classes"):
+    for table in ("detection", "accounts", "classes"):
         status, printed, _ = command("run", table, "--scale", "smoke", "--task", "objects")
         assert status == 0
         assert printed.startswith("objects, ")
@@ -151,8 +151,8 @@ def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path
 def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
     words = ["results", "--scale", "paper", "--table", "reproduction", "--seeds", "3", "--results", str(tmp_path)]
     status, printed, _ = command(*words, "--plan", "--rate", "1000", "--jobs", "3")
-    # 5 tasks x 3 seeds, each 100,000 images x 100 epochs at 1,000 a second and 4 seconds more.
-    hours = 15 * (100_000 * 100 / 1_000 + 4) / 3600
+    # 5 tasks x 3 seeds, each 100,000 images x 100 epochs, whole batches, at 1,000 a second and 6 seconds more.
+    hours = 15 * (100 * 1_563 * 64 / 1_000 + 6) / 3600
     assert status == 0
     assert printed.splitlines()[1].split() == ["reproduction", "15", "15", f"{hours:.2f}"]
     assert f"about {hours:.1f} hours at 1,000 images a second, {hours / 3:.1f} with --jobs 3" in printed
@@ -165,19 +165,22 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
+        "control": "5",
         "classes": "2",
+        "answers": "5",
         "detection": "5",
-        "defended": "20",
-        "realistic": "30",
-        "architecture": "8",
-        "diversity": "25",
-        "overlap": "50",
-        "stateful": "5",
+        "defended": "25",
+        "own_images": "30",
+        "architecture": "12",
+        "diversity": "30",
+        "overlap": "40",
+        "accounts": "5",
         "shortcut": "2",
         "watermark": "5",
+        "asked_twice": "5",
         "adaptive": "30",
         "budget": "20",
-        "granularity": "29",
+        "granularity": "38",
     }
 
 
@@ -205,7 +208,7 @@ def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path,
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
-    [cell] = table_cells("stateful", scale("smoke"), seeds=[0])[:1]
+    [cell] = table_cells("accounts", scale("smoke"), seeds=[0])[:1]
     results = {"until": 2, "both": 1}, {"until": 4, "both": 2}, {"until": None, "both": 3}
     for order in results, results[::-1]:
         print_rows([Row(replace(cell, seed=seed), result, {}) for seed, result in enumerate(order)])

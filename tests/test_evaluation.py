@@ -32,6 +32,8 @@ def test_a_case_by_hand():
     assert found.recovery == 0.5
     assert found.agreement == 3 / 8  # images 0, 4 and 7: on the last both are wrong
     assert found.constant_accuracy == 5 / 8
+    # The victim errs on images 6 and 7, and the surrogate repeats the second error only.
+    assert (found.errors, found.errors_repeated) == (2, 0.5)
     assert found.n == 8
     assert str(found) == "recovery 0.50, agreement 0.38 (victim 0.75, surrogate 0.38; n = 8)"
     assert found.to_json() == {
@@ -40,6 +42,8 @@ def test_a_case_by_hand():
         "recovery": 0.5,
         "agreement": 0.375,
         "constant_accuracy": 0.625,
+        "errors": 2,
+        "errors_repeated": 0.5,
         "n": 8,
     }
 
@@ -61,6 +65,12 @@ def test_sides_are_not_confused():
     truth = labeled(0, 1, 2, 0)
     found = xl.evaluate(Fixed(0, 0, 0, 1), Fixed(0, 1, 2, 0), truth)
     assert (found.recovery, found.agreement) == (4.0, 0.25)
+    assert (found.errors, found.errors_repeated) == (3, 0.0)
+
+
+def test_a_victim_without_errors_has_none_that_could_be_repeated():
+    found = xl.evaluate(Fixed(0, 1), Fixed(0, 0), labeled(0, 1))
+    assert found.errors == 0 and found.errors_repeated != found.errors_repeated
 
 
 def test_a_model_is_its_own_perfect_copy():

@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 
 from extractbook.reproduction import Cell, Row, first_edition, ledger
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 PROVENANCE = {
@@ -79,6 +80,19 @@ def test_what_a_cell_of_an_experiment_lacks_need_not_be_said():
     assert evidence.values("signs", "binary", "pool", "tnr", experiment="detection") == {0: 0.5}
     assert evidence.values("signs", "prada", "delta", experiment="stateful") == {0: 0.8}
     assert evidence.values("signs", "recovery", "undefended", "none", experiment="shortcut") == {2: 0.7}
+
+
+def test_the_plain_cell_has_the_steps_of_the_scale():
+    """Rows of the second edition, whose budget curve has other steps at the whole budget."""
+    steps = scale("drawn").surrogate.steps
+    made = rows({"signs": around(0.9)}, steps=steps) + rows({"signs": around(0.5)}, steps=2 * steps)
+    alone = {"surrogate": "", "steps": 0}
+    made.append(row("signs", 0, {"images": 50}, experiment="accounts", budget=2_500, **alone))
+    made.append(row("signs", 0, {"images": 7}, experiment="overlap", budget=0, overlap=0.5, **alone))
+    evidence = ledger.Evidence(made)
+    assert evidence.values("signs") == dict(enumerate(around(0.9)))
+    assert evidence.values("signs", "images", experiment="accounts") == {0: 50}
+    assert evidence.values("signs", "images", experiment="overlap", overlap=0.5) == {0: 7}
 
 
 def test_seeds_that_only_one_of_two_cells_has_have_no_difference():

@@ -8,10 +8,12 @@ from types import MappingProxyType
 
 import pytest
 
-from extractbook.reproduction import TABLES, Cell, Row, freshness, is_current, read_all, read_rows, table_cells
+from extractbook.reproduction import Cell, Row, freshness, is_current, read_all, read_rows, table_cells
+from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.freshness import settings_of, versions_of
+from extractbook.reproduction.grids import tables_for
 from extractbook.reproduction.results import append_row
-from extractbook.reproduction.scales import SCALES, scale
+from extractbook.reproduction.scales import SCALES, BanditSettings, scale
 from extractlib import versions
 from extractlib.errors import InputError
 from extractlib.models import networks
@@ -31,7 +33,7 @@ MADE = {
 def cells() -> list[Cell]:
     """Return the cells of all tables of the drawn scale and of photographs, of two seeds."""
     scales = (scale("drawn"), scale("small-cpu"))
-    return [cell for at in scales for table in TABLES for cell in table_cells(table, at, seeds=[0, 1])]
+    return [cell for at in scales for table in tables_for(at) for cell in table_cells(table, at, seeds=[0, 1])]
 
 
 def row_of(cell: Cell, **result) -> Row:
@@ -141,21 +143,30 @@ def test_a_bump_makes_stale_exactly_the_rows_that_use_its_key(key, monkeypatch):
     assert stale
 
 
+def accused(cell: Cell) -> bool:
+    """Say whether a row tells a copy, of the plain cell, from an independent model."""
+    plain = plain_cell(scale(cell.scale), task=cell.task, seed=cell.seed)
+    return cell.task in ("signs", "things", "gtsrb") and (cell.experiment == "control" or cell == plain)
+
+
 @pytest.mark.parametrize(
     ("key", "used"),
     {
         "drawn": lambda cell: cell.scale == "drawn",
         "decode": lambda cell: cell.scale == "small-cpu",
         "adaptive": lambda cell: cell.attack == "adaptive",
-        "control": lambda cell: cell.attack == "own-labels",
-        "accounts": lambda cell: cell.experiment == "stateful",
+        "control": lambda cell: (
+            cell.attack == "own-labels" or cell.experiment == "control" or cell.defense == "watermark"
+        ),
+        "ownership": accused,
+        "accounts": lambda cell: cell.experiment == "accounts",
         "watermark": lambda cell: cell.defense == "watermark",
         "policy": lambda cell: cell.defense != "none" or cell.experiment == "shortcut",
         "detect": lambda cell: (
-            cell.defense in ("shuffle", "deny", "label")
-            or cell.experiment in ("detection", "overlap", "stateful", "shortcut")
+            cell.defense not in ("none", "watermark")
+            or cell.experiment in ("detection", "overlap", "accounts", "shortcut")
         ),
-        "api": lambda cell: cell.experiment in ("extraction", "classes", "shortcut") and cell.attack != "own-labels",
+        "api": lambda cell: cell.attack != "own-labels" and cell.experiment not in ("control", "detection", "overlap"),
         "train": lambda cell: True,
     }.items(),
 )
@@ -195,16 +206,29 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
     ("changes", "stale"),
     [
         ({"rate": 1}, lambda cell: False),
-        ({"granularities": ("full",)}, lambda cell: False),
+        ({"granularities": ("full",)}, lambda cell: cell.experiment == "answers"),
+        ({"control_images": {}}, lambda cell: cell.experiment == "control" or cell.defense == "watermark"),
+        ({"bandit": BanditSettings(window=9)}, lambda cell: cell.attack == "adaptive"),
+        ({"balanced": ("retina", "signs")}, lambda cell: cell.task == "signs"),
+        ({"accused_images": 7}, accused),
+        ({"flag_times": {"signs": {"prada": 7}}}, lambda cell: cell.experiment == "accounts" and cell.task == "signs"),
+        ({"augmentation": {}, "cuts": 3, "other_steps": (7,)}, lambda cell: False),
         ({"budgets": (1, 10_000)}, lambda cell: False),
-        ({"stream": 7}, lambda cell: cell.experiment == "stateful"),
+        ({"stream": 7}, lambda cell: cell.experiment == "accounts"),
+        (
+            {"flag_times": {"signs": {"prada": 100}}},
+            lambda cell: cell.experiment == "accounts" and cell.task == "signs",
+        ),
         ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
         ({"watermark_rate": 0.1}, lambda cell: cell.defense == "watermark"),
         (
-            {"surrogate": replace(scale("drawn").surrogate, epochs=1)},
-            lambda cell: cell.experiment in ("extraction", "classes", "shortcut"),
+            {"surrogate": replace(scale("drawn").surrogate, learning_rate=0.2)},
+            lambda cell: cell.surrogate != "",
         ),
-        ({"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)}, lambda cell: not cell.pretrained),
+        (
+            {"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)},
+            lambda cell: cell.victim_weights == "none",
+        ),
         ({"adaptive_budgets": (7,)}, lambda cell: cell.attack == "adaptive"),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,

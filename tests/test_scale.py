@@ -70,7 +70,9 @@ def imagenet_weights(tmp_path, monkeypatch):
 def test_the_paper_end_to_end(folders, imagenet_weights, tmp_path, monkeypatch):
     name, store = shrunk("paper", monkeypatch), Store(tmp_path / "store")
     check(run_cell(cell_of(name), store=store, folders=folders, device="cpu"))
-    check(run_cell(cell_of(name, victim="cnn-5-wide", pretrained=False), store=store, folders=folders, device="cpu"))
+    check(
+        run_cell(cell_of(name, victim="cnn-5-wide", victim_weights="none"), store=store, folders=folders, device="cpu")
+    )
     assert not (store.root / "backbone").exists()
 
 
@@ -103,7 +105,7 @@ def test_missing_queries_are_told_before_a_victim_is_trained(tmp_path, monkeypat
     WRITE["gtsrb"](tmp_path / "gtsrb")
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     store = Store(tmp_path / "store")
-    cell = replace(cell_of("small-cpu", victim="cnn-5", pretrained=False), task="gtsrb", pool="tinyimagenet")
+    cell = replace(cell_of("small-cpu", victim="cnn-5", victim_weights="none"), task="gtsrb", pool="tinyimagenet")
     with pytest.raises(InputError, match="^tinyimagenet is not at hand"):
         run_cell(cell, store=store, device="cpu")
     assert not (store.root / "victim").exists()

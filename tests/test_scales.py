@@ -1,13 +1,12 @@
 """Scales and grids: every size, recipe and budget fits, the files are read strictly, and no cell has changed."""
 
-import json
 import shutil
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from extractbook.reproduction.freshness import settings_of
+from extractbook.reproduction import editions, grids
 from extractbook.reproduction.grids import TABLES, read_tables, table_cells
 from extractbook.reproduction.scales import FOLDER, GRIDS, SCALES, read_scale, scale
 from extractlib.data import drawn
@@ -37,6 +36,41 @@ def test_budgets_rise_to_the_budget_and_the_network_exists(settings):
     assert {*settings.scratch_networks, settings.narrow_pool} <= set(settings.tasks)
     assert max(settings.adaptive_budgets) <= settings.budget
     assert settings.narrow_budget in (settings.budget, settings.own_budget)
+    assert set(settings.shown_granularities) <= set(settings.granularities)
+    assert settings.own_number in settings.realistic_budgets and 4 * settings.own_number <= settings.budget
+    named = (settings.balanced, settings.accused, settings.augmentation, settings.control_images, settings.flag_times)
+    assert all(set(tasks) <= set(settings.tasks) for tasks in named)
+
+
+@pytest.mark.parametrize("settings", WITH_DRAWINGS, ids=lambda settings: settings.name)
+def test_every_surrogate_of_drawings_takes_equally_many_steps(settings):
+    assert settings.surrogate.steps > 0 and settings.surrogate.steps not in settings.other_steps
+    assert {settings.recipe("surrogate", task=task).steps_for(9) for task in settings.tasks} == {
+        settings.surrogate.steps
+    }
+    assert set(settings.control_images) == set(settings.tasks)
+    assert all(count <= settings.task_sizes[task]["adversary"] for task, count in settings.control_images.items())
+
+
+RECIPES = ("victim", "scratch_victim", "surrogate", "detector")
+
+
+@pytest.mark.parametrize("settings", SCALES.values(), ids=SCALES)
+def test_no_sign_is_mirrored_at_any_scale(settings):
+    signs = {"signs", "gtsrb"} & set(settings.tasks)
+    assert signs
+    assert not any(settings.recipe(name, task=task).flip for name in RECIPES for task in signs)
+
+
+def test_a_recipe_takes_the_augmentation_of_the_task_if_it_augments_and_the_steps_asked_for():
+    small, drawn = scale("small-cpu"), scale("drawn")
+    assert small.recipe("victim", task="cifar10") == replace(small.victim, shift=2, flip=True)
+    assert small.recipe("victim", task="gtsrb") == replace(small.victim, shift=2, flip=False)
+    assert small.recipe("victim", task="folder:pets") == small.victim
+    # Knockoff nets train surrogates without augmentation.
+    assert drawn.recipe("surrogate", task="signs") == drawn.surrogate
+    assert drawn.recipe("surrogate", task="signs", steps=7) == replace(drawn.surrogate, steps=7)
+    assert small.recipe("surrogate", task="cifar10", steps=7).epochs == 0
 
 
 @pytest.mark.parametrize("settings", WITH_DRAWINGS, ids=lambda settings: settings.name)
@@ -95,7 +129,7 @@ def copied(tmp_path):
         (0, "stream =", "straem = 1\nstream =", "/s: straem = 1: no such key is known"),
         (0, "test = 3_000", "test = 0.5", "/s: task_sizes.things.test = 0.5: Input should be a valid integer"),
         (0, '["things", "birds"', '["things", 2', "/s: tasks.1 = 2: Input should be a valid string"),
-        (0, "[backbone]\n", "[backbone\n", "/s is no TOML .*line 18.*: mend that line or restore it"),
+        (0, "[backbone]\n", "[backbone\n", "/s is no TOML .*line 42.*: mend that line or restore it"),
         (0, "stream =", "rate = 1\nstream =", "/s: rate = 1 stands in .*/g too: say it in one of them"),
         (1, "rate =", "stream =", "/s: stream = .* stands in .*/g too"),
         (1, "[1_000, 2_500, 5_000, 10_000]", "7", "/g: budgets = 7: Input should be a valid array"),
@@ -119,12 +153,12 @@ def test_a_file_that_is_not_there_is_refused(copied, tmp_path):
     ("old", "new", "message"),
     [
         (
-            "{ surrogate =",
-            "{ surogate =",
+            '{ surrogate = "{other',
+            '{ surogate = "{other',
             "architecture: unknown key surogate = '{other_network}': use one of scale, ",
         ),
         ("folders = true", "folder = true", "reproduction: folder = True: no such key is known"),
-        ("blocks = [{}]\n", "", "reproduction: blocks: this key is missing"),
+        ("blocks = [{ decides = true }]\n", "", "reproduction: blocks: this key is missing"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(old, new, message, tmp_path):
@@ -145,43 +179,74 @@ def test_a_block_is_the_product_of_its_values(tmp_path):
     path = tmp_path / "tables.toml"
     path.write_text(
         '[mine]\ntitle = ""\nblocks = [{ pool = ["{pool}/{pool_classes}", "noise"], budget = [1, 2], tasks = ["signs"],'
-        ' seeds = 1 }]\nskip = [{ pool = "noise", budget = 2 }]\n'
+        ' parity = "even", decides = false }]\nskip = [{ pool = "noise", budget = 2 }]\n'
     )
     [mine] = read_tables(path).values()
     found = [(cell.task, str(cell.pool), cell.budget) for cell in mine.cells(scale("smoke"), seed=0)]
     assert found == [("signs", "atlas/54", 2), ("signs", "atlas/54", 1), ("signs", "noise", 1)]
     assert list(mine.cells(scale("smoke"), seed=1)) == []
+    assert list(mine.cells(scale("smoke"), seed=0, shown=False)) == []
 
 
-# -- no cell and no setting of a cell has changed -----------------------------------
-
-UNCHANGED = {
-    "smoke": ("834873b18998473a", "685c9f6495607dbe"),
-    "drawn": ("699bc6bf7d19599b", "cb19144d87657bae"),
-    "small": ("24c2cc0cfb410c33", "4f71c7ae7be15b21"),
-    "small-cpu": ("879d5f5263ba0f3e", "92dba9805d9e342e"),
-    "paper": ("03b0104c7fcb5ed9", "06e9d1bf7522c728"),
-}
-"""Of each scale the digests of all tables' cells for five seeds, and of the settings that decide their rows.
-
-The settings of `drawn` are those of the second edition's worlds: larger parts, weights made anew.
-"""
+# -- what decides, and what goes first ------------------------------------------------
 
 
-def first_names(cell):
-    """Return a cell under the names that its fields had in the first edition."""
-    fields = cell.to_json()
-    reward, attack = fields.pop("reward"), fields["attack"]
-    attack = attack if attack == "own-labels" else f"knockoff-{attack}" + (f"-{reward}" if reward else "")
-    return fields | {"profile": fields.pop("scale"), "defence": fields.pop("defense"), "attack": attack}
+def test_what_decides_no_claim_runs_at_the_first_fewer_seeds_and_never_again():
+    cells = table_cells("granularity", scale("drawn"), seeds=range(1000, 1005))
+    seeds = {kind: {cell.seed for cell in cells if str(cell.granularity) == kind} for kind in ("label", "rounded-2")}
+    assert seeds == {"label": set(range(1000, 1005)), "rounded-2": {1000, 1001, 1002}}
+    again = table_cells("granularity", scale("drawn"), seeds=[1008], shown=False)
+    assert {str(cell.granularity) for cell in again} == {"top-5", "top-2", "label", "rounded-1"}
 
 
-@pytest.mark.parametrize("name", UNCHANGED)
-def test_cells_and_their_settings_are_those_of_the_first_edition(name):
-    cells = {table: table_cells(table, scale(name), seeds=range(5)) for table in TABLES}
-    settings = {table: [settings_of(cell) for cell in found] for table, found in cells.items()}
-    listed = {table: [first_names(cell) for cell in found] for table, found in cells.items()}
-    assert (
-        tuple(sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] for found in (listed, settings))
-        == (UNCHANGED[name])
-    )
+def test_controls_start_from_both_weights_at_their_own_seeds_where_claims_are_decided():
+    at = {
+        seed: {(cell.task, cell.surrogate_weights) for cell in table_cells("accusation", scale("drawn"), seeds=[seed])}
+        for seed in (1000, 1001)
+    }
+    assert at == {
+        1000: {("signs", "A"), ("things", "A")},
+        1001: {("signs", "B"), ("things", "B")},
+    }
+    decided = table_cells("accusation", scale("drawn"), seeds=editions.looks("drawn")[0])
+    assert len(decided) == 2 * len(editions.controls()) == 120
+    assert {cell.seed for cell in decided} == set(editions.controls())
+
+
+@pytest.mark.parametrize("number", range(len(grids.CUTS)), ids=lambda number: grids.CUTS[number].what)
+def test_each_cut_takes_cells_of_its_table_and_no_others(number):
+    cut, settings = grids.CUTS[number], scale("drawn")
+
+    def cells(count: int) -> dict:
+        made = replace(settings, cuts=count)
+        return {table: set(table_cells(table, made, seeds=[1000])) for table in TABLES}
+
+    before, after = cells(number), cells(number + 1)
+    assert {table for table in TABLES if before[table] != after[table]} == {cut.table}
+    gone = before[cut.table] - after[cut.table]
+    assert gone and after[cut.table] < before[cut.table]
+    assert not {cell.task for cell in gone} & set(cut.tasks)
+
+
+def test_no_cut_takes_what_decides_a_claim_but_where_it_keeps_two_tasks():
+    settings = scale("drawn")
+    for cut in grids.CUTS:
+        made = replace(settings, cuts=len(grids.CUTS))
+        whole, left = (set(table_cells(cut.table, at, seeds=[1000], shown=False)) for at in (settings, made))
+        assert {cell.task for cell in left} >= (set(cut.tasks) & {cell.task for cell in whole})
+        assert whole == left or {cell.task for cell in whole - left} == set(settings.tasks) - set(cut.tasks)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[cuts]]\nwhat = ""\ntable = "tea"\ncells = {}\n', "unknown table 'tea'"),
+        ('[[cuts]]\nwhat = ""\ncells = {}\n', "table: this key is missing"),
+        ('[[cuts]]\nwhat = ""\ntable = "weights"\ncell = {}\n', "cell = {}: no such key is known"),
+    ],
+)
+def test_cuts_that_do_not_fit_are_refused(text, message, tmp_path):
+    path = tmp_path / "cut.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        grids.read_cuts(path)

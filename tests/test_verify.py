@@ -49,7 +49,7 @@ def test_every_kind_has_its_turn():
 
 
 def test_every_row_of_a_kind_has_its_turn():
-    rows = [row for row in smoke() if row.cell.experiment == "stateful"]
+    rows = [row for row in smoke() if row.cell.experiment == "accounts"]
     assert len(rows) == 6
     assert {row.cell for turn in range(6) for row in chosen(rows, turn=turn)} == {row.cell for row in rows}
 

@@ -46,6 +46,7 @@ Answers = Annotated[str | None, typer.Option(help="full, top-K, rounded-DIGITS, 
 Network = Annotated[str | None, typer.Option(help="Network of victim and surrogate.")]
 Part = Annotated[str, typer.Option(help="Compare on the test or on the validation part.")]
 Output = Annotated[Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")]
+Deciding = Annotated[bool, typer.Option("--deciding", help="Only the cells that claims rest on, as at a second look.")]
 Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left and how long it will take.")]
 Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
 Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that runs the cells; local: of this machine.")]
@@ -107,6 +108,9 @@ def run(
 def results(
     name: ScaleName = "drawn",
     seeds: SeedCount = 5,
+    first_seed: FirstSeed = 0,
+    deciding: Deciding = False,
+    part: Part = "test",
     jobs: Jobs = 2,
     folder: Results = EDITION,
     table: Tables = None,
@@ -117,15 +121,18 @@ def results(
     data: DataFolder = None,
 ) -> None:
     """Compute every table of a scale into the committed results; what is up to date is not computed again."""
+    check_choice("part", part, ("test", "validation"))
     settings = lab.scales.scale(name)
     own, folders, store = None if plan else use(device), xl.data.download.data_folders(data), xl.store.default_store()
-    tables = table or lab.grids.tables_for(settings)
-    cells = {one: lab.table_cells(one, settings, seeds=range(seeds)) for one in tables}
+    tables = table or lab.grids.tables_for(settings, shown=not deciding)
+    chosen = {"seeds": range(first_seed, first_seed + seeds), "shown": not deciding}
+    cells = {one: lab.table_cells(one, settings, **chosen) for one in tables}
     paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
     left = {one: (cells[one], lab.schedule.missing(cells[one], path)) for one, path in paths.items()}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
     for one, path in paths.items() if not plan else ():
-        rows = lab.run_table(cells[one], path, store=store, folders=folders, jobs=jobs, device=own, ray=ray)
+        options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
+        rows = lab.run_table(cells[one], path, **options)
         print(f"\n{one}: {path}")
         print_rows(rows)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pytorch_ood.detector import ODIN, MahalanobisODIN
+from pytorch_ood.detector import ODIN, Mahalanobis, MahalanobisODIN
 from scipy import optimize
 from scipy.special import expit
 from torch import nn
@@ -193,6 +193,8 @@ class LayeredMahalanobisDetector(Detector):
         epsilon: Size ε of the perturbations, in pixels of range 1.
         layers: Names within the victim's module, as ``named_modules`` gives them; `stages_of` the network if None.
         threshold: The highest score that is accepted.
+        features: What `layers_of` returns of victim, training images and layers, if it is at hand: it is the same for
+            every ε.
 
     Attributes:
         weights: α of each layer and the constant, float64 of shape (layers + 1,).
@@ -213,14 +215,14 @@ class LayeredMahalanobisDetector(Detector):
         epsilon: float,
         layers: Sequence[str] | None = None,
         threshold: float = math.inf,
+        features: Sequence[torch.Tensor] | None = None,
     ):
         self._model, self.threshold = victim.model, threshold
         names = stages_of(victim) if layers is None else list(layers)
-        taps = [_Tap(victim.model, name) for name in names]
-        with torch.no_grad():
-            seen = [_in_batches(victim.model, tap, known.images) for tap in taps]
+        seen = layers_of(victim, known.images, names) if features is None else features
         self._methods = [
-            _mahalanobis(victim, tap, known, found, epsilon) for tap, found in zip(taps, seen, strict=True)
+            _mahalanobis(victim, _Tap(victim.model, name), known, found, epsilon)
+            for name, found in zip(names, seen, strict=True)
         ]
         sides = self.layer_scores(benign.images), self.layer_scores(ood.images)
         labels = torch.arange(2).repeat_interleave(torch.tensor([len(side) for side in sides]))
@@ -267,6 +269,12 @@ def stages_of(victim: Classifier) -> list[str]:
     return names
 
 
+def layers_of(victim: Classifier, images: torch.Tensor | Rows, layers: Sequence[str]) -> list[torch.Tensor]:
+    """Return the outputs of layers of the victim's module, averaged over the image: of each float32 (n, channels)."""
+    with torch.no_grad():
+        return [_in_batches(victim.model, _Tap(victim.model, name), images) for name in layers]
+
+
 def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the weights of a logistic regression and its constant, float64 of shape (width + 1,).
 
@@ -298,7 +306,7 @@ def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.
     spread = list(victim.model.std)
     # pytorch-ood takes one spread for the first channel's alone.
     size, spreads = (epsilon / spread[0], None) if len(spread) == 1 else (epsilon, spread)
-    method = MahalanobisODIN(encoder, eps=size, norm_std=spreads)
+    method = MahalanobisODIN(encoder, eps=size, norm_std=spreads) if epsilon else Mahalanobis(encoder)
     return method.fit_features(seen.to(device_of(victim.model)), known.labels)
 
 

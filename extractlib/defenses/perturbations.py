@@ -21,6 +21,9 @@ from extractlib.models.fitted import Trainer
 from extractlib.store import digest
 from extractlib.versions import versions
 
+ROUNDING = 1e-6
+"""How far two costs may lie apart that are equal but for float32's rounding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseSigmoid(Unchanged):
@@ -150,6 +153,6 @@ def choose_strength(
     change, wrong = cost(reference, detected)
     for strength in sorted(strengths, reverse=True):
         changed, lost = cost(make(strength), everything)
-        if changed <= change and lost <= wrong + slack + 1e-9:
+        if changed <= change + ROUNDING and lost <= wrong + slack + ROUNDING:
             return strength
     raise InputError(f"none of the strengths changes answers by at most {change:.4g}: add a smaller one")

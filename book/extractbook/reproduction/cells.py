@@ -5,21 +5,33 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from extractlib.api.granularity import Full, Granularity
+from extractlib.api.granularity import FILLS, Full, Granularity
 from extractlib.data.sources import Source
 from extractlib.errors import InputError, check_choice
 from extractlib.store import digest
+
+if TYPE_CHECKING:
+    from extractbook.reproduction.scales import Scale
 
 ATTACKS = ("random", "adaptive", "own-labels")
 """How queries are chosen. The last asks nothing: the adversary trains on its images' true labels."""
 
 WATERMARK = "watermark"
 """The defense that marks its answers and keeps nobody out."""
+
+DENY_FREE = "deny-free"
+"""The policy ``"deny"`` where a denied query is not charged: the attacker goes on to the next image of its pool."""
+
+PERTURBATIONS = ("misinformation", "reverse-sigmoid")
+"""The defenses that perturb every answer, by a strength that is chosen on validation images, and need no detector."""
+
+WEIGHTS = ("A", "B", "none")
+"""What a model starts from: the public weights, those of a second seed, or nothing (`networks.INITIAL`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +52,14 @@ class Cell:
         reward: What the adaptive strategy learns from (see `adaptive.Reward`); empty for the others.
         defense: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
             ``"watermark"``.
-        pretrained: Whether the victim starts from the public backbone; the surrogate always does.
+        victim_weights: What the victim starts from, one of `WEIGHTS`.
+        surrogate_weights: What the surrogate, or the independent control, starts from.
+        steps: Steps of the surrogate's training; 0 where the scale's recipe says how long, or none is trained.
+        fill: What the surrogate is told of classes that a truncated answer hides (see `Answers.targets`).
         overlap: Share of the pool's images that show the victim's own classes, in the experiment ``"overlap"``.
 
     Raises:
-        InputError: There is no such pool, granularity or attack.
+        InputError: There is no such pool, granularity, attack, fill or such weights.
     """
 
     scale: str
@@ -59,19 +74,39 @@ class Cell:
     attack: str = "random"
     reward: str = ""
     defense: str = "none"
-    pretrained: bool = True
+    victim_weights: str = "A"
+    surrogate_weights: str = "A"
+    steps: int = 0
+    fill: str = "even"
     overlap: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pool", Source.parse(self.pool))
         object.__setattr__(self, "granularity", Granularity.parse(self.granularity))
         check_choice("attack", self.attack, ATTACKS)
+        check_choice("fill", self.fill, FILLS)
+        for weights in (self.victim_weights, self.surrogate_weights):
+            check_choice("initial weights", weights, WEIGHTS)
         if (self.reward != "") != (self.attack == "adaptive"):
             raise InputError(f"attack {self.attack!r} with reward {self.reward!r}: adaptive has a reward, no other has")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name, pool and granularity by their names: `Cell` takes them back."""
         return asdict(self) | {"pool": str(self.pool), "granularity": str(self.granularity)}
+
+
+def plain_cell(scale: "Scale", *, task: str, seed: int) -> Cell:
+    """Return the cell that tables change: the scale's pool, network, budget and steps, full answers, no defense."""
+    return Cell(
+        scale=scale.name,
+        task=task,
+        pool=Source.parse(scale.pool),
+        victim=scale.network,
+        surrogate=scale.network,
+        budget=scale.budget,
+        steps=scale.surrogate.steps,
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def _sums() -> frozenset[str]:
 def _cell(record: dict) -> Cell:
     """Return a cell under today's names."""
     cell = {NEW_NAMES.get(name, name): value for name, value in record.items()}
+    cell["victim_weights"] = "A" if cell.pop("pretrained") else "none"
     kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
     return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
 

@@ -27,7 +27,14 @@ TESTS = ("judging.py", "claims.py", "paper/claims.toml", "paper/tables.json", "p
 
 CANARIES = "../../../tests/canaries.json"
 FROZEN = {
-    edition: (*TESTS, f"scales/{edition}.toml", f"grids/{edition}.toml", "grids/tables.toml", CANARIES)
+    edition: (
+        *TESTS,
+        f"scales/{edition}.toml",
+        f"grids/{edition}.toml",
+        "grids/tables.toml",
+        "grids/cut.toml",
+        CANARIES,
+    )
     for edition in ("drawn", "photos")
 }
 """The files of each freeze: tests, scale, grids, canaries."""

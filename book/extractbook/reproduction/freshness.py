@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from functools import cache
+from dataclasses import MISSING, asdict, fields
+from functools import cache, partial
 from typing import Any
 
-from extractbook.reproduction.cells import WATERMARK, Cell, Row
+from extractbook.reproduction.cells import WATERMARK, Cell, Row, plain_cell
 from extractbook.reproduction.scales import Scale, scale
 from extractlib.data import drawn
 from extractlib.data.sources import Source
@@ -18,10 +18,13 @@ STAGE = ("split", "network", "backbone", "train", "augment", "metrics", "experim
 QUERIES = ("api", "knockoff")
 EXPERIMENT_KEYS: Mapping[str, tuple[str, ...]] = {
     "extraction": QUERIES,
+    "control": ("control",),
     "classes": QUERIES,
+    "answers": QUERIES,
+    "asked_twice": (*QUERIES, "detect", "policy"),
     "detection": ("detect",),
     "overlap": ("detect",),
-    "stateful": ("detect", "knockoff", "accounts"),
+    "accounts": (*QUERIES, "detect", "accounts"),
     "shortcut": (*QUERIES, "detect", "policy", "transform"),
 }
 """The behaviors that each experiment uses beside those of the stage."""
@@ -41,17 +44,26 @@ def versions_of(cell: Cell) -> dict[str, int]:
     if cell.attack == "own-labels":
         keys = keys - set(QUERIES) | {"control"}
     if cell.defense == WATERMARK:
-        keys |= {"watermark", "policy"}
+        keys |= {"watermark", "policy", "control"}
     elif cell.defense != "none":
         keys |= {"policy", "detect"}
+    if _accused(cell):
+        keys.add("ownership")
     task, pool = Source.parse(cell.task), cell.pool
     if task.in_files or pool.in_files:
         keys.add("decode")
     if task.name in drawn.PARTS or pool.name in drawn.PARTS:
         keys.add("drawn")
-    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "stateful")):
+    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "accounts")):
         keys.add("transform")
     return versions(*keys)
+
+
+def _accused(cell: Cell) -> bool:
+    """Say whether a cell's row tells a copy from an independent model."""
+    settings = scale(cell.scale)
+    plain = cell == plain_cell(settings, task=cell.task, seed=cell.seed)
+    return cell.task in settings.accused and (plain or cell.experiment == "control")
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
@@ -66,26 +78,40 @@ def settings_of(cell: Cell) -> dict[str, Any]:
 def _settings(cell: Cell) -> str:
     settings = scale(cell.scale)
     detected = cell.defense not in ("none", WATERMARK)
-    # One collection serves all smaller budgets, and a bandit's depends on what it may ask in all.
-    collected = settings.adaptive_budgets[-1] if cell.attack == "adaptive" else settings.budget
-    surrogate = {"surrogate": stated(settings.surrogate), "collected": collected}
-    detector = {"detector": stated(settings.detector), "network": settings.network}
+    recipe = partial(settings.recipe, task=cell.task)
+    surrogate = {"surrogate": stated(recipe("surrogate", steps=cell.steps))}
+    control = {"control_images": settings.control_images.get(cell.task)}
+    if cell.attack == "adaptive":  # one collection serves all smaller budgets
+        collected = {"collected": settings.middle_budget, "bandit": asdict(settings.bandit)}
+    else:
+        collected = {"collected": settings.budget}
+    attack = surrogate | collected
+    detector = {"detector": stated(recipe("detector")), "network": settings.network}
     found = {
-        "victim": stated(settings.victim if cell.pretrained else settings.scratch_victim),
+        "victim": stated(recipe("scratch_victim" if cell.victim_weights == "none" else "victim")),
         "sizes": _sizes(cell, settings),
         "image_size": settings.image_size,
         "backbone": _backbones(cell, settings),
     }
     found |= {
-        "extraction": surrogate | (detector if detected else {}),
-        "classes": surrogate,
-        "shortcut": surrogate | detector,
+        "extraction": attack | (detector if detected else {}),
+        "control": surrogate | control,
+        "classes": attack,
+        "answers": collected | {"granularities": settings.granularities},
+        "asked_twice": attack | detector,
+        "shortcut": attack | detector,
         "detection": detector | {"second_pool": settings.second_pool},
         "overlap": detector | {"overlap_images": settings.overlap_images},
-        "stateful": detector | {"stream": settings.stream, "streams": settings.streams},
+        "accounts": detector
+        | {"stream": settings.stream, "streams": settings.streams}
+        | {"flag_times": dict(settings.flag_times.get(cell.task, {}))},
     }[cell.experiment]
+    if cell.task in settings.balanced:
+        found["balanced"] = True
     if cell.defense == WATERMARK:
-        found["watermark_rate"] = settings.watermark_rate
+        found |= control | {"watermark_rate": settings.watermark_rate}
+    if _accused(cell):
+        found["accused_images"] = settings.accused_images
     return json.dumps(found, sort_keys=True)
 
 
@@ -108,13 +134,20 @@ def _backbones(cell: Cell, settings: Scale) -> dict[str, Any]:
         return {"weights": "torchvision"}
     if not settings.shipped:
         return stated(settings.backbone)
-    names = sorted({cell.victim, cell.surrogate or cell.victim} & {settings.network, settings.other_network})
-    return {name: _weights(name) for name in names}
+    # The detector starts from the network's public weights.
+    used = {(cell.victim, cell.victim_weights), (cell.surrogate or cell.victim, cell.surrogate_weights)}
+    used |= {(settings.network, "A")}
+    shipped = sorted(
+        (network, weights)
+        for network, weights in used
+        if weights != "none" and network in (settings.network, settings.other_network)
+    )
+    return {networks.backbone_name(*one): _weights(*one) for one in shipped}
 
 
 @cache
-def _weights(network: str) -> str:
-    return networks.fingerprint_of(networks.shipped_backbone(network))
+def _weights(network: str, initial: str) -> str:
+    return networks.fingerprint_of(networks.shipped_backbone(network, initial=initial))
 
 
 def is_current(row: Row) -> bool:

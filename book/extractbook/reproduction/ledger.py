@@ -177,8 +177,10 @@ class Evidence:
                 )
         self._plain: dict[str, Cell] = {}
         for cell in sorted(self._seeds, key=lambda cell: cell.budget):  # the whole budget last
-            sides = {"victim": cell.victim, "surrogate": cell.victim, "budget": cell.budget}
-            if cell == Cell(scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides):
+            sides = {"victim": cell.victim, "surrogate": cell.victim, "budget": cell.budget, "steps": cell.steps}
+            plain = Cell(scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides)
+            # A row of the first edition says no steps.
+            if cell == plain and cell.steps in (0, self.scale.surrogate.steps):
                 self._plain[cell.task] = cell
         self.tasks = tuple(sorted(self._plain))
 
@@ -194,11 +196,12 @@ class Evidence:
         """
         if task not in self._plain:
             return {}
-        none = {"surrogate": "", "budget": 0}
+        none = {"surrogate": "", "budget": 0, "steps": 0}
         lacks = {
             "detection": none,
             "overlap": none,
-            "stateful": {"surrogate": ""},
+            "accounts": {"surrogate": "", "budget": self.scale.own_number, "steps": 0},
+            "stateful": {"surrogate": ""},  # of the first edition
             "shortcut": {"budget": self.scale.middle_budget},
         }
         changes = lacks.get(changes.get("experiment"), {}) | changes

@@ -7,11 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, processor
-from extractbook.reproduction.experiments.detection import detection, overlap, stateful
-from extractbook.reproduction.experiments.extraction import classes, extraction
+from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, plain_cell, processor
+from extractbook.reproduction.experiments.accounts import accounts
+from extractbook.reproduction.experiments.answers import answers
+from extractbook.reproduction.experiments.detection import detection, overlap
+from extractbook.reproduction.experiments.extraction import classes, control, extraction
 from extractbook.reproduction.experiments.shortcut import shortcut
+from extractbook.reproduction.experiments.twice import asked_twice
 from extractbook.reproduction.freshness import settings_of, versions_of
+from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.errors import check_choice
 from extractlib.store import Store
@@ -33,11 +37,14 @@ class Experiment:
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "extraction": Experiment(extraction, ("recovery",)),
+        "control": Experiment(control, ("surrogate_accuracy",)),
         "classes": Experiment(classes, ("recovery",)),
+        "answers": Experiment(answers, ("test", "mutual_information")),
+        "asked_twice": Experiment(asked_twice, ("recovery_consistent",)),
         "detection": Experiment(detection, ("binary", "pool", "balanced_accuracy")),
         "overlap": Experiment(overlap, ("balanced_accuracy",)),
         "shortcut": Experiment(shortcut, ("sides", "compression-differs", "balanced_accuracy")),
-        "stateful": Experiment(stateful, ("prada", "delta")),
+        "accounts": Experiment(accounts, ("prada", "sybil_flagged")),
     }
 )
 """The kinds of measurement by name; `freshness.EXPERIMENT_KEYS` says what each depends on."""
@@ -99,16 +106,24 @@ def headline(row: Row) -> float:
 
 
 def name_of(cell: Cell) -> str:
-    """Return a cell in words."""
+    """Return a cell in words, with what is not as in the scale's plain cell."""
+    plain = plain_cell(scale(cell.scale), task=cell.task, seed=cell.seed)
     if cell.experiment in ("extraction", "classes"):
-        told = f"{cell.budget:,} queries to {cell.pool}, {cell.granularity} answers"
-        kinds = [
-            f"{cell.attack} {cell.reward}".rstrip(),
-            f"defense {cell.defense}",
-            f"{cell.victim} to {cell.surrogate}",
-        ]
-        plain = ("random", "defense none", "resnet to resnet")
-        told = ", ".join([told, *(kind for kind, usual in zip(kinds, plain, strict=True) if kind != usual)])
+        told = [f"{cell.budget:,} queries to {cell.pool}", f"{cell.granularity} answers"]
+        kind = f"{cell.attack} {cell.reward}".rstrip()
     else:
-        told = f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")
-    return f"{cell.task}, {told}, seed {cell.seed}"
+        told, kind = [f"{cell.experiment}" + (f" {cell.overlap}" if cell.experiment == "overlap" else "")], "random"
+        told += [str(cell.pool)] if cell.pool != plain.pool else []
+    if cell.experiment == "classes":
+        told.append("by class")
+    weights = f"weights {cell.victim_weights} to {cell.surrogate_weights}"
+    kinds = {
+        kind: "random",
+        f"defense {cell.defense}": "defense none",
+        f"{cell.victim} to {cell.surrogate}": f"{plain.victim} to {cell.surrogate and plain.victim}",
+        weights: "weights A to A",
+        f"{cell.steps:,} steps": f"{cell.steps and plain.steps:,} steps",
+        f"filled in {cell.fill}": "filled in even",
+    }
+    told += [found for found, usual in kinds.items() if found != usual]
+    return f"{cell.task}, {', '.join(told)}, seed {cell.seed}"

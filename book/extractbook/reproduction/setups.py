@@ -9,13 +9,22 @@ from typing import Any
 import torch
 
 from extractbook.reproduction.backbones import backbone_for, write_card
-from extractbook.reproduction.cells import Cell
+from extractbook.reproduction.cells import DENY_FREE, PERTURBATIONS, WATERMARK, Cell
 from extractbook.reproduction.scales import Scale, scale
+from extractlib.api import service as api
 from extractlib.data import download
 from extractlib.data.images import ImageSet
 from extractlib.data.sets import Parts
 from extractlib.data.sources import Loader, Source
-from extractlib.defenses.detectors import BinaryDetector, Detector
+from extractlib.defenses.detectors import BinaryDetector, Detector, Everything
+from extractlib.defenses.perturbations import (
+    AdaptiveMisinformation,
+    ReverseSigmoid,
+    choose_strength,
+    misinformation_model,
+)
+from extractlib.defenses.policies import policy
+from extractlib.defenses.watermark import KeyedSample
 from extractlib.errors import InputError, check_choice
 from extractlib.evaluation import evaluate
 from extractlib.models.classifier import Victim
@@ -24,6 +33,27 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.networks import fingerprint_of
 from extractlib.models.training import Recipe
 from extractlib.store import Store
+
+STRENGTHS: Mapping[str, tuple[float, ...]] = {
+    "misinformation": tuple(number / 20 for number in range(21)),
+    "reverse-sigmoid": tuple(number / 20 for number in range(41)),
+}
+"""Strengths of each perturbation to choose from; the first changes nothing."""
+
+
+@dataclass(frozen=True)
+class Defense:
+    """What stands in front of a victim.
+
+    Attributes:
+        detector: Looks at each query.
+        policy: Alters the answers to what it finds.
+        strength: Of a perturbation, the one that was chosen; None for what has none.
+    """
+
+    detector: api.Detector
+    policy: api.Policy
+    strength: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +114,11 @@ class Setup:
         return self.loader.task(self.cell.task, seed=self.cell.seed)
 
     @property
+    def balanced(self) -> bool:
+        """Whether an accuracy on the task is the mean over its classes."""
+        return self.cell.task in self.settings.balanced
+
+    @property
     def held_out(self) -> ImageSet:
         """The labeled images that victim and surrogate are compared on."""
         return self.task[self.part]
@@ -104,8 +139,8 @@ class Setup:
         """Return the images that the attacker sends: the cell's, or those of another source."""
         return self.loader.queries(source or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
-    def backbone(self, network: str) -> Mapping[str, torch.Tensor]:
-        """Return the public weights of a network."""
+    def backbone(self, network: str, *, initial: str = "A") -> Mapping[str, torch.Tensor]:
+        """Return the public weights of a network, or those of a second seed."""
         images, settings = None, self.settings
         if not (settings.shipped or settings.imagenet):
             images = self.pool.get("pretraining")
@@ -115,36 +150,50 @@ class Setup:
                     " tinyimagenet or a folder with classes"
                 )
         options = {"store": self.store, "device": self.device, "progress": self.progress}
-        return backbone_for(settings, images, network=network, **options)
+        return backbone_for(settings, images, network=network, initial=initial, **options)
 
-    def trainer(self, network: str, recipe: Recipe, *, pretrained: bool = True, keep: bool = True) -> Trainer:
-        """Return how a model of the cell is made: from the network's public weights, with the cell's seed.
+    def trainer(
+        self, network: str, recipe: Recipe, *, weights: str = "A", salt: str = "", keep: bool = True
+    ) -> Trainer:
+        """Return how a model of the cell is made, with the cell's seed.
 
         Args:
             network: Architecture.
             recipe: How it is trained.
-            pretrained: Whether it starts from the public weights.
+            weights: What it starts from, one of `cells.WEIGHTS`.
+            salt: Word that makes its head another draw than the victim's.
             keep: Whether it is kept in the store.
         """
         return Trainer(
             network=network,
             recipe=recipe,
             seed=self.cell.seed,
-            backbone=self.backbone(network) if pretrained else None,
+            salt=salt,
+            backbone=None if weights == "none" else self.backbone(network, initial=weights),
             store=self.store if keep else None,
             device=self.device,
             progress=self.progress,
         )
 
+    def victim_trainer(self, *, salt: str = "") -> Trainer:
+        """Return how the victim is made, or with a salt another model by the same recipe."""
+        cell = self.cell
+        recipe = self.settings.recipe("scratch_victim" if cell.victim_weights == "none" else "victim", task=cell.task)
+        return self.trainer(cell.victim, recipe, weights=cell.victim_weights, salt=salt)
+
+    def surrogate_trainer(self, *, keep: bool = True) -> Trainer:
+        """Return how the surrogate is made, and the independent control; its head is another than the victim's."""
+        cell = self.cell
+        recipe = self.settings.recipe("surrogate", task=cell.task, steps=cell.steps)
+        return self.trainer(cell.surrogate, recipe, weights=cell.surrogate_weights, salt="surrogate", keep=keep)
+
     @cached_property
     def victim(self) -> Victim:
         """The victim: fine-tuned from the backbone, or trained from scratch."""
-        pretrained, images = self.cell.pretrained, self.task["victim"]
+        images = self.task["victim"]
         if images.labels is None:
             raise InputError(f"{images.name} has no labels: a victim needs them")
-        recipe = self.settings.victim if pretrained else self.settings.scratch_victim
-        trainer = self.trainer(self.cell.victim, recipe, pretrained=pretrained)
-        model = trainer.fit_or_load("victim", images, images.labels, classes=len(images.classes))
+        model = self.victim_trainer().fit_or_load("victim", images, images.labels, classes=len(images.classes))
         return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
@@ -152,9 +201,44 @@ class Setup:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
         return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
 
+    @cached_property
+    def defense(self) -> Defense | None:
+        """What stands in front of the victim, as the cell says; None for nothing."""
+        name, secret = self.cell.defense, f"the server's secret {self.cell.seed}".encode()
+        if name == "none":
+            return None
+        if name == WATERMARK:
+            return Defense(
+                KeyedSample(rate=self.settings.watermark_rate, secret=secret), policy("mislabel", secret=secret)
+            )
+        if name in PERTURBATIONS:
+            return self._perturbation(policy("shuffle", secret=secret))
+        return Defense(self.detector, policy("deny" if name == DENY_FREE else name, secret=secret))
+
+    def _perturbation(self, reference: api.Policy) -> Defense:
+        """Return the cell's perturbation: as strong as costs an honest user no more than another policy does."""
+        if self.cell.defense == "misinformation":
+            wrong = misinformation_model(self.task["victim"], self.victim_trainer(salt="misinformation"))
+
+        def make(strength: float) -> api.Policy:
+            if self.cell.defense == "misinformation":
+                return AdaptiveMisinformation(strength=strength, wrong=wrong)
+            return ReverseSigmoid(strength=strength)
+
+        validation = self.task["validation"]
+        strength = choose_strength(
+            make,
+            STRENGTHS[self.cell.defense],
+            reference=reference,
+            detected=self.detector.detect(validation.images),
+            probabilities=self.cell.granularity.probabilities(self.victim.logits(validation.images)),
+            images=validation,
+        )
+        return Defense(Everything(), make(strength), strength)
+
     def detector_of(self, benign: ImageSet, ood: ImageSet) -> BinaryDetector:
         """Return a detector trained to tell `benign` images from out-of-distribution ones."""
-        trainer = self.trainer(self.settings.network, self.settings.detector)
+        trainer = self.trainer(self.settings.network, self.settings.recipe("detector", task=self.cell.task))
         return BinaryDetector.train(benign, ood, trainer)
 
 
@@ -169,7 +253,7 @@ def ship_victim(setup: Setup, folder: Path) -> Mapping:
         "network": setup.cell.victim,
         "classes": list(victim.classes),
         "image_shape": list(setup.task["victim"].image_shape),
-        "recipe": asdict(setup.settings.victim),
+        "recipe": asdict(setup.victim_trainer().recipe),
         "seed": setup.cell.seed,
         "images": len(setup.task["victim"]),
         "fingerprint": setup.task["victim"].fingerprint,

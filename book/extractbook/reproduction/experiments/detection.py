@@ -1,24 +1,44 @@
-"""Detecting the attacker's queries, one by one and client by client (the paper, sections 5 and 6)."""
+"""Detecting the attacker's queries one by one (the paper, sections 5 and 6)."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 
 from extractbook.reproduction.setups import Setup
-from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, mix
 from extractlib.data.sources import Source
-from extractlib.defenses.accounts import CountingDetector, StatefulDetector, accounts_needed, choose_delta, split_among
-from extractlib.defenses.detectors import Detector, MahalanobisDetector, OdinDetector, features_of, tune
+from extractlib.defenses.detectors import (
+    Detector,
+    LayeredMahalanobisDetector,
+    OdinDetector,
+    layers_of,
+    stages_of,
+    tune,
+)
 from extractlib.errors import InputError
-from extractlib.metrics import auroc, balanced_accuracy, roc_curve, share, threshold_at, tpr_tnr
+from extractlib.metrics import (
+    accuracy,
+    auroc,
+    balanced_accuracy,
+    mean_class_accuracy,
+    roc_curve,
+    share,
+    threshold_at,
+    tpr_tnr,
+)
 
 TIMED = 256
 """Images of the request whose time is taken."""
 
 ACCEPTED = 0.95
 """Share of the benign validation images that is accepted at the threshold chosen on them."""
+
+JUDGED_ON = 2_000
+"""Images of each source that detectors are asked about, at most."""
+
+TUNED_ON = 500
+"""Validation images of each side that ODIN and Mahalanobis are set on."""
 
 
 def detection(setup: Setup) -> dict:
@@ -30,41 +50,58 @@ def detection(setup: Setup) -> dict:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
         detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
         (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
-        ``settings``.
-        ``validation_tpr``; and ``caught``, the share that the binary detector catches of benign images, of both pools,
-        and of the adversary's own images from the victim's very source and from the shifted one.
+        ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of
+        both pools, and of the adversary's own images from the victim's very source and from the shifted one;
+        ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest
+        behind a value.
     """
-    validation, ood = setup.task["validation"], {"pool": setup.pool["test"]}
+    validation, benign = setup.task["validation"], evenly(setup.held_out, JUDGED_ON)
+    ood = {"pool": evenly(setup.pool[setup.part], JUDGED_ON)}
     if setup.settings.second_pool:
-        ood["second"] = setup.second_pool["test"]
+        ood["second"] = evenly(setup.second_pool[setup.part], JUDGED_ON)
+    own = Source(setup.cell.task)
+    shifted = evenly(setup.queries(own.shifted(), labeled=True), JUDGED_ON)
+    sources = {"benign": benign, **ood, "own": evenly(setup.task["adversary"], JUDGED_ON), "shifted": shifted}
     binary = setup.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made = {"binary": (binary, {})} | rivals(setup, benign=validation, ood=setup.pool["validation"])
+    made = {"binary": (binary, {})} | rivals(setup)
     result: dict = {"validation_tpr": accepted}
     for name, (detector, settings) in made.items():
-        scores = detector.score(validation.images)
-        threshold = binary.threshold if name == "binary" else threshold_at(scores, accepted)
-        benign = detector.score(setup.held_out.images)
+        known = detector.score(validation.images)
+        thresholds = (
+            binary.threshold if name == "binary" else threshold_at(known, accepted),
+            threshold_at(known, ACCEPTED),
+        )
+        scores = detector.score(benign.images)
         result[name] = {"settings": settings, "milliseconds": _milliseconds(detector.score, validation.images[:TIMED])}
-        for pool, images in ood.items():
-            result[name][pool] = _quality(
-                benign, detector.score(images.images), threshold, threshold_at(scores, ACCEPTED)
-            )
-    return result | {"caught": _caught(setup, ood)}
+        result[name] |= {pool: _quality(scores, detector.score(one.images), *thresholds) for pool, one in ood.items()}
+    return result | {
+        "caught": {name: share(binary.detect(one.images)) for name, one in sources.items()},
+        "victim_accuracy": _victim_accuracy(setup, benign),
+        "shifted_victim_accuracy": _victim_accuracy(setup, shifted),
+        "images": min(map(len, sources.values())),
+    }
 
 
-def rivals(setup: Setup, *, benign: ImageSet, ood: ImageSet) -> dict[str, tuple[Detector, dict[str, float]]]:
+def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
-    victim, known, sides = setup.victim, setup.task["victim"], {"benign": benign, "ood": ood}
-    features = features_of(victim, known.images)
+    victim, known = setup.victim, setup.task["victim"]
+    sides = {name: evenly(one["validation"], TUNED_ON) for name, one in (("benign", setup.task), ("ood", setup.pool))}
+    options = {**sides, "layers": stages_of(victim), "features": layers_of(victim, known.images, stages_of(victim))}
     return {
         "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
         "mahalanobis": tune(
-            lambda **settings: MahalanobisDetector(victim, known, features=features, **settings),
-            MahalanobisDetector.SETTINGS,
+            lambda **settings: LayeredMahalanobisDetector(victim, known, **options, **settings),
+            LayeredMahalanobisDetector.SETTINGS,
             **sides,
         ),
     }
+
+
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """Return at most so many images, at equal distances, so that as many tracks as can be are among them."""
+    count = min(most, len(images))
+    return images.subset(torch.arange(count) * len(images) // count)
 
 
 def rates(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> dict[str, float]:
@@ -81,14 +118,15 @@ def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: 
     }
 
 
-def _caught(setup: Setup, ood: Mapping[str, ImageSet]) -> dict[str, float]:
-    own = Source(setup.cell.task)
-    images = {
-        "benign": setup.held_out,
-        "own": setup.task["adversary"],
-        "shifted": setup.queries(own.shifted()),
-    }
-    return {name: share(setup.detector.detect(part.images)) for name, part in (images | dict(ood)).items()}
+def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:
+    started = time.perf_counter()
+    score(images)
+    return round(1000 * (time.perf_counter() - started) / len(images), 4)
+
+
+def _victim_accuracy(setup: Setup, images: ImageSet) -> float:
+    measure = mean_class_accuracy if setup.balanced else accuracy
+    return measure(setup.victim.logits(images.images).argmax(1), images.labels)
 
 
 def overlap(setup: Setup) -> dict:
@@ -98,19 +136,26 @@ def overlap(setup: Setup) -> dict:
     rest is the ordinary pool. The detector is trained against such a mixture and tested on another draw of it.
 
     Returns:
-        ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``.
+        ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``; ``tnr_public``, the TNR on the
+        ordinary pool's part alone, None where there is none; ``images``, the fewest of a side.
     """
-    count, source = setup.settings.overlap_images, setup.queries()
+    count, source, public = setup.settings.overlap_images, setup.queries(), setup.pool[setup.part]
     own = round(count * setup.cell.overlap)
-    seen = _mixture(_first(source, 0, own), _first(setup.pool["detector"], 0, count - own))
-    unseen = _mixture(_first(source, count, own), _first(setup.pool["test"], 0, count - own))
-    benign = _first(setup.task["detector"], 0, count)
-    detector = setup.detector_of(benign, seen)
-    scores = detector.score(setup.held_out.images), detector.score(unseen.images)
-    return rates(*scores, detector.threshold) | {"auroc": auroc(*scores)}
+    seen = _mixture(first(source, 0, own), first(setup.pool["detector"], 0, count - own))
+    unseen = _mixture(first(source, count, own), first(public, 0, count - own))
+    detector = setup.detector_of(first(setup.task["detector"], 0, count), seen)
+    benign, ood = detector.score(setup.held_out.images), detector.score(unseen.images)
+    found = rates(benign, ood, detector.threshold) | {"auroc": auroc(benign, ood)}
+    found["tnr_public"] = share(ood[own:] > detector.threshold) if own < count else None
+    return found | {"images": min(len(benign), len(ood))}
 
 
-def _first(images: ImageSet, start: int, count: int) -> ImageSet:
+def first(images: ImageSet, start: int, count: int) -> ImageSet:
+    """Return the `count` images from place `start` on.
+
+    Raises:
+        InputError: There are fewer.
+    """
     if len(images) < start + count and count:
         raise InputError(
             f"{images.name} holds {len(images)} images and {start + count} are needed: use a larger data set, or a"
@@ -119,79 +164,6 @@ def _first(images: ImageSet, start: int, count: int) -> ImageSet:
     return images.subset(torch.arange(start, start + count))
 
 
-def _mixture(first: ImageSet, second: ImageSet) -> ImageSet:
-    return mix(first.unlabeled(), second.unlabeled(), name="pool with overlap")
-
-
-def stateful(setup: Setup) -> dict:
-    """Return when a detector that watches all queries of a client flags it, and how Sybil accounts slip through.
-
-    Both detectors are set on honest clients, who send images of the victim's own source; others are then watched.
-
-    Returns:
-        For ``"prada"`` and ``"counting"``: ``honest_flagged``, the share of the honest test clients that are flagged;
-        ``pool_until`` and ``shifted_until``, after how many queries one client with the whole budget, of pool images or
-        of the shifted source, is flagged, or None; ``sybil_accounts``, how many accounts must share the pool queries
-        to stay below that; ``sybil_flagged``, the share of them that is flagged all the same. Also PRADA's ``delta``,
-        the ``rate`` of honest queries caught, and ``traces``: PRADA's statistic over the number of queries, of a client
-        of each kind.
-    """
-    length, clients = setup.settings.stream, setup.settings.streams
-    honest = _accounts(
-        _first(setup.task["adversary"], 0, 2 * clients * length).images[:], clients=clients, length=length
-    )
-    streams = {}
-    for name, pool in (("pool", setup.cell.pool), ("shifted", Source(setup.cell.task).shifted())):
-        images = setup.queries(pool)
-        attack = Knockoff(budget=min(setup.cell.budget, len(images)), seed=setup.cell.seed)
-        streams[name] = images.subset(attack.indices(len(images))).images
-    result, traces = {}, {}
-
-    def labeled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return images, setup.victim.logits(images).argmax(1)
-
-    prada = StatefulDetector(delta=choose_delta(map(labeled, honest[:clients])))
-    result["prada"] = _watch(
-        lambda images: prada.queries_until_flagged(*labeled(images)), honest[clients:], streams
-    ) | {"delta": prada.delta}
-    for name, images in {"honest": honest[clients], **streams}.items():
-        counts, statistics = prada.statistics(*labeled(images))
-        traces[name] = [counts, [round(value, 4) for value in statistics]]
-    caught = setup.detector.detect
-    counting = CountingDetector.fit(torch.cat([caught(images) for images in honest[:clients]]))
-    result["counting"] = _watch(
-        lambda images: counting.queries_until_flagged(caught(images)), honest[clients:], streams
-    ) | {"rate": counting.rate}
-    return result | {"traces": traces}
-
-
-def _accounts(images: torch.Tensor, *, clients: int, length: int) -> list[torch.Tensor]:
-    """Return the images of `clients` clients of the validation side and as many of the test side, `length` of each.
-
-    The frames of one track lie side by side: the two sides share one at most, and each client sends some of all of its.
-    """
-    sides = images[: 2 * clients * length].split(clients * length)
-    return [side[client::clients] for side in sides for client in range(clients)]
-
-
-def _watch(
-    until: Callable[[torch.Tensor], int | None], honest: list[torch.Tensor], streams: Mapping[str, torch.Tensor]
-) -> dict:
-    """Return what a stateful detector, given as the number of queries until it flags a client, makes of each client."""
-    pool = streams["pool"]
-    found = until(pool)
-    accounts = accounts_needed(len(pool), found)
-    flagged = [until(pool[chosen]) is not None for chosen in split_among(len(pool), accounts)]
-    return {
-        "honest_flagged": sum(until(images) is not None for images in honest) / len(honest),
-        "pool_until": found,
-        "shifted_until": until(streams["shifted"]),
-        "sybil_accounts": accounts,
-        "sybil_flagged": sum(flagged) / accounts,
-    }
-
-
-def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:
-    started = time.perf_counter()
-    score(images)
-    return round(1000 * (time.perf_counter() - started) / len(images), 4)
+def _mixture(own: ImageSet, public: ImageSet) -> ImageSet:
+    """Return both sets as one; without own images the public ones, whose detector is one for all sources."""
+    return mix(own.unlabeled(), public.unlabeled(), name="pool with overlap") if len(own) else public

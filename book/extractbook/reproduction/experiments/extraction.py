@@ -1,6 +1,7 @@
 """Extraction: query the victim's API, train a surrogate on the answers, compare the two (the paper, sections 4 to 6).
 
-Also what a defense in front of the API did, and what is recovered class by class.
+Also what a defense in front of the API did, what is recovered class by class, and the independent control: a model that
+nobody stole, without which neither agreement nor repeated errors say anything.
 """
 
 from dataclasses import asdict
@@ -8,100 +9,158 @@ from pathlib import Path
 
 import torch
 
-from extractbook.reproduction.cells import WATERMARK
-from extractbook.reproduction.freshness import versions_of
-from extractbook.reproduction.setups import Setup
+from extractbook.reproduction.cells import DENY_FREE, WATERMARK, plain_cell
+from extractbook.reproduction.setups import Defense, Setup
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.own_images import train_alone
 from extractlib.attacks.transfer import TransferSet, load
 from extractlib.data.images import ImageSet
-from extractlib.defenses.policies import policy
-from extractlib.defenses.watermark import KeyedSample
+from extractlib.data.sources import Source
+from extractlib.defenses.ownership import dataset_inference
+from extractlib.errors import check_positive
 from extractlib.evaluation import evaluate
-from extractlib.metrics import accuracy, agreement, per_class_accuracy, recovery, share
+from extractlib.metrics import accuracy, agreement, mean_class_accuracy, per_class_accuracy, recovery, share
 from extractlib.models.classifier import Surrogate, Victim
+from extractlib.versions import versions
 
 
 def extraction(setup: Setup) -> dict:
     """Attack the cell's API and return how much of the victim the surrogate recovers.
 
     Returns:
-        What `compare` returns, and where there is a defense what it did to the attacker and to an honest user.
+        What `measured` returns; ``held_out_agreement``, the share of the pool's validation images to which the
+        surrogate gives the API's label, if an API was asked; ``dataset_inference_p`` of the plain cell where copies are
+        accused; and where there is a defense what it did to the attacker and to an honest user.
     """
-    surrogate = surrogate_of(setup)
-    result = compare(setup.victim, surrogate, setup.held_out)
-    if setup.cell.defense == WATERMARK:
-        result |= watermark(setup)
-    elif setup.cell.defense != "none":
+    cell, surrogate = setup.cell, surrogate_of(setup)
+    result = measured(setup, surrogate)
+    if cell.attack != "own-labels":
+        held_out = setup.pool["validation"].images
+        answers = api_of(setup).query(held_out, client="held-out")
+        result["held_out_agreement"] = agreement(surrogate.predict(held_out), answers.labels)
+    if cell == plain_cell(setup.settings, task=cell.task, seed=cell.seed):
+        result |= inferred(setup, surrogate)
+    if cell.defense == WATERMARK:
+        result |= watermark(setup, surrogate)
+    elif cell.defense != "none":
         result |= defended(setup)
     return result
 
 
+def control(setup: Setup) -> dict:
+    """Return what `measured` and `inferred` say of the independent control, which has asked no API."""
+    model = control_of(setup)
+    return measured(setup, model) | inferred(setup, model)
+
+
 def surrogate_of(setup: Setup) -> Surrogate:
     """Return the surrogate that the cell's attack ends with, trained once and then read from the store."""
-    cell = setup.cell
-    trainer = setup.trainer(cell.surrogate, setup.settings.surrogate)
-    if cell.attack == "own-labels":
-        model = train_alone(setup.queries(labeled=True), trainer, budget=cell.budget)
+    trainer = setup.surrogate_trainer()
+    if setup.cell.attack == "own-labels":
+        model = train_alone(setup.queries(labeled=True), trainer, budget=setup.cell.budget)
     else:
         attack, transfer = collected(setup)
-        model = attack.train(transfer, setup.queries(labeled=cell.attack == "adaptive"), trainer)
+        model = attack.train(transfer, setup.queries(labeled=setup.cell.attack == "adaptive"), trainer)
+    return Surrogate(model, classes=setup.victim.classes)
+
+
+def control_of(setup: Setup) -> Surrogate:
+    """Return the independent control: the surrogate's network and recipe, own images, their true labels, no API.
+
+    One serves all cells of a task and seed, whatever their budget and steps.
+    """
+    own = setup.queries(Source(setup.cell.task), labeled=True)
+    count = min(setup.settings.control_images.get(setup.cell.task, len(own)), len(own))
+    model = train_alone(own, setup.but(steps=0).surrogate_trainer(), budget=count)
     return Surrogate(model, classes=setup.victim.classes)
 
 
 def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     """Return the cell's attack and its transfer set, collected once and then read from the store.
 
-    One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask.
+    One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask. Where a
+    denied query is free, the whole pool is asked, and the set ends with the last answer that the budget pays for.
     """
     cell, settings = setup.cell, setup.settings
-    adaptive = cell.attack == "adaptive"
+    adaptive, free = cell.attack == "adaptive", cell.defense == DENY_FREE
     pool = setup.queries(labeled=adaptive)
-    whole = settings.adaptive_budgets[-1] if adaptive else min(settings.budget, len(pool))
-    budget = max(cell.budget, whole)
+    budget = check_positive("budget", cell.budget)
+    whole = len(pool) if free else settings.middle_budget if adaptive else min(settings.budget, len(pool))
+    options = {"budget": max(budget, whole), "seed": cell.seed, "fill": cell.fill}
     if adaptive:
-        attack = AdaptiveKnockoff(budget=budget, seed=cell.seed, reward=cell.reward)
+        attack: Knockoff = AdaptiveKnockoff(**options, **asdict(settings.bandit), reward=cell.reward)
     else:
-        attack = Knockoff(budget=budget, seed=cell.seed)
-    # What cannot be asked is refused before a victim is trained.
-    Knockoff(budget=cell.budget, seed=cell.seed).indices(len(pool))
-    api = api_of(setup, budget=budget)
+        attack = Knockoff(**options)
+    attack.indices(len(pool))  # is refused before a victim is trained
+    api = api_of(setup, budget=attack.budget)
     key = {
         "api": api.fingerprint,
         "pool": pool.fingerprint,
         "attack": asdict(attack) | {"name": cell.attack},
-        "versions": versions_of(cell),
+        "versions": versions("api", "knockoff", "policy", "watermark"),
     }
+    if adaptive:  # what is asked depends on a surrogate that is trained meanwhile
+        key["versions"] |= versions("adaptive", "network", "train")
+        key["learner"] = [cell.surrogate, cell.surrogate_weights]
+    else:
+        del key["attack"]["fill"]
 
     def make(folder: Path) -> None:
-        # The adaptive strategy trains a surrogate while it collects.
-        trainer = setup.trainer(cell.surrogate, settings.surrogate, keep=False) if adaptive else None
+        trainer = setup.surrogate_trainer(keep=False) if adaptive else None
         attack.collect(api, pool, folder / "transfer.db", trainer=trainer, progress=setup.progress)
 
     transfer = load(setup.store.get("transfer", key, make) / "transfer.db")
-    return attack, transfer.first(cell.budget)
+    return attack, transfer.first(_paid(transfer, budget) if free else budget)
+
+
+def _paid(transfer: TransferSet, budget: int) -> int:
+    """Return after how many queries so many were answered, or all where fewer are."""
+    return min(int((transfer.answers.denied.logical_not().cumsum(0) < budget).sum()) + 1, len(transfer))
 
 
 def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:
     """Return the API that the cell describes, its defense included."""
-    cell = setup.cell
-    secret = f"the server's secret {cell.seed}".encode()
-    defense = {}
-    if cell.defense == WATERMARK:
-        sample = KeyedSample(rate=setup.settings.watermark_rate, secret=secret)
-        defense = {"detector": sample, "policy": policy("mislabel", secret=secret)}
-    elif cell.defense != "none":
-        defense = {"detector": setup.detector, "policy": policy(cell.defense, secret=secret)}
-    return PredictionAPI(setup.victim, answers=cell.granularity, budget=budget, **defense)
+    defense: Defense | None = setup.defense
+    both = {} if defense is None else {"detector": defense.detector, "policy": defense.policy}
+    return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, **both)
 
 
-def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet) -> dict:
-    """Return how well the surrogate does on labeled images beside the victim (see `evaluation.Evaluation`)."""
-    found = evaluate(victim, surrogate, held_out).to_json()
-    del found["n"]  # the data's digest stands in the row
-    return found
+def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balanced: bool = False) -> dict:
+    """Return how well the surrogate does on labeled images beside the victim.
+
+    Returns:
+        The fields of `evaluation.Evaluation`, ``images`` for its ``n``, with ``recovery_above_constant``; what cannot
+        be said, since the victim makes no errors or is no better than a constant, is None.
+    """
+    found = evaluate(victim, surrogate, held_out, balanced=balanced)
+    result: dict = found.to_json() | {"images": found.n}
+    del result["n"]
+    better = found.victim_accuracy > found.constant_accuracy
+    result["recovery_above_constant"] = found.recovery_above_constant if better else None
+    return result | ({} if found.errors else {"errors_repeated": None})
+
+
+def measured(setup: Setup, model: Surrogate) -> dict:
+    """Return what `compare` says of a model on the held-out images, and its ``validation_accuracy``."""
+    result = compare(setup.victim, model, setup.held_out, balanced=setup.balanced)
+    validation = setup.task["validation"]
+    return result | {"validation_accuracy": _right(setup, model.predict(validation.images), validation)}
+
+
+def _right(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
+    """Return the accuracy of labels on images of the task, balanced where the scale says so."""
+    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.labels)
+
+
+def inferred(setup: Setup, model: Surrogate) -> dict:
+    """Return ``dataset_inference_p`` (see `ownership.dataset_inference`) where copies are accused, else nothing."""
+    if setup.cell.task not in setup.settings.accused:
+        return {}
+    some = torch.arange(setup.settings.accused_images)
+    sides = {"private": setup.task["victim"].subset(some), "public": setup.task["validation"].subset(some)}
+    return {"dataset_inference_p": dataset_inference(setup.victim, model, **sides, seed=setup.cell.seed)}
 
 
 def defended(setup: Setup) -> dict:
@@ -109,40 +168,53 @@ def defended(setup: Setup) -> dict:
 
     Returns:
         ``caught``: share of the attacker's queries that were detected; ``answered``: share that was not denied;
-        ``honest_accuracy``: share of an honest user's images, the held-out ones, whose answer is right;
-        ``honest_caught``: share of those images that were detected.
+        ``asked``: how many it sent, denied ones included; ``strength`` of a perturbation; and what `honest` returns.
     """
-    api, held_out = api_of(setup), setup.held_out
-    transfer = collected(setup)[1]
-    answers = api.query(held_out.images, client="honest")
-    return {
-        "caught": share(setup.detector.detect(setup.queries().subset(transfer.indices).images)),
+    defense, transfer = setup.defense, collected(setup)[1]
+    result = {
+        "caught": share(defense.detector.detect(setup.queries().subset(transfer.indices).images)),
         "answered": 1 - share(transfer.answers.denied),
-        "honest_accuracy": accuracy(answers.labels, held_out.labels),
-        "honest_caught": share(setup.detector.detect(held_out.images)),
+        "asked": len(transfer),
+    }
+    return result | honest(setup) | ({} if defense.strength is None else {"strength": defense.strength})
+
+
+def honest(setup: Setup) -> dict:
+    """Return what the defense costs an honest user, who sends the held-out images.
+
+    Returns:
+        ``honest_accuracy``: share of them whose answer is right; ``honest_caught``: share that was detected;
+        ``honest_refused``: share that was denied; ``honest_l1``: mean L1 change of an answer's probabilities, 1 where
+        it was denied.
+    """
+    defense, held_out = setup.defense, setup.held_out
+    images = held_out.images[:]
+    probabilities = setup.cell.granularity.probabilities(setup.victim.logits(images))
+    caught = defense.detector.detect(images)
+    shown = defense.policy.answer(probabilities, caught, images)
+    answers = setup.cell.granularity.show(shown)
+    return {
+        "honest_accuracy": _right(setup, answers.labels, held_out),
+        "honest_caught": share(caught),
+        "honest_refused": share(answers.denied),
+        "honest_l1": (shown.nan_to_num(0.0) - probabilities).abs().sum(1).mean().item(),
     }
 
 
-def watermark(setup: Setup) -> dict:
+def watermark(setup: Setup, surrogate: Surrogate) -> dict:
     """Return whether the surrogate carries the mark (DAWN: Szyller et al. 2021).
 
     Returns:
-        ``marked``: number of wrongly answered queries; ``mark_agreement``: share of them to which the surrogate gives
-        the wrong label that it was told; ``unmarked_agreement``: the same of a surrogate of the API without a mark;
+        ``marked``: number of wrongly answered queries; ``marks_repeated``: to how many of them the surrogate gives the
+        wrong label that it was told; ``marks_repeated_by_control``: the same of the independent control;
         ``honest_accuracy``: share of the held-out images whose answer is right.
     """
-    plain = setup.but(defense="none")
     transfer = collected(setup)[1]
-    images = setup.queries().subset(transfer.indices).images
-    told, truth = transfer.answers.labels, setup.victim.logits(images).argmax(1)
-    marked = told != truth
-    answers = api_of(setup).query(setup.held_out.images, client="honest")
-    return {
-        "marked": int(marked.sum()),
-        "mark_agreement": agreement(surrogate_of(setup).predict(images[marked]), told[marked]),
-        "unmarked_agreement": agreement(surrogate_of(plain).predict(images[marked]), told[marked]),
-        "honest_accuracy": accuracy(answers.labels, setup.held_out.labels),
-    }
+    images, told = setup.queries().subset(transfer.indices).images, transfer.answers.labels
+    marked = told != setup.victim.logits(images).argmax(1)
+    models = {"marks_repeated": surrogate, "marks_repeated_by_control": control_of(setup)}
+    repeated = {name: int((model.predict(images[marked]) == told[marked]).sum()) for name, model in models.items()}
+    return {"marked": int(marked.sum()), **repeated, "honest_accuracy": honest(setup)["honest_accuracy"]}
 
 
 def classes(setup: Setup) -> dict:
@@ -152,6 +224,7 @@ def classes(setup: Setup) -> dict:
         ``victim_accuracy`` and ``surrogate_accuracy``: per half, per class; images of a class go to the halves in turn.
         ``queries``: how many of the attacker's queries the victim put into each class. ``victim_confusion`` and
         ``surrogate_confusion``: counts, a row a true class, a column a predicted one. ``recovery``: of all images.
+        ``errors_introduced``: how many images the victim has right and the surrogate wrong, of all ``images``.
     """
     surrogate, victim, held_out = surrogate_of(setup), setup.victim, setup.held_out
     labels, count = held_out.labels, len(victim.classes)
@@ -167,8 +240,13 @@ def classes(setup: Setup) -> dict:
             for side in (0, 1)
         ]
         result[f"{name}_confusion"] = (labels * count + guess).bincount(minlength=count**2).view(count, count).tolist()
-    right = {name: accuracy(guess, labels) for name, guess in predicted.items()}
-    return result | {"recovery": recovery(right["surrogate"], right["victim"])}
+    right = {name: _right(setup, guess, held_out) for name, guess in predicted.items()}
+    introduced = (predicted["victim"] == labels) & (predicted["surrogate"] != labels)
+    return result | {
+        "recovery": recovery(right["surrogate"], right["victim"]),
+        "errors_introduced": int(introduced.sum()),
+        "images": len(labels),
+    }
 
 
 def _turn(labels: torch.Tensor) -> torch.Tensor:

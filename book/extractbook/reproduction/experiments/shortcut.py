@@ -7,9 +7,7 @@ anew walks past it. On drawn images, which one renderer made, nothing but conten
 
 from collections.abc import Mapping
 
-import torch
-
-from extractbook.reproduction.experiments.detection import rates, rivals
+from extractbook.reproduction.experiments.detection import evenly, rates, rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
 from extractbook.reproduction.setups import Setup
 from extractlib.attacks.knockoff import Knockoff
@@ -22,10 +20,7 @@ from extractlib.models.classifier import Surrogate
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
 """What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
 
-BLUR = "blur"
-"""What an attacker may try who does not know what was done to the victim's images."""
-
-EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), BLUR, "webp-75")
+EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), "blur", "webp-75")
 """What an attacker may do to its queries. The last is left out of the hardening."""
 
 SIDES: Mapping[str, tuple[str, str]] = {
@@ -38,8 +33,14 @@ SIDES: Mapping[str, tuple[str, str]] = {
 HARDENED = ("plain", *(f"{kind}-differs" for kind in PROCESSING))
 """The sides of which there is a hardened detector too."""
 
-TUNED_ON = 1_000
-"""Validation images of each side that ODIN and Mahalanobis are set on."""
+ATTACKED = "compression"
+"""The processing for which attacks are played to their end."""
+
+TRAINED_ON = 2_000
+"""Images of each side that a detector is trained on, at most."""
+
+ASKED = 1_000
+"""Images of each side that detectors are asked about, at most, after each evasion."""
 
 
 def shortcut(setup: Setup) -> dict:
@@ -50,14 +51,14 @@ def shortcut(setup: Setup) -> dict:
         processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
         hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
         ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
-        behind a detector whose sides differ, plain and hardened, when the queries are as they came, when the attacker
-        processed them as the victim's images were, and when it blurred them.
+        behind a detector whose sides differ by compression, plain and hardened, when the queries are as they came, and
+        when the attacker processed them as the victim's images were. ``images``, the fewest of a side.
     """
     chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
     detectors = {name: _trained(setup, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
     asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(setup, detectors["plain"])
-    queries, honest = setup.pool["test"].images[:], setup.held_out.images[:]
+    queries, honest = (one.images[:] for one in _asked(setup))
     caught, accepted = ({name: {} for name in asked} for _ in range(2))
     for how in EVASIONS:
         sent, received = transforms.apply(queries, how), transforms.apply(honest, how)
@@ -69,12 +70,18 @@ def shortcut(setup: Setup) -> dict:
         "caught": caught,
         "accepted": accepted,
         "recovery": _recoveries(setup, asked, setup.queries().subset(chosen)),
+        "images": min(len(queries), len(honest)),
     }
+
+
+def _asked(setup: Setup) -> tuple[ImageSet, ImageSet]:
+    """Return the pool's images and the task's that detectors are asked about."""
+    return evenly(setup.pool[setup.part], ASKED), evenly(setup.held_out, ASKED)
 
 
 def _trained(setup: Setup, name: str, *, hardened: bool = False) -> BinaryDetector:
     """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
-    parts = (setup.task["detector"], setup.pool["detector"])
+    parts = [evenly(side["detector"], TRAINED_ON) for side in (setup.task, setup.pool)]
     sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
     if hardened:
         sides = [transforms.harden(part, seed=setup.cell.seed + place) for place, part in enumerate(sides)]
@@ -85,43 +92,26 @@ def _of_the_victim(setup: Setup, plain: BinaryDetector) -> dict[str, Detector]:
     """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
     validation = setup.task["validation"]
     accepted = 1 - share(plain.detect(validation.images))
-    options = {
-        "benign": _some(validation),
-        "ood": _some(setup.pool["validation"]),
-    }
-    made = rivals(setup, **options)
+    made = rivals(setup)
     for detector, _ in made.values():
         detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
     return {name: detector for name, (detector, _) in made.items()}
 
 
-def _some(images: ImageSet) -> ImageSet:
-    """Return `TUNED_ON` images at equal distances, so that as many tracks as can be are among them."""
-    count = min(TUNED_ON, len(images))
-    return images.subset(torch.arange(count) * len(images) // count)
-
-
 def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
-    scores = (
-        detector.score(transforms.apply(setup.held_out.images[:], benign)),
-        detector.score(transforms.apply(setup.pool["test"].images[:], ood)),
-    )
+    queries, honest = _asked(setup)
+    scores = (detector.score(transforms.apply(one.images[:], how)) for one, how in ((honest, benign), (queries, ood)))
     return rates(*scores, detector.threshold)
 
 
 def _recoveries(setup: Setup, detectors: Mapping[str, Detector], asked: ImageSet) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {"undefended": {}}
-    for sent in ("none", *PROCESSING.values(), BLUR):
-        pool = transforms.apply_to_set(asked, sent)
-        found["undefended"][sent] = _recovery(_surrogate(setup, pool), setup)
-        for kind, how in PROCESSING.items():
-            # Whoever imitates a victim's images imitates these, not those of the other victim.
-            if sent not in ("none", how, BLUR):
-                continue
-            for name in (f"{kind}-differs", f"{kind}-differs-hardened"):
-                defended = setup.but(defense="shuffle", detector=detectors[name])
-                found.setdefault(name, {})[sent] = _recovery(_surrogate(defended, pool), setup)
-    return found
+    behind = {name: detectors[name] for name in (f"{ATTACKED}-differs", f"{ATTACKED}-differs-hardened")}
+    apis = {"undefended": setup} | {name: setup.but(defense="shuffle", detector=one) for name, one in behind.items()}
+    pools = {sent: transforms.apply_to_set(asked, sent) for sent in ("none", PROCESSING[ATTACKED])}
+    return {
+        name: {sent: _recovery(_surrogate(api, pool), setup) for sent, pool in pools.items()}
+        for name, api in apis.items()
+    }
 
 
 def _surrogate(setup: Setup, pool: ImageSet) -> Surrogate:
@@ -129,9 +119,9 @@ def _surrogate(setup: Setup, pool: ImageSet) -> Surrogate:
     cell = setup.cell
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
     transfer = attack.collect(api_of(setup, budget=cell.budget), pool, progress=setup.progress)
-    model = attack.train(transfer, pool, setup.trainer(cell.surrogate, setup.settings.surrogate, keep=False))
+    model = attack.train(transfer, pool, setup.surrogate_trainer(keep=False))
     return Surrogate(model, classes=setup.victim.classes)
 
 
 def _recovery(surrogate: Surrogate, setup: Setup) -> float:
-    return compare(setup.victim, surrogate, setup.held_out)["recovery"]
+    return compare(setup.victim, surrogate, setup.held_out, balanced=setup.balanced)["recovery"]

@@ -1,6 +1,8 @@
-"""The paper's tables as lists of cells: ``tables.toml`` says which, and ``NAME.toml`` with which values at a scale."""
+"""The paper's tables as lists of cells: ``tables.toml`` says which, and ``NAME.toml`` with which values at a scale.
 
-import math
+``cut.toml`` says which cells go first where a seed takes too long.
+"""
+
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import product
@@ -9,16 +11,36 @@ from string import Formatter
 from types import MappingProxyType
 from typing import Any
 
-from extractbook.reproduction.cells import Cell
+from extractbook.reproduction import editions
+from extractbook.reproduction.cells import Cell, plain_cell
 from extractbook.reproduction.scales import Scale, checked, read_toml, scale
+from extractlib.api.granularity import TopK
 from extractlib.data.sources import FOLDER
 from extractlib.errors import InputError, check_choice
+from extractlib.models import networks
 
 DETECTOR_IMAGES = 4_000
 """Images of each side that plans take a detector to be trained on."""
 
-RULES = ("tasks", "seeds", "from_seed")
-"""What a block or a skipped cell may say beside the fields of a cell."""
+RULES = ("tasks", "parity", "decides")
+"""What a block may say beside the fields of a cell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Cells that are left out where a seed takes too long, as ``cut.toml`` has them.
+
+    Attributes:
+        what: Which, in words.
+        table: Their table.
+        cells: What their fields are; a list is one of several values.
+        tasks: Tasks that keep them all the same.
+    """
+
+    what: str
+    table: str
+    cells: Mapping[str, Any]
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,28 +52,29 @@ class Table:
         blocks: Changes to the plain cell; see the head of the file.
         skip: Cells that are left out.
         folders: Whether tasks and pool may be folders of any images.
+        controls: Whether its seeds are those of the independent controls where claims are decided.
     """
 
     title: str
     blocks: tuple[Mapping[str, Any], ...]
     skip: tuple[Mapping[str, Any], ...] = ()
     folders: bool = False
+    controls: bool = False
 
-    def cells(self, scale: Scale, *, seed: int) -> Iterator[Cell]:
-        """Yield the cells of a seed, task by task and block by block."""
+    def cells(self, scale: Scale, *, seed: int, shown: bool = True) -> Iterator[Cell]:
+        """Yield the cells of a seed, task by task and block by block.
+
+        Args:
+            scale: The scale.
+            seed: The seed.
+            shown: Whether those that decide no claim are among them.
+        """
         for task in scale.tasks:
             names = _names(scale, task)
             skip = [{key: _values(stated, names) for key, stated in rule.items()} for rule in self.skip]
-            plain = Cell(
-                scale=scale.name,
-                task=task,
-                pool=scale.pool,
-                victim=scale.network,
-                surrogate=scale.network,
-                budget=scale.budget,
-                seed=seed,
-            )
-            for cell in (cell for block in self.blocks for cell in _expanded(block, plain, names)):
+            plain = plain_cell(scale, task=task, seed=seed)
+            blocks = (block for block in self.blocks if shown or block.get("decides", True))
+            for cell in (cell for block in blocks for cell in _expanded(block, plain, names)):
                 if not any(_fits(cell, rule) for rule in skip):
                     yield cell
 
@@ -74,15 +97,23 @@ def read_tables(path: Path) -> dict[str, Table]:
 
 def _names(scale: Scale, task: str) -> dict[str, Any]:
     """Return what each name in braces stands for."""
-    middle = scale.adaptive_budgets.index(scale.middle_budget)
+    middle, own, steps = scale.middle_budget, scale.own_number, scale.surrogate.steps
+    weights = () if scale.imagenet else networks.INITIAL
+    low = (scale.narrow_budget, scale.diversity_budget)
     return vars(scale) | {
         "task": task,
         "scratch_network": scale.scratch_networks.get(task, ""),
-        "smaller_budgets": scale.budgets[:-1],
-        "own_budget": scale.own_budget,
-        "middle_budget": scale.middle_budget,
-        "adaptive_above": scale.adaptive_budgets[middle + 1 :],
-        "adaptive_below": scale.adaptive_budgets[:middle],
+        "other_budgets": tuple(budget for budget in scale.budgets[:-1] if budget != middle),
+        "low_budgets": tuple(budget for budget in low if budget not in scale.budgets),
+        "own_number": own,
+        "other_own_budgets": tuple(budget for budget in scale.realistic_budgets if budget != own),
+        "middle_budget": middle,
+        "other_adaptive_budgets": tuple(budget for budget in scale.adaptive_budgets if budget != middle),
+        "deciding_granularities": tuple(kind for kind in scale.granularities if kind not in scale.shown_granularities),
+        "truncated": tuple(kind for kind in scale.granularities if kind.startswith(f"{TopK.kind}-")),
+        "weights": weights,
+        "other_weights": weights[1:],
+        "three_steps": (3 * steps,) if steps else (),
     }
 
 
@@ -102,8 +133,9 @@ def _values(stated: Any, names: Mapping[str, Any]) -> list:
 
 def _expanded(block: Mapping[str, Any], plain: Cell, names: Mapping[str, Any]) -> Iterator[Cell]:
     changes = {key: _values(stated, names) for key, stated in block.items()}
-    tasks, [seeds] = changes.pop("tasks", [plain.task]), changes.pop("seeds", [math.inf])
-    if plain.task not in tasks or plain.seed >= seeds:
+    changes.pop("decides", None)
+    tasks, [parity] = changes.pop("tasks", [plain.task]), changes.pop("parity", [""])
+    if plain.task not in tasks or parity not in ("", ("even", "odd")[plain.seed % 2]):
         return
     if "budget" in changes:  # the largest first: its collection serves the smaller ones
         changes["budget"].sort(reverse=True)
@@ -112,38 +144,77 @@ def _expanded(block: Mapping[str, Any], plain: Cell, names: Mapping[str, Any]) -
 
 
 def _fits(cell: Cell, rule: Mapping[str, list]) -> bool:
-    return all(
-        cell.seed >= values[0] if key == "from_seed" else cell in (replace(cell, **{key: value}) for value in values)
-        for key, values in rule.items()
-    )
+    return all(any(cell == replace(cell, **{key: value}) for value in values) for key, values in rule.items())
 
 
 TABLES: Mapping[str, Table] = MappingProxyType(read_tables(Path(__file__).with_name("tables.toml")))
 """The tables in the order in which they are computed."""
 
 
-def table_cells(table: str, scale: Scale, *, seeds: Iterable[int]) -> list[Cell]:
-    """Return the cells of a table, seed by seed.
+def read_cuts(path: Path) -> tuple[Cut, ...]:
+    """Return the cuts that a TOML file holds, the first to be made first.
+
+    Raises:
+        InputError: It is no TOML; or a key is unknown, missing or of another type, or a table is.
+    """
+    cuts = tuple(checked(Cut, stated, lambda key: path) for stated in read_toml(path)["cuts"])
+    for cut in cuts:
+        check_choice("table", cut.table, TABLES)
+    return cuts
+
+
+CUTS = read_cuts(Path(__file__).with_name("cut.toml"))
+"""What goes first where a seed takes too long, in this order; a scale says how many are made."""
+
+
+def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool = True) -> list[Cell]:
+    """Return the cells of a table, seed by seed; those that decide no claim for the scale's first fewer seeds.
+
+    Args:
+        table: Its name.
+        scale: The scale.
+        seeds: The seeds. Where they decide claims, a table of controls has the seeds of the controls.
+        shown: Whether cells that decide no claim are among them: no second look needs them.
 
     Raises:
         InputError: There is no such table, or it has no cell for the scale's tasks.
     """
-    chosen = TABLES[check_choice("table", table, TABLES)]
-    if table not in tables_for(scale):
+    chosen, seeds = TABLES[check_choice("table", table, TABLES)], list(seeds)
+    if chosen.folders < _on_folders(scale):
         fitting = ", ".join(tables_for(scale))
         raise InputError(f"table {table!r} needs more than folders hold: for them use one of {fitting}")
-    seeds = list(seeds)
-    cells = [cell for seed in seeds for cell in chosen.cells(scale, seed=seed)]
+    if chosen.controls and editions.deciding() & set(seeds):
+        seeds = list(editions.controls())
+    cells = [
+        cell
+        for number, seed in enumerate(seeds)
+        for cell in chosen.cells(scale, seed=seed, shown=shown and number < scale.fewer_seeds)
+        if not _is_cut(cell, table, scale)
+    ]
     if not cells:
         tasks, numbers = ", ".join(scale.tasks), ", ".join(map(str, seeds))
         raise InputError(f"table {table!r} has no cell for {tasks} and seed {numbers}: use reproduction")
     return cells
 
 
-def tables_for(scale: Scale) -> list[str]:
-    """Return the names of the tables that a scale's tasks and pool can fill."""
-    folders = any(name.startswith(FOLDER) for name in (*scale.tasks, scale.pool))
-    return [name for name, table in TABLES.items() if table.folders or not folders]
+def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
+    names = _names(scale, cell.task)
+    return any(
+        cut.table == table
+        and cell.task not in cut.tasks
+        and _fits(cell, {key: _values(stated, names) for key, stated in cut.cells.items()})
+        for cut in CUTS[: scale.cuts]
+    )
+
+
+def tables_for(scale: Scale, *, shown: bool = True) -> list[str]:
+    """Return the names of the tables that a scale's tasks and pool can fill, or their cells that decide claims."""
+    fitting = (name for name, table in TABLES.items() if table.folders >= _on_folders(scale))
+    return [name for name in fitting if any(TABLES[name].cells(scale, seed=0, shown=shown))]
+
+
+def _on_folders(scale: Scale) -> bool:
+    return any(name.startswith(FOLDER) for name in (*scale.tasks, scale.pool))
 
 
 def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
@@ -155,13 +226,17 @@ def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
     """
     settings = scale(cell.scale)
     rate = rate or settings.rate
-    surrogate = cell.budget * settings.surrogate.epochs / rate
+    recipe = settings.recipe("surrogate", task=cell.task, steps=cell.steps)
+    surrogate = recipe.steps_for(cell.budget or settings.budget) * recipe.batch_size / rate
     detector = 2 * DETECTOR_IMAGES * settings.detector.epochs / rate
     return {
-        "extraction": surrogate + 4,
-        "classes": 2,
+        "extraction": surrogate + 6,
+        "control": surrogate + 6,
+        "classes": 3,
+        "answers": 5,
+        "asked_twice": surrogate + 20,
         "detection": detector + 40,
         "overlap": 2 * settings.overlap_images * settings.detector.epochs / rate + 2,
-        "shortcut": 8 * detector + 16 * surrogate + 60,
-        "stateful": 55,
+        "shortcut": 8 * detector + 6 * surrogate + 60,
+        "accounts": 20,
     }[cell.experiment]

@@ -7,14 +7,14 @@ each scale. A scale of one's own is a pair of such files.
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from extractlib.errors import InputError, check_choice
-from extractlib.models.training import Recipe
+from extractlib.models.training import Augmentation, Recipe
 
 FOLDER = Path(__file__).parent
 GRIDS = FOLDER.parent / "grids"
@@ -23,21 +23,24 @@ RESTORE = "restore it with git checkout"
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Which rows the tables have at a scale (``grids/NAME.toml``). No row depends on it, but for `adaptive_budgets`.
+    """Which rows the tables have at a scale (``grids/NAME.toml``). No row depends on it, but for `granularities`.
 
     Attributes:
         budgets: Query budgets of the budget curve, ascending, the whole budget last.
+        other_steps: Steps of the surrogate's training beside the scale's, the other axis of the budget curve.
         realistic_budgets: Query budgets of the adversary with in-distribution images, ascending: its last is half of
             the whole budget, or what the adversary's part of a real task holds.
-        adaptive_budgets: Query budgets at which the adaptive strategy is set against the random one, ascending. The
-            last decides a row: one collection of so many queries serves them all.
+        adaptive_budgets: Query budgets at which the adaptive strategy is set against the random one, ascending; at the
+            one in the middle it is judged.
         granularities: What an answer may show, from more to less.
+        shown_granularities: Those of them that decide no claim.
         narrow_pool: The task whose images, much alike, are queries of low diversity.
         narrow_budget: Queries to them: the whole budget, or what a part of a task in files holds.
         pool_classes: To how many of its classes the pool is cut, descending, for queries of less diversity.
         diversity_budget: Queries to those cut pools, and to noise.
         overlaps: Shares of the pool's images that show the victim's own classes, ascending.
         fewer_seeds: Seeds of the cells that decide no claim.
+        cuts: How many cuts of ``cut.toml`` are made, from its first.
         rate: Images a second that a process is assumed to train, on which only plans depend.
     """
 
@@ -52,6 +55,9 @@ class Axes:
     overlaps: tuple[float, ...]
     fewer_seeds: int
     rate: int
+    shown_granularities: tuple[str, ...] = ()
+    other_steps: tuple[int, ...] = ()
+    cuts: int = 0
 
     @property
     def own_budget(self) -> int:
@@ -62,6 +68,21 @@ class Axes:
     def middle_budget(self) -> int:
         """The adaptive budget in the middle, at which the adaptive strategy is judged."""
         return self.adaptive_budgets[len(self.adaptive_budgets) // 2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BanditSettings:
+    """How the adaptive strategy chooses (see `AdaptiveKnockoff`).
+
+    Attributes:
+        batch: Queries of one decision.
+        window: Over how many of the last steps the mean reward goes.
+        clusters: Coarse clusters of the pool's classes.
+    """
+
+    batch: int = 8
+    window: int = 25
+    clusters: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +100,23 @@ class Scale(Axes):
         backbone: Recipe of the pre-training on the pool's labeled part, the same for both architectures.
         victim: Recipe of the victims, fine-tuned from the backbone.
         scratch_victim: Recipe of the victims that are trained from scratch.
-        surrogate: Recipe of the surrogates, fine-tuned from the same backbone.
+        surrogate: Recipe of the surrogates and of the independent controls, fine-tuned from the same backbone; by
+            steps, whatever the budget, so that more queries are not more training.
         detector: Recipe of the detectors, fine-tuned from the same backbone.
         budget: Queries of an attack.
         overlap_images: Images of each side that a detector of the overlap experiment is trained on, and tested on.
-        stream: Queries of one honest client that a stateful detector watches.
-        streams: Honest clients of each of its two sides, validation and test.
+        stream: Queries of one honest account that detectors of accounts watch.
+        streams: Honest accounts that they are set on, and as many that they are judged on.
         watermark_rate: Share of the queries that a watermarking API answers wrongly.
+        augmentation: What may be done to a task's images; there a recipe that shifts or mirrors does this instead.
+        balanced: Tasks whose accuracy is the mean over the classes.
+        control_images: By task, the adversary's own images that the independent control is trained on, so many that its
+            validation accuracy is nearest the surrogate's; elsewhere as many as the surrogate has queries.
+        bandit: How the adaptive strategy chooses.
+        flag_times: By task and detector of accounts, after how many queries an account is flagged: the 5th percentile
+            over accounts of exploring seeds (`experiments.accounts.flag_time`); missing where fewer than half are.
+        accused: Tasks on which copies are told from independent models.
+        accused_images: Images of each side that dataset inference looks at.
         shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
         imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
         image_size: Height and width that photographs are brought to, in pixels.
@@ -115,6 +146,31 @@ class Scale(Axes):
     image_size: int = 32
     task_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     pool_sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    augmentation: Mapping[str, Augmentation] = field(default_factory=dict)
+    balanced: tuple[str, ...] = ()
+    control_images: Mapping[str, int] = field(default_factory=dict)
+    bandit: BanditSettings = BanditSettings()
+    flag_times: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    accused: tuple[str, ...] = ()
+    accused_images: int = 100
+
+    @property
+    def own_number(self) -> int:
+        """How many of its own images the realistic adversary is judged by: at most a quarter of the budget."""
+        return max((number for number in self.realistic_budgets if 4 * number <= self.budget), default=0)
+
+    def recipe(self, name: str, *, task: str, steps: int = 0) -> Recipe:
+        """Return a recipe with the augmentation that a task allows.
+
+        Args:
+            name: Which one, as ``"victim"`` or ``"surrogate"``.
+            task: The task.
+            steps: Steps of the optimizer, in place of the recipe's own length; 0 for that.
+        """
+        recipe: Recipe = getattr(self, name)
+        if task in self.augmentation and (recipe.shift or recipe.flip):
+            recipe = recipe.on(self.augmentation[task])
+        return replace(recipe, epochs=0, steps=steps) if steps else recipe
 
 
 def scale(name: str) -> Scale:

@@ -1,0 +1,140 @@
+"""Detecting the attacker account by account, and how Sybil accounts slip through (beyond the paper)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from extractbook.reproduction.experiments.detection import first
+from extractbook.reproduction.setups import Setup
+from extractlib.api.service import PredictionAPI
+from extractlib.attacks.jacobian import jacobian_augmentation
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data.images import ImageSet
+from extractlib.data.sources import Source
+from extractlib.defenses.accounts import CountingDetector, StatefulDetector, choose_delta, split_among
+from extractlib.models.training import Recipe
+
+WATCHED = 20
+"""Accounts of the adversary whose flag times are taken, and the fewest that Sybil accounts are."""
+
+SEEDS = 16
+"""Of so many queries of the positive control one is a natural image: the others come in four rounds, each doubling."""
+
+ROUND = Recipe(epochs=10, learning_rate=0.05, weight_decay=0.0, shift=0)
+"""How the positive control's surrogate is trained in each round."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Images that somebody may send, with what detectors of accounts look at.
+
+    Attributes:
+        images: uint8 of shape (n, 3, height, width).
+        labels: The victim's, int64 of shape (n,).
+        caught: Whether the detector of single queries catches each, bool of shape (n,).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    caught: torch.Tensor
+
+    @classmethod
+    def of(cls, setup: Setup, images: torch.Tensor) -> "Queries":
+        """Return images with the victim's labels and the verdicts of the paper's detector."""
+        return cls(images, setup.victim.logits(images).argmax(1), setup.detector.detect(images))
+
+    def account(self, chosen: torch.Tensor) -> "Queries":
+        """Return what an account that sends the `chosen` images, int64 in order, has sent."""
+        return Queries(self.images[chosen], self.labels[chosen], self.caught[chosen])
+
+
+def accounts(setup: Setup) -> dict:
+    """Return when a detector that watches all queries of an account flags it, and whether Sybil accounts slip through.
+
+    Both detectors are set on honest accounts, whose images are of the victim's own source; the count is of the queries
+    that the paper's detector catches. The adversary has images of the shifted source. Its Sybil accounts share the
+    cell's budget: at least `WATCHED`, and so many that each stays below half of the flag time in the scale's file.
+
+    Returns:
+        For ``"prada"`` and ``"counting"``: ``positive_control_flagged``, whether an account that does Jacobian
+        augmentation is flagged; ``honest_flagged``, the share of other honest accounts that is; ``flag_times``, after
+        how many queries each of `WATCHED` accounts of the adversary, with the whole budget each, is flagged, or None;
+        ``queries`` and ``accounts`` of the Sybil accounts, and ``sybil_flagged``, the share of them that is flagged.
+        Also PRADA's ``delta`` and the ``rate`` of honest queries caught. ``images``, the honest accounts judged.
+    """
+    settings, seed = setup.settings, setup.cell.seed
+    generator = np.random.default_rng([seed, *b"accounts"])
+    half = len(setup.task["adversary"]) // 2
+    # The frames of one track lie side by side: the two halves share one track at most.
+    halves = [first(setup.task["adversary"], at, max(half, settings.stream)) for at in (0, half)]
+    source = setup.queries(Source(setup.cell.task).shifted())
+    queries = min(setup.cell.budget, len(source))
+    known, judged = (
+        _drawn(Queries.of(setup, one.images[:]), settings.streams, settings.stream, generator) for one in halves
+    )
+    shifted = Queries.of(setup, source.images[:])
+    alone = _drawn(shifted, WATCHED, queries, generator)
+    sent = shifted.account(Knockoff(budget=queries, seed=seed).indices(len(source)))
+    control = _positive_control(setup, source, queries)
+    prada = StatefulDetector(delta=choose_delta((one.images, one.labels) for one in known))
+    counting = CountingDetector.fit(torch.cat([one.caught for one in known]))
+    watchers: dict[str, Callable[[Queries], int | None]] = {
+        "prada": lambda one: prada.queries_until_flagged(one.images, one.labels),
+        "counting": lambda one: counting.queries_until_flagged(one.caught),
+    }
+    result: dict = {"images": len(judged)}
+    for name, until in watchers.items():
+        number = sybil_accounts(queries, settings.flag_times.get(setup.cell.task, {}).get(name))
+        result[name] = {
+            "positive_control_flagged": until(control) is not None,
+            "honest_flagged": _flagged(until, judged),
+            "flag_times": [until(one) for one in alone],
+            "queries": queries,
+            "accounts": number,
+            "sybil_flagged": _flagged(until, [sent.account(chosen) for chosen in split_among(queries, number)]),
+        }
+    result["prada"]["delta"], result["counting"]["rate"] = prada.delta, counting.rate
+    return result
+
+
+def sybil_accounts(queries: int, flag_time: int | None) -> int:
+    """Return among how many accounts an adversary shares its queries who knows when one account is flagged.
+
+    At least `WATCHED`, and so many that none sends more than half of the flag time.
+    """
+    return max(WATCHED, math.ceil(2 * queries / flag_time)) if flag_time else WATCHED
+
+
+def flag_time(times: Sequence[int | None]) -> int | None:
+    """Return the 5th percentile of flag times, as it stands in a scale's file.
+
+    Args:
+        times: Of each account, None where it was never flagged.
+
+    Returns:
+        None where fewer than half of the accounts were flagged.
+    """
+    found = [math.inf if time is None else time for time in times]
+    if 2 * sum(map(math.isfinite, found)) < len(found):
+        return None
+    return int(np.percentile(found, 5, method="inverted_cdf"))
+
+
+def _drawn(asked: Queries, count: int, length: int, generator: np.random.Generator) -> list[Queries]:
+    """Return `count` accounts of `length` queries each, drawn anew for each account."""
+    total = len(asked.labels)
+    return [asked.account(torch.from_numpy(generator.permutation(total)[:length])) for _ in range(count)]
+
+
+def _flagged(until: Callable[[Queries], int | None], watched: Sequence[Queries]) -> float:
+    return sum(until(one) is not None for one in watched) / len(watched)
+
+
+def _positive_control(setup: Setup, source: ImageSet, queries: int) -> Queries:
+    """Return the queries of an attack that PRADA was made to notice, from images of the adversary's."""
+    seeds = source.subset(torch.arange(max(2, queries // SEEDS)))
+    trainer = setup.trainer(setup.settings.network, ROUND, keep=False)
+    return Queries.of(setup, jacobian_augmentation(PredictionAPI(setup.victim), seeds, trainer, budget=queries)[0])
