@@ -6,7 +6,7 @@ SQLite in a file or in memory by default; any other database by its SQLAlchemy a
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,9 @@ WAIT = 60
 """Seconds that a write waits for another process's."""
 
 SEAL_BYTES = 16
+LOCK = 0x65787472
+"""Number of the lock under which tables are made in PostgreSQL."""
+
 OTHER_TABLES = "it holds other tables: name another file"
 
 
@@ -33,6 +36,7 @@ class Database:
         what: What the database is, for errors: for example ``"meter"``.
         journal: SQLite's journal: ``"WAL"`` commits in half the time, ``"DELETE"`` leaves a single file.
         create: Whether the tables are made if they are not there; False only reads, also where nothing can be written.
+        beside: Names of tables that the file may hold already.
 
     Raises:
         InputError: It cannot be opened, or holds other tables; then it is left as it is.
@@ -46,6 +50,7 @@ class Database:
         what: str,
         journal: str = "DELETE",
         create: bool = True,
+        beside: Collection[str] = (),
     ):
         self.name, self._what, self._lock = "memory" if place is None else str(place), what, threading.RLock()
         address = _address(place)
@@ -56,12 +61,16 @@ class Database:
             if place is not None and _is_stub(Path(address.database or "")):
                 raise InputError(f"{what} {self.name}: {_reason('not a database')}")
             others = InputError(f"{what} {self.name}: {OTHER_TABLES}")
-            event.listen(self._engine, "connect", _prepare(set(tables.tables), journal if create else None, others))
+            event.listen(
+                self._engine, "connect", _prepare(set(tables.tables), set(beside), journal if create else None, others)
+            )
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
             event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self.close = weakref.finalize(self, self._engine.dispose)
         try:
             with self.transaction() as connection:
+                if not in_sqlite:  # two servers that start at once would both make the tables
+                    connection.execute(sql.select(sql.func.pg_advisory_xact_lock(LOCK)))
                 if create:
                     tables.create_all(connection)
         except InputError:
@@ -111,14 +120,14 @@ def _is_stub(path: Path) -> bool:
     return path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0")
 
 
-def _prepare(tables: set[str], journal: str | None, others: InputError) -> Callable:
+def _prepare(tables: set[str], beside: set[str], journal: str | None, others: InputError) -> Callable:
     """Return what SQLite does with each new connection; without a journal it only reads."""
 
     def prepare(connection, record) -> None:
         # No isolation level: transactions begin where the code says so, not where the driver guesses.
         connection.isolation_level = None
         held = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not held >= tables and (held or journal is None):  # before anything is written
+        if not held >= tables and (held - beside or journal is None):  # before anything is written
             connection.close()
             raise others
         if journal is not None:

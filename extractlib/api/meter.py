@@ -51,6 +51,10 @@ class BudgetExceeded(InputError):
     """A request asks for more queries than its client has left; it was refused whole and charged nothing."""
 
 
+class RequestReused(InputError):
+    """The id of a request was used before, for other images or at another API; nothing was charged."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What a client may ask and pays.
@@ -170,7 +174,8 @@ class Meter:
         """Return the stored answer of a request, or None if it is new and within the budget.
 
         Raises:
-            InputError: The id was used for other images or at another API, or the record is damaged.
+            RequestReused: The id was used for other images or at another API.
+            InputError: The record is damaged.
             BudgetExceeded: The request is new and asks for more than is left.
         """
         with self._database.transaction() as connection:
@@ -206,6 +211,22 @@ class Meter:
             _save_account(connection, self._row(connection, request.client) | used)
             return answer
 
+    def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, bytes]]:
+        """Return ids and answers of a client's requests in the order of the ids: at most so many behind `after`.
+
+        Raises:
+            InputError: A record is damaged.
+        """
+        where = (REQUESTS.c.client == client) & (REQUESTS.c.id > after)
+        chosen = sql.select(REQUESTS).where(where).order_by(REQUESTS.c.id).limit(most)
+        with self._database.transaction() as connection:
+            rows = connection.execute(chosen).all()
+        for row in rows:
+            request = Request(client=row.client, id=row.id, digest=row.digest, queries=row.queries)
+            if not isinstance(row.answer, bytes) or row.seal != _seal(request, row.answer):
+                raise self._damaged(f"the record of request {row.id!r}")
+        return [(row.id, row.answer) for row in rows]
+
     def _stored(self, connection: sql.Connection, request: Request, account: Account) -> bytes | None:
         """Return the stored answer, if there is one."""
         where = (REQUESTS.c.client == request.client) & (REQUESTS.c.id == request.id)
@@ -221,7 +242,7 @@ class Meter:
                 )
             return None
         if found.digest != request.digest:
-            raise InputError(
+            raise RequestReused(
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )

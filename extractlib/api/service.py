@@ -133,7 +133,7 @@ class PredictionAPI:
             # Outside any lock; what happened meanwhile is checked again when it is charged.
             answer = self._meter.charge(asked, self._compute(images), self._terms)
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
-        return self.granularity.unpack(np.frombuffer(answer, self._record))
+        return self._unpack(answer)
 
     def register(self, client: str, *, budget: int | None = None, price: float | None = None) -> None:
         """Give a client a budget or a price of its own; None leaves the API's.
@@ -146,6 +146,20 @@ class PredictionAPI:
     def usage(self, client: str) -> Usage:
         """Return what a client has asked, what is left, and what it cost."""
         return self._meter.usage(client, self._terms)
+
+    def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
+        """Return what a client was answered before, in the order of its requests' ids: at most so many behind `after`.
+
+        Args:
+            client: Who asked; it asked no other API of this meter.
+            after: The last id of the part returned before; empty for the first part.
+            most: Requests of a part.
+        """
+        found = self._meter.answers(client, after=after, most=most)
+        return [(request, self._unpack(answer)) for request, answer in found]
+
+    def _unpack(self, answer: bytes) -> Answers:
+        return self.granularity.unpack(np.frombuffer(answer, self._record))
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
         shape = None if self._victim.image_shape is None else tuple(self._victim.image_shape)
