@@ -23,7 +23,7 @@ from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, Rows
 from extractlib.models import networks
 from extractlib.models.classifier import Victim
-from extractlib.models.devices import has_bfloat16
+from extractlib.models.devices import half
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit
 
@@ -55,7 +55,7 @@ class Outcome:
 def main() -> None:
     """Measure everything and print a line for each."""
     torch.set_num_threads(1)
-    print(f"One thread, torch {torch.__version__}, bfloat16 {'on' if has_bfloat16('cpu') else 'off'}", flush=True)
+    print(f"One thread, torch {torch.__version__}, bfloat16 {'on' if half('cpu') else 'off'}", flush=True)
     for measure in (querying, training, training_from_files, bookkeeping, adapting, adapting_and_learning, beside_art):
         print(measure(), flush=True)
 

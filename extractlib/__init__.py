@@ -19,8 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "defenses": ["detectors", "policies"],
         "errors": ["InputError"],
         "evaluation": ["evaluate"],
-        "models.classifier": ["Surrogate", "Victim"],
-        "models.shipped": ["load_victim"],
+        "models.classifier": ["Surrogate", "Victim", "load_victim"],
     },
 )
 

@@ -25,6 +25,18 @@ LOCK = 0x65787472
 """Number of the lock under which tables are made in PostgreSQL."""
 
 OTHER_TABLES = "it holds other tables: name another file"
+NO_DATABASE = "it is no database: name one, or a new file"
+
+REASONS = {
+    "locked": "another process holds it: wait for that process, or end it",
+    "full": "no space is left on its disk: make room, and go on",
+    "unable to open": "it cannot be opened: name a file in a folder that exists and can be written",
+    "readonly": "it cannot be written: name a file that can",
+    "malformed": "it is damaged: restore it from a copy, or name a new file",
+    "not a database": NO_DATABASE,
+    "no such": OTHER_TABLES,
+}
+"""What a database says when it says no, and in words why, with the remedy."""
 
 
 class Database:
@@ -52,18 +64,20 @@ class Database:
         create: bool = True,
         beside: Collection[str] = (),
     ):
-        self.name, self._what, self._lock = "memory" if place is None else str(place), what, threading.RLock()
         address = _address(place)
+        shown = address.render_as_string() if _is_address(place) else str(place)  # without its password
+        self.name, self._what, self._lock = "memory" if place is None else shown, what, threading.RLock()
         in_sqlite = address.get_backend_name() == "sqlite"
         options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
         self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
         if in_sqlite:
-            if place is not None and _is_stub(Path(address.database or "")):
-                raise InputError(f"{what} {self.name}: {_reason('not a database')}")
-            others = InputError(f"{what} {self.name}: {OTHER_TABLES}")
-            event.listen(
-                self._engine, "connect", _prepare(set(tables.tables), set(beside), journal if create else None, others)
-            )
+            path = Path(address.database or "")
+            # SQLite would write over a file of a single byte.
+            if place is not None and path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0"):
+                raise self._refusal(NO_DATABASE)
+            others = self._refusal(OTHER_TABLES)
+            names = set(tables.tables), set(beside)
+            event.listen(self._engine, "connect", _prepare(*names, journal if create else None, others))
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
             event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self.close = weakref.finalize(self, self._engine.dispose)
@@ -88,9 +102,16 @@ class Database:
             with self._lock, self._engine.begin() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            raise InputError(f"{self._what} {self.name}: {_reason(str(error.orig))}") from None
+            said = " ".join(str(error.orig).split())
+            if self._engine.dialect.name != "sqlite":
+                raise self._refusal(f"{said}: look whether it runs and may be written") from None
+            reasons = (reason for words, reason in REASONS.items() if words in said)
+            raise self._refusal(next(reasons, f"{said}: name another file")) from None
         except UnicodeDecodeError:  # by which the driver fails to tell of a damaged schema
-            raise InputError(f"{self._what} {self.name}: {_reason('malformed')}") from None
+            raise self._refusal(REASONS["malformed"]) from None
+
+    def _refusal(self, reason: str) -> InputError:
+        return InputError(f"{self._what} {self.name}: {reason}")
 
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:
@@ -108,16 +129,15 @@ def seal(*parts: str | bytes | int) -> bytes:
     return state.digest()
 
 
+def _is_address(place: Path | str | None) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
 def _address(place: Path | str | None) -> sql.URL:
-    if isinstance(place, str) and "://" in place:
+    if _is_address(place):
         return sql.make_url(place)
     # A path is taken as it is: its "?", "#" and "%" are no address's, and a file may be called ":memory:".
     return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
-
-
-def _is_stub(path: Path) -> bool:
-    """Return whether a file is too short for a database; SQLite would write over one of a single byte."""
-    return path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0")
 
 
 def _prepare(tables: set[str], beside: set[str], journal: str | None, others: InputError) -> Callable:
@@ -135,19 +155,3 @@ def _prepare(tables: set[str], beside: set[str], journal: str | None, others: In
             connection.execute("PRAGMA synchronous = FULL")
 
     return prepare
-
-
-def _reason(said: str) -> str:
-    """Return in words why a database said no, with the remedy."""
-    for words, reason in {
-        "locked": f"another process has held it for {WAIT} seconds: wait for that process, or end it",
-        "full": "no space is left on its disk: make room, and go on",
-        "unable to open": "it cannot be opened: name a file in a folder that exists and can be written",
-        "readonly": "it cannot be written: name a file that can",
-        "malformed": "it is damaged: restore it from a copy, or name a new file",
-        "not a database": "it is no database: name one, or a new file",
-        "no such": OTHER_TABLES,
-    }.items():
-        if words in said:
-            return reason
-    return f"{said}: name another file"

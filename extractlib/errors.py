@@ -20,6 +20,11 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error of another library says, as one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
     """Return `value` if it is one of `choices`.
 
@@ -85,6 +90,3 @@ def check_name(kind: str, value: str) -> str:
     if not isinstance(value, str) or not value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise InputError(f"{kind} is {shown(value)}: a name that is not empty is wanted")
     return value
-
-
-one_of, positive = check_choice, check_positive

@@ -6,33 +6,30 @@ use it. The canaries (`experiments.canaries`) fail where a number has changed an
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_choice
 
-VERSIONS: Mapping[str, int] = MappingProxyType(
-    {
-        "numerics": 1,  # torch and numpy as the lock pins them
-        "drawn": 3,  # pixels and labels of the drawn sets
-        "decode": 1,  # listing and decoding of image files
-        "transform": 1,  # saving, resizing, blurring; the shifted source of images in files
-        "split": 1,  # parts, subsets, mixtures, cut pools, noise
-        "network": 1,  # architectures, their first weights, what they compute
-        "backbone": 1,  # pre-training, and the weights that ship
-        "train": 1,  # the training loop, its schedules, prediction
-        "augment": 1,  # shifts, flips, crops
-        "api": 1,  # granularity, answers, charges
-        "knockoff": 1,  # choice of queries, the transfer set, the surrogate's targets
-        "adaptive": 1,  # bandit, rewards, online surrogate
-        "control": 1,  # the model that asks nothing
-        "detect": 1,  # detectors of single queries and their thresholds
-        "policy": 1,  # what a detected query gets
-        "accounts": 1,  # detectors of accounts, Sybil accounts
-        "watermark": 1,  # which queries are marked, and how
-        "metrics": 1,  # accuracy, recovery, TPR, TNR, intervals
-        "experiment": 1,  # which cells share what, and what a row holds
-    }
-)
+VERSIONS: Mapping[str, int] = {
+    "numerics": 1,  # torch and numpy as the lock pins them
+    "drawn": 3,  # pixels and labels of the drawn sets
+    "decode": 1,  # listing and decoding of image files
+    "transform": 1,  # saving, resizing, blurring; the shifted source of images in files
+    "split": 1,  # parts, subsets, mixtures, cut pools, noise
+    "network": 1,  # architectures, their first weights, what they compute
+    "backbone": 1,  # pre-training, and the weights that ship
+    "train": 1,  # the training loop, its schedules, prediction
+    "augment": 1,  # shifts, flips, crops
+    "api": 1,  # granularity, answers, charges
+    "knockoff": 1,  # choice of queries, the transfer set, the surrogate's targets
+    "adaptive": 1,  # bandit, rewards, online surrogate
+    "control": 1,  # the model that asks nothing
+    "detect": 1,  # detectors of single queries and their thresholds
+    "policy": 1,  # what a detected query gets
+    "accounts": 1,  # detectors of accounts, Sybil accounts
+    "watermark": 1,  # which queries are marked, and how
+    "metrics": 1,  # accuracy, recovery, TPR, TNR, intervals
+    "experiment": 1,  # which cells share what, and what a row holds
+}
 """The version of each behavior."""
 
 
@@ -45,9 +42,8 @@ def versions(*keys: str) -> dict[str, int]:
     Raises:
         InputError: A key is unknown.
     """
-    unknown = sorted(set(keys) - set(VERSIONS))
-    if unknown:
-        raise InputError(f"unknown version key {unknown[0]!r}: use one of {', '.join(VERSIONS)}")
+    for key in keys:
+        check_choice("version key", key, VERSIONS)
     return {key: number for key, number in VERSIONS.items() if key in (*keys, "numerics")}
 
 

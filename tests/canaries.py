@@ -30,7 +30,7 @@ from extractbook.reproduction.results import timeless
 from extractbook.reproduction.run import name_of
 from extractbook.reproduction.scales import SCALES, Scale
 from extractlib import metrics
-from extractlib.api.meter import BudgetExceeded
+from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Granularity, PredictionAPI
 from extractlib.attacks.adaptive import ONLINE, REWARDS, AdaptiveKnockoff, Bandit, OnlineSurrogate, Reward
 from extractlib.attacks.knockoff import Knockoff
@@ -395,14 +395,17 @@ def answers() -> Values:
 def charges() -> list:
     """Return what a client is charged for requests, repeated ones and refused ones."""
     images, told = noise(10, seed=1), []
-    api = PredictionAPI(Linear(), answers="top-2", budget=7, price=0.25, batch_size=3)
-    api.register("other", budget=3, price=0.5)
+    shared = {"answers": "top-2", "batch_size": 3, "meter": Meter()}
+    apis = {
+        "me": PredictionAPI(Linear(), budget=7, price=0.25, **shared),
+        "other": PredictionAPI(Linear(), budget=3, price=0.5, **shared),
+    }
     for client, count, request in (("me", 4, "a"), ("me", 4, "a"), ("me", 4, "b"), ("me", 3, "c"), ("other", 2, "a")):
         try:
-            told.append(digest(api.query(images[:count], client=client, request=request).labels))
+            told.append(digest(apis[client].query(images[:count], client=client, request=request).labels))
         except BudgetExceeded as refused:
             told.append(str(refused))
-        usage = api.usage(client)
+        usage = apis[client].usage(client)
         told.append([usage.queries, usage.remaining, usage.cost])
     return told
 

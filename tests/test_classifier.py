@@ -16,8 +16,8 @@ from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.models import networks
-from extractlib.models.classifier import FromFloats, Surrogate, Victim
-from extractlib.models.shipped import load_victim
+from extractlib.models.classifier import Surrogate, Victim, load_victim
+from extractlib.models.networks import FromFloats
 from extractlib.models.training import Recipe
 from extractlib.store import Store
 
@@ -152,10 +152,12 @@ def test_whatever_a_module_returns_its_probabilities_are_the_same(row, outputs):
 def test_a_softmax_declared_as_logits_gives_one_warning():
     module = nn.Sequential(linear(torch.eye(2, 12)), nn.Softmax(1))
     victim = Victim(module, classes=PAIR, name="pets")
-    with pytest.warns(UserWarning, match="^pets returns rows that sum to 1.* name outputs='probabilities'") as warned:
+    with pytest.warns(UserWarning, match="^pets returns rows that sum to 1.* name outputs='probabilities'"):
         victim.logits(noise(5, 3, 2, 2))
-        victim.logits(noise(5, 3, 2, 2, seed=1))
-        victim.logits(noise(5, 3, 1, 4))  # another shape is looked at too
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")  # as in a program: the same warning from the same line once
+        for seed in range(3):
+            victim.logits(noise(5, 3, 2, 2, seed=seed))
     assert len(warned) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -173,18 +175,38 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
         (CONVOLUTION, noise(2, 3, 9, 9), {}, r"cannot take images of shape \(3, 9, 9\) \(mat1 and mat2"),
         (CONVOLUTION, noise(2, 1, 8, 8), {}, r"cannot take images of shape \(1, 8, 8\) \(Given groups=1"),
         (CONVOLUTION, noise(2, 4, 8, 8), {"mean": [0.5] * 3}, r"cannot take images of shape \(4, 8, 8\)"),
-        (CONVOLUTION, noise(2, 3, 8, 8), {"classes": "abc"}, r"returned \(2, 2\) .* 3 classes have shape \(2, 3\)"),
-        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "logit"}, r"logit of 2 classes have shape \(2, 1\)"),
+        (
+            CONVOLUTION,
+            noise(2, 3, 8, 8),
+            {"classes": "abc"},
+            r"of shape \(2, 2\) for 2 images: with 3 classes \(2, 3\)",
+        ),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "logit"}, r"shape \(2, 4\) .* \(2, 2\) is wanted; name what"),
         (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "probabilities"}, "no probabilities: name outputs='logits'"),
-        (Returning(lambda x: x[:1, 0, 0, :2]), noise(2, 3, 8, 8), {}, r"returned \(1, 2\) for 2 images"),
-        (Returning(lambda x: x.flatten()[:4]), noise(2, 3, 8, 8), {}, r"returned \(4,\) for 2 images"),
+        (
+            Returning(lambda x: x[:1, 0, 0, :2]),
+            noise(2, 3, 8, 8),
+            {},
+            r"returned logits of shape \(1, 2\) for 2 images",
+        ),
+        (Returning(lambda x: x.flatten()[:4]), noise(2, 3, 8, 8), {}, r"returned logits of shape \(4,\) for 2 images"),
         (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it"),
         (Returning(lambda x: {}["logits"]), noise(2, 3, 8, 8), {}, r"cannot take images .* \('logits'\)"),
         (CONVOLUTION, torch.rand(2, 3, 8, 8), {}, r"are torch.float32 .* uint8 of shape \(n, channels, height"),
         (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): uint8 of shape \(n, channels"),
-        (CONVOLUTION, noise(2, 3, 9, 9), {"image_shape": [3, 8, 8]}, r"uint8 of shape \(n, 3, 8, 8\) is wanted"),
+        (
+            CONVOLUTION,
+            noise(2, 3, 9, 9),
+            {"image_shape": [3, 8, 8]},
+            r"uint8 of shape \(n, 3, 8, 8\), n from 0, is wanted",
+        ),
         (networks.build("tiny", classes=2, seed=0), noise(2, 1, 8, 8), {}, "the package's networks take"),
-        (networks.build("tiny", classes=3, seed=0), noise(2, 3, 8, 8), {}, r"returned \(2, 3\) for 2 images"),
+        (
+            networks.build("tiny", classes=3, seed=0),
+            noise(2, 3, 8, 8),
+            {},
+            r"returned logits of shape \(2, 3\) for 2 images",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(module, images, options, message):

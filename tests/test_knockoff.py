@@ -137,12 +137,13 @@ def test_the_attacker_goes_by_its_name():
 
 
 def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resumes(tmp_path):
-    api = PredictionAPI(linear_victim(), budget=40)
+    meter = Meter()
+    api = PredictionAPI(linear_victim(), budget=40, meter=meter)
     attack = Knockoff(budget=50, chunk=16)
     with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 8 of 40 are left"):
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == len(load(tmp_path / "t.db", partial=True)) == 32
-    api.register("attacker", budget=50)
+    api = PredictionAPI(linear_victim(), budget=50, meter=meter)
     assert len(attack.collect(api, POOL, tmp_path / "t.db")) == api.usage("attacker").queries == 50
 
 

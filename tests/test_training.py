@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from extractlib.data import drawn
 from extractlib.errors import InputError
 from extractlib.models import networks
-from extractlib.models.devices import has_bfloat16
+from extractlib.models.devices import half
 from extractlib.models.training import Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
@@ -59,7 +59,7 @@ def test_one_step_by_hand():
     # Both answers begin at (1/2, 1/2); the gradient is the mean of x (p - y).
     expected = -0.1 / 2 * torch.tensor([[0.5 - 0.9, 0.5 - 0.1], [2 * (0.5 - 0.2), 2 * (0.5 - 0.8)], [0, 0]])
     # bfloat16, where the processor has it, keeps eight bits of a product.
-    relative = 2**-7 if has_bfloat16("cpu") else 1e-5
+    relative = 2**-7 if half("cpu") else 1e-5
     assert torch.allclose(model.weight, expected, rtol=relative, atol=1e-7)
 
 
@@ -179,14 +179,10 @@ def test_nothing_is_augmented_without_being_asked():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "there are no images"),
+        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "n from 2, is wanted"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "2 images and 3 targets"),
-        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32: uint8 is wanted"),
-        ({"recipe": Recipe(epochs=0, learning_rate=0.1)}, "0 epochs in batches of 64"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, batch_size=1)}, "1 epochs in batches of 1"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="step")}, "step_epochs is 0: at least 1 is wanted"),
+        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32 of shape \(2, 3, 8, 8\): uint8 of"),
         ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, r"\(2, 1, 8, 8\): the package's networks take"),
-        ({"recipe": Recipe(epochs=1, learning_rate=0.1, schedule="linear")}, "unknown schedule 'linear'"),
     ],
 )
 def test_bad_input_is_refused(change, message):
@@ -197,6 +193,20 @@ def test_bad_input_is_refused(change, message):
     } | change
     with pytest.raises(InputError, match=message):
         fit(networks.build("tiny", classes=3, seed=0), **arguments, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "0 epochs in batches of 64"),
+        ({"batch_size": 1}, "1 epochs in batches of 1"),
+        ({"schedule": "step"}, "step_epochs is 0: at least 1 is wanted"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**({"epochs": 1, "learning_rate": 0.1} | settings))
 
 
 def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
@@ -221,7 +231,7 @@ def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():
             moves = torch.randint(-2, 3, (2, count, 1), generator=generator)
             rows, columns = ((torch.arange(32) + move).clamp(0, 31) for move in moves)
             batch = batch.permute(0, 2, 3, 1)[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
-            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half("cpu") is not None):
                 loss = F.cross_entropy(plain(batch.permute(0, 3, 1, 2)), labels[chosen])
             optimizer.zero_grad()
             loss.backward()

@@ -2,13 +2,16 @@
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from extractlib.api.meter import Terms
 from extractlib.api.service import Model, Policy, PredictionAPI
+from extractlib.data.images import check_images
 from extractlib.errors import InputError
 
 
@@ -29,14 +32,18 @@ class ServedAPI(PredictionAPI):
     Args:
         victim: The model behind the API.
         policy: Alters the answers to what the detector found.
+        terms: Terms of clients that have their own.
         options: Further arguments of `PredictionAPI`.
 
     Attributes:
         image_shape: (channels, height, width) of the images it takes; any if None.
     """
 
-    def __init__(self, victim: Model, *, policy: Policy | None = None, **options: Any):
+    def __init__(
+        self, victim: Model, *, policy: Policy | None = None, terms: Mapping[str, Terms] | None = None, **options: Any
+    ):
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
+        self._own_terms = dict(terms or {})
         self.image_shape = None if victim.image_shape is None else tuple(victim.image_shape)
         self._jobs: deque[Job] = deque()
         self._changed, self._closed = threading.Condition(), False
@@ -54,7 +61,7 @@ class ServedAPI(PredictionAPI):
         Raises:
             InputError: They cannot.
         """
-        return self._checked(images)
+        return check_images(images, self.image_shape, at_least=1)[:]
 
     def close(self) -> None:
         """Answer what waits, and end the thread."""
@@ -62,6 +69,9 @@ class ServedAPI(PredictionAPI):
             self._closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _terms_of(self, client: str) -> Terms:
+        return self._own_terms.get(client, self._terms)
 
     def _compute(self, images: torch.Tensor) -> bytes:
         job = Job(images)

@@ -1,12 +1,13 @@
 """What an answer shows of the victim's probabilities (the paper, section 3.4), and how it is stored.
 
 `Full`, `TopK`, `Rounded` and `Label` show less and less; `Temperature` shows all of a flattened distribution. Each is
-also a word, such as ``"top-5"``: `parse` reads it and `str` writes it.
+also a word, such as ``"top-5"``: `parse` reads it and `str` writes it, in JSON as elsewhere.
 """
 
+import json
 import re
 from dataclasses import astuple, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -109,15 +110,12 @@ class Granularity:
         """
         if isinstance(text, Granularity):
             return text
-        kind, *values = str(text).split("-", 1)
         try:
-            return KINDS[kind](*map(_number, values))
+            named = re.fullmatch(r"([a-z]+)(?:-([0-9.]+))?", str(text), re.ASCII)
+            kind, number = named.groups() if named else (str(text), None)
+            return KINDS[kind]() if number is None else KINDS[kind](json.loads(number))
         except (InputError, TypeError, ValueError):
             raise InputError(f"unknown granularity {str(text)[:100]!r}: use {WORDS}") from None
-
-    def to_json(self) -> str:
-        """Return the granularity's name, which `parse` reads."""
-        return str(self)
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
@@ -143,22 +141,28 @@ class Granularity:
 
     # -- as bytes ------------------------------------------------------------
 
+    @property
+    def scale(self) -> int | None:
+        """What stored probabilities are multiplied by to be whole numbers, exactly; None where they are no decimals."""
+        return None
+
     def record(self, class_count: int, *, real: str = "<f4") -> np.dtype:
         """Return the layout of one answer in bytes.
 
         Args:
             class_count: Number of the victim's classes.
-            real: Type of a probability; where it is rounded, it is stored as a whole number, exactly.
+            real: Type of a probability that is not stored as a whole number.
 
         Raises:
             InputError: There are too many classes, or fewer than the granularity shows.
         """
         if class_count > MOST_CLASSES:
             raise InputError(f"the victim has {class_count} classes: at most {MOST_CLASSES} are possible")
-        return np.dtype([("label", "<u2"), *self._fields(class_count, real)])
-
-    def _fields(self, class_count: int, real: Any) -> list[tuple]:
-        return [("probabilities", real, (class_count,))]
+        shown = self.show(torch.zeros(1, class_count))
+        stored = real if self.scale is None else np.min_scalar_type(self.scale).newbyteorder("<")
+        fields = {"classes": (shown.classes, "<u2"), "probabilities": (shown.probabilities, stored)}
+        layout = [(name, kind, tuple(part.shape[1:])) for name, (part, kind) in fields.items() if part is not None]
+        return np.dtype([("label", "<u2"), *layout])
 
     def pack(self, answers: Answers, record: np.dtype) -> np.ndarray:
         """Return the answers as an array of shape (n,) whose dtype is `record`.
@@ -172,24 +176,19 @@ class Granularity:
             shown = getattr(answers, name)
             if shown is None or shown.shape != (len(answers), *record[name].shape):
                 raise InputError(f"the answers' {name} are not those of granularity {self}: mend the API")
-            packed[name] = self._encode(shown.numpy()) if name == "probabilities" else shown.numpy()
+            whole = name == "probabilities" and self.scale is not None
+            packed[name] = np.rint(shown.double().numpy() * self.scale) if whole else shown.numpy()
         return packed
 
     def unpack(self, packed: np.ndarray) -> Answers:
         """Return what `pack` was given, in tensors that share no memory with anything."""
-        labels = torch.from_numpy(packed["label"].astype(np.int64))
-        labels = labels.masked_fill(labels == MOST_CLASSES, DENIED)
-        names = packed.dtype.names or ()
+        labels, names = torch.from_numpy(packed["label"].astype(np.int64)), packed.dtype.names or ()
         classes = torch.from_numpy(packed["classes"].astype(np.int64)) if "classes" in names else None
-        if "probabilities" not in names:
-            return Answers(labels, classes)
-        return Answers(labels, classes, torch.from_numpy(self._decode(packed["probabilities"]).astype(np.float32)))
-
-    def _encode(self, probabilities: np.ndarray) -> np.ndarray:
-        return probabilities
-
-    def _decode(self, stored: np.ndarray) -> np.ndarray:
-        return stored
+        probabilities = None
+        if "probabilities" in names:
+            values = packed["probabilities"] / np.float64(self.scale or 1)
+            probabilities = torch.from_numpy(values.astype(np.float32))
+        return Answers(labels.masked_fill(labels == MOST_CLASSES, DENIED), classes, probabilities)
 
 
 @dataclass(frozen=True)
@@ -211,14 +210,11 @@ class TopK(Granularity, kind="top"):
         _check(self, self.k, int, 1, MOST_CLASSES)
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.k > probabilities.shape[1]:
+            raise InputError(f"granularity {self}: the victim has only {probabilities.shape[1]} classes")
         values, classes = probabilities.sort(dim=1, descending=True, stable=True)
         # Copies: a slice would carry the hidden rest in its storage.
         return classes[:, : self.k].clone(), values[:, : self.k].clone()
-
-    def _fields(self, class_count: int, real: Any) -> list[tuple]:
-        if self.k > class_count:
-            raise InputError(f"granularity {self}: the victim has only {class_count} classes")
-        return [("classes", "<u2", (self.k,)), ("probabilities", real, (self.k,))]
 
 
 @dataclass(frozen=True)
@@ -235,20 +231,12 @@ class Rounded(Granularity, kind="rounded"):
         _check(self, self.decimals, int, 0, 6)
 
     @property
-    def _scale(self) -> int:
+    def scale(self) -> int:
+        """What stored probabilities are multiplied by to be whole numbers, exactly."""
         return 10**self.decimals
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, ((probabilities.double() * self._scale).round() / self._scale).float()
-
-    def _fields(self, class_count: int, real: Any) -> list[tuple]:
-        return [("probabilities", np.min_scalar_type(self._scale).newbyteorder("<"), (class_count,))]
-
-    def _encode(self, probabilities: np.ndarray) -> np.ndarray:
-        return np.rint(probabilities.astype(np.float64) * self._scale)
-
-    def _decode(self, stored: np.ndarray) -> np.ndarray:
-        return stored / np.float64(self._scale)
+        return None, ((probabilities.double() * self.scale).round() / self.scale).float()
 
 
 @dataclass(frozen=True)
@@ -257,9 +245,6 @@ class Label(Granularity, kind="label"):
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[None, None]:
         return None, None
-
-    def _fields(self, class_count: int, real: Any) -> list[tuple]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -280,15 +265,6 @@ class Temperature(Granularity, kind="temperature"):
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
         return super().probabilities(logits.to(torch.get_default_dtype()) / self.temperature)
-
-
-def _number(text: str) -> int | float:
-    """Return the number that plain ASCII digits say."""
-    if re.fullmatch(r"[0-9]+", text, re.ASCII):
-        return int(text)
-    if re.fullmatch(r"[0-9]*\.[0-9]+", text, re.ASCII):
-        return float(text)
-    raise ValueError(text)
 
 
 def _check(granularity: Granularity, value: object, kind: type, lowest: float, highest: float) -> None:

@@ -4,6 +4,7 @@ Each request is stored with its answer and its charge in one transaction. Sent a
 for free, so a client that was cut off anywhere is charged once and answered once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,15 +26,10 @@ ACCOUNTS = sql.Table(
     "accounts",
     TABLES,
     sql.Column("client", sql.Text, primary_key=True),
-    sql.Column("budget", sql.BigInteger),
-    sql.Column("price", sql.Text),
     sql.Column("queries", sql.BigInteger, nullable=False),
     sql.Column("cost", sql.Text, nullable=False),  # a decimal number, exact
     sql.Column("seal", sql.LargeBinary, nullable=False),
 )
-UNUSED = {"budget": None, "price": None, "queries": 0, "cost": "0"}
-"""The account of a client that was never seen."""
-
 REQUESTS = sql.Table(
     "requests",
     TABLES,
@@ -47,6 +43,10 @@ REQUESTS = sql.Table(
 )
 
 
+UNUSED = {"queries": 0, "cost": "0"}
+"""The account of a client that was never seen."""
+
+
 class BudgetExceeded(InputError):
     """A request asks for more queries than its client has left; it was refused whole and charged nothing."""
 
@@ -57,24 +57,22 @@ class RequestReused(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What a client may ask and pays.
+    """What each client may ask and pays.
 
     Attributes:
         budget: Queries it may send in all, at least 1; None for no limit.
-        price: Cost of one query, 0 to `DEAREST`, in any currency; None for nothing agreed.
+        price: Cost of one query, 0 to `DEAREST`, in any currency.
 
     Raises:
         InputError: A value is out of range.
     """
 
     budget: int | None = None
-    price: float | None = None
+    price: float = 0.0
 
     def __post_init__(self):
         if self.budget is not None:
             check_positive("budget", self.budget, at_most=LARGEST)
-        if self.price is None:
-            return
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
         if not number or not 0 <= self.price <= DEAREST:
             raise InputError(f"price is {self.price!r}: a finite number from 0 to {DEAREST:,} is wanted")
@@ -124,21 +122,6 @@ class Request:
         check_name("request", self.id)
 
 
-@dataclass(frozen=True)
-class Account:
-    """A client's terms, the API's where it has none of its own, and what it has used."""
-
-    budget: int | None
-    price: Decimal
-    queries: int
-    cost: Decimal
-
-    @property
-    def usage(self) -> Usage:
-        """What may be told to the client."""
-        return Usage(queries=self.queries, budget=self.budget, cost=float(self.cost))
-
-
 class Meter:
     """Accounts and requests in a database: SQLite in a file or in memory, or what an SQLAlchemy address names.
 
@@ -156,19 +139,11 @@ class Meter:
         self._database = Database(place, TABLES, what="meter", journal="WAL")
         self.close = self._database.close
 
-    def register(self, client: str, terms: Terms) -> None:
-        """Give a client terms of its own; what they leave open stays as the API has it."""
-        check_name("client", client)
-        own = {"budget": terms.budget, "price": None if terms.price is None else str(terms.price)}
-        with self._database.transaction() as connection:
-            _open_account(connection, client)
-            _save_account(connection, self._row(connection, client) | own)
-
     def usage(self, client: str, terms: Terms) -> Usage:
-        """Return what a client has used; `terms` hold where it has none of its own."""
+        """Return what a client has used."""
         check_name("client", client)
         with self._database.transaction() as connection:
-            return self._account(connection, client, terms).usage
+            return self._usage(connection, client, terms)
 
     def check(self, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer of a request, or None if it is new and within the budget.
@@ -179,7 +154,7 @@ class Meter:
             BudgetExceeded: The request is new and asks for more than is left.
         """
         with self._database.transaction() as connection:
-            return self._stored(connection, request, self._account(connection, request.client, terms))
+            return self._stored(connection, request, terms)
 
     def charge(self, request: Request, answer: bytes, terms: Terms) -> bytes:
         """Store a request with its answer and charge for it, in one transaction.
@@ -191,24 +166,18 @@ class Meter:
             InputError: As `check` does, and nothing is charged.
         """
         with self._database.transaction() as connection:
-            _open_account(connection, request.client)
-            account = self._account(connection, request.client, terms)
-            stored = self._stored(connection, request, account)
+            insert_if_absent(connection, ACCOUNTS, _sealed({"client": request.client, **UNUSED}))
+            stored = self._stored(connection, request, terms)
             if stored is not None:
                 return stored
-            cost = request.queries * account.price
-            record = {
-                "client": request.client,
-                "id": request.id,
-                "digest": request.digest,
-                "queries": request.queries,
-                "cost": str(cost),
-                "answer": answer,
-                "seal": _seal(request, answer),
-            }
-            connection.execute(sql.insert(REQUESTS), record)
-            used = {"queries": account.queries + request.queries, "cost": str(account.cost + cost)}
-            _save_account(connection, self._row(connection, request.client) | used)
+            cost = request.queries * Decimal(str(terms.price))
+            record = {**vars(request), "cost": str(cost), "answer": answer}
+            connection.execute(sql.insert(REQUESTS), _sealed(record))
+            account = self._account(connection, request.client)
+            account["queries"] += request.queries
+            account["cost"] = str(Decimal(account["cost"]) + cost)
+            mine = ACCOUNTS.c.client == request.client
+            connection.execute(sql.update(ACCOUNTS).where(mine).values(_sealed(account)))
             return answer
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, bytes]]:
@@ -220,74 +189,51 @@ class Meter:
         where = (REQUESTS.c.client == client) & (REQUESTS.c.id > after)
         chosen = sql.select(REQUESTS).where(where).order_by(REQUESTS.c.id).limit(most)
         with self._database.transaction() as connection:
-            rows = connection.execute(chosen).all()
-        for row in rows:
-            request = Request(client=row.client, id=row.id, digest=row.digest, queries=row.queries)
-            if not isinstance(row.answer, bytes) or row.seal != _seal(request, row.answer):
-                raise self._damaged(f"the record of request {row.id!r}")
-        return [(row.id, row.answer) for row in rows]
+            rows = [self._unsealed(row, id=row["id"]) for row in connection.execute(chosen).mappings()]
+        return [(row["id"], row["answer"]) for row in rows]
 
-    def _stored(self, connection: sql.Connection, request: Request, account: Account) -> bytes | None:
+    def _stored(self, connection: sql.Connection, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer, if there is one."""
-        where = (REQUESTS.c.client == request.client) & (REQUESTS.c.id == request.id)
-        found = connection.execute(
-            sql.select(REQUESTS.c.digest, REQUESTS.c.answer, REQUESTS.c.seal).where(where)
-        ).first()
+        usage = self._usage(connection, request.client, terms)
+        found = self._find(connection, REQUESTS, client=request.client, id=request.id)
         if found is None:
-            remaining = account.usage.remaining
-            if remaining is not None and request.queries > remaining:
+            if usage.remaining is not None and request.queries > usage.remaining:
                 raise BudgetExceeded(
-                    f"client {request.client!r} asks {request.queries} queries and {remaining} of {account.budget} are"
-                    f" left: ask at most {remaining}"
+                    f"client {request.client!r} asks {request.queries} queries and {usage.remaining} of {usage.budget}"
+                    f" are left: ask at most {usage.remaining}"
                 )
             return None
-        if found.digest != request.digest:
+        if found["digest"] != request.digest:
             raise RequestReused(
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )
-        if not isinstance(found.answer, bytes) or found.seal != _seal(request, found.answer):
-            raise self._damaged(f"the record of request {request.id!r}")
-        return found.answer
+        return found["answer"]
 
-    def _damaged(self, what: str) -> InputError:
-        return InputError(f"meter {self._database.name}: {what} is damaged: restore it from a copy")
+    def _usage(self, connection: sql.Connection, client: str, terms: Terms) -> Usage:
+        account = self._account(connection, client)
+        return Usage(queries=account["queries"], budget=terms.budget, cost=float(account["cost"]))
 
-    def _account(self, connection: sql.Connection, client: str, terms: Terms) -> Account:
-        """Return a client's account."""
-        row = self._row(connection, client)
-        return Account(
-            budget=terms.budget if row["budget"] is None else row["budget"],
-            price=Decimal(str(terms.price or 0) if row["price"] is None else row["price"]),
-            queries=row["queries"],
-            cost=Decimal(row["cost"]),
-        )
+    def _account(self, connection: sql.Connection, client: str) -> dict[str, Any]:
+        return self._find(connection, ACCOUNTS, client=client) or {"client": client, **UNUSED}
 
-    def _row(self, connection: sql.Connection, client: str) -> dict[str, Any]:
-        """Return a client's row of `ACCOUNTS` without its seal, locked until the transaction ends."""
-        chosen = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == client).with_for_update()
-        found = connection.execute(chosen).mappings().first()
-        if found is None:
-            return {"client": client, **UNUSED}
-        row = dict(found)
-        if row.pop("seal") != _account_seal(row):
-            raise self._damaged(f"the account of client {client!r}")
+    def _find(self, connection: sql.Connection, table: sql.Table, **key: str) -> dict[str, Any] | None:
+        """Return a row without its seal, if there is one, locked until the transaction ends."""
+        found = connection.execute(sql.select(table).filter_by(**key).with_for_update()).mappings().first()
+        return None if found is None else self._unsealed(found, **key)
+
+    def _unsealed(self, found: Mapping[str, Any], **key: str) -> dict[str, Any]:
+        """Return a row without its seal."""
+        row = {name: value for name, value in found.items() if name != "seal"}
+        if _sealed(row) != found:
+            what = " and ".join(f"{name} {value!r}" for name, value in key.items())
+            raise InputError(f"meter {self._database.name}: the record of {what} is damaged: restore it from a copy")
         return row
 
 
-def _open_account(connection: sql.Connection, client: str) -> None:
-    row = {"client": client, **UNUSED}
-    insert_if_absent(connection, ACCOUNTS, row | {"seal": _account_seal(row)})
-
-
-def _save_account(connection: sql.Connection, row: dict[str, Any]) -> None:
-    values = row | {"seal": _account_seal(row)}
-    connection.execute(sql.update(ACCOUNTS).where(ACCOUNTS.c.client == row["client"]).values(values))
-
-
-def _account_seal(row: dict[str, Any]) -> bytes:
-    return seal(*(repr(row[name]) for name in ("client", *UNUSED)))
-
-
-def _seal(request: Request, answer: bytes) -> bytes:
-    return seal(request.client, request.id, request.digest, request.queries, answer)
+def _sealed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its seal; a value of another type has another one."""
+    return {
+        **row,
+        "seal": seal(*(row[name] if isinstance(row[name], bytes) else repr(row[name]) for name in sorted(row))),
+    }

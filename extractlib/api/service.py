@@ -10,6 +10,7 @@ import torch
 
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Meter, Request, Terms, Usage
+from extractlib.data.images import check_images
 from extractlib.errors import InputError, check_has, check_positive
 from extractlib.store import digest
 
@@ -125,27 +126,22 @@ class PredictionAPI:
                 (wrong shape, NaN). Nothing is charged.
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
-        images = self._checked(images)
+        images = check_images(images, self._victim.image_shape, at_least=1)[:].cpu().contiguous()
         request_id = uuid.uuid4().hex if request is None else request
-        asked = Request(client=client, id=request_id, digest=self._digest(images), queries=len(images))
-        answer = self._meter.check(asked, self._terms)
+        state = hashlib.sha256(self.fingerprint.encode())
+        state.update(images.numpy())
+        asked = Request(client=client, id=request_id, digest=state.digest(), queries=len(images))
+        terms = self._terms_of(client)
+        answer = self._meter.check(asked, terms)
         if answer is None:
             # Outside any lock; what happened meanwhile is checked again when it is charged.
-            answer = self._meter.charge(asked, self._compute(images), self._terms)
+            answer = self._meter.charge(asked, self._compute(images), terms)
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
         return self._unpack(answer)
 
-    def register(self, client: str, *, budget: int | None = None, price: float | None = None) -> None:
-        """Give a client a budget or a price of its own; None leaves the API's.
-
-        Raises:
-            InputError: Name, budget or price cannot be used.
-        """
-        self._meter.register(client, Terms(budget=budget, price=price))
-
     def usage(self, client: str) -> Usage:
         """Return what a client has asked, what is left, and what it cost."""
-        return self._meter.usage(client, self._terms)
+        return self._meter.usage(client, self._terms_of(client))
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
         """Return what a client was answered before, in the order of its requests' ids: at most so many behind `after`.
@@ -158,48 +154,27 @@ class PredictionAPI:
         found = self._meter.answers(client, after=after, most=most)
         return [(request, self._unpack(answer)) for request, answer in found]
 
+    def _terms_of(self, client: str) -> Terms:
+        return self._terms
+
     def _unpack(self, answer: bytes) -> Answers:
         return self.granularity.unpack(np.frombuffer(answer, self._record))
-
-    def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        shape = None if self._victim.image_shape is None else tuple(self._victim.image_shape)
-        sizes = "channels, height, width" if shape is None else ", ".join(map(str, shape))
-        wanted = f"uint8 of shape (n, {sizes}) is wanted"
-        if not isinstance(images, torch.Tensor):
-            raise InputError(f"images are a {type(images).__name__}: a tensor, {wanted}")
-        if images.is_floating_point() and images.isnan().any():
-            raise InputError(f"images are {images.dtype} and hold NaN: {wanted}")
-        fits = images.ndim == 4 and (shape is None or images.shape[1:] == shape)
-        if images.dtype != torch.uint8 or not fits:
-            raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}: {wanted}")
-        if not len(images):
-            raise InputError(f"images are of shape {tuple(images.shape)}, none at all: at least one is wanted")
-        return images.cpu().contiguous()
-
-    def _digest(self, images: torch.Tensor) -> bytes:
-        state = hashlib.sha256(self.fingerprint.encode())
-        state.update(images.numpy())
-        return state.digest()
 
     @torch.no_grad()
     def _compute(self, images: torch.Tensor) -> bytes:
         packed = []
         for batch in images.split(self._batch_size):
-            probabilities = self.granularity.probabilities(self._logits(batch))
+            logits = self._checked("victim", self._victim.logits(batch), len(batch))
+            if not logits.isfinite().all():
+                raise InputError("the victim returned NaN or infinite logits: mend the victim, nothing was charged")
+            probabilities = self.granularity.probabilities(logits)
             if self._detector is not None and self._policy is not None:
                 altered = self._policy.answer(probabilities, self._detector.detect(batch), batch)
-                probabilities = self._checked_answer("policy", altered, len(batch))
+                probabilities = self._checked("policy", altered, len(batch))
             packed.append(self.granularity.pack(self.granularity.show(probabilities), self._record).tobytes())
         return b"".join(packed)
 
-    def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the victim's logits, if they are an answer to these images."""
-        logits = self._checked_answer("victim", self._victim.logits(images), len(images))
-        if not logits.isfinite().all():
-            raise InputError("the victim returned NaN or infinite logits: mend the victim, nothing was charged")
-        return logits
-
-    def _checked_answer(self, who: str, answer: torch.Tensor, images: int) -> torch.Tensor:
+    def _checked(self, who: str, answer: torch.Tensor, images: int) -> torch.Tensor:
         """Return what victim or policy answered, if it is a number for each image and class."""
         if not isinstance(answer, torch.Tensor) or answer.shape != (images, len(self.classes)):
             returned = tuple(answer.shape) if isinstance(answer, torch.Tensor) else f"a {type(answer).__name__}"

@@ -15,7 +15,7 @@ from extractlib.attacks.transfer import Header, TransferFile, TransferSet
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_has, check_name, check_positive, check_seed
 from extractlib.models import devices, networks
-from extractlib.models.classifier import Surrogate, trainer_of
+from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.versions import versions
@@ -112,8 +112,8 @@ class Knockoff:
             InputError: As `collect` and `train`.
             BudgetExceeded: The API allows fewer queries.
         """
-        trainer = trainer_of(
-            surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
+        trainer = Trainer(
+            network=surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
         _check_fits(trainer, pool, len(api.classes))

@@ -25,7 +25,7 @@ from platformdirs import user_data_path
 
 from extractlib.data.decoding import require_free_space
 from extractlib.data.layouts import POOLS, TASKS, Listing, listing
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
@@ -126,7 +126,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> Li
         InputError: It cannot be downloaded without a login, a transfer broke off, a checksum is wrong, an archive does
             not hold what it should, or the disk has too little space.
     """
-    source, root = sources[one_of("data set", name, sources)], data / name
+    source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
     try:
@@ -220,7 +220,7 @@ def check(name: str, data: Path, *, sources: Mapping[str, Source] = SOURCES) -> 
 
     Files are looked for, not read.
     """
-    source, root = sources[one_of("data set", name, sources)], data / name
+    source, root = sources[check_choice("data set", name, sources)], data / name
     place = "" if data == default_data() else f" --data {data}"
     remedy = source.by_hand or f"extractlib data get {name}{place}"
     if not root.is_dir():

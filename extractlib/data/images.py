@@ -302,3 +302,27 @@ def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, clas
     pixels = (part.contiguous().numpy().tobytes() for part in images.split(1_024))
     told = b"" if labels is None else labels.numpy().tobytes()
     return digest_of(chain([repr((tuple(images.shape), classes)), told], pixels))
+
+
+def check_images(
+    images: torch.Tensor | Rows, shape: tuple[int, ...] | None = None, *, at_least: int = 0
+) -> torch.Tensor | Rows:
+    """Return `images` if they are uint8 of shape (n, channels, height, width).
+
+    Args:
+        images: What is given.
+        shape: (channels, height, width) that is wanted; any if None.
+        at_least: How many are wanted.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if not isinstance(images, torch.Tensor | Rows):
+        found = f"a {type(images).__name__}"
+    else:
+        found = f"{images.dtype} of shape {tuple(images.shape)}"
+        fits = images.ndim == 4 and (shape is None or tuple(images.shape[1:]) == tuple(shape))
+        if images.dtype == torch.uint8 and fits and len(images) >= at_least:
+            return images
+    sizes = ", ".join(map(str, shape or ("channels, height, width",)))
+    raise InputError(f"images are {found}: uint8 of shape (n, {sizes}), n from {at_least}, is wanted")

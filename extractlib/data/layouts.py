@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 SPLIT_KEY = b"extractlib split 1"
@@ -93,7 +93,7 @@ def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
     Raises:
         InputError: The name is taken, or the kind is unknown.
     """
-    registry = {"task": TASKS, "pool": POOLS}[one_of("kind of data set", kind, ("task", "pool"))]
+    registry = {"task": TASKS, "pool": POOLS}[check_choice("kind of data set", kind, ("task", "pool"))]
     if name in TASKS or name in POOLS:
         raise InputError(f"there is a data set {name!r} already: choose another name")
 
@@ -115,7 +115,7 @@ def listing(name: str, root: Path) -> Listing:
         InputError: The name is unknown, or something is missing or not as published.
     """
     layouts = TASKS | POOLS
-    one_of("data set", name, layouts)
+    check_choice("data set", name, layouts)
     if not root.is_dir():
         raise InputError(f"{name} is not at hand, as {root} is no folder: extractlib data get {name}")
     return layouts[name](root)

@@ -3,7 +3,7 @@
 A victim and a surrogate are both a `Classifier`; what tells them apart is who holds them.
 """
 
-import math
+import json
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -14,82 +14,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_choice, shown
+from extractlib.data.images import ImageSet, Rows, check_images
+from extractlib.errors import InputError, check_choice, one_line, shown
 from extractlib.models import networks
-from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
-
-OUTPUTS = ("logits", "probabilities", "logit")
-"""What a module may return: logits or probabilities of shape (n, classes), or one logit, that of the second of two
-classes, of shape (n,) or (n, 1)."""
 
 CLOSE = 1e-3
 """How far a row of probabilities may be from the sum 1."""
 
 
-class FromFloats(nn.Module):
-    """A module that wants floats, made to take uint8 images and to return logits.
+VICTIM = Recipe(epochs=12, learning_rate=0.05)
+"""How a victim is trained unless said otherwise: as at the scale `drawn`."""
 
-    Args:
-        module: Takes floats of shape (n, channels, height, width): (x / 255 - mean) / std.
-        mean, std: One number a channel.
-        outputs: One of `OUTPUTS`.
-        layer: Name of a module inside, as ``named_modules`` gives it, whose input is what detectors call features.
-    """
-
-    def __init__(
-        self, module: nn.Module, *, mean: Sequence[float], std: Sequence[float], outputs: str, layer: str | None
-    ):
-        super().__init__()
-        self.module, self.outputs, self.layer, self.mean, self.std = module, outputs, layer, tuple(mean), tuple(std)
-        # Where the module's weights are, and of their kind.
-        like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
-        self.register_buffer("_mean", like.new_tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("_std", like.new_tensor(std).view(-1, 1, 1), persistent=False)
-
-    def extra_repr(self) -> str:
-        """Return how the module is used."""
-        return f"mean={self.mean}, std={self.std}, outputs={self.outputs!r}, layer={self.layer!r}"
-
-    def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the floats that the module wants of uint8 images."""
-        return (images.to(self._mean.dtype) / 255 - self._mean) / self._std
-
-    def classify(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits, float of shape (n, classes), of normalized images."""
-        return as_logits(self.module(x), self.outputs)
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the layer, float of shape (n, width), of normalized images."""
-        if self.layer is None:
-            raise InputError("no feature layer is named: give layer='…', a name of module.named_modules()")
-        caught: list[torch.Tensor] = []
-        hook = self.module.get_submodule(self.layer).register_forward_pre_hook(
-            lambda _, inputs: caught.append(inputs[0].flatten(1))
-        )
-        try:
-            self.module(x)
-        finally:
-            hook.remove()
-        if not caught:
-            raise InputError(f"layer {self.layer!r} is not used in answering: name another of module.named_modules()")
-        return caught[0].to(torch.get_default_dtype())
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classify(self.normalize(images))
-
-
-def as_logits(returned: torch.Tensor, outputs: str) -> torch.Tensor:
-    """Return logits, shape (n, classes), of what a module returns (`OUTPUTS`)."""
-    if outputs == "logits":
-        return returned
-    if outputs == "probabilities":
-        return returned.clamp(min=torch.finfo(returned.dtype).tiny).log()
-    second = returned.reshape(len(returned), -1)
-    return torch.cat([torch.zeros_like(second), second], 1)
+SHIPPED = Path(__file__).parent / "weights" / "victims"
+"""The victims that ship with the package."""
 
 
 class Classifier:
@@ -102,7 +42,7 @@ class Classifier:
             channel, or one for all. Without them it gets the pixels in [0, 1].
         image_shape: (channels, height, width) of the images it takes; any if None.
         outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax) or
-            ``"logit"`` (a single one, of two classes). Checked on the first images of each size.
+            ``"logit"`` (a single one, of two classes). Checked whenever it answers.
         layer: Name of the layer inside whose input detectors look at, as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
 
@@ -140,21 +80,15 @@ class Classifier:
         self.image_shape = None if image_shape is None else tuple(image_shape)
         if len(self.classes) < 2:
             raise InputError(f"{len(self.classes)} class(es) cannot be told apart: at least 2 are wanted")
-        check_choice("kind of outputs", outputs, OUTPUTS)
         if outputs == "logit" and len(self.classes) != 2:
             raise InputError(
                 f"a single logit is of two classes and there are {len(self.classes)}: name outputs='logits'"
             )
-        if isinstance(module, networks.Network | FromFloats):
-            if outputs != "logits" or any(value is not None for value in (mean, std, layer)):
-                raise InputError(
-                    f"a {type(module).__name__} takes uint8 images: leave mean, std, outputs and layer out"
-                )
-            self.model = module.eval()
-        else:
-            options = {"outputs": outputs, "layer": _checked_layer(module, layer), **_checked_spread(mean, std)}
-            self.model = FromFloats(module, **options).eval()
-        self._looked_at: tuple[int, ...] = ()
+        if not isinstance(module, networks.Network):
+            module = networks.FromFloats(module, mean=mean, std=std, outputs=outputs, layer=layer)
+        elif outputs != "logits" or any(value is not None for value in (mean, std, layer)):
+            raise InputError(f"a {type(module).__name__} takes uint8 images: leave mean, std, outputs and layer out")
+        self.model = module.eval()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,9 +105,9 @@ class Classifier:
         images: ImageSet,
         *,
         network: str | nn.Module = "resnet",
-        recipe: Recipe | None = None,
+        recipe: Recipe = VICTIM,
         seed: int = 0,
-        backbone: "networks.Backbone" = "shipped",
+        backbone: networks.Backbone = "shipped",
         store: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
@@ -184,7 +118,7 @@ class Classifier:
             images: The training images, labeled.
             network: Architecture (see `networks.build`), or any module, trained in place, that takes floats of the
                 images' shape and returns as many logits as there are classes.
-            recipe: How it is trained; `VICTIM` if None.
+            recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
                 package; None to train from scratch.
@@ -197,14 +131,8 @@ class Classifier:
         """
         if images.labels is None:
             raise InputError(f"{images.name} has no labels: a victim needs them")
-        trainer = trainer_of(
-            network,
-            recipe=recipe or VICTIM,
-            seed=seed,
-            backbone=backbone,
-            store=store,
-            device=device,
-            progress=progress,
+        trainer = Trainer(
+            network=network, recipe=recipe, seed=seed, backbone=backbone, store=store, device=device, progress=progress
         )
         model = trainer.fit_or_load("victim", images, images.labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
@@ -216,60 +144,45 @@ class Classifier:
             InputError: The images are of another kind or shape, the module cannot take them, or what it returns is not
                 what `outputs` says.
         """
-        shape = tuple(images.shape[1:])
-        if images.dtype != torch.uint8 or images.ndim != 4 or self.image_shape not in (None, shape):
-            wanted = ", ".join(map(str, self.image_shape or ("channels", "height", "width")))
+        check_images(images, self.image_shape)
+        count, classes = len(images), len(self.classes)
+        try:
+            logits = predict(self.model, images)
+        except InputError:
+            raise
+        except Exception as error:  # a module fails in whatever way it happens to
             raise InputError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}: uint8 of shape (n, {wanted}) is wanted"
+                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({one_line(error)}): bring them to"
+                " the size and channels that it wants"
+            ) from None
+        if logits.shape != (count, classes):
+            raise InputError(
+                f"{self.name} returned logits of shape {tuple(logits.shape)} for {count} images: with {classes} classes"
+                f" ({count}, {classes}) is wanted; name what it returns by outputs=…"
             )
-        if self._looked_at != shape and len(images):
-            self._look(images[:64])
-        return predict(self.model, images)
+        self._check_outputs(logits)
+        return logits
 
     def predict(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the label of each image, int64 of shape (n,)."""
         return self.logits(images).argmax(1)
 
-    def _look(self, images: torch.Tensor) -> None:
-        """Check what the module returns for the first images of a shape."""
-        model = self.model
-        outputs = model.outputs if isinstance(model, FromFloats) else "logits"
-        try:
-            with torch.inference_mode():
-                asked = images.to(device_of(model))
-                found = model.module(model.normalize(asked)) if isinstance(model, FromFloats) else model(asked)
-        except InputError:
-            raise
-        except Exception as error:  # a module fails in whatever way it happens to
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(
-                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({said}): bring them to the size"
-                " and channels that it wants"
-            ) from None
-        if not isinstance(found, torch.Tensor):
-            raise InputError(f"{self.name} returned a {type(found).__name__}: wrap it so that it returns a tensor")
-        count = 1 if outputs == "logit" else len(self.classes)
-        if found.numel() != len(images) * count or (count > 1 and found.shape != (len(images), count)):
-            raise InputError(
-                f"{self.name} returned {tuple(found.shape)} for {len(images)} images: {outputs} of"
-                f" {len(self.classes)} classes have shape ({len(images)}, {count})"
-            )
-        found = found.float()
-        sums_to_one = count > 1 and bool((found >= 0).all()) and bool(((found.sum(1) - 1).abs() < CLOSE).all())
-        if outputs == "probabilities" and not sums_to_one:
+    def _check_outputs(self, logits: torch.Tensor) -> None:
+        """Check that a module returns probabilities where it is said to, and only there."""
+        outputs = getattr(self.model, "outputs", "logits")
+        if outputs == "probabilities" and not bool((logits.logsumexp(1).abs() < CLOSE).all()):
             raise InputError(f"{self.name} returned rows that are no probabilities: name outputs='logits'")
-        if outputs == "logits" and sums_to_one and not self._looked_at:
+        sums_to_one = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < CLOSE).all())
+        if outputs == "logits" and len(logits) and sums_to_one:
             warnings.warn(
                 f"{self.name} returns rows that sum to 1, as after a softmax: name outputs='probabilities' if it ends"
                 " in one, or its answers will be far too flat",
                 stacklevel=3,
             )
-        self._looked_at = tuple(images.shape[1:])
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""
-        # Copies, since tied weights may not share their memory in the file.
-        save_file({name: value.cpu().contiguous().clone() for name, value in self.model.state_dict().items()}, path)
+        save_file(networks.state_of(self.model), path)
 
     @classmethod
     def load(cls, path: Path, *, network: str, classes: Sequence[str], **options) -> "Classifier":
@@ -288,8 +201,8 @@ class Classifier:
         try:
             model.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} holds no weights of {network!r} with {len(classes)} classes ({said})") from None
+            what = f"weights of {network!r} with {len(classes)} classes"
+            raise InputError(f"{path} holds no {what} ({one_line(error)})") from None
         return cls(model, classes=classes, **options)
 
 
@@ -301,42 +214,21 @@ class Surrogate(Classifier):
     """The copy that an attack ends with (see `Classifier`)."""
 
 
-def trainer_of(
-    network: str | nn.Module,
-    *,
-    recipe: Recipe,
-    seed: int,
-    backbone: networks.Backbone = None,
-    store: Store | None = None,
-    device: str = "cpu",
-    progress: bool = False,
-) -> Trainer:
-    """Return the trainer of an architecture by name, or of any module that takes floats: (x / 255 - 0.5) / 0.25."""
-    options = {"recipe": recipe, "seed": seed, "store": store, "device": device, "progress": progress}
-    if isinstance(network, str):
-        return Trainer(network=network, backbone=networks.backbone_of(network, backbone), **options)
-    ready = isinstance(network, networks.Network | FromFloats)
-    module = network if ready else FromFloats(network, mean=(0.5,), std=(0.25,), outputs="logits", layer=None)
-    return Trainer(network=module, **options)
+def load_victim(name: str) -> Victim:
+    """Return the shipped victim of a drawn task, trained at the scale `drawn` with seed 0.
 
+    Args:
+        name: ``"signs"``, ``"objects"``, ``"birds"``, ``"retina"`` or ``"things"``.
 
-VICTIM = Recipe(epochs=12, learning_rate=0.05)
-"""How a victim is trained unless said otherwise: as at the scale `drawn`."""
+    Raises:
+        InputError: No victim of that name ships.
 
-
-def _checked_spread(mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, tuple[float, ...]]:
-    try:
-        shift = (0.0,) if mean is None else tuple(map(float, mean))
-        spread = (1.0,) if std is None else tuple(map(float, std))
-        fits = {len(shift), len(spread)} <= {1, 3} and all(map(math.isfinite, shift + spread)) and min(spread) > 0
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise InputError(f"mean is {shown(mean)} and std {shown(std)}: one or three numbers each, std above 0")
-    return {"mean": shift, "std": spread}
-
-
-def _checked_layer(module: nn.Module, layer: str | None) -> str | None:
-    if layer is not None:
-        check_choice("layer", layer, [name for name, _ in module.named_modules() if name])
-    return layer
+    Examples:
+        >>> import extractlib as xl
+        >>> xl.load_victim("retina").classes
+        ('no retinopathy', 'mild', 'moderate', 'severe', 'proliferative')
+    """
+    check_choice("shipped victim", name, sorted(path.stem for path in SHIPPED.glob("*.json")))
+    card = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
+    options = {"image_shape": tuple(card["image_shape"]), "name": name}
+    return Victim.load(SHIPPED / f"{name}.safetensors", network=card["network"], classes=card["classes"], **options)

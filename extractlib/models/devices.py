@@ -4,15 +4,15 @@ On the CPU nothing here changes a number or the order of the random draws.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from extractlib.data.images import Rows
 from extractlib.errors import InputError, check_choice
 
 RESIDENT = 0.5
@@ -28,20 +28,18 @@ def default_device() -> str:
 
 
 def resolve(device: str) -> torch.device:
-    """Return the device of that name, with its number if it is a GPU.
+    """Return the device of that name.
 
     Raises:
         InputError: The name is neither ``"cpu"`` nor ``"cuda"`` nor ``"cuda:NUMBER"``, or there is no such GPU.
     """
     kind, _, number = device.partition(":")
     check_choice("device", kind if number.isdecimal() or not number else device, ("cpu", "cuda"))
-    if kind == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device!r} is asked for and there is no GPU that torch can use: use cpu")
-    if number and int(number) >= torch.cuda.device_count():
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is asked for and there are {torch.cuda.device_count()} GPUs: count from 0")
-    return torch.device("cuda", int(number) if number else torch.cuda.current_device())
+    return torch.device(device)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -49,24 +47,22 @@ def device_of(model: nn.Module) -> torch.device:
     return next((weight.device for weight in model.parameters()), torch.device("cpu"))
 
 
-def has_bfloat16(device: str | torch.device) -> bool:
-    """Say whether the device computes in bfloat16 in hardware, so that mixed precision saves time."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def half(device: str | torch.device) -> torch.dtype | None:
-    """Return the half precision to compute in: bfloat16, float16 on a GPU without it, None on a processor without."""
-    if has_bfloat16(device):
-        return torch.bfloat16
-    return torch.float16 if torch.device(device).type == "cuda" else None
+    """Return the half precision in which the device computes in hardware, so that it saves time.
+
+    That is bfloat16; on a GPU without it float16, on a processor without it None.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else None
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Return the context in which networks compute in the device's half precision, if it has one."""
+def autocast(device: torch.device, *, training: bool) -> torch.autocast:
+    """Return the context of half precision, where the device has it; on a processor only training uses it."""
     kind = half(device)
-    return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
+    enabled = kind is not None and (training or device.type == "cuda")
+    return torch.autocast(device.type, kind or torch.bfloat16, enabled=enabled)
 
 
 @contextmanager
@@ -88,59 +84,30 @@ def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
         raise InputError(f"{device} has too little memory ({asked}) for {needs}") from None
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed what layers draw by themselves, as dropout does, and leave the caller's generators as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-# -- images on their way to the device ---------------------------------------
-
-
-def placed(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+def placed(images: torch.Tensor | Rows, device: torch.device) -> torch.Tensor | Rows:
     """Return the images on the device if they take at most `RESIDENT` of its free memory, else where they are."""
     if device.type == "cuda" and images.nbytes > RESIDENT * torch.cuda.mem_get_info(device)[0]:
         return images
     return images.to(device)
 
 
-def batches(images: torch.Tensor, chosen: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+def batches(
+    images: torch.Tensor | Rows, chosen: Sequence[torch.Tensor], device: torch.device
+) -> Iterator[torch.Tensor]:
     """Yield the images at each of the indices, on the device.
 
-    What does not lie there is read two batches ahead by a thread, into pinned memory and on a stream of its own, so
-    that a memory-mapped set is never in memory whole.
+    What does not lie there is read ahead by a process of its own, so that a memory-mapped set is never in memory whole.
 
     Args:
-        images: uint8 of shape (n, 3, height, width), as `placed` returns them.
+        images: uint8 of shape (n, channels, height, width), as `placed` returns them.
         chosen: Indices of each batch, int64 of shape (batch,), on the CPU.
         device: Where they are wanted.
     """
     if images.device.type == device.type:
-        for indices in chosen:
-            yield images[indices.to(device)]
+        yield from (images[indices.to(device)] for indices in chosen)
         return
-    stream = torch.cuda.Stream(device)
-
-    def load(indices: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
-        with torch.cuda.stream(stream):
-            return images[indices].pin_memory().to(device, non_blocking=True), stream.record_event()
-
-    for batch, copied in read_ahead(load, chosen):
-        now = torch.cuda.current_stream(device)
-        now.wait_event(copied)
-        batch.record_stream(now)
-        yield batch
-
-
-def read_ahead(load: Callable[[Any], Any], items: Iterable, *, count: int = 2) -> Iterator:
-    """Yield load(item) of each item in order, while a thread loads the next `count`."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting: deque = deque()
-        for item in items:
-            waiting.append(reader.submit(load, item))
-            if len(waiting) > count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    dataset: Any = images
+    # A generator of its own leaves the training's random draws alone.
+    options = {"num_workers": 1, "pin_memory": device.type == "cuda", "generator": torch.Generator()}
+    for batch in DataLoader(dataset, batch_size=None, sampler=chosen, **options):
+        yield batch.to(device, non_blocking=True)

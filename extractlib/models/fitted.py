@@ -23,10 +23,12 @@ class Trainer:
     """How a model is made: victim, backbone, detector and surrogate alike.
 
     Attributes:
-        network: Its architecture, by name; or a module that takes uint8 images and returns logits, trained in place.
+        network: Its architecture, by name; or any module, trained in place. One that is no `networks.Network` gets
+            floats, (x / 255 - 0.5) / 0.25 of the pixels x.
         recipe: How it is trained.
         seed: Seed of the first weights and of the training.
-        backbone: Weights of everything but the head to start from; None to train from scratch.
+        backbone: Weights of everything but the head that a network by name starts from, or a word for them (see
+            `networks.backbone_of`); None to train from scratch.
         store: Keeps what is trained; None to keep nothing.
         device: Where to train, and where the model is afterwards.
         progress: Whether to show a bar.
@@ -35,16 +37,18 @@ class Trainer:
     network: str | nn.Module
     recipe: Recipe
     seed: int
-    backbone: Mapping[str, torch.Tensor] | None = None
+    backbone: networks.Backbone = None
     store: Store | None = None
     device: str = "cpu"
     progress: bool = False
 
     def build(self, classes: int) -> nn.Module:
         """Return the network before training."""
-        if isinstance(self.network, nn.Module):
+        if isinstance(self.network, networks.Network):
             return self.network
-        return networks.build(self.network, classes=classes, seed=self.seed, backbone=self.backbone)
+        if isinstance(self.network, nn.Module):
+            return networks.FromFloats(self.network, mean=(0.5,), std=(0.25,))
+        return networks.build(self.network, classes=classes, seed=self.seed, backbone=self._start())
 
     def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> nn.Module:
         """Return the network, trained (see `training.fit`)."""
@@ -72,15 +76,19 @@ class Trainer:
             raise InputError("a module of your own is not kept in a store: give store=None, or a network's name")
 
         def make(folder: Path) -> None:
-            state = self.fit(images.images, targets, classes=classes).state_dict()
-            save_file({name: value.cpu().contiguous() for name, value in state.items()}, folder / FILE)
+            save_file(networks.state_of(self.fit(images.images, targets, classes=classes)), folder / FILE)
 
         model = self.build(classes)
         found = self.store.get(kind, self._key(images, targets, classes) | dict(key or {}), make)
         model.load_state_dict(load_file(found / FILE))
         return model.to(devices.resolve(self.device)).eval()
 
+    def _start(self) -> Mapping[str, torch.Tensor] | None:
+        """Return the weights that a network by name starts from."""
+        return networks.backbone_of(self.network, self.backbone) if isinstance(self.network, str) else None
+
     def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict:
+        start = self._start()
         return {
             "images": images.fingerprint,
             "targets": digest(targets.contiguous().numpy().tobytes()),
@@ -88,6 +96,6 @@ class Trainer:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
-            "backbone": None if self.backbone is None else networks.fingerprint_of(self.backbone),
+            "backbone": None if start is None else networks.fingerprint_of(start),
             "versions": versions("network", "train", "augment"),
         }

@@ -4,7 +4,8 @@ Small residual networks (He et al. 2016) and plain ones for small images. A firs
 processor. For a GPU there are torchvision's ResNet-34 and VGG-16, as they are and with a stem for images of 32 pixels.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision import models
 
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, one_line, shown
 from extractlib.registry import Registry
 from extractlib.store import digest
 
@@ -154,6 +155,84 @@ class PublishedNet(Network):
         return self.body(x * self.scale + self.offset)
 
 
+OUTPUTS = ("logits", "probabilities", "logit")
+"""What a module may return: logits or probabilities of shape (n, classes), or one logit, that of the second of two
+classes, of shape (n,) or (n, 1)."""
+
+
+class FromFloats(Network):
+    """A module that wants floats, made to take uint8 images and to return logits.
+
+    Args:
+        module: Takes floats of shape (n, channels, height, width): (x / 255 - mean) / std.
+        mean, std: One number a channel, or one for all; 0 and 1 if None.
+        outputs: One of `OUTPUTS`.
+        layer: Name of a module inside, as ``named_modules`` gives it, whose input is what detectors call features.
+
+    Raises:
+        InputError: A value does not fit.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        outputs: str = "logits",
+        layer: str | None = None,
+    ):
+        super().__init__()
+        self.module, self.outputs, self.layer = module, check_choice("kind of outputs", outputs, OUTPUTS), layer
+        if layer is not None:
+            check_choice("layer", layer, [name for name, _ in module.named_modules() if name])
+        try:
+            self.mean = (0.0,) if mean is None else tuple(map(float, mean))
+            self.std = (1.0,) if std is None else tuple(map(float, std))
+            finite = all(map(math.isfinite, self.mean + self.std))
+            fits = finite and {len(self.mean), len(self.std)} <= {1, 3} and min(self.std) > 0
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise InputError(f"mean is {shown(mean)} and std {shown(std)}: one or three numbers each, std above 0")
+        # Where the module's weights are, and of their kind.
+        like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
+        self.register_buffer("_mean", like.new_tensor(self.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("_std", like.new_tensor(self.std).view(-1, 1, 1), persistent=False)
+
+    def extra_repr(self) -> str:
+        """Return how the module is used."""
+        return f"mean={self.mean}, std={self.std}, outputs={self.outputs!r}, layer={self.layer!r}"
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the floats that the module wants of uint8 images."""
+        return (images.to(self._mean.dtype) / 255 - self._mean) / self._std
+
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, float of shape (n, classes), of normalized images."""
+        returned = self.module(x)
+        if not isinstance(returned, torch.Tensor):
+            raise InputError(f"the module returned a {type(returned).__name__}: wrap it so that it returns a tensor")
+        if self.outputs == "probabilities":
+            return returned.clamp(min=torch.finfo(returned.dtype).tiny).log()
+        if self.outputs == "logit":
+            second = returned.reshape(len(returned), -1)
+            return torch.cat([torch.zeros_like(second), second], 1)
+        return returned
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what goes into the layer, float of shape (n, width), of normalized images."""
+        if self.layer is None:
+            raise InputError("no feature layer is named: give layer='…', a name of module.named_modules()")
+        caught: list[torch.Tensor] = []
+        layer = self.module.get_submodule(self.layer)
+        with layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].flatten(1))):
+            self.module(x)
+        if not caught:
+            raise InputError(f"layer {self.layer!r} is not used in answering: name another of module.named_modules()")
+        return caught[0].to(torch.get_default_dtype())
+
+
 def _resnet_34(*, small: bool = False) -> nn.Module:
     body = models.resnet34()
     body.fc = nn.Identity()
@@ -224,12 +303,11 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     if not isinstance(model, Network):
         raise InputError(f"network {name!r} makes a {type(model).__name__}: a networks.Network is wanted")
     if backbone is not None:
-        own = backbone_state(model)
-        strange = [key for key in own | backbone if key not in own or key not in backbone]
-        strange += [key for key in own if key not in strange and own[key].shape != backbone[key].shape]
-        if strange:
-            raise InputError(f"the backbone does not fit network {name!r}: {strange[0]} differs")
-        model.load_state_dict(dict(backbone), strict=False)
+        head = {name: value for name, value in model.state_dict().items() if name.startswith(HEAD)}
+        try:
+            model.load_state_dict(dict(backbone) | head)
+        except RuntimeError as error:
+            raise InputError(f"the backbone does not fit network {name!r} ({one_line(error)})") from None
     return model
 
 
@@ -249,21 +327,24 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
     return found[check_choice("backbone", backbone, found)](network)
 
 
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of all weights and running statistics, on the CPU; none shares its memory, as safetensors wants."""
+    return {name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()}
+
+
 def backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return copies of all weights and running statistics but the head's, on the CPU."""
-    state = model.state_dict().items()
-    return {name: value.detach().cpu().contiguous().clone() for name, value in state if not name.startswith(HEAD)}
+    return {name: value for name, value in state_of(model).items() if not name.startswith(HEAD)}
 
 
 def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
     """Return the digest of weights: their names, shapes and values."""
-    entries = sorted(state.items())
-    return digest(*(part for name, value in entries for part in (name, str(tuple(value.shape)), _bytes(value))))
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    # As bytes, since numpy has no bfloat16.
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    parts: list[str | bytes] = []
+    for name, value in sorted(state.items()):
+        # As bytes, since numpy has no bfloat16.
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        parts += [name, str(tuple(value.shape)), content]
+    return digest(*parts)
 
 
 def shipped_backbone(name: str = "resnet") -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from extractlib.data.images import Rows
+from extractlib.data.images import Rows, check_images
 from extractlib.errors import InputError, check_choice
 from extractlib.models import devices
 
@@ -32,6 +32,9 @@ class Recipe:
         step_epochs: With schedule ``"step"``, after how many epochs each time the learning rate falls to a tenth.
         nesterov: Whether the momentum is Nesterov's.
         crop: Whether each image is a random crop, brought back to size (see `training.augment`).
+
+    Raises:
+        InputError: Length, batch or schedule cannot be.
     """
 
     epochs: int
@@ -45,6 +48,12 @@ class Recipe:
     step_epochs: int = 0
     nesterov: bool = True
     crop: bool = False
+
+    def __post_init__(self):
+        if self.epochs < 1 or self.batch_size < 2:
+            raise InputError(f"{self.epochs} epochs in batches of {self.batch_size}: at least 1 and 2 are wanted")
+        if check_choice("schedule", self.schedule, SCHEDULES) == "step" and self.step_epochs < 1:
+            raise InputError(f"step_epochs is {self.step_epochs}: at least 1 is wanted with schedule 'step'")
 
 
 def fit(
@@ -77,55 +86,56 @@ def fit(
         InputError: Images and targets do not fit each other or the recipe, there is no such device, or its memory does
             not suffice.
     """
-    _check(images, targets, recipe)
-    place = devices.resolve(device)
+    check_images(images, at_least=2)
+    if len(images) != len(targets):
+        raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
-    size = f"{images.shape[2]} x {images.shape[3]}"
-    needs = f"batches of {recipe.batch_size} images of {size}: lower the recipe's batch_size or the image_size"
-    with devices.tuned(place, needs=needs):
-        _train(model, images, targets.to(place), recipe, seed, place, progress)
-    return model.eval()
-
-
-def _train(
-    model: nn.Module,
-    images: torch.Tensor | Rows,
-    targets: torch.Tensor,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-    progress: bool,
-) -> None:
-    model.to(device, memory_format=torch.channels_last).train()
-    images = devices.placed(images, device)
+    place = devices.resolve(device)
+    model.to(place, memory_format=torch.channels_last).train()
+    images, targets = devices.placed(images, place), targets.to(place)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov and recipe.momentum > 0,
-        fused=True if device.type == "cuda" else None,
+        fused=True if place.type == "cuda" else None,
     )
     # What is too small for float16 is scaled up; elsewhere this does nothing.
-    scaler = torch.amp.GradScaler(device.type, enabled=devices.half(device) is torch.float16)
-    steps = math.ceil(len(images) / recipe.batch_size)
-    with tqdm(total=recipe.epochs, desc="training", unit="epoch", disable=not progress) as bar:
-        for epoch in range(recipe.epochs):
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            with devices.seeded(seed * 1_000_003 + epoch, device):
-                batches = _batches(images, targets, recipe, generator, device)
-                for step, (batch, target) in enumerate(batches, start=epoch * steps):
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(recipe, step / (recipe.epochs * steps))
-                    with devices.autocast(device):
-                        loss = F.cross_entropy(model(batch), target)
-                    optimizer.zero_grad()
-                    scaler.scale(loss).backward()
-                    scaler.step(optimizer)
-                    scaler.update()
+    scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
+    total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+    needs = f"batches of {recipe.batch_size} images of {_size(images)}: lower the recipe's batch_size or the image_size"
+    with (
+        devices.tuned(place, needs=needs),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+        tqdm(total=total, desc="training", unit="step", disable=not progress) as bar,
+    ):
+        for step, (batch, target) in enumerate(_batches(images, targets, recipe, seed, place)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step / total)
+            with devices.autocast(place, training=True):
+                loss = F.cross_entropy(model(batch), target)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
             bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+    return model.eval()
+
+
+def _batches(
+    images: torch.Tensor | Rows, targets: torch.Tensor, recipe: Recipe, seed: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield images and targets of each step, and seed at each epoch what layers draw by themselves, as dropout does."""
+    for epoch in range(recipe.epochs):
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(images), generator=generator)
+        # Batch normalization cannot learn from one image.
+        parts = [torch.cat([part, order[:1]]) if len(part) < 2 else part for part in order.split(recipe.batch_size)]
+        for chosen, batch in zip(parts, devices.batches(images, parts, device), strict=True):
+            yield augment(batch, recipe, generator), targets[chosen.to(device)]
 
 
 def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
@@ -142,21 +152,12 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     Raises:
         InputError: The device's memory does not suffice.
     """
-    device = devices.device_of(model)
-    training = model.training
-    if training:
-        model.eval()
-    size = f"{images.shape[2]} x {images.shape[3]}"
-    needs = f"{batch_size} images of {size} at a time: lower the batch_size or the image_size"
-    with torch.inference_mode(), devices.tuned(device, needs=needs):
-        if device.type == "cpu":
-            parts = [model(batch).float() for batch in images.split(batch_size)]
-        else:
-            chosen = torch.arange(len(images)).split(batch_size)
-            with devices.autocast(device):
-                parts = [model(batch).float() for batch in devices.batches(images, chosen, device)]
-    if training:
-        model.train()
+    device, training = devices.device_of(model), model.training
+    needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
+    model.eval()
+    with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
+        parts = [model(batch.to(device)).float() for batch in images.split(batch_size)]
+    model.train(training)
     # A clone, since tensors made in inference mode cannot take part in training.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
 
@@ -234,29 +235,5 @@ def cropped(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
     )
 
 
-def _batches(
-    images: torch.Tensor | Rows,
-    targets: torch.Tensor,
-    recipe: Recipe,
-    generator: torch.Generator,
-    device: torch.device,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield images and targets of each batch."""
-    order = torch.randperm(len(images), generator=generator)
-    # Batch normalization cannot learn from one image.
-    whole = [torch.cat([part, order[:1]]) if len(part) < 2 else part for part in order.split(recipe.batch_size)]
-    for chosen, batch in zip(whole, devices.batches(images, whole, device), strict=True):
-        yield augment(batch, recipe, generator), targets[chosen.to(device)]
-
-
-def _check(images: torch.Tensor | Rows, targets: torch.Tensor, recipe: Recipe) -> None:
-    if not len(images):
-        raise InputError("there are no images to train on: at least 2 are wanted")
-    if len(images) != len(targets):
-        raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
-    if images.dtype != torch.uint8:
-        raise InputError(f"images are {images.dtype}: uint8 is wanted")
-    if recipe.epochs < 1 or recipe.batch_size < 2:
-        raise InputError(f"{recipe.epochs} epochs in batches of {recipe.batch_size}: at least 1 and 2 are wanted")
-    if check_choice("schedule", recipe.schedule, SCHEDULES) == "step" and recipe.step_epochs < 1:
-        raise InputError(f"step_epochs is {recipe.step_epochs}: at least 1 is wanted with schedule 'step'")
+def _size(images: torch.Tensor | Rows) -> str:
+    return f"{images.shape[2]} x {images.shape[3]}"

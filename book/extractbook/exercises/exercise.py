@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from extractbook.exercises.answers import difference, fitted, normalized, plain
-from extractlib.errors import InputError, one_of, positive
+from extractlib.errors import InputError, check_choice, check_positive
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
 SEEDS = range(1_000_000)
@@ -83,8 +83,8 @@ class Exercise:
     tolerance: float = 1e-4
 
     def __post_init__(self):
-        one_of("kind", self.kind, KINDS)
-        positive("minutes", self.minutes)
+        check_choice("kind", self.kind, KINDS)
+        check_positive("minutes", self.minutes)
 
     def parameters(self, seed: int | None = None) -> dict[str, object]:
         """Return the parameters of the book (None) or of the assessed variant of this seed.
@@ -127,7 +127,7 @@ class Exercise:
             raise InputError(f"the answer to {self.id} does not fit: {error}") from None
         if self.choices:
             for name in given[0] if isinstance(given[0], list) else given:
-                one_of("answer", normalized(name), self.choices)
+                check_choice("answer", normalized(name), self.choices)
         if self.judge:
             return self.judge(given, right, self.cases(**parameters))
         reason = self._difference(given, right)
@@ -177,7 +177,7 @@ def lookup(id: str) -> Exercise:
         InputError: There is none.
     """
     entries = {entry.id: entry for entry in known()}
-    return entries[one_of("exercise", id, entries)]
+    return entries[check_choice("exercise", id, entries)]
 
 
 def known(chapter: int | None = None) -> tuple[Exercise, ...]:
@@ -188,6 +188,6 @@ def known(chapter: int | None = None) -> tuple[Exercise, ...]:
     """
     names = sorted(name for _, name, _ in pkgutil.iter_modules([str(Path(__file__).parent)]) if name[-1].isdigit())
     if chapter is not None:
-        names = [one_of("chapter with exercises", f"chapter_{chapter:02}", names)]
+        names = [check_choice("chapter with exercises", f"chapter_{chapter:02}", names)]
     modules = [import_module(f"extractbook.exercises.{name}") for name in names]
     return tuple(entry for module in modules for entry in module.EXERCISES)

@@ -12,7 +12,7 @@ from typing import Any
 from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.scales import Scale, checked_fields, read_toml, scale
 from extractlib.data.sources import FOLDER
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 
 DETECTOR_IMAGES = 4_000
 """Images of each side that plans take a detector to be trained on."""
@@ -92,7 +92,7 @@ def _values(stated: Any, names: Mapping[str, Any]) -> list:
         return [value for entry in stated for value in _values(entry, names)]
     if not isinstance(stated, str):
         return [stated]
-    used = [one_of("name in braces", name, names) for _, name, _, _ in Formatter().parse(stated) if name]
+    used = [check_choice("name in braces", name, names) for _, name, _, _ in Formatter().parse(stated) if name]
     found = [names[name] for name in used]
     options = [list(several) if isinstance(several, tuple | Mapping) else [several] for several in found]
     if used and stated == f"{{{used[0]}}}":
@@ -127,7 +127,7 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int]) -> list[Cell]
     Raises:
         InputError: There is no such table, or it has no cell for the scale's tasks.
     """
-    chosen = TABLES[one_of("table", table, TABLES)]
+    chosen = TABLES[check_choice("table", table, TABLES)]
     if table not in tables_for(scale):
         fitting = ", ".join(tables_for(scale))
         raise InputError(f"table {table!r} needs more than folders hold: for them use one of {fitting}")

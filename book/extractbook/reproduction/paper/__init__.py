@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 
 LABEL = "authors' slides, 2020"
 """What to write beside every figure of `tables`."""
@@ -97,7 +97,7 @@ def claim(id: str) -> Claim:
         InputError: There is none.
     """
     by_id = {claim.id: claim for claim in (*claims(), *our_claims())}
-    return by_id[one_of("claim", id, by_id)]
+    return by_id[check_choice("claim", id, by_id)]
 
 
 def victim(task: str) -> str | None:

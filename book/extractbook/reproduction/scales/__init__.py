@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from extractlib.errors import InputError, one_of
+from extractlib.errors import InputError, check_choice
 from extractlib.models.training import Recipe
 
 FOLDER = Path(__file__).parent
@@ -119,7 +119,7 @@ def scale(name: str) -> Scale:
     Raises:
         InputError: There is none of that name.
     """
-    return SCALES[one_of("scale", name, SCALES)]
+    return SCALES[check_choice("scale", name, SCALES)]
 
 
 def read_scale(path: Path, grid: Path) -> Scale:
