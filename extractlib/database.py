@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import event, exc
@@ -24,6 +25,7 @@ SEAL_BYTES = 16
 LOCK = 0x65787472
 """Number of the lock under which tables are made in PostgreSQL."""
 
+POSTGRESQL = "postgresql+psycopg://USER@HOST/DATABASE"
 OTHER_TABLES = "it holds other tables: name another file"
 NO_DATABASE = "it is no database: name one, or a new file"
 
@@ -64,12 +66,23 @@ class Database:
         create: bool = True,
         beside: Collection[str] = (),
     ):
-        address = _address(place)
+        try:
+            address = _address(place)
+        except exc.ArgumentError:
+            raise InputError(f"the {what}'s address cannot be read: write {POSTGRESQL}, or name a file") from None
         shown = address.render_as_string() if _is_address(place) else str(place)  # without its password
         self.name, self._what, self._lock = "memory" if place is None else shown, what, threading.RLock()
         in_sqlite = address.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
-        self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
+        options: dict[str, Any] = {
+            "connect_args": {"timeout": WAIT, "check_same_thread": False},
+            "poolclass": StaticPool,
+        }
+        if not in_sqlite:
+            options = {"connect_args": {"options": f"-c lock_timeout={WAIT}s"}, "pool_pre_ping": True}
+        try:
+            self._engine = sql.create_engine(address, **options)
+        except (exc.ArgumentError, ModuleNotFoundError) as error:
+            raise self._refusal(f"{error}: pip install 'psycopg[binary]', and name {POSTGRESQL}") from None
         if in_sqlite:
             path = Path(address.database or "")
             # SQLite would write over a file of a single byte.

@@ -36,7 +36,10 @@ class ServedAPI(PredictionAPI):
         options: Further arguments of `PredictionAPI`.
 
     Attributes:
-        image_shape: (channels, height, width) of the images it takes; any if None.
+        image_shape: (channels, height, width) of the images it takes.
+
+    Raises:
+        InputError: As `PredictionAPI`, or the victim does not say which images it takes: a client must be told.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class ServedAPI(PredictionAPI):
     ):
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
         self._own_terms = dict(terms or {})
-        self.image_shape = None if victim.image_shape is None else tuple(victim.image_shape)
+        if victim.image_shape is None:
+            raise InputError("the victim names no image_shape: name the one that it takes")
+        self.image_shape = tuple(victim.image_shape)
         self._jobs: deque[Job] = deque()
         self._changed, self._closed = threading.Condition(), False
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)

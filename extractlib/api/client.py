@@ -142,6 +142,8 @@ class RemoteAPI:
             raise InputError(f"images are {kind}: uint8 of shape (n, channels, height, width) is wanted")
         if len(images) > self._most:
             raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see chunk=…")
+        if request is not None and not wire.REQUEST_ID.fullmatch(request):
+            raise InputError(f"request is {shown(request)}: 1 to 255 visible ASCII characters are wanted")
         body = wire.to_npy(images.cpu().contiguous().numpy())
         if request is not None:  # the caller's to remember
             return self._query(body, request, len(images))
