@@ -17,7 +17,6 @@ from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks import adaptive
 from extractlib.attacks.adaptive import ONLINE, AdaptiveKnockoff, Bandit, ClassSampler, OnlineSurrogate, Reward
-from extractlib.attacks.knockoff import trainer_of
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -344,7 +343,7 @@ def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, rew
     found = attack(remote(api), POOL, surrogate=module, recipe=SHORT, keep=tmp_path / "t.db", progress=False)
     assert api.usage("attacker").remaining == 0
     assert recipes == [ONLINE] * (5 if reward == "all" else 0)
-    trainer = trainer_of(before, recipe=SHORT, seed=2, backbone=None)
+    trainer = Trainer(network=before, recipe=SHORT, seed=2)
     learner = OnlineSurrogate(replace(trainer, recipe=ONLINE), classes=10) if reward == "all" else None
     transfer = attack.collect(PredictionAPI(linear_victim()), POOL, learner=learner)
     assert load(tmp_path / "t.db").indices.tolist() == transfer.indices.tolist()

@@ -31,13 +31,13 @@ def plain_network() -> nn.Module:
 
 
 @pytest.mark.parametrize("images", [IMAGES, Rows(IMAGES, torch.arange(len(IMAGES)))])
-def test_what_lies_elsewhere_is_read_ahead_in_order_and_no_generator_is_used(images):
+def test_what_lies_elsewhere_goes_through_pinned_memory_batch_by_batch(images, monkeypatch):
     """The device "meta" stands for a GPU: it keeps shapes alone, so the values are compared on the way."""
-    chosen = [torch.tensor([3, 1, 2]), torch.tensor([7]), torch.tensor([5, 5])]
-    before = torch.get_rng_state()
-    seen = [tuple(batch.shape) for batch in devices.batches(images, chosen, torch.device("meta"))]
-    assert seen == [(3, 3, 16, 16), (1, 3, 16, 16), (2, 3, 16, 16)]
-    assert torch.equal(torch.get_rng_state(), before)
+    chosen, pinned = [torch.tensor([3, 1, 2]), torch.tensor([7]), torch.tensor([5, 5])], []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(batch) or batch)
+    for number, batch in enumerate(devices.batches(images, chosen, torch.device("meta")), start=1):
+        assert (batch.device.type, len(pinned)) == ("meta", number)
+        assert torch.equal(pinned[-1], IMAGES[chosen[number - 1]])
 
 
 def test_memory_mapped_images_are_indexed_and_never_copied_whole(tmp_path):
@@ -70,7 +70,14 @@ def test_images_that_a_gpu_has_no_room_for_stay_where_they_are(images, monkeypat
 def test_a_device_that_is_not_there_is_refused(name, message, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=message):
-        fit(networks.build("tiny", classes=3, seed=0), IMAGES, LABELS, Recipe(1, 0.1), seed=0, device=name)
+        fit(
+            networks.build("tiny", classes=3, seed=0),
+            IMAGES,
+            LABELS,
+            Recipe(epochs=1, learning_rate=0.1),
+            seed=0,
+            device=name,
+        )
 
 
 def test_too_little_memory_is_told_in_one_line():
@@ -89,7 +96,7 @@ def test_too_little_memory_is_told_in_one_line():
         " of 16 x 16"
     )
     with pytest.raises(InputError) as error:
-        fit(Greedy(), IMAGES, LABELS, Recipe(1, 0.1, batch_size=8), seed=0)
+        fit(Greedy(), IMAGES, LABELS, Recipe(epochs=1, learning_rate=0.1, batch_size=8), seed=0)
     told = expected.format("batches of 8")
     assert str(error.value) == f"{told}: lower the recipe's batch_size or the image_size"
     with pytest.raises(InputError) as error:
@@ -121,7 +128,7 @@ def test_dropout_is_seeded_and_the_callers_generator_left_alone():
     torch.manual_seed(3)
     for seed in (0, 0, 1):
         network.load_state_dict(start)
-        fit(network, IMAGES[:8], LABELS[:8], Recipe(1, 0.1, batch_size=8, shift=0), seed=seed)
+        fit(network, IMAGES[:8], LABELS[:8], Recipe(epochs=1, learning_rate=0.1, batch_size=8, shift=0), seed=seed)
         prints.append(networks.fingerprint_of(network.state_dict()))
     assert prints[0] == prints[1] != prints[2]
     assert torch.equal(torch.rand(2), expected)
@@ -157,6 +164,12 @@ def test_a_model_is_where_its_first_weight_is():
 def test_training_and_prediction_leave_a_model_where_it_was_asked_for(monkeypatch):
     """No environment variable has a say below a program's outermost layer."""
     monkeypatch.setenv("EXTRACTLIB_DEVICE", "cuda:99")
-    model = fit(networks.build("tiny", classes=3, seed=0), IMAGES, LABELS, Recipe(1, 0.1, batch_size=8), seed=0)
+    model = fit(
+        networks.build("tiny", classes=3, seed=0),
+        IMAGES,
+        LABELS,
+        Recipe(epochs=1, learning_rate=0.1, batch_size=8),
+        seed=0,
+    )
     assert devices.device_of(model) == CPU and not model.training
     assert predict(model, IMAGES).shape == (22, 3)

@@ -70,6 +70,7 @@ def test_the_second_wish_is_read(tmp_path, trainings):
         {"classes": 4},
         {"network": "tiny-plain"},
         {"seed": 1},
+        {"salt": "surrogate"},
         {"backbone": networks.backbone_state(networks.build("tiny", classes=3, seed=5))},
         {"backbone": networks.backbone_state(networks.build("tiny", classes=3, seed=6))},
         {"kind": "detector"},
@@ -89,6 +90,7 @@ def test_whatever_differs_is_trained_anew(tmp_path, trainings, change):
 
 OTHER = {
     "epochs": 2,
+    "steps": 5,
     "learning_rate": 0.04,
     "batch_size": 9,
     "momentum": 0.5,
@@ -105,7 +107,8 @@ OTHER = {
 @pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
 def test_every_setting_of_a_recipe_makes_another(tmp_path, trainings, field):
     ask(tmp_path)
-    ask(tmp_path, recipe=replace(RECIPE, **{field: OTHER[field]}))
+    changes = {field: OTHER[field]} | ({"epochs": 0} if field == "steps" else {})
+    ask(tmp_path, recipe=replace(RECIPE, **changes))
     assert len(trainings) == len(kept(tmp_path)) == 2
 
 
@@ -117,6 +120,22 @@ def test_a_bump_of_a_version_makes_another(tmp_path, trainings, monkeypatch, beh
     monkeypatch.setattr(fitted, "versions", lambda *keys: now(*keys) | bumped)
     ask(tmp_path)
     assert len(trainings) == len(kept(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_models_of_one_seed_and_other_salts_start_apart(pretrained):
+    backbone = networks.backbone_state(networks.build("tiny", classes=3, seed=5)) if pretrained else None
+    options = {"network": "tiny", "recipe": RECIPE, "seed": 2, "backbone": backbone}
+    plain = Trainer(**options).build(3)
+    assert torch.equal(plain.head.weight, networks.build("tiny", classes=3, seed=2).head.weight)
+    one, again, other = (Trainer(**options, salt=salt).build(3) for salt in ("surrogate", "surrogate", "control"))
+    assert print_of(one) == print_of(again)
+    assert not torch.allclose(one.head.weight, plain.head.weight)
+    assert not torch.allclose(one.head.weight, other.head.weight)
+    bodies = {networks.fingerprint_of(networks.backbone_state(model)) for model in (plain, one, other)}
+    assert len(bodies) == (1 if pretrained else 3)
+    with_next_seed = Trainer(**(options | {"seed": 3}), salt="surrogate").build(3)
+    assert not torch.allclose(one.head.weight, with_next_seed.head.weight)
 
 
 def test_the_key_lies_beside_the_model(tmp_path):

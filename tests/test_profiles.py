@@ -58,8 +58,9 @@ def test_the_pool_holds_the_budget(settings):
 def test_the_papers_recipes_are_the_originals():
     """Knockoff nets' victim and surrogate, value by value as their authors' code has them."""
     paper = scale("paper")
-    victim = Recipe(100, 0.1, 64, 0.5, 5e-4, 0, True, "step", 30, False, True)
-    surrogate = Recipe(100, 0.01, 64, 0.5, 0.0, 0, False, "step", 60, False, False)
+    both = {"epochs": 100, "batch_size": 64, "momentum": 0.5, "shift": 0, "schedule": "step", "nesterov": False}
+    victim = Recipe(**both, learning_rate=0.1, weight_decay=5e-4, flip=True, step_epochs=30, crop=True)
+    surrogate = Recipe(**both, learning_rate=0.01, weight_decay=0.0, flip=False, step_epochs=60, crop=False)
     assert (paper.victim, paper.scratch_victim, paper.surrogate) == (victim, victim, surrogate)
     assert (paper.network, paper.other_network, paper.image_size, paper.budget) == ("resnet-34", "vgg-16", 224, 100_000)
 
@@ -84,8 +85,13 @@ def copied(tmp_path):
         (0, 'pool = "atlas"', "", "/s: key pool is missing: add one, of type string"),
         (0, "shipped = true", 'shipped = "yes"', "/s: shipped is 'yes': give a value of type boolean"),
         (0, "budget = 10_000", "budget = true", "/s: budget is True: give a value of type integer"),
-        (0, "epochs = 10", "epoch = 10", "/s: backbone: unknown key epoch = 10: use one of epochs, learning_rate"),
-        (0, "epochs = 10\n", "", "/s: backbone: key epochs is missing: add one, of type integer"),
+        (
+            0,
+            "epochs = 10",
+            "epoch = 10",
+            "/s: backbone: unknown key epoch = 10: use one of epochs, steps, learning_rate",
+        ),
+        (0, "epochs = 10\n", "", "/s: backbone: epochs is 0 and steps is 0: give one of them"),
         (0, "learning_rate = 0.2", "learning_rate = 1", "/s: backbone: learning_rate is 1: give a value of type float"),
         (0, "test = 2_430", "test = 0.5", "/s: task_sizes.things.test is 0.5: give a value of type integer"),
         (0, '["things", "birds"', '["things", 2', "/s: tasks is 2: give a value of type string"),

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from extractlib.data import drawn
 from extractlib.errors import InputError
-from extractlib.models import networks
+from extractlib.models import networks, training
 from extractlib.models.devices import half
-from extractlib.models.training import Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
+from extractlib.models.training import Augmentation, Recipe, augment, crop_boxes, cropped, fit, learning_rate, predict
 
 RECIPE = Recipe(epochs=4, learning_rate=0.05, batch_size=8)
 
@@ -74,6 +74,37 @@ def test_one_hot_soft_labels_train_like_hard_labels(images, labels):
 
 def test_the_seed_decides_the_outcome(images, labels):
     assert trained(images, labels) == trained(images, labels) != trained(images, labels, seed=1)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "step"])
+def test_as_many_steps_as_some_epochs_have_are_the_same_training(images, labels, schedule):
+    """24 images in batches of 8 are three steps an epoch; the fall after 2 epochs is one after 6 steps."""
+    by_epochs = replace(RECIPE, schedule=schedule, step_epochs=2)
+    by_steps = replace(by_epochs, epochs=0, steps=12, step_epochs=6)
+    assert trained(images, labels, by_epochs) == trained(images, labels, by_steps)
+
+
+@pytest.mark.parametrize("size", [2, 8, 12, 24])
+def test_steps_and_their_learning_rates_do_not_depend_on_the_number_of_images(images, labels, size, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "learning_rate", lambda recipe, share: asked.append(share) or 0.1)
+    model, recipe = Watched(), Recipe(steps=7, learning_rate=0.1, batch_size=8)
+    fit(model, images[:size], labels[:size] % 2, recipe, seed=0)
+    assert len(model.images) == 7
+    assert asked == [step / 7 for step in range(7)]
+    assert (recipe.steps_for(size), replace(RECIPE, epochs=2).steps_for(9)) == (7, 4)
+
+
+def test_the_step_schedule_counts_steps_where_steps_say_how_long():
+    recipe = Recipe(steps=100, learning_rate=0.2, schedule="step", step_epochs=40)
+    rates = [learning_rate(recipe, step / 100) for step in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([0.2, 0.2, 0.02, 0.02, 0.002, 0.002])
+
+
+def test_a_recipe_takes_the_augmentation_that_a_task_allows():
+    recipe = Recipe(epochs=3, learning_rate=0.1, shift=2, flip=True, weight_decay=0.0)
+    assert recipe.on(Augmentation()) == replace(recipe, shift=0, flip=False)
+    assert recipe.on(Augmentation(shift=4, flip=True)) == replace(recipe, shift=4)
 
 
 def test_no_global_generator_is_used(images, labels):
@@ -198,8 +229,11 @@ def test_bad_input_is_refused(change, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "0 epochs in batches of 64"),
-        ({"batch_size": 1}, "1 epochs in batches of 1"),
+        ({"epochs": 0}, "epochs is 0 and steps is 0: give one of them, at least 1"),
+        ({"epochs": -1}, "epochs is -1 and steps is 0: give one"),
+        ({"steps": 5}, "epochs is 1 and steps is 5: give one"),
+        ({"epochs": 0, "steps": -5}, "epochs is 0 and steps is -5: give one"),
+        ({"batch_size": 1}, "batch_size is 1: at least 2 is wanted"),
         ({"schedule": "step"}, "step_epochs is 0: at least 1 is wanted"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
     ],
@@ -261,7 +295,16 @@ def test_plain_momentum_by_hand():
             return self.bias.expand(len(images), -1)
 
     images, answers = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.tensor([[1.0, 0.0]]).expand(4, -1)
-    recipe = Recipe(1, 1e-3, batch_size=2, momentum=0.5, weight_decay=0, shift=0, schedule="step", step_epochs=1)
+    recipe = Recipe(
+        epochs=1,
+        learning_rate=1e-3,
+        batch_size=2,
+        momentum=0.5,
+        weight_decay=0,
+        shift=0,
+        schedule="step",
+        step_epochs=1,
+    )
     for nesterov, steps in ((False, 1 + 1.5), (True, 1.5 + 1.75)):
         model = fit(Bias(), images, answers, replace(recipe, nesterov=nesterov), seed=0)
         # The gradient of the first bias is softmax - 1 = -1/2, and changes by less than 0.1% here.

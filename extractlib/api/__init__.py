@@ -1,19 +1,7 @@
 """The prediction API: it serves a victim, shows answers at a granularity, and meters every query."""
 
-from extractlib.api.granularity import Answers, Full, Granularity, Label, Rounded, Temperature, TopK
-from extractlib.api.meter import BudgetExceeded, Meter, Usage
+from extractlib.api.granularity import Full, Granularity, Label, Rounded, Temperature, TopK
+from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import PredictionAPI
 
-__all__ = [
-    "Answers",
-    "BudgetExceeded",
-    "Full",
-    "Granularity",
-    "Label",
-    "Meter",
-    "PredictionAPI",
-    "Rounded",
-    "Temperature",
-    "TopK",
-    "Usage",
-]
+__all__ = ["BudgetExceeded", "Full", "Granularity", "Label", "Meter", "PredictionAPI", "Rounded", "Temperature", "TopK"]

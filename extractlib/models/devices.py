@@ -4,13 +4,11 @@ On the CPU nothing here changes a number or the order of the random draws.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from extractlib.data.images import Rows
 from extractlib.errors import InputError, check_choice
@@ -92,22 +90,20 @@ def placed(images: torch.Tensor | Rows, device: torch.device) -> torch.Tensor | 
 
 
 def batches(
-    images: torch.Tensor | Rows, chosen: Sequence[torch.Tensor], device: torch.device
+    images: torch.Tensor | Rows, chosen: Iterable[torch.Tensor], device: torch.device
 ) -> Iterator[torch.Tensor]:
     """Yield the images at each of the indices, on the device.
 
-    What does not lie there is read ahead by a process of its own, so that a memory-mapped set is never in memory whole.
+    What does not lie there goes through pinned memory, so that a batch is read while the GPU computes on the one
+    before, and a memory-mapped set is never in memory whole.
 
     Args:
         images: uint8 of shape (n, channels, height, width), as `placed` returns them.
         chosen: Indices of each batch, int64 of shape (batch,), on the CPU.
         device: Where they are wanted.
     """
-    if images.device.type == device.type:
-        yield from (images[indices.to(device)] for indices in chosen)
-        return
-    dataset: Any = images
-    # A generator of its own leaves the training's random draws alone.
-    options = {"num_workers": 1, "pin_memory": device.type == "cuda", "generator": torch.Generator()}
-    for batch in DataLoader(dataset, batch_size=None, sampler=chosen, **options):
-        yield batch.to(device, non_blocking=True)
+    for indices in chosen:
+        if images.device.type == device.type:
+            yield images[indices.to(device)]
+        else:
+            yield images[indices].pin_memory().to(device, non_blocking=True)

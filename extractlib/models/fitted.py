@@ -27,6 +27,8 @@ class Trainer:
             floats, (x / 255 - 0.5) / 0.25 of the pixels x.
         recipe: How it is trained.
         seed: Seed of the first weights and of the training.
+        salt: Word that makes the first weights another draw of the same seed: without it a victim and a surrogate of
+            one seed, architecture and number of classes start from the very same head.
         backbone: Weights of everything but the head that a network by name starts from, or a word for them (see
             `networks.backbone_of`); None to train from scratch.
         store: Keeps what is trained; None to keep nothing.
@@ -37,6 +39,7 @@ class Trainer:
     network: str | nn.Module
     recipe: Recipe
     seed: int
+    salt: str = ""
     backbone: networks.Backbone = None
     store: Store | None = None
     device: str = "cpu"
@@ -48,7 +51,8 @@ class Trainer:
             return self.network
         if isinstance(self.network, nn.Module):
             return networks.FromFloats(self.network, mean=(0.5,), std=(0.25,))
-        return networks.build(self.network, classes=classes, seed=self.seed, backbone=self._start())
+        seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
+        return networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
 
     def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> nn.Module:
         """Return the network, trained (see `training.fit`)."""
@@ -96,6 +100,7 @@ class Trainer:
             "network": self.network,
             "recipe": asdict(self.recipe),
             "seed": self.seed,
+            "salt": self.salt,
             "backbone": None if start is None else networks.fingerprint_of(start),
             "versions": versions("network", "train", "augment"),
         }

@@ -1,8 +1,9 @@
 """One plain training loop for hard and soft labels, and prediction in batches."""
 
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,25 @@ SCHEDULES = ("one-cycle", "cosine", "step")
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """What may be done to a task's images without changing what they show: a mirrored sign may be another one.
+
+    Attributes:
+        shift: Each image is moved at random by up to this many pixels.
+        flip: Whether an image is mirrored left to right half of the time.
+    """
+
+    shift: int = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained: stochastic gradient descent with momentum.
 
     Attributes:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; 0 where `steps` says how long.
+        steps: Steps of the optimizer, whatever the number of images; 0 where `epochs` says how long.
         learning_rate: The highest learning rate of the schedule.
         batch_size: Images a step.
         momentum: Momentum of the gradient.
@@ -29,7 +44,8 @@ class Recipe:
         shift: Each image is moved at random by up to this many pixels.
         flip: Whether an image is mirrored left to right half of the time.
         schedule: ``"one-cycle"``, ``"cosine"`` or ``"step"``.
-        step_epochs: With schedule ``"step"``, after how many epochs each time the learning rate falls to a tenth.
+        step_epochs: With schedule ``"step"``, after how many epochs each time the learning rate falls to a tenth; after
+            how many steps where `steps` says how long.
         nesterov: Whether the momentum is Nesterov's.
         crop: Whether each image is a random crop, brought back to size (see `training.augment`).
 
@@ -37,7 +53,8 @@ class Recipe:
         InputError: Length, batch or schedule cannot be.
     """
 
-    epochs: int
+    epochs: int = 0
+    steps: int = 0
     learning_rate: float
     batch_size: int = 64
     momentum: float = 0.9
@@ -50,10 +67,20 @@ class Recipe:
     crop: bool = False
 
     def __post_init__(self):
-        if self.epochs < 1 or self.batch_size < 2:
-            raise InputError(f"{self.epochs} epochs in batches of {self.batch_size}: at least 1 and 2 are wanted")
+        if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
+            raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
+        if self.batch_size < 2:
+            raise InputError(f"batch_size is {self.batch_size}: at least 2 is wanted")
         if check_choice("schedule", self.schedule, SCHEDULES) == "step" and self.step_epochs < 1:
             raise InputError(f"step_epochs is {self.step_epochs}: at least 1 is wanted with schedule 'step'")
+
+    def on(self, augmentation: Augmentation) -> "Recipe":
+        """Return the recipe with the augmentation that a task allows in place of its own."""
+        return replace(self, **asdict(augmentation))
+
+    def steps_for(self, images: int) -> int:
+        """Return how many steps the training on so many images takes."""
+        return self.steps or self.epochs * math.ceil(images / self.batch_size)
 
 
 def fit(
@@ -104,14 +131,14 @@ def fit(
     )
     # What is too small for float16 is scaled up; elsewhere this does nothing.
     scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
-    total = recipe.epochs * math.ceil(len(images) / recipe.batch_size)
+    total, batches = recipe.steps_for(len(images)), _batches(images, targets, recipe, seed, place)
     needs = f"batches of {recipe.batch_size} images of {_size(images)}: lower the recipe's batch_size or the image_size"
     with (
         devices.tuned(place, needs=needs),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         tqdm(total=total, desc="training", unit="step", disable=not progress) as bar,
     ):
-        for step, (batch, target) in enumerate(_batches(images, targets, recipe, seed, place)):
+        for step, (batch, target) in enumerate(itertools.islice(batches, total)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / total)
             with devices.autocast(place, training=True):
@@ -127,8 +154,8 @@ def fit(
 def _batches(
     images: torch.Tensor | Rows, targets: torch.Tensor, recipe: Recipe, seed: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield images and targets of each step, and seed at each epoch what layers draw by themselves, as dropout does."""
-    for epoch in range(recipe.epochs):
+    """Yield images and targets of each step, without end; seed at each epoch what layers such as dropout draw."""
+    for epoch in itertools.count():
         torch.manual_seed(seed * 1_000_003 + epoch)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(images), generator=generator)
@@ -169,8 +196,10 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
     after each `recipe.step_epochs`.
     """
     if check_choice("schedule", recipe.schedule, SCHEDULES) == "step":
-        # The tolerance undoes the rounding of a whole number of epochs.
-        return recipe.learning_rate * 0.1 ** (int(progress * recipe.epochs + 1e-9) // recipe.step_epochs)
+        # The tolerance undoes the rounding of a whole number of epochs or steps.
+        return recipe.learning_rate * 0.1 ** (
+            int(progress * (recipe.steps or recipe.epochs) + 1e-9) // recipe.step_epochs
+        )
     rise = {"one-cycle": 0.25, "cosine": 0.0}[recipe.schedule]
     if progress < rise:
         return recipe.learning_rate * (0.04 + 0.96 * progress / rise)

@@ -177,7 +177,11 @@ def checked_fields(
 def _checked(kind: Any, value: Any, where: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if is_dataclass(kind) and isinstance(value, dict):
-        return kind(**checked_fields(kind, value, where))
+        entries = checked_fields(kind, value, where)
+        try:
+            return kind(**entries)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(inner[0], entry, where) for entry in value)
     if origin is Mapping and isinstance(value, dict):
