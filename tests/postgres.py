@@ -54,7 +54,8 @@ def new_database(address: str) -> str:
 
 def engine(place: Path | str) -> sql.Engine:
     """Return what reads a meter's file or address without the meter."""
-    return sql.create_engine(place if isinstance(place, str) else f"sqlite:///{place}", poolclass=sql.NullPool)
+    address = place if isinstance(place, str) else sql.URL.create("sqlite", database=str(place))
+    return sql.create_engine(address, poolclass=sql.NullPool)
 
 
 def execute(place: Path | str, statement: str, **values: object) -> None:

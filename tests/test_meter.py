@@ -380,7 +380,7 @@ def test_processes_share_one_database(place, each, refused):
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("postgresql+psycopg://[", "^the meter's address cannot be read: write postgresql"),
+        ("a b://c", "^the meter's address cannot be read: write postgresql"),
         ("nothing://a", "^meter nothing://a: .*nothing: pip install 'psycopg\\[binary\\]', and name postgresql"),
         ("postgresql+pg8000://a/b", "^meter postgresql.*: No module named 'pg8000': pip install"),
     ],

@@ -14,8 +14,9 @@ import torch
 from extractlib.api import wire
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import BudgetExceeded, RequestReused, Usage
+from extractlib.data.images import check_images
 from extractlib.database import Database
-from extractlib.errors import InputError
+from extractlib.errors import InputError, shown
 from extractlib.store import default_store, digest
 
 try:
@@ -137,9 +138,7 @@ class RemoteAPI:
             RequestReused: The id was used for others.
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
-        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
-            kind = f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, torch.Tensor) else "no tensor"
-            raise InputError(f"images are {kind}: uint8 of shape (n, channels, height, width) is wanted")
+        images = check_images(images, at_least=1)[:]
         if len(images) > self._most:
             raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see chunk=…")
         if request is not None and not wire.REQUEST_ID.fullmatch(request):

@@ -134,10 +134,11 @@ class Rates:
 
     Args:
         limits: Requests a minute.
+        clock: Returns seconds.
     """
 
-    def __init__(self, limits: Limits):
-        self._limits, self._due, self._lock = limits, {}, threading.Lock()
+    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic):
+        self._limits, self._clock, self._due, self._lock = limits, clock, {}, threading.Lock()
 
     def take(self, team: str) -> None:
         """Count a request.
@@ -149,7 +150,7 @@ class Rates:
         if rate is None:
             return
         with self._lock:  # the generic cell rate algorithm: the time at which all requests so far are due
-            now, each = time.monotonic(), 60 / rate
+            now, each = self._clock(), 60 / rate
             due = max(now, self._due.get(team, 0.0))
             wait = due + each - now - 60
             if wait <= 0:
