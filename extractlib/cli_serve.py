@@ -17,6 +17,7 @@ from extractlib.errors import InputError
 
 if TYPE_CHECKING:
     from extractlib.api.keys import Keys
+    from extractlib.serve import Settings
 
 DATABASE = "extractlib.db"
 
@@ -53,12 +54,12 @@ def serve(
 
     if (config is None) == (victim is None):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
-    if config is None:
+    if victim is not None:
         name = victim.removeprefix("folder:")
         said = {"task": victim, "answers": answers, "budget": budget, "price": price}
         name = name if name.isidentifier() else "victim"
         settings = serving.settings_of({"victims": {name: said}, "rate": rate}, where="the command line")
-    else:
+    elif config is not None:
         settings = serving.read_settings(config)
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port
@@ -68,11 +69,18 @@ def serve(
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
-    quiet = {"log_config": None, "access_log": False, "server_header": False}
-    uvicorn.run(app, host=settings.host, port=settings.port, timeout_graceful_shutdown=30, **quiet)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
 
 
-def _greet(settings, keys: "Keys") -> None:
+def _greet(settings: "Settings", keys: "Keys") -> None:
     """Say what is served, and make the first key."""
     teams = {key.team for key in keys.all() if key.revoked is None}
     key = "…" if teams else keys.add("one")
@@ -106,12 +114,11 @@ def add(
     keys = _keys(config, database)
     if team is not None:
         print(keys.add(team))
-        return
-    named = list(teams_of(teams))
-    have = {key.team for key in keys.all() if key.revoked is None}
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["team", "key"])
-    rows.writerows([name, keys.add(name)] for name in named if name not in have)
+    elif teams is not None:
+        named, have = list(teams_of(teams)), {key.team for key in keys.all() if key.revoked is None}
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(["team", "key"])
+        rows.writerows([name, keys.add(name)] for name in named if name not in have)
 
 
 @keys_app.command("revoke")

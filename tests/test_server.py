@@ -917,8 +917,9 @@ def test_a_request_in_the_journal_is_sent_again_under_its_id(serve, tmp_path):
 # -- killed ------------------------------------------------------------------
 
 
-def kill_servers(place, folder, *, kills: int, servers: int = 1) -> None:
+def kill_servers(patch, place, folder, *, kills: int, servers: int = 1) -> None:
     """Four clients spend a budget while each of the servers on one database is killed again and again."""
+    patch.setattr("extractlib.api.client.LONGEST_WAIT", 0.5)
     each = kills + 3
     budget, keys = 4 * each * 2, Keys(place)
     key, ports, got, failed, done = keys.add("red"), [free_port() for _ in range(servers)], {}, [], threading.Event()
@@ -972,26 +973,26 @@ def kill_servers(place, folder, *, kills: int, servers: int = 1) -> None:
     assert charges(place) == (4 * each, budget)
 
 
-def test_killed_servers_charge_what_they_answered(tmp_path):
-    kill_servers(tmp_path / "meter.db", tmp_path, kills=5)
+def test_killed_servers_charge_what_they_answered(monkeypatch, tmp_path):
+    kill_servers(monkeypatch, tmp_path / "meter.db", tmp_path, kills=5)
 
 
-def test_killed_servers_on_one_file_charge_what_they_answered(tmp_path):
-    kill_servers(tmp_path / "meter.db", tmp_path, kills=2, servers=2)
+def test_killed_servers_on_one_file_charge_what_they_answered(monkeypatch, tmp_path):
+    kill_servers(monkeypatch, tmp_path / "meter.db", tmp_path, kills=2, servers=2)
 
 
-def test_killed_servers_on_one_postgresql_charge_what_they_answered(tmp_path, postgresql):
-    kill_servers(postgresql(), tmp_path, kills=2, servers=2)
-
-
-@pytest.mark.slow
-def test_a_server_that_is_killed_50_times_charges_what_it_answered(tmp_path):
-    kill_servers(tmp_path / "meter.db", tmp_path, kills=50)
+def test_killed_servers_on_one_postgresql_charge_what_they_answered(monkeypatch, tmp_path, postgresql):
+    kill_servers(monkeypatch, postgresql(), tmp_path, kills=2, servers=2)
 
 
 @pytest.mark.slow
-def test_two_servers_that_are_killed_50_times_charge_what_they_answered(tmp_path, postgresql):
-    kill_servers(postgresql(), tmp_path, kills=25, servers=2)
+def test_a_server_that_is_killed_50_times_charges_what_it_answered(monkeypatch, tmp_path):
+    kill_servers(monkeypatch, tmp_path / "meter.db", tmp_path, kills=50)
+
+
+@pytest.mark.slow
+def test_two_servers_that_are_killed_50_times_charge_what_they_answered(monkeypatch, tmp_path, postgresql):
+    kill_servers(monkeypatch, postgresql(), tmp_path, kills=25, servers=2)
 
 
 def kill_clients(serve, folder, *, kills: int) -> None:

@@ -120,24 +120,22 @@ class ServedAPI(PredictionAPI):
             packed = packed[size:]
 
 
-@dataclass(frozen=True)
 class EveryQuery:
     """A policy that does its work for every query, and shows it for those that were detected.
 
-    Attributes:
+    Args:
         policy: The policy.
+
+    Attributes:
+        fingerprint: That of the policy: the answers are the same.
     """
 
-    policy: Policy
-
-    @property
-    def fingerprint(self) -> str:
-        """That of the policy: the answers are the same."""
-        return self.policy.fingerprint
+    def __init__(self, policy: Policy):
+        self._policy, self.fingerprint = policy, policy.fingerprint
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities to show."""
-        altered = self.policy.answer(probabilities, torch.ones_like(detected), images)
+        altered = self._policy.answer(probabilities, torch.ones_like(detected), images)
         # What has another shape is no answer, which the API tells.
         fits = altered.shape == probabilities.shape
         return torch.where(detected[:, None], altered, probabilities) if fits else altered

@@ -78,7 +78,8 @@ class Keys:
             meter.Meter(place).close()  # makes its tables first: a meter refuses a file that holds only others
         self._database = Database(place, TABLES, what="keys", journal="WAL", beside=tuple(meter.TABLES.tables))
         self.close = self._database.close
-        self._lock, self._known, self._read_at = threading.Lock(), {}, float("-inf")
+        self._lock, self._read_at = threading.Lock(), float("-inf")
+        self._known: dict[str, Key] = {}
 
     def add(self, team: str) -> str:
         """Return a new key of a team, which is shown only here.

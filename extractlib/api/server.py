@@ -25,6 +25,7 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -122,7 +123,7 @@ class Limits:
     rate: int | None = None
     rates: Mapping[str, int] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("images", "megabytes", "seconds", "bodies"):
             check_positive(name, getattr(self, name), at_most=2**20)
         for rate in (*self.rates.values(), *([] if self.rate is None else [self.rate])):
@@ -138,7 +139,8 @@ class Rates:
     """
 
     def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic):
-        self._limits, self._clock, self._due, self._lock = limits, clock, {}, threading.Lock()
+        self._limits, self._clock, self._lock = limits, clock, threading.Lock()
+        self._due: dict[str, float] = {}
 
     def take(self, team: str) -> None:
         """Count a request.
@@ -230,7 +232,8 @@ class Service:
 
     def router(self) -> APIRouter:
         """Return the routes of this victim."""
-        router, rates, bodies = APIRouter(), Rates(self.limits), defaultdict(self._bodies)
+        router, rates = APIRouter(), Rates(self.limits)
+        bodies: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.limits.bodies))
         fingerprint = self.keys.claim(self.name, self.api.fingerprint)
 
         async def team_of(
@@ -291,9 +294,6 @@ class Service:
 
         return router
 
-    def _bodies(self) -> asyncio.Semaphore:
-        return asyncio.Semaphore(self.limits.bodies)
-
     def _account(self, team: str) -> str:
         """Return what the meter calls a team that asks this victim."""
         return f"{self.name}/{team}"
@@ -329,7 +329,8 @@ class Service:
 
     async def _body(self, request: Request) -> bytes:
         """Return the whole body; one that is too large is read to its end, or many clients would not see the answer."""
-        parts, size, most = [], 0, self.limits.megabytes * 2**20
+        parts: list[bytes] = []
+        size, most = 0, self.limits.megabytes * 2**20
         try:
             async with asyncio.timeout(self.limits.seconds):
                 async for part in request.stream():
@@ -360,7 +361,7 @@ class Service:
             wire.check_count(len(form.multi_items()), self.limits.images)
             if {name for name, _ in form.multi_items()} - {"images"}:
                 raise InputError("a part of the body is not called images: call all files so")
-            return [await file.read() for file in form.getlist("images")]
+            return [await file.read() for file in form.getlist("images") if isinstance(file, UploadFile)]
         finally:
             await form.close()
 
@@ -420,10 +421,8 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
         """List the kinds of problems."""
         return {kind: {"status": status, "title": title} for kind, (status, title) in PROBLEMS.items()}
 
-    app.add_exception_handler(Problem, lambda _, problem: problem.response())
-    app.add_exception_handler(RequestValidationError, _wrong_parameters)
-    app.add_exception_handler(HTTPException, _without_kind)
-    app.add_exception_handler(Exception, lambda _, error: Problem("fault", "tell the host, who has a log").response())
+    for kind in (Problem, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _told)
     return app
 
 
@@ -449,14 +448,18 @@ def _note(asked: Request, **fields: Any) -> None:
     asked.scope.setdefault("state", {}).setdefault("noted", {}).update(fields)
 
 
-def _wrong_parameters(request: Request, error: RequestValidationError) -> Response:
-    first = error.errors()[0]
-    return Problem("invalid", f"{first['loc'][-1]}: {first['msg']}").response()
-
-
-def _without_kind(request: Request, error: HTTPException) -> Response:
-    title = HTTPStatus(error.status_code).phrase
-    return _problem("about:blank", title, error.status_code, f"{title}: see /docs", dict(error.headers or {}))
+async def _told(request: Request, error: Exception) -> Response:
+    """Return what a client is told of an error."""
+    match error:
+        case Problem():
+            return error.response()
+        case RequestValidationError():
+            first = error.errors()[0]
+            return Problem("invalid", f"{first['loc'][-1]}: {first['msg']}").response()
+        case HTTPException():
+            title = HTTPStatus(error.status_code).phrase
+            return _problem("about:blank", title, error.status_code, f"{title}: see /docs", dict(error.headers or {}))
+    return Problem("fault", "tell the host, who has a log").response()
 
 
 def _problem(kind: str, title: str, status: int, detail: str, headers: dict[str, str]) -> Response:
