@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import torch
 import uvicorn
 from linear_victim import linear_victim, noise
 
@@ -114,8 +115,8 @@ def client_process(folder: Path, url: str, key: str, *, budget: int, kill_at: in
 
 
 def pool_of(count: int) -> ImageSet:
-    """Return a pool of random images."""
-    return ImageSet("noise", noise(count), fingerprint=f"noise {count}")
+    """Return a pool of random images of four classes."""
+    return ImageSet("noise", noise(count), torch.arange(count) % 4, tuple("abcd"), f"noise {count}")
 
 
 def _attack(folder: Path, url: str, key: str, budget: int, kill_at: int | None) -> None:

@@ -31,7 +31,7 @@ from extractlib.api.keys import Keys
 from extractlib.api.meter import BudgetExceeded, Meter, RequestReused, Terms
 from extractlib.api.server import Limits, Problem, Rates, make_app
 from extractlib.api.service import PredictionAPI
-from extractlib.attacks import Knockoff
+from extractlib.attacks import AdaptiveKnockoff, Knockoff
 from extractlib.data.decoding import read_image
 from extractlib.defenses.policies import Deny, Shuffle
 from extractlib.errors import InputError
@@ -109,11 +109,14 @@ def same(one, other) -> bool:
 # -- as in process -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_an_attack_over_the_network_is_the_attack_in_process(serve, granularity):
+@pytest.mark.parametrize(
+    ("granularity", "attack"),
+    [(granularity, Knockoff(budget=50, chunk=16)) for granularity in GRANULARITIES]
+    + [("full", AdaptiveKnockoff(budget=50, chunk=16, reward=reward)) for reward in ("certainty", "all")],
+)
+def test_an_attack_over_the_network_is_the_attack_in_process(serve, granularity, attack):
     """The same answers bit for bit, hence the same surrogate."""
     pool = pool_of(60)
-    attack = Knockoff(budget=50, chunk=16)
 
     def copy() -> nn.Module:
         torch.manual_seed(0)

@@ -221,6 +221,7 @@ class Service:
         api: Answers and charges.
         keys: Who may ask.
         limits: What requests may be.
+        rates: How often they may.
         queries: Counts what was answered.
     """
 
@@ -228,11 +229,12 @@ class Service:
     api: ServedAPI
     keys: Keys
     limits: Limits
+    rates: Rates
     queries: Counter
 
     def router(self) -> APIRouter:
         """Return the routes of this victim."""
-        router, rates = APIRouter(), Rates(self.limits)
+        router = APIRouter()
         bodies: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.limits.bodies))
         fingerprint = self.keys.claim(self.name, self.api.fingerprint)
 
@@ -264,7 +266,7 @@ class Service:
         @router.post("/query", openapi_extra=BODY)
         async def query(request: Request, team: Team) -> Response:
             """Answer images and charge for them, all or nothing; sent again with its Idempotency-Key it is free."""
-            rates.take(team)
+            self.rates.take(team)
             request_id = request.headers.get("Idempotency-Key", uuid.uuid4().hex)
             if not wire.REQUEST_ID.fullmatch(request_id):
                 raise Problem("invalid", "the Idempotency-Key is no 1 to 255 visible ASCII characters: use such ones")
@@ -287,7 +289,7 @@ class Service:
             limit: Annotated[int, Query(ge=1, le=100)] = 20,
         ) -> dict[str, Any]:
             """Return the team's answers again in the order of their ids, behind that of `after`; for free."""
-            rates.take(team)
+            self.rates.take(team)
             found = await _answered(lambda: self.api.answers(self._account(team), after=after, most=limit))
             last = found[-1][0] if len(found) == limit else None
             return {"answers": [{"request": name} | wire.answers_to_json(given) for name, given in found], "next": last}
@@ -399,8 +401,10 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
     app, registry = FastAPI(title="extractlib", lifespan=lifespan), CollectorRegistry()
     app.add_middleware(Observed, registry=registry)
     queries = Counter("queries", "Queries that were answered.", ["victim"], "extractlib", registry=registry)
+    limits = limits or Limits()
+    rates = Rates(limits)
     for name, api in apis.items():
-        router = Service(name, api, keys, limits or Limits(), queries).router()
+        router = Service(name, api, keys, limits, rates, queries).router()
         app.include_router(router, prefix="" if len(apis) == 1 else f"/{name}")
 
     @app.get("/healthz")
