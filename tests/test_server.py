@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -44,7 +45,7 @@ class Served:
 
     def __init__(self, url, keys, folder):
         self.url, self.keys, self._folder, self._keys, self._opened = url, keys, folder, {}, []
-        self._http = httpx.Client(timeout=60)
+        self._http, self.answered = httpx.Client(timeout=60), set()
 
     def key(self, team: str = "red") -> str:
         if team not in self._keys:
@@ -632,8 +633,10 @@ def attack_with_nonsense(strict: Served, kind: str, body: bytes, path: str, head
     before = strict.charged()
     got = strict.send("POST", path, content=body, headers={"Content-Type": kind.encode("latin-1"), **headers})
     assert got.status_code < 500, got.text
-    answered = len(got.json()["labels"]) if got.status_code == 200 else 0
-    assert strict.charged() == before + answered
+    new = got.status_code == 200 and got.json()["request"] not in strict.answered
+    assert strict.charged() == before + (len(got.json()["labels"]) if new else 0)
+    if new:
+        strict.answered.add(got.json()["request"])
     assert got.status_code == 200 or got.headers["Content-Type"] == wire.PROBLEM
 
 
@@ -661,6 +664,39 @@ def test_nonsense_is_refused_and_not_charged(strict, kind, body, path, headers):
 @nonsense
 def test_ten_thousand_times_nonsense(strict, kind, body, path, headers):
     attack_with_nonsense(strict, kind, body, path, headers)
+
+
+def peak(process: int) -> int:
+    """Return the most memory that a process has had, in 2^20 bytes."""
+    [line] = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) // 2**10
+
+
+@pytest.mark.slow
+def test_large_bodies_and_bombs_leave_the_memory_flat(tmp_path):
+    keys, port = Keys(tmp_path / "meter.db"), free_port()
+    url, headers = f"http://127.0.0.1:{port}/query", {"Authorization": f"Bearer {keys.add('red')}"}
+    with server_process(tmp_path / "meter.db", port, budget=10) as process, httpx.Client(timeout=300) as http:
+        until_healthy(f"http://127.0.0.1:{port}")
+
+        def send_all() -> None:
+            for kind, content in [
+                (wire.NPY, (b"x" * 2**20 for _ in range(100))),
+                (wire.NPY, npy(1) + b"x" * 2**24),
+                (wire.JSON, b'{"images": ["' + b"A" * 2**24 + b'"]}'),
+                ("image/png", bomb(2**16, 2**14)),
+                (wire.JSON, as_json(*[bomb(2**12, 2**12)] * 17)),
+            ]:
+                got = http.post(url, content=content, headers={**headers, "Content-Type": kind})
+                assert got.status_code in (413, 422), got.text
+
+        peaks = []
+        for _ in range(24):
+            send_all()
+            peaks.append(peak(process.pid))
+    assert peaks[-1] - peaks[7] < 64, peaks  # by then each of the threads has its share
+    assert charges(tmp_path / "meter.db") == (0, None)
+    keys.close()
 
 
 def test_too_many_requests_are_told_how_long_to_wait(serve):
