@@ -97,7 +97,7 @@ weights: $(READY) ## pre-train the backbones again (SCALE=drawn: those that ship
 	@$(RUN) -m extractbook weights --scale $(SCALE)
 
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
-	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks
+	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks && $(RUN) -m benchmarks.wire
 
 readme: $(READY) ## run the README's ten lines and write what they print into it
 	@$(RUN) -m benchmarks.readme

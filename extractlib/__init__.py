@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["api", "attacks", "data", "defenses", "metrics", "models", "store"],
     submod_attrs={
+        "api.client": ["connect"],
         "api": ["Full", "Label", "PredictionAPI", "Rounded", "Temperature", "TopK"],
         "data.images": ["ImageSet", "images"],
         "data.sources": ["Folder", "load"],

@@ -1,4 +1,4 @@
-"""The command line of the library: ``extractlib attack | data``.
+"""The command line of the library: ``extractlib attack | data | serve | keys``.
 
 What a command needs it imports itself, so that the list of commands appears at once.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import extractlib
+from extractlib import cli_serve
 from extractlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Published data sets: to list, get and check them, and how they are cut.")
+app.add_typer(cli_serve.keys_app, name="keys", help="Who may ask a server: keys to add, revoke, rotate and list.")
+app.command()(cli_serve.serve)
 
 DataFolder = Annotated[
     Path | None,

@@ -6,9 +6,10 @@ SQLite in a file or in memory by default; any other database by its SQLAlchemy a
 import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sql
 from sqlalchemy import event, exc
@@ -21,6 +22,10 @@ WAIT = 60
 """Seconds that a write waits for another process's."""
 
 SEAL_BYTES = 16
+LOCK = 0x65787472
+"""Number of the lock under which tables are made in PostgreSQL."""
+
+POSTGRESQL = "postgresql+psycopg://USER@HOST/DATABASE"
 OTHER_TABLES = "it holds other tables: name another file"
 NO_DATABASE = "it is no database: name one, or a new file"
 
@@ -45,6 +50,7 @@ class Database:
         what: What the database is, for errors: for example ``"meter"``.
         journal: SQLite's journal: ``"WAL"`` commits in half the time, ``"DELETE"`` leaves a single file.
         create: Whether the tables are made if they are not there; False only reads, also where nothing can be written.
+        beside: Names of tables that the file may hold already.
 
     Raises:
         InputError: It cannot be opened, or holds other tables; then it is left as it is.
@@ -58,24 +64,40 @@ class Database:
         what: str,
         journal: str = "DELETE",
         create: bool = True,
+        beside: Collection[str] = (),
     ):
-        self.name, self._what, self._lock = "memory" if place is None else str(place), what, threading.RLock()
-        address = _address(place)
+        try:
+            address = _address(place)
+        except exc.ArgumentError:
+            raise InputError(f"the {what}'s address cannot be read: write {POSTGRESQL}, or name a file") from None
+        shown = address.render_as_string() if _is_address(place) else str(place)  # without its password
+        self.name, self._what, self._lock = "memory" if place is None else shown, what, threading.RLock()
         in_sqlite = address.get_backend_name() == "sqlite"
-        options = {"connect_args": {"timeout": WAIT, "check_same_thread": False}, "poolclass": StaticPool}
-        self._engine = sql.create_engine(address, **(options if in_sqlite else {}))
+        options: dict[str, Any] = {
+            "connect_args": {"timeout": WAIT, "check_same_thread": False},
+            "poolclass": StaticPool,
+        }
+        if not in_sqlite:
+            options = {"connect_args": {"options": f"-c lock_timeout={WAIT}s"}, "pool_pre_ping": True}
+        try:
+            self._engine = sql.create_engine(address, **options)
+        except (exc.ArgumentError, ModuleNotFoundError) as error:
+            raise self._refusal(f"{error}: pip install 'psycopg[binary]', and name {POSTGRESQL}") from None
         if in_sqlite:
             path = Path(address.database or "")
             # SQLite would write over a file of a single byte.
             if place is not None and path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0"):
                 raise self._refusal(NO_DATABASE)
             others = self._refusal(OTHER_TABLES)
-            event.listen(self._engine, "connect", _prepare(set(tables.tables), journal if create else None, others))
+            names = set(tables.tables), set(beside)
+            event.listen(self._engine, "connect", _prepare(*names, journal if create else None, others))
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
             event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self.close = weakref.finalize(self, self._engine.dispose)
         try:
             with self.transaction() as connection:
+                if not in_sqlite:  # two servers that start at once would both make the tables
+                    connection.execute(sql.select(sql.func.pg_advisory_xact_lock(LOCK)))
                 if create:
                     tables.create_all(connection)
         except InputError:
@@ -93,7 +115,9 @@ class Database:
             with self._lock, self._engine.begin() as connection:
                 yield connection
         except exc.DBAPIError as error:
-            said = str(error.orig)
+            said = " ".join(str(error.orig).split())
+            if self._engine.dialect.name != "sqlite":
+                raise self._refusal(f"{said}: look whether it runs and may be written") from None
             reasons = (reason for words, reason in REASONS.items() if words in said)
             raise self._refusal(next(reasons, f"{said}: name another file")) from None
         except UnicodeDecodeError:  # by which the driver fails to tell of a damaged schema
@@ -118,21 +142,25 @@ def seal(*parts: str | bytes | int) -> bytes:
     return state.digest()
 
 
+def _is_address(place: Path | str | None) -> bool:
+    return isinstance(place, str) and "://" in place
+
+
 def _address(place: Path | str | None) -> sql.URL:
-    if isinstance(place, str) and "://" in place:
+    if _is_address(place):
         return sql.make_url(place)
     # A path is taken as it is: its "?", "#" and "%" are no address's, and a file may be called ":memory:".
     return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
 
 
-def _prepare(tables: set[str], journal: str | None, others: InputError) -> Callable:
+def _prepare(tables: set[str], beside: set[str], journal: str | None, others: InputError) -> Callable:
     """Return what SQLite does with each new connection; without a journal it only reads."""
 
     def prepare(connection, record) -> None:
         # No isolation level: transactions begin where the code says so, not where the driver guesses.
         connection.isolation_level = None
         held = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not held >= tables and (held or journal is None):  # before anything is written
+        if not held >= tables and (held - beside or journal is None):  # before anything is written
             connection.close()
             raise others
         if journal is not None:

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-LIBRARY = ("attack", "data")
+LIBRARY = ("attack", "data", "serve", "keys")
 """Commands of ``extractlib``; all others are those of ``extractbook``."""
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; the workers share the cores
@@ -19,6 +19,20 @@ def pytest_configure(config):
     folder = tempfile.TemporaryDirectory(prefix="extractlib-tests-", ignore_cleanup_errors=True)
     os.environ["EXTRACTLIB_CACHE"] = folder.name
     config.add_cleanup(folder.cleanup)
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """Return what makes an empty database of a PostgreSQL of the run's own, and gives its address."""
+    import postgres
+
+    folder = postgres.programs()
+    if folder is None:
+        if os.environ.get("POSTGRESQL") == "required":
+            pytest.fail("PostgreSQL is not installed, and this run must try it")
+        pytest.skip("PostgreSQL is not installed")
+    with postgres.cluster(folder) as address:
+        yield lambda: postgres.new_database(address)
 
 
 @pytest.fixture

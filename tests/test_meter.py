@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
+from postgres import charges, execute
 
 from extractlib import database
 from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Request, Terms, Usage
@@ -22,18 +23,16 @@ def request(queries: int, *, id: str = "a", client: str = "eve", digest: bytes =
     return Request(client=client, id=id, digest=digest, queries=queries)
 
 
-def charges(path) -> tuple[int, int]:
-    """Return requests and queries as the file has them, read without the meter."""
-    connection = sqlite3.connect(path)
-    rows = connection.execute("SELECT count(*), sum(queries) FROM requests").fetchone()
-    assert connection.execute("SELECT sum(queries) FROM accounts").fetchone()[0] == rows[1]
-    connection.close()
-    return rows
+@pytest.fixture(params=["file", "postgresql"])
+def place(request, tmp_path):
+    """A database that several meters may share, on each of the two systems."""
+    return tmp_path / "meter.db" if request.param == "file" else request.getfixturevalue("postgresql")()
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "postgresql"])
 def meter(request, tmp_path):
-    meter = Meter(tmp_path / "meter.db" if request.param == "file" else None)
+    made = {"memory": lambda: None, "file": lambda: tmp_path / "meter.db"}
+    meter = Meter(made[request.param]() if request.param in made else request.getfixturevalue("postgresql")())
     yield meter
     meter.close()
 
@@ -69,23 +68,41 @@ def test_refusals_charge_nothing(meter):
     assert meter.charge(request(6, id="b"), b"smaller", LIMIT) == b"smaller"
 
 
-def test_a_failure_amid_the_charge_leaves_no_trace(tmp_path):
+REFUSING = {
+    "sqlite": ["CREATE TRIGGER no BEFORE UPDATE ON accounts BEGIN SELECT RAISE(ABORT, 'not today'); END"],
+    "postgresql": [
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$",
+        "CREATE TRIGGER no BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION no()",
+    ],
+}
+
+
+def test_a_failure_amid_the_charge_leaves_no_trace(place):
     """The request is stored already when the account refuses its charge."""
-    meter = Meter(tmp_path / "meter.db")
-    with sqlite3.connect(tmp_path / "meter.db") as other:
-        other.execute("CREATE TRIGGER no BEFORE UPDATE ON accounts BEGIN SELECT RAISE(ABORT, 'not today'); END")
-    with pytest.raises(InputError, match=r"^meter [^\n]*meter.db: not today: name another file$"):
+    meter = Meter(place)
+    in_postgresql = isinstance(place, str)
+    for statement in REFUSING["postgresql" if in_postgresql else "sqlite"]:
+        execute(place, statement)
+    with pytest.raises(InputError, match=r"^meter [^\n]*: not today[^\n]*: (name another file|look whether it runs)"):
         meter.charge(request(4), b"answer", LIMIT)
-    with sqlite3.connect(tmp_path / "meter.db") as other:
-        other.execute("DROP TRIGGER no")
+    execute(place, "DROP TRIGGER no ON accounts" if in_postgresql else "DROP TRIGGER no")
     assert meter.check(request(4), LIMIT) is None
     assert meter.usage("eve", LIMIT) == Usage(queries=0, budget=10, cost=0.0)
-    assert charges(tmp_path / "meter.db") == (0, None)
+    assert charges(place) == (0, None)
+    meter.close()
 
 
 def test_every_commit_is_on_the_disk_before_the_answer(meter):
     with meter._database.transaction() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        else:
+            assert [
+                connection.exec_driver_sql(f"SHOW {name}").scalar() for name in ("synchronous_commit", "fsync")
+            ] == [
+                "on",
+                "on",
+            ]
 
 
 def test_costs_are_exact(meter):
@@ -119,11 +136,11 @@ def test_what_is_no_name_is_refused(meter, name):
             ask()
 
 
-def test_a_file_keeps_everything_between_two_meters(tmp_path):
-    first = Meter(tmp_path / "meter.db")
+def test_a_database_keeps_everything_between_two_meters(place):
+    first = Meter(place)
     first.charge(request(4), b"answer", LIMIT)
     first.close()
-    second = Meter(tmp_path / "meter.db")
+    second = Meter(place)
     assert second.check(request(4), LIMIT) == b"answer"
     usage = second.usage("eve", LIMIT)
     assert (usage.queries, usage.budget, usage.remaining, usage.cost) == (4, 10, 6, 2.0)
@@ -205,17 +222,39 @@ def test_a_full_disk_charges_nothing(tmp_path):
         ("accounts SET cost", "no number"),
     ],
 )
-def test_a_record_that_was_changed_is_never_served(tmp_path, column, value):
-    meter = Meter(tmp_path / "meter.db")
+def test_a_record_that_was_changed_is_never_served(place, column, value):
+    if isinstance(place, str) and value in ("answer", "four"):
+        pytest.skip("PostgreSQL's columns hold one type")
+    meter = Meter(place)
     meter.charge(request(4), b"answer", LIMIT)
-    connection = sqlite3.connect(tmp_path / "meter.db")
-    with connection:
-        connection.execute(f"UPDATE {column} = ?", (value,))
-    connection.close()
+    execute(place, f"UPDATE {column} = :value", value=value)
     what = "the record of client 'eve'" + (" and id 'a'" if column.startswith("requests") else "")
     for ask in (lambda: meter.check(request(4), LIMIT), lambda: meter.charge(request(4), b"answer", LIMIT)):
-        with pytest.raises(InputError, match=f"^meter [^\n]*meter.db: {what} is damaged: restore it from a copy$"):
+        with pytest.raises(InputError, match=f"^meter [^\n]*: {what} is damaged: restore it from a copy$"):
             ask()
+    if column.startswith("requests"):
+        with pytest.raises(InputError, match="the record of id 'a' is damaged: restore it from a copy$"):
+            meter.answers("eve")
+    meter.close()
+
+
+def test_answers_are_read_again_in_the_order_of_their_ids(place):
+    meter = Meter(place)
+    for number in (3, 1, 2, 5, 4):
+        meter.charge(request(1, id=f"id {number}"), f"answer {number}".encode(), LIMIT)
+        meter.charge(request(1, id=f"id {number}", client="bob"), b"of bob", LIMIT)
+    assert meter.answers("eve", most=2) == [("id 1", b"answer 1"), ("id 2", b"answer 2")]
+    assert [name for name, _ in meter.answers("eve", after="id 2")] == ["id 3", "id 4", "id 5"]
+    assert meter.answers("eve", after="id 5") == meter.answers("nobody") == []
+    meter.close()
+
+
+def test_a_password_is_in_no_message():
+    with pytest.raises(
+        InputError, match=r"^meter postgresql\+psycopg://eve:\*\*\*@127.0.0.1:9/meter: [^\n]*$"
+    ) as caught:
+        Meter("postgresql+psycopg://eve:open-sesame@127.0.0.1:9/meter")
+    assert "sesame" not in str(caught.value) and str(caught.value).endswith(": look whether it runs and may be written")
 
 
 @pytest.fixture(scope="module")
@@ -308,13 +347,12 @@ def test_64_threads_with_one_id_are_charged_once(meter):
 
 
 @pytest.mark.parametrize(("each", "refused"), [(80, [0, 0, 0, 0]), (100, None)])
-def test_processes_share_one_file(tmp_path, each, refused):
+def test_processes_share_one_database(place, each, refused):
     """Four processes against a budget of 320; each exits with the number of its refused queries."""
-    path = tmp_path / "meter.db"
     victim, image = linear_victim(2), noise(1)
 
     def ask() -> int:
-        api = PredictionAPI(victim, budget=320, meter=Meter(path))
+        api = PredictionAPI(victim, budget=320, meter=Meter(place))
         count = 0
         for _ in range(each):
             try:
@@ -336,4 +374,18 @@ def test_processes_share_one_file(tmp_path, each, refused):
     counts = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert sum(counts) == 4 * each - 320
     assert refused is None or counts == refused
-    assert charges(path) == (320, 320)
+    assert charges(place) == (320, 320)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("a b://c", "^the meter's address cannot be read: write postgresql"),
+        ("nothing://a", "^meter nothing://a: .*nothing: pip install 'psycopg\\[binary\\]', and name postgresql"),
+        ("postgresql+pg8000://a/b", "^meter postgresql.*: No module named 'pg8000': pip install"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_in_words(address, words):
+    with pytest.raises(InputError, match=words) as caught:
+        Meter(address)
+    assert "\n" not in str(caught.value)

@@ -14,7 +14,20 @@ from benchmarks import sizes
 from extractbook.build import execute
 
 PROJECT = tomllib.loads((execute.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-HEAVY = {"torch", "torchvision", "pandas", "sqlalchemy", "matplotlib", "nbformat", "scipy", "extractlib.data"}
+HEAVY = {
+    "fastapi",
+    "uvicorn",
+    "httpx",
+    "pydantic",
+    "torch",
+    "torchvision",
+    "pandas",
+    "sqlalchemy",
+    "matplotlib",
+    "nbformat",
+    "scipy",
+    "extractlib.data",
+}
 
 
 def run(code: str, *words: str, **environment: str) -> str:

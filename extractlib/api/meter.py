@@ -51,6 +51,10 @@ class BudgetExceeded(InputError):
     """A request asks for more queries than its client has left; it was refused whole and charged nothing."""
 
 
+class RequestReused(InputError):
+    """The id of a request was used before, for other images or at another API; nothing was charged."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """What each client may ask and pays.
@@ -145,7 +149,8 @@ class Meter:
         """Return the stored answer of a request, or None if it is new and within the budget.
 
         Raises:
-            InputError: The id was used for other images or at another API, or the record is damaged.
+            RequestReused: The id was used for other images or at another API.
+            InputError: The record is damaged.
             BudgetExceeded: The request is new and asks for more than is left.
         """
         with self._database.transaction() as connection:
@@ -175,6 +180,18 @@ class Meter:
             connection.execute(sql.update(ACCOUNTS).where(mine).values(_sealed(account)))
             return answer
 
+    def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, bytes]]:
+        """Return ids and answers of a client's requests in the order of the ids: at most so many behind `after`.
+
+        Raises:
+            InputError: A record is damaged.
+        """
+        where = (REQUESTS.c.client == client) & (REQUESTS.c.id > after)
+        chosen = sql.select(REQUESTS).where(where).order_by(REQUESTS.c.id).limit(most)
+        with self._database.transaction() as connection:
+            rows = [self._unsealed(row, id=row["id"]) for row in connection.execute(chosen).mappings()]
+        return [(row["id"], row["answer"]) for row in rows]
+
     def _stored(self, connection: sql.Connection, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer, if there is one."""
         usage = self._usage(connection, request.client, terms)
@@ -187,7 +204,7 @@ class Meter:
                 )
             return None
         if found["digest"] != request.digest:
-            raise InputError(
+            raise RequestReused(
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )
@@ -203,8 +220,10 @@ class Meter:
     def _find(self, connection: sql.Connection, table: sql.Table, **key: str) -> dict[str, Any] | None:
         """Return a row without its seal, if there is one, locked until the transaction ends."""
         found = connection.execute(sql.select(table).filter_by(**key).with_for_update()).mappings().first()
-        if found is None:
-            return None
+        return None if found is None else self._unsealed(found, **key)
+
+    def _unsealed(self, found: Mapping[str, Any], **key: str) -> dict[str, Any]:
+        """Return a row without its seal."""
         row = {name: value for name, value in found.items() if name != "seal"}
         if _sealed(row) != found:
             what = " and ".join(f"{name} {value!r}" for name, value in key.items())

@@ -131,16 +131,34 @@ class PredictionAPI:
         state = hashlib.sha256(self.fingerprint.encode())
         state.update(images.numpy())
         asked = Request(client=client, id=request_id, digest=state.digest(), queries=len(images))
-        answer = self._meter.check(asked, self._terms)
+        terms = self._terms_of(client)
+        answer = self._meter.check(asked, terms)
         if answer is None:
             # Outside any lock; what happened meanwhile is checked again when it is charged.
-            answer = self._meter.charge(asked, self._compute(images), self._terms)
+            answer = self._meter.charge(asked, self._compute(images), terms)
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
-        return self.granularity.unpack(np.frombuffer(answer, self._record))
+        return self._unpack(answer)
 
     def usage(self, client: str) -> Usage:
         """Return what a client has asked, what is left, and what it cost."""
-        return self._meter.usage(client, self._terms)
+        return self._meter.usage(client, self._terms_of(client))
+
+    def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
+        """Return what a client was answered before, in the order of its requests' ids: at most so many behind `after`.
+
+        Args:
+            client: Who asked; it asked no other API of this meter.
+            after: The last id of the part returned before; empty for the first part.
+            most: Requests of a part.
+        """
+        found = self._meter.answers(client, after=after, most=most)
+        return [(request, self._unpack(answer)) for request, answer in found]
+
+    def _terms_of(self, client: str) -> Terms:
+        return self._terms
+
+    def _unpack(self, answer: bytes) -> Answers:
+        return self.granularity.unpack(np.frombuffer(answer, self._record))
 
     @torch.no_grad()
     def _compute(self, images: torch.Tensor) -> bytes:

@@ -1,0 +1,141 @@
+"""A prediction API for many clients at once: one thread holds the model and answers what waits together."""
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from extractlib.api.meter import Terms
+from extractlib.api.service import Model, Policy, PredictionAPI
+from extractlib.data.images import check_images
+from extractlib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """Images that wait for the model, and where their packed answers go."""
+
+    images: torch.Tensor
+    packed: Future[bytes] = field(default_factory=Future)
+
+
+class ServedAPI(PredictionAPI):
+    """A prediction API whose model runs on a thread of its own, on the images of all requests that wait.
+
+    A request that finds the model idle is answered as `PredictionAPI` answers it, in equal batches. The policy does its
+    work for every query, so that time does not tell which were detected.
+
+    Args:
+        victim: The model behind the API.
+        policy: Alters the answers to what the detector found.
+        terms: Terms of clients that have their own.
+        options: Further arguments of `PredictionAPI`.
+
+    Attributes:
+        image_shape: (channels, height, width) of the images it takes.
+
+    Raises:
+        InputError: As `PredictionAPI`, or the victim does not say which images it takes: a client must be told.
+    """
+
+    def __init__(
+        self, victim: Model, *, policy: Policy | None = None, terms: Mapping[str, Terms] | None = None, **options: Any
+    ):
+        super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
+        self._own_terms = dict(terms or {})
+        if victim.image_shape is None:
+            raise InputError("the victim names no image_shape: name the one that it takes")
+        self.image_shape = tuple(victim.image_shape)
+        self._jobs: deque[Job] = deque()
+        self._changed, self._closed = threading.Condition(), False
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the model's thread runs."""
+        return self._thread.is_alive()
+
+    def check(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images that can be queried.
+
+        Raises:
+            InputError: They cannot.
+        """
+        return check_images(images, self.image_shape, at_least=1)[:]
+
+    def close(self) -> None:
+        """Answer what waits, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _terms_of(self, client: str) -> Terms:
+        return self._own_terms.get(client, self._terms)
+
+    def _compute(self, images: torch.Tensor) -> bytes:
+        job = Job(images)
+        with self._changed:
+            if self._closed:
+                raise InputError("the API is closed: ask again when it is served again")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.packed.result()
+
+    def _work(self) -> None:
+        while jobs := self._next():
+            try:
+                self._answer(jobs)
+            except Exception:  # one of them may be the reason: each on its own
+                for job in jobs:
+                    try:
+                        self._answer([job])
+                    except Exception as error:
+                        job.packed.set_exception(error)
+
+    def _next(self) -> list[Job]:
+        """Wait, and return what fits a batch together, images of one shape; nothing once the API is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            jobs: list[Job] = []
+            room = self._batch_size
+            while self._jobs and (not jobs or self._fits(self._jobs[0].images, jobs[0].images, room)):
+                jobs.append(self._jobs.popleft())
+                room -= len(jobs[-1].images)
+            return jobs
+
+    def _fits(self, images: torch.Tensor, first: torch.Tensor, room: int) -> bool:
+        return images.shape[1:] == first.shape[1:] and len(images) <= room
+
+    def _answer(self, jobs: list[Job]) -> None:
+        packed = super()._compute(torch.cat([job.images for job in jobs]))
+        for job in jobs:
+            size = len(job.images) * self._record.itemsize
+            job.packed.set_result(packed[:size])
+            packed = packed[size:]
+
+
+class EveryQuery:
+    """A policy that does its work for every query, and shows it for those that were detected.
+
+    Args:
+        policy: The policy.
+
+    Attributes:
+        fingerprint: That of the policy: the answers are the same.
+    """
+
+    def __init__(self, policy: Policy):
+        self._policy, self.fingerprint = policy, policy.fingerprint
+
+    def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities to show."""
+        altered = self._policy.answer(probabilities, torch.ones_like(detected), images)
+        # What has another shape is no answer, which the API tells.
+        fits = altered.shape == probabilities.shape
+        return torch.where(detected[:, None], altered, probabilities) if fits else altered

@@ -1,0 +1,234 @@
+"""A prediction API far away, which an attack uses as it uses one in its own process."""
+
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+import torch
+
+from extractlib.api import wire
+from extractlib.api.granularity import Answers, Granularity
+from extractlib.api.meter import BudgetExceeded, RequestReused, Usage
+from extractlib.data.images import check_images
+from extractlib.database import Database
+from extractlib.errors import InputError, shown
+from extractlib.store import default_store, digest
+
+try:
+    import httpx
+except ModuleNotFoundError:
+    raise InputError("httpx is not installed: pip install 'extractlib[serve]' brings it") from None
+
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts, at most, unless the server asks for more."""
+
+TABLES = sql.MetaData()
+PENDING = sql.Table(
+    "pending",
+    TABLES,
+    sql.Column("request", sql.Text, primary_key=True),
+    sql.Column("digest", sql.Text, nullable=False),
+)
+
+
+def connect(url: str, *, key: str | None = None, journal: Path | None = None, patience: float = 300.0) -> "RemoteAPI":
+    """Return the prediction API at an address.
+
+    Args:
+        url: Address of the server; of one that serves several victims, with the victim's name at the end.
+        key: Who asks; that in the environment variable EXTRACTLIB_KEY if None.
+        journal: File of the requests that are under way; one in the cache, for each address and key, if None.
+        patience: Seconds for which a request is tried again while the server cannot be reached or asks to wait.
+
+    Raises:
+        InputError: There is no server, or it does not know the key.
+
+    Examples:
+        >>> import extractlib as xl
+        >>> api = xl.connect("http://127.0.0.1:8000", key="xl-…")  # doctest: +SKIP
+    """
+    key = os.environ.get("EXTRACTLIB_KEY") if key is None else key
+    if not key or not key.isascii() or not key.isprintable():
+        raise InputError("there is no key: give key=…, or name it by EXTRACTLIB_KEY")
+    if journal is None:
+        journal = default_store().root / "journals" / f"{digest(url, key)}.db"
+    return RemoteAPI(url, key=key, journal=journal, patience=patience)
+
+
+class Journal:
+    """The requests that were sent, or are about to be, and whose answers have not come.
+
+    Args:
+        path: The file; its folder is made if it is not there.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = Database(path, TABLES, what="journal", journal="WAL")
+        self.close = self._database.close
+        self._left: dict[str, list[str]] = defaultdict(list)
+        with self._database.transaction() as connection:
+            for request, images in connection.execute(sql.select(PENDING)):
+                self._left[images].append(request)
+
+    def begin(self, images: str) -> str:
+        """Return the id of a request for images of this digest, on the disk before it is sent.
+
+        It is that of an earlier process that was killed before it had the answer, if there is one.
+        """
+        left = self._left[images]
+        if left:
+            return left.pop()
+        request = uuid.uuid4().hex
+        with self._database.transaction() as connection:
+            connection.execute(sql.insert(PENDING), {"request": request, "digest": images})
+        return request
+
+    def end(self, request: str) -> None:
+        """Note that a request was answered or refused."""
+        with self._database.transaction() as connection:
+            connection.execute(sql.delete(PENDING).where(PENDING.c.request == request))
+
+
+class RemoteAPI:
+    """A prediction API far away (see `connect`); threads may share one.
+
+    Attributes:
+        classes: Name of each of the victim's classes.
+        granularity: What an answer shows.
+        fingerprint: What changes when the answers do.
+    """
+
+    def __init__(self, url: str, *, key: str, journal: Path, patience: float):
+        self.url, self._patience = url.rstrip("/"), patience
+        try:
+            self._http = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(30, read=300))
+            said = self._json("GET", "/victim", patience=0.0)
+            self.classes = tuple(map(str, said["classes"]))
+            self.granularity = Granularity.parse(said["granularity"])
+            self.fingerprint, self._most = str(said["fingerprint"]), int(said["limits"]["images"])
+        except (KeyError, TypeError, ValueError, httpx.InvalidURL) as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._strange() from None
+        self._record = self.granularity.record(len(self.classes))
+        self._journal = Journal(journal)
+
+    def __repr__(self) -> str:
+        return f"RemoteAPI({self.url!r}, {len(self.classes)} classes, answers {self.granularity})"
+
+    def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
+        """Answer a batch of images; they are charged all or nothing, and once however often they had to be sent.
+
+        Args:
+            images: uint8 of shape (n, channels, height, width), n from 1 to what the server takes at a time.
+            client: Means nothing here: the key says who asks.
+            request: Id of this request; made up, and kept in the journal, if None.
+
+        Returns:
+            Answers that hold nothing but what the granularity shows.
+
+        Raises:
+            InputError: The server cannot use the images, or cannot be reached.
+            RequestReused: The id was used for others.
+            BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
+        """
+        images = check_images(images, at_least=1)[:]
+        if len(images) > self._most:
+            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see chunk=…")
+        if request is not None and not wire.REQUEST_ID.fullmatch(request):
+            raise InputError(f"request is {shown(request)}: 1 to 255 visible ASCII characters are wanted")
+        body = wire.to_npy(images.cpu().contiguous().numpy())
+        if request is not None:  # the caller's to remember
+            return self._query(body, request, len(images))
+        request = self._journal.begin(digest(self.fingerprint, body))
+        try:
+            answers = self._query(body, request, len(images))
+        except InputError as error:
+            if not isinstance(error, Unreachable):
+                self._journal.end(request)
+            raise
+        self._journal.end(request)
+        return answers
+
+    def usage(self, client: str = "anonymous") -> Usage:
+        """Return what was asked with this key's team, what is left, and what it cost."""
+        said = self._json("GET", "/usage")
+        return Usage(queries=said["queries"], budget=said["budget"], cost=said["cost"])
+
+    def answers(self) -> Iterator[tuple[str, Answers]]:
+        """Yield all requests of this key's team with their answers again, in the order of their ids; for free."""
+        after: str | None = ""
+        while after is not None:
+            said = self._json("GET", "/answers", params={"after": after})
+            for each in said["answers"]:
+                yield each["request"], wire.answers_from_json(each, self.granularity, self._record)
+            after = said["next"]
+
+    def close(self) -> None:
+        """Close connections and journal."""
+        self._http.close()
+        self._journal.close()
+
+    def _query(self, body: bytes, request: str, count: int) -> Answers:
+        headers = {"Idempotency-Key": request, "Content-Type": wire.NPY, "Accept": wire.NPY}
+        packed = wire.from_npy(self._sent("POST", "/query", content=body, headers=headers).content)
+        if packed.dtype != self._record or packed.shape != (count,):
+            raise self._strange()
+        return self.granularity.unpack(packed)
+
+    def _json(self, method: str, path: str, *, patience: float | None = None, **options: Any) -> Any:
+        return self._sent(method, path, patience=patience, **options).json()
+
+    def _sent(self, method: str, path: str, *, patience: float | None = None, **options: Any) -> httpx.Response:
+        """Return the response to a request, which is sent again while the server cannot be reached or asks to wait.
+
+        Raises:
+            Unreachable: Patience has ended.
+            InputError: The server refuses.
+        """
+        end, wait = time.monotonic() + (self._patience if patience is None else patience), 0.1
+        while True:
+            asked = None
+            try:
+                response = self._http.request(method, self.url + path, **options)
+                if response.is_success:
+                    return response
+                reason, asked = _detail(response), response.headers.get("Retry-After", "")
+                if response.status_code < 500 and not asked:
+                    raise _refusal(response, reason)
+            except (httpx.TransportError, httpx.DecodingError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            pause = float(asked) if asked and asked.isdecimal() else wait
+            if time.monotonic() + pause > end:
+                raise Unreachable(f"{self.url} does not answer ({' '.join(reason.split())}): look whether it runs")
+            time.sleep(pause)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _strange(self) -> InputError:
+        return InputError(f"{self.url} answers otherwise than a server of this version: check the address")
+
+
+class Unreachable(InputError):
+    """The server did not answer in time; what it was asked may have been charged, and is free when asked again."""
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {response.status_code}"
+
+
+def _refusal(response: httpx.Response, detail: str) -> InputError:
+    try:
+        kind = str(response.json()["type"]).partition("#")[2]
+    except (ValueError, KeyError, TypeError):
+        kind = ""
+    errors: dict[str, type[InputError]] = {"budget": BudgetExceeded, "reused": RequestReused}
+    return errors.get(kind, InputError)(f"{response.url.host}: {detail}")

@@ -1,0 +1,207 @@
+"""Keys by which a server knows its clients, and the secret of each victim it serves, in the meter's database.
+
+A key has a public number and a secret of 256 random bits. It is shown once; what is stored is the secret's SHA-256,
+which for a secret of that size needs neither salt nor slowness.
+"""
+
+import csv
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sqlalchemy as sql
+
+from extractlib.api import meter
+from extractlib.database import Database, insert_if_absent
+from extractlib.errors import InputError, shown
+from extractlib.store import digest
+
+FRESH = 1.0
+"""Seconds after which a server reads the keys again: so long a revoked one may still be valid."""
+
+TABLES = sql.MetaData()
+KEYS = sql.Table(
+    "keys",
+    TABLES,
+    sql.Column("number", sql.Text, primary_key=True),
+    sql.Column("team", sql.Text, nullable=False),
+    sql.Column("hash", sql.LargeBinary, nullable=False),
+    sql.Column("made", sql.Text, nullable=False),
+    sql.Column("revoked", sql.Text),
+)
+VICTIMS = sql.Table(
+    "victims",
+    TABLES,
+    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("secret", sql.LargeBinary, nullable=False),
+    sql.Column("fingerprint", sql.Text),
+)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is kept of a key.
+
+    Attributes:
+        number: Its public part.
+        team: Whose it is.
+        hash: SHA-256 of its secret part.
+        made: When, in UTC.
+        revoked: When, in UTC; None while it is valid.
+    """
+
+    number: str
+    team: str
+    hash: bytes
+    made: str
+    revoked: str | None
+
+
+class Keys:
+    """The keys in a meter's database. Threads may share the object; several processes may use one database.
+
+    Args:
+        place: The meter's file or address; None keeps the keys in memory.
+
+    Raises:
+        InputError: It cannot be opened, or is of another kind.
+    """
+
+    def __init__(self, place: Path | str | None = None):
+        if place is not None:
+            meter.Meter(place).close()  # makes its tables first: a meter refuses a file that holds only others
+        self._database = Database(place, TABLES, what="keys", journal="WAL", beside=tuple(meter.TABLES.tables))
+        self.close = self._database.close
+        self._lock, self._read_at = threading.Lock(), float("-inf")
+        self._known: dict[str, Key] = {}
+
+    def add(self, team: str) -> str:
+        """Return a new key of a team, which is shown only here.
+
+        Raises:
+            InputError: The team's name cannot be used.
+        """
+        check_team(team)
+        number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        row = {"number": number, "team": team, "hash": _hash(secret), "made": _now()}
+        with self._database.transaction() as connection:
+            connection.execute(sql.insert(KEYS), row)
+        self._read_at = float("-inf")
+        return f"xl-{number}-{secret}"
+
+    def revoke(self, name: str) -> int:
+        """Revoke the key of that number, or all of the team of that name, and return how many.
+
+        Raises:
+            InputError: There is no valid one.
+        """
+        chosen = sql.or_(KEYS.c.number == name, KEYS.c.team == name) & KEYS.c.revoked.is_(None)
+        with self._database.transaction() as connection:
+            count = connection.execute(sql.update(KEYS).where(chosen).values(revoked=_now())).rowcount
+        self._read_at = float("-inf")
+        if not count:
+            raise InputError(f"{shown(name)} is no team or number of a valid key: see extractlib keys list")
+        return count
+
+    def rotate(self, team: str) -> str:
+        """Revoke all keys of a team and return a new one; budget and answers stay the team's.
+
+        Raises:
+            InputError: The team has no valid key.
+        """
+        if team not in {key.team for key in self.all() if key.revoked is None}:
+            raise InputError(f"team {shown(team)} has no valid key: see extractlib keys list")
+        self.revoke(team)
+        return self.add(team)
+
+    def all(self) -> list[Key]:
+        """Return all keys, the oldest first."""
+        with self._database.transaction() as connection:
+            return [Key(*row) for row in connection.execute(sql.select(KEYS).order_by(KEYS.c.made, KEYS.c.number))]
+
+    def team(self, key: str) -> str | None:
+        """Return whose valid key this is, None if it is nobody's; by a comparison that takes the same time for all."""
+        number, _, secret = key.removeprefix("xl-").partition("-")
+        found = self._valid().get(number)
+        expected = _hash("") if found is None else found.hash
+        same = hmac.compare_digest(_hash(secret), expected)
+        return found.team if same and found is not None else None
+
+    def secret(self, victim: str) -> bytes:
+        """Return the secret of a victim, 32 random bytes made when first asked for: for its policy, and its name."""
+        with self._database.transaction() as connection:
+            insert_if_absent(connection, VICTIMS, {"name": victim, "secret": secrets.token_bytes(32)})
+            return bytes(connection.execute(sql.select(VICTIMS.c.secret).where(VICTIMS.c.name == victim)).scalar_one())
+
+    def claim(self, victim: str, fingerprint: str) -> str:
+        """Note what is served under a name, and return what the clients may know it by.
+
+        That is a digest under the victim's secret: it changes when the answers do, and says nothing else of them.
+
+        Raises:
+            InputError: Something else was served under this name: its answers could not be read.
+        """
+        secret = self.secret(victim)
+        row = VICTIMS.c.name == victim
+        with self._database.transaction() as connection:
+            connection.execute(
+                sql.update(VICTIMS).where(row & VICTIMS.c.fingerprint.is_(None)).values(fingerprint=fingerprint)
+            )
+            held = connection.execute(sql.select(VICTIMS.c.fingerprint).where(row)).scalar_one()
+        if held != fingerprint:
+            raise InputError(
+                f"{self._database.name} holds answers of another victim, granularity or policy under the name"
+                f" {victim!r}: serve the same again, or name another database"
+            )
+        return digest(secret, fingerprint)
+
+    def _valid(self) -> dict[str, Key]:
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH:
+                self._known = {key.number: key for key in self.all() if key.revoked is None}
+                self._read_at = time.monotonic()
+            return self._known
+
+
+def teams_of(path: Path) -> Iterator[str]:
+    """Yield the column ``team`` of a CSV file.
+
+    Raises:
+        InputError: The file cannot be read, has no such column, or names a team twice or one that cannot be used.
+    """
+    seen = set()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                team = check_team((row.get("team") or "").strip())
+                if team in seen:
+                    raise InputError(f"{path} names team {shown(team)} twice: name it once")
+                seen.add(team)
+                yield team
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a CSV file ({error}): name one with a column team") from None
+
+
+def check_team(name: str) -> str:
+    """Return the name of a team if it is one: 1 to 100 printable characters without a slash.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable() or "/" in name:
+        raise InputError(f"team is {shown(name)}: 1 to 100 printable characters without a slash are wanted")
+    return name
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

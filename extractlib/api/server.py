@@ -1,0 +1,471 @@
+"""A prediction API on the network: the meter's promise over HTTP, to clients that are known by keys.
+
+Errors are problem details (RFC 9457). The id of a request is its ``Idempotency-Key``: sent again it is answered from
+the meter, for free. Whatever a client sends is answered or refused, and nothing refused is charged.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+
+import torch
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from extractlib.api import wire
+from extractlib.api.batching import ServedAPI
+from extractlib.api.keys import Keys
+from extractlib.api.meter import BudgetExceeded, RequestReused
+from extractlib.errors import InputError, check_positive, shown
+
+Returned = TypeVar("Returned")
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
+LOG = logging.getLogger("extractlib.server")
+
+PROBLEMS = {
+    "key": (401, "No valid key"),
+    "slow": (408, "The body came too slowly"),
+    "too-large": (413, "The request is too large"),
+    "format": (415, "The body's format is not known"),
+    "invalid": (422, "The request cannot be used"),
+    "reused": (422, "The Idempotency-Key is another request's"),
+    "rate": (429, "Too many requests"),
+    "budget": (429, "The budget does not suffice"),
+    "fault": (500, "The server failed"),
+    "unavailable": (503, "The server cannot answer now"),
+}
+"""Kinds of problems with status and title; with none of them anything is charged."""
+
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            wire.NPY: {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+            wire.JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "byte"}}},
+                }
+            },
+        },
+    }
+}
+"""What the page about the server says of a query's body, which is read by hand."""
+
+
+class Problem(Exception):
+    """What a client is told instead of an answer.
+
+    Args:
+        kind: One of `PROBLEMS`.
+        detail: One line that names the value and the remedy.
+        headers: Headers of the response.
+    """
+
+    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None):
+        super().__init__(detail)
+        self.kind, self.detail, self.headers = kind, detail, dict(headers or {})
+
+    def response(self) -> Response:
+        """Return the problem as a response."""
+        status, title = PROBLEMS[self.kind]
+        return _problem(f"/problems#{self.kind}", title, status, self.detail, self.headers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What requests may be.
+
+    Attributes:
+        images: Images of a request.
+        megabytes: Size of a body, in 2^20 bytes.
+        seconds: Time in which a body must have come.
+        bodies: Bodies of a team that are held in memory at a time; more wait.
+        rate: Requests a minute, of each team; None for any.
+        rates: The same of teams that have a rate of their own.
+
+    Raises:
+        InputError: A value does not fit.
+    """
+
+    images: int = 1024
+    megabytes: int = 32
+    seconds: int = 60
+    bodies: int = 16
+    rate: int | None = None
+    rates: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("images", "megabytes", "seconds", "bodies"):
+            check_positive(name, getattr(self, name), at_most=2**20)
+        for rate in (*self.rates.values(), *([] if self.rate is None else [self.rate])):
+            check_positive("rate", rate, at_most=2**20)
+
+
+class Rates:
+    """How long a team must wait before it may ask again; as many requests may come at once as in a minute.
+
+    Args:
+        limits: Requests a minute.
+        clock: Returns seconds.
+    """
+
+    def __init__(self, limits: Limits, *, clock: Callable[[], float] = time.monotonic):
+        self._limits, self._clock, self._lock = limits, clock, threading.Lock()
+        self._due: dict[str, float] = {}
+
+    def take(self, team: str) -> None:
+        """Count a request.
+
+        Raises:
+            Problem: It comes too early, and is not counted.
+        """
+        rate = self._limits.rates.get(team, self._limits.rate)
+        if rate is None:
+            return
+        with self._lock:  # the generic cell rate algorithm: the time at which all requests so far are due
+            now, each = self._clock(), 60 / rate
+            due = max(now, self._due.get(team, 0.0))
+            wait = due + each - now - 60
+            if wait <= 0:
+                self._due[team] = due + each
+                return
+        seconds = math.ceil(wait)
+        raise Problem(
+            "rate", f"{rate} requests a minute are allowed: wait {seconds} seconds", {"Retry-After": str(seconds)}
+        )
+
+
+class Observed:
+    """Writes a line of JSON for each request, and counts it.
+
+    Args:
+        app: The application.
+        registry: Where Prometheus looks.
+    """
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry):
+        self._app = app
+        self._requests = Counter("requests", "Requests.", ["path", "status"], "extractlib", registry=registry)
+        self._seconds = Histogram("request_seconds", "Time to answer.", ["path"], "extractlib", registry=registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, start = 0, time.perf_counter()
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - start
+            # The route and not the address: whoever asks for arbitrary ones must not fill the memory.
+            path = getattr(scope.get("route"), "path", "none")
+            status = status or 500
+            self._requests.labels(path, status).inc()
+            self._seconds.labels(path).observe(seconds)
+            line = {"method": scope["method"], "path": path, "status": status, "seconds": round(seconds, 4)}
+            LOG.info("request", extra={"fields": line | scope.get("state", {}).get("noted", {})})
+
+
+class JsonLines(logging.Formatter):
+    """Formats each record of a log as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line | getattr(record, "fields", {}))
+
+
+@dataclass(frozen=True)
+class Service:
+    """A victim as it is served.
+
+    Attributes:
+        name: What it is called.
+        api: Answers and charges.
+        keys: Who may ask.
+        limits: What requests may be.
+        rates: How often they may.
+        queries: Counts what was answered.
+    """
+
+    name: str
+    api: ServedAPI
+    keys: Keys
+    limits: Limits
+    rates: Rates
+    queries: Counter
+
+    def router(self) -> APIRouter:
+        """Return the routes of this victim."""
+        router = APIRouter()
+        bodies: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.limits.bodies))
+        fingerprint = self.keys.claim(self.name, self.api.fingerprint)
+
+        async def team_of(
+            request: Request,
+            given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+        ) -> str:
+            team = None if given is None else await _answered(self.keys.team, given.credentials)
+            if team is None:
+                detail = "the header Authorization is not Bearer with a valid key: ask the host for one"
+                raise Problem("key", detail, {"WWW-Authenticate": "Bearer"})
+            _note(request, team=team)
+            return team
+
+        Team = Annotated[str, Depends(team_of)]
+
+        @router.get("/victim")
+        async def victim(team: Team) -> dict[str, Any]:
+            """Say what is asked and what an answer shows."""
+            return {
+                "victim": self.name,
+                "classes": self.api.classes,
+                "granularity": str(self.api.granularity),
+                "fingerprint": fingerprint,
+                "image_shape": self.api.image_shape,
+                "limits": {"images": self.limits.images, "megabytes": self.limits.megabytes},
+            }
+
+        @router.post("/query", openapi_extra=BODY)
+        async def query(request: Request, team: Team) -> Response:
+            """Answer images and charge for them, all or nothing; sent again with its Idempotency-Key it is free."""
+            self.rates.take(team)
+            request_id = request.headers.get("Idempotency-Key", uuid.uuid4().hex)
+            if not wire.REQUEST_ID.fullmatch(request_id):
+                raise Problem("invalid", "the Idempotency-Key is no 1 to 255 visible ASCII characters: use such ones")
+            async with bodies[team]:
+                images = await self._images(request)
+                _note(request, request=request_id, images=len(images))
+                as_npy = wire.NPY in request.headers.get("Accept", "")
+                return await _answered(self._ask, images, team, request_id, as_npy)
+
+        @router.get("/usage")
+        async def usage(team: Team) -> dict[str, Any]:
+            """Say what was charged and what is left."""
+            used = await _answered(self.api.usage, self._account(team))
+            return asdict(used) | {"remaining": used.remaining}
+
+        @router.get("/answers")
+        async def answers(
+            team: Team,
+            after: Annotated[str, Query(pattern=f"^({wire.REQUEST_ID.pattern})?$")] = "",
+            limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        ) -> dict[str, Any]:
+            """Return the team's answers again in the order of their ids, behind that of `after`; for free."""
+            self.rates.take(team)
+            found = await _answered(lambda: self.api.answers(self._account(team), after=after, most=limit))
+            last = found[-1][0] if len(found) == limit else None
+            return {"answers": [{"request": name} | wire.answers_to_json(given) for name, given in found], "next": last}
+
+        return router
+
+    def _account(self, team: str) -> str:
+        """Return what the meter calls a team that asks this victim."""
+        return f"{self.name}/{team}"
+
+    def _ask(self, images: torch.Tensor, team: str, request_id: str, as_npy: bool) -> Response:
+        api = self.api
+        answers = api.query(images, client=self._account(team), request=request_id)
+        self.queries.labels(self.name).inc(len(images))
+        headers = {"Idempotency-Key": request_id}
+        if not as_npy:
+            return JSONResponse({"request": request_id} | wire.answers_to_json(answers), headers=headers)
+        packed = api.granularity.pack(answers, api.granularity.record(len(api.classes)))
+        return Response(wire.to_npy(packed), media_type=wire.NPY, headers=headers)
+
+    async def _images(self, request: Request) -> torch.Tensor:
+        """Return the images of a request's body.
+
+        Raises:
+            Problem: There are none that can be used.
+        """
+        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind not in (wire.NPY, wire.JSON, "multipart/form-data", *wire.ENCODED):
+            detail = f"the body's type is {shown(kind)}: send {wire.NPY}, {wire.JSON}, multipart/form-data or an image"
+            raise Problem("format", detail)
+        body = await self._body(request)
+        try:
+            files = await self._files(request, body) if kind == "multipart/form-data" else [body]
+            return await run_in_threadpool(self._decoded, kind, files)
+        except wire.TooLarge as error:
+            raise Problem("too-large", str(error)) from None
+        except InputError as error:
+            raise Problem("invalid", str(error)) from None
+
+    async def _body(self, request: Request) -> bytes:
+        """Return the whole body; one that is too large is read to its end, or many clients would not see the answer."""
+        parts: list[bytes] = []
+        size, most = 0, self.limits.megabytes * 2**20
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                async for part in request.stream():
+                    size += len(part)
+                    parts = parts if size <= most else []
+                    parts.append(part)
+        except TimeoutError:
+            raise Problem("slow", f"the body took more than {self.limits.seconds} seconds: send fewer images") from None
+        except ClientDisconnect:
+            raise Problem("slow", "the connection was closed before the body had come: send it again") from None
+        if size > most:
+            raise Problem("too-large", f"the body has {size:,} bytes: send at most {most:,}, with fewer images")
+        return b"".join(parts)
+
+    async def _files(self, request: Request, body: bytes) -> list[bytes]:
+        """Return the files of a multipart body, all of which are called images."""
+
+        async def stream() -> AsyncGenerator[bytes, None]:
+            yield body
+
+        try:
+            most = self.limits.images + 1
+            form = await MultiPartParser(request.headers, stream(), max_files=most, max_fields=0).parse()
+        except Exception as error:  # a parser fails on arbitrary bytes in whatever way it happens to
+            reason = error.message if isinstance(error, MultiPartException) else "it cannot be read"
+            raise InputError(f"the body is no multipart of files called images ({reason}): send these alone") from None
+        try:
+            wire.check_count(len(form.multi_items()), self.limits.images)
+            if {name for name, _ in form.multi_items()} - {"images"}:
+                raise InputError("a part of the body is not called images: call all files so")
+            return [await file.read() for file in form.getlist("images") if isinstance(file, UploadFile)]
+        finally:
+            await form.close()
+
+    def _decoded(self, kind: str, files: list[bytes]) -> torch.Tensor:
+        """Return images that can be queried."""
+        if kind == wire.NPY:
+            images = wire.images_from_npy(files[0])
+            wire.check_count(len(images) if images.ndim else 0, self.limits.images)
+            return self.api.check(images)
+        if kind == wire.JSON:
+            files = wire.files_from_json(files[0], most=self.limits.images)
+        return self.api.check(wire.images_from_files(files, self.api.image_shape))
+
+
+def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = None) -> FastAPI:
+    """Return the application that serves some APIs: one alone at the root, several each under its name.
+
+    The APIs are closed when it stops.
+
+    Args:
+        apis: Each API by its name.
+        keys: Who may ask.
+        limits: What requests may be.
+
+    Raises:
+        InputError: The database holds the answers of something else under the same name.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        for api in apis.values():
+            await run_in_threadpool(api.close)
+
+    app, registry = FastAPI(title="extractlib", lifespan=lifespan), CollectorRegistry()
+    app.add_middleware(Observed, registry=registry)
+    queries = Counter("queries", "Queries that were answered.", ["victim"], "extractlib", registry=registry)
+    limits = limits or Limits()
+    rates = Rates(limits)
+    for name, api in apis.items():
+        router = Service(name, api, keys, limits, rates, queries).router()
+        app.include_router(router, prefix="" if len(apis) == 1 else f"/{name}")
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that models and database answer."""
+        if not all(api.is_alive for api in apis.values()):
+            raise Problem("unavailable", "a model's thread has ended: start the server again")
+        await _answered(keys.all)
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Count requests, for Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/problems")
+    async def problems() -> dict[str, dict[str, Any]]:
+        """List the kinds of problems."""
+        return {kind: {"status": status, "title": title} for kind, (status, title) in PROBLEMS.items()}
+
+    for kind in (Problem, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _told)
+    return app
+
+
+async def _answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
+    """Return what a call returns that may wait, for the database or the model.
+
+    Raises:
+        Problem: It refuses.
+    """
+    try:
+        return await run_in_threadpool(call, *arguments)
+    except BudgetExceeded as error:
+        raise Problem("budget", str(error)) from None
+    except RequestReused as error:
+        raise Problem("reused", str(error)) from None
+    except InputError:  # of the database or the victim, which is not the client's affair
+        LOG.exception("unavailable")
+        raise Problem("unavailable", "send it again under the same id, in a while", {"Retry-After": "5"}) from None
+
+
+def _note(asked: Request, **fields: Any) -> None:
+    """Add fields to the line that the log has on a request."""
+    asked.scope.setdefault("state", {}).setdefault("noted", {}).update(fields)
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    """Return what a client is told of an error."""
+    match error:
+        case Problem():
+            return error.response()
+        case RequestValidationError():
+            first = error.errors()[0]
+            return Problem("invalid", f"{first['loc'][-1]}: {first['msg']}").response()
+        case HTTPException():
+            title = HTTPStatus(error.status_code).phrase
+            return _problem("about:blank", title, error.status_code, f"{title}: see /docs", dict(error.headers or {}))
+    return Problem("fault", "tell the host, who has a log").response()
+
+
+def _problem(kind: str, title: str, status: int, detail: str, headers: dict[str, str]) -> Response:
+    said = {"type": kind, "title": title, "status": status, "detail": detail}
+    return Response(json.dumps(said), status, headers, wire.PROBLEM)

@@ -1,0 +1,168 @@
+"""``extractlib serve`` and ``extractlib keys``: a victim to attack over the network, and who may.
+
+What a command needs it imports itself, so that the list of commands appears at once.
+"""
+
+import csv
+import json
+import logging
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from extractlib.errors import InputError
+
+if TYPE_CHECKING:
+    from extractlib.api.keys import Keys
+    from extractlib.serve import Settings
+
+DATABASE = "extractlib.db"
+
+keys_app = typer.Typer(no_args_is_help=True)
+
+Config = Annotated[Path | None, typer.Option(help="A TOML file that says all; see the page on extractlib.serve.")]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="EXTRACTLIB_DATABASE",
+        help=f"File of meter and keys, or an SQLAlchemy address; {DATABASE}, or the TOML's, if not given.",
+    ),
+]
+
+
+def serve(
+    victim: Annotated[str | None, typer.Option(help="Whose model: a drawn task, or folder:PATH.")] = None,
+    answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
+    budget: Annotated[int | None, typer.Option(help="Queries of each team; any number if not given.")] = None,
+    price: Annotated[float, typer.Option(help="Cost of a query.")] = 0.0,
+    rate: Annotated[int | None, typer.Option(help="Requests a minute of each team; any number if not given.")] = None,
+    config: Config = None,
+    database: Place = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 if not given.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen at; 8000 if not given.")] = None,
+) -> None:
+    """Serve a victim over HTTP to clients with keys, and meter what they ask."""
+    _require_extra()
+    import uvicorn
+
+    from extractlib import serve as serving
+    from extractlib.api.server import JsonLines
+
+    if (config is None) == (victim is None):
+        raise InputError("name what to serve: either --victim signs or --config FILE.toml")
+    if victim is not None:
+        name = victim.removeprefix("folder:")
+        said = {"task": victim, "answers": answers, "budget": budget, "price": price}
+        name = name if name.isidentifier() else "victim"
+        settings = serving.settings_of({"victims": {name: said}, "rate": rate}, where="the command line")
+    elif config is not None:
+        settings = serving.read_settings(config)
+    settings.database, settings.host = database or settings.database, host or settings.host
+    settings.port = port or settings.port
+    keys = _open(settings.database)
+    app = serving.app_of(settings, keys)
+    _greet(settings, keys)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+    )
+
+
+def _greet(settings: "Settings", keys: "Keys") -> None:
+    """Say what is served, and make the first key."""
+    teams = {key.team for key in keys.all() if key.revoked is None}
+    key = "…" if teams else keys.add("one")
+    if teams:
+        print(f"{len(teams)} teams have keys; extractlib keys makes more")
+    else:
+        print(f"the key of team one, shown only now: {key}")
+    for name, victim in settings.victims.items():
+        path = "" if len(settings.victims) == 1 else f"/{name}"
+        budget = victim.budget or 1_000
+        address = f"http://{settings.host}:{settings.port}{path}"
+        print(f"{name}, answers {victim.answers}: {address}, attacked by")
+        print(f"  api = xl.connect({json.dumps(address)}, key={json.dumps(key, ensure_ascii=False)})")
+        print(f'  surrogate = xl.attacks.Knockoff(budget={budget})(api, xl.load("atlas").queries)', flush=True)
+
+
+@keys_app.command("add")
+def add(
+    team: Annotated[str | None, typer.Argument(help="Whose key.")] = None,
+    teams: Annotated[
+        Path | None, typer.Option(help="CSV file with a column team: a key for each that has none.")
+    ] = None,
+    config: Config = None,
+    database: Place = None,
+) -> None:
+    """Print a new key, or a CSV of new keys; they are shown only now."""
+    from extractlib.api.keys import teams_of
+
+    if (team is None) == (teams is None):
+        raise InputError("name whose key: either a team or --teams FILE.csv")
+    keys = _keys(config, database)
+    if team is not None:
+        print(keys.add(team))
+    elif teams is not None:
+        named, have = list(teams_of(teams)), {key.team for key in keys.all() if key.revoked is None}
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(["team", "key"])
+        rows.writerows([name, keys.add(name)] for name in named if name not in have)
+
+
+@keys_app.command("revoke")
+def revoke(
+    name: Annotated[str, typer.Argument(help="A team, or the number of a key.")],
+    config: Config = None,
+    database: Place = None,
+) -> None:
+    """Revoke a key, or all of a team; a server that runs follows within a second."""
+    print(f"{_keys(config, database).revoke(name)} revoked")
+
+
+@keys_app.command("rotate")
+def rotate(
+    team: Annotated[str, typer.Argument(help="Whose keys.")], config: Config = None, database: Place = None
+) -> None:
+    """Revoke the keys of a team and print a new one; what it has used stays."""
+    print(_keys(config, database).rotate(team))
+
+
+@keys_app.command("list")
+def list_keys(config: Config = None, database: Place = None) -> None:
+    """Print a CSV of all keys, without their secrets."""
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["number", "team", "made", "revoked"])
+    rows.writerows([key.number, key.team, key.made, key.revoked] for key in _keys(config, database).all())
+
+
+def _keys(config: Path | None, database: str | None) -> "Keys":
+    if config is not None and database is None:
+        _require_extra()
+        from extractlib.serve import read_settings
+
+        database = read_settings(config).database
+    return _open(database or DATABASE)
+
+
+def _open(database: str) -> "Keys":
+    from extractlib.api.keys import Keys
+
+    return Keys(database)
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client", "multipart") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{missing[0]} is not installed: pip install 'extractlib[serve]' brings it")

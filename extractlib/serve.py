@@ -1,0 +1,245 @@
+"""What a server is to serve, read from a TOML file, and the application made of it.
+
+```toml
+database = "meter.db"           # beside this file; or an address: postgresql+psycopg://…
+rate = 60                       # requests a minute, of each team
+
+[victims.signs]                 # ships with the package; one server serves any number
+answers = "top-3"
+budget = 10_000                 # of each team
+price = 0.001
+detector = "atlas"              # the paper's detector is trained against this pool
+policy = "shuffle"
+
+[victims.birds]
+weights = "birds.safetensors"   # beside this file
+network = "resnet"
+classes = ["jay", "wren"]
+watermark = 0.005               # share of images that are answered wrongly
+
+[victims.mine]
+task = "folder:photos"          # trained on these when it is first served
+
+[teams.red]                     # what is not said of a team holds for all
+budget = 20_000
+rate = 600
+```
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import extractlib as xl
+from extractlib.api.batching import ServedAPI
+from extractlib.api.keys import Keys, check_team
+from extractlib.api.meter import Meter, Terms
+from extractlib.api.server import Limits, make_app
+from extractlib.data.sources import Source
+from extractlib.defenses.policies import policy
+from extractlib.defenses.watermark import KeyedSample, Mislabel
+from extractlib.errors import InputError
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import Recipe
+from extractlib.store import default_store
+
+FOLDER = "folder:"
+DETECTOR = Recipe(epochs=8, learning_rate=0.05, batch_size=128)
+"""How the paper's detector is trained: as at the scale `drawn`."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class VictimSettings(_Table):
+    """A victim and what is asked of its clients.
+
+    Attributes:
+        task: What it is trained on: a drawn task, whose victim ships, a published set or ``"folder:PATH"``; its name,
+            if neither this nor `weights` is given.
+        weights: Its weights, as safetensors.
+        network: Its architecture.
+        classes: With `weights`, the name of each class.
+        size: Height and width of its images, in pixels.
+        answers: What an answer shows.
+        budget: Queries of each team; None for any number.
+        price: Cost of one query.
+        detector: A pool; the paper's detector is trained to tell the task's images from it.
+        policy: What a detected query gets.
+        watermark: Share of the images that are answered wrongly, the same ones always; without a detector.
+    """
+
+    task: str | None = None
+    weights: str | None = None
+    network: str = "resnet"
+    classes: list[str] | None = None
+    size: int = 32
+    answers: str = "full"
+    budget: int | None = None
+    price: float = 0.0
+    detector: str | None = None
+    policy: str | None = None
+    watermark: float | None = None
+
+
+class TeamSettings(_Table):
+    """What holds for one team where it differs from the others.
+
+    Attributes:
+        budget: Queries it may send to each victim.
+        price: Cost of one query.
+        rate: Requests a minute.
+    """
+
+    budget: int | None = None
+    price: float | None = None
+    rate: int | None = None
+
+
+class Settings(_Table):
+    """What a server is to serve.
+
+    Attributes:
+        database: File of the meter and the keys, or an SQLAlchemy address.
+        host, port: Where it listens.
+        images, megabytes, seconds, bodies, rate: What requests may be (see `Limits`).
+        victims: Each victim by its name.
+        teams: Teams for which something else holds.
+    """
+
+    database: str = "extractlib.db"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    images: int = 1024
+    megabytes: int = 32
+    seconds: int = 60
+    bodies: int = 16
+    rate: int | None = None
+    victims: dict[str, VictimSettings] = {}
+    teams: dict[str, TeamSettings] = {}
+
+    @property
+    def limits(self) -> Limits:
+        """What requests may be."""
+        rates = {name: team.rate for name, team in self.teams.items() if team.rate is not None}
+        names = ("images", "megabytes", "seconds", "bodies", "rate")
+        return Limits(**{name: getattr(self, name) for name in names}, rates=rates)
+
+
+def settings_of(values: Mapping[str, Any], *, where: str) -> Settings:
+    """Return settings from plain values.
+
+    Args:
+        values: What a TOML file holds.
+        where: Where they come from, for errors.
+
+    Raises:
+        InputError: A value is unknown or of another type, or a name cannot be used.
+    """
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name in (*settings.teams, *settings.victims):
+        check_team(name)
+    for name in settings.victims:
+        if not name.isidentifier():
+            raise InputError(f"{where}: a victim is called {name!r}: letters, digits and underscores are wanted")
+    return settings
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings in a TOML file, its paths made relative to where the file is.
+
+    Raises:
+        InputError: It cannot be read, or `settings_of` refuses it.
+    """
+    try:
+        settings = settings_of(tomllib.loads(path.read_text(encoding="utf-8")), where=str(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read as TOML ({error}): see extractlib.serve") from None
+    if "://" not in settings.database:
+        settings.database = str(path.parent / settings.database)
+    for victim in settings.victims.values():
+        if victim.weights is not None:
+            victim.weights = str(path.parent / victim.weights)
+        if victim.task is not None and victim.task.startswith(FOLDER):
+            victim.task = f"{FOLDER}{path.parent / victim.task.removeprefix(FOLDER)}"
+    return settings
+
+
+def app_of(settings: Settings, keys: Keys) -> FastAPI:
+    """Return the application that serves what the settings say; victims that do not ship are trained first.
+
+    Raises:
+        InputError: A setting does not fit.
+    """
+    if not settings.victims:
+        raise InputError("there is no victim to serve: name one, as in --victim signs or [victims.signs]")
+    meter = Meter(settings.database)
+    apis = {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
+    return make_app(apis, keys, settings.limits)
+
+
+def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, meter: Meter) -> ServedAPI:
+    terms = {
+        f"{name}/{team}": Terms(
+            budget=chosen.budget if own.budget is None else own.budget,
+            price=chosen.price if own.price is None else own.price,
+        )
+        for team, own in settings.teams.items()
+    }
+    return ServedAPI(
+        _victim(name, chosen),
+        answers=chosen.answers,
+        budget=chosen.budget,
+        price=chosen.price,
+        meter=meter,
+        terms=terms,
+        **_defense(name, chosen, keys.secret(name)),
+    )
+
+
+def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
+    if chosen.weights is not None:
+        if chosen.task is not None or chosen.classes is None:
+            raise InputError(f"victim {name!r}: with weights the classes are wanted, and no task")
+        shape = (3, chosen.size, chosen.size)
+        path = Path(chosen.weights)
+        return xl.Victim.load(path, network=chosen.network, classes=chosen.classes, image_shape=shape, name=name)
+    task = chosen.task or name
+    if Source.parse(task).in_files or chosen.network != "resnet":
+        return xl.Victim.train(_parts(task, chosen).victim, network=chosen.network, store=default_store())
+    return xl.load_victim(task)
+
+
+def _parts(source: str, chosen: VictimSettings, *, role: str = "task") -> Any:
+    place = Path(source.removeprefix(FOLDER)).expanduser() if source.startswith(FOLDER) else source
+    return xl.load(place, role=role, store=default_store(), image_size=chosen.size)
+
+
+def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]:
+    """Return detector and policy as arguments of the API."""
+    if chosen.watermark is not None:
+        if chosen.detector is not None or chosen.policy is not None:
+            raise InputError(f"victim {name!r} has a watermark and a detector or a policy: one of both is possible")
+        return {"detector": KeyedSample(chosen.watermark, secret), "policy": Mislabel(secret)}
+    if (chosen.detector is None) != (chosen.policy is None):
+        raise InputError(f"victim {name!r}: detector and policy belong together: give both or neither")
+    if chosen.detector is None or chosen.policy is None:
+        return {}
+    if chosen.weights is not None:
+        raise InputError(f"victim {name!r}: a detector needs the task's images: name a task in the place of weights")
+    from extractlib.defenses.detectors import BinaryDetector  # here: it brings the other detectors' library along
+
+    benign = _parts(chosen.task or name, chosen).detector
+    ood = _parts(chosen.detector, chosen, role="pool").detector
+    trainer = Trainer(network="resnet", recipe=DETECTOR, seed=0, backbone="shipped", store=default_store())
+    detector = BinaryDetector.train(benign, ood, trainer)
+    return {"detector": detector, "policy": policy(chosen.policy, secret=secret)}

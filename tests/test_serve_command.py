@@ -1,0 +1,245 @@
+"""``extractlib serve`` and ``extractlib keys``: what a host types, and what a TOML file may say."""
+
+import csv
+import io
+import re
+import sys
+
+import pytest
+import torch
+from linear_victim import linear_victim
+from serving import serving
+
+import extractlib as xl
+from extractlib.api.keys import Keys, teams_of
+from extractlib.api.meter import Terms
+from extractlib.errors import InputError
+
+
+@pytest.fixture
+def hosted(command, monkeypatch):
+    """Run ``extractlib serve`` up to where it would listen; return the application, how it is run and what it says."""
+
+    def call(*words: str):
+        ran = []
+        monkeypatch.setattr("uvicorn.run", lambda app, **options: ran.append((app, options)))
+        monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+        status, printed, errors = command("serve", *words)
+        assert (status, errors) == (0, ""), errors
+        return *ran[0], printed
+
+    return call
+
+
+def test_one_line_serves_a_shipped_victim_and_prints_the_lines_that_attack_it(hosted, tmp_path):
+    words = ("--victim", "signs", "--answers", "top-3", "--budget", "5", "--database", str(tmp_path / "meter.db"))
+    app, options, printed = hosted(*words)
+    assert (options["host"], options["port"], options["access_log"]) == ("127.0.0.1", 8000, False)
+    [key] = re.findall(r"shown only now: (\S+)", printed)
+    assert f'  api = xl.connect("http://127.0.0.1:8000", key="{key}")\n' in printed
+    assert '  surrogate = xl.attacks.Knockoff(budget=5)(api, xl.load("atlas").queries)\n' in printed
+    images = xl.load("signs").test.images[:5]
+    with serving(app) as url:
+        far = xl.connect(url, key=key, journal=tmp_path / "journal.db")
+        got = far.query(images)
+        expected = xl.PredictionAPI(xl.load_victim("signs"), answers="top-3").query(images)
+        assert torch.equal(got.classes, expected.classes) and torch.equal(got.probabilities, expected.probabilities)
+        assert (far.usage().remaining, far.classes) == (0, xl.load_victim("signs").classes)
+        far.close()
+    # Served again, the key is the same and is not shown.
+    printed = hosted(*words)[2]
+    assert printed.startswith("1 teams have keys; extractlib keys makes more\n") and key not in printed
+
+
+TOML = """
+database = "meter.db"
+port = 8080
+rate = 60
+
+[victims.signs]
+answers = "label"
+budget = 7
+
+[victims.mine]
+weights = "mine.safetensors"
+network = "cnn"
+classes = ["jay", "wren"]
+watermark = 0.5
+
+[teams.blue]
+budget = 9
+rate = 600
+"""
+
+
+def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
+    from extractlib.models.networks import NETWORKS
+
+    network = next(iter(NETWORKS))
+    (tmp_path / "serve.toml").write_text(TOML.replace('"cnn"', f'"{network}"'))
+    module = xl.models.networks.build(network, classes=2, seed=0)
+    xl.Victim(module, classes=["jay", "wren"]).save(tmp_path / "mine.safetensors")
+    config = ("--config", str(tmp_path / "serve.toml"))
+    key = command("keys", "add", "blue", *config)[1].strip()
+    app, options, printed = hosted(*config, "--host", "0.0.0.0")
+    assert (options["host"], options["port"]) == ("0.0.0.0", 8080)
+    assert 'xl.connect("http://0.0.0.0:8080/mine", key="…")' in printed
+    images = xl.load("signs").test.images[:4]
+    with serving(app) as url:
+        signs = xl.connect(f"{url}/signs", key=key, journal=tmp_path / "signs.db")
+        mine = xl.connect(f"{url}/mine", key=key, journal=tmp_path / "mine.db")
+        assert str(signs.granularity) == "label" and mine.classes == ("jay", "wren")
+        assert torch.equal(signs.query(images).labels, xl.load_victim("signs").predict(images))
+        # The team's own budget, which the file gives.
+        assert (signs.usage().remaining, mine.usage().budget) == (5, 9)
+        # About half of the images are answered wrongly, and always the same.
+        images = xl.load("signs").test.images[:9]
+        told, true = (
+            mine.query(images, request="a"),
+            xl.PredictionAPI(xl.Victim(module, classes=["a", "b"])).query(images),
+        )
+        assert 0 < int((told.labels != true.labels).sum()) < 9
+        signs.close()
+        mine.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("port = 'x'", "port: Input should be a valid integer"),
+        ("prot = 8000", "prot: Extra inputs are not permitted"),
+        ("[victims.signs]\nbudget = 0", "budget is 0: a whole number from 1 to"),
+        ("[victims.signs]\nbudget = true", "victims.signs.budget: Input should be a valid integer"),
+        ("[victims.signs]\nanswers = 'top-0'", "unknown granularity 'top-0'"),
+        ("[victims.signs]\ndetector = 'atlas'", "victim 'signs': detector and policy belong together"),
+        (
+            "[victims.signs]\nwatermark = 0.1\npolicy = 'deny'",
+            "victim 'signs' has a watermark and a detector or a poli",
+        ),
+        ("[victims.signs]\nwatermark = 2.0", "rate is 2.0: a share above 0 and below 1 is wanted"),
+        ("[victims.nothing]", "'nothing'"),
+        ("[victims.a]\nweights = 'a'", "victim 'a': with weights the classes are wanted, and no task"),
+        ("[victims.'a b']", "a victim is called 'a b': letters, digits and underscores are wanted"),
+        ("[teams.'a/b']", "team is 'a/b': 1 to 100 printable characters without a slash are wanted"),
+        ("[teams.a]\nrate = 0\n[victims.signs]", "rate is 0: a whole number from 1"),
+        ("images = 0\n[victims.signs]", "images is 0: a whole number from 1"),
+        ("", "there is no victim to serve: name one, as in --victim signs or [victims.signs]"),
+        ("port = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_a_line(command, tmp_path, text, words):
+    (tmp_path / "serve.toml").write_text(text)
+    status, printed, errors = command("serve", "--config", str(tmp_path / "serve.toml"))
+    assert (status, printed) == (2, "")
+    assert errors.startswith("extractlib: ") and errors.count("\n") == 1 and words in errors
+
+
+def test_a_detector_is_trained_on_the_tasks_and_the_pools_own_parts(monkeypatch):
+    from extractlib import serve
+    from extractlib.defenses import detectors
+
+    class Trained:
+        fingerprint = "trained"
+
+    seen = []
+    monkeypatch.setattr(
+        detectors.BinaryDetector, "train", lambda benign, ood, trainer: seen.extend([benign, ood]) or Trained()
+    )
+    chosen = serve.VictimSettings(detector="atlas", policy="shuffle")
+    got = serve._defense("signs", chosen, b"secret")
+    assert [images.fingerprint for images in seen] == [
+        xl.load("signs").detector.fingerprint,
+        xl.load("atlas").detector.fingerprint,
+    ]
+    assert isinstance(got["detector"], Trained) and got["policy"].secret == b"secret"
+
+
+def test_what_is_served_must_be_named(command):
+    for words in ((), ("--victim", "signs", "--config", "serve.toml")):
+        status, _, errors = command("serve", *words)
+        assert (status, errors) == (2, "extractlib: name what to serve: either --victim signs or --config FILE.toml\n")
+
+
+def test_without_the_extra_it_is_named(command, monkeypatch):
+    monkeypatch.setattr("extractlib.cli_serve.find_spec", lambda name: None)
+    status, _, errors = command("serve", "--victim", "signs")
+    assert (status, errors) == (2, "extractlib: fastapi is not installed: pip install 'extractlib[serve]' brings it\n")
+    monkeypatch.delitem(sys.modules, "extractlib.api.client", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(InputError, match=r"^httpx is not installed: pip install 'extractlib\[serve\]' brings it$"):
+        import extractlib.api.client  # noqa: F401
+
+
+# -- keys --------------------------------------------------------------------
+
+
+def test_keys_are_added_listed_rotated_and_revoked(command, tmp_path):
+    database = ("--database", str(tmp_path / "meter.db"))
+    first = command("keys", "add", "red", *database)[1].strip()
+    second = command("keys", "rotate", "red", *database)[1].strip()
+    keys = Keys(tmp_path / "meter.db")
+    assert [keys.team(first), keys.team(second)] == [None, "red"]
+    rows = list(csv.DictReader(io.StringIO(command("keys", "list", *database)[1])))
+    assert [(row["number"], row["team"], bool(row["revoked"])) for row in rows] == [
+        (first.split("-")[1], "red", True),
+        (second.split("-")[1], "red", False),
+    ]
+    assert command("keys", "revoke", "red", *database) == (0, "1 revoked\n", "")
+    assert command("keys", "revoke", "red", *database)[::2] == (
+        2,
+        "extractlib: 'red' is no team or number of a valid key: see extractlib keys list\n",
+    )
+    keys.close()
+
+
+def test_keys_of_a_table_of_teams(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_DATABASE", str(tmp_path / "meter.db"))
+    command("keys", "add", "red")
+    (tmp_path / "teams.csv").write_text("\ufeffname,team\nAda,red\nGrace,Löwen und Co.\nAlan,blue\n", encoding="utf-8")
+    printed = command("keys", "add", "--teams", str(tmp_path / "teams.csv"))[1]
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert [row["team"] for row in rows] == ["Löwen und Co.", "blue"]  # red has one
+    keys = Keys(tmp_path / "meter.db")
+    assert [keys.team(row["key"]) for row in rows] == ["Löwen und Co.", "blue"]
+    keys.close()
+    for words in (("add",), ("add", "a", "--teams", "teams.csv")):
+        assert "name whose key: either a team or --teams FILE.csv" in command("keys", *words)[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name\nAda\n", "team is '': 1 to 100 printable"),
+        (b"team\na\na\n", "names team 'a' twice: name it once"),
+        (b"team\na/b\n", "team is 'a/b'"),
+        (b"team\n\xff\n", "cannot be read as a CSV file"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused(tmp_path, content, words):
+    path = tmp_path / "teams.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        list(teams_of(path))
+
+
+def test_terms_of_a_team_are_the_victims_where_it_says_nothing():
+    from extractlib import serve
+    from extractlib.api.meter import Meter
+
+    settings = serve.settings_of(
+        {
+            "victims": {"signs": {"budget": 5, "price": 2.0}},
+            "teams": {"a": {"budget": 9}, "b": {"price": 1.0}, "c": {}},
+        },
+        where="a test",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "_victim", lambda name, chosen: linear_victim())
+        api = serve._api("signs", settings.victims["signs"], settings, Keys(), Meter())
+    assert [api._terms_of(f"signs/{team}") for team in "abcd"] == [
+        Terms(budget=9, price=2.0),
+        Terms(budget=5, price=1.0),
+        Terms(budget=5, price=2.0),
+        Terms(budget=5, price=2.0),
+    ]
+    api.close()
