@@ -229,7 +229,7 @@ def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]
     if chosen.watermark is not None:
         if chosen.detector is not None or chosen.policy is not None:
             raise InputError(f"victim {name!r} has a watermark and a detector or a policy: one of both is possible")
-        return {"detector": KeyedSample(chosen.watermark, secret), "policy": Mislabel(secret)}
+        return {"detector": KeyedSample(secret, rate=chosen.watermark), "policy": Mislabel(secret)}
     if (chosen.detector is None) != (chosen.policy is None):
         raise InputError(f"victim {name!r}: detector and policy belong together: give both or neither")
     if chosen.detector is None or chosen.policy is None:
