@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extractbook.reproduction import claims, editions, paper
+from extractbook.reproduction import Row, claims, editions, grids, paper, table_cells
 from extractbook.reproduction.claims import ACROSS, verdicts
+from extractbook.reproduction.results import frame
+from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
 LOOK, BOTH = editions.looks("drawn")
@@ -581,3 +583,36 @@ def test_every_limit_of_a_bound_stands_in_the_words_of_its_test():
             }
             spelled |= {*words.get(number, ()), ELSEWHERE.get((claim.id, limit.name), "nowhere")}
             assert any(text in claim.test for text in spelled), (claim.id, limit.name)
+
+
+# -- the tables have the cells that the tests need -------------------------------------
+
+RESULTS = {
+    "classes": {f"{who}_accuracy": [[0.5, 0.5]] * 2 for who in ("victim", "surrogate")}
+    | {"victim_confusion": [[100, 100]] * 2}
+}
+
+
+class Seeking(claims.Evidence):
+    """Notes the cells of which there are no rows."""
+
+    missing: list[tuple]
+
+    def rows(self, task, *, experiment="extraction", seeds=(), **cell):
+        found = super().rows(task, experiment=experiment, seeds=seeds, **cell)
+        if set(found["seed"]) != set(seeds or self.seeds):
+            self.missing.append((task, experiment, cell))
+        return found
+
+
+@pytest.mark.parametrize("claim", claims.claims(), ids=lambda claim: claim.id)
+def test_the_tables_of_a_claim_have_every_cell_that_decides_it_at_every_seed(claim):
+    cells = [cell for table in claim.tables for cell in table_cells(table, scale("drawn"), seeds=LOOK)]
+    rows = [Row(cell, RESULTS.get(cell.experiment, {}), {}) for cell in dict.fromkeys(cells)]
+    evidence = Seeking(frame(rows), scale("drawn"), LOOK)
+    evidence.missing = []
+    for stated in (*claim.bounds, *claim.preconditions):
+        for task in stated.tasks:
+            list(evidence.bounds(stated, task))
+    cuts = [cut for cut in grids.CUTS[: scale("drawn").cuts] if cut.table in claim.tables and cut.tasks]
+    assert [cell for cell in evidence.missing if all(cell[0] in cut.tasks for cut in cuts)] == []
