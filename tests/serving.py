@@ -134,4 +134,4 @@ def _attack(folder: Path, url: str, key: str, budget: int, kill_at: int | None) 
             return response
 
     api = Dying(url, key=key, journal=folder / "journal.db", patience=60)
-    Knockoff(budget=budget, chunk=2).collect(api, pool_of(budget), folder / "transfer.db")
+    Knockoff(budget=budget, batch=2).collect(api, pool_of(budget), folder / "transfer.db")

@@ -112,8 +112,8 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize(
     ("granularity", "attack"),
-    [(granularity, Knockoff(budget=50, chunk=16)) for granularity in GRANULARITIES]
-    + [("full", AdaptiveKnockoff(budget=50, chunk=16, reward=reward)) for reward in ("certainty", "all")],
+    [(granularity, Knockoff(budget=50, batch=16)) for granularity in GRANULARITIES]
+    + [("full", AdaptiveKnockoff(budget=50, batch=16, reward=reward)) for reward in ("certainty", "all")],
 )
 def test_an_attack_over_the_network_is_the_attack_in_process(serve, granularity, attack):
     """The same answers bit for bit, hence the same surrogate."""
@@ -880,7 +880,7 @@ def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
         for wrong in (None, noise(1).float(), noise(1)[0]):
             with pytest.raises(InputError, match=r"^images are .*: uint8 of shape \(n, "):
                 far.query(wrong)
-        with pytest.raises(InputError, match=r"^5 images: http.* takes at most 4 at a time, see chunk=…$"):
+        with pytest.raises(InputError, match=r"^5 images: http.* takes at most 4 at a time, see batch=…$"):
             far.query(noise(5))
         with pytest.raises(
             InputError, match=rf"^127.0.0.1: images are torch.uint8 of shape .*\(n, 3, {SIDE}, {SIDE}\)"
@@ -1047,13 +1047,13 @@ def kill_clients(serve, folder, *, kills: int) -> None:
         process.join(120)
         assert process.exitcode == 0
         assert served.charged() == budget
-        header = Knockoff(budget=budget, chunk=2).header(served.connect(), pool_of(budget), strategy="random")
+        header = Knockoff(budget=budget, batch=2).header(served.connect(), pool_of(budget), strategy="random")
         assert served.connect().usage().remaining == 0
     near = folder / "near"
     near.mkdir()
     api = PredictionAPI(linear_victim())
     api.fingerprint = header.api
-    Knockoff(budget=budget, chunk=2).collect(api, pool_of(budget), near / "transfer.db")
+    Knockoff(budget=budget, batch=2).collect(api, pool_of(budget), near / "transfer.db")
     assert content(folder / "transfer.db") == content(near / "transfer.db")
     assert charges(folder / "meter.db") == (budget // 2, budget)
 

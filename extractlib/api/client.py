@@ -140,7 +140,7 @@ class RemoteAPI:
         """
         images = check_images(images, at_least=1)[:]
         if len(images) > self._most:
-            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see chunk=…")
+            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see batch=…")
         if request is not None and not wire.REQUEST_ID.fullmatch(request):
             raise InputError(f"request is {shown(request)}: 1 to 255 visible ASCII characters are wanted")
         body = wire.to_npy(images.cpu().contiguous().numpy())
