@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from extractbook.reproduction import Row, claims, editions, paper, table_cells
+from extractbook.reproduction import Row, claims, editions, grids, paper, table_cells
 from extractbook.reproduction.claims import ACROSS, verdicts
 from extractbook.reproduction.results import frame
 from extractbook.reproduction.scales import scale
@@ -614,4 +614,5 @@ def test_the_tables_of_a_claim_have_every_cell_that_decides_it_at_every_seed(cla
     for stated in (*claim.bounds, *claim.preconditions):
         for task in stated.tasks:
             list(evidence.bounds(stated, task))
-    assert evidence.missing == []
+    cuts = [cut for cut in grids.CUTS[: scale("drawn").cuts] if cut.table in claim.tables and cut.tasks]
+    assert [cell for cell in evidence.missing if all(cell[0] in cut.tasks for cut in cuts)] == []

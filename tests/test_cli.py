@@ -29,8 +29,8 @@ WRONG = {
     "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is no folder"),
     "no results": (["verify", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "drawn only": (
-        ["run", "realistic", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'realistic' needs more than folders hold: for them use one of reproduction, classes",
+        ["run", "own_images", "--task", "folder:/no/such", "--pool", "atlas"],
+        "table 'own_images' needs more than folders hold: for them use one of reproduction, control",
     ),
     "no data": (
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],

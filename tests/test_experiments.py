@@ -37,7 +37,7 @@ from extractlib.defenses.detectors import Detector
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
 
-SMOKE, DRAWN = scale("smoke"), scale("drawn")
+SMOKE, DRAWN = scale("smoke"), replace(scale("drawn"), cuts=0)
 
 
 @pytest.fixture(scope="module")
