@@ -1047,7 +1047,7 @@ def kill_clients(serve, folder, *, kills: int) -> None:
         process.join(120)
         assert process.exitcode == 0
         assert served.charged() == budget
-        header = Knockoff(budget=budget, batch=2).header(served.connect(), pool_of(budget), strategy="random")
+        header = Knockoff(budget=budget, batch=2).header(served.connect(), pool_of(budget))
         assert served.connect().usage().remaining == 0
     near = folder / "near"
     near.mkdir()
