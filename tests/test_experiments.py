@@ -613,12 +613,12 @@ def test_an_accounts_row(made):
     assert result["images"] == 2
     for name in ("prada", "counting"):
         found = result[name]
-        assert found["queries"] == cell.budget == 64 and found["accounts"] == len(found["flag_times"]) == 20
+        assert found["queries"] == cell.budget == 256 and found["accounts"] == len(found["flag_times"]) == 20
         assert isinstance(found["positive_control_flagged"], bool)
         assert 0 <= found["honest_flagged"] <= 1 and 0 <= found["sybil_flagged"] <= 1
 
 
-@pytest.mark.parametrize(("time", "number", "flagged"), [(None, 20, 1.0), (3, 43, 0.0)])
+@pytest.mark.parametrize(("time", "number", "flagged"), [(None, 20, 1.0), (3, 171, 0.0)])
 def test_the_count_of_an_adversary_that_is_always_caught_by_hand(time, number, flagged, shared, monkeypatch):
     """None of 2 · 100 honest queries is caught: p = 1 / 200, and p³ is the first power below one in a million."""
     [cell] = few("accounts")
@@ -629,7 +629,7 @@ def test_the_count_of_an_adversary_that_is_always_caught_by_hand(time, number, f
     found = accounts.accounts(setup)["counting"]
     assert found["rate"] == 1 / 200 and found["honest_flagged"] == 0
     assert found["flag_times"] == [3] * 20 and found["positive_control_flagged"] is True
-    # 64 queries: twenty accounts send three or four each, and 43 one or two.
+    # 256 queries: twenty accounts send twelve or thirteen each, and 171 one or two; 2 · 256 / 3 is 170.7.
     assert (found["accounts"], found["sybil_flagged"]) == (number, flagged)
 
 

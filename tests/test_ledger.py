@@ -87,7 +87,7 @@ def test_the_plain_cell_has_the_steps_of_the_scale():
     steps = scale("drawn").surrogate.steps
     made = rows({"signs": around(0.9)}, steps=steps) + rows({"signs": around(0.5)}, steps=2 * steps)
     alone = {"surrogate": "", "steps": 0}
-    made.append(row("signs", 0, {"images": 50}, experiment="accounts", budget=2_500, **alone))
+    made.append(row("signs", 0, {"images": 50}, experiment="accounts", **alone))
     made.append(row("signs", 0, {"images": 7}, experiment="overlap", budget=0, overlap=0.5, **alone))
     evidence = ledger.Evidence(made)
     assert evidence.values("signs") == dict(enumerate(around(0.9)))

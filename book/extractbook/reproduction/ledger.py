@@ -200,7 +200,7 @@ class Evidence:
         lacks = {
             "detection": none,
             "overlap": none,
-            "accounts": {"surrogate": "", "budget": self.scale.own_number, "steps": 0},
+            "accounts": {"surrogate": "", "steps": 0},
             "stateful": {"surrogate": ""},  # of the first edition
             "shortcut": {"budget": self.scale.middle_budget},
         }

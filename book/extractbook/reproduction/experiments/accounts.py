@@ -20,8 +20,11 @@ from extractlib.models.training import Recipe
 WATCHED = 20
 """Accounts of the adversary whose flag times are taken, and the fewest that Sybil accounts are."""
 
+CONTROL = 1_000
+"""Queries of the positive control, at most."""
+
 SEEDS = 16
-"""Of so many queries of the positive control one is a natural image: the others come in four rounds, each doubling."""
+"""Of so many of them one is a natural image: the others come in four rounds, each doubling."""
 
 ROUND = Recipe(epochs=10, learning_rate=0.05, weight_decay=0.0, shift=0)
 """How the positive control's surrogate is trained in each round."""
@@ -78,7 +81,7 @@ def accounts(setup: Setup) -> dict:
     shifted = Queries.of(setup, source.images[:])
     alone = _drawn(shifted, WATCHED, queries, generator)
     sent = shifted.account(Knockoff(budget=queries, seed=seed).indices(len(source)))
-    control = _positive_control(setup, source, queries)
+    control = _positive_control(setup, source, min(queries, CONTROL))
     prada = StatefulDetector(delta=choose_delta((one.images, one.labels) for one in known))
     counting = CountingDetector.fit(torch.cat([one.caught for one in known]))
     watchers: dict[str, Callable[[Queries], int | None]] = {
