@@ -100,9 +100,24 @@ def test_every_version_has_a_canary_of_its_own(known):
 
 def test_cells_of_every_experiment_granularity_reward_and_policy_are_there(known):
     names = " ".join(known)
-    for word in ("top-2", "label", "rounded-1", "temperature-4.0", "full", "accounts", "overlap", "shortcut", "noise"):
+    for word in (
+        "top-2",
+        "label",
+        "rounded-1",
+        "temperature-4.0",
+        "full",
+        "accounts",
+        "overlap",
+        "shortcut",
+        "noise",
+        "control",
+    ):
         assert word in names
-    for word in ("defense shuffle", "defense deny", "defense label", "watermark", "own-labels", "not pre-trained"):
+    for word in ("defense shuffle", "defense deny", "defense label", "watermark", "own-labels", "weights none to A"):
+        assert word in names
+    for word in ("answers, seed", "asked_twice", "weights B to A", "4 steps", "renormalized", "deny-free"):
+        assert word in names
+    for word in ("misinformation", "reverse-sigmoid"):
         assert word in names
     for reward in canaries.REWARDS:
         assert f"adaptive {reward}" in names

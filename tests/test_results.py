@@ -211,14 +211,13 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
         ({"bandit": BanditSettings(window=9)}, lambda cell: cell.attack == "adaptive"),
         ({"balanced": ("retina", "signs")}, lambda cell: cell.task == "signs"),
         ({"accused_images": 7}, accused),
-        ({"flag_times": {"signs": {"prada": 7}}}, lambda cell: cell.experiment == "accounts" and cell.task == "signs"),
+        (
+            {"flag_times": {**scale("drawn").flag_times, "signs": {"prada": 7}}},
+            lambda cell: cell.experiment == "accounts" and cell.task == "signs",
+        ),
         ({"augmentation": {}, "cuts": 3, "other_steps": (7,)}, lambda cell: False),
         ({"budgets": (1, 10_000)}, lambda cell: False),
         ({"stream": 7}, lambda cell: cell.experiment == "accounts"),
-        (
-            {"flag_times": {"signs": {"prada": 100}}},
-            lambda cell: cell.experiment == "accounts" and cell.task == "signs",
-        ),
         ({"overlap_images": 7}, lambda cell: cell.experiment == "overlap"),
         ({"watermark_rate": 0.1}, lambda cell: cell.defense == "watermark"),
         (
