@@ -550,13 +550,13 @@ def test_answers_are_measured_on_the_pool_and_on_test_images(shared):
     [cell] = few("answers")
     result = run_cell(cell, store=shared).result
     assert result["images"] == 200
-    for part in ("pool", "test"):
+    for part in ("on_pool", "on_test"):
         found = result[part]
         assert found["mutual_information"] == pytest.approx(found["entropy_of_mean"] - found["mean_entropy"])
         assert set(found) > set(SMOKE.granularities)
         assert found["label"]["hidden_mass"] > found["top-2"]["hidden_mass"] > 0
         assert found["top-2"]["divergence_shown"] == pytest.approx(0, abs=1e-9)
-    assert result["pool"] != result["test"]
+    assert result["on_pool"] != result["on_test"]
 
 
 def test_asking_twice_costs_as_much_as_asking_about_twice_as_many_images(shared):

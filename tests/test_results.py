@@ -87,6 +87,10 @@ BROKEN = {
     "a list": ("[1]", "line 2 is no row"),
     "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row.*task"),
     "a setting of no cell": (lambda row: row["cell"].update(color=1), "line 2 is no row .*'color'"),
+    "a result under a name of the cell": (
+        lambda row: row["result"].update(pool={"tnr": 1.0}),
+        "line 2 is no row .*the result has 'pool', which is a field of the cell",
+    ),
     "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is no row.*task"),
     "no commit": (lambda row: row["provenance"].pop("commit"), "line 2: its provenance lacks 'commit'"),
     "unknown key": (lambda row: row["provenance"]["versions"].update(magic=1), "line 2: unknown version key 'magic'"),

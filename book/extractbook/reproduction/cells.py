@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +117,19 @@ class Row:
         cell: The cell.
         result: What its experiment returns; shares in [0, 1].
         provenance: Commit, lock, date, seconds, device, versions of behaviors, settings, digests of the data.
+
+    Raises:
+        ValueError: The result gives a number the name of a field of the cell, whose column it would take.
     """
 
     cell: Cell
     result: Mapping
     provenance: Mapping
+
+    def __post_init__(self) -> None:
+        taken = sorted(self.result.keys() & {field.name for field in fields(Cell)})
+        if taken:
+            raise ValueError(f"the result has {taken[0]!r}, which is a field of the cell")
 
     def to_json(self) -> dict:
         """Return the row as JSON-ready dictionaries."""

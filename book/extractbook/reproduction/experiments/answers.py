@@ -12,14 +12,14 @@ def answers(setup: Setup) -> dict:
     """Return what the scale's granularities cost on the images that an attack asks about and on held-out ones.
 
     Returns:
-        For ``"pool"`` and ``"test"``: in nats ``mutual_information``, the variety of the full answers,
+        For ``"on_pool"`` and ``"on_test"``: in nats ``mutual_information``, the variety of the full answers,
         ``entropy_of_mean`` less ``mean_entropy``; and of each granularity by name what `cost_of` returns. ``images``:
         the fewer of the two parts.
     """
     pool = setup.queries()
     asked = pool.subset(Knockoff(budget=min(setup.settings.budget, len(pool)), seed=setup.cell.seed).indices(len(pool)))
     result: dict = {"images": min(len(asked), len(setup.held_out))}
-    for part, images in (("pool", asked), ("test", setup.held_out)):
+    for part, images in (("on_pool", asked), ("on_test", setup.held_out)):
         logits = setup.victim.logits(images.images)
         full = logits.double().softmax(1)
         variety, mean = mutual_information(full), torch.special.entr(full).sum(1).mean().item()
