@@ -51,8 +51,8 @@ def test_ten_lines_on_a_torchvision_resnet_18():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = torchvision.models.resnet18(num_classes=10)
-    learned = objects.victim.subset(torch.arange(2_500))
-    recipe = Recipe(epochs=3, learning_rate=0.02)
+    learned = objects.victim.subset(torch.arange(2_000))
+    recipe = Recipe(epochs=4, learning_rate=0.03)
     trained = xl.Victim.train(learned, network=module, recipe=recipe, progress=False)
     victim = xl.Victim(trained.model.module, classes=trained.classes, mean=[0.5] * 3, std=[0.25] * 3, layer="fc")
     assert victim.fingerprint != trained.fingerprint  # another use of the same weights

@@ -445,6 +445,9 @@ async def _answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
     except InputError:  # of the database or the victim, which is not the client's affair
         LOG.exception("unavailable")
         raise Problem("unavailable", "send it again under the same id, in a while", {"Retry-After": "5"}) from None
+    except Exception:  # told here, since the server closes the connection of what escapes
+        LOG.exception("fault")
+        raise Problem("fault", "tell the host, who has a log") from None
 
 
 def _note(asked: Request, **fields: Any) -> None:

@@ -46,7 +46,7 @@ class TwiceKnockoff(Knockoff):
         return ImageSet(f"{pool.name}, twice", torch.cat([images, moved]), None, (), digest(drawn.fingerprint, "twice"))
 
     def disagreement(self, transfer: TransferSet) -> torch.Tensor:
-        """Return the total variation distance ½ Σ |y - y'|, in [0, 1], between an image's two answers.
+        """Return the total variation distance ½ Σ abs(y - y'), in [0, 1], between an image's two answers.
 
         Args:
             transfer: The complete transfer set.
