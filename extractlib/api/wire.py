@@ -70,7 +70,7 @@ def images_from_npy(data: bytes) -> torch.Tensor:
 
 
 def images_from_files(files: Sequence[bytes], shape: tuple[int, ...] | None) -> torch.Tensor:
-    """Return encoded images, cut to their central squares and resized to a victim's size, uint8 of shape (n, 3, height, width).
+    """Return encoded images, cut to their central squares and resized, uint8 of shape (n, 3, height, width).
 
     Raises:
         InputError: One is none, or the victim takes other than square RGB images.
