@@ -8,9 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY, BOOK = ROOT / "extractlib", ROOT / "book" / "extractbook"
+SERVED = r"(serve|cli_serve|api/(batching|client|keys|server|wire))\.py"
 PARTS = {
-    "library without drawn": (LIBRARY, r"(?!data/drawn/)"),
+    "library": (LIBRARY, rf"(?!data/drawn/|{SERVED})"),
     "drawn": (LIBRARY, r"data/drawn/"),
+    "server": (LIBRARY, SERVED),
     "reproduction": (BOOK, r"reproduction/"),
     "rest of extractbook": (BOOK, r"(?!reproduction/|exercises/chapter_)"),
     "exercises' chapters": (BOOK, r"exercises/chapter_"),
