@@ -1,27 +1,29 @@
 """What a server is to serve, read from a TOML file, and the application made of it::
 
-database = "meter.db"           # beside this file; or an address: postgresql+psycopg://…
-rate = 60                       # requests a minute, of each team
+    database = "meter.db"           # beside this file; or an address: postgresql+psycopg://…
+    rate = 60                       # requests a minute, of each team
 
-[victims.signs]                 # ships with the package; one server serves any number
-answers = "top-3"
-budget = 10_000                 # of each team
-price = 0.001
-detector = "atlas"              # the paper's detector is trained against this pool
-policy = "shuffle"
+    [victims.signs]                 # ships with the package; one server serves any number
+    answers = "top-3"
+    budget = 10_000                 # of each team
+    price = 0.001
+    detector = "atlas"              # the paper's detector is trained against this pool
+    policy = "shuffle"
 
-[victims.birds]
-weights = "birds.safetensors"   # beside this file
-network = "resnet"
-classes = ["jay", "wren"]
-watermark = 0.005               # share of images that are answered wrongly
+    [victims.birds]
+    weights = "birds.safetensors"   # beside this file
+    network = "resnet"
+    classes = ["jay", "wren"]
+    watermark = 0.005               # share of images that are answered wrongly
 
-[victims.mine]
-task = "folder:photos"          # trained on these when it is first served
+    [victims.mine]
+    task = "folder:photos"          # trained on these when it is first served
 
-[teams.red]                     # what is not said of a team holds for all
-budget = 20_000
-rate = 600
+    [teams.red]                     # what is not said of a team holds for all
+    budget = 20_000
+    rate = 600
+
+A key that is not known is refused.
 """
 
 import tomllib
