@@ -7,7 +7,6 @@ side of the bound. The first edition's verdicts were reached once, on rows that 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cache
 from typing import Any
 
@@ -16,20 +15,11 @@ import pandas as pd
 
 from extractbook.reproduction import edition_1, paper
 from extractbook.reproduction.cells import Cell, Row
+from extractbook.reproduction.judging import Verdict
 from extractbook.reproduction.results import FOLDER
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError, check_choice
 from extractlib.store import digest
-
-
-class Verdict(StrEnum):
-    """What the ledger says of a claim."""
-
-    HOLDS = "holds"
-    DOES_NOT_HOLD = "does not hold"
-    UNDECIDED = "undecided"
-    NOT_TESTABLE = "not testable"
-    NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
