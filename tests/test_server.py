@@ -1020,6 +1020,7 @@ def test_killed_servers_on_one_file_charge_what_they_answered(monkeypatch, tmp_p
     kill_servers(monkeypatch, tmp_path / "meter.db", tmp_path, kills=2, servers=2)
 
 
+@pytest.mark.slow
 def test_killed_servers_on_one_postgresql_charge_what_they_answered(monkeypatch, tmp_path, postgresql):
     kill_servers(monkeypatch, postgresql(), tmp_path, kills=2, servers=2)
 
