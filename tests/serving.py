@@ -2,12 +2,13 @@
 
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -49,10 +50,15 @@ def serving(app) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port at which nobody listens, and that no outgoing connection is given.
+
+    The system gives connections ports from 32,768 on: one of those may be taken while a killed server is down.
+    """
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
