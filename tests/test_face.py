@@ -39,7 +39,7 @@ def test_ten_lines_on_drawn_signs(capsys):
     found = xl.evaluate(victim, surrogate, signs.test)
     assert found.n == 8_600
     assert found.victim_accuracy > 0.97
-    assert found.recovery > 0.5 and found.agreement > 0.5
+    assert found.recovery > 0.55 and found.agreement > 0.55
     assert str(found).startswith("recovery 0.") and str(found).endswith("n = 8,600)")
     assert api.usage("attacker").remaining == 0
     told = capsys.readouterr().err
