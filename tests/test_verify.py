@@ -7,6 +7,8 @@ import pytest
 from test_results import MADE, row_of
 
 from extractbook.reproduction import TABLES, Row, append_row, run_cell, table_cells
+from extractbook.reproduction.results import FOLDER, read_all
+from extractbook.reproduction.run import EXPERIMENTS, headline
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.verify import Check, allowed_between, chosen, kind_of, record, recorded, tolerance, verify
 from extractlib.errors import InputError
@@ -131,3 +133,9 @@ def test_the_command_tells_differences_by_its_status(command, row, tmp_path, mon
     append_row(path, with_result(row, row.cell.seed, row.result["recovery"] + 0.5))
     status, printed, _ = command(*words)
     assert (status, "DIFFERS" in printed) == (1, True)
+
+
+def test_every_kind_of_committed_row_has_the_number_it_is_compared_by():
+    rows = read_all(FOLDER / "edition-2" / "smoke")
+    assert {row.cell.experiment for row in rows} == set(EXPERIMENTS)
+    assert all(isinstance(headline(row), float) for row in rows)

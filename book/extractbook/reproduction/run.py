@@ -39,7 +39,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "extraction": Experiment(extraction, ("recovery",)),
         "control": Experiment(control, ("surrogate_accuracy",)),
         "classes": Experiment(classes, ("recovery",)),
-        "answers": Experiment(answers, ("test", "mutual_information")),
+        "answers": Experiment(answers, ("on_test", "mutual_information")),
         "asked_twice": Experiment(asked_twice, ("recovery_consistent",)),
         "detection": Experiment(detection, ("binary", "pool", "balanced_accuracy")),
         "overlap": Experiment(overlap, ("balanced_accuracy",)),
