@@ -179,6 +179,13 @@ def test_the_command_refuses_a_deciding_seed(tmp_path, monkeypatch):
 # -- freezes -------------------------------------------------------------------------------
 
 
+def canaries(train: int = VERSIONS["train"], value: int = 1, **others: int) -> str:
+    """Return a file of canaries: of training, and others of the key ``decode``."""
+    made = {"fit": {"versions": {"train": train}, "values": value}}
+    made |= {name: {"versions": {"decode": VERSIONS["decode"]}, "values": one} for name, one in others.items()}
+    return json.dumps({"canaries": made})
+
+
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """Return the folder of a clean repository that holds what is frozen."""
@@ -187,6 +194,8 @@ def checkout(tmp_path, monkeypatch):
         path = (folder / file).resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file)
+    (folder / editions.TABLES).write_text("[control]\n[budget]\n")
+    (folder / editions.CANARIES).write_text(canaries())
     (folder / "EDITIONS.toml").write_text("# freezes\n")
     git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
@@ -209,8 +218,9 @@ def test_a_freeze_is_entered_once_from_a_clean_checkout(checkout):
     entry = editions.freeze("drawn")
     assert entry["commit"] == commit
     assert entry["versions"] == dict(VERSIONS)
-    assert set(entry["digests"]) == set(editions.FROZEN["drawn"])
-    assert {"claims.py", "paper/claims.toml", "scales/drawn.toml", "grids/tables.toml"} < set(entry["digests"])
+    entries = {f"{editions.TABLES}: control", f"{editions.TABLES}: budget", f"{editions.CANARIES}: fit"}
+    whole = {*editions.TESTS, "scales/drawn.toml", "grids/drawn.toml", "grids/cut.toml"}
+    assert set(entry["digests"]) == whole | entries
     assert editions.FILE.read_text().startswith("# freezes\n")
     checkout.commit()
     with pytest.raises(InputError, match="the freeze 'drawn' stands in EDITIONS.toml: enter a deviation instead"):
@@ -227,7 +237,9 @@ def test_photographs_are_frozen_with_the_very_tests_of_the_drawn(checkout):
         editions.freeze("photos")
     (checkout.folder / "paper/claims.toml").write_text("paper/claims.toml")
     checkout.commit()
-    assert set(editions.freeze("photos")["digests"]) == set(editions.FROZEN["photos"])
+    frozen = editions.freeze("photos")["digests"]
+    assert "scales/photos.toml" in frozen
+    assert "scales/drawn.toml" not in frozen
 
 
 def deviate(what: str, now: str) -> None:
@@ -247,6 +259,25 @@ def test_a_frozen_file_that_changes_is_named_unless_a_deviation_says_so(checkout
     assert editions.changed_files("drawn") == []
     assert [entry["reason"] for entry in editions.deviations("drawn")] == ["r"]
     assert editions.deviations("photos") == []
+
+
+def test_a_table_or_a_canary_that_joins_the_frozen_ones_changes_none_of_them(checkout):
+    editions.freeze("drawn")
+    (checkout.folder / editions.TABLES).write_text("[chain]\n[budget]\n[control]\n")
+    (checkout.folder / editions.CANARIES).write_text(canaries(photographs=1))
+    assert editions.changed_files("drawn") == []
+    (checkout.folder / editions.TABLES).write_text("[control]\nblocks = []\n")
+    assert editions.changed_files("drawn") == ["grids/tables.toml: control", "grids/tables.toml: budget"]
+
+
+def test_a_canary_that_changes_with_its_version_is_left_to_the_rows_that_use_it(checkout):
+    editions.freeze("drawn")
+    (checkout.folder / editions.CANARIES).write_text(canaries(value=2))
+    assert editions.changed_files("drawn") == [f"{editions.CANARIES}: fit"]
+    (checkout.folder / editions.CANARIES).write_text(canaries(train=VERSIONS["train"] + 1, value=2))
+    assert editions.changed_files("drawn") == []
+    (checkout.folder / editions.CANARIES).write_text('{"canaries": {"other": {"versions": {}, "values": 1}}}')
+    assert editions.changed_files("drawn") == [f"{editions.CANARIES}: fit"]
 
 
 def row(seed=LOOK[0], *, scale="drawn", **provenance) -> SimpleNamespace:

@@ -6,7 +6,8 @@ in ``paper/claims.toml``: those of exploring, those that decide, in two looks, a
 
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -26,18 +27,19 @@ TESTS = ("judging.py", "claims.py", "paper/claims.toml", "paper/tables.json", "p
 """What decides a verdict: the same, byte for byte, in both freezes."""
 
 CANARIES = "../../../tests/canaries.json"
+TABLES = "grids/tables.toml"
 FROZEN = {
     edition: (
         *TESTS,
         f"scales/{edition}.toml",
         f"grids/{edition}.toml",
-        "grids/tables.toml",
+        TABLES,
         "grids/cut.toml",
         CANARIES,
     )
     for edition in ("drawn", "photos")
 }
-"""The files of each freeze: tests, scale, grids, canaries."""
+"""The files of each freeze: tests, scale, grids, canaries. Of tables and canaries each entry is frozen by itself."""
 
 
 # -- seeds -----------------------------------------------------------------------
@@ -104,7 +106,7 @@ def freeze(name: str) -> dict[str, Any]:
         raise InputError(f"the freeze {name!r} stands in {FILE.name}: enter a deviation instead")
     if _git("status", "--porcelain"):
         raise InputError("files differ from the commit that is to be frozen: commit them first")
-    digests = {file: digest((FOLDER / file).read_bytes()) for file in FROZEN[name]}
+    digests = _digests(name, VERSIONS)
     changed = [file for file in TESTS if entries.get("drawn", {}).get("digests", digests)[file] != digests[file]]
     if changed:
         raise InputError(f"{changed[0]} is not what the freeze 'drawn' has: restore it")
@@ -132,10 +134,34 @@ def deviations(edition: str) -> list[dict[str, Any]]:
 
 
 def changed_files(edition: str) -> list[str]:
-    """Return the frozen files that are neither what the freeze has nor what a deviation says; none without a freeze."""
-    digests = frozen(edition).get("digests", {})
-    digests |= {entry["what"]: entry["now"] for entry in deviations(edition) if entry["what"] in digests}
-    return [file for file, made in digests.items() if digest((FOLDER / file).read_bytes()) != made]
+    """Return what is frozen and neither as the freeze has it nor as a deviation says; nothing without a freeze.
+
+    A canary whose version was bumped is not among it: the rows that use that version do not count (see `refusal`).
+    """
+    entry = frozen(edition)
+    if not entry:
+        return []
+    now = _digests(edition, entry["versions"])
+    digests = entry["digests"] | {one["what"]: one["now"] for one in deviations(edition)}
+    return [what for what in entry["digests"] if now.get(what, "") not in ("bumped", digests[what])]
+
+
+def _digests(edition: str, versions: Mapping[str, int]) -> dict[str, str]:
+    """Return the digests of what is frozen: files, or a file's entries where more may join them and change no row."""
+    found = {}
+    for file in FROZEN[edition]:
+        content = (FOLDER / file).read_bytes()
+        entries: Mapping[str, Any] = {}
+        if file == TABLES:
+            entries = tomllib.loads(content.decode())
+        elif file == CANARIES:
+            entries = json.loads(content)["canaries"]
+        for name, entry in entries.items():
+            bumped = file == CANARIES and not entry["versions"].items() <= versions.items()
+            found[f"{file}: {name}"] = "bumped" if bumped else digest(json.dumps(entry, sort_keys=True))
+        if not entries:
+            found[file] = digest(content)
+    return found
 
 
 def refusal(row: "Row") -> str:
