@@ -31,7 +31,7 @@ class Store:
 
     root: Path
 
-    def get(self, kind: str, key: Mapping, make: Callable[[Path], object]) -> Path:
+    def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], object]) -> Path:
         """Return the folder of an artifact, made now if it is not there yet.
 
         Args:
@@ -67,7 +67,7 @@ def default_store() -> Store:
     return Store(Path(named) if named else user_cache_path("extractlib"))
 
 
-def fingerprint(key: Mapping) -> str:
+def fingerprint(key: Mapping[str, object]) -> str:
     """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, whatever the order of its entries."""
     return digest(json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False))
 

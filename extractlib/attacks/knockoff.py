@@ -31,17 +31,19 @@ Choices = Generator[torch.Tensor, Answers, None]
 
 
 class API(Protocol):
-    """What an attack needs of a victim, near or remote: it answers, and says what an answer is.
+    """What an attack needs of a victim, near or remote: it answers, and says what an answer is."""
 
-    Attributes:
-        classes: Name of each of the victim's classes.
-        granularity: What an answer shows.
-        fingerprint: Anything that stays the same as long as the answers do, such as an address.
-    """
+    @property
+    def classes(self) -> Sequence[str]:
+        """Name of each of the victim's classes."""
 
-    classes: Sequence[str]
-    granularity: Granularity
-    fingerprint: str
+    @property
+    def granularity(self) -> Granularity:
+        """What an answer shows."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Anything that stays the same as long as the answers do, such as an address."""
 
     def query(self, images: torch.Tensor, *, client: str = ..., request: str | None = ...) -> Answers:
         """Return the answers for uint8 images of shape (n, channels, height, width)."""
@@ -80,7 +82,7 @@ class Knockoff:
     fill: str = "even"
     client: str = "attacker"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("budget", self.budget)
         check_positive("batch", self.batch)
         check_choice("fill", self.fill, FILLS)

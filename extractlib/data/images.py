@@ -113,6 +113,16 @@ class ImageSet:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def known_labels(self, remedy: str = "give labeled images") -> torch.Tensor:
+        """Return the labels.
+
+        Raises:
+            InputError: There are none; the message ends with the remedy.
+        """
+        if self.labels is None:
+            raise InputError(f"{self.name} has no labels: {remedy}")
+        return self.labels
+
     def __repr__(self) -> str:
         kind = f"{len(self.classes)} classes" if self.labels is not None else "unlabeled"
         return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"

@@ -253,7 +253,8 @@ class _Tap(nn.Module):
         caught: list[torch.Tensor] = []
         with self.layer.register_forward_hook(lambda _, given, returned: caught.append(returned)):
             self.model.classify(x)
-        return caught[0].flatten(1, -1).unflatten(1, (caught[0].shape[1], -1)).mean(2).to(torch.get_default_dtype())
+        places = caught[0].flatten(1, -1).unflatten(1, (caught[0].shape[1], -1))
+        return torch.mean(places, 2).to(torch.get_default_dtype())
 
 
 def stages_of(victim: Classifier) -> list[str]:

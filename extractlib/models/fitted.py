@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -45,7 +46,7 @@ class Trainer:
     device: str = "cpu"
     progress: bool = False
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
         if isinstance(self.network, networks.Network):
             return self.network
@@ -54,14 +55,14 @@ class Trainer:
         seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
         return networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
 
-    def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> nn.Module:
+    def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> networks.Network:
         """Return the network, trained (see `training.fit`)."""
-        options = {"seed": self.seed, "device": self.device, "progress": self.progress}
-        return fit(self.build(classes), images, targets, self.recipe, **options)
+        model, recipe = self.build(classes), self.recipe
+        return fit(model, images, targets, recipe, seed=self.seed, device=self.device, progress=self.progress)
 
     def fit_or_load(
-        self, kind: str, images: ImageSet, targets: torch.Tensor, *, classes: int, key: Mapping | None = None
-    ) -> nn.Module:
+        self, kind: str, images: ImageSet, targets: torch.Tensor, *, classes: int, key: Mapping[str, Any] | None = None
+    ) -> networks.Network:
         """Return the network, trained now or read from the store.
 
         Args:
@@ -91,7 +92,7 @@ class Trainer:
         """Return the weights that a network by name starts from."""
         return networks.backbone_of(self.network, self.backbone) if isinstance(self.network, str) else None
 
-    def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict:
+    def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict[str, Any]:
         start = self._start()
         return {
             "images": images.fingerprint,

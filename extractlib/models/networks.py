@@ -45,7 +45,7 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if same else convolution(width_in, width, size=1, stride=stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.second(self.first(x).relu_()) + self.shortcut(x)).relu_()
+        return torch.relu_(self.second(self.first(x).relu_()) + self.shortcut(x))
 
 
 def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -66,7 +66,7 @@ class Network(nn.Module):
 
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dtype = torch.get_default_dtype()
         self.head: nn.Linear
@@ -91,7 +91,8 @@ class Network(nn.Module):
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, float of shape (n, classes), of normalized images."""
-        return self.head(self.features(x))
+        logits: torch.Tensor = self.head(self.features(x))
+        return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
@@ -111,7 +112,7 @@ class ResNet(Network):
         self.head = nn.Linear(widths[-1], classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.stages(self.stem(x).relu_()).mean((2, 3))
+        return torch.mean(self.stages(self.stem(x).relu_()), (2, 3))
 
 
 class PlainNet(Network):
@@ -133,7 +134,8 @@ class PlainNet(Network):
         self.head = nn.Linear(hidden, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.hidden(self.stages(x))
+        features: torch.Tensor = self.hidden(self.stages(x))
+        return features
 
 
 class PublishedNet(Network):
@@ -145,6 +147,9 @@ class PublishedNet(Network):
         classes: Number of classes.
     """
 
+    scale: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(self, make: Callable[[], nn.Module], width: int, *, classes: int):
         super().__init__()
         self.body = make()
@@ -155,7 +160,8 @@ class PublishedNet(Network):
         self.register_buffer("offset", (0.5 - mean) / spread, persistent=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x * self.scale + self.offset)
+        features: torch.Tensor = self.body(x * self.scale + self.offset)
+        return features
 
 
 OUTPUTS = ("logits", "probabilities", "logit")
@@ -175,6 +181,9 @@ class FromFloats(Network):
     Raises:
         InputError: A value does not fit.
     """
+
+    _mean: torch.Tensor
+    _std: torch.Tensor
 
     def __init__(
         self,
@@ -237,19 +246,19 @@ class FromFloats(Network):
 
 
 def _resnet_34(*, small: bool = False) -> nn.Module:
-    body = models.resnet34()
+    body: nn.Module = models.resnet34()
     body.fc = nn.Identity()
     if small:
         # He et al. 2016, section 4.2: for images of 32 pixels one 3 x 3 convolution, and nothing is left out.
-        body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        body.maxpool = nn.Identity()
+        first = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        body.conv1, body.maxpool = first, nn.Identity()
     return body
 
 
 def _vgg_16() -> nn.Module:
-    body = models.vgg16()
-    body.classifier[-1] = nn.Identity()
+    body: nn.Module = models.vgg16()
+    body.set_submodule("classifier.6", nn.Identity())
     return body
 
 
@@ -263,7 +272,7 @@ def _vgg_16_32(width: int = 512) -> nn.Module:
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
 """The architectures by name: each makes a `Network` for a number of classes."""
 
-for _name, _make in {
+_MAKES: Mapping[str, Callable[..., Network]] = {
     "resnet": partial(ResNet, (16, 32, 64)),
     "resnet-wide": partial(ResNet, (32, 64, 128)),
     "tiny": partial(ResNet, (16, 16)),
@@ -277,7 +286,8 @@ for _name, _make in {
     "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
     "vgg-16": partial(PublishedNet, _vgg_16, 4096),
     "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
-}.items():
+}
+for _name, _make in _MAKES.items():
     NETWORKS.add(_name, _make)
 
 
@@ -302,7 +312,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
         raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(classes=classes).to(memory_format=torch.channels_last)
+        model = make(classes=classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if not isinstance(model, Network):
         raise InputError(f"network {name!r} makes a {type(model).__name__}: a networks.Network is wanted")
     if backbone is not None:

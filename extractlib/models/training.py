@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from tqdm.auto import tqdm
 from extractlib.data.images import Rows, check_images
 from extractlib.errors import InputError, check_choice
 from extractlib.models import devices
+
+Module = TypeVar("Module", bound=nn.Module)
 
 SCHEDULES = ("one-cycle", "cosine", "step")
 
@@ -66,7 +69,7 @@ class Recipe:
     nesterov: bool = True
     crop: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
             raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
         if self.batch_size < 2:
@@ -84,7 +87,7 @@ class Recipe:
 
 
 def fit(
-    model: nn.Module,
+    model: Module,
     images: torch.Tensor | Rows,
     targets: torch.Tensor,
     recipe: Recipe,
@@ -92,7 +95,7 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: bool = False,
-) -> nn.Module:
+) -> Module:
     """Train a network, in place, by stochastic gradient descent on the cross-entropy.
 
     With soft targets y the loss of an image is -Σ y log p, the surrogate's loss of Orekondy et al. 2019 (section 4.2).
@@ -119,7 +122,7 @@ def fit(
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
-    model.to(place, memory_format=torch.channels_last).train()
+    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in its stubs
     images, targets = devices.placed(images, place), targets.to(place)
     optimizer = torch.optim.SGD(
         model.parameters(),
