@@ -76,10 +76,9 @@ def seed_of(scale: Scale, initial: str) -> int:
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
     """Return a network trained from scratch to classify labeled images, trained once and then read from the store."""
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: pre-training needs them")
+    labels = images.known_labels("pre-training needs them")
     key = {"versions of pre-training": versions("backbone")}
-    return trainer.fit_or_load("backbone", images, images.labels, classes=len(images.classes), key=key)
+    return trainer.fit_or_load("backbone", images, labels, classes=len(images.classes), key=key)
 
 
 def trainer_of(
@@ -139,7 +138,7 @@ def make_weights(
         "classes": len(images.classes),
         "seed": seed,
         "fingerprint": images.fingerprint,
-        "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
+        "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.known_labels()), 4),
         "versions": {"torch": torch.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from extractlib.data import drawn
 from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import networks
+from extractlib.models.training import Recipe
 from extractlib.versions import versions
 
 STAGE = ("split", "network", "backbone", "train", "augment", "metrics", "experiment")
@@ -93,7 +94,7 @@ def _settings(cell: Cell) -> str:
         "image_size": settings.image_size,
         "backbone": _backbones(cell, settings),
     }
-    found |= {
+    used: dict[str, dict[str, Any]] = {
         "extraction": attack | (detector if detected else {}),
         "control": surrogate | control,
         "classes": attack,
@@ -105,7 +106,8 @@ def _settings(cell: Cell) -> str:
         "accounts": detector
         | {"stream": settings.stream, "streams": settings.streams}
         | {"flag_times": dict(settings.flag_times.get(cell.task, {}))},
-    }[cell.experiment]
+    }
+    found |= used[cell.experiment]
     if cell.task in settings.balanced:
         found["balanced"] = True
     if cell.defense == WATERMARK:
@@ -115,8 +117,8 @@ def _settings(cell: Cell) -> str:
     return json.dumps(found, sort_keys=True)
 
 
-def stated(settings: object) -> dict[str, Any]:
-    """Return the fields of a dataclass that have no default or another value than it, by name."""
+def stated(settings: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe that have no default or another value than it, by name."""
     values = {field.name: (getattr(settings, field.name), field.default) for field in fields(settings)}
     return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
 

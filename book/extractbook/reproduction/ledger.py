@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from extractbook.reproduction import edition_1, paper
-from extractbook.reproduction.cells import Cell, Row
+from extractbook.reproduction.cells import Cell, Row, plain_cell
 from extractbook.reproduction.judging import Verdict
 from extractbook.reproduction.results import FOLDER
 from extractbook.reproduction.scales import scale
@@ -167,8 +167,8 @@ class Evidence:
                 )
         self._plain: dict[str, Cell] = {}
         for cell in sorted(self._seeds, key=lambda cell: cell.budget):  # the whole budget last
-            sides = {"victim": cell.victim, "surrogate": cell.victim, "budget": cell.budget, "steps": cell.steps}
-            plain = Cell(scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides)
+            sides = replace(plain_cell(self.scale, task=cell.task, seed=0), victim=cell.victim, surrogate=cell.victim)
+            plain = replace(sides, budget=cell.budget, steps=cell.steps)
             # A row of the first edition says no steps.
             if cell == plain and cell.steps in (0, self.scale.surrogate.steps):
                 self._plain[cell.task] = cell
@@ -187,7 +187,7 @@ class Evidence:
         if task not in self._plain:
             return {}
         none = {"surrogate": "", "budget": 0, "steps": 0}
-        lacks = {
+        lacks: dict[Any, dict[str, Any]] = {
             "detection": none,
             "overlap": none,
             "accounts": {"surrogate": "", "steps": 0},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, plain_cell, processor
 from extractbook.reproduction.experiments.accounts import accounts
@@ -18,6 +19,7 @@ from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.errors import check_choice
+from extractlib.models.devices import default_device
 from extractlib.store import Store
 
 
@@ -74,7 +76,7 @@ def run_cell(
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
-    setup = Setup(cell, store=store, folders=folders, device=device, part=part, progress=progress)
+    setup = Setup(cell, store=store, folders=folders, device=device or default_device(), part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
     held_out, sent = setup.held_out, setup.queries()
     result = experiment.measure(setup)
@@ -99,7 +101,7 @@ def run_cell(
 
 def headline(row: Row) -> float:
     """Return the number by which a second run of the row's cell is compared with it."""
-    value = row.result
+    value: Any = row.result
     for step in EXPERIMENTS[row.cell.experiment].headline:
         value = value[step]
     return value

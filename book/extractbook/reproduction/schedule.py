@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -104,7 +105,7 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Ite
         raise InputError("a Ray cluster needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
     on_gpu = devices.resolve(options["device"] or default_device()).type == "cuda"
     processes = max(jobs, torch.cuda.device_count() if on_gpu else 0)
-    own = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}
+    own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}
     variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
     with ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, **own):
         work = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_alone)

@@ -1,7 +1,7 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Defense:
         strength: Of a perturbation, the one that was chosen; None for what has none.
     """
 
-    detector: api.Detector
+    detector: Detector | KeyedSample
     policy: api.Policy
     strength: float | None = None
 
@@ -65,7 +65,7 @@ class Setup:
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
             looked for in `download.default_data`.
-        device: Where to train; the best at hand if None.
+        device: Where to train; the best at hand unless said.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
         other_detector: Stands in front of the victim in place of the cell's own, where there is a defense.
@@ -78,14 +78,13 @@ class Setup:
     _: KW_ONLY
     store: Store
     folders: Mapping[str, Path] | None = None
-    device: str | None = None
+    device: str = field(default_factory=default_device)
     part: str = "test"
     progress: bool = False
     other_detector: Detector | None = None
 
     def __post_init__(self) -> None:
         check_choice("part", self.part, ("test", "validation"))
-        object.__setattr__(self, "device", self.device or default_device())
         scale(self.cell.scale)
 
     def but(self, *, detector: Detector | None = None, **changes: Any) -> "Setup":
@@ -149,8 +148,10 @@ class Setup:
                     f"pool {self.cell.pool} has no part for pre-training, which scale {settings.name!r} needs: use"
                     " tinyimagenet or a folder with classes"
                 )
-        options = {"store": self.store, "device": self.device, "progress": self.progress}
-        return backbone_for(settings, images, network=network, initial=initial, **options)
+        store, device, progress = self.store, self.device, self.progress
+        return backbone_for(
+            settings, images, network=network, initial=initial, store=store, device=device, progress=progress
+        )
 
     def trainer(
         self, network: str, recipe: Recipe, *, weights: str = "A", salt: str = "", keep: bool = True
@@ -191,9 +192,8 @@ class Setup:
     def victim(self) -> Victim:
         """The victim: fine-tuned from the backbone, or trained from scratch."""
         images = self.task["victim"]
-        if images.labels is None:
-            raise InputError(f"{images.name} has no labels: a victim needs them")
-        model = self.victim_trainer().fit_or_load("victim", images, images.labels, classes=len(images.classes))
+        labels = images.known_labels("a victim needs them")
+        model = self.victim_trainer().fit_or_load("victim", images, labels, classes=len(images.classes))
         return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
@@ -202,11 +202,11 @@ class Setup:
         return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
 
     @cached_property
-    def defense(self) -> Defense | None:
-        """What stands in front of the victim, as the cell says; None for nothing."""
+    def defense(self) -> Defense:
+        """What stands in front of the victim, as the cell says; an InputError if nothing does."""
         name, secret = self.cell.defense, f"the server's secret {self.cell.seed}".encode()
         if name == "none":
-            return None
+            raise InputError("the cell's defense is none: name one")
         if name == WATERMARK:
             return Defense(
                 KeyedSample(rate=self.settings.watermark_rate, secret=secret), policy("mislabel", secret=secret)

@@ -1,7 +1,8 @@
 """Detecting the attacker's queries one by one (the paper, sections 5 and 6)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
@@ -64,7 +65,7 @@ def detection(setup: Setup) -> dict:
     sources = {"benign": benign, **ood, "own": evenly(setup.task["adversary"], JUDGED_ON), "shifted": shifted}
     binary = setup.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made = {"binary": (binary, {})} | rivals(setup)
+    made: Mapping[str, tuple[Detector, dict[str, float]]] = {"binary": (binary, {}), **rivals(setup)}
     result: dict = {"validation_tpr": accepted}
     for name, (detector, settings) in made.items():
         known = detector.score(validation.images)
@@ -86,15 +87,15 @@ def detection(setup: Setup) -> dict:
 def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
     victim, known = setup.victim, setup.task["victim"]
-    sides = {name: evenly(one["validation"], TUNED_ON) for name, one in (("benign", setup.task), ("ood", setup.pool))}
-    options = {**sides, "layers": stages_of(victim), "features": layers_of(victim, known.images, stages_of(victim))}
+    benign, ood = (evenly(one["validation"], TUNED_ON) for one in (setup.task, setup.pool))
+    layers = stages_of(victim)
+    features = layers_of(victim, known.images, layers)
+    layered = partial(
+        LayeredMahalanobisDetector, victim, known, benign=benign, ood=ood, layers=layers, features=features
+    )
     return {
-        "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
-        "mahalanobis": tune(
-            lambda **settings: LayeredMahalanobisDetector(victim, known, **options, **settings),
-            LayeredMahalanobisDetector.SETTINGS,
-            **sides,
-        ),
+        "odin": tune(partial(OdinDetector, victim), OdinDetector.SETTINGS, benign=benign, ood=ood),
+        "mahalanobis": tune(layered, LayeredMahalanobisDetector.SETTINGS, benign=benign, ood=ood),
     }
 
 
@@ -126,7 +127,7 @@ def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.T
 
 def _victim_accuracy(setup: Setup, images: ImageSet) -> float:
     measure = mean_class_accuracy if setup.balanced else accuracy
-    return measure(setup.victim.logits(images.images).argmax(1), images.labels)
+    return measure(setup.victim.logits(images.images).argmax(1), images.known_labels())
 
 
 def overlap(setup: Setup) -> dict:
@@ -145,9 +146,11 @@ def overlap(setup: Setup) -> dict:
     unseen = _mixture(first(source, count, own), first(public, 0, count - own))
     detector = setup.detector_of(first(setup.task["detector"], 0, count), seen)
     benign, ood = detector.score(setup.held_out.images), detector.score(unseen.images)
-    found = rates(benign, ood, detector.threshold) | {"auroc": auroc(benign, ood)}
-    found["tnr_public"] = share(ood[own:] > detector.threshold) if own < count else None
-    return found | {"images": min(len(benign), len(ood))}
+    return rates(benign, ood, detector.threshold) | {
+        "auroc": auroc(benign, ood),
+        "tnr_public": share(ood[own:] > detector.threshold) if own < count else None,
+        "images": min(len(benign), len(ood)),
+    }
 
 
 def first(images: ImageSet, start: int, count: int) -> ImageSet:

@@ -6,11 +6,12 @@ nobody stole, without which neither agreement nor repeated errors say anything.
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from extractbook.reproduction.cells import DENY_FREE, WATERMARK, plain_cell
-from extractbook.reproduction.setups import Defense, Setup
+from extractbook.reproduction.setups import Setup
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff
 from extractlib.attacks.knockoff import Knockoff
@@ -38,7 +39,7 @@ def extraction(setup: Setup) -> dict:
     result = measured(setup, surrogate)
     if cell.attack != "own-labels":
         held_out = setup.pool["validation"].images
-        answers = api_of(setup).query(held_out, client="held-out")
+        answers = api_of(setup).query(held_out[:], client="held-out")
         result["held_out_agreement"] = agreement(surrogate.predict(held_out), answers.labels)
     if cell == plain_cell(setup.settings, task=cell.task, seed=cell.seed):
         result |= inferred(setup, surrogate)
@@ -88,14 +89,13 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     pool = setup.queries(labeled=adaptive)
     budget = check_positive("budget", cell.budget)
     whole = len(pool) if free else settings.middle_budget if adaptive else min(settings.budget, len(pool))
-    options = {"budget": max(budget, whole), "seed": cell.seed, "fill": cell.fill}
+    attack = Knockoff(budget=max(budget, whole), seed=cell.seed, fill=cell.fill)
     if adaptive:
-        attack: Knockoff = AdaptiveKnockoff(**options, **asdict(settings.bandit), reward=cell.reward)
-    else:
-        attack = Knockoff(**options)
+        bandit = asdict(settings.bandit) | {"reward": cell.reward}
+        attack = AdaptiveKnockoff(budget=attack.budget, seed=cell.seed, fill=cell.fill, **bandit)
     attack.indices(len(pool))  # is refused before a victim is trained
     api = api_of(setup, budget=attack.budget)
-    key = {
+    key: dict[str, Any] = {
         "api": api.fingerprint,
         "pool": pool.fingerprint,
         "attack": asdict(attack) | {"name": cell.attack},
@@ -122,9 +122,8 @@ def _paid(transfer: TransferSet, budget: int) -> int:
 
 def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:
     """Return the API that the cell describes, its defense included."""
-    defense: Defense | None = setup.defense
-    both = {} if defense is None else {"detector": defense.detector, "policy": defense.policy}
-    return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, **both)
+    both = (None, None) if setup.cell.defense == "none" else (setup.defense.detector, setup.defense.policy)
+    return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, detector=both[0], policy=both[1])
 
 
 def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balanced: bool = False) -> dict:
@@ -151,7 +150,7 @@ def measured(setup: Setup, model: Surrogate) -> dict:
 
 def _right(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
     """Return the accuracy of labels on images of the task, balanced where the scale says so."""
-    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.labels)
+    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.known_labels())
 
 
 def inferred(setup: Setup, model: Surrogate) -> dict:
@@ -159,8 +158,9 @@ def inferred(setup: Setup, model: Surrogate) -> dict:
     if setup.cell.task not in setup.settings.accused:
         return {}
     some = torch.arange(setup.settings.accused_images)
-    sides = {"private": setup.task["victim"].subset(some), "public": setup.task["validation"].subset(some)}
-    return {"dataset_inference_p": dataset_inference(setup.victim, model, **sides, seed=setup.cell.seed)}
+    private, public = (setup.task[part].subset(some) for part in ("victim", "validation"))
+    p = dataset_inference(setup.victim, model, private=private, public=public, seed=setup.cell.seed)
+    return {"dataset_inference_p": p}
 
 
 def defended(setup: Setup) -> dict:
@@ -227,7 +227,7 @@ def classes(setup: Setup) -> dict:
         ``errors_introduced``: how many images the victim has right and the surrogate wrong, of all ``images``.
     """
     surrogate, victim, held_out = surrogate_of(setup), setup.victim, setup.held_out
-    labels, count = held_out.labels, len(victim.classes)
+    labels, count = held_out.known_labels(), len(victim.classes)
     predicted = {
         "victim": victim.logits(held_out.images).argmax(1),
         "surrogate": surrogate.predict(held_out.images),

@@ -59,7 +59,8 @@ def shortcut(setup: Setup) -> dict:
     hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
     asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(setup, detectors["plain"])
     queries, honest = (one.images[:] for one in _asked(setup))
-    caught, accepted = ({name: {} for name in asked} for _ in range(2))
+    caught: dict[str, dict[str, float]] = {name: {} for name in asked}
+    accepted: dict[str, dict[str, float]] = {name: {} for name in asked}
     for how in EVASIONS:
         sent, received = transforms.apply(queries, how), transforms.apply(honest, how)
         for name, detector in asked.items():
@@ -100,8 +101,8 @@ def _of_the_victim(setup: Setup, plain: BinaryDetector) -> dict[str, Detector]:
 
 def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
     queries, honest = _asked(setup)
-    scores = (detector.score(transforms.apply(one.images[:], how)) for one, how in ((honest, benign), (queries, ood)))
-    return rates(*scores, detector.threshold)
+    sent, received = transforms.apply(queries.images[:], ood), transforms.apply(honest.images[:], benign)
+    return rates(detector.score(received), detector.score(sent), detector.threshold)
 
 
 def _recoveries(setup: Setup, detectors: Mapping[str, Detector], asked: ImageSet) -> dict[str, dict[str, float]]:

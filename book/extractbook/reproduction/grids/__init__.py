@@ -88,11 +88,15 @@ def read_tables(path: Path) -> dict[str, Table]:
     """
     tables, known = {}, [*(field.name for field in fields(Cell)), *RULES]
     for name, stated in read_toml(path).items():
-        tables[name] = table = checked(Table, stated, lambda key, name=name: f"{path}: {name}")
+        tables[name] = table = _table(stated, place=f"{path}: {name}")
         for key, value in (item for rule in (*table.blocks, *table.skip) for item in rule.items()):
             if key not in known:
                 raise InputError(f"{path}: {name}: unknown key {key} = {value!r}: use one of {', '.join(known)}")
     return tables
+
+
+def _table(stated: Mapping[str, Any], *, place: str) -> Table:
+    return checked(Table, stated, lambda key: place)
 
 
 def _names(scale: Scale, task: str) -> dict[str, Any]:
