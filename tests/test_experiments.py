@@ -532,7 +532,10 @@ def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shar
     after = run_cell(longer, store=shared).result
     assert after["marked"] == result["marked"]
     assert after["marks_repeated_by_control"] == result["marks_repeated_by_control"]
-    assert api_of(setup).fingerprint != api_of(Setup(replace(cell, defense="none"), store=shared)).fingerprint
+    undefended = setup.but(defense="none")
+    assert api_of(setup).fingerprint != api_of(undefended).fingerprint
+    with pytest.raises(InputError, match="^the cell's defense is none: name one$"):
+        _ = undefended.defense
 
 
 def test_costs_of_granularities_by_hand():
