@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from extractbook import figures
-from extractbook.reproduction import ledger, paper
+from extractbook.reproduction import edition_1, ledger, paper
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import digest
@@ -85,8 +85,8 @@ def test_reproduction_table_stands_beside_the_papers():
     )
 
 
-def entry(claim: str, verdict: str, reason: str = "", tasks: tuple = (), seeds: tuple = ()) -> ledger.Entry:
-    return ledger.Entry(paper.claim(claim), ledger.Verdict(verdict), reason, (), tasks, seeds)
+def entry(claim: str, verdict: str, reason: str = "", tasks: tuple = (), seeds: tuple = ()) -> edition_1.Entry:
+    return edition_1.Entry(paper.claim(claim), edition_1.Verdict(verdict), reason, (), tasks, seeds)
 
 
 def test_ledger_table_shows_first_what_does_not_hold():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from extractbook.reproduction import Row
 
 FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
-FIGURES += " reproduction_bars reproduction_table run_provenance say show table threat_or_boogeyman"
+FIGURES += " reproduction_bars reproduction_table run_provenance say show show_html table threat_or_boogeyman"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     "extractbook",
@@ -22,7 +22,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
-        "reproduction.ledger": ["Evidence", "reproduction", "verdicts", "worst_class"],
+        "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
+        "reproduction.edition_1": ["verdicts"],
+        "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
         "reproduction.scales": ["scale"],
         "reproduction.verify": ["tolerance"],
     },

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
-EDITION, FIRST_EDITION = RESULTS / "edition-2", RESULTS / "edition-1"
+EDITION = RESULTS / "edition-2"
 SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
 app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,6 +37,8 @@ Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
+Edition = Annotated[int, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
+OneClaim = Annotated[str, typer.Option("--claim", help="Only this one, as C1, with all that it rests on.")]
 Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
 Tasks = Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")]
@@ -196,10 +198,28 @@ def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = 
 
 
 @app.command()
-def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
-    """Print the paper's claims, and ours beyond it, with our verdicts."""
-    for entry in lab.ledger.verdicts(lab.read_all(folder / lab.scales.scale(name).name)):
-        print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+def ledger(name: ScaleName = "drawn", edition: Edition = 2, claim: OneClaim = "", folder: Results = EDITION) -> None:
+    """Print the paper's claims, and ours beyond it, with our verdicts; of one claim all that it rests on."""
+    settings = lab.scales.scale(name)
+    if check_choice("edition", edition, (1, 2)) == 1:
+        for entry in lab.edition_1.verdicts(lab.first_edition(settings.name)):
+            print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+        return
+    known = {one.id: one for one in lab.claims.claims()}
+    if claim:
+        check_choice("claim", claim, known)
+    found = lab.ledger.ledger(name, only=claim, folder=folder)
+    for one in (known[claim],) if claim else known.values():
+        entries = found.of(one.id)
+        tasks = ", ".join(f"{entry.task} {entry.verdict} ({len(entry.seeds)})" for entry in entries)
+        print(f"{one.id:4} {found.word(one):15} {one.statement}" + ("" if claim else f": {tasks}"))
+        for entry in entries if claim else ():
+            print(f"{entry.task}: {entry.verdict}. {entry.reason}")
+            print(*(f"  {bound}" for bound in (*entry.preconditions, *entry.bounds, *entry.shown)), sep="\n")
+    if claim:
+        print(f"rows: {known[claim].command(name)}")
+    for reason, count in found.refused.items():
+        print(f"{count:,} rows do not count: {reason}")
 
 
 @app.command()

@@ -22,8 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from extractbook.reproduction import edition_1, paper
-from extractbook.reproduction.cells import commit, describe, libraries
-from extractbook.reproduction.ledger import Entry, Evidence, Provenance, Row, Verdict, reproduction
+from extractbook.reproduction.cells import Row, commit, describe, libraries
+from extractbook.reproduction.edition_1 import Entry
+from extractbook.reproduction.judging import Verdict
+from extractbook.reproduction.ledger import Evidence, Provenance, reproduction
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.metrics import summary
@@ -118,6 +120,13 @@ def say(text: str) -> None:
     from IPython.display import publish_display_data
 
     publish_display_data({"text/markdown": text, "text/plain": text})
+
+
+def show_html(text: str) -> None:
+    """Display HTML that needs no script in a notebook, such as the ledger's tables and folds."""
+    from IPython.display import publish_display_data
+
+    publish_display_data({"text/html": text, "text/plain": ""})
 
 
 # -- text --------------------------------------------------------------------

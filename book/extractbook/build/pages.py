@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from extractbook.build import courses, execute
+from extractbook.build import courses, data, execute
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -146,6 +146,7 @@ def render() -> bool:
     mathjax = import_module("sphinx-mathjax-offline").__path__[0]
     unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
+    data.write_rows(PAGES / "data")
     return True
 
 
