@@ -41,7 +41,7 @@ WRONG = {
         "table 'classes' has no cell for folder:such and seed 0: use reproduction",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere holds no results: make them with"),
-    "no edition": (["ledger", "--edition", "3"], "unknown edition 3: use one of 1, 2"),
+    "no edition": (["ledger", "--edition", "3"], "unknown edition '3': use one of 1, 2"),
     "no claim": (["ledger", "--claim", "C99"], "unknown claim 'C99': use one of C1, "),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),

@@ -19,7 +19,7 @@ from extractbook.exercises.exercise import KINDS
 from extractbook.reproduction import paper
 from extractbook.sphinx import furniture, quiz
 
-RESULT = re.compile(r"book\.show\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
+RESULT = re.compile(r"book\.show(?:_html)?\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
 ASKS = re.compile(r"\?|\b[Pp]redict|\bGuess")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")

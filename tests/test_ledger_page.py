@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from test_claims import FRAME, SCALE, TASKS, changed
+from test_claims import FRAME, LOOK, SCALE, TASKS, changed
 
 from extractbook import ledger_page
 from extractbook.build import data
@@ -40,7 +40,7 @@ def test_the_matrix_has_a_line_a_claim_its_word_first_and_the_seeds_of_each_cell
 
 
 def test_a_cell_of_some_seeds_is_not_run_and_says_how_many_there_are():
-    frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"] > 202) & (FRAME["seed"] < 300))]
+    frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
     lines = {line[0]: line[1:] for line in cells(ledger_page.matrix(judged(frame, only="C1")))}
     assert lines["C1"] == ["not run", "✓ 8", "✓ 8", "✓ 8", "· 3", "✓ 8", ""]
 
@@ -125,7 +125,7 @@ def offered(tmp_path, monkeypatch):
     """Return a function that offers rows of the reproduction to the ledger, and the ledger of them."""
     monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
     editions.FILE.write_text('[drawn]\ndate = "2026-12-01T00:00:00+00:00"\n[drawn.versions]\ndrawn = 4\n')
-    cell = table_cells("reproduction", scale("drawn"), seeds=[200])[0]
+    cell = table_cells("reproduction", scale("drawn"), seeds=LOOK[:1])[0]
     made = {name: {} for name in results.PROVENANCE} | {"seconds": 1.0, "device": "cpu", "lock": "", "processor": ""}
     made |= {"commit": "abc", "date": "2026-12-02T00:00:00+00:00", "versions": {"drawn": 4}}
 
@@ -133,7 +133,7 @@ def offered(tmp_path, monkeypatch):
         for change in changes:
             change = dict(change)
             row = Row(
-                replace(cell, seed=change.pop("seed", 200)),
+                replace(cell, seed=change.pop("seed", LOOK[0])),
                 {"recovery": change.pop("recovery", 0.9), "images": 3_000},
                 made | change,
             )
@@ -147,12 +147,12 @@ def test_rows_that_may_not_decide_are_left_out_by_name(offered):
     found = offered(
         {},
         {"seed": 1000},
-        {"seed": 201, "commit": "abc+"},
-        {"seed": 202, "date": "2026-11-30T00:00:00+00:00"},
-        {"seed": 203, "versions": {"drawn": 3}},
+        {"seed": LOOK[1], "commit": "abc+"},
+        {"seed": LOOK[2], "date": "2026-11-30T00:00:00+00:00"},
+        {"seed": LOOK[3], "versions": {"drawn": 3}},
     )
     [things] = [entry for entry in found.of("C1") if entry.bounds[0].seeds]
-    assert things.bounds[0].seeds == (200,)
+    assert things.bounds[0].seeds == (LOOK[0],)
     assert found.refused == {
         "seed 1000 decides nothing": 1,
         "it was made by files that differ from commit abc": 1,
@@ -160,7 +160,7 @@ def test_rows_that_may_not_decide_are_left_out_by_name(offered):
         "version 3 of 'drawn' made it, and the freeze has 4": 1,
     }
     assert things.verdict == "not run"
-    assert "seed 201, 202, 203, 204, 205, 206, 207" in things.reason
+    assert f"seed {', '.join(map(str, LOOK[1:]))}" in things.reason
 
 
 def test_a_row_offered_twice_with_other_values_is_refused(offered):
@@ -169,7 +169,7 @@ def test_a_row_offered_twice_with_other_values_is_refused(offered):
 
 
 def test_a_row_offered_twice_with_other_values_and_making_is_refused(offered):
-    with pytest.raises(InputError, match="two rows for task 'things' and seed 200 of one cell differ: give one"):
+    with pytest.raises(InputError, match=f"two rows for task 'things' and seed {LOOK[0]} of one cell differ: give one"):
         offered({}, {"recovery": 0.8, "data": {"test": "other images"}})
 
 

@@ -37,7 +37,7 @@ Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
-Edition = Annotated[int, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
+Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
 OneClaim = Annotated[str, typer.Option("--claim", help="Only this one, as C1, with all that it rests on.")]
 Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
@@ -198,10 +198,10 @@ def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = 
 
 
 @app.command()
-def ledger(name: ScaleName = "drawn", edition: Edition = 2, claim: OneClaim = "", folder: Results = EDITION) -> None:
+def ledger(name: ScaleName = "drawn", edition: Edition = "2", claim: OneClaim = "", folder: Results = EDITION) -> None:
     """Print the paper's claims, and ours beyond it, with our verdicts; of one claim all that it rests on."""
     settings = lab.scales.scale(name)
-    if check_choice("edition", edition, (1, 2)) == 1:
+    if check_choice("edition", edition, ("1", "2")) == "1":
         for entry in lab.edition_1.verdicts(lab.first_edition(settings.name)):
             print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
         return

@@ -39,7 +39,8 @@ class Ledger:
         Raises:
             InputError: As `claims.verdicts`.
         """
-        counted, refused = [], Counter()
+        counted: list[Row] = []
+        refused: Counter[str] = Counter()
         for row in rows:
             reason = editions.refusal(row)
             refused[reason] += 1
