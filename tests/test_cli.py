@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractbook.cli import named_folder, print_rows
+from extractbook.cli import in_turn, named_folder, print_rows
 from extractbook.reproduction import Row, read_rows, table_cells
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
@@ -207,6 +207,17 @@ def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path,
     assert [row.cell.task for row in rows] == ["signs", "objects"]
     command(*words)
     assert read_rows(tmp_path / "smoke" / "classes.jsonl") == rows
+
+
+def test_cells_are_run_seed_by_seed_and_of_a_seed_the_cheapest_table_first():
+    names = ("budget", "reproduction", "accusation")
+    cells = {name: table_cells(name, scale("drawn"), seeds=[1001, 1000]) for name in names}
+    turns = [(table, {cell.seed for cell in its}, len(its)) for table, its in in_turn(cells)]
+    assert turns == [
+        (table, {seed}, count)
+        for seed in (1000, 1001)
+        for table, count in (("accusation", 2), ("reproduction", 5), ("budget", 25))
+    ]
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):

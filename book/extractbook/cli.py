@@ -5,7 +5,7 @@ Both packages load their rooms when they are first asked for, so that the list o
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -132,11 +132,23 @@ def results(
     paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
     left = {one: (cells[one], lab.schedule.missing(cells[one], path)) for one, path in paths.items()}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
-    for one, path in paths.items() if not plan else ():
-        options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
-        rows = lab.run_table(cells[one], path, **options)
-        print(f"\n{one}: {path}")
+    if plan:
+        return
+    options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
+    for one, its in cells.items() if ray else in_turn(cells):  # a cluster is busy only with many cells at a time
+        rows = lab.run_table(its, paths[one], **options)
+        print(f"\n{one}: {paths[one]}")
         print_rows(rows)
+
+
+def in_turn(tables: Mapping[str, list["Cell"]]) -> Iterator[tuple[str, list["Cell"]]]:
+    """Yield cells of tables in the order in which they are run: seed by seed, of a seed the cheapest table first."""
+    for seed in sorted({cell.seed for cells in tables.values() for cell in cells}):
+        groups = {table: [cell for cell in cells if cell.seed == seed] for table, cells in tables.items()}
+        yield from sorted(
+            ((table, cells) for table, cells in groups.items() if cells),
+            key=lambda group: sum(map(lab.grids.expected_seconds, group[1])),
+        )
 
 
 @app.command()
