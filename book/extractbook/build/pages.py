@@ -76,7 +76,7 @@ def stage() -> None:
         shutil.copy(path, SOURCE)
     making = SOURCE / "book" / "making.md"
     text = making.read_text()
-    for word, make in {"STATUS": status, "VERSIONS": made_with, "VERIFIED": verified}.items():
+    for word, make in {"STATUS": status, "COSTS": costs, "VERSIONS": made_with, "VERIFIED": verified}.items():
         text = text.replace(word, make())
     making.write_text(text)
     for chapter in execute.notebooks():
@@ -170,6 +170,20 @@ def verified() -> str:
         f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)} commits:"
         f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
     )
+
+
+def costs() -> str:
+    """Return what one exploring seed took, table by table, and what was cut, in Markdown."""
+    from extractbook.reproduction import grids, results, scales
+
+    settings, lines, total = scales.scale("drawn"), [], 0.0
+    for path in sorted((results.FOLDER / "exploring" / settings.name).glob("*.jsonl")):
+        seconds = [row.provenance["seconds"] for row in results.read_rows(path)]
+        lines.append((path.stem, len(seconds), f"{sum(seconds):,.0f}"))
+        total += sum(seconds)
+    lines.append(("**all**", sum(line[1] for line in lines), f"**{total:,.0f}**"))
+    cut = "; ".join(one.what for one in grids.CUTS[: settings.cuts])
+    return f"{table(lines, ['Table', 'Cells', 'Seconds'])}\n\nCut, so that a seed does not take longer: {cut}."
 
 
 def made_with() -> str:
