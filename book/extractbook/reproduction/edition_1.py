@@ -89,7 +89,7 @@ class Bound:
 
     Attributes:
         statement: The bound in words, for example ``"r(signs) ≥ 0.75"``.
-        authors: The authors' value of the same quantity, or None.
+        authors: The authors' value beside it, or None; of the same quantity but for C12, whose bounds are differences.
         values: Our value of each seed, in the order of the seeds.
         interval: The 95% t interval of the values, or None where there are fewer than two.
         holds: Whether the interval lies wholly on the bound's right side (True) or wrong side (False); None where it
@@ -112,8 +112,8 @@ class Entry:
         verdict: The verdict by the rules above.
         reason: Why, in words: the bounds that decided.
         bounds: Each bound of the test; empty where the claim was not run.
-        tasks: The tasks the test was run on; a scale may have fewer than the paper.
-        seeds: The seeds of the rows.
+        tasks: The tasks of the scale; a bound's statement says which of them it is about.
+        seeds: The seeds of the scale's rows; a bound may have fewer values.
     """
 
     claim: paper.Claim
