@@ -32,8 +32,8 @@ NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
     "05_knockoff": {"95%"},
-    # An example worked out, a logarithm, a nat in bits.
-    "06_granularity": {"3.3", "0.7", "0.2", "0.9", "1.4"},
+    # An example worked out, and a logarithm.
+    "06_granularity": {"3.3", "0.7", "0.2", "0.9"},
     "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
     "08_diversity": {"0.82", "0.93"},  # the authors'
     "09_detection": {"100%", "0.5"},  # a whole, and a threshold
