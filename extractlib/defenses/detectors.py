@@ -370,12 +370,14 @@ def tune(
     return max(tried, key=lambda trial: trial[0])[1:]
 
 
-def _in_batches(
-    model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows, size: int = 512
-) -> torch.Tensor:
+PIXELS = 512 * 32 * 32
+"""Pixels of a batch, at most: what gradients of larger images need would not fit into memory."""
+
+
+def _in_batches(model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows) -> torch.Tensor:
     """Return step(normalized images), computed where the model is."""
     device = device_of(model)
-    batches = _checked(images).split(size)
+    batches = _checked(images).split(min(512, max(1, PIXELS // images.shape[2:].numel())))
     return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
 
 

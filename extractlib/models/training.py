@@ -134,7 +134,7 @@ def fit(
     if seen is not images and (recipe.shift or recipe.flip or recipe.crop):
         raise InputError("the network's frozen layers see each image once: set the recipe's shift, flip and crop to 0")
     images, targets = devices.placed(seen, place), targets.to(place)
-    weights = _class_weights(targets) if recipe.class_weights and not targets.is_floating_point() else None
+    weighted = recipe.class_weights and not targets.is_floating_point()
     optimizer = _optimizer(model, recipe, fused=True if place.type == "cuda" else None)
     # What is too small for float16 is scaled up; elsewhere this does nothing.
     scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
@@ -149,7 +149,8 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / total)
             with devices.autocast(place, training=True):
-                loss = F.cross_entropy(model(batch), target, weights)
+                logits = model(batch)
+                loss = F.cross_entropy(logits, target, _class_weights(targets, logits.shape[1]) if weighted else None)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -166,9 +167,9 @@ def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch
     return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, nesterov=nesterov, **common)
 
 
-def _class_weights(labels: torch.Tensor) -> torch.Tensor:
+def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Return a weight for each class: images / (classes there are · images of the class), float of shape (classes,)."""
-    counts = labels.bincount()
+    counts = labels.bincount(minlength=classes)
     return len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).to(torch.get_default_dtype())
 
 
