@@ -83,7 +83,7 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
     """
     labels = images.known_labels()
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
-    return evaluate_labels(theirs, ours, images.labels, balanced=balanced)
+    return evaluate_labels(theirs, ours, labels, balanced=balanced)
 
 
 def evaluate_labels(

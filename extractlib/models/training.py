@@ -160,11 +160,14 @@ def fit(
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch.optim.Optimizer:
-    common = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay, "fused": fused}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW((weight for weight in model.parameters() if weight.requires_grad), **common)
+        trained = (weight for weight in model.parameters() if weight.requires_grad)
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=fused)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(model.parameters(), momentum=recipe.momentum, nesterov=nesterov, **common)
+    return torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, nesterov=nesterov, fused=fused
+    )
 
 
 def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:

@@ -50,7 +50,7 @@ class Queries:
         """Return images with the victim's labels and the verdicts of the paper's detector."""
         labels, caught = setup.victim.logits(images).argmax(1), setup.detector.detect(images)
         if setup.settings.account_size:
-            size = [setup.settings.account_size] * 2
+            size = setup.settings.account_size
             images = torch.cat([F.adaptive_avg_pool2d(part.float(), size).byte() for part in images.split(512)])
         return cls(images, labels, caught)
 

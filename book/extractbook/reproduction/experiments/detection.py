@@ -88,7 +88,7 @@ def detection(setup: Setup) -> dict:
     for name, images, source in (("", benign, "benign"), ("shifted_", shifted, "shifted")):
         labels = setup.victim.logits(images.images).argmax(1)
         result[f"{name}victim_accuracy"] = _accuracy(setup, labels, images)
-        resampled[f"{name}victim_accuracy"] = accuracies(weights[source], labels, images.labels, setup.balanced)
+        resampled[f"{name}victim_accuracy"] = accuracies(weights[source], labels, images.known_labels(), setup.balanced)
     return result | {"images": min(map(len, sources.values()))} | kept(setup, resampled)
 
 

@@ -135,8 +135,8 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balance
         The fields of `evaluation.Evaluation`, ``images`` for its ``n``, with ``recovery_above_constant``; what cannot
         be said, since the victim makes no errors or is no better than a constant, is None.
     """
-    labels = [model.logits(held_out.images).argmax(1) for model in (victim, surrogate)]
-    return _compared(*labels, held_out.labels, balanced=balanced)
+    theirs, ours = (model.logits(held_out.images).argmax(1) for model in (victim, surrogate))
+    return _compared(theirs, ours, held_out.known_labels(), balanced=balanced)
 
 
 def _compared(theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool) -> dict:
@@ -161,17 +161,17 @@ def on_held_out(setup: Setup, model: Surrogate) -> tuple[dict, dict[str, np.ndar
 
     Where a resample leaves nothing to divide by, the number is that of all images.
     """
-    labels = setup.held_out.labels
+    labels = setup.held_out.known_labels()
     theirs, ours = (one.logits(setup.held_out.images).argmax(1) for one in (setup.victim, model))
     found = _compared(theirs, ours, labels, balanced=setup.balanced)
     weights = resamples(setup, len(labels), "held out")
     victim, surrogate = (accuracies(weights, one, labels, setup.balanced) for one in (theirs, ours))
-    wrong = (theirs != labels).double()
+    wrong, same = theirs.ne(labels).double(), ours.eq(theirs).double()
     constant = accuracies(weights, labels.mode().values.expand_as(labels), labels, setup.balanced)
     numbers = {
         "recovery": (surrogate, victim),
         "recovery_above_constant": (surrogate - constant, victim - constant),
-        "errors_repeated": (means(weights, (ours == theirs) * wrong), means(weights, wrong)),
+        "errors_repeated": (means(weights, same * wrong), means(weights, wrong)),
     }
     ratios = {
         name: np.divide(above, below, out=np.full_like(below, found[name]), where=below > 0)
@@ -228,7 +228,7 @@ def honest(setup: Setup) -> dict:
     answers = setup.cell.granularity.show(shown)
     weights = resamples(setup, len(held_out), "held out")
     resampled = {
-        "honest_accuracy": accuracies(weights, answers.labels, held_out.labels, setup.balanced),
+        "honest_accuracy": accuracies(weights, answers.labels, held_out.known_labels(), setup.balanced),
         "honest_refused": means(weights, answers.denied),
     }
     return {

@@ -49,8 +49,8 @@ def sides_of(setup: Setup) -> dict[str, tuple[str, str]]:
     base, kinds = base_of(setup), {PROCESSING["resampling"]: "none"}
     if base == "none":
         return dict(SIDES)
-    sides = {name: tuple(_then(base, kinds.get(how, how)) for how in both) for name, both in SIDES.items()}
-    return sides | {"resampling-differs": ("none", "none")}
+    done = {name: [_then(base, kinds.get(how, how)) for how in both] for name, both in SIDES.items()}
+    return {name: (benign, ood) for name, (benign, ood) in done.items()} | {"resampling-differs": ("none", "none")}
 
 
 def base_of(setup: Setup) -> str:
@@ -79,8 +79,9 @@ def shortcut(setup: Setup) -> dict:
     chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
     detectors = {name: _trained(setup, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
-    asked = {name: detectors[name] for name in HARDENED} | hardened
-    asked |= _of_the_victim(setup, detectors["plain"]) if played else {}
+    asked: dict[str, Detector] = {**{name: detectors[name] for name in HARDENED}, **hardened}
+    if played:
+        asked |= _of_the_victim(setup, detectors["plain"])
     queries, honest = (one.images[:] for one in _asked(setup))
     weights = resamples(setup, len(queries), "pool")
     caught: dict[str, dict[str, float]] = {name: {} for name in asked}
@@ -91,8 +92,8 @@ def shortcut(setup: Setup) -> dict:
             done = _then(base, base_of(setup) if how == PROCESSING["resampling"] and base_of(setup) != "none" else how)
             sent, received = transforms.apply(queries, done), transforms.apply(honest, done)
             for name in names:
-                found = asked[name].detect(sent)
-                caught[name][how], resampled[name][how] = share(found), means(weights, found)
+                flags = asked[name].detect(sent)
+                caught[name][how], resampled[name][how] = share(flags), means(weights, flags)
                 accepted[name][how] = 1 - share(asked[name].detect(received))
     found = {name: _quality(setup, detector, *sides_of(setup)[name]) for name, detector in detectors.items()}
     result = {
@@ -148,9 +149,7 @@ def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> t
     queries, honest = _asked(setup)
     sent, received = transforms.apply(queries.images[:], ood), transforms.apply(honest.images[:], benign)
     scores = {"benign": detector.score(received), "pool": detector.score(sent)}
-    caught = {
-        name: means(resamples(setup, len(one), name), one > detector.threshold) for name, one in scores.items()
-    }
+    caught = {name: means(resamples(setup, len(one), name), one > detector.threshold) for name, one in scores.items()}
     found = rates(scores["benign"], scores["pool"], detector.threshold)
     return found, (1 - caught["benign"] + caught["pool"]) / 2
 
