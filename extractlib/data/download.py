@@ -124,10 +124,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
     source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
-    try:
-        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
+    _make(root)
     with FileLock(root / ".lock"):
         for archive in source.files:
             if not (root / archive.holds).exists():
@@ -137,6 +134,13 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
         return listing(name, root)
     except InputError as error:
         raise InputError(f"{error}; what is there is damaged: delete {root} and run the command again") from None
+
+
+def _make(root: Path) -> None:
+    try:
+        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
 
 
 def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
@@ -160,7 +164,7 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
         known = ", ".join(one for one, source in sources.items() if source.packs)
         raise InputError(f"there are no small copies of {name}: use one of {known}, or get it without --from")
     inner, sums = PACKS[name].folder, _first_checksums(packs)
-    (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    _make(root)
     with FileLock(root / ".lock"), tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         for file in (packs / pack for pack in source.packs if not (root / inner).exists()):
             if not file.is_file():
