@@ -26,8 +26,10 @@ def resamples(setup: Setup, count: int, name: str) -> np.ndarray:
         count: Number of images.
         name: What they are: another name is another draw.
     """
+    if not count:
+        return np.zeros((setup.settings.resamples, 0))
     generator = np.random.default_rng([count, *name.encode()])
-    return generator.multinomial(count, np.full(count, 1 / max(count, 1)), size=setup.settings.resamples).astype(float)
+    return generator.multinomial(count, np.full(count, 1 / count), size=setup.settings.resamples).astype(float)
 
 
 def means(weights: np.ndarray, values: torch.Tensor) -> np.ndarray:
