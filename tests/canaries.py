@@ -756,7 +756,7 @@ def cells_of_photographs() -> Cells:
     tables = [table_cells(table, scale, seeds=[1]) for table in OF_PHOTOGRAPHS]
     first = {(number, cell.task): cell for number, table in enumerate(tables) for cell in reversed(table)}
     signs = [cell for (_, task), cell in first.items() if task == "gtsrb"]
-    return Cells([*signs, first[0, "eyepacs"]], photographs.write_files, prefix="photographs")
+    return Cells([*signs, first[0, "eyepacs"]], photographs.write_files, prefix="cell: photographs")
 
 
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[], Values], float]] = {

@@ -33,6 +33,14 @@ def register() -> Scale:
     return SCALES[NAME]
 
 
+def forget() -> None:
+    """Take all that away again, so that other tests see what the packages have."""
+    for name in PLANS:
+        networks.NETWORKS.pop(name, None)
+        networks.IMAGENET.pop(name, None)
+    SCALES.pop(NAME, None)
+
+
 def weights(name: str, *, seed: int) -> dict:
     """Return random weights of everything but the head, large enough that an image is seen in the last layer."""
     model, generator = networks.build(name, classes=2, seed=0), torch.Generator().manual_seed(seed)

@@ -20,8 +20,14 @@ from extractlib.models.lite import Plan
 from extractlib.models.training import Recipe, fit, predict
 from extractlib.store import Store
 
-photographs.register()
 RECIPE = Recipe(steps=4, learning_rate=0.01, batch_size=8, shift=0, optimizer="adamw", schedule="cosine")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    photographs.register()
+    yield
+    photographs.forget()
 
 
 def noise(count: int, *, size: int = 32, seed: int = 0) -> torch.Tensor:

@@ -21,7 +21,14 @@ from extractlib.metrics import balanced_accuracy, mean_class_accuracy
 from extractlib.models import networks
 from extractlib.store import Store
 
-MINI, PHOTOS = photographs.register(), scale("photos")
+MINI, PHOTOS = photographs.miniature(), scale("photos")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    photographs.register()
+    yield
+    photographs.forget()
 
 
 @pytest.fixture(scope="module")
