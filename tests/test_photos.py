@@ -245,6 +245,11 @@ def test_victims_from_scratch_start_from_nothing(folders, store):
     assert (trainer.network, trainer.backbone) == ("tiny-plain", None)
 
 
+def test_rows_say_which_public_weights_made_them(run):
+    state = networks.imagenet_backbone(photographs.NETWORK)
+    assert run(the("reproduction")).provenance["data"]["weights"] == networks.fingerprint_of(state)
+
+
 def test_all_models_of_a_cell_share_what_frozen_layers_made(folders, store, run):
     run(the("reproduction"))
     assert len(list(store.root.glob("activations/*"))) <= 2  # of both public weights
