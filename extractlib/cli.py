@@ -110,13 +110,21 @@ def list_command() -> None:
 
 @data_app.command("get")
 def get_command(
-    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")], data: DataFolder = None
+    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")],
+    data: DataFolder = None,
+    packs: Annotated[Path | None, typer.Option("--from", help="Folder of archives of its small copies.")] = None,
 ) -> None:
     """Download a data set, verify its checksum and unpack it; status 1 if what is there then is incomplete."""
     from extractlib.data import download
 
     place = data or download.default_data()
-    download.get(name, place)
+    if packs is not None:
+        download.unpack_packs(name, packs, place)
+    else:
+        source = download.SOURCES.get(name)
+        if source and source.files:
+            print(f"{name}: {source.download} from {source.page} ({source.terms})", flush=True)
+        download.get(name, place)
     _tell([download.check(name, place)])
 
 

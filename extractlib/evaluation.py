@@ -83,6 +83,17 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
     """
     labels = images.known_labels()
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
+    return evaluate_labels(theirs, ours, labels, balanced=balanced)
+
+
+def evaluate_labels(
+    theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool = False
+) -> Evaluation:
+    """Return the same of the labels that victim and surrogate give, each int64 of shape (n,), and the true ones.
+
+    Raises:
+        InputError: The victim has none right.
+    """
     measure = mean_class_accuracy if balanced else accuracy
     victim_accuracy, surrogate_accuracy = measure(theirs, labels), measure(ours, labels)
     return Evaluation(
@@ -93,5 +104,5 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         measure(labels.mode().values.expand_as(labels), labels),
         int((theirs != labels).sum()),
         errors_repeated(ours, theirs, labels),
-        len(images),
+        len(labels),
     )

@@ -112,6 +112,7 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
         "adaptive": 4 * 6 + 2 * 2,
         "budget": 6 + 2 * 2,
         "granularity": 4 * 6 + 2 * 6 + 2 * 2,
+        "public": 6,
     }
 
 

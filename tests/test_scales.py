@@ -18,12 +18,12 @@ WITH_DRAWINGS = [settings for settings in SCALES.values() if settings.task_sizes
 
 
 def test_scales_are_found_by_name():
-    assert list(SCALES) == ["smoke", "drawn", "small", "small-cpu", "paper"]
+    assert list(SCALES) == ["smoke", "drawn", "photos", "photos-gpu", "small", "small-cpu", "paper"]
     assert all(scale(name).name == name for name in SCALES)
 
 
 def test_an_unknown_scale_is_refused_with_those_there_are():
-    with pytest.raises(InputError, match="unknown scale 'big': use one of smoke, drawn, small, small-cpu, paper"):
+    with pytest.raises(InputError, match="unknown scale 'big': use one of smoke, drawn, photos, photos-gpu, small"):
         scale("big")
 
 
@@ -31,8 +31,8 @@ def test_an_unknown_scale_is_refused_with_those_there_are():
 def test_budgets_rise_to_the_budget_and_the_network_exists(settings):
     assert list(settings.budgets) == sorted(set(settings.budgets))
     assert settings.budgets[-1] == settings.budget
-    named = (settings.network, settings.other_network, *settings.scratch_networks.values())
-    assert set(named) <= set(NETWORKS)
+    named = (settings.network, settings.other_network, settings.other_weights, *settings.scratch_networks.values())
+    assert set(filter(None, named)) <= set(NETWORKS)
     assert {*settings.scratch_networks, settings.narrow_pool} <= set(settings.tasks)
     assert max(settings.adaptive_budgets) <= settings.budget
     assert settings.narrow_budget in (settings.budget, settings.own_budget)

@@ -18,6 +18,7 @@ from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
+from extractlib.store import Store
 from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
@@ -98,6 +99,7 @@ class Knockoff:
         recipe: Recipe = SURROGATE,
         backbone: networks.Backbone = "shipped",
         keep: Path | None = None,
+        store: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
     ) -> Surrogate:
@@ -113,6 +115,8 @@ class Knockoff:
                 weights, or None to train from scratch. A module starts from what it is.
             keep: File that keeps the answers as they come, so that a killed attack goes on where it stopped; None keeps
                 them in memory.
+            store: Keeps what a network's frozen layers make of images, which the victim may have computed; None to
+                compute it anew.
             device: Where to train, and where the surrogate is afterwards.
             progress: Whether to show bars.
 
@@ -121,7 +125,13 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries.
         """
         trainer = Trainer(
-            network=surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
+            network=surrogate,
+            recipe=recipe,
+            seed=self.seed,
+            backbone=backbone,
+            device=device,
+            progress=progress,
+            activations=store,
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
         _check_fits(trainer, pool, len(api.classes))

@@ -35,6 +35,9 @@ from extractlib.versions import versions
 MOST_PIXELS = 50_000_000
 """Larger pictures are refused: decoding one would take more memory than the rest of the experiment."""
 
+MOST_ENLARGED = 8
+"""An image that had to be enlarged more than so many times shows nothing, and is refused."""
+
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 BATCH = 256
 """Images in flight between the threads that decode and the file: what bounds the memory."""
@@ -94,7 +97,7 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None) -> 
         name: What the file is called in an error; its path if None.
 
     Raises:
-        InputError: It cannot be decoded, or has more than `MOST_PIXELS` pixels.
+        InputError: It cannot be decoded, has more than `MOST_PIXELS` pixels, or is too small for the size.
     """
     name = name or str(file)
     try:
@@ -106,6 +109,9 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None) -> 
         raise InputError(f"{name} cannot be read as an image ({reason}): repair or delete it") from None
     if image is None:
         raise InputError(f"{name} has {width} x {height} pixels: at most {MOST_PIXELS:,} can be used")
+    if size > MOST_ENLARGED * min(image.size):
+        least = -(-size // MOST_ENLARGED)
+        raise InputError(f"{name} has {width} x {height} pixels: at size {size} at least {least} x {least} are needed")
     return _square(image, size)
 
 

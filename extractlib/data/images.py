@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from extractlib.errors import InputError
 from extractlib.store import digest, digest_of
 
-LARGE = 2**30
+LARGE = 2**27
 """Bytes from which a subset is a view that reads its images when they are asked for."""
 
 

@@ -126,6 +126,11 @@ class Loader:
         noise_size: How many images of noise there are.
         store: Keeps drawn and decoded images; None draws without keeping, and reads no files.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
+        shares: By role, ``"task"`` or ``"pool"``, the share of each part of a set in files that names none; usual ones
+            where a role is missing. Where a task has none for the detector, that part has the victim's very images, all
+            that its owner has.
+        shifts: By task in files, how strongly its shifted source is shifted (see `transforms.shift_domain`); 1 where it
+            is missing.
     """
 
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: drawn.SIZES)
@@ -133,6 +138,8 @@ class Loader:
     noise_size: int = 10_000
     store: Store | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shifts: Mapping[str, float] = field(default_factory=dict)
 
     def task(self, source: Source | str, *, seed: int) -> Parts:
         """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
@@ -216,7 +223,8 @@ class Loader:
             raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None
         if make is None:  # it lies in files
-            made: Mapping[str, ImageSet] = split(self.files(source.name), role, seed=seed)
+            shares = self.shares.get(role)
+            made: Mapping[str, ImageSet] = split(self.files(source.name), role, seed=seed, shares=shares)
         else:
             made = make(self, source.name, seed)
         return Parts(made, made.__getitem__)
@@ -227,7 +235,10 @@ class Loader:
         if task.is_shifted and draw_shifted is not None:
             return draw_shifted(self, task.name, seed)
         own = self.task(task, seed=seed)["adversary"]
-        return shift_domain(own, seed=seed) if task.is_shifted else own
+        if not task.is_shifted:
+            return own
+        strength = self.shifts.get(task.name, 1.0)
+        return shift_domain(own, seed=seed, strength=strength, store=self.store)
 
 
 def load(
@@ -302,17 +313,19 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-def split(files: ImageFiles, role: str, *, seed: int) -> dict[str, ImageSet]:
+def split(files: ImageFiles, role: str, *, seed: int, shares: Mapping[str, float] | None = None) -> dict[str, ImageSet]:
     """Return the parts of a decoded task or pool, as `cut` says."""
     parts = {}
-    for part, (name, chosen) in cut(files, role, seed=seed).items():
+    for part, (name, chosen) in cut(files, role, seed=seed, shares=shares).items():
         images = files.splits[name]
         own_name = images.name if part == name else f"{images.name}/{part}"
         parts[part] = images if chosen is None else images.subset(chosen, name=own_name)
     return parts
 
 
-def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torch.Tensor | None]]:
+def cut(
+    files: ImageFiles, role: str, *, seed: int, shares: Mapping[str, float] | None = None
+) -> dict[str, tuple[str, torch.Tensor | None]]:
     """Return of each part the split that it comes from and which images of it (int64), None for all in order.
 
     Test images that a task names stay what they are, and of a pool the parts that its listing names. Near-duplicates,
@@ -322,6 +335,7 @@ def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torc
         files: The decoded data set.
         role: ``"task"`` or ``"pool"``, into whose parts it is cut.
         seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
+        shares: Of each part, where the listing names none; the usual ones of the role if None.
     """
     if role == "pool" and "queries" in files.splits:
         order = np.random.default_rng(0).permutation
@@ -330,14 +344,18 @@ def cut(files: ImageFiles, role: str, *, seed: int) -> dict[str, tuple[str, torc
             for part, images in files.splits.items()
         }
     named: dict[str, tuple[str, torch.Tensor | None]] = {}
+    shares = shares or (POOL_SHARES if role == "pool" else TASK_SHARES)
     if role == "pool":
-        shares, seed = POOL_SHARES, 0
+        seed = 0
     elif "test" in files.splits:
-        shares, named = TASK_SHARES, {"test": ("test", None)}
+        named = {"test": ("test", None)}
     else:
-        shares = {part: share * (1 - TEST_SHARE) for part, share in TASK_SHARES.items()} | {"test": TEST_SHARE}
+        shares = {part: share * (1 - TEST_SHARE) for part, share in shares.items()} | {"test": TEST_SHARE}
     count = len(files.splits["train"])
     chosen = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
+    if role == "task" and "detector" not in chosen:
+        mixed = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
+        chosen["detector"] = chosen["victim"][torch.from_numpy(mixed)]
     return {part: ("train", indices) for part, indices in chosen.items()} | named
 
 
@@ -364,6 +382,8 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
         tables["train"]["group"] = files.groups.numpy()
     parts = [
         tables[half].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
-        for part, (half, chosen) in cut(files, source.role or "task", seed=seed).items()
+        for part, (half, chosen) in cut(
+            files, source.role or "task", seed=seed, shares=loader.shares.get(source.role or "task")
+        ).items()
     ]
     return pd.concat(parts).reindex(columns=["part", "path", "class", "group"])

@@ -122,7 +122,7 @@ class Classifier:
             recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
-                package; None to train from scratch.
+                package, ``"imagenet"`` for ImageNet's; None to train from scratch.
             store: Keeps what is trained, so that the same is not trained twice; None to keep nothing.
             device: Where to train, and where the model is afterwards.
             progress: Whether to show a bar.
@@ -132,7 +132,14 @@ class Classifier:
         """
         labels = images.known_labels("a victim needs them")
         trainer = Trainer(
-            network=network, recipe=recipe, seed=seed, backbone=backbone, store=store, device=device, progress=progress
+            network=network,
+            recipe=recipe,
+            seed=seed,
+            backbone=backbone,
+            store=store,
+            device=device,
+            progress=progress,
+            activations=store,
         )
         model = trainer.fit_or_load("victim", images, labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)

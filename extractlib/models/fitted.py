@@ -35,6 +35,7 @@ class Trainer:
         store: Keeps what is trained; None to keep nothing.
         device: Where to train, and where the model is afterwards.
         progress: Whether to show a bar.
+        activations: Keeps what frozen layers make of images (see `networks.LiteNet`); None to compute it each time.
     """
 
     network: str | nn.Module
@@ -45,6 +46,7 @@ class Trainer:
     store: Store | None = None
     device: str = "cpu"
     progress: bool = False
+    activations: Store | None = None
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
@@ -53,7 +55,10 @@ class Trainer:
         if isinstance(self.network, nn.Module):
             return networks.FromFloats(self.network, mean=(0.5,), std=(0.25,))
         seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
-        return networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
+        model = networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
+        if isinstance(model, networks.LiteNet):
+            model.keep_in(self.activations)
+        return model
 
     def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> networks.Network:
         """Return the network, trained (see `training.fit`)."""
@@ -81,11 +86,11 @@ class Trainer:
             raise InputError("a module of your own is not kept in a store: give store=None, or a network's name")
 
         def make(folder: Path) -> None:
-            save_file(networks.state_of(self.fit(images.images, targets, classes=classes)), folder / FILE)
+            save_file(networks.trained_state(self.fit(images.images, targets, classes=classes)), folder / FILE)
 
         model = self.build(classes)
         found = self.store.get(kind, self._key(images, targets, classes) | dict(key or {}), make)
-        model.load_state_dict(load_file(found / FILE))
+        model.load_state_dict(model.state_dict() | load_file(found / FILE))
         return model.to(devices.resolve(self.device)).eval()
 
     def _start(self) -> Mapping[str, torch.Tensor] | None:
@@ -99,9 +104,15 @@ class Trainer:
             "targets": digest(targets.contiguous().numpy().tobytes()),
             "classes": classes,
             "network": self.network,
-            "recipe": asdict(self.recipe),
+            "recipe": _stated(self.recipe),
             "seed": self.seed,
             "salt": self.salt,
             "backbone": None if start is None else networks.fingerprint_of(start),
             "versions": versions("network", "train", "augment"),
         }
+
+
+def _stated(recipe: Recipe) -> dict[str, object]:
+    """Return a recipe's fields, those that came later only where they say something: older keys stay what they are."""
+    later = {"optimizer": "sgd", "class_weights": False}
+    return {name: value for name, value in asdict(recipe).items() if later.get(name, ...) != value}

@@ -69,9 +69,10 @@ def seed_of(scale: Scale, initial: str) -> int:
     """Return the seed of a scale's initial weights.
 
     Raises:
-        InputError: There are no such ones; ImageNet's are one set.
+        InputError: There are no such ones; ImageNet's are one set, but where the scale names another network's.
     """
-    return INITIAL[check_choice("initial weights", initial, ("A",) if scale.imagenet else networks.INITIAL)]
+    one = scale.imagenet and not scale.other_weights
+    return INITIAL[check_choice("initial weights", initial, ("A",) if one else networks.INITIAL)]
 
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:

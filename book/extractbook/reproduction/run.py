@@ -19,6 +19,7 @@ from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.errors import check_choice
+from extractlib.models.networks import fingerprint_of
 from extractlib.models.devices import default_device
 from extractlib.store import Store
 
@@ -80,6 +81,7 @@ def run_cell(
     # First, so that missing images are told before anything is trained.
     held_out, sent = setup.held_out, setup.queries()
     result = experiment.measure(setup)
+    public = fingerprint_of(setup.backbone(setup.settings.network)) if setup.settings.other_weights else None
     provenance = {
         "commit": commit(),
         "lock": lock(),
@@ -94,6 +96,7 @@ def run_cell(
             "victim": setup.task["victim"].fingerprint,
             part: held_out.fingerprint,
             "pool": sent.fingerprint,
+            **({"weights": public} if public else {}),
         },
     }
     return Row(cell, result, provenance)

@@ -105,6 +105,8 @@ class Setup:
             noise_size=self.settings.budget,
             store=self.store,
             folders=download.data_folders() if self.folders is None else self.folders,
+            shares={"task": self.settings.task_shares, "pool": self.settings.pool_shares},
+            shifts=self.settings.shifts,
         )
 
     @cached_property
@@ -116,6 +118,12 @@ class Setup:
     def balanced(self) -> bool:
         """Whether an accuracy on the task is the mean over its classes."""
         return self.cell.task in self.settings.balanced
+
+    @property
+    def chain(self) -> str:
+        """What a detector does to every image before it looks at it (see `transforms`)."""
+        size = self.settings.matched.get(self.cell.task)
+        return f"chain-{size}" if size else "none"
 
     @property
     def held_out(self) -> ImageSet:
@@ -139,7 +147,7 @@ class Setup:
         return self.loader.queries(source or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
     def backbone(self, network: str, *, initial: str = "A") -> Mapping[str, torch.Tensor]:
-        """Return the public weights of a network, or those of a second seed."""
+        """Return the public weights of a network, or those of a second seed; where those are another network's, its."""
         images, settings = None, self.settings
         if not (settings.shipped or settings.imagenet):
             images = self.pool.get("pretraining")
@@ -165,6 +173,8 @@ class Setup:
             salt: Word that makes its head another draw than the victim's.
             keep: Whether it is kept in the store.
         """
+        if weights == "B" and self.settings.other_weights:
+            network = self.settings.other_weights
         return Trainer(
             network=network,
             recipe=recipe,
@@ -174,6 +184,7 @@ class Setup:
             store=self.store if keep else None,
             device=self.device,
             progress=self.progress,
+            activations=self.store,
         )
 
     def victim_trainer(self, *, salt: str = "") -> Trainer:
@@ -199,7 +210,7 @@ class Setup:
     @cached_property
     def detector(self) -> Detector:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
-        return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
+        return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"], chain=self.chain)
 
     @cached_property
     def defense(self) -> Defense:
@@ -225,7 +236,7 @@ class Setup:
                 return AdaptiveMisinformation(strength=strength, wrong=wrong)
             return ReverseSigmoid(strength=strength)
 
-        validation = self.task["validation"]
+        validation = evenly(self.task["validation"], self.settings.judged_on)
         strength = choose_strength(
             make,
             STRENGTHS[self.cell.defense],
@@ -236,10 +247,16 @@ class Setup:
         )
         return Defense(Everything(), make(strength), strength)
 
-    def detector_of(self, benign: ImageSet, ood: ImageSet) -> BinaryDetector:
-        """Return a detector trained to tell `benign` images from out-of-distribution ones."""
+    def detector_of(self, benign: ImageSet, ood: ImageSet, *, chain: str = "none") -> BinaryDetector:
+        """Return a detector trained to tell `benign` images from out-of-distribution ones, both after a transform."""
         trainer = self.trainer(self.settings.network, self.settings.recipe("detector", task=self.cell.task))
-        return BinaryDetector.train(benign, ood, trainer)
+        return BinaryDetector.train(benign, ood, trainer, chain=chain)
+
+
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """Return at most so many images, at equal distances, so that as many tracks as can be are among them."""
+    count = min(most, len(images))
+    return images.subset(torch.arange(count) * len(images) // count)
 
 
 def ship_victim(setup: Setup, folder: Path) -> Mapping:
