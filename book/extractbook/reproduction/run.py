@@ -19,8 +19,8 @@ from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.errors import check_choice
-from extractlib.models.networks import fingerprint_of
 from extractlib.models.devices import default_device
+from extractlib.models.networks import fingerprint_of
 from extractlib.store import Store
 
 
