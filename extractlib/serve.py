@@ -175,7 +175,16 @@ def read_settings(path: Path) -> Settings:
 
 
 def app_of(settings: Settings, keys: Keys) -> FastAPI:
-    """Return the application that serves what the settings say; victims that do not ship are trained first.
+    """Return the application that serves what the settings say.
+
+    Raises:
+        InputError: As `apis_of`.
+    """
+    return make_app(apis_of(settings, keys), keys, settings.limits)
+
+
+def apis_of(settings: Settings, keys: Keys) -> dict[str, ServedAPI]:
+    """Return the API of each victim by its name; victims that do not ship are trained first.
 
     Raises:
         InputError: A setting does not fit.
@@ -183,8 +192,7 @@ def app_of(settings: Settings, keys: Keys) -> FastAPI:
     if not settings.victims:
         raise InputError("there is no victim to serve: name one, as in --victim signs or [victims.signs]")
     meter = Meter(settings.database)
-    apis = {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
-    return make_app(apis, keys, settings.limits)
+    return {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
 
 
 def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, meter: Meter) -> ServedAPI:

@@ -571,7 +571,7 @@ HEAD = f"POST /query HTTP/1.1\nHost: a\nAuthorization: Bearer KEY\nContent-Type:
 def test_slow_cut_and_broken_bodies_are_refused(strict):
     before = strict.charged()
     slow = raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc")
-    assert slow.startswith(b"HTTP/1.1 408") and b"the body took more than 1 seconds: send fewer images" in slow
+    assert slow.startswith(b"HTTP/1.1 408") and b"the body took more than 1 seconds: send less at a time" in slow
     assert raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc", close=True)[:12] in (
         b"",
         b"HTTP/1.1 400",
