@@ -226,7 +226,7 @@ def test_terms_of_a_team_are_the_victims_where_it_says_nothing():
     from extractlib import serve
     from extractlib.api.meter import Meter
 
-    settings = serve.settings_of(
+    settings = serve.Settings.of(
         {
             "victims": {"signs": {"budget": 5, "price": 2.0}},
             "teams": {"a": {"budget": 9}, "b": {"price": 1.0}, "c": {}},

@@ -46,6 +46,7 @@ LOG = logging.getLogger("extractlib.server")
 PROBLEMS = {
     "key": (401, "No valid key"),
     "closed": (403, "The challenge is over"),
+    "missing": (404, "There is no such thing"),
     "slow": (408, "The body came too slowly"),
     "too-large": (413, "The request is too large"),
     "format": (415, "The body's format is not known"),
@@ -53,7 +54,7 @@ PROBLEMS = {
     "reused": (422, "The Idempotency-Key is another request's"),
     "rate": (429, "Too many requests"),
     "budget": (429, "The budget does not suffice"),
-    "submissions": (429, "No more submissions today"),
+    "submissions": (429, "No more copies for now"),
     "fault": (500, "The server failed"),
     "unavailable": (503, "The server cannot answer now"),
 }
@@ -458,6 +459,8 @@ async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
     """
     try:
         return await run_in_threadpool(call, *arguments)
+    except Problem:
+        raise
     except BudgetExceeded as error:
         raise Problem("budget", str(error)) from None
     except RequestReused as error:

@@ -8,6 +8,9 @@ import os
 import resource
 import socket
 import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 NOBODY = 61_183
 """A user that owns nothing, for a server that runs as root."""
@@ -16,7 +19,10 @@ MOST_WORDS, MOST_BYTES = 300, 2**20
 
 
 def main() -> None:
-    """Run ``runner.py SECONDS MEGABYTES CLASSES``, or say whether the sandbox is tight: ``runner.py check PORT``, where a server listens outside."""
+    """Run ``runner.py SECONDS MEGABYTES CLASSES``.
+
+    ``runner.py check PORT`` says whether the sandbox is tight, given a port at which a server listens outside.
+    """
     if os.getuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
@@ -34,7 +40,9 @@ def main() -> None:
         onnxruntime.set_default_logger_severity(4)
         _limit(resource.RLIMIT_NPROC, 0)  # neither processes nor threads from here on
         if checking:
-            said = b"-" + b"".join(found) if (found := [*_reaches_out(int(sys.argv[2])), *_forks(), *_writes()]) else b"+"
+            said = (
+                b"-" + b"".join(found) if (found := [*_reaches_out(int(sys.argv[2])), *_forks(), *_writes()]) else b"+"
+            )
         else:
             images = np.lib.format.read_array(sys.stdin.buffer)
             labels = _labels(onnxruntime, sys.stdin.buffer.read(), images, classes)
@@ -51,7 +59,7 @@ def _limit(kind: int, most: int) -> None:
     resource.setrlimit(kind, (most, most))
 
 
-def _labels(onnxruntime, model: bytes, images, classes: int):
+def _labels(onnxruntime: ModuleType, model: bytes, images: Any, classes: int) -> Any:
     """Return the label of each image, int64 of shape (n,)."""
     import numpy as np
 
@@ -80,7 +88,7 @@ def _labels(onnxruntime, model: bytes, images, classes: int):
     return np.concatenate(labels)
 
 
-def _reaches_out(port: int):
+def _reaches_out(port: int) -> Iterator[bytes]:
     """Yield what a sandbox with holes lets a program reach, in words; so do the next two."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -89,7 +97,7 @@ def _reaches_out(port: int):
         pass
 
 
-def _forks():
+def _forks() -> Iterator[bytes]:
     try:
         if os.fork() == 0:
             os._exit(0)
@@ -98,7 +106,7 @@ def _forks():
         pass
 
 
-def _writes():
+def _writes() -> Iterator[bytes]:
     for folder in ("/", "/tmp", "/dev", "/dev/shm", "/usr", os.path.dirname(sys.executable)):
         try:
             with open(f"{folder}/extractlib-probe", "wb"):

@@ -108,7 +108,7 @@ class Sandbox:
         header = {"descr": "|u1", "fortran_order": False, "shape": images.shape}
         with tempfile.TemporaryFile() as given:
             np.lib.format.write_array_header_1_0(given, header)
-            given.write(images)
+            given.write(images.tobytes())
             given.write(model)
             given.seek(0)
             said, _ = self._run(given, str(self.seconds), str(self.megabytes), str(classes))

@@ -1,4 +1,4 @@
-"""A task whose classes nobody knows who does not hold its secret: signs of shapes, colors and marks drawn from 128 bits.
+"""A task that nobody knows who does not hold its secret: signs whose shapes, colors and marks follow from 128 bits.
 
 The program is public and its output is not: what the classes look like, and which label each has, follows from the
 secret alone. So whoever draws images with this program learns nothing of a task whose secret is another.
@@ -100,7 +100,7 @@ class SecretTask:
         return tuple(designs[number] for number in draw.permutation(self.count))
 
     def draw(self, part: str, size: int) -> ImageSet:
-        """Return labeled images of a part, uint8 of shape (size, 3, 32, 32): all classes equally often, give or take one.
+        """Return labeled images of a part, uint8 of shape (size, 3, 32, 32), of all classes equally often.
 
         Args:
             part: Any name: parts of different names share no picture.
