@@ -48,7 +48,7 @@ def main() -> None:
             labels = _labels(onnxruntime, sys.stdin.buffer.read(), images, classes)
             said = b"+" + labels.astype("<u2").tobytes()
     except MemoryError:
-        said = f"-it needs more than {megabytes:,} MB of memory".encode()
+        said = b"-Failed to allocate"  # as onnxruntime says it
     except BaseException as error:  # a model fails in whatever way it happens to
         said = f"-{' '.join(str(error).split())[:MOST_WORDS] or type(error).__name__}".encode(errors="replace")
     sys.stdout.buffer.write(said)
@@ -111,6 +111,7 @@ def _writes() -> Iterator[bytes]:
         try:
             with open(f"{folder}/extractlib-probe", "wb"):
                 yield f"it writes to {folder}. ".encode()
+            os.remove(f"{folder}/extractlib-probe")
         except OSError:
             pass
 

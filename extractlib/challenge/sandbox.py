@@ -80,7 +80,7 @@ class Sandbox:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             said, errors = self._run(subprocess.DEVNULL, "check", str(listening.getsockname()[1]))
         if said != b"+":
-            reason = " ".join((said + errors).decode(errors="replace").split())[-300:]
+            reason = " ".join((said[1:] or errors).decode(errors="replace").split())[-300:]
             raise NoSandbox(f"bubblewrap does not isolate here ({reason}): {REMEDY}")
 
     def labels(self, model: bytes, images: torch.Tensor, *, classes: int) -> torch.Tensor:
@@ -148,6 +148,8 @@ def _bubblewrap(runner: Path) -> list[str]:
     for place in ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix):
         for parent in reversed(Path(place).parents):  # which else are root's alone
             words += ["--perms", "0755", "--dir", str(parent)]
+        words += ["--ro-bind-try", place, place]
+    for place in ("/proc/cpuinfo", "/sys/devices/system/cpu"):  # by which onnxruntime chooses its fast paths
         words += ["--ro-bind-try", place, place]
     words += ["--ro-bind", str(runner), "/runner.py", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*words, "--", sys.executable, "-I", "/runner.py"]
