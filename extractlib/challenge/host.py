@@ -19,6 +19,7 @@ import torch
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 import extractlib as xl
+from extractlib.api.granularity import Granularity
 from extractlib.api.keys import Keys, check_team
 from extractlib.attacks.knockoff import SURROGATE
 from extractlib.attacks.own_images import train_alone
@@ -119,6 +120,7 @@ class Plan:
             raise InputError(
                 f"{self.hidden_images} hidden images of {self.classes} classes: at least ten of each wanted"
             )
+        Granularity.parse(self.answers).record(self.classes)
         File.of(self.settings(), where="the challenge")
 
     def settings(self) -> dict[str, object]:
