@@ -15,7 +15,7 @@ from extractlib.challenge import sandbox
 from extractlib.challenge.sandbox import NoSandbox, OutOfTime, Sandbox
 from extractlib.errors import InputError
 
-if not shutil.which("bwrap") and not os.environ.get("BUBBLEWRAP"):
+if not hostile.SANDBOX:
     pytest.skip("there is no bubblewrap", allow_module_level=True)
 
 

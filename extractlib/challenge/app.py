@@ -184,6 +184,7 @@ class Challenge:
         return {
             "title": rules.title,
             "deadline": rules.deadline.isoformat(),
+            "deadline_in_words": f"{rules.deadline:%Y-%m-%d %H:%M %Z}",
             "over": self._over(),
             "budget": self.settings.victims[NAME].budget,
             "submissions_a_day": rules.submissions,
