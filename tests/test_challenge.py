@@ -19,6 +19,7 @@ import torch
 from serving import serving
 
 import extractlib as xl
+from extractbook.sphinx import furniture
 from extractlib.api.keys import Keys
 from extractlib.api.meter import Usage
 from extractlib.attacks import Knockoff
@@ -547,6 +548,8 @@ def test_the_starter_notebook_runs_as_it_is(challenge, tmp_path, monkeypatch, ca
     with serve() as url:
         notebook = httpx.get(f"{url}/starter.ipynb").json()
         assert len(notebook["cells"]) <= 10 and all(not cell.get("outputs") for cell in notebook["cells"])
+        install = "".join(notebook["cells"][1]["source"])
+        assert install == furniture.setup_cell().replace('url, "ipywidgets"]', 'url, "httpx"]')
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("EXTRACTLIB_KEY", keys["blue"])
         names: dict = {}
