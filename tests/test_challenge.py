@@ -16,12 +16,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from serving import serving
 
 import extractlib as xl
 from extractbook.sphinx import furniture
 from extractlib.api.keys import Keys
 from extractlib.api.meter import Usage
+from extractlib.api.server import running
 from extractlib.attacks import Knockoff
 from extractlib.challenge import board, host, sandbox
 from extractlib.challenge.app import challenge_app
@@ -388,7 +388,7 @@ def challenge(made, tmp_path):
     with (folder / "keys.csv").open(encoding="utf-8", newline="") as file:
         keys = {row["team"]: row["key"] for row in csv.DictReader(file)}
     now = [MORNING]
-    return folder, keys, now, lambda: serving(challenge_app(folder, host.read(folder), clock=lambda: now[0]))
+    return folder, keys, now, lambda: running(challenge_app(folder, host.read(folder), clock=lambda: now[0]))
 
 
 def test_what_is_made(made):

@@ -12,13 +12,14 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import torch
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -449,6 +450,24 @@ def make_app(
     for kind in (Problem, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     return app
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serve an application from a thread of this process, at a free port of this machine, and give its address."""
+    options = {"log_level": "critical", "timeout_graceful_shutdown": 20}
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **options))
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise InputError("the server does not start: its log says why")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
