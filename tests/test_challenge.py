@@ -51,6 +51,7 @@ def test_a_task_follows_from_its_secret():
     assert not {design.rows for design in one.designs} & {design.rows for design in other.designs}
     assert other.draw("hidden", 60).fingerprint != first.fingerprint
     assert one.classes[:2] == ("class 0", "class 1")  # which tell nothing
+    assert "secret=" not in repr(one)
 
 
 def test_classes_come_in_fours_that_differ_in_their_marks_alone():
@@ -287,6 +288,28 @@ def test_a_copy_that_cannot_be_scored_says_why_and_not_where_it_is_kept(tmp_path
     assert first.reason == "it is no model"
     assert second.reason.startswith("the file holds no weights of 'tiny' with 3 classes (")
     assert {one.state for one in (first, second, third)} == {FAILED} and str(tmp_path) not in second.reason
+
+
+@pytest.mark.skipif(not hostile.SANDBOX, reason="there is no bubblewrap")
+def test_hostile_copies_one_after_the_other_leave_the_judge_at_work(tmp_path):
+    store = store_in(tmp_path, Quota(a_day=9, queries=0))
+    judge = Judge(store, linear_hidden(), ("a", "b", "c"), sandbox.Sandbox(seconds=4))
+    for model in (
+        hostile.of_20_gigabytes(),
+        hostile.of_an_hour(),
+        hostile.of_a_custom_operator(),
+        hostile.of_another_file(str(tmp_path / "challenge.db")),
+        hostile.good(),
+    ):
+        judge.put(store.add("red", model, network=None, queries=0))
+    *refused, last = settled(store, judge)
+    assert [one.reason for one in refused] == [
+        "it needs more memory than it may have: use a smaller model",
+        "it runs for more than 4 seconds: use a faster model",
+        "onnxruntime lacks one of the model's operators: use those of ONNX alone",
+        "the model keeps weights in another file: export it in one, with external_data=False",
+    ]
+    assert (last.state, last.public.score) == (SCORED, 1.0)
 
 
 def test_a_fault_of_the_judges_ends_one_copy_and_is_not_told(tmp_path, caplog):

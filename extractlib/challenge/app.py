@@ -15,7 +15,7 @@ from extractlib.api.batching import ServedAPI
 from extractlib.api.keys import Keys
 from extractlib.api.server import Problem, answered, body_of, make_app, who_asks
 from extractlib.challenge import board
-from extractlib.challenge.host import HIDDEN, NAME, ChallengeSettings, File
+from extractlib.challenge.host import HIDDEN, NAME, ChallengeFile, ChallengeSettings
 from extractlib.challenge.sandbox import NoSandbox, Sandbox
 from extractlib.challenge.scoring import Hidden
 from extractlib.challenge.submissions import WAITING, Judge, Quota, Submission, Submissions, TooMany
@@ -45,7 +45,7 @@ HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inl
 
 
 def challenge_app(
-    folder: Path, settings: File, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    folder: Path, settings: ChallengeFile, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> FastAPI:
     """Return the application of the challenge in a folder.
 
@@ -93,7 +93,7 @@ class Challenge:
         clock: Returns the time.
     """
 
-    settings: File
+    settings: ChallengeFile
     api: ServedAPI
     keys: Keys
     hidden: Hidden

@@ -66,7 +66,7 @@ class ChallengeSettings(BaseModel):
     memory: int = Field(default=4_096, ge=512, le=65_536)
 
 
-class File(Settings):
+class ChallengeFile(Settings):
     """What ``challenge.toml`` may say: what a server's may, and of the challenge."""
 
     challenge: ChallengeSettings
@@ -121,7 +121,7 @@ class Plan:
                 f"{self.hidden_images} hidden images of {self.classes} classes: at least ten of each wanted"
             )
         Granularity.parse(self.answers).record(self.classes)
-        File.of(self.settings(), where="the challenge")
+        ChallengeFile.of(self.settings(), where="the challenge")
 
     def settings(self) -> dict[str, object]:
         """Return what the TOML says, as plain values."""
@@ -159,13 +159,13 @@ def make(folder: Path, plan: Plan, *, secret: bytes | None = None) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read(folder: Path) -> File:
+def read(folder: Path) -> ChallengeFile:
     """Return the settings of a challenge.
 
     Raises:
         InputError: The folder holds none.
     """
-    settings = File.read(folder / TOML)
+    settings = ChallengeFile.read(folder / TOML)
     if list(settings.victims) != [NAME]:
         raise InputError(f"{folder / TOML} serves {', '.join(settings.victims)}: one victim called {NAME} is wanted")
     return settings
@@ -183,7 +183,9 @@ def _fill(folder: Path, plan: Plan, secret: bytes) -> None:
     own = {name: model.predict(images) for name, model in _baselines(task, victim, plan).items()}
     public = public_part(len(images), seed_from("public", secret))
     known = own | {CONSTANT: torch.zeros_like(labels)}
-    Hidden(images, labels, public, victim.predict(images), known).save(folder / HIDDEN)
+    made = Hidden(images, labels, public, victim.predict(images), known)
+    made.scores(made.victim)  # refuses a victim that is no better than a model without queries
+    made.save(folder / HIDDEN)
     keys = Keys(plan.database if "://" in plan.database else folder / plan.database)
     rows = [(team, keys.add(team)) for team in plan.teams]
     keys.close()

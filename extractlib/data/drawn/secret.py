@@ -6,7 +6,7 @@ secret alone. So whoever draws images with this program learns nothing of a task
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,9 @@ from extractlib.versions import VERSIONS
 
 SECRET_BYTES = 16
 MOST_CLASSES = 100
+
+ALIKE = 4
+"""Classes that differ in their marks alone."""
 
 Rgb = tuple[float, float, float]
 
@@ -60,7 +63,7 @@ class Design:
 class SecretTask:
     """The task that follows from a secret.
 
-    Classes come in pairs that share all but their marks, so that a look at the shape alone does not tell them.
+    Classes come in fours that share all but their marks, so that a look at the shape alone does not tell them.
 
     Attributes:
         secret: 16 random bytes.
@@ -70,7 +73,7 @@ class SecretTask:
         InputError: The secret has another length, or there are fewer than 2 or more than 100 classes.
     """
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     count: int = 20
 
     def __post_init__(self) -> None:
@@ -88,15 +91,13 @@ class SecretTask:
     def designs(self) -> tuple[Design, ...]:
         """What each class looks like."""
         draw = np.random.default_rng(list(self.secret))  # a seed of all 128 bits
-        names = [name for _ in range(self.count) for name in draw.permutation(list(OUTLINES))]
+        outlines: list[str] = []
         designs: list[Design] = []
-        marks: set[tuple[str, ...]] = set()
-        for number in range(self.count):
-            if number % 4 == 0:
-                face, ink = _contrast(draw)
-                look = (str(names[number // 4]), _color(draw, 0.2, 0.9), face, ink)
-            marks.add(rows := _mark(draw, marks))
-            designs.append(Design(*look, rows))
+        while len(designs) < self.count:
+            outlines = outlines or draw.permutation(list(OUTLINES)).tolist()
+            outline, edge, (face, ink) = outlines.pop(), _color(draw, 0.2, 0.9), _contrast(draw)
+            for _ in range(min(ALIKE, self.count - len(designs))):
+                designs.append(Design(outline, edge, face, ink, _mark(draw, {design.rows for design in designs})))
         return tuple(designs[number] for number in draw.permutation(self.count))
 
     def draw(self, part: str, size: int) -> ImageSet:
