@@ -455,8 +455,7 @@ def make_app(
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve an application from a thread of this process, at a free port of this machine, and give its address."""
-    options = {"log_level": "critical", "timeout_graceful_shutdown": 20}
-    server = uvicorn.Server(uvicorn.Config(app, port=0, **options))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=20))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:
