@@ -1,4 +1,4 @@
-"""The command line of the library: ``extractlib attack | data | serve | keys``.
+"""The command line of the library: ``extractlib attack | data | serve | keys | challenge``.
 
 What a command needs it imports itself, so that the list of commands appears at once.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import extractlib
-from extractlib import cli_serve
+from extractlib import cli_challenge, cli_serve
 from extractlib.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Published data sets: to list, get and check them, and how they are cut.")
 app.add_typer(cli_serve.keys_app, name="keys", help="Who may ask a server: keys to add, revoke, rotate and list.")
+app.add_typer(cli_challenge.app, name="challenge", help="A class challenge: to make, and to serve with a scoreboard.")
 app.command()(cli_serve.serve)
 
 DataFolder = Annotated[
