@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import shutil
 import stat
@@ -9,7 +10,6 @@ import time
 import tomllib
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from itertools import permutations
 
 import hostile
 import httpx
@@ -145,7 +145,7 @@ def test_hidden_images_are_the_hosts_alone(tmp_path):
 def test_over_all_permutations_of_the_labels_no_model_is_better_than_chance():
     """Whatever it does: each image's true label is each class equally often."""
     given, labels = torch.tensor([3, 1, 1, 0, 2, 2, 2, 0]), torch.tensor([0, 1, 2, 3] * 2)
-    found = [(given == torch.tensor(order)[labels]).double().mean() for order in permutations(range(4))]
+    found = [(given == torch.tensor(order)[labels]).double().mean() for order in itertools.permutations(range(4))]
     assert torch.stack(found).mean() == pytest.approx(1 / 4)
 
 
@@ -200,11 +200,12 @@ def test_scores_of_many_copies_cannot_be_climbed_without_queries(tmp_path):
 # -- copies ------------------------------------------------------------------
 
 
-def store_in(folder, quota=None, *, place=None, now=None) -> Submissions:
+def store_in(folder, quota=None, *, place=None, clock=None) -> Submissions:
     place = folder / "challenge.db" if place is None else place
     Keys(place).close()
-    now = now or [MORNING]
-    return Submissions(place, folder / "submissions", quota=quota or Quota(a_day=3, queries=0), clock=lambda: now[0])
+    seconds = itertools.count()
+    clock = clock or (lambda: MORNING + timedelta(seconds=next(seconds)))
+    return Submissions(place, folder / "submissions", quota=quota or Quota(a_day=3, queries=0), clock=clock)
 
 
 @pytest.fixture(params=["file", "postgresql"])
@@ -214,7 +215,7 @@ def place(request, tmp_path):
 
 def test_copies_are_kept_with_their_hash_and_limited_by_the_day(tmp_path, place):
     now = [MORNING]
-    store = store_in(tmp_path, place=place, now=now)
+    store = store_in(tmp_path, place=place, clock=lambda: now[0])
     added = [store.add("red", f"copy {number}".encode(), network=None, queries=7) for number in range(3)]
     assert [store.content(one).read_bytes() for one in added] == [b"copy 0", b"copy 1", b"copy 2"]
     assert [one.sha256 for one in added] == [sha256(f"copy {number}".encode()).hexdigest() for number in range(3)]
