@@ -18,7 +18,7 @@ A chapter has four to six exercises and all five kinds; the tests see to it.
 
 from extractbook.exercises.exercise import Exercise, Verdict, known, lookup
 
-__all__ = ["Exercise", "Verdict", "check", "known"]
+__all__ = ["Exercise", "Verdict", "check", "known", "trial"]
 
 
 def check(exercise: str, answer: object, *, seed: int | None = None) -> Verdict:
@@ -30,7 +30,15 @@ def check(exercise: str, answer: object, *, seed: int | None = None) -> Verdict:
         seed: Of an assessed variant, from 0; None for the book's own numbers.
 
     Raises:
-        InputError: There is no such exercise, the answer is of another type than it asks for or holds NaN, or the seed
-            is no whole number from 0.
+        InputError: There is no such exercise, it asks for a text, or the seed is no whole number from 0.
     """
     return lookup(exercise).check(answer, seed=seed)
+
+
+def trial(exercise: str, answer: object) -> Verdict:
+    """Say of an answer to be graded what may be said before: a function is tried, of a value the kind is looked at.
+
+    Raises:
+        InputError: There is no such exercise, or it asks for a text.
+    """
+    return lookup(exercise).trial(answer)

@@ -139,6 +139,7 @@ EXERCISES = (
         slips={
             "nobody opens a part of an account": partial(fee, accounts=float),
             "one account more is counted than is needed": partial(fee, accounts=lambda share: floor(share) + 1),
+            "the last account, which sends what is left, pays its fee too": partial(fee, accounts=floor),
             "one account may not send all the queries": partial(fee, accounts=lambda share: 1),
             "where the price alone makes theft too dear, no fee is needed": partial(fee, least=-inf),
         },

@@ -124,6 +124,9 @@ EXERCISES = (
         variants={"grades": (4, 3, 6, 7, 8), "error": (0.6, 0.5, 0.55, 0.65, 0.7, 0.8), "pictures": (3, 2, 4, 5)},
         right=lambda grades, error, pictures: ceiling(grades, error / sqrt(pictures)),
         slips={
+            "the chapter's formula is for five grades, and here are others": lambda grades, error, pictures: ceiling(
+                5, error / sqrt(pictures)
+            ),
             "several pictures tell more than one": lambda grades, error, pictures: ceiling(grades, error),
             "the error of a mean does not shrink that fast": lambda grades, error, pictures: ceiling(
                 grades, error / pictures

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from extractbook.exercises.answers import difference
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import LabelService
 
@@ -66,6 +67,19 @@ def label_services(seed: int) -> list[tuple]:
     return cases
 
 
+def judge_crossings(found: list, wanted: list, cases: list[tuple]) -> str | None:
+    """Right is what is near the border; what is missed on one side of zero only is told as such."""
+    for crossings, true in zip(found, wanted, strict=True):
+        reason = difference(crossings, true, tolerance=1e-4)
+        if reason:
+            wrong = np.abs(crossings - true) > 1e-4 * np.abs(true).max() if crossings.shape == true.shape else true > 0
+            one_side = wrong.any() and (np.array_equal(wrong, true < 0) or np.array_equal(wrong, true > 0))
+            return (
+                "the border crosses some axes on the other side of zero, and there it is missed" if one_side else reason
+            )
+    return None
+
+
 HIDE = ("label alone", "top-2 of 10", "rounded to 1 decimal", "temperature 0.01 in 16 bits")
 DISGUISE = ("top-9 of 10", "top-5 of 5", "temperature 4", "logarithms")
 
@@ -93,6 +107,14 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=softened,
         right=likeliest,
+        slips={
+            "no temperature changes which class is named, so accuracy cannot choose": lambda soft, labels, known: known[
+                0
+            ],
+            "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (
+                likeliest(soft, labels, [1 / one for one in known]) ** -1
+            ),
+        },
     ),
     Exercise(
         id="6.3",
@@ -112,6 +134,7 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=label_services,
         right=lambda service, features: -service._bias[1] / service._weights[1],
+        judge=judge_crossings,
     ),
     Exercise(
         id="6.5",
