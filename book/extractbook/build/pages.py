@@ -16,7 +16,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from extractbook.build import courses, execute
+from extractbook.build import execute
+from extractbook.build.stubs import without_markers
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -111,7 +112,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     Raises:
         InputError: The cell shows more than one figure.
     """
-    cell.source = courses.without_markers(cell.source)
+    cell.source = without_markers(cell.source)
     if "injected-parameters" in cell.metadata.get("tags", []):
         cell.metadata.tags.append("remove-cell")
     for output in cell.outputs:

@@ -70,9 +70,6 @@ def price(images: int, label_price: float, queries: int, accounts: int, upfront:
     return (images * label_price - accounts * upfront) / queries
 
 
-UNNOTICED = ("rival clinic", "go-between", "bird club")
-NOTICED = ("encyclopedia", "gradients", "noise")
-
 EXERCISES = (
     Exercise(
         id="1.1",
@@ -149,7 +146,5 @@ EXERCISES = (
         title="Whom would you not notice?",
         kind="discuss",
         minutes=12,
-        choices=UNNOTICED + NOTICED,
-        right=lambda: UNNOTICED,
     ),
 )

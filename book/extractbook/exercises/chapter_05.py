@@ -91,9 +91,6 @@ def judge_copies(found: list, wanted: list, cases: list[tuple]) -> str | None:
     return None
 
 
-NEEDED = ("number of classes", "pool of images", "full answers", "public backbone")
-NOT_NEEDED = ("labels of the pool", "images of the task", "victim's weights", "free queries")
-
 EXERCISES = (
     Exercise(
         id="5.1",
@@ -163,7 +160,5 @@ EXERCISES = (
         title="What the attack stands on",
         kind="discuss",
         minutes=12,
-        choices=NEEDED + NOT_NEEDED,
-        right=lambda: NEEDED,
     ),
 )

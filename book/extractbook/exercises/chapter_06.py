@@ -80,9 +80,6 @@ def judge_crossings(found: list, wanted: list, cases: list[tuple]) -> str | None
     return None
 
 
-HIDE = ("label alone", "top-2 of 10", "rounded to 1 decimal", "temperature 0.01 in 16 bits")
-DISGUISE = ("top-9 of 10", "top-5 of 5", "temperature 4", "logarithms")
-
 EXERCISES = (
     Exercise(
         id="6.1",
@@ -141,7 +138,5 @@ EXERCISES = (
         title="Hidden or only disguised",
         kind="discuss",
         minutes=12,
-        choices=HIDE + DISGUISE,
-        right=lambda: HIDE,
     ),
 )

@@ -73,19 +73,6 @@ def best_backbone(answers: np.ndarray, features: list[np.ndarray], *, held_out: 
     )
 
 
-FOLLOWS = (
-    "chance alone does not explain the gap",
-    "something that was changed matters",
-    "the second victim is recovered less",
-)
-OPEN = (
-    "pre-training matters",
-    "the architecture matters",
-    "the second surrogate is less accurate",
-    "the gap holds on other tasks",
-    "more queries would not close the gap",
-)
-
 EXERCISES = (
     Exercise(
         id="7.1",
@@ -150,7 +137,5 @@ EXERCISES = (
         title="What one comparison says",
         kind="discuss",
         minutes=12,
-        choices=FOLLOWS + OPEN,
-        right=lambda: FOLLOWS,
     ),
 )

@@ -222,7 +222,7 @@ def lookup(id: str) -> Exercise:
     Raises:
         InputError: There is none.
     """
-    entries = {entry.id: entry for entry in known()}
+    entries = {entry.id: entry for entry in (*known(), *assigned())}
     return entries[check_choice("exercise", id, entries)]
 
 
@@ -237,3 +237,9 @@ def known(chapter: int | None = None) -> tuple[Exercise, ...]:
         names = [check_choice("chapter with exercises", f"chapter_{chapter:02}", names)]
     modules = [import_module(f"extractbook.exercises.{name}") for name in names]
     return tuple(entry for module in modules for entry in module.EXERCISES)
+
+
+def assigned() -> tuple[Exercise, ...]:
+    """Return the exercises that stand on no page and are handed out alone, in order."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("assigned/chapter_*.py"))
+    return tuple(import_module(f"extractbook.exercises.assigned.{name}").EXERCISE for name in names)
