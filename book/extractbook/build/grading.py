@@ -15,13 +15,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import nbformat
+import psutil
 from nbformat import NotebookNode
 from nbgrader import utils
 from nbgrader.api import Gradebook, MissingEntry
@@ -44,7 +47,9 @@ HAND_IN = "from hand_in import hand_in\n\nhand_in({exercise!r}, {answer})"
 RUNNER = f"/tmp/answers/{Path(run_submission.__file__).name}"
 PACKAGES = [Path(package.__file__).parent for package in (extractlib, extractbook)]
 SYSTEM = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ssl", "/etc/fonts", sys.base_prefix]
-LIMITS = {"as": 8 * 2**30, "fsize": 64 * 2**20, "nofile": 1024, "nproc": 256, "core": 0}
+LIMITS = {"as": 12 * 2**30, "fsize": 64 * 2**20, "nofile": 1024, "core": 0}
+MOST_PROCESSES, MOST_MEMORY = 128, 6 * 2**30
+"""Of one submission; root is bound by no system limit on processes."""
 SPACE = 64 * 2**20
 """Bytes of a submission's scratch folder."""
 LARGEST_OUTPUT, LONGEST_TEXT = 32 * 2**20, 20_000
@@ -117,6 +122,7 @@ class Sandboxed(NbGraderPreprocessor):
             (shared / NOTEBOOK.name).write_text(nbformat.writes(sent), encoding="utf-8", errors="replace")
             for module in (hand_in, run_submission):
                 shutil.copy(module.__file__, shared)
+            (shared / "passwd").write_text("student:x:1000:1000::/tmp/work:/bin/sh\n")
             command = sandbox(shared, self.processor_seconds)
             try_out(command)
             with judge(shared / "socket", wanted, seed=seed) as verdicts:
@@ -139,18 +145,37 @@ def graded(cell: NotebookNode) -> re.Match | None:
 
 def run(command: list[str], seconds: int) -> tuple[list, str]:
     """Run a program in a sandbox and return what it prints as JSON, and why that is nothing."""
-    with tempfile.TemporaryFile() as printed, subprocess.Popen(command, stdout=printed, stderr=subprocess.PIPE) as ran:
-        try:
-            _, errors = ran.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            ran.kill()
-            return [], f"the notebook took more than {seconds} seconds"
+    with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, stdout=printed, stderr=said) as ran:
+            fault = watch(ran, seconds)
+            ran.kill()  # with it goes all that it has started
         printed.seek(0)
+        said.seek(0)
         try:
             shown = json.loads(printed.read(LARGEST_OUTPUT))
         except (ValueError, RecursionError):
-            return [], f"the notebook ended early or showed too much: {errors.decode(errors='replace').strip()[-300:]}"
-    return shown if isinstance(shown, list) else [], ""
+            told = said.read(2_000).decode(errors="replace").strip()[-300:]
+            return [], fault or f"the notebook ended early or showed too much: {told}"
+    return shown if isinstance(shown, list) else [], fault
+
+
+def watch(ran: subprocess.Popen, seconds: int) -> str:
+    """Wait for a program's end, and return why it must be ended before, if it must."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            ran.wait(0.2)
+            return ""
+        except subprocess.TimeoutExpired:
+            memory = processes = 0
+            with suppress(psutil.Error):
+                for process in psutil.Process(ran.pid).children(recursive=True):
+                    processes += 1
+                    with suppress(psutil.Error):
+                        memory += process.memory_info().rss
+        if processes > MOST_PROCESSES or memory > MOST_MEMORY:
+            return f"the notebook had {processes} processes with {memory / 2**30:.1f} GiB, which is too much"
+    return f"the notebook took more than {seconds} seconds"
 
 
 def safe(shown: Any) -> list[NotebookNode]:
@@ -267,27 +292,28 @@ def _called(connection: socket.socket) -> Any:
 def sandbox(folder: Path, processor_seconds: int) -> list[str]:
     """Return the command before which another runs in a sandbox that shares `folder` with this process."""
     limits = [f"--{name}={value}" for name, value in {**LIMITS, "cpu": processor_seconds}.items()]
-    clones = {package.parent for package in PACKAGES}
-    imported = [Path(entry) for entry in sys.path if entry and Path(entry).exists()]
-    visible = [*map(Path, SYSTEM), Path(sys.prefix), *(one for one in imported if one not in clones), *PACKAGES]
-    hidden = sorted((PACKAGES[1] / "exercises").glob("**/chapter_*.py"))
-    paths = [*clones, *(one for one in imported if one not in clones)]
+    # Where packages are, and not all that is on the path, on which the course's own folder stands too.
+    found = {Path(str(find_spec(name).origin)).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")}
+    visible = dict.fromkeys([*map(Path, SYSTEM), Path(sys.prefix), *found, *PACKAGES])
+    hidden = sorted((PACKAGES[1] / "exercises").glob("**/chapter_*.*"))
+    paths = dict.fromkeys(["/tmp/answers", *(str(package.parent) for package in PACKAGES), *map(str, found)])
     environment = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/tmp/work",
         "LANG": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "EXTRACTLIB_CACHE": "/tmp/work/cache",
-        "PYTHONPATH": ":".join(["/tmp/answers", *map(str, paths)]),
+        "PYTHONPATH": ":".join(paths),
     }
     return [
         *("prlimit", *limits, "bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
+        *("--uid", "1000", "--gid", "1000"),
         *(word for name, value in environment.items() for word in ("--setenv", name, value)),
         *("--proc", "/proc", "--dev", "/dev", "--size", str(SPACE), "--tmpfs", "/dev/shm"),
         *("--size", str(SPACE), "--tmpfs", "/tmp", "--dir", "/tmp/work", "--chdir", "/tmp/work"),
         *(word for path in visible for word in ("--ro-bind-try", str(path), str(path))),
         *(word for path in hidden for word in ("--ro-bind", "/dev/null", str(path))),
-        *("--ro-bind", str(folder), "/tmp/answers"),
+        *("--ro-bind", str(folder), "/tmp/answers", "--ro-bind", str(folder / "passwd"), "/etc/passwd"),
     ]
 
 

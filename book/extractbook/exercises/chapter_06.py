@@ -68,16 +68,15 @@ def label_services(seed: int) -> list[tuple]:
 
 
 def judge_crossings(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Right is what is near the border; what is missed on one side of zero only is told as such."""
-    for crossings, true in zip(found, wanted, strict=True):
-        reason = difference(crossings, true, tolerance=1e-4)
-        if reason:
-            wrong = np.abs(crossings - true) > 1e-4 * np.abs(true).max() if crossings.shape == true.shape else true > 0
-            one_side = wrong.any() and (np.array_equal(wrong, true < 0) or np.array_equal(wrong, true > 0))
-            return (
-                "the border crosses some axes on the other side of zero, and there it is missed" if one_side else reason
-            )
-    return None
+    """Right is what is near the border; if all that is missed lies on one side of zero, that is told."""
+    reason = next(filter(None, (difference(*pair, tolerance=1e-4) for pair in zip(found, wanted, strict=True))), None)
+    if not reason or any(crossings.shape != true.shape for crossings, true in zip(found, wanted, strict=True)):
+        return reason
+    crossings, true = np.concatenate(found), np.concatenate(wanted)
+    wrong = np.abs(crossings - true) > 1e-4 * np.abs(true).max()
+    if np.array_equal(wrong, true < 0) or np.array_equal(wrong, true > 0):
+        return "the border crosses some axes on the other side of zero, and there it is missed"
+    return reason
 
 
 EXERCISES = (
@@ -105,9 +104,9 @@ EXERCISES = (
         cases=softened,
         right=likeliest,
         slips={
-            "no temperature changes which class is named, so accuracy cannot choose": lambda soft, labels, known: known[
-                0
-            ],
+            "the first candidate comes out: accuracy is the same at all of them, so it cannot choose": (
+                lambda soft, labels, known: known[0]
+            ),
             "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (
                 likeliest(soft, labels, [1 / one for one in known]) ** -1
             ),

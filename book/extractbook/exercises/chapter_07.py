@@ -127,7 +127,7 @@ EXERCISES = (
         cases=victims,
         right=best_backbone,
         slips={
-            "a head with many features fits even noise: measure on answers that it was not fitted to": partial(
+            "the most features fit even noise: measure on answers that the head was not fitted to": partial(
                 best_backbone, held_out=False
             )
         },
