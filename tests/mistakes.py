@@ -531,6 +531,33 @@ MISTAKES = {
         ("the mean alone", " - factor * spread", "", "on input"),
         ("never the last", "len(values) + 1", "max(first, 4)", "on input"),
     ],
+    "1.A": [
+        (
+            "one offer alone",
+            "return best[queries]",
+            "return min(cheapest([one], queries) for one in offers) if offers[1:] else best[queries]",
+            "may mix the offers",
+        ),
+        ("whole accounts paid", "sent * price", "limit * price", "that are sent are paid"),
+        ("no fee", "fee + sent * price", "sent * price", "the number is too small"),
+        ("beyond the limit", "min(limit, left) + 1", "left + 1", "the number is too small"),
+    ],
+    "2.A": [
+        ("not moved", "range(-2, 3)", "range(1)", "F1 is 0."),
+        ("mean forgotten", "flat - flat.mean(1, keepdim=True)", "flat", "F1 is 0."),
+        ("moved the same way", "windows(train, -y, -x)", "windows(train, y, x)", "F1 is 0."),
+        ("wrong side", "best > 0.9", "best < 0.9", "F1 is 0."),
+    ],
+    "3.A": [
+        ("temperature alone", "[scale, bias]", "[scale]", "best probabilities is 0."),
+        ("nothing fitted", "range(500)", "range(0)", "best probabilities is 0.000"),
+        ("logits, not probabilities", ".softmax(1)\n    ### END", "\n    ### END", "the rows are no probabilities"),
+    ],
+    "4.A": [
+        ("in equal parts", "(new[row] == 0)\n", "(new[row] == 0) * 0 + (new[row] == 0)\n", "full answers is"),
+        ("means of all", "rows = old[alike] if alike.sum() >= 5 else old[same]", "rows = old", "full answers is"),
+        ("shown numbers changed", "targets[row] +=", "targets[row] = 0 * targets[row] + 1 / 8 + 0 *", "must stay"),
+    ],
     "5.A": [
         (
             "linear",
@@ -541,5 +568,48 @@ MISTAKES = {
         ("few queries", "len(pool))[:400]", "len(pool))[:20]", "agreement is 0."),
         ("too many queries", "len(pool))[:400]", "len(pool))[:401]", "are left: ask fewer"),
         ("probabilities", ".argmax(1)\n", "\n", "an array of whole numbers is wanted"),
+    ],
+    "6.A": [
+        ("few queries", "rows[:500]", "rows[:20]", "agreement is 0."),
+        (
+            "linear",
+            "torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 5)",
+            "torch.nn.Linear(8, 5)",
+            "agreement",
+        ),
+        ("too many queries", ".argsort()[:500]", ".argsort()[:501]", "are left: ask fewer"),
+    ],
+    "7.A": [
+        ("raw vectors", "(vectors @ layer).tanh()", "vectors", "told right is 0."),
+        ("the worst", ".argmax())", ".argmin())", "told right is 0."),
+    ],
+    "8.A": [
+        ("all alike", "range(1_000)", "range(0)", "effective classes is 0."),
+        ("the commonest", "np.exp(-0.2", "np.exp(0.2", "effective classes is 0."),
+        ("too many queries", "range(400)", "range(401)", "are left: ask fewer"),
+    ],
+    "9.A": [
+        ("plain distance", "apart @ inverse * apart", "apart * apart", "TNR at 95% TPR is 0."),
+        ("wrong sign", "return (apart", "return -(apart", "TNR at 95% TPR is 0."),
+        (
+            "one center",
+            "return (apart @ inverse * apart).sum(2).amin(1)",
+            "return (apart @ inverse * apart).sum(2)[:, 0]",
+            "TNR",
+        ),
+    ],
+    "10.A": [
+        ("counted alike", "weights = -np.log(rates)", "weights = np.ones(len(rates))", "honest models, is"),
+        ("everybody", "mean + 2.33 * spread", "mean - 2.33 * spread", "honest models, is -"),
+        ("nobody", "mean + 2.33 * spread", "mean + 99 * spread", "honest models, is 0.000"),
+    ],
+    "11.A": [
+        ("the last value", "return float(min(fits)[1])", "return recoveries[-1]", "to within 0.02 is 0."),
+        ("a fixed power", "np.linspace(0.2, 0.7, 51)", "[0.7]", "to within 0.02 is 0."),
+    ],
+    "12.A": [
+        ("each alone", "0.05 / (len(p) - place)", "0.05", "one holds by chance"),
+        ("divided by twenty", "0.05 / (len(p) - place)", "0.05 / len(p)", "one claim fewer is left"),
+        ("the wrong way", 'alternative="greater"', 'alternative="less"', "values are wrong"),
     ],
 }

@@ -94,7 +94,7 @@ def test_the_notebook_says_what_the_check_knows(exercise):
     task = (TASKS | ASSIGNED)[exercise.id]
     assert task.title == f"{exercise.id} {exercise.title}: {exercise.kind}, {exercise.minutes} minutes"
     assert len(task.hint.split()) > 5 and len(task.explanation.split()) > 5
-    assert bool(task.code) == (exercise.kind != "discuss") == (exercise.right is not None)
+    assert bool(task.code) == (exercise.kind != "discuss") == exercise.checked
     assert not task.code or task.code.startswith(courses.numbers(exercise))
     for mark in exercise.marks if exercise.score else ():
         assert f"{mark:.2f}" in task.statement

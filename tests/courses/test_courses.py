@@ -18,6 +18,7 @@ import pytest
 from mistakes import MISTAKES
 
 from extractbook.build import courses, execute
+from extractbook.build.grading import run
 from extractbook.build.plain import RAW
 from extractbook.build.stubs import ANSWER, BEGIN, without_markers
 from extractbook.exercises import check
@@ -204,7 +205,7 @@ HOSTILE = {
     "kills-all": "import os\nos.kill(-1, 9)",
     "floods": "print('x' * 10_000_000)\nfor _ in range(200):\n    print('y' * 1_000_000)",
     "takes-memory": "big = bytearray(16 * 2**30)",
-    "forks": "import os, time\nfor _ in range(500):\n    if not os.fork():\n        time.sleep(60)\n        os._exit(0)",
+    "forks": "import os, time\nfor _ in range(500):\n    if not os.fork():\n        time.sleep(60)",
     "cheats": (
         "import extractbook.exercises.exercise as e\nfrom extractbook.exercises.chapter_05 import EXERCISES\n"
         "draw = next(one for one in EXERCISES if one.id == '5.2').right"
@@ -216,10 +217,7 @@ HOSTILE = {
     ),
     "fills-the-disk": "for one in 'ab':\n    open(f'/tmp/work/{one}', 'wb').write(bytes(60 * 2**20))",
     "calls-out": "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=5)",
-    "patches": (
-        "import hand_in\nhand_in.hand_in = lambda *answer: None\nimport IPython\n"
-        "IPython.get_ipython().run_cell = lambda *a, **k: None"
-    ),
+    "patches": "import hand_in\nhand_in.hand_in = lambda *answer: None",
     "answers-in-another's-name": "import hand_in\nhand_in.hand_in('5.3', lambda logits, targets: logits)",
     "shows-a-page": "from IPython.display import HTML, display\ndisplay(HTML('<script>alert(1)</script>'))",
     "magic": "%matplotlib inline\nimport numpy as np",
@@ -256,10 +254,9 @@ def test_a_submission_harms_nobody_and_pays_for_itself_alone(course):
     expected = {name: full | ({} if name in STILL_RIGHT else {"5.2": 0}) for name in HOSTILE}
     expected |= {name: {id: full[id] if id == "5.1" else 0 for id in full} for name in KERNEL_ENDS}
     expected["answers-in-another's-name"] = full | {"5.3": 0}
-    expected["patches"] = {name: found["patches"][name] for name in full}
+    expected["patches"] = {id: full[id] if id == "5.1" else 0 for id in full}
     assert set(HOSTILE) <= set(found) and "__MACOSX" not in found
     assert {name: found[name] for name in expected} == expected
-    assert sum(found["patches"].values()) < sum(full.values())
     assert not (course / "autograded" / "exits" / "chapter-05" / "link").exists()
     feedback = nbgrader("generate_feedback", f"chapter-{chapter:02}", "--student", "shows-a-page", folder=course)
     assert feedback.returncode == 0, feedback.stderr
@@ -283,6 +280,11 @@ def test_the_tables_for_other_systems_hold_no_formula(course):
     assert heads[:5] == ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"] and heads[5] == "chapter-05"
     assert possible == ["    Points Possible", *4 * [""], str(float(sum(lookup(task.id).minutes for task in TASKS[5])))]
     assert "'=1+1" in {row[3] for row in students}
+
+
+def test_a_program_without_an_end_is_ended():
+    shown, fault = run(["sleep", "60"], 1)
+    assert shown == [] and fault == "the notebook took more than 1 seconds"
 
 
 def test_where_no_sandbox_starts_nothing_is_run(course, tmp_path):

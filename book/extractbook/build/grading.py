@@ -102,7 +102,7 @@ class Sandboxed(NbGraderPreprocessor):
     """Runs a submission in a sandbox and sets what its graded cells earn."""
 
     cell_seconds = Integer(600, help="seconds that a cell may take, on a slow machine").tag(config=True)
-    notebook_seconds = Integer(3600, help="seconds that a notebook may take").tag(config=True)
+    notebook_seconds = Integer(1800, help="seconds that a notebook may take").tag(config=True)
     processor_seconds = Integer(900, help="seconds of processor time that a notebook may take").tag(config=True)
     seeds = Dict(help="by assignment, the seed of its numbers").tag(config=True)
 

@@ -61,6 +61,8 @@ class Exercise:
         minutes: What a reader will need.
         right: Returns the right answer: of the parameters if the answer is a value, of one case if it is a function.
             None where a text is asked for, which people read.
+        key: Returns, of the parameters, what is right of each case, where the case does not tell it; then there is
+            no `right`.
         cases: Returns, of the parameters, the arguments of each call of the reader's function; None for a value.
         variants: The parameters by name, each with the values it can have, the book's own first.
         choices: The texts of which an answer names one or several; empty where it is none of given texts.
@@ -80,6 +82,7 @@ class Exercise:
     kind: str
     minutes: int
     right: Callable | None = None
+    key: Callable[..., list] | None = None
     cases: Callable[..., list[tuple]] | None = None
     variants: Mapping[str, Sequence] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
@@ -92,6 +95,11 @@ class Exercise:
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS)
         check_positive("minutes", self.minutes)
+
+    @property
+    def checked(self) -> bool:
+        """Whether a program says if an answer is right."""
+        return bool(self.right or self.key)
 
     def parameters(self, seed: int | None = None) -> dict[str, object]:
         """Return the parameters of the book (None) or of the assessed variant of this seed.
@@ -112,7 +120,7 @@ class Exercise:
         Raises:
             InputError: The exercise asks for a text, which people read.
         """
-        if self.right is None:
+        if not self.checked:
             raise InputError(f"exercise {self.id} asks for a text, which no program checks: compare it with the rubric")
         parameters = self.parameters(seed)
         try:
@@ -131,7 +139,7 @@ class Exercise:
         Raises:
             InputError: The exercise asks for a text, which people read.
         """
-        if self.cases or self.right is None:
+        if self.cases or not self.checked:
             return replace(self.check(answer), said="right on these inputs; others decide the grade")
         try:
             self._fitted(answer, self.parameters())
@@ -150,7 +158,8 @@ class Exercise:
         if self.cases and not callable(answer):
             raise InputError(f"the answer is {kind_of(answer)}: a function is wanted")
         function = _guarded(answer) if self.cases else lambda **_: answer
-        given, right = self._results(function, parameters), self._results(self.right, parameters)
+        given = self._results(function, parameters)
+        right = [plain(one) for one in self.key(**parameters)] if self.key else self._results(self.right, parameters)
         given = [fitted(*pair) for pair in zip(given, right, strict=True)]
         for name in (given[0] if isinstance(given[0], list) else given) if self.choices else ():
             check_choice("answer", normalized(name), self.choices)
