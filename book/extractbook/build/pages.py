@@ -70,7 +70,7 @@ def inputs() -> str:
 
 def stage() -> None:
     """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
-    elsewhere = shutil.ignore_patterns("extractbook", "_static", "*.ipynb", ".*")
+    elsewhere = shutil.ignore_patterns("extractbook", "launch", "_static", "*.ipynb", ".*")
     shutil.copytree(execute.BOOK, SOURCE / "book", ignore=elsewhere)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
     for path in CONFIGURATION:
@@ -147,6 +147,7 @@ def render() -> bool:
     mathjax = import_module("sphinx-mathjax-offline").__path__[0]
     unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
+    shutil.copytree(execute.BOOK / "launch", PAGES / "launch")
     return True
 
 
