@@ -196,72 +196,92 @@ def test_nbgrader_gives_the_points_that_are_earned(course, chapter):
 
 # What a submission may do, and what it cannot.
 
-HOSTILE = {
-    "exits": "def draw(pool_size, budget, seed):\n    raise SystemExit",
-    "interrupts": "def draw(pool_size, budget, seed):\n    raise KeyboardInterrupt",
-    "lone-surrogate": "def draw(pool_size, budget, seed):\n    raise ValueError('\\udc80')",
-    "prints-one": "print('\\udc80')\nraise ValueError('\\udc80')",
-    "kills-itself": "import os\nos.kill(os.getpid(), 9)",
-    "kills-all": "import os\nos.kill(-1, 9)",
-    "floods": "print('x' * 10_000_000)\nfor _ in range(200):\n    print('y' * 1_000_000)",
-    "takes-memory": "big = bytearray(16 * 2**30)",
-    "forks": "import os, time\nfor _ in range(500):\n    if not os.fork():\n        time.sleep(60)",
-    "cheats": (
-        "import extractbook.exercises.exercise as e\nfrom extractbook.exercises.chapter_05 import EXERCISES\n"
-        "draw = next(one for one in EXERCISES if one.id == '5.2').right"
-    ),
-    "looks-around": "import glob\nassert not glob.glob('{course}/*'), 'the course'",
-    "writes": (
-        "import pathlib\nfor one in ('/usr/x', '{course}/x', '/tmp/answers/x'):\n    try:\n"
-        "        pathlib.Path(one).write_text('x')\n    except OSError:\n        continue\n    raise SystemError(one)"
-    ),
-    "fills-the-disk": "for one in 'ab':\n    open(f'/tmp/work/{one}', 'wb').write(bytes(60 * 2**20))",
-    "calls-out": "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=5)",
-    "patches": "import hand_in\nhand_in.hand_in = lambda *answer: None",
-    "answers-in-another's-name": "import hand_in\nhand_in.hand_in('5.3', lambda logits, targets: logits)",
-    "shows-a-page": "from IPython.display import HTML, display\ndisplay(HTML('<script>alert(1)</script>'))",
-    "magic": "%matplotlib inline\nimport numpy as np",
-    "cyclic": "draw = []\ndraw.append(draw)",
+FAULTS = {
+    "wrong": {
+        "5.2": "def draw(pool_size, budget, seed):\n    raise SystemExit",
+        "5.3": "def gradient(logits, targets):\n    raise KeyboardInterrupt",
+        "5.4": "def recovery_above(*case):\n    raise ValueError('\\udc80')",
+        "5.5": "steal = []\nsteal.append(steal)",
+        "5.A": "from extractbook.exercises.assigned.chapter_05 import EXERCISE\nextract = EXERCISE.right",
+    },
+    "another's-name": {"5.2": "import hand_in\nhand_in.hand_in('5.4', lambda *case: 1.0)\ndraw = None"},
+    "patches": {"5.2": "import hand_in\nhand_in.hand_in = lambda *answer: None"},
+    "memory": {"5.2": "draw = bytearray(16 * 2**30)"},
 }
-"""What a student may put into the cell of exercise 5.2, whose other answers are right."""
-KERNEL_ENDS = {"kills-itself", "kills-all", "forks"}
-STILL_RIGHT = {"magic", "shows-a-page", "looks-around", "writes", "answers-in-another's-name", "patches"}
+"""Of each student the answers that are worth nothing; the others are right."""
+LOST = {"another's-name": {"5.2", "5.4"}, "patches": {"5.2", "5.3", "5.4", "5.5", "5.A"}}
+ENDS = {
+    "kills-all": "import os\nos.kill(-1, 9)",
+    "forks": "import os, time\nfor _ in range(400):\n    if not os.fork():\n        time.sleep(60)",
+}
+"""What ends the kernel in exercise 5.2: what was answered before counts."""
+HARMLESS = """%matplotlib inline
+import glob, pathlib, socket
+from IPython.display import HTML, display
+display(HTML("<script>alert(1)</script>"))
+for _ in range(20):
+    print("x" * 10_000_000)
+print("\\udc80")
+assert not glob.glob("{course}/*") and not glob.glob("{root}/tests/*"), "the course can be seen"
+for one in ("/usr/x", "{course}/x", "/tmp/answers/x"):
+    try:
+        pathlib.Path(one).write_text("x")
+    except OSError:
+        continue
+    raise SystemError(one)
+try:
+    for one in "ab":
+        pathlib.Path("/tmp/work", one).write_bytes(bytes(60 * 2**20))
+except OSError:
+    pathlib.Path("/tmp/work/a").unlink()
+else:
+    raise SystemError("the disk")
+try:
+    socket.create_connection(("127.0.0.1", {port}), timeout=5)
+except OSError:
+    pass
+else:
+    raise SystemError("the network")
+"""
+"""What comes to nothing, in the cell of exercise 5.2 and above its right answer."""
 
 
 def test_a_submission_harms_nobody_and_pays_for_itself_alone(course):
-    """Each does one thing in the second exercise; the others keep their points, and all are graded in one call."""
-    chapter, released = 5, handed_out(course, 5)
+    """All are graded in one call, beside a file that is no notebook, a link out of the folder, and a Mac's companions."""
+    released, full = handed_out(course, 5), {id: lookup(id).minutes for id in right(5)}
+    expected = {}
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        for name, code in HOSTILE.items():
-            notebook = filled(released, right(chapter))
-            cell = notebook.cells[places(released)["5.2"]]
-            code = code.replace("{course}", str(course)).replace("{port}", str(listener.getsockname()[1]))
-            cell.source = f"{code}\n{cell.source}" if name in STILL_RIGHT else code
-            submit(course, chapter, name, notebook)
+        names = {"{course}": str(course), "{port}": str(listener.getsockname()[1]), "{root}": str(execute.ROOT)}
+        rude = re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], HARMLESS)
+        codes = {name: {"5.2": code} for name, code in ENDS.items()} | FAULTS | {"rude": {}}
+        for name, changed in codes.items():
+            notebook = filled(released, right(5))
+            for id, code in changed.items():
+                notebook.cells[places(released)[id]].source = code
+            if name == "rude":
+                cell = notebook.cells[places(released)["5.2"]]
+                cell.source = f"{rude}\n{cell.source}"
+            submit(course, 5, name, notebook)
+            lost = LOST.get(name, set(changed)) if name not in ENDS else set(full) - {"5.1"}
+            expected[name] = {id: 0 if id in lost else points for id, points in full.items()}
         (course / "submitted" / "__MACOSX" / "chapter-05").mkdir(parents=True)
         (course / "submitted" / "__MACOSX" / "chapter-05" / "chapter-05.ipynb").write_text("")
-        broken = course / "submitted" / "broken" / file(chapter)
+        broken = course / "submitted" / "broken" / file(5)
         broken.parent.mkdir(parents=True)
         broken.write_text("{" * 100_000)
-        (course / "submitted" / "exits" / "chapter-05" / "link").symlink_to(course / "gradebook.db")
-        graded = nbgrader("autograde", f"chapter-{chapter:02}", folder=course)
+        (course / "submitted" / "rude" / "chapter-05" / "link").symlink_to(course / "gradebook.db")
+        graded = nbgrader("autograde", "chapter-05", folder=course)
         listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert "broken" in graded.stderr and "__MACOSX" not in graded.stderr
-    full = {id: lookup(id).minutes for id in right(chapter)}
-    found = points(course, chapter)
-    expected = {name: full | ({} if name in STILL_RIGHT else {"5.2": 0}) for name in HOSTILE}
-    expected |= {name: {id: full[id] if id == "5.1" else 0 for id in full} for name in KERNEL_ENDS}
-    expected["answers-in-another's-name"] = full | {"5.3": 0}
-    expected["patches"] = {id: full[id] if id == "5.1" else 0 for id in full}
-    assert set(HOSTILE) <= set(found) and "__MACOSX" not in found
+    assert graded.returncode != 0 and "student 'broken'" in graded.stderr and "student '__MACOSX'" not in graded.stderr
+    found = points(course, 5)
     assert {name: found[name] for name in expected} == expected
-    assert not (course / "autograded" / "exits" / "chapter-05" / "link").exists()
-    feedback = nbgrader("generate_feedback", f"chapter-{chapter:02}", "--student", "shows-a-page", folder=course)
+    assert "__MACOSX" not in found and not (course / "autograded" / "rude" / "chapter-05" / "link").exists()
+    feedback = nbgrader("generate_feedback", "chapter-05", "--student", "rude", folder=course)
     assert feedback.returncode == 0, feedback.stderr
-    page = (course / "feedback" / "shows-a-page" / "chapter-05" / "chapter-05.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page
+    page = (course / "feedback" / "rude" / "chapter-05" / "chapter-05.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page and "Exercise 5.2: right" in page
 
 
 def test_the_tables_for_other_systems_hold_no_formula(course):

@@ -59,7 +59,8 @@ def launch(page: str) -> dict[str, str]:
     parts, branch = urlsplit(repository()).path.strip("/"), configuration()["repository"]["branch"]
     file = f"book/launch/{page}.ipynb"
     raw = f"https://raw.githubusercontent.com/{parts}/{branch}/{file}"
-    hub = urlencode({"repo": repository(), "branch": branch, "app": "jupyterlab", "filepath": file}, safe="/:")
+    opened = f"lab/tree/{parts.split('/')[1]}/{file}"
+    hub = urlencode({"repo": repository(), "branch": branch, "urlpath": opened}, safe="/:")
     return {
         "Colab": f"https://colab.research.google.com/github/{parts}/blob/{branch}/{file}",
         "Binder": f"https://mybinder.org/v2/gh/{parts}/{branch}?urlpath=lab/tree/{file}",
