@@ -247,7 +247,7 @@ else:
 
 
 def test_a_submission_harms_nobody_and_pays_for_itself_alone(course):
-    """All are graded in one call, beside a file that is no notebook, a link out of the folder, and a Mac's companions."""
+    """All are graded in one call, beside a file that is no notebook, a link, and a Mac's companions."""
     released, full = handed_out(course, 5), {id: lookup(id).minutes for id in right(5)}
     expected = {}
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -38,10 +38,9 @@ def plain(text: str, page: str) -> str:
 
 def placed(text: str, page: str) -> str:
     """Return a text of a chapter as it can stand elsewhere: "the chapter" and "step 3" lead to where they are."""
-    anchors = steps(page)
 
     def link(found: re.Match) -> str:
-        anchor = anchors.get(found["step"], "")
+        anchor = steps(page).get(found["step"], "") if found["step"] else ""
         return f"[{found[0]}]({address(page, anchor)})" if anchor or not found["step"] else found[0]
 
     return CHAPTER.sub(link, text)

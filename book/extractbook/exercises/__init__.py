@@ -11,7 +11,7 @@ How to add one:
    one code cell (tag ``solution``) with the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, its
    numbers set by the first line, its last line ``book.check("ID", NAME)``; and a text that closes the solution (tag
    ``solution``). Chapter 5 shows the form. The code cell needs nothing but the section's first code cell.
-5. In ``tests/test_exercises.py``, name two ways to break the solution that the check must notice.
+5. In ``tests/mistakes.py``, name two ways to break the solution that the check must notice.
 
 A chapter has four to six exercises and all five kinds; the tests see to it.
 """
