@@ -69,7 +69,8 @@ def test_all_else_is_the_chapters_own(path):
     assert json.loads(GENERATED[path])["cells"][1]["id"] == "about"
 
 
-def test_every_service_opens_a_launch_notebook(monkeypatch):
+def test_every_service_opens_a_launch_notebook():
+    assert "Solutions" in furniture.launch("05_knockoff") and "Solutions" not in furniture.launch("index")
     buttons = furniture.launch("05_knockoff")
     assert set(buttons) >= {"Colab", "Binder", "Kaggle", "JupyterHub", "Codespaces", "Download"}
     for service, url in buttons.items():
@@ -78,7 +79,7 @@ def test_every_service_opens_a_launch_notebook(monkeypatch):
         elif service != "Codespaces":  # it opens the whole repository
             file = re.search(r"book/launch/.*\.ipynb", url)[0]
             assert execute.ROOT / file in GENERATED, service
-            assert ("solutions" in file) == (service == "With solutions")
+            assert ("solutions" in file) == (service == "Solutions")
 
 
 def test_roles_become_what_every_program_shows():

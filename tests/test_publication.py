@@ -162,7 +162,10 @@ def test_first_cell_without_a_network_says_so_and_stops(tmp_path):
     ran = run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE)
     assert ran.stdout.splitlines()[-1].startswith("stopped with ") and "went on" not in ran.stdout
     said = ran.stdout + ran.stderr
-    assert "SystemExit: The book's package cannot be installed: is there no internet here? pip says: ERROR:" in said
+    told = (
+        "SystemExit: The book's package cannot be installed: switch the internet on (on Kaggle: Settings, Internet) and"
+    )
+    assert f"{told} run this cell again. pip says: " in said and "ERROR: " in said
     assert "Traceback" not in said
     (tmp_path / "cloned" / "__init__.py").touch()
     assert "went on\nall with " in run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE).stdout

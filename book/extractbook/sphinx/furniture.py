@@ -61,15 +61,16 @@ def launch(page: str) -> dict[str, str]:
     raw = f"https://raw.githubusercontent.com/{parts}/{branch}/{file}"
     opened = f"lab/tree/{parts.split('/')[1]}/{file}"
     hub = urlencode({"repo": repository(), "branch": branch, "urlpath": opened}, safe="/:")
-    return {
+    solved = f"book/launch/solutions/{page}.ipynb"
+    opened_on = {
         "Colab": f"https://colab.research.google.com/github/{parts}/blob/{branch}/{file}",
         "Binder": f"https://mybinder.org/v2/gh/{parts}/{branch}?urlpath=lab/tree/{file}",
         "Kaggle": f"https://kaggle.com/kernels/welcome?src={raw}",
         "Codespaces": f"https://codespaces.new/{parts}",
         "JupyterHub": f"https://nbgitpuller.readthedocs.io/en/latest/link.html?{hub}",
         "Download": f"{site()}launch/{page}.ipynb",
-        "With solutions": f"{repository()}/blob/{branch}/book/launch/solutions/{page}.ipynb",
     }
+    return opened_on | ({"Solutions": f"{repository()}/blob/{branch}/{solved}"} if (ROOT / solved).exists() else {})
 
 
 def derive(app, config) -> None:
