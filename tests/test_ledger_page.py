@@ -185,5 +185,9 @@ def test_published_rows_are_those_of_the_results(tmp_path):
     for found in (as_csv, as_parquet):
         assert found["recovery"].tolist() == expected["recovery"].tolist()
         assert found["seed"].tolist() == expected["seed"].tolist()
-    assert (tmp_path / "README.md").read_text() == data.CARD.read_text()
+    whole = pd.read_parquet(tmp_path / "rows.parquet")
+    first = whole[(whole["edition"] == "edition-1") & (whole["scale"] == "drawn")]
+    assert len(first) == len(results.first_edition("drawn"))
+    assert f"| edition-1 | drawn | {len(first):,} | 5 |" in (tmp_path / "README.md").read_text()
+    assert {path.parts[-3] for path in files} <= {"edition-1", "edition-2"}
     assert not (tmp_path / "edition-2" / "smoke").exists()

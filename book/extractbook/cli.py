@@ -1,4 +1,4 @@
-"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | course``.
+"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | launch | …``.
 
 Both packages load their rooms when they are first asked for, so that the list of commands appears at once.
 """
@@ -247,10 +247,21 @@ def pdf() -> None:
 
 
 @app.command()
-def course() -> None:
-    """Write the chapters' versions for students and instructors into _build/courses."""
-    courses = room("courses")
-    courses.write_courses(courses.COURSES)
+def launch() -> None:
+    """Write the notebooks that Colab, Binder and others open, with and without solutions, into book/launch."""
+    room("courses").write_launch()
+
+
+@app.command()
+def slides() -> None:
+    """Make a deck of slides of each built chapter, in _build/html/slides."""
+    room("publication").write_slides()
+
+
+@app.command()
+def rows(folder: Annotated[Path, typer.Option(help="Where the tables go.")]) -> None:
+    """Write all committed rows as CSV and Parquet, with a data card."""
+    room("data").write_rows(folder)
 
 
 @app.command()

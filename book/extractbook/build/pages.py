@@ -16,7 +16,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from extractbook.build import courses, data, execute
+from extractbook.build import data, execute
+from extractbook.build.stubs import without_markers
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -69,7 +70,7 @@ def inputs() -> str:
 
 def stage() -> None:
     """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
-    elsewhere = shutil.ignore_patterns("extractbook", "_static", "*.ipynb", ".*")
+    elsewhere = shutil.ignore_patterns("extractbook", "launch", "_static", "*.ipynb", ".*")
     shutil.copytree(execute.BOOK, SOURCE / "book", ignore=elsewhere)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
     for path in CONFIGURATION:
@@ -111,7 +112,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     Raises:
         InputError: The cell shows more than one figure.
     """
-    cell.source = courses.without_markers(cell.source)
+    cell.source = without_markers(cell.source)
     if "injected-parameters" in cell.metadata.get("tags", []):
         cell.metadata.tags.append("remove-cell")
     for output in cell.outputs:
@@ -147,6 +148,7 @@ def render() -> bool:
     unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
     data.write_rows(PAGES / "data")
+    shutil.copytree(execute.BOOK / "launch", PAGES / "launch")
     return True
 
 
