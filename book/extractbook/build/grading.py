@@ -45,7 +45,7 @@ from extractlib.errors import InputError
 GRADED = re.compile(r"# Graded outside of this notebook: exercise (?P<exercise>[\w.]+), answer (?P<answer>\w+)")
 HAND_IN = "from hand_in import hand_in\n\nhand_in({exercise!r}, {answer})"
 RUNNER = f"/tmp/answers/{Path(run_submission.__file__).name}"
-PACKAGES = [Path(package.__file__).parent for package in (extractlib, extractbook)]
+PACKAGES = [Path(str(package.__file__)).parent for package in (extractlib, extractbook)]
 SYSTEM = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ssl", "/etc/fonts", sys.base_prefix]
 LIMITS = {"as": 12 * 2**30, "fsize": 64 * 2**20, "nofile": 1024, "core": 0}
 MOST_PROCESSES, MOST_MEMORY = 128, 6 * 2**30
@@ -121,7 +121,7 @@ class Sandboxed(NbGraderPreprocessor):
             shared, wanted = Path(folder), {found["exercise"] for found in named.values()}
             (shared / NOTEBOOK.name).write_text(nbformat.writes(sent), encoding="utf-8", errors="replace")
             for module in (hand_in, run_submission):
-                shutil.copy(module.__file__, shared)
+                shutil.copy(str(module.__file__), shared)
             (shared / "passwd").write_text("student:x:1000:1000::/tmp/work:/bin/sh\n")
             command = sandbox(shared, self.processor_seconds)
             try_out(command)
@@ -293,7 +293,7 @@ def sandbox(folder: Path, processor_seconds: int) -> list[str]:
     """Return the command before which another runs in a sandbox that shares `folder` with this process."""
     limits = [f"--{name}={value}" for name, value in {**LIMITS, "cpu": processor_seconds}.items()]
     # Where packages are, and not all that is on the path, on which the course's own folder stands too.
-    found = {Path(str(find_spec(name).origin)).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")}
+    found = {Path(getattr(find_spec(name), "origin", "")).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")}
     visible = dict.fromkeys([*map(Path, SYSTEM), Path(sys.prefix), *found, *PACKAGES])
     hidden = sorted((PACKAGES[1] / "exercises").glob("**/chapter_*.*"))
     paths = dict.fromkeys(["/tmp/answers", *(str(package.parent) for package in PACKAGES), *map(str, found)])

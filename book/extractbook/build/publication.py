@@ -26,7 +26,7 @@ def write_slides() -> None:
     """Write a deck of each built chapter, with the scripts that show it: nothing is asked of another host."""
     shutil.rmtree(SLIDES, ignore_errors=True)
     SLIDES.mkdir(parents=True)
-    reveal = Path(import_module("sphinx_revealjs").__file__).parent / "_static" / "revealjs"
+    reveal = Path(str(import_module("sphinx_revealjs").__file__)).parent / "_static" / "revealjs"
     for part in ("dist", "plugin/notes"):
         shutil.copytree(reveal / part, SLIDES / "reveal" / part, ignore=shutil.ignore_patterns("*.map", "*.esm.js"))
     exporter = SlidesExporter(config=Config(SlidesExporter={"reveal_url_prefix": "reveal", "exclude_input": True}))
@@ -41,13 +41,11 @@ def write_slides() -> None:
 def deck(notebook: NotebookNode, page: str) -> NotebookNode:
     """Return a chapter's slides: its question, each figure after what asks for it, before what is seen, key points."""
     cells = [cell for cell in notebook.cells if not {"exercise", "solution"} & set(cell.metadata.get("tags", []))]
-    title = re.match(r"# (.+)", cells[0].source)[1]
-    question, able = (
-        re.search(rf"\*\*{name}\*\* (.+)", cells[0].source) for name in (r"Question\.", "You will be able to")
-    )
-    listed = "\n".join(f"- {part.strip(' .')}" for part in able[1].split(";"))
+    names = (r"^# (.+)", r"\*\*Question\.\*\* (.+)", r"\*\*You will be able to\*\* (.+)")
+    title, question, able = (re.findall(name, cells[0].source, re.MULTILINE)[0] for name in names)
+    listed = "\n".join(f"- {part.strip(' .')}" for part in able.split(";"))
     slides = [
-        _slide(f"# {title}\n\n{question[1]}\n\n[The chapter]({address(page)})"),
+        _slide(f"# {title}\n\n{question}\n\n[The chapter]({address(page)})"),
         _slide(f"## You will be able to\n\n{listed}"),
     ]
     heading = title

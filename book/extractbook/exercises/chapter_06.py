@@ -108,7 +108,7 @@ EXERCISES = (
                 lambda soft, labels, known: known[0]
             ),
             "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (
-                likeliest(soft, labels, [1 / one for one in known]) ** -1
+                likeliest(soft, labels, tuple(1 / one for one in known)) ** -1
             ),
         },
     ),

@@ -23,7 +23,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Sockets in a folder instead of ports: there is no network here.
         manager = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{folder}/kernel")
-        manager.kernel_spec.argv[0] = sys.executable
+        manager.kernel_spec.argv[0] = sys.executable  # type: ignore[union-attr]  # ipykernel brings it
         options = {"timeout": int(sys.argv[1]), "startup_timeout": 600, "iopub_timeout": 60, "allow_errors": True}
         client = NotebookClient(notebook, manager, error_on_timeout=TOO_SLOW, interrupt_on_timeout=True, **options)
         try:
