@@ -407,7 +407,7 @@ def test_what_is_not_as_published_is_one_line(tmp_path, name, make, message):
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, cub200"):
+    with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, caltech101, cub200"):
         listing("mnist", tmp_path)
 
 

@@ -360,7 +360,7 @@ def test_the_middle_budget_is_what_the_tests_say():
 
 def test_deciding_seeds_wait_for_the_freeze():
     with pytest.raises(InputError, match="the freeze 'photos' is not in EDITIONS.toml: explore on seeds 1000 to 1009"):
-        editions.check_seeds("photos", [200])
+        editions.check_seeds("photos", editions.looks("photos")[0])
 
 
 def test_what_a_grid_leaves_out_is_no_cell():
