@@ -293,7 +293,9 @@ def sandbox(folder: Path, processor_seconds: int) -> list[str]:
     """Return the command before which another runs in a sandbox that shares `folder` with this process."""
     limits = [f"--{name}={value}" for name, value in {**LIMITS, "cpu": processor_seconds}.items()]
     # Where packages are, and not all that is on the path, on which the course's own folder stands too.
-    found = {Path(getattr(find_spec(name), "origin", "")).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")}
+    found = {
+        Path(getattr(find_spec(name), "origin", "")).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")
+    }
     visible = dict.fromkeys([*map(Path, SYSTEM), Path(sys.prefix), *found, *PACKAGES])
     hidden = sorted((PACKAGES[1] / "exercises").glob("**/chapter_*.*"))
     paths = dict.fromkeys(["/tmp/answers", *(str(package.parent) for package in PACKAGES), *map(str, found)])

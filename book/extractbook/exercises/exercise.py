@@ -159,7 +159,11 @@ class Exercise:
             raise InputError(f"the answer is {kind_of(answer)}: a function is wanted")
         function = _guarded(answer) if self.cases else lambda **_: answer
         given = self._results(function, parameters)
-        right = [plain(one) for one in self.key(**parameters)] if self.key else self._results(cast(Callable, self.right), parameters)
+        right = (
+            [plain(one) for one in self.key(**parameters)]
+            if self.key
+            else self._results(cast(Callable, self.right), parameters)
+        )
         given = [fitted(*pair) for pair in zip(given, right, strict=True)]
         for name in (given[0] if isinstance(given[0], list) else given) if self.choices else ():
             check_choice("answer", normalized(name), self.choices)
