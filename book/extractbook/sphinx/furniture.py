@@ -128,6 +128,10 @@ def complete(app, exception) -> None:
     (out / "sitemap.xml").write_text(template("sitemap", addresses=[site() + name for name in names]), encoding="utf-8")
     (out / "robots.txt").write_text(f"User-agent: *\nAllow: /\nSitemap: {site()}sitemap.xml\n", encoding="utf-8")
     (out / "index.html").write_text(template("index", title=title, site=site()), encoding="utf-8")
+    sidebar = 'class="bd-sidebar-primary bd-sidebar"'
+    for path in (*out.glob("*.html"), *out.glob("book/*.html")):  # or the logo stands outside of every landmark
+        text = path.read_text(encoding="utf-8")
+        path.write_text(text.replace(sidebar, f'{sidebar} role="navigation" aria-label="Book"'), encoding="utf-8")
     missing = out / "404.html"
     if missing.exists():
         missing.write_text(anywhere(missing.read_text(encoding="utf-8")), encoding="utf-8")
