@@ -133,6 +133,15 @@ def test_numbers_keep_their_spread_and_pictures_wait():
     assert body.endswith('<img src="a"><img loading="lazy" src="b"><img loading="lazy" src="c">')
 
 
+def test_icons_come_from_fonts_and_the_sidebar_is_a_landmark():
+    script = '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
+    page = f'<head>\n  {script}\n  <script src="a.js"></script></head><div class="bd-sidebar-primary bd-sidebar">'
+    assert furniture.lightened(page) == (
+        '<head>\n  <script src="a.js"></script></head>'
+        '<div class="bd-sidebar-primary bd-sidebar" role="navigation" aria-label="Book">'
+    )
+
+
 def test_what_is_no_page_is_added(tmp_path):
     builder = SimpleNamespace(format="html")
     (tmp_path / "book").mkdir()

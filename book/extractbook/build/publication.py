@@ -29,7 +29,9 @@ def write_slides() -> None:
     reveal = Path(str(import_module("sphinx_revealjs").__file__)).parent / "_static" / "revealjs"
     for part in ("dist", "plugin/notes"):
         shutil.copytree(reveal / part, SLIDES / "reveal" / part, ignore=shutil.ignore_patterns("*.map", "*.esm.js"))
-    exporter = SlidesExporter(config=Config(SlidesExporter={"reveal_url_prefix": "reveal", "exclude_input": True}))
+    exporter = SlidesExporter(
+        config=Config(SlidesExporter={"reveal_url_prefix": "reveal", "reveal_theme": "white", "exclude_input": True})
+    )
     exporter.raw_template = template("slides", mathjax="../_static/mathjax/tex-chtml.js")
     for path in execute.notebooks():
         if path.name[0].isdigit():
@@ -57,9 +59,7 @@ def deck(notebook: NotebookNode, page: str) -> NotebookNode:
                 slides.append(_slide(f"## Key points\n{plain(points, page)}"))
         for picture in _pictures(cell):
             asked = _paragraph(cells[place - 1], last=True)
-            seen = next(
-                (_paragraph(after, last=False) for after in cells[place + 1 :] if after.cell_type == "markdown"), ""
-            )
+            seen = next(filter(None, (_paragraph(after, last=False) for after in cells[place + 1 :])), "")
             slides.append(_slide(f"## {heading}\n\n{plain(asked, page)}"))
             slides.append(_slide(f"{picture}\n\n{plain(seen, page)}", kind="subslide"))
     return new_notebook(cells=slides, metadata={"title": title})
