@@ -434,7 +434,7 @@ def test_a_detector_that_knows_the_task_catches_the_pools_and_the_shifted_source
     rare = setup.held_out.subset(torch.cat([(labels == 0).nonzero()[:4, 0], (labels == 1).nonzero()[:1, 0]]))
     guess = setup.victim.logits(rare.images).argmax(1)
     by_class = [(guess[:4] == 0).double().mean().item(), float(guess[4] == 1)]
-    assert detection._victim_accuracy(setup, rare) == pytest.approx(sum(by_class) / 2)
+    assert detection._accuracy(setup, guess, rare) == pytest.approx(sum(by_class) / 2)
 
 
 @pytest.mark.parametrize(("share", "tnr", "public"), [(0.0, 1.0, 1.0), (0.25, 0.75, 1.0), (1.0, 0.0, None)])
@@ -443,7 +443,7 @@ def test_overlap_by_hand(share, tnr, public, shared, monkeypatch):
     cell = replace(few("overlap")[0], overlap=share, pool="objects/shifted")
     setup = Setup(cell, store=shared)
     knows = Known(setup.held_out, setup.queries())
-    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: knows)
+    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood, chain: knows)
     found = detection.overlap(setup)
     assert found["tpr"] == 1 and found["tnr"] == tnr and found["tnr_public"] == public
     assert found["balanced_accuracy"] == (1 + tnr) / 2
@@ -453,7 +453,12 @@ def test_overlap_by_hand(share, tnr, public, shared, monkeypatch):
 
 def test_without_overlap_the_detector_is_one_for_both_sources(shared, monkeypatch):
     asked = []
-    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: asked.append(ood.fingerprint) or Always(1.0))
+
+    def noted(self, benign, ood, *, chain):
+        asked.append(ood.fingerprint)
+        return Always(1.0)
+
+    monkeypatch.setattr(Setup, "detector_of", noted)
     for pool in ("objects/shifted", "objects"):
         for share in (0.0, 0.5):
             detection.overlap(Setup(replace(few("overlap")[0], overlap=share, pool=pool), store=shared))

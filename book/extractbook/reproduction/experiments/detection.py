@@ -12,7 +12,6 @@ from extractbook.reproduction.setups import Setup, evenly
 from extractlib.data.images import ImageSet, mix
 from extractlib.data.sources import Source
 from extractlib.defenses.detectors import (
-    BinaryDetector,
     Detector,
     LayeredMahalanobisDetector,
     OdinDetector,
@@ -73,7 +72,7 @@ def detection(setup: Setup) -> dict:
     for name, (detector, settings) in made.items():
         known = detector.score(validation.images)
         thresholds = (
-            detector.threshold if isinstance(detector, BinaryDetector) else threshold_at(known, accepted),
+            detector.threshold if name in ("binary", "unmatched") else threshold_at(known, accepted),
             threshold_at(known, ACCEPTED),
         )
         timed = validation.images[: min(TIMED, tuned_on)]
@@ -167,7 +166,7 @@ def overlap(setup: Setup) -> dict:
     }
     sides = {"benign": benign, "own": ood[:own], "public": ood[own:]}
     caught = {name: means(resamples(setup, len(one), name), one > detector.threshold) for name, one in sides.items()}
-    tnr = (own * np.nan_to_num(caught["own"]) + (count - own) * caught["public"]) / count
+    tnr = (own * np.nan_to_num(caught["own"]) + (count - own) * np.nan_to_num(caught["public"])) / count
     resampled = {"balanced_accuracy": (1 - caught["benign"] + tnr) / 2, "tnr_public": caught["public"]}
     return found | kept(setup, resampled)
 
