@@ -179,7 +179,7 @@ def test_who_draws_with_the_public_program_wins_nothing(plain):
 def test_who_knows_which_images_belong_together_wins_nothing_in_one_copy(plain):
     """Far more than a cheat can know; but the labels are permuted. The mean over permutations is chance, 1 in 20."""
     found = []
-    for seed in range(200):
+    for seed in range(190):
         order = torch.randperm(20, generator=torch.Generator().manual_seed(seed))
         found.append(plain.scores(order[plain.labels])[1].score)
     assert np.mean(found) < 0.06 and np.quantile(found, 0.95) < 0.25

@@ -167,6 +167,7 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
+        "public": "5",
         "control": "5",
         "classes": "2",
         "answers": "5",

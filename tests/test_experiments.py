@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from extractbook.reproduction import (
-    TABLES,
     Row,
     Setup,
     claims,
@@ -90,7 +89,8 @@ def test_tables_that_do_not_exist_are_refused(table, settings, message):
 
 
 def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
-    counted = {name: len(table_cells(name, scale("small-cpu"), seeds=range(3))) for name in TABLES}
+    small = scale("small-cpu")
+    counted = {name: len(table_cells(name, small, seeds=range(3))) for name in grids.tables_for(small)}
     assert counted == {
         "reproduction": 6,
         "control": 6,
@@ -327,7 +327,7 @@ def test_the_first_edition_is_read_only(cell, tmp_path):
 # -- the other tables ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", grids.tables_for(DRAWN))
 def test_every_table_names_each_cell_once(table):
     cells = table_cells(table, DRAWN, seeds=range(5))
     assert len(set(cells)) == len(cells) > 0
@@ -335,7 +335,7 @@ def test_every_table_names_each_cell_once(table):
 
 
 def test_the_plan_of_the_drawn_profile():
-    counts = {table: len(table_cells(table, DRAWN, seeds=range(5))) for table in TABLES}
+    counts = {table: len(table_cells(table, DRAWN, seeds=range(5))) for table in grids.tables_for(DRAWN)}
     # Five tasks and five seeds; retina has no top-5, since those are all its classes; three seeds for what is shown.
     assert counts["granularity"] == 25 * 6 - 2 * 5 + 15 * 2
     assert counts["reproduction"] == counts["detection"] == counts["accounts"] == counts["control"] == 25
