@@ -93,6 +93,6 @@ def test_roles_become_what_every_program_shows():
     assert plain("see [four](04_api.ipynb#x) and [words](glossary.md)", "05_knockoff") == (
         f"see [four]({furniture.site()}book/04_api.html#x) and [words]({furniture.site()}book/glossary.html)"
     )
-    [asked] = quiz.questions("- {question: 'One?', choices: {a: x, b: y}, feedback: {a: no, b: yes}, answer: o}")
+    [asked] = quiz.questions("- {question: 'One?', choices: {a: x, b: y}, feedback: {a: bad, b: fine}, answer: o}")
     assert question(asked).splitlines()[:4] == ["**One?**", "", "- a: x", "- b: y"]
-    assert "- b is right: yes" in question(asked) and "- a is wrong: no" in question(asked)
+    assert "- b is right: fine" in question(asked) and "- a is wrong: bad" in question(asked)
