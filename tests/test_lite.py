@@ -143,6 +143,15 @@ def test_training_leaves_frozen_weights_alone_and_answers_alike_from_pixels_and_
     torch.testing.assert_close(predict(model, noise(5)), whole, rtol=0, atol=0.05)
 
 
+def test_a_network_that_has_answered_can_be_trained():
+    """What an answer at a new size leaves behind is no tensor of inference mode."""
+    model = networks.build(photographs.NETWORK, classes=3, seed=1)
+    images = noise(8, size=44)
+    before = predict(model, images)
+    fit(model, images, torch.arange(8) % 3, RECIPE, seed=0)
+    assert not torch.equal(predict(model, images), before)
+
+
 @pytest.mark.parametrize("change", [{"shift": 1}, {"flip": True}, {"crop": True}])
 def test_frozen_layers_refuse_augmentation(change):
     with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):

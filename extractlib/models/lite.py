@@ -176,6 +176,7 @@ def _pointwise(convolution: SameConvolution, flat: torch.Tensor) -> torch.Tensor
 
 
 @cache
+@torch.inference_mode(False)  # what is made while answering serves training too
 def _numbers(height: int, width: int, kernel: int, stride: int) -> torch.Tensor:
     """Return which weight takes each place of the input into each of the output, int64 of shape (out · in,).
 
