@@ -304,7 +304,10 @@ def published_state(plans: tuple[Plan, ...]) -> dict[str, torch.Tensor]:
             state |= layer(f"{at}_depthwise_conv", f"{at}_bn1", (inside, 1, plan.kernel, plan.kernel))
             state |= layer(f"{at}_project_conv", f"{at}_bn2", (plan.width, inside, 1, 1))
             number, before = number + 1, plan.width
-    return state | layer("_conv_head", "_bn1", (1280, before, 1, 1))
+    state |= layer("_conv_head", "_bn1", (1280, before, 1, 1))
+    return {
+        name: value.to(memory_format=torch.channels_last) if value.ndim == 4 else value for name, value in state.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -326,6 +329,7 @@ def test_folded_weights_compute_what_convolution_and_normalization_do(weights):
     ours = "stages.1.0.depthwise."
     found = F.conv2d(x, folded[ours + "weight"], folded[ours + "bias"], padding=1, groups=32)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert all(value.is_contiguous() for value in folded.values())  # as safetensors wants them
     model = networks.build("lite0-6", classes=3, seed=0, backbone=folded)
     assert torch.equal(model.stages[8][0].weight, folded["stages.8.0.weight"])
 

@@ -244,5 +244,5 @@ def _folded(state: Mapping[str, torch.Tensor], plans: Sequence[Plan]) -> Iterato
         raise ValueError(f"it has more than {number} blocks")
     for ours, (convolution, norm) in names.items():
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
-        yield f"{ours}.weight", state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)
+        yield f"{ours}.weight", (state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)).contiguous()
         yield f"{ours}.bias", state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
