@@ -143,6 +143,15 @@ def test_training_leaves_frozen_weights_alone_and_answers_alike_from_pixels_and_
     torch.testing.assert_close(predict(model, noise(5)), whole, rtol=0, atol=0.05)
 
 
+def test_a_network_that_has_answered_can_be_trained():
+    """What an answer at a new size leaves behind is no tensor of inference mode."""
+    model = networks.build(photographs.NETWORK, classes=3, seed=1)
+    images = noise(8, size=44)
+    before = predict(model, images)
+    fit(model, images, torch.arange(8) % 3, RECIPE, seed=0)
+    assert not torch.equal(predict(model, images), before)
+
+
 @pytest.mark.parametrize("change", [{"shift": 1}, {"flip": True}, {"crop": True}])
 def test_frozen_layers_refuse_augmentation(change):
     with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):
@@ -295,7 +304,10 @@ def published_state(plans: tuple[Plan, ...]) -> dict[str, torch.Tensor]:
             state |= layer(f"{at}_depthwise_conv", f"{at}_bn1", (inside, 1, plan.kernel, plan.kernel))
             state |= layer(f"{at}_project_conv", f"{at}_bn2", (plan.width, inside, 1, 1))
             number, before = number + 1, plan.width
-    return state | layer("_conv_head", "_bn1", (1280, before, 1, 1))
+    state |= layer("_conv_head", "_bn1", (1280, before, 1, 1))
+    return {
+        name: value.to(memory_format=torch.channels_last) if value.ndim == 4 else value for name, value in state.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +329,7 @@ def test_folded_weights_compute_what_convolution_and_normalization_do(weights):
     ours = "stages.1.0.depthwise."
     found = F.conv2d(x, folded[ours + "weight"], folded[ours + "bias"], padding=1, groups=32)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert all(value.is_contiguous() for value in folded.values())  # as safetensors wants them
     model = networks.build("lite0-6", classes=3, seed=0, backbone=folded)
     assert torch.equal(model.stages[8][0].weight, folded["stages.8.0.weight"])
 

@@ -176,6 +176,7 @@ def _pointwise(convolution: SameConvolution, flat: torch.Tensor) -> torch.Tensor
 
 
 @cache
+@torch.inference_mode(False)  # what is made while answering serves training too
 def _numbers(height: int, width: int, kernel: int, stride: int) -> torch.Tensor:
     """Return which weight takes each place of the input into each of the output, int64 of shape (out · in,).
 
@@ -243,5 +244,5 @@ def _folded(state: Mapping[str, torch.Tensor], plans: Sequence[Plan]) -> Iterato
         raise ValueError(f"it has more than {number} blocks")
     for ours, (convolution, norm) in names.items():
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
-        yield f"{ours}.weight", state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)
+        yield f"{ours}.weight", (state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)).contiguous()
         yield f"{ours}.bias", state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
