@@ -190,7 +190,7 @@ def downloads(ledger: Ledger) -> str:
     files = ", ".join(
         f'{table} <a href="{here}/{table}.csv">CSV</a> <a href="{here}/{table}.parquet">Parquet</a>' for table in tables
     )
-    return f'<p>All rows (<a href="../data/README.md">data card</a>): {files}.</p>'
+    return f'<p class="ledger">All rows (<a href="../data/README.md">data card</a>): {files}.</p>'
 
 
 def expected(ledgers: Iterable[Ledger]) -> str:
@@ -208,7 +208,7 @@ def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:
             lines.append((str(frozen["date"])[:10], name, "frozen", f"commit {frozen['commit'][:12]}"))
         lines += [(str(one["date"])[:10], name, one["what"], one["reason"]) for one in editions.deviations(name)]
     if not lines:
-        return "<p>Nothing is frozen yet.</p>"
+        return '<p class="ledger">Nothing is frozen yet.</p>'
     body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in line) + "</tr>" for line in lines)
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("date", "freeze", "what", "why"))
     return f'<table class="ledger words"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
