@@ -33,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
+        "claim_cards": ["cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
         "reproduction.edition_1": ["verdicts"],
         "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
