@@ -1,10 +1,13 @@
 """Entry point of ``extractlib`` and ``python -m extractlib``, and what it shares with the book's command line."""
 
+import io
 import re
 import sys
+import warnings
 from importlib import import_module
+from typing import Any
 
-from extractlib.errors import InputError
+from extractlib.errors import DataWarning, InputError
 
 ROOM = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
 MEMORY = "use a scale of smaller images, or --device cpu"
@@ -15,9 +18,21 @@ def main(program: str = "extractlib") -> int:
     arguments = [re.sub("^--profile(?==|$)", "--scale", argument) for argument in sys.argv[1:]]
     if arguments != sys.argv[1:]:
         print(f"{program}: --profile is now called --scale", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files as the file system has them
+    usual = warnings.showwarning
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"{program}: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **options)
+
     try:
-        # Imported here: a package on its own should fail in words even where a dependency is missing.
-        import_module(f"{program}.cli").app(args=arguments, prog_name=program)
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            # Imported here: a package on its own should fail in words even where a dependency is missing.
+            import_module(f"{program}.cli").app(args=arguments, prog_name=program)
     except Exception as error:
         line = explanation(error)
         if line is None:

@@ -3,8 +3,9 @@
 What a command needs it imports itself, so that the list of commands appears at once.
 """
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from extractlib.errors import InputError
 
 if TYPE_CHECKING:
     from extractlib.data import download
+    from extractlib.data.pixels import Reading
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -25,6 +27,21 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
 ]
+
+
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What images of a task stay together: a pattern found in their paths, or a .csv of path and group.",
+    ),
+]
+DropCopies = Annotated[
+    bool, typer.Option("--drop-copies", help="Leave test images out that are copies of training images.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave files out that cannot be read, and say how many.")]
+Ground = Annotated[str, typer.Option(help="Color under transparent images, as white, black or #RRGGBB.")]
+MostPixels = Annotated[int, typer.Option(min=1, help="Pixels of the largest image; each takes 12 bytes of memory.")]
 
 
 def print_version(wanted: bool) -> None:
@@ -57,6 +74,11 @@ def attack(
     scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of images, victim, queries and copy.")] = 0,
     size: Annotated[int, typer.Option(min=8, help="Height and width of images in files, in pixels.")] = 32,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the copy's weights here (.safetensors).")] = None,
 ) -> None:
@@ -71,7 +93,10 @@ def attack(
         "backbone": None if scratch else "shipped",
         "device": str(devices.resolve(device or devices.default_device())),
     }
-    images = {"seed": seed, "store": default_store(), "image_size": size}
+    reading = read_how(
+        [task, pool], group=group, drop_copies=drop_copies, skip_bad=skip_bad, ground=ground, most_pixels=most_pixels
+    )
+    images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(_own(task), role="task", **images)
     queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
     if victim is not None:
@@ -144,16 +169,46 @@ def parts_command(
     size: Annotated[int, typer.Option(min=1, help="Height and width in pixels.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the cut of a task.")] = 0,
     data: DataFolder = None,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
 ) -> None:
-    """Print which image went to which part, as a CSV file to keep or to compare."""
+    """Print which image went to which part, as a CSV file to keep or to compare, and how much alike the parts are."""
     from extractlib.data import download
     from extractlib.data.sources import Loader, parts_table
     from extractlib.store import default_store
 
     folders = download.data_folders(data)
     name = named_folder(name, folders)
-    table = parts_table(Loader(image_size=size, store=default_store(), folders=folders), name, seed=seed)
+    options = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
+    reading = read_how([name], **options, ground=ground, most_pixels=most_pixels)
+    loader = Loader(image_size=size, store=default_store(), folders=folders, reading=reading)
+    table, found = parts_table(loader, name, seed=seed)
+    if found is not None:
+        print(f"{name}: {found}", file=sys.stderr)
     print(table.to_csv(index=False, lineterminator="\n"), end="")
+
+
+def read_how(names: list[str], **options: Any) -> "Reading":
+    """Return how files are read, as the options say.
+
+    Args:
+        names: The sets.
+        options: Fields of `Reading`.
+
+    Raises:
+        InputError: An option has no such value, or one is given and no set lies in files.
+    """
+    from extractlib.data.pixels import Reading
+    from extractlib.data.sources import in_files
+
+    reading = Reading(**options)
+    if reading != Reading() and not any(map(in_files, names)):
+        given = next(name for name, value in options.items() if value != getattr(Reading(), name))
+        raise InputError(f"--{given.replace('_', '-')} is of images in files, and {names[0]} is drawn: leave it out")
+    return reading
 
 
 def named_folder(name: str, folders: dict[str, Path]) -> str:

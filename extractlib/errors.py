@@ -22,6 +22,10 @@ class InputError(ValueError):
     """
 
 
+class DataWarning(UserWarning):
+    """What a reader may not expect of images in files: some left out, scaled, or alike across parts."""
+
+
 def shown(value: object) -> str:
     """Return a value as a message shows it: its repr, cut where it is long."""
     text = repr(value)

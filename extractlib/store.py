@@ -81,6 +81,7 @@ def digest_of(parts: Iterable[str | bytes]) -> str:
     """Return the `digest` of parts that come one at a time and need not fit in memory."""
     state = hashlib.blake2b(digest_size=20)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        # As the file system has it, for names that are not UTF-8.
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "little") + data)
     return state.hexdigest()

@@ -16,7 +16,7 @@ import typer
 
 import extractlib as xl
 from extractbook import reproduction as lab
-from extractlib.cli import DataFolder, Version, named_folder
+from extractlib.cli import DataFolder, DropCopies, Ground, Group, MostPixels, SkipBad, Version, named_folder, read_how
 from extractlib.errors import InputError, check_choice, check_positive
 
 if TYPE_CHECKING:
@@ -79,12 +79,21 @@ def run(
     jobs: Jobs = 1,
     device: Device = None,
     output: Output = None,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
     in_file = any(map(xl.data.sources.in_files, filter(None, (*(task or ()), pool))))
     settings = lab.scales.scale(name or ("small-cpu" if in_file else "drawn"))
     folders = xl.data.download.data_folders(data)
+    kept = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
+    reading = read_how(
+        [*(task or settings.tasks), pool or settings.pool], **kept, ground=ground, most_pixels=most_pixels
+    )
     named = tuple(named_folder(one, folders) for one in task or settings.tasks)
     settings = replace(settings, tasks=named, pool=named_folder(pool or settings.pool, folders))
     changes = {
@@ -101,6 +110,7 @@ def run(
         lab.results.check_suffix(output)
         output.parent.mkdir(parents=True, exist_ok=True)
     options = {"store": xl.store.default_store(), "folders": folders, "jobs": jobs, "device": device, "part": part}
+    options["reading"] = reading
     print_rows(lab.run_table(cells, output, **options))
 
 

@@ -5,6 +5,7 @@ made, and `register` one that lies in files, from inside or outside the package.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -37,13 +38,15 @@ class Listing:
             says where it lies below `root`, in a file of records with ``#`` and the record's number; ``class`` is the
             name of its class; ``group``, if there is one, is what the images of one track or one patient share, which
             are never parted.
-        published: Whether it is a data set that has a name here, not just any folder.
+        empty: Folders of classes that hold no images.
+        notes: What a reader may not expect, such as files that are passed over.
     """
 
     root: Path
     classes: tuple[str, ...]
     splits: Mapping[str, pd.DataFrame]
-    published: bool = True
+    empty: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def index(self) -> str:
         """Return the split as a CSV file: half, path, class and group of each image."""
@@ -54,8 +57,13 @@ class Listing:
 
     def files(self) -> list[str]:
         """Return the paths of all files, each once."""
-        paths = pd.concat([table["path"] for table in self.splits.values()])
-        return list(paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique())
+        return list(dict.fromkeys(file_of(path) for table in self.splits.values() for path in table["path"]))
+
+
+def file_of(path: str) -> str:
+    """Return the file in which an image of that path lies."""
+    record = re.fullmatch(RECORD_PATH, path)
+    return record[1] if record else path
 
 
 Layout = Callable[[Path], Listing]

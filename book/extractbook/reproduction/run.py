@@ -17,6 +17,7 @@ from extractbook.reproduction.experiments.twice import asked_twice
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
+from extractlib.data.pixels import USUAL, Reading
 from extractlib.errors import check_choice
 from extractlib.store import Store
 
@@ -55,6 +56,7 @@ def run_cell(
     *,
     store: Store,
     folders: Mapping[str, Path] | None = None,
+    reading: Reading = USUAL,
     device: str | None = None,
     part: str = "test",
     progress: bool = False,
@@ -65,6 +67,7 @@ def run_cell(
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Setup` takes them.
+        reading: How files are read, and a task in files is cut.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
@@ -74,7 +77,7 @@ def run_cell(
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
-    setup = Setup(cell, store=store, folders=folders, device=device, part=part, progress=progress)
+    setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part, progress=progress)
     # First, so that missing images are told before anything is trained.
     held_out, sent = setup.held_out, setup.queries()
     result = experiment.measure(setup)

@@ -14,6 +14,7 @@ from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_row, check_suffix, read_rows
 from extractbook.reproduction.run import run_cell
+from extractlib.data.pixels import USUAL, Reading
 from extractlib.errors import InputError
 from extractlib.models import devices
 from extractlib.models.devices import default_device
@@ -29,6 +30,7 @@ def run_table(
     *,
     store: Store,
     folders: Mapping[str, Path] | None = None,
+    reading: Reading = USUAL,
     jobs: int = 1,
     device: str | None = None,
     part: str = "test",
@@ -41,6 +43,7 @@ def run_table(
         path: Results file (``.jsonl``) that each row is added to; None keeps them in memory.
         store: Keeps images, victims and transfer sets.
         folders: Where each ``"folder:NAME"`` lies.
+        reading: How files are read, and a task in files is cut.
         jobs: Processes at a time, of one thread each where there are several.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
@@ -64,7 +67,7 @@ def run_table(
         raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
     rows = {row.cell: row for row in kept if is_current(row)}
     waiting = [cell for cell in cells if cell not in rows]
-    options = {"store": store, "folders": folders, "device": device, "part": part}
+    options = {"store": store, "folders": folders, "reading": reading, "device": device, "part": part}
     made = _on_ray(waiting, options, jobs, ray) if ray else run_cells(waiting, jobs=jobs, **options)
     for row in tqdm(made, total=len(waiting), unit="cell", desc=path.stem if path else "cells"):
         rows[row.cell] = row
