@@ -1,5 +1,6 @@
 """Entry point of ``extractlib`` and ``python -m extractlib``, and what it shares with the book's command line."""
 
+import errno
 import io
 import re
 import sys
@@ -9,7 +10,15 @@ from typing import Any
 
 from extractlib.errors import DataWarning, InputError
 
-ROOM = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
+PLACE = "name another folder, with an option or with EXTRACTLIB_CACHE"
+ROOM = f"make room or {PLACE}"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"it may not be written by you: {PLACE}"),
+    errno.EMFILE: "close other programs, or allow more open files (ulimit -n)",
+}
+"""What to do about an error of the file system, by its number."""
+
 MEMORY = "use a scale of smaller images, or --device cpu"
 
 
@@ -48,13 +57,13 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return said
     if isinstance(error, OSError) and error.strerror:  # without it, it is of no file or device
-        return f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}: {ROOM}"
+        return f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}: {REMEDIES.get(error.errno, PLACE)}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
         return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
     # By name, since to import where these come from would take seconds.
     kind = type(error).__name__
     if kind == "SafetensorError" and "os error" in said:
-        return f"weights cannot be written ({said}): {ROOM}"
+        return f"weights cannot be written ({said}): {ROOM if 'os error 28' in said else PLACE}"
     if kind == "OutOfMemoryError":
         return f"the device has too little memory ({'. '.join(said.split('. ')[:3])}): {MEMORY}"
     return None

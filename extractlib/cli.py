@@ -4,6 +4,8 @@ What a command needs it imports itself, so that the list of commands appears at 
 """
 
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +13,12 @@ import typer
 
 import extractlib
 from extractlib import cli_serve
-from extractlib.errors import InputError
+from extractlib.errors import DataWarning, InputError, check_output
 
 if TYPE_CHECKING:
     from extractlib.data import download
     from extractlib.data.pixels import Reading
+    from extractlib.data.sources import Loader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -96,6 +99,8 @@ def attack(
     reading = read_how(
         [task, pool], group=group, drop_copies=drop_copies, skip_bad=skip_bad, ground=ground, most_pixels=most_pixels
     )
+    if save is not None:
+        check_output(save)
     images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(_own(task), role="task", **images)
     queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
@@ -180,8 +185,9 @@ def parts_command(
     from extractlib.data.sources import Loader, parts_table
     from extractlib.store import default_store
 
-    folders = download.data_folders(data)
-    name = named_folder(name, folders)
+    folders, own = download.data_folders(data), _own(name)
+    if isinstance(own, Path):
+        folders[name] = own
     options = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
     reading = read_how([name], **options, ground=ground, most_pixels=most_pixels)
     loader = Loader(image_size=size, store=default_store(), folders=folders, reading=reading)
@@ -211,15 +217,26 @@ def read_how(names: list[str], **options: Any) -> "Reading":
     return reading
 
 
-def named_folder(name: str, folders: dict[str, Path]) -> str:
-    """Return `name`; of ``"folder:PATH"`` only ``"folder:LAST PART"``, and enter its path in `folders`.
+def keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
+    """Return `name`; of ``"folder:PATH"`` instead ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
 
-    So the rows of two machines agree, and none tells where its images lay.
+    The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
+    images have another name.
+
+    Args:
+        name: The set.
+        folders: Where each set lies.
+        loader: Reads the folder.
+
+    Raises:
+        InputError: The folder cannot be used.
     """
     path = _own(name)
     if isinstance(path, str):
         return name
-    short = f"folder:{path.resolve().name}"
-    if folders.setdefault(short, path.resolve()) != path.resolve():
-        raise InputError(f"{path} and {folders[short]} have the same name: rename one of them")
-    return short
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
+        contents = replace(loader, folders={name: path}).files(name).contents
+    key = f"folder:{path.resolve().name}@{contents[:8]}"
+    folders[key] = path.resolve()
+    return key

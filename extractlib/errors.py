@@ -1,6 +1,7 @@
 """Errors that a reader can act on, and the checks that raise them."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 SHOWN = 100
 """Characters of a value that a message shows."""
@@ -35,6 +36,27 @@ def shown(value: object) -> str:
 def one_line(error: BaseException) -> str:
     """Return what an error of another library says, as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def check_output(path: Path) -> Path:
+    """Return `path` if a file can be written there; its folder is made, and nothing else is changed.
+
+    Raises:
+        InputError: It cannot be written; the message says why.
+    """
+    was_there = path.exists()
+    if was_there and not path.is_file():
+        raise InputError(f"{path} is no regular file: name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+        if not was_there:
+            path.unlink()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path} cannot be written ({reason}): name a file in a folder that can") from None
+    return path
 
 
 def check_choice(kind: str, value: str, choices: Collection[str]) -> str:

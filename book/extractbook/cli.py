@@ -16,8 +16,8 @@ import typer
 
 import extractlib as xl
 from extractbook import reproduction as lab
-from extractlib.cli import DataFolder, DropCopies, Ground, Group, MostPixels, SkipBad, Version, named_folder, read_how
-from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.cli import DataFolder, DropCopies, Ground, Group, MostPixels, SkipBad, Version, keyed_folder, read_how
+from extractlib.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from extractbook.reproduction.cells import Cell, Row
@@ -94,23 +94,17 @@ def run(
     reading = read_how(
         [*(task or settings.tasks), pool or settings.pool], **kept, ground=ground, most_pixels=most_pixels
     )
-    named = tuple(named_folder(one, folders) for one in task or settings.tasks)
-    settings = replace(settings, tasks=named, pool=named_folder(pool or settings.pool, folders))
-    changes = {
-        "budget": None if budget is None else check_positive("budget", budget),
-        "granularity": granularity and xl.api.Granularity.parse(granularity),
-        "victim": network and check_choice("network", network, xl.models.networks.NETWORKS),
-        "surrogate": network,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None}
+    settings = replace(settings, tasks=tuple(task or settings.tasks), pool=pool or settings.pool)
     cells = lab.table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
-    cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
+    cells = lab.grids.with_options(cells, budget=budget, granularity=granularity, network=network)
     check_choice("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
-        lab.results.check_suffix(output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    options = {"store": xl.store.default_store(), "folders": folders, "jobs": jobs, "device": device, "part": part}
-    options["reading"] = reading
+        lab.results.check_writable(output)
+    store = xl.store.default_store()
+    loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
+    keys = {name: keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
+    cells = [replace(cell, task=keys[cell.task], pool=keys[str(cell.pool)]) for cell in cells]
+    options = {"store": store, "folders": folders, "reading": reading, "jobs": jobs, "device": device, "part": part}
     print_rows(lab.run_table(cells, output, **options))
 
 

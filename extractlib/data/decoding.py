@@ -58,12 +58,14 @@ class ImageFiles:
             share a group. None without such a split.
         tables: The listing's table of each split, of the images that were read.
         signatures: What the images of each split are compared by, uint8 of shape (n, 57) (see `groups`).
+        contents: Digest of the index and of what the files hold, whatever their size and ground.
     """
 
     splits: Mapping[str, ImageSet]
     groups: torch.Tensor | None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     signatures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    contents: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading
         splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, fingerprint)
     groups = torch.from_numpy(np.load(folder / "groups.npy")) if "train" in splits else None
     signatures = {split: np.load(folder / f"{split}.signatures.npy") for split in splits}
-    return ImageFiles(splits, groups, tables, signatures)
+    return ImageFiles(splits, groups, tables, signatures, made["contents"])
 
 
 def require_free_space(folder: Path, size: int, what: str) -> None:

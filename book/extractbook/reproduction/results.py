@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from extractbook.reproduction import edition_1
 from extractbook.reproduction.cells import Cell, Row
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_output
 from extractlib.versions import check_keys
 
 FOLDER = Path(__file__).parents[1] / "results"
@@ -150,6 +150,16 @@ def timeless(result: Mapping) -> dict:
     """Return a result without the times in it, which differ from run to run."""
     kept = {name: value for name, value in result.items() if name != "milliseconds"}
     return {name: timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that rows cannot be added to, before anything is computed.
+
+    Raises:
+        InputError: Its name does not end in `SUFFIX`, or it cannot be written.
+    """
+    check_suffix(path)
+    check_output(path)
 
 
 def check_suffix(path: Path) -> None:

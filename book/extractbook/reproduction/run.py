@@ -78,8 +78,7 @@ def run_cell(
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
     setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part, progress=progress)
-    # First, so that missing images are told before anything is trained.
-    held_out, sent = setup.held_out, setup.queries()
+    data = data_of(setup)  # first, so that missing images are told before anything is trained
     result = experiment.measure(setup)
     provenance = {
         "commit": commit(),
@@ -91,13 +90,15 @@ def run_cell(
         "libraries": libraries(),
         "versions": versions_of(cell),
         "settings": settings_of(cell),
-        "data": {
-            "victim": setup.task["victim"].fingerprint,
-            part: held_out.fingerprint,
-            "pool": sent.fingerprint,
-        },
+        "data": data,
     }
     return Row(cell, result, provenance)
+
+
+def data_of(setup: Setup) -> dict[str, str]:
+    """Return the fingerprints of what a cell's row rests on: the victim's images, those compared on, and the pool."""
+    images = {"victim": setup.task["victim"], setup.part: setup.held_out, "pool": setup.queries()}
+    return {name: found.fingerprint for name, found in images.items()}
 
 
 def headline(row: Row) -> float:

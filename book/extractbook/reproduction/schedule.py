@@ -13,8 +13,10 @@ from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_row, check_suffix, read_rows
-from extractbook.reproduction.run import run_cell
+from extractbook.reproduction.run import data_of, run_cell
+from extractbook.reproduction.setups import Setup
 from extractlib.data.pixels import USUAL, Reading
+from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import devices
 from extractlib.models.devices import default_device
@@ -37,6 +39,8 @@ def run_table(
     ray: str | None = None,
 ) -> list[Row]:
     """Run cells and keep their rows; those of which `path` already holds a row that is up to date are not run again.
+
+    A row is up to date if the behaviors and settings of today made it, of the images that are there now.
 
     Args:
         cells: What to run.
@@ -66,6 +70,15 @@ def run_table(
     if any(part not in row.provenance["data"] for row in kept):
         raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
     rows = {row.cell: row for row in kept if is_current(row)}
+    # Of cells in files only rows of the very images that are there now; what is not at hand cannot be compared.
+    found: dict[tuple[str, Source, int], Mapping[str, str]] = {}
+    for cell in set(cells) & rows.keys():
+        setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part)
+        if setup.in_files and setup.is_at_hand:
+            key = cell.task, cell.pool, cell.seed
+            found[key] = found.get(key) or data_of(setup)
+            if rows[cell].provenance["data"] != found[key]:
+                del rows[cell]
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "reading": reading, "device": device, "part": part}
     made = _on_ray(waiting, options, jobs, ray) if ray else run_cells(waiting, jobs=jobs, **options)

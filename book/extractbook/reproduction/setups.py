@@ -112,6 +112,17 @@ class Setup:
             reading=self.reading,
         )
 
+    @property
+    def in_files(self) -> bool:
+        """Whether the task or the pool lies in files."""
+        return Source.parse(self.cell.task).in_files or self.cell.pool.in_files
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the folders of what lies in files are there."""
+        named = (source.name for source in (Source.parse(self.cell.task), self.cell.pool) if source.in_files)
+        return all(name in self.loader.folders and self.loader.folders[name].is_dir() for name in named)
+
     @cached_property
     def task(self) -> Parts:
         """The task's parts."""

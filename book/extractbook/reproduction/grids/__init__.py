@@ -14,9 +14,9 @@ from typing import Any
 from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, plain_cell
 from extractbook.reproduction.scales import Scale, checked, read_toml, scale
-from extractlib.api.granularity import TopK
+from extractlib.api.granularity import Granularity, TopK
 from extractlib.data.sources import FOLDER
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.models import networks
 
 DETECTOR_IMAGES = 4_000
@@ -195,6 +195,44 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool =
         tasks, numbers = ", ".join(scale.tasks), ", ".join(map(str, seeds))
         raise InputError(f"table {table!r} has no cell for {tasks} and seed {numbers}: use reproduction")
     return cells
+
+
+def with_options(
+    cells: Iterable[Cell], *, budget: int | None = None, granularity: str | None = None, network: str | None = None
+) -> list[Cell]:
+    """Return cells with other settings, each once.
+
+    Args:
+        cells: The cells of a table.
+        budget: Queries of the attack; as in the table if None.
+        granularity: What an answer shows; as in the table if None.
+        network: Network of victim and surrogate; as in the table if None.
+
+    Raises:
+        InputError: A value is none, or no cell has a use for it.
+    """
+    changes: dict[str, Any] = {}
+    if budget is not None:
+        changes["budget"] = check_positive("budget", budget)
+    if granularity is not None:
+        changes["granularity"] = Granularity.parse(granularity)
+    if network is not None:
+        changes["victim"] = changes["surrogate"] = check_choice("network", network, networks.NETWORKS)
+    cells = list(cells)
+    for name in changes:
+        if name != "surrogate" and not any(_uses(cell, name) for cell in cells):
+            raise InputError(f"{cells[0].experiment} has no use for --{name}: leave it out")
+    return list(
+        dict.fromkeys(
+            replace(cell, **{name: value for name, value in changes.items() if _uses(cell, name)}) for cell in cells
+        )
+    )
+
+
+def _uses(cell: Cell, option: str) -> bool:
+    """Say whether a cell's outcome depends on an option."""
+    asks = cell.budget > 0 and cell.attack != "own-labels" and cell.experiment != "accounts"
+    return {"victim": True, "surrogate": cell.surrogate != "", "budget": cell.budget > 0, "granularity": asks}[option]
 
 
 def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
