@@ -57,7 +57,8 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return said
     if isinstance(error, OSError) and error.strerror:  # without it, it is of no file or device
-        return f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}: {REMEDIES.get(error.errno, PLACE)}"
+        file = "" if error.filename is None else f"{error.filename}: "
+        return f"{file}{error.strerror}: {REMEDIES.get(error.errno or 0, PLACE)}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
         return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
     # By name, since to import where these come from would take seconds.

@@ -1,6 +1,6 @@
 """Errors that a reader can act on, and the checks that raise them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 SHOWN = 100
@@ -113,6 +113,27 @@ def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) 
     for name in names:
         if not hasattr(value, name):
             raise InputError(f"the {kind} is a {type(value).__name__} without {name!r}: {remedy}")
+
+
+def check_classes(classes: object) -> tuple[str, ...]:
+    """Return the names of classes: text or whole numbers, each once, at least two.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise InputError(f"classes are {shown(classes)}: a name for each class is wanted")
+    listed = list(classes)
+    for name in listed:
+        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+            raise InputError(f"a class is called {shown(name)}: a name that is not empty is wanted")
+    names = tuple(map(str, listed))
+    if len(names) < 2:
+        raise InputError(f"{len(names)} class(es) cannot be told apart: at least 2 are wanted")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two classes are called {shown(twice)}: give each a name of its own")
+    return names
 
 
 def check_name(kind: str, value: str) -> str:
