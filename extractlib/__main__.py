@@ -10,6 +10,9 @@ from typing import Any
 
 from extractlib.errors import DataWarning, InputError
 
+ARGUMENT = 4_096
+"""Characters of an argument at most: those of the longest path."""
+
 PLACE = "name another folder, with an option or with EXTRACTLIB_CACHE"
 ROOM = f"make room or {PLACE}"
 REMEDIES = {
@@ -27,6 +30,10 @@ def main(program: str = "extractlib") -> int:
     arguments = [re.sub("^--profile(?==|$)", "--scale", argument) for argument in sys.argv[1:]]
     if arguments != sys.argv[1:]:
         print(f"{program}: --profile is now called --scale", file=sys.stderr)
+    longest = max(map(len, arguments), default=0)
+    if longest > ARGUMENT:
+        print(f"{program}: an argument has {longest:,} characters: at most {ARGUMENT:,} can be used", file=sys.stderr)
+        return 2
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files as the file system has them
     usual = warnings.showwarning

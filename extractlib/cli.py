@@ -75,8 +75,8 @@ def attack(
     reward: Annotated[str | None, typer.Option(help="Choose adaptively by: certainty, diversity, loss or all.")] = None,
     surrogate: Annotated[str, typer.Option(help="The copy's architecture.")] = "resnet",
     scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of images, victim, queries and copy.")] = 0,
-    size: Annotated[int, typer.Option(min=8, help="Height and width of images in files, in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of images, victim, queries and copy.")] = 0,
+    size: Annotated[int, typer.Option(min=8, max=4_096, help="Height and width of images in files, in pixels.")] = 32,
     group: Group = None,
     drop_copies: DropCopies = False,
     skip_bad: SkipBad = False,
@@ -171,8 +171,8 @@ def _tell(states: list["download.State"]) -> None:
 @data_app.command("parts")
 def parts_command(
     name: Annotated[str, typer.Argument(help="A published data set or folder:PATH.")],
-    size: Annotated[int, typer.Option(min=1, help="Height and width in pixels.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the cut of a task.")] = 0,
+    size: Annotated[int, typer.Option(min=1, max=4_096, help="Height and width in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of the cut of a task.")] = 0,
     data: DataFolder = None,
     group: Group = None,
     drop_copies: DropCopies = False,

@@ -73,7 +73,7 @@ def test_other_bad_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match="^batch is 0: a whole number from 1 is wanted$"):
         Knockoff(budget=1, batch=0)
     for seed in (-1, True, 0.5):
-        with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 is wanted$"):
+        with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 to 1,099,511,627,776 is wanted$"):
             Knockoff(budget=1, seed=seed)
     api = PredictionAPI(linear_victim())
     with pytest.raises(InputError, match="^budget is 61 and the pool holds 60 images: ask at most that many$"):

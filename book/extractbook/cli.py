@@ -33,9 +33,9 @@ ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment
 OwnScale = Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")]
 Scales = Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
-SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
-FirstSeed = Annotated[int, typer.Option(min=0, help="The first of the seeds.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Processes at a time.")]
+SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="How many seeds.")]
+FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
 Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
@@ -55,7 +55,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every
 Record = Annotated[bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")]
 Weights = Annotated[Path | None, typer.Option("--folder", help="Where to; the library's own if not given.")]
 Chapter = Annotated[int, typer.Option(min=1, help="Number of the chapter.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides the numbers in the statements.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Decides the numbers in the statements.")]
 
 
 @app.callback(help=SUMMARY)

@@ -21,12 +21,15 @@ from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
 from extractlib.data.splits import Cut, Overlap, cut, groups_of, overlap, split
 from extractlib.data.transforms import shift_domain
-from extractlib.errors import DataWarning, InputError, check_choice, check_positive, shown
+from extractlib.errors import DataWarning, InputError, check_choice, check_positive, check_seed, shown
 from extractlib.store import Store, default_store, digest
 
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
+
+LARGEST = 4_096
+"""Pixels that images are as high and as wide at most."""
 
 LEAK = 0.01
 """Share of test images alike to the victim's from which it is told."""
@@ -73,10 +76,12 @@ class Source:
         """
         if isinstance(text, Source):
             return text
+        if not isinstance(text, str):
+            raise InputError(f"the source of images is {shown(text)}: a name or a Source is wanted")
         name, slash, variant = (text, "", "") if text.startswith(FOLDER) else text.partition("/")
         if not slash or variant == SHIFTED:
             return cls(name, is_shifted=variant == SHIFTED)
-        if not re.fullmatch("[0-9]{1,9}", variant):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
             raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
@@ -126,6 +131,9 @@ class Loader:
         store: Keeps drawn and decoded images; None draws without keeping, and reads no files.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
         reading: How files are read, and a task in files is cut.
+
+    Raises:
+        InputError: A size is none, or above `LARGEST`.
     """
 
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: drawn.SIZES)
@@ -134,6 +142,10 @@ class Loader:
     store: Store | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
     reading: Reading = USUAL
+
+    def __post_init__(self) -> None:
+        check_positive("image size", self.image_size, at_most=LARGEST)
+        check_positive("number of noise images", self.noise_size)
 
     def task(self, source: Source | str, *, seed: int) -> Parts:
         """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
@@ -168,6 +180,7 @@ class Loader:
             InputError: There are no such images.
         """
         source = Source.parse(source)
+        check_seed(seed)
         if source.name == NOISE:
             return noise(self.noise_size, seed=seed, image_size=self.image_size)
         if source.is_task:
@@ -225,6 +238,7 @@ class Loader:
 
     def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
         source = Source.parse(source)
+        check_seed(seed)
         if source.role != role and not source.name.startswith(FOLDER):
             raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None

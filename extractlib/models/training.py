@@ -11,7 +11,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from extractlib.data.images import Rows, check_images
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_seed
 from extractlib.models import devices
 
 SCHEDULES = ("one-cycle", "cosine", "step")
@@ -114,6 +114,7 @@ def fit(
             not suffice.
     """
     check_images(images, at_least=2)
+    check_seed(seed)
     if len(images) != len(targets):
         raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
     if targets.is_floating_point():
