@@ -3,6 +3,7 @@
 What a command needs it imports itself, so that the list of commands appears at once.
 """
 
+import os
 import sys
 import warnings
 from dataclasses import replace
@@ -237,6 +238,7 @@ def keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
         contents = replace(loader, folders={name: path}).files(name).contents
-    key = f"folder:{path.resolve().name}@{contents[:8]}"
+    last = os.fsencode(path.resolve().name).decode(errors="replace")  # a row is UTF-8
+    key = f"folder:{last}@{contents[:8]}"
     folders[key] = path.resolve()
     return key

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pooch
 import requests
-from filelock import FileLock
 
 from extractlib.data.decoding import require_free_space
 from extractlib.data.layouts import listing
@@ -27,6 +26,7 @@ from extractlib.data.sets import Listing
 from extractlib.data.sets import data_folders as data_folders
 from extractlib.data.sets import default_data as default_data
 from extractlib.errors import InputError, check_choice
+from extractlib.store import held
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
@@ -118,7 +118,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
         (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
-    with FileLock(root / ".lock"):
+    with held(root / ".lock", f"downloads {name}"):
         for archive in source.files:
             if not (root / archive.holds).exists():
                 _unpack(fetch(archive, root), root, archive)

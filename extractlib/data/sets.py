@@ -19,6 +19,7 @@ from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.errors import check_choice
 from extractlib.registry import Registry
+from extractlib.store import own_path
 
 if TYPE_CHECKING:
     from extractlib.data.sources import Loader
@@ -158,7 +159,7 @@ def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
 def default_data() -> Path:
     """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
     named = os.environ.get("EXTRACTLIB_DATA")
-    return Path(named).expanduser() if named else user_data_path("extractlib")
+    return own_path("EXTRACTLIB_DATA", named) if named else user_data_path("extractlib")
 
 
 def data_folders(data: Path | None = None) -> dict[str, Path]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries, lock, plain_cell, processor
 from extractbook.reproduction.experiments.accounts import accounts
@@ -18,7 +19,7 @@ from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.data.pixels import USUAL, Reading
-from extractlib.errors import check_choice
+from extractlib.errors import InputError, check_choice, shown
 from extractlib.store import Store
 
 
@@ -103,9 +104,12 @@ def data_of(setup: Setup) -> dict[str, str]:
 
 def headline(row: Row) -> float:
     """Return the number by which a second run of the row's cell is compared with it."""
-    value = row.result
-    for step in EXPERIMENTS[row.cell.experiment].headline:
-        value = value[step]
+    value: Any = row.result
+    path = EXPERIMENTS[check_choice("experiment", row.cell.experiment, EXPERIMENTS)].headline
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if not isinstance(value, int | float):
+        raise InputError(f"{'.'.join(path)} of a row of {row.cell.task} is {shown(value)}: compute it again")
     return value
 
 
