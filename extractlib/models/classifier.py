@@ -204,6 +204,8 @@ class Classifier:
             InputError: The file is missing or damaged, or is of another network or number of classes.
         """
         model = networks.build(network, classes=len(classes), seed=0)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file: name a file of weights")
         try:
             model.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -73,6 +73,8 @@ def read_lines(path: Path) -> list[str]:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: make it with extractbook results") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a results file that can") from None
     except ValueError as error:
         raise InputError(f"{path} is no results file ({error}): move it away") from None
     if content and not content.endswith("\n"):
