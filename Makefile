@@ -17,6 +17,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BENCH := _build/bench-packages
 NBGRADER := _build/nbgrader-packages
 
@@ -28,7 +29,7 @@ unexport MPLBACKEND
 # All that must hold before a change goes in, in this order: the one list of checks.
 CHECKS := lint binder test book pdf check-pages check-courses verify sizes
 
-.PHONY: help check $(CHECKS) publication test-slow check-bare links link-issue lab course assignment results canaries \
+.PHONY: help check $(CHECKS) publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
 	verify-all weights bench bench-gpu readme lock newest clean
 
 help: ## show this list
@@ -52,13 +53,22 @@ pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs 
 check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
 	@$(RUN) -m pytest tests/pages
 
-publication: $(READY) ## put the executed notebooks and checksums beside the built pages
-	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb
+publication: $(READY) slides ## put notebooks, slides and checksums beside the built pages
+	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb book/launch
 	@cd _build/html && find . -type f ! -name SHA256SUMS -print0 | sort -z | xargs -0 sha256sum > SHA256SUMS
 
 binder: $(READY) ## check that Binder understands binder/; without Docker nothing is built
 	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) \
 		jupyter-repo2docker --no-build --debug . > /dev/null
+
+release: $(READY) ## build the package and send it to the index from a workflow that it trusts
+	@rm -rf dist && $(UV) build --quiet && $(UV) publish --trusted-publishing always
+
+system: ## install with apt-get what the checks need besides Python
+	@$(SUDO) apt-get update --quiet && $(SUDO) apt-get install --quiet --yes --no-install-recommends \
+		chromium fonts-dejavu-core bubblewrap postgresql
+	@# Ubuntu 24.04 forbids the sandbox's user namespaces unless it is told otherwise.
+	@$(SUDO) sysctl -q -w kernel.apparmor_restrict_unprivileged_userns=0 2> /dev/null || true
 
 links: $(READY) ## ask every outside link of the built book
 	@$(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
@@ -66,11 +76,14 @@ links: $(READY) ## ask every outside link of the built book
 link-issue: ## open an issue about the links that are dead; needs GitHub's gh
 	@gh issue create --title "Dead links" --body-file _build/links/_build/linkcheck/output.txt
 
-lab: $(READY) ## open the chapters in JupyterLab
-	@$(RUN) -m jupyter lab book
+lab: $(READY) ## open the chapters in JupyterLab, as root too
+	@$(RUN) -m jupyter lab $$([ $$(id -u) != 0 ] || echo --allow-root) book/launch
 
-course: $(READY) ## make the chapters' versions for students and instructors in _build/courses
-	@$(RUN) -m extractbook course
+launch: $(READY) ## write book/launch anew: what Colab, Binder and others open, and the solutions
+	@$(RUN) -m extractbook launch
+
+slides: $(READY) ## make a deck of slides of each chapter; run `make book` first
+	@$(RUN) -m extractbook slides
 
 assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
 	@$(RUN) -m extractbook assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
@@ -78,7 +91,7 @@ assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER
 check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
-check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader make the assignments for students, and grade one
+check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader hand the assignments out and grade them; needs bubblewrap
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
 results: $(READY) ## compute the tables again (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2

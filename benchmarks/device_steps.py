@@ -1,7 +1,7 @@
-"""What `benchmarks.device` measures, each step in a process of its own: rates at 224 pixels, then attacks at 32.
+"""What `benchmarks.device` measures at 224 pixels, each step in a process of its own: rates, attacks, answers.
 
-The attacks are those of scale `small`, put together from the package's parts: its experiments import scipy, which
-together with the packs would be too large to carry.
+The attacks are those of scale `photos-gpu`, put together from the package's parts: its experiments import what together
+with the packs would be too large to carry.
 """
 
 import argparse
@@ -11,13 +11,15 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors.torch import load_file
 
 from benchmarks import gpu
-from benchmarks.device import Record
+from benchmarks.device import WEIGHTS, Record
 from extractbook.reproduction import scales
 from extractbook.reproduction.scales import Recipe
 from extractlib.api.service import PredictionAPI
@@ -26,7 +28,7 @@ from extractlib.data.images import ImageSet
 from extractlib.data.sets import Parts
 from extractlib.data.sources import Loader
 from extractlib.errors import InputError
-from extractlib.models import devices, networks
+from extractlib.models import devices
 from extractlib.models.classifier import Victim
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import predict
@@ -45,11 +47,11 @@ SETS = {
 
 ANSWERS = ("full", "label")
 CHANGED = {
-    "pool": "15,000 images of Tiny ImageNet, not 100,000: they bound the backbone's images and the budget",
+    "pool": "15,000 images of Tiny ImageNet at 64 px, not 100,000: they bound the budget",
     "folder:cifar10": "JPEG copies of CIFAR-10",
     "gtsrb": "every third frame of GTSRB's training tracks, all copies at 32 px in WebP",
 }
-"""What the packs differ in from the data sets that scale `small` is made for."""
+"""What the packs differ in from the data sets as published."""
 
 
 @dataclass(frozen=True)
@@ -59,32 +61,35 @@ class Scale:
     Attributes:
         settings: The sizes and recipes of the attacks.
         load: What the rates are measured with: batch sizes in order of worth.
+        rated: The networks whose rates are measured.
         every: Of each pack, every so many files are used.
     """
 
     settings: scales.Scale
     load: gpu.Load
+    rated: tuple[str, ...]
     every: int
 
 
-PAPER, SMALL = scales.scale("paper"), scales.scale("small")
-FULL = Scale(SMALL, replace(gpu.Load(), batch_sizes=(PAPER.surrogate.batch_size, 256, 512, 128)), every=1)
+PAPER, PHOTOS = scales.scale("paper"), scales.scale("photos-gpu")
+LOAD = replace(gpu.Load(), batch_sizes=(128, 512, PAPER.surrogate.batch_size, 256))
+FULL = Scale(PHOTOS, LOAD, rated=(PHOTOS.network, PAPER.network), every=1)
 
 
 def _once(recipe: Recipe) -> Recipe:
-    return replace(recipe, epochs=1, batch_size=32)
+    return replace(recipe, epochs=1, steps=0, batch_size=32)
 
 
 TINY = Scale(
     replace(
-        SMALL,
-        name="small, rehearsed",
-        network="tiny",
-        backbone=_once(SMALL.backbone),
-        victim=_once(SMALL.victim),
-        surrogate=_once(SMALL.surrogate),
+        PHOTOS,
+        name="photos-gpu, rehearsed",
+        image_size=32,
+        victim=_once(PHOTOS.victim),
+        surrogate=_once(PHOTOS.surrogate),
     ),
     gpu.QUICK,
+    rated=("resnet-wide",),
     every=20,
 )
 
@@ -117,13 +122,15 @@ class Bench:
         """What this run has trained; `device.run` empties it first."""
         return Store(self.work / "trained")
 
-    def trainer(self, recipe: Recipe, *, keep: bool, backbone: Mapping[str, torch.Tensor] | None = None) -> Trainer:
-        """Return how a model is made, from a backbone or from scratch, to keep in `trained` or not."""
+    def trainer(self, recipe: Recipe, *, keep: bool, salt: str = "") -> Trainer:
+        """Return how a model is made from the carried ImageNet weights, to keep in `trained` or not."""
+        weights = {name: value.float() for name, value in load_file(self.packs / WEIGHTS).items()}
         return Trainer(
             network=self.scale.settings.network,
             recipe=recipe,
             seed=SEED,
-            backbone=backbone,
+            salt=salt,
+            backbone=weights,
             store=self.trained if keep else None,
             device=self.device,
         )
@@ -131,12 +138,14 @@ class Bench:
     def parts(self, name: str) -> Parts:
         """Return a data set of `SETS` in its parts."""
         pack, inner = SETS[name]
-        key = {"pack": pack, "bytes": (self.packs / pack).stat().st_size, "every": self.scale.every}
+        key = {"pack": pack, "every": self.scale.every}  # what an earlier call unpacked is not carried again
         kept = self.images.get(
             "unpacked", key, lambda folder: unpack(self.packs / pack, folder, every=self.scale.every)
         )
-        size = self.scale.settings.image_size
-        loader = Loader(image_size=size, store=self.images, folders={name: kept / inner})
+        settings = self.scale.settings
+        shares = {"task": settings.task_shares, "pool": settings.pool_shares}
+        folders = {name: kept / inner}
+        loader = Loader(image_size=settings.image_size, store=self.images, folders=folders, shares=shares)
         return (loader.pool if name == POOL else loader.task)(name, seed=SEED)
 
 
@@ -181,55 +190,61 @@ def timed(action: Callable[[], Value]) -> tuple[Value, float]:
 
 
 def rates(bench: Bench) -> None:
-    """Images a second at 224 pixels, ResNet-34, half precision, channels last, beside what the card could do.
+    """Images a second in training at 224 pixels, half precision, channels last, beside what the card could do.
 
     As in `benchmarks.gpu`. A measurement that fails, for one because its batch does not fit, is recorded as None.
     """
-    load, place = bench.scale.load, devices.resolve(bench.device)
+    load, size = bench.scale.load, bench.scale.load.large
+    place, images = devices.resolve(bench.device), gpu.random_images(bench.scale.load.images, size)
     kind = devices.half(place) or torch.float32
-    network, size = load.networks[0], load.large
-    common = {"precision": str(kind).removeprefix("torch.")}
-
-    def measured(
-        what: str, action: Callable[[], float], unit: str = "images/s", *, flops: int | None = None, **settings
-    ) -> float | None:
-        start = time.monotonic()
-        try:
-            value = action()
-        except Exception as error:  # the next may do
-            value, settings = None, settings | {"error": str(error).partition("\n")[0]}
-        if value and flops and peak:
-            settings["share_of_matrix_rate"] = round(value * flops / (peak * 1e12), 4)
-        bench.record.write("rates", what, value, unit, seconds=time.monotonic() - start, **common, **settings)
-        return value
-
-    peak = None
-    peak = measured(
-        "matrix product", lambda: gpu.matrix_rate(place, kind, load.product) / 1e12, "TFLOP/s", size=load.product
+    peak = _measured(
+        bench, "rates", "matrix product", lambda: gpu.matrix_rate(place, kind, load.product) / 1e12, "TFLOP/s"
     )
-    common |= {"network": network, "pixels": size, "images": load.images, "layout": "channels last"}
-    images = gpu.random_images(load.images, size)
-    forward, whole = (gpu.flops(network, size, training=training) for training in (False, True))
+    for network in bench.scale.rated:
+        whole = gpu.flops(network, size, training=True)
+        for batch_size in load.batch_sizes:
+            recipe = replace(PAPER.surrogate, batch_size=batch_size)
+            rate = partial(gpu.trained, network, images, recipe, bench.device)
+            shown = {"network": network, "batch_size": batch_size}
+            _measured(bench, "rates", "training", rate, flops=whole, peak=peak, **shown)
+        recipe = replace(PAPER.victim, batch_size=load.batch_sizes[0])
+        rate = partial(gpu.trained, network, images, recipe, bench.device)
+        _measured(bench, "rates", "training, cropped and mirrored at random", rate, network=network)
 
-    def training(what: str, recipe: Recipe) -> float | None:
-        return measured(
-            what,
-            lambda: gpu.trained(network, images, recipe, bench.device),
-            flops=whole,
-            batch_size=recipe.batch_size,
-        )
 
-    first, *others = (replace(PAPER.surrogate, batch_size=batch_size) for batch_size in load.batch_sizes)
-    trained = {first.batch_size: training("training", first)}
-    queried = measured("querying", lambda: gpu.answered(network, images, bench.device), flops=forward)
-    for recipe in others:
-        trained[recipe.batch_size] = training("training", recipe)
-    training("training, cropped and mirrored at random", replace(PAPER.victim, batch_size=first.batch_size))
-    for batch_size, rate in trained.items():
-        if rate and queried:
-            what = f"one attack: {gpu.QUERIES:,} queries, {gpu.EPOCHS} epochs, reckoned from the rates"
-            minutes = gpu.attack_minutes(rate, queried)
-            bench.record.write("rates", what, minutes, "min", seconds=0, **common, batch_size=batch_size)
+def querying(bench: Bench) -> None:
+    """Images a second that a victim answers at 224 pixels."""
+    load = bench.scale.load
+    images = gpu.random_images(load.images, load.large)
+    for network in bench.scale.rated:
+        forward = gpu.flops(network, load.large, training=False)
+        rate = partial(gpu.answered, network, images, bench.device)
+        _measured(bench, "querying", "querying", rate, flops=forward, network=network)
+
+
+def _measured(
+    bench: Bench,
+    step: str,
+    what: str,
+    action: Callable[[], float],
+    unit: str = "images/s",
+    *,
+    flops: int = 0,
+    peak: float | None = None,
+    **settings,
+) -> float | None:
+    start, place = time.monotonic(), devices.resolve(bench.device)
+    common = {"precision": str(devices.half(place) or torch.float32).removeprefix("torch.")}
+    common |= {"pixels": bench.scale.load.large, "images": bench.scale.load.images, "layout": "channels last"}
+    try:
+        value = action()
+    except Exception as error:  # the next may do
+        value, settings = None, settings | {"error": str(error).partition("\n")[0]}
+    if value and flops:
+        settings["gigaflops"] = round(flops / 1e9, 4)
+        settings |= {"share_of_matrix_rate": round(value * flops / (peak * 1e12), 4)} if peak else {}
+    bench.record.write(step, what, value, unit, seconds=time.monotonic() - start, **common, **settings)
+    return value
 
 
 # -- attacks ---------------------------------------------------------------------
@@ -254,7 +269,6 @@ def attack(bench: Bench, step: str, task: str) -> None:
         "budget": attacker.budget,
         "scale_budget": settings.budget,
         "victim_images": len(parts["victim"]),
-        "backbone_images": len(pool["pretraining"]),
         "test_images": len(test),
         "changed": [CHANGED["pool"], CHANGED[task]],
     }
@@ -263,12 +277,10 @@ def attack(bench: Bench, step: str, task: str) -> None:
         bench.record.write(step, what, value, unit, seconds=seconds, **common, **details)
 
     def trained(what: str, images: int, recipe: Recipe, seconds: float, **details) -> None:
-        record(what, images * recipe.epochs / seconds, "images/s", seconds, epochs=recipe.epochs, **details)
+        shown = recipe.steps_for(images) * recipe.batch_size
+        record(what, shown / seconds, "images/s", seconds, steps=recipe.steps_for(images), **details)
 
-    backbone, seconds = backbone_of(bench, pool["pretraining"])
-    if seconds is not None:
-        trained("backbone's pre-training", len(pool["pretraining"]), settings.backbone, seconds)
-    victim, seconds = timed(lambda: victim_of(bench, parts["victim"], backbone))
+    victim, seconds = timed(lambda: victim_of(bench, parts["victim"]))
     trained("victim's training", len(parts["victim"]), settings.victim, seconds)
     theirs, seconds = timed(lambda: victim.logits(test.images).argmax(1))
     right = same(theirs, test.labels)
@@ -279,7 +291,7 @@ def attack(bench: Bench, step: str, task: str) -> None:
         path = bench.work / "trained" / f"{step}-{answers}.transfer"
         transfer, seconds = timed(lambda api=api, path=path: attacker.collect(api, queries, path))
         record("querying", attacker.budget / seconds, "queries/s", seconds, **shown)
-        trainer = bench.trainer(settings.surrogate, keep=False, backbone=backbone)
+        trainer = bench.trainer(settings.surrogate, keep=False, salt="surrogate")
         surrogate, seconds = timed(
             lambda transfer=transfer, trainer=trainer: attacker.train(transfer, queries, trainer)
         )
@@ -291,25 +303,12 @@ def attack(bench: Bench, step: str, task: str) -> None:
         record("agreement", same(ours, theirs), "share", 0, **shown)
 
 
-def backbone_of(bench: Bench, images: ImageSet) -> tuple[Mapping[str, torch.Tensor], float | None]:
-    """Return the pre-trained weights, and the seconds of their training if it was done now."""
-    before = kept(bench, "backbone")
-    trainer = bench.trainer(bench.scale.settings.backbone, keep=True)
-    classes = len(images.classes)
-    model, seconds = timed(lambda: trainer.fit_or_load("backbone", images, images.labels, classes=classes))
-    return networks.backbone_state(model), seconds if kept(bench, "backbone") > before else None
-
-
-def kept(bench: Bench, kind: str) -> int:
-    """Return how many models of a kind this run has trained."""
-    return len(list((bench.trained.root / kind).glob("*/key.json")))
-
-
-def victim_of(bench: Bench, images: ImageSet, backbone: Mapping[str, torch.Tensor]) -> Victim:
-    """Return the victim, fine-tuned from the backbone."""
+def victim_of(bench: Bench, images: ImageSet) -> Victim:
+    """Return the victim, fine-tuned whole."""
     classes = images.classes
-    trainer = bench.trainer(bench.scale.settings.victim, keep=True, backbone=backbone)
-    model = trainer.fit_or_load("victim", images, images.labels, classes=len(classes))
+    model = bench.trainer(bench.scale.settings.victim, keep=True).fit_or_load(
+        "victim", images, images.labels, classes=len(classes)
+    )
     return Victim(model, classes=classes, image_shape=images.image_shape, name=images.name)
 
 
@@ -322,8 +321,8 @@ def same(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def read_packs(bench: Bench) -> None:
-    """Unpack and decode all packs, while the GPU is measured."""
-    for name in SETS:
+    """Unpack and decode all packs that were carried, while the GPU is measured."""
+    for name in (name for name in SETS if (bench.packs / SETS[name][0]).is_file()):
         parts, seconds = timed(lambda name=name: bench.parts(name))
         count = sum(map(len, parts.values()))
         bench.record.write("unpack", f"unpacked and decoded, {SETS[name][0]}", count, "images", seconds=seconds)
@@ -359,6 +358,7 @@ STEPS: Mapping[str, Callable[[Bench], None]] = {
     "device": describe,
     "unpack": read_packs,
     "rates": rates,
+    "querying": querying,
     "cifar10": lambda bench: attack(bench, "cifar10", "folder:cifar10"),
     "gtsrb": lambda bench: attack(bench, "gtsrb", "gtsrb"),
 }

@@ -1,15 +1,51 @@
-"""Run the README's ten lines and write what they print, and how long they take, into the README: ``make readme``."""
+"""Write what is measured into the README: the headline results with their figure, and what its ten lines print.
+
+``make readme`` runs the ten lines; the results are read from the committed rows.
+"""
 
 import contextlib
 import io
 import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 
+from extractbook import book
+from extractbook.figures import render
+from extractbook.sphinx import furniture
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile(r"(```python\n)(.*?)(```\n\n```text\n)(.*?)(```)", re.DOTALL)
+
+
+RESULTS = re.compile(r"(<!-- results: .+ -->\n)(.*?)(<!-- end of results -->)", re.DOTALL)
+FIGURE = README.parent / "book" / "_static" / "front.png"
+
+
+def results() -> str:
+    """Return the headline results in Markdown, each with the chapter that tells it."""
+    rows = book.rows("drawn")
+    plot = book.threat_or_boogeyman(book.Evidence(rows))
+    mean = plot.data.groupby("Situation", sort=False)["recovery"].mean()
+    count = Counter(str(entry.verdict) for entry in book.verdicts(rows) if entry.claim.id[0] == "C")
+    words = {"holds": "hold", "does not hold": "do not", "undecided": "are undecided"}
+    verdicts = ", ".join(f"{count[verdict]} {said}" for verdict, said in words.items() if count[verdict])
+    told = {
+        "05_knockoff": "With 10,000 queries of unrelated pictures a copy recovers "
+        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean.",
+        "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
+        f"{mean['public images; detected: shuffled']:.0%}, and one with images of its own still "
+        f"{mean['own images; detected: shuffled*']:.0%}, with half the queries.",
+        "12_ledger": f"Of the paper's {count.total()} claims on drawn images: {verdicts}.",
+    }
+    return "".join(f"- {text} [How]({furniture.site()}book/{page}.html)\n" for page, text in told.items())
+
+
+def figure() -> bytes:
+    """Return the front figure, as a PNG."""
+    return render(book.threat_or_boogeyman(book.Evidence(book.rows("drawn"))), kind="png")
 
 
 def code(text: str) -> str:
@@ -29,8 +65,9 @@ def printed(source: str) -> str:
 
 
 def main() -> None:
-    """Replace the block of text behind the ten lines."""
-    text = README.read_text(encoding="utf-8")
+    """Replace the results, their figure, and the block of text behind the ten lines."""
+    text = RESULTS.sub(lambda found: found[1] + results() + found[3], README.read_text(encoding="utf-8"))
+    FIGURE.write_bytes(figure())
     said = printed(code(text))
     README.write_text(BLOCK.sub(lambda found: found[1] + found[2] + found[3] + said + found[5], text), encoding="utf-8")
     print(said, end="")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY, BOOK = ROOT / "extractlib", ROOT / "book" / "extractbook"
-SERVED = r"(serve|cli_serve|api/(batching|client|keys|server|wire))\.py"
+SERVED = r"(serve|cli_serve|cli_challenge|challenge/\w+|api/(batching|client|keys|server|wire))\.py"
 PARTS = {
     "library": (LIBRARY, rf"(?!data/drawn/|{SERVED})"),
     "drawn": (LIBRARY, r"data/drawn/"),

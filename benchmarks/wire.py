@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import uvicorn
 
 import extractlib as xl
 from extractlib.api.batching import ServedAPI
 from extractlib.api.client import RemoteAPI
 from extractlib.api.keys import Keys
 from extractlib.api.meter import Meter
-from extractlib.api.server import make_app
+from extractlib.api.server import make_app, running
 from extractlib.defenses.policies import Shuffle
 from extractlib.metrics import auroc
 
@@ -37,21 +36,14 @@ PAIRS = 5_000
 def served(api: ServedAPI, folder: Path, teams: int = 1) -> Iterator[list[RemoteAPI]]:
     """Serve an API and give a client of each of so many teams."""
     keys = Keys()
-    server = uvicorn.Server(uvicorn.Config(make_app({"signs": api}, keys), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    journals = (folder / f"{number}.db" for number in range(teams))
-    clients = [xl.connect(url, key=keys.add(f"team {path.stem}"), journal=path) for path in journals]
-    try:
-        yield clients
-    finally:
-        for client in clients:
-            client.close()
-        server.should_exit = True
-        thread.join()
+    with running(make_app({"signs": api}, keys)) as url:
+        journals = (folder / f"{number}.db" for number in range(teams))
+        clients = [xl.connect(url, key=keys.add(f"team {path.stem}"), journal=path) for path in journals]
+        try:
+            yield clients
+        finally:
+            for client in clients:
+                client.close()
 
 
 def speed_ratio(ours: Callable[[], object], other: Callable[[], object], *, pairs: int) -> float:

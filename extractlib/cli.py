@@ -1,4 +1,4 @@
-"""The command line of the library: ``extractlib attack | data | serve | keys``.
+"""The command line of the library: ``extractlib attack | data | serve | keys | challenge``.
 
 What a command needs it imports itself, so that the list of commands appears at once.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import extractlib
-from extractlib import cli_serve
+from extractlib import cli_challenge, cli_serve
 from extractlib.errors import DataWarning, InputError, check_output
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Published data sets: to list, get and check them, and how they are cut.")
 app.add_typer(cli_serve.keys_app, name="keys", help="Who may ask a server: keys to add, revoke, rotate and list.")
+app.add_typer(cli_challenge.app, name="challenge", help="A class challenge: to make, and to serve with a scoreboard.")
 app.command()(cli_serve.serve)
 
 DataFolder = Annotated[
@@ -141,13 +142,21 @@ def list_command() -> None:
 
 @data_app.command("get")
 def get_command(
-    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")], data: DataFolder = None
+    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")],
+    data: DataFolder = None,
+    packs: Annotated[Path | None, typer.Option("--from", help="Folder of archives of its small copies.")] = None,
 ) -> None:
     """Download a data set, verify its checksum and unpack it; status 1 if what is there then is incomplete."""
     from extractlib.data import download
 
     place = data or download.default_data()
-    download.get(name, place)
+    if packs is not None:
+        download.unpack_packs(name, packs, place)
+    else:
+        source = download.SOURCES.get(name)
+        if source and source.files:
+            print(f"{name}: {source.download} from {source.page} ({source.terms})", flush=True)
+        download.get(name, place)
     _tell([download.check(name, place)])
 
 

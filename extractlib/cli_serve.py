@@ -16,6 +16,8 @@ import typer
 from extractlib.errors import InputError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from extractlib.api.keys import Keys
     from extractlib.serve import Settings
 
@@ -46,11 +48,8 @@ def serve(
     port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen at; 8000 if not given.")] = None,
 ) -> None:
     """Serve a victim over HTTP to clients with keys, and meter what they ask."""
-    _require_extra()
-    import uvicorn
-
+    require_extra()
     from extractlib import serve as serving
-    from extractlib.api.server import JsonLines
 
     if (config is None) == (victim is None):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
@@ -58,14 +57,23 @@ def serve(
         name = victim.removeprefix("folder:")
         said = {"task": victim, "answers": answers, "budget": budget, "price": price}
         name = name if name.isidentifier() else "victim"
-        settings = serving.settings_of({"victims": {name: said}, "rate": rate}, where="the command line")
+        settings = serving.Settings.of({"victims": {name: said}, "rate": rate}, where="the command line")
     elif config is not None:
-        settings = serving.read_settings(config)
+        settings = serving.Settings.read(config)
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port
     keys = _open(settings.database)
     app = serving.app_of(settings, keys)
     _greet(settings, keys)
+    listen(app, settings)
+
+
+def listen(app: "FastAPI", settings: "Settings") -> None:
+    """Answer until the process is told to stop, with a log of lines of JSON."""
+    import uvicorn
+
+    from extractlib.api.server import JsonLines
+
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.INFO)
@@ -149,10 +157,10 @@ def list_keys(config: Config = None, database: Place = None) -> None:
 
 def _keys(config: Path | None, database: str | None) -> "Keys":
     if config is not None and database is None:
-        _require_extra()
-        from extractlib.serve import read_settings
+        require_extra()
+        from extractlib.serve import Settings
 
-        database = read_settings(config).database
+        database = Settings.read(config).database
     return _open(database or DATABASE)
 
 
@@ -162,7 +170,13 @@ def _open(database: str) -> "Keys":
     return Keys(database)
 
 
-def _require_extra() -> None:
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client", "multipart") if find_spec(name) is None]
+def require_extra() -> None:
+    """Refuse to go on where what a server needs is not installed.
+
+    Raises:
+        InputError: It is not; with the remedy.
+    """
+    needed = ("fastapi", "uvicorn", "prometheus_client", "multipart", "jinja2")
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise InputError(f"{missing[0]} is not installed: pip install 'extractlib[serve]' brings it")

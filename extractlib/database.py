@@ -4,12 +4,13 @@ SQLite in a file or in memory by default; any other database by its SQLAlchemy a
 """
 
 import hashlib
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import sqlalchemy as sql
 from sqlalchemy import event, exc
@@ -129,8 +130,9 @@ class Database:
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:
     """Insert a row unless there is one of the same primary key."""
-    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[connection.dialect.name]
-    connection.execute(insert(table).values(values).on_conflict_do_nothing())
+    inserts: Mapping[str, Callable[[sql.Table], sqlite.Insert | postgresql.Insert]]
+    inserts = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    connection.execute(inserts[connection.dialect.name](table).values(values).on_conflict_do_nothing())
 
 
 def seal(*parts: str | bytes | int) -> bytes:
@@ -142,7 +144,7 @@ def seal(*parts: str | bytes | int) -> bytes:
     return state.digest()
 
 
-def _is_address(place: Path | str | None) -> bool:
+def _is_address(place: Path | str | None) -> TypeGuard[str]:
     return isinstance(place, str) and "://" in place
 
 
@@ -153,10 +155,12 @@ def _address(place: Path | str | None) -> sql.URL:
     return sql.URL.create("sqlite", database=":memory:" if place is None else str(Path(place).absolute()))
 
 
-def _prepare(tables: set[str], beside: set[str], journal: str | None, others: InputError) -> Callable:
+def _prepare(
+    tables: set[str], beside: set[str], journal: str | None, others: InputError
+) -> Callable[[sqlite3.Connection, object], None]:
     """Return what SQLite does with each new connection; without a journal it only reads."""
 
-    def prepare(connection, record) -> None:
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
         # No isolation level: transactions begin where the code says so, not where the driver guesses.
         connection.isolation_level = None
         held = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -6,7 +6,6 @@ from typing import Protocol
 import torch
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError
 from extractlib.metrics import (
     accuracy,
     agreement,
@@ -82,18 +81,28 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         >>> print(xl.evaluate(victim, victim, xl.load("signs").test))
         recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 8,600)
     """
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: give labeled images")
+    labels = images.known_labels()
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
+    return evaluate_labels(theirs, ours, labels, balanced=balanced)
+
+
+def evaluate_labels(
+    theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool = False
+) -> Evaluation:
+    """Return the same of the labels that victim and surrogate give, each int64 of shape (n,), and the true ones.
+
+    Raises:
+        InputError: The victim has none right.
+    """
     measure = mean_class_accuracy if balanced else accuracy
-    victim_accuracy, surrogate_accuracy = measure(theirs, images.labels), measure(ours, images.labels)
+    victim_accuracy, surrogate_accuracy = measure(theirs, labels), measure(ours, labels)
     return Evaluation(
         victim_accuracy,
         surrogate_accuracy,
         recovery(surrogate_accuracy, victim_accuracy),
         agreement(ours, theirs),
-        measure(images.labels.mode().values.expand_as(images.labels), images.labels),
-        int((theirs != images.labels).sum()),
-        errors_repeated(ours, theirs, images.labels),
-        len(images),
+        measure(labels.mode().values.expand_as(labels), labels),
+        int((theirs != labels).sum()),
+        errors_repeated(ours, theirs, labels),
+        len(labels),
     )

@@ -99,8 +99,8 @@ def summary(values: Sequence[float]) -> tuple[float, float]:
     Raises:
         InputError: There are fewer than two values.
     """
-    values = _several(values)
-    return float(values.mean()), float(values.std(ddof=1))
+    several = _several(values)
+    return float(several.mean()), float(several.std(ddof=1))
 
 
 def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
@@ -109,9 +109,9 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[fl
     Raises:
         InputError: There are fewer than two values.
     """
-    values = _several(values)
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    several = _several(values)
+    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * several.std(ddof=1) / np.sqrt(len(values))
+    return float(several.mean() - half), float(several.mean() + half)
 
 
 def _share(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -141,7 +141,7 @@ def mutual_information(probabilities: torch.Tensor) -> float:
         probabilities: float of shape (n, classes) with rows that sum to 1, n from 1.
     """
     answers = probabilities.double()
-    return (torch.special.entr(answers.mean(0)).sum() - torch.special.entr(answers).sum(1).mean()).item()
+    return float(torch.special.entr(answers.mean(0)).sum() - torch.special.entr(answers).sum(1).mean())
 
 
 def hidden_and_divergence(probabilities: torch.Tensor, shown: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

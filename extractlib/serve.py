@@ -29,7 +29,7 @@ A key that is not known is refused.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -130,52 +130,61 @@ class Settings(_Table):
         names = ("images", "megabytes", "seconds", "bodies", "rate")
         return Limits(**{name: getattr(self, name) for name in names}, rates=rates)
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any], *, where: str) -> Self:
+        """Return settings from plain values.
 
-def settings_of(values: Mapping[str, Any], *, where: str) -> Settings:
-    """Return settings from plain values.
+        Args:
+            values: What a TOML file holds.
+            where: Where they come from, for errors.
 
-    Args:
-        values: What a TOML file holds.
-        where: Where they come from, for errors.
+        Raises:
+            InputError: A value is unknown or of another type, or a name cannot be used.
+        """
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        for name in (*settings.teams, *settings.victims):
+            check_team(name)
+        for name in settings.victims:
+            if not name.isidentifier():
+                raise InputError(f"{where}: a victim is called {name!r}: letters, digits and underscores are wanted")
+        return settings
 
-    Raises:
-        InputError: A value is unknown or of another type, or a name cannot be used.
-    """
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for name in (*settings.teams, *settings.victims):
-        check_team(name)
-    for name in settings.victims:
-        if not name.isidentifier():
-            raise InputError(f"{where}: a victim is called {name!r}: letters, digits and underscores are wanted")
-    return settings
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the settings in a TOML file, its paths made relative to where the file is.
 
-
-def read_settings(path: Path) -> Settings:
-    """Return the settings in a TOML file, its paths made relative to where the file is.
-
-    Raises:
-        InputError: It cannot be read, or `settings_of` refuses it.
-    """
-    try:
-        settings = settings_of(tomllib.loads(path.read_text(encoding="utf-8")), where=str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read as TOML ({error}): see extractlib.serve") from None
-    if "://" not in settings.database:
-        settings.database = str(path.parent / settings.database)
-    for victim in settings.victims.values():
-        if victim.weights is not None:
-            victim.weights = str(path.parent / victim.weights)
-        if victim.task is not None and victim.task.startswith(FOLDER):
-            victim.task = f"{FOLDER}{path.parent / victim.task.removeprefix(FOLDER)}"
-    return settings
+        Raises:
+            InputError: It cannot be read, or `of` refuses it.
+        """
+        try:
+            settings = cls.of(tomllib.loads(path.read_text(encoding="utf-8")), where=str(path))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{path} cannot be read as TOML ({error}): see extractlib.serve") from None
+        if "://" not in settings.database:
+            settings.database = str(path.parent / settings.database)
+        for victim in settings.victims.values():
+            if victim.weights is not None:
+                victim.weights = str(path.parent / victim.weights)
+            if victim.task is not None and victim.task.startswith(FOLDER):
+                victim.task = f"{FOLDER}{path.parent / victim.task.removeprefix(FOLDER)}"
+        return settings
 
 
 def app_of(settings: Settings, keys: Keys) -> FastAPI:
-    """Return the application that serves what the settings say; victims that do not ship are trained first.
+    """Return the application that serves what the settings say.
+
+    Raises:
+        InputError: As `apis_of`.
+    """
+    return make_app(apis_of(settings, keys), keys, settings.limits)
+
+
+def apis_of(settings: Settings, keys: Keys) -> dict[str, ServedAPI]:
+    """Return the API of each victim by its name; victims that do not ship are trained first.
 
     Raises:
         InputError: A setting does not fit.
@@ -183,8 +192,7 @@ def app_of(settings: Settings, keys: Keys) -> FastAPI:
     if not settings.victims:
         raise InputError("there is no victim to serve: name one, as in --victim signs or [victims.signs]")
     meter = Meter(settings.database)
-    apis = {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
-    return make_app(apis, keys, settings.limits)
+    return {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
 
 
 def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, meter: Meter) -> ServedAPI:

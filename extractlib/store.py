@@ -44,7 +44,7 @@ class Store:
 
     root: Path
 
-    def get(self, kind: str, key: Mapping, make: Callable[[Path], object]) -> Path:
+    def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], object]) -> Path:
         """Return the folder of an artifact, made now if it is not there yet.
 
         Args:
@@ -104,7 +104,7 @@ def held(path: Path, who: str) -> Iterator[None]:
 
 def _manifest(folder: Path) -> dict[str, list[int | str]]:
     """Return by name what `MANIFEST` keeps of the files of an artifact."""
-    found = {}
+    found: dict[str, list[int | str]] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         size = file.stat().st_size
         content = digest(file.read_bytes()) if size <= LARGE else ""
@@ -119,7 +119,7 @@ def _is_intact(folder: Path) -> bool:
     if not (folder / MANIFEST).exists():
         return (folder / "key.json").exists()
     try:
-        return json.loads((folder / MANIFEST).read_bytes()) == _manifest(folder)
+        return bool(json.loads((folder / MANIFEST).read_bytes()) == _manifest(folder))
     except ValueError:
         return False
 
@@ -142,7 +142,7 @@ def own_path(variable: str, value: str) -> Path:
         raise InputError(f"{variable} is {value}, and there is no such user's folder: name another") from None
 
 
-def fingerprint(key: Mapping) -> str:
+def fingerprint(key: Mapping[str, object]) -> str:
     """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, whatever the order of its entries."""
     return digest(json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False))
 

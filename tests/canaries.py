@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import photographs
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -244,6 +245,15 @@ def transformed() -> Values:
     return found
 
 
+def brought_to_one_size() -> Values:
+    images = image_set(8, seed=2)
+    found: Values = {how: sums(transforms.apply(images.images, how)) for how in ("size-16", "chain-16")}
+    found["both"] = sums(transforms.apply(images.images, "size-16+jpeg-75"))
+    found["hardened"] = sums(transforms.harden(images, seed=3, smallest=8).images)
+    found["weakly shifted"] = sums(transforms.shift_domain(images, seed=9, strength=0.5).images)
+    return found
+
+
 def moved_and_relit() -> Values:
     images = transforms.shift_domain(image_set(32, seed=4), seed=9).images
     return {"size": list(images.shape), "sum": sum(sums(images))}
@@ -280,6 +290,20 @@ def splits() -> Values:
     return found
 
 
+def shares() -> Values:
+    images = ImageSet("all", noise(1, size=4).expand(120, -1, -1, -1), torch.arange(120) % 7, tuple("abcdefg"), "f")
+    files = ImageFiles({"train": images, "test": images}, torch.arange(120) // 3)
+    settings = SCALES["photos"]
+    cuts = {
+        role: cut(files, role, seed=2, shares=parts)
+        for role, parts in (("task", settings.task_shares), ("pool", settings.pool_shares))
+    }
+    return {
+        role: {part: "whole" if chosen is None else digest(chosen) for part, (_, chosen) in parts.items()}
+        for role, parts in cuts.items()
+    }
+
+
 def _sources() -> Values:
     """Return which images each name of a drawn source stands for, by fingerprint and labels."""
     settings = SCALES["smoke"]
@@ -314,6 +338,31 @@ def network_outputs() -> Values:
         backbone = networks.backbone_state(networks.build("tiny", classes=5, seed=3))
         copied = networks.build("tiny", classes=4, seed=4, backbone=backbone).eval()
         found["from a backbone"] = [sorted(backbone), floats(copied(images))]
+    return found
+
+
+def frozen_networks() -> Values:
+    photographs.register()
+    images, found = noise(2, seed=8), {}
+    with float64(), torch.no_grad():
+        for name in ("cnn-9-halved", "lite0-6", "lite1-5", photographs.NETWORK):
+            model = networks.build(name, classes=5, seed=3).eval()
+            kept = model.lowered(images)
+            found[name] = [list(kept.shape), floats(model(images)), floats(model(kept))]
+    return found
+
+
+def trained_on_frozen() -> Values:
+    photographs.register()
+    images, found = image_set(40), {}
+    recipe = replace(RECIPE, shift=0, learning_rate=0.01, optimizer="adamw", schedule="cosine")
+    with float64():
+        backbone = networks.imagenet_backbone(photographs.NETWORK)
+        for weighted in (False, True):
+            model = networks.build(photographs.NETWORK, classes=3, seed=1, backbone=backbone)
+            labels = (images.labels - 1).clamp(min=0)
+            training.fit(model, images.images, labels, replace(recipe, class_weights=weighted), seed=3)
+            found["weighted" if weighted else "plain"] = loss(model, images.images[:8], labels[:8])
     return found
 
 
@@ -661,40 +710,70 @@ def write_files(root: Path) -> dict[str, Path]:
 
 
 class Cells:
-    """The cells of every table at the canaries' scale, run on files in a temporary folder."""
+    """Cells of a scale, run on files in a temporary folder.
 
-    def __init__(self):
-        SCALES["canary"] = canary_profile()
+    Args:
+        cells: Which, in their order.
+        write: Writes the files, and returns the folder of each set.
+        prefix: What the canaries' names begin with.
+    """
+
+    def __init__(self, cells: Iterable[Cell], write: Callable[[Path], dict[str, Path]], *, prefix: str):
+        self._cells, self._write, self._prefix = dict.fromkeys(cells), write, prefix
         self._folder = tempfile.TemporaryDirectory(prefix="canaries-")
         self._files: dict[str, Path] | None = None
 
     def canaries(self) -> dict[str, Canary]:
         """Return a canary for each cell, by the cell's name."""
-        tables = [table_cells(table, SCALES["canary"], seeds=[1]) for table in TABLES]
-        cells = dict.fromkeys(cell for table in tables for cell in table)
-        return {self._name(cell): Canary(versions_of(cell), partial(self._run, cell)) for cell in cells}
-
-    @staticmethod
-    def _name(cell: Cell) -> str:
-        return f"cell: {name_of(cell)}"
+        return {
+            f"{self._prefix}: {name_of(cell)}": Canary(versions_of(cell), partial(self._run, cell))
+            for cell in self._cells
+        }
 
     def _run(self, cell: Cell) -> Values:
         root = Path(self._folder.name)
-        self._files = self._files or write_files(root)
+        self._files = self._files or self._write(root)
         with float64():
             row = run_cell(cell, store=Store(root / "store"), folders=self._files, device="cpu")
         return json.loads(json.dumps({"result": timeless(row.result), "data": row.provenance["data"]}))
+
+
+def drawn_cells() -> Cells:
+    """Return the cells of every table at the canaries' scale."""
+    SCALES["canary"] = canary_profile()
+    tables = [table_cells(table, SCALES["canary"], seeds=[1]) for table in TABLES]
+    return Cells((cell for table in tables for cell in table), write_files, prefix="cell")
+
+
+OF_PHOTOGRAPHS = (
+    *("reproduction", "control", "detection", "overlap", "accounts", "shortcut", "asked_twice", "weights"),
+    *("architecture", "defended"),
+)
+"""Tables whose first cell of each task has a canary in the miniature of the scale of photographs."""
+
+
+def cells_of_photographs() -> Cells:
+    """Return cells of frozen networks on public weights, with detectors that bring images to one size."""
+    scale = photographs.register()
+    tables = [table_cells(table, scale, seeds=[1]) for table in OF_PHOTOGRAPHS]
+    first = {(number, cell.task): cell for number, table in enumerate(tables) for cell in reversed(table)}
+    signs = [cell for (_, task), cell in first.items() if task == "gtsrb"]
+    return Cells([*signs, first[0, "eyepacs"]], photographs.write_files, prefix="cell: photographs")
 
 
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[], Values], float]] = {
     "drawn": (("drawn",), drawn_pixels, PIXELS),
     "decode": (("decode",), decoded_files, TOLERANCE),
     "transform": (("transform",), transformed, TOLERANCE),
+    "transform, one size": (("transform",), brought_to_one_size, PIXELS),
     "transform, moved": (("transform",), moved_and_relit, PIXELS),
     "split": (("split", "drawn"), splits, TOLERANCE),
+    "split, shares": (("split",), shares, TOLERANCE),
     "network": (("network",), network_outputs, TOLERANCE),
+    "network, frozen": (("network",), frozen_networks, TOLERANCE),
     "backbone": (("backbone", "network", "train", "augment"), backbone_weights, TOLERANCE),
     "train": (("train", "network", "augment"), trained, TOLERANCE),
+    "train, frozen": (("train", "network", "augment"), trained_on_frozen, TOLERANCE),
     "augment": (("augment",), augmented, PIXELS),
     "api": (("api",), answers, TOLERANCE),
     "knockoff": (("knockoff", "api", "policy", "network", "train", "augment"), knockoff, TOLERANCE),
@@ -712,7 +791,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[], Values], float]] = {
 def canaries() -> dict[str, Canary]:
     """Return all canaries by name: the behaviors one by one, then every kind of cell."""
     stages = {name: Canary(versions(*keys), run, close) for name, (keys, run, close) in STAGES.items()}
-    return stages | Cells().canaries()
+    return stages | drawn_cells().canaries() | cells_of_photographs().canaries()
 
 
 # -- comparing and recording -------------------------------------------------------

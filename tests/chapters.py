@@ -95,8 +95,9 @@ def prose(cells: list) -> str:
 
 
 def long_cells(notebook: Chapter) -> Iterator[str]:
-    """At least 90% of the code cells have at most 15 lines, none more than 25, no line more than 79 columns."""
-    lines = [cell.source.splitlines() for cell in notebook.all("code")]
+    """At least 90% of the visible code cells have at most 15 lines, none more than 25, no line more than 79 columns."""
+    visible = (cell for cell in notebook.all("code") if "remove-cell" not in cell.metadata.get("tags", []))
+    lines = [cell.source.splitlines() for cell in visible]
     yield from (f"more than 79 columns: {line}" for cell in lines for line in cell if len(line) > 79)
     yield from (f"{len(cell)} lines: {cell[0]}" for cell in lines if len(cell) > 25)
     if sum(len(cell) <= 15 for cell in lines) < 0.9 * len(lines):

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-LIBRARY = ("attack", "data", "serve", "keys")
+LIBRARY = ("attack", "data", "serve", "keys", "challenge")
 """Commands of ``extractlib``; all others are those of ``extractbook``."""
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; the workers share the cores

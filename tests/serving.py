@@ -33,22 +33,6 @@ FORKS.set_forkserver_preload(
 QUIET = {"log_level": "critical", "timeout_graceful_shutdown": 20}
 
 
-@contextmanager
-def serving(app) -> Iterator[str]:
-    """Serve an application from a thread, and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, **QUIET))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def free_port() -> int:
     """Return a port at which nobody listens, and that no outgoing connection is given.
 

@@ -173,6 +173,8 @@ def test_certainty_and_diversity_by_hand():
 def test_loss_by_hand():
     # A learner that says a third each: log 3, whatever the answer.
     assert Reward("loss", Fixed(3)).of(noise(2), TARGETS) == pytest.approx([np.log(3)] * 2)
+    with pytest.raises(InputError, match="^reward 'loss' compares answers with a surrogate: give a learner$"):
+        Reward("loss", None).of(noise(2), TARGETS)
 
 
 def test_all_is_the_mean_of_rewards_brought_to_0_to_1_by_their_extremes():

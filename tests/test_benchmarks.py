@@ -14,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from benchmarks import device, device_steps, gpu
 from extractlib.data.layouts import listing
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
+from extractlib.models import networks
+from extractlib.store import Store
 
 
 def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):
@@ -92,6 +96,7 @@ def packs(tmp_path, monkeypatch):
     (folder / "SHA256SUMS").write_text("".join(sums))
     monkeypatch.setattr(device, "PACKS", tuple(contents))
     monkeypatch.setattr(device, "download", lambda names, folder: (folder / "a.whl").write_bytes(b"wheel"))
+    monkeypatch.setattr(device, "write_weights", lambda path: path.write_bytes(b"weights"))
     monkeypatch.setattr(device, "tree_size", lambda: 100)
     return folder
 
@@ -99,11 +104,13 @@ def packs(tmp_path, monkeypatch):
 def test_the_prepared_folder_holds_packs_wheels_and_commit(packs, tmp_path):
     folder = tmp_path / "build" / "device"
     told = device.prepare(packs, folder=folder)
-    assert sorted(file.name for file in folder.rglob("*")) == ["a.whl", "commit", "one.tar.xz", "two.tar.xz", "wheels"]
+    assert sorted(file.name for file in folder.rglob("*")) == [
+        *("a.whl", "commit", device.WEIGHTS, "one.tar.xz", "two.tar.xz", "wheels")
+    ]
     assert (folder / "two.tar.xz").read_bytes() == b"2" * 30
-    size = 20 + 30 + 5 + (folder / "commit").stat().st_size
+    size = 20 + 30 + 7 + 5 + (folder / "commit").stat().st_size
     assert told.endswith(
-        f"packs and wheels {size} bytes, working tree 100, together {size + 100} of {64 * 1024 * 1024:,}"
+        f"packs, weights and wheels {size} bytes, working tree 100, together {size + 100} of {64 * 1024 * 1024:,}"
     )
 
 
@@ -128,7 +135,7 @@ def test_packs_that_are_not_what_they_should_be_are_refused(spoil, message, pack
 
 def test_a_folder_that_is_too_large_is_refused(packs, tmp_path, monkeypatch):
     device.prepare(packs, folder=tmp_path / "first")
-    size = 20 + 30 + 5 + (tmp_path / "first" / "commit").stat().st_size + 100
+    size = 20 + 30 + 7 + 5 + (tmp_path / "first" / "commit").stat().st_size + 100
     monkeypatch.setattr(device, "LIMIT", size)
     device.prepare(packs, folder=tmp_path / "fits")
     monkeypatch.setattr(device, "LIMIT", size - 1)
@@ -159,7 +166,25 @@ def test_code_that_has_changed_since_it_was_prepared_is_marked(tmp_path, monkeyp
 def test_every_wheel_is_pinned_and_every_step_known():
     assert set(device.WHEELS) <= set(device.pins())
     assert {step.name for step in device.STEPS} < set(device_steps.STEPS)
-    assert {pack for pack, _ in device_steps.SETS.values()} == set(device.PACKS)
+    assert {pack for pack, _ in device_steps.SETS.values()} == {*device.PACKS, *device.LATER}
+    assert set().union(*device.NEEDS.values()) == {*device.PACKS, *device.LATER}
+
+
+def test_a_second_call_brings_what_the_first_had_no_room_for(packs, tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "LATER", ("two.tar.xz",))
+    device.prepare(packs, names=device.LATER, folder=tmp_path / "device")
+    assert not (tmp_path / "device" / "one.tar.xz").exists() and (tmp_path / "device" / "two.tar.xz").exists()
+    store = Store(tmp_path / "work" / "images")
+    store.get("unpacked", {"pack": "one.tar.xz", "every": 1}, lambda folder: None)
+    assert device.unpacked(tmp_path / "work") == {"one.tar.xz"} and device.unpacked(tmp_path / "other") == set()
+
+
+def test_carried_weights_are_those_of_imagenet_in_half_precision(tmp_path, monkeypatch):
+    weights = networks.backbone_state(networks.build("lite0", classes=2, seed=0))
+    monkeypatch.setitem(networks.IMAGENET, "lite0", lambda: weights)
+    device.write_weights(tmp_path / device.WEIGHTS)
+    found = load_file(tmp_path / device.WEIGHTS)
+    assert all(torch.equal(found[name], value.half()) for name, value in weights.items()) and len(found) == len(weights)
 
 
 def test_the_steps_need_no_more_than_the_wheels_and_torch():
@@ -228,9 +253,10 @@ def test_a_step_that_no_longer_fits_is_skipped_and_a_failed_one_stops_none(recor
 
 
 def test_all_steps_fit_the_nine_minutes_whatever_the_first_ones_take():
-    first, second, last = device.STEPS
+    first, second, third, last = device.STEPS
     assert device.SECONDS == 540
-    assert first.most + second.most + last.least <= device.SECONDS - device.RESERVE - 60  # for starting and importing
+    least = third.least + last.least
+    assert first.most + second.most + least <= device.SECONDS - device.RESERVE - 60  # for starting and importing
 
 
 def test_a_process_is_stopped_at_its_limit_with_what_it_started(tmp_path):
@@ -274,7 +300,9 @@ def bench(record, tmp_path):
     pack(packs / "gtsrb-core.tar.xz", SIGNS)
     names = [f"tinyimagenet64/train/n{c}/n{c}_{number}.webp" for c in range(2) for number in range(40)]
     pack(packs / "tinyimagenet64-sample.tar.xz", names)
-    scale = replace(device_steps.TINY, every=1)
+    settings = replace(device_steps.TINY.settings, network="tiny")
+    save_file(networks.backbone_state(networks.build("tiny", classes=2, seed=1)), packs / device.WEIGHTS)
+    scale = replace(device_steps.TINY, settings=settings, every=1)
     return device_steps.Bench(record, packs, tmp_path / "work", scale, "cpu")
 
 
@@ -304,9 +332,9 @@ def test_no_track_is_parted(bench, tmp_path):
     parts = bench.parts("gtsrb")
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 42,
-        "detector": 6,
-        "adversary": 6,
+        "adversary": 12,
         "validation": 6,
+        "detector": 42,
         "test": 10,
     }
 
@@ -315,20 +343,14 @@ def test_an_attack_records_each_stage_as_it_comes(bench):
     device_steps.attack(bench, "gtsrb", "gtsrb")
     found = lines(bench.record)
     answers = ["querying", "surrogate's training", "surrogate's accuracy", "recovery", "agreement"]
-    assert [line["what"] for line in found] == [
-        *("backbone's pre-training", "victim's training", "victim's accuracy"),
-        *(2 * answers),
-    ]
-    assert [line["settings"].get("answers") for line in found] == [None] * 3 + ["full"] * 5 + ["label"] * 5
-    # 80 images, in shares of 0.49 and 0.41: as many queries as there are images, not the scale's 40,000.
-    assert {line["settings"]["backbone_images"] for line in found} == {39}
-    assert {line["settings"]["budget"] for line in found} == {33}
-    assert {line["settings"]["scale_budget"] for line in found} == {40_000}
+    assert [line["what"] for line in found] == ["victim's training", "victim's accuracy", *(2 * answers)]
+    assert [line["settings"].get("answers") for line in found] == [None] * 2 + ["full"] * 5 + ["label"] * 5
+    # 80 images, in shares of 0.8 and less: as many queries as there are images, not the scale's 15,000.
+    assert {line["settings"]["budget"] for line in found} == {64}
+    assert {line["settings"]["scale_budget"] for line in found} == {15_000}
     figures = [line["value"] for line in found]
-    assert figures[6] == pytest.approx(figures[5] / figures[2], rel=1e-4)
-    assert all(10 * share == pytest.approx(round(10 * share)) for share in (figures[2], figures[5], figures[7]))
-    device_steps.attack(bench, "again", "gtsrb")
-    assert lines(bench.record)[len(found)]["what"] == "victim's training"  # the backbone is there already
+    assert figures[5] == pytest.approx(figures[4] / figures[1], rel=1e-4)
+    assert all(10 * share == pytest.approx(round(10 * share)) for share in (figures[1], figures[4], figures[6]))
 
 
 def test_a_rate_that_cannot_be_measured_does_not_stop_the_others(bench, monkeypatch):
@@ -340,13 +362,15 @@ def test_a_rate_that_cannot_be_measured_does_not_stop_the_others(bench, monkeypa
     monkeypatch.setattr(gpu, "trained", trained)
     monkeypatch.setattr(gpu, "answered", lambda network, images, name: 5_000.0)
     monkeypatch.setattr(gpu, "matrix_rate", lambda place, kind, size: 1e12)
-    load = replace(gpu.QUICK, batch_sizes=(4, 8), networks=("tiny", "tiny"), large=8)
-    device_steps.rates(replace(bench, scale=replace(bench.scale, load=load)))
-    product, first, queried, failed, augmented, minutes = lines(bench.record)
+    load = replace(gpu.QUICK, batch_sizes=(4, 8), large=8)
+    scale = replace(bench.scale, load=load, rated=("tiny", "tiny-plain"))
+    device_steps.rates(replace(bench, scale=scale))
+    device_steps.querying(replace(bench, scale=scale))
+    product, first, failed, augmented, other, _, _, queried, also = lines(bench.record)
     assert (product["value"], product["unit"]) == (1, "TFLOP/s")
     whole = gpu.flops("tiny", 8, training=True)
     assert first["settings"]["share_of_matrix_rate"] == pytest.approx(2_000 * whole / 1e12, abs=1e-4)
     assert (first["value"], queried["value"], augmented["value"]) == (2_000, 5_000, 2_000)
     assert (failed["value"], failed["settings"]["error"]) == (None, "cuda has too little memory")
-    # 100,000 / 5,000 s + 100,000 x 100 / 2,000 s, of the batches of 4 alone.
-    assert minutes["value"] == pytest.approx((20 + 5_000) / 60, rel=1e-4)
+    assert [line["settings"]["network"] for line in (first, other, queried, also)] == 2 * ["tiny", "tiny-plain"]
+    assert [line["step"] for line in (other, also)] == ["rates", "querying"]

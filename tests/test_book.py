@@ -4,7 +4,7 @@ import ast
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nbformat
@@ -15,6 +15,7 @@ from layouts import WRITE
 from extractbook import book
 from extractbook.build import execute
 from extractbook.build import pages as build
+from extractbook.reproduction import append_row, read_rows, results
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -250,3 +251,15 @@ def test_progress_bars_and_widgets_are_dropped_and_other_messages_kept():
         "careful: 3 left\n",
         "done\n",
     ]
+
+
+def test_costs_sum_up_the_seconds_of_each_table(tmp_path, monkeypatch):
+    made = read_rows(results.FOLDER / "edition-2" / "smoke" / "reproduction.jsonl")[:2]
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    for table, seconds in (("adaptive", (1_200.4, 0.2)), ("budget", (10.0, 2.0))):
+        for row, its in zip(made, seconds, strict=True):
+            changed = replace(row, provenance=row.provenance | {"seconds": its})
+            append_row(tmp_path / "exploring" / "drawn" / f"{table}.jsonl", changed)
+    lines = build.costs().splitlines()
+    assert lines[2:5] == ["| adaptive | 2 | 1,201 |", "| budget | 2 | 12 |", "| **all** | 4 | **1,213** |"]
+    assert lines[-1].startswith("Cut, so that a seed does not take longer: rewards at one budget; ")

@@ -12,7 +12,7 @@ from layouts import write_gtsrb, write_image, write_tinyimagenet
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractbook.cli import print_rows
+from extractbook.cli import in_turn, print_rows
 from extractbook.reproduction import Row, read_rows, schedule, table_cells
 from extractbook.reproduction.grids import with_options
 from extractbook.reproduction.scales import scale
@@ -43,7 +43,9 @@ WRONG = {
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
         "table 'classes' has no cell for folder:/no/such and seed 0: use reproduction",
     ),
-    "no ledger": (["ledger", "--results", "nowhere"], "nowhere/drawn holds no results: make them with"),
+    "no ledger": (["ledger", "--results", "nowhere"], "nowhere holds no results: make them with"),
+    "no edition": (["ledger", "--edition", "3"], "unknown edition '3': use one of 1, 2"),
+    "no claim": (["ledger", "--claim", "C99"], "unknown claim 'C99': use one of C1, "),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
     "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
@@ -253,6 +255,7 @@ def test_a_plan_of_the_paper_has_every_table(command, tmp_path):
     assert status == 0
     assert {line.split()[0]: line.split()[1] for line in printed.splitlines()[1:-2]} == {
         "reproduction": "5",
+        "public": "5",
         "control": "5",
         "classes": "2",
         "answers": "5",
@@ -293,6 +296,17 @@ def test_results_keep_their_rows_and_goes_on_where_it_stopped(command, tmp_path,
     assert [row.cell.task for row in rows] == ["signs", "objects"]
     command(*words)
     assert read_rows(tmp_path / "smoke" / "classes.jsonl") == rows
+
+
+def test_cells_are_run_seed_by_seed_and_of_a_seed_the_cheapest_table_first():
+    names = ("budget", "reproduction", "accusation")
+    cells = {name: table_cells(name, scale("drawn"), seeds=[1001, 1000]) for name in names}
+    turns = [(table, {cell.seed for cell in its}, len(its)) for table, its in in_turn(cells)]
+    assert turns == [
+        (table, {seed}, count)
+        for seed in (1000, 1001)
+        for table, count in (("accusation", 2), ("reproduction", 5), ("budget", 25))
+    ]
 
 
 def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):

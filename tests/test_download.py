@@ -242,9 +242,9 @@ def test_an_archive_that_cannot_be_used_leaves_no_data(server, tmp_path, kind):
     assert left(tmp_path / "data/cifar10") == [".download/cifar-10-binary.tar.gz", ".lock"]
 
 
-@pytest.mark.parametrize("name", ["diabetic5", "imagenet", "openimages"])
+@pytest.mark.parametrize("name", ["diabetic5", "cub2010", "miniplaces", "imagenet", "openimages"])
 def test_what_must_be_downloaded_by_hand_says_how(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} must be downloaded by hand, into .*https://") as caught:
+    with pytest.raises(InputError, match=f"{name} must be downloaded by hand, into .*https?://") as caught:
         get(name, tmp_path)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from extractbook.reproduction import (
-    TABLES,
     Row,
     Setup,
     claims,
@@ -90,7 +89,8 @@ def test_tables_that_do_not_exist_are_refused(table, settings, message):
 
 
 def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
-    counted = {name: len(table_cells(name, scale("small-cpu"), seeds=range(3))) for name in TABLES}
+    small = scale("small-cpu")
+    counted = {name: len(table_cells(name, small, seeds=range(3))) for name in grids.tables_for(small)}
     assert counted == {
         "reproduction": 6,
         "control": 6,
@@ -112,6 +112,7 @@ def test_small_cpu_decides_claims_with_all_seeds_and_the_rest_with_one():
         "adaptive": 4 * 6 + 2 * 2,
         "budget": 6 + 2 * 2,
         "granularity": 4 * 6 + 2 * 6 + 2 * 2,
+        "public": 6,
     }
 
 
@@ -326,7 +327,7 @@ def test_the_first_edition_is_read_only(cell, tmp_path):
 # -- the other tables ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", grids.tables_for(DRAWN))
 def test_every_table_names_each_cell_once(table):
     cells = table_cells(table, DRAWN, seeds=range(5))
     assert len(set(cells)) == len(cells) > 0
@@ -334,7 +335,7 @@ def test_every_table_names_each_cell_once(table):
 
 
 def test_the_plan_of_the_drawn_profile():
-    counts = {table: len(table_cells(table, DRAWN, seeds=range(5))) for table in TABLES}
+    counts = {table: len(table_cells(table, DRAWN, seeds=range(5))) for table in grids.tables_for(DRAWN)}
     # Five tasks and five seeds; retina has no top-5, since those are all its classes; three seeds for what is shown.
     assert counts["granularity"] == 25 * 6 - 2 * 5 + 15 * 2
     assert counts["reproduction"] == counts["detection"] == counts["accounts"] == counts["control"] == 25
@@ -433,7 +434,7 @@ def test_a_detector_that_knows_the_task_catches_the_pools_and_the_shifted_source
     rare = setup.held_out.subset(torch.cat([(labels == 0).nonzero()[:4, 0], (labels == 1).nonzero()[:1, 0]]))
     guess = setup.victim.logits(rare.images).argmax(1)
     by_class = [(guess[:4] == 0).double().mean().item(), float(guess[4] == 1)]
-    assert detection._victim_accuracy(setup, rare) == pytest.approx(sum(by_class) / 2)
+    assert detection._accuracy(setup, guess, rare) == pytest.approx(sum(by_class) / 2)
 
 
 @pytest.mark.parametrize(("share", "tnr", "public"), [(0.0, 1.0, 1.0), (0.25, 0.75, 1.0), (1.0, 0.0, None)])
@@ -442,7 +443,7 @@ def test_overlap_by_hand(share, tnr, public, shared, monkeypatch):
     cell = replace(few("overlap")[0], overlap=share, pool="objects/shifted")
     setup = Setup(cell, store=shared)
     knows = Known(setup.held_out, setup.queries())
-    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: knows)
+    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood, chain: knows)
     found = detection.overlap(setup)
     assert found["tpr"] == 1 and found["tnr"] == tnr and found["tnr_public"] == public
     assert found["balanced_accuracy"] == (1 + tnr) / 2
@@ -452,7 +453,12 @@ def test_overlap_by_hand(share, tnr, public, shared, monkeypatch):
 
 def test_without_overlap_the_detector_is_one_for_both_sources(shared, monkeypatch):
     asked = []
-    monkeypatch.setattr(Setup, "detector_of", lambda self, benign, ood: asked.append(ood.fingerprint) or Always(1.0))
+
+    def noted(self, benign, ood, *, chain):
+        asked.append(ood.fingerprint)
+        return Always(1.0)
+
+    monkeypatch.setattr(Setup, "detector_of", noted)
     for pool in ("objects/shifted", "objects"):
         for share in (0.0, 0.5):
             detection.overlap(Setup(replace(few("overlap")[0], overlap=share, pool=pool), store=shared))
@@ -532,7 +538,10 @@ def test_a_watermark_marks_about_its_share_and_the_marked_answers_are_wrong(shar
     after = run_cell(longer, store=shared).result
     assert after["marked"] == result["marked"]
     assert after["marks_repeated_by_control"] == result["marks_repeated_by_control"]
-    assert api_of(setup).fingerprint != api_of(Setup(replace(cell, defense="none"), store=shared)).fingerprint
+    undefended = setup.but(defense="none")
+    assert api_of(setup).fingerprint != api_of(undefended).fingerprint
+    with pytest.raises(InputError, match="^the cell's defense is none: name one$"):
+        _ = undefended.defense
 
 
 def test_costs_of_granularities_by_hand():

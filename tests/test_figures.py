@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from extractbook import figures
-from extractbook.reproduction import ledger, paper
+from extractbook.reproduction import edition_1, ledger, paper
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import digest
@@ -85,8 +85,19 @@ def test_reproduction_table_stands_beside_the_papers():
     )
 
 
-def entry(claim: str, verdict: str, reason: str = "", tasks: tuple = (), seeds: tuple = ()) -> ledger.Entry:
-    return ledger.Entry(paper.claim(claim), ledger.Verdict(verdict), reason, (), tasks, seeds)
+def test_what_is_to_be_known_of_the_authors_row_stands_below_the_table():
+    birds = [replace(row, cell=replace(row.cell, task="birds")) for row in ROWS if row.cell.task == "things"]
+    *lines, empty, note = figures.reproduction_table([*ROWS, *birds]).splitlines()
+    [line] = [line for line in lines if line.startswith("| birds (CUBS) |")]
+    assert line.endswith("| 77.2 | 70.9 | 0.91 | 77.2 | 70.9 | 0.89 |")
+    assert (empty, note.startswith("birds (CUBS): ")) == ("", True)
+    assert note.endswith("Orekondy et al. report 76.5 and 68.0.")
+
+
+def entry(claim: str, verdict: str, reason: str = "", values: tuple[int, ...] = ()) -> edition_1.Entry:
+    """Return an entry of all tasks and five seeds, with bounds of as many values as `values` says."""
+    bounds = tuple(edition_1.Bound("r ≥ 0.75", None, (0.8,) * count, (0.8, 0.8), True) for count in values)
+    return edition_1.Entry(paper.claim(claim), edition_1.Verdict(verdict), reason, bounds, ("signs",), (0, 1, 2, 3, 4))
 
 
 def test_ledger_table_shows_first_what_does_not_hold():
@@ -99,11 +110,13 @@ def test_ledger_table_shows_first_what_does_not_hold():
 
 
 def test_ledger_table_has_a_column_for_another_scale():
-    other = [entry("C1", "does not hold", tasks=("things",), seeds=(0, 1, 2, 3)), entry("C15", "not run")]
-    lines = figures.ledger_table([entry("C1", "holds"), entry("C15", "holds")], beside={"drawn": other}).splitlines()
+    other = [entry("C1", "does not hold", values=(5, 3)), entry("C2", "not testable"), entry("C15", "not run")]
+    here = [entry(claim, "holds") for claim in ("C1", "C2", "C3", "C15")]
+    lines = figures.ledger_table(here, beside={"drawn": other}).splitlines()
     assert lines[0].endswith("| Why | In drawn |")
-    last = {line.split(" | ")[0]: line.rpartition(" | ")[2] for line in lines[2:]}
-    assert (last["| C1"], last["| C15"]) == ("does not hold (things; 4 seeds) |", "not run |")
+    last = {line.split(" | ")[0]: line.rpartition(" | ")[2].removesuffix(" |") for line in lines[2:]}
+    found = {"| C1": "does not hold (3 seeds)", "| C2": "not testable", "| C3": "not run", "| C15": "not run"}
+    assert last == found
 
 
 def test_provenance_is_one_line():

@@ -101,6 +101,8 @@ OTHER = {
     "step_epochs": 1,
     "nesterov": False,
     "crop": True,
+    "optimizer": "adamw",
+    "class_weights": True,
 }
 
 

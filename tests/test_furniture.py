@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -30,7 +31,8 @@ def test_the_address_stands_in_one_place():
     texts = [(path, path.read_text()) for path in TRACKED if path.suffix in {".ipynb", ".md", ".py", ".yml", ".txt"}]
     texts += [(path, path.read_text()) for path in execute.ROOT.glob("*") if path.is_file() and path.name[0] != "."]
     naming = {path.name for path, text in texts if "github.com/extractlib" in text or "extractlib.github" in text}
-    assert naming - {path.name for path in execute.notebooks()} == {"_config.yml"}
+    compared = {"README.md", "CITATION.cff", "pyproject.toml"}  # by test_publication.py
+    assert naming - {path.name for path in execute.notebooks()} == {"_config.yml"} | compared
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_every_module_is_on_one_page_of_the_reference():
         if sizes.code_lines(path.read_bytes())
     }
     inner = re.compile(
-        r"extractbook\.(build|sphinx|cli|__main__|exercises\.chapter_)|extractlib\.(cli|__main__|exercises)"
+        r"extractbook\.(build|sphinx|cli|__main__|exercises\.(chapter_|assigned|hand_in|run_submission))|extractlib\.(cli|__main__|exercises)"
         r"|extractlib\.data\.drawn\.(?!canvas|vocabulary)|extract(lib|book)(\.(api|attacks|data|defenses|models|reproduction))?$"
     )
     assert len(named) == len(set(named))
@@ -109,6 +111,50 @@ def test_a_page_is_completed():
     page = {"body": "<p>", "title": "Glossary", "script_files": []}
     furniture.finish(None, "book/glossary", "page.html", page, doctree=object())
     assert page["body"] == "<p>"
+
+
+def test_the_buttons_open_what_has_no_solutions():
+    groups = [
+        {"label": "launch-buttons", "buttons": [{"url": "https://colab.example/book/05_knockoff.ipynb"}]},
+        {
+            "label": "download-buttons",
+            "buttons": [{"url": "_sources/book/05_knockoff.ipynb"}, {"javascript": "print()"}],
+        },
+    ]
+    page = {"body": "", "title": "5. Knockoff nets", "script_files": [], "header_buttons": groups}
+    furniture.finish(None, "book/05_knockoff", "page.html", page, doctree=object())
+    assert {one["text"]: one["url"] for one in groups[0]["buttons"]} == furniture.launch("05_knockoff")
+    assert groups[1]["buttons"] == [{"javascript": "print()"}]
+
+
+def test_numbers_keep_their_spread_and_pictures_wait():
+    body = furniture.mended('<p>0.73 ± 0.04 and a ± b</p><img src="a"><img src="b"><img src="c">')
+    assert body.startswith("<p>0.73\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.04 and a ± b</p>")
+    assert body.endswith('<img src="a"><img loading="lazy" src="b"><img loading="lazy" src="c">')
+
+
+def test_icons_come_from_fonts_and_the_sidebar_is_a_landmark():
+    script = '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
+    page = f'<head>\n  {script}\n  <script src="a.js"></script></head><div class="bd-sidebar-primary bd-sidebar">'
+    assert furniture.lightened(page) == (
+        '<head>\n  <script src="a.js"></script></head>'
+        '<div class="bd-sidebar-primary bd-sidebar" role="navigation" aria-label="Book">'
+    )
+
+
+def test_what_is_no_page_is_added(tmp_path):
+    builder = SimpleNamespace(format="html")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "05_knockoff.html").touch()
+    (tmp_path / "404.html").write_text('<html><head><link href="/extractlib/_static/a.css"></head></html>')
+    furniture.complete(SimpleNamespace(builder=builder, outdir=tmp_path), None)
+    assert f"<loc>{furniture.site()}book/05_knockoff.html</loc>" in (tmp_path / "sitemap.xml").read_text()
+    assert f"Sitemap: {furniture.site()}sitemap.xml" in (tmp_path / "robots.txt").read_text()
+    front = (tmp_path / "index.html").read_text()
+    assert f'property="og:image" content="{furniture.site()}_static/front.png"' in front
+    assert 'content="0; url=book/index.html"' in front
+    missing = (tmp_path / "404.html").read_text()
+    assert 'href="_static/a.css"' in missing and missing.index("<base") < missing.index("<link")
 
 
 # Questions.

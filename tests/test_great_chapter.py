@@ -15,11 +15,12 @@ import pytest
 from chapters import CHAPTERS, FENCE, FILES, MAGIC, Chapter, crowded_lines, long_cells, prose
 
 from extractbook.build import courses, execute
+from extractbook.build.stubs import BEGIN
 from extractbook.exercises.exercise import KINDS
 from extractbook.reproduction import paper
 from extractbook.sphinx import furniture, quiz
 
-RESULT = re.compile(r"book\.show\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
+RESULT = re.compile(r"book\.show(?:_html)?\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
 ASKS = re.compile(r"\?|\b[Pp]redict|\bGuess")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
@@ -32,8 +33,8 @@ NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
     "05_knockoff": {"95%"},
-    # An example worked out, a logarithm, a nat in bits.
-    "06_granularity": {"3.3", "0.7", "0.2", "0.9", "1.4"},
+    # An example worked out, and a logarithm.
+    "06_granularity": {"3.3", "0.7", "0.2", "0.9"},
     "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
     "08_diversity": {"0.82", "0.93"},  # the authors'
     "09_detection": {"100%", "0.5"},  # a whole, and a threshold
@@ -197,7 +198,7 @@ def runs(chapter: Chapter) -> Iterator[str]:
 
 
 def exercises(chapter: Chapter) -> Iterator[str]:
-    """Four to six, numbered, of all kinds, each with minutes, hint, check and folded solution."""
+    """Four to six, numbered, of all kinds, each with minutes and hint; a check and a folded solution, or a rubric."""
     tasks = list(courses._tasks(chapter.cells, chapter.name).values())
     if not 4 <= len(tasks) <= 6:
         yield f"{len(tasks)} exercises"
@@ -208,8 +209,11 @@ def exercises(chapter: Chapter) -> Iterator[str]:
     found = {title[1] for title in titles if title}
     yield from (f"no exercise of the kind {kind}" for kind in KINDS if kind not in found)
     yield from (f"{task.id} has no hint" for task in tasks if len(task.hint.split()) <= 5)
-    yield from (f"{task.id} has no check" for task in tasks if f'book.check("{task.id}", ' not in task.code)
-    yield from (f"{task.id} has no solution" for task in tasks if courses.BEGIN not in task.code)
+    coded = [task for task in tasks if task.code]
+    yield from (f"{task.id} has no check" for task in coded if f'book.check("{task.id}", ' not in task.code)
+    yield from (f"{task.id} has no solution" for task in coded if BEGIN not in task.code)
+    graded = "**How it is graded.**"
+    yield from (f"{task.id} has no rubric" for task in tasks if not task.code and graded not in task.explanation)
 
 
 def questions(chapter: Chapter) -> Iterator[str]:
@@ -328,7 +332,8 @@ BREAKAGES = [
     (9, "book.provenance(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
     (10, "rows = book.rows", 'scale = "drawn"\nrows = book.rows', "set again"),
-    (11, ": discuss,", ": implement,", "no exercise of the kind discuss"),
+    (11, ": attack or defend,", ": implement,", "no exercise of the kind attack or defend"),
+    (11, "**How it is graded.**", "**The grade.**", "6.5 has no rubric"),
     (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
     (11, ": understand, 6 minutes", "", "no kind and minutes"),
     (11, 'check("6.1"', 'print("6.1"', "6.1 has no check"),

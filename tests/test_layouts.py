@@ -272,7 +272,7 @@ def test_shifted_images_are_the_adversarys_own_in_other_framing_and_light(tmp_pa
 
 
 def test_a_shifted_image_is_moved_by_a_tenth_at_most_and_mirrored_at_its_border(monkeypatch):
-    monkeypatch.setattr(transforms, "LIGHT", lambda image: image)
+    monkeypatch.setattr(transforms, "LIGHT", 0.0)
     ramp = torch.arange(32, dtype=torch.uint8).expand(400, 3, 32, 32)
     moved = transforms.shift_domain(ImageSet("ramps", ramp, None, (), "f"), seed=0).images
     steps = moved[:, 0, 16, 16].int() - 16
@@ -409,7 +409,7 @@ def test_what_is_not_as_published_is_one_line(tmp_path, name, make, message):
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, cub200"):
+    with pytest.raises(InputError, match="unknown data set 'mnist': use one of caltech256, caltech101, cub200"):
         listing("mnist", tmp_path)
 
 

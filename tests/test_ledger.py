@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from extractbook.reproduction import Cell, Row, first_edition, ledger
+from extractbook.reproduction import Cell, Row, edition_1, first_edition, ledger
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
 
@@ -161,7 +161,7 @@ def test_the_first_editions_verdicts_and_bounds_have_not_changed(name):
     told = [
         [entry.claim.id, entry.verdict, entry.reason, entry.tasks, entry.seeds]
         + [[bound.statement, bound.authors, bound.values, bound.interval, bound.holds] for bound in entry.bounds]
-        for entry in ledger.verdicts(first_edition(name))
+        for entry in edition_1.verdicts(first_edition(name))
     ]
     assert sha256(json.dumps(told).encode()).hexdigest()[:16] == FIRST_EDITION[name]
 
@@ -169,7 +169,7 @@ def test_the_first_editions_verdicts_and_bounds_have_not_changed(name):
 @pytest.mark.parametrize("name", FIRST_EDITION)
 def test_the_values_that_were_judged_are_those_of_the_rows(name):
     rows = first_edition(name)
-    first = ledger.verdicts(rows)[0]
+    first = edition_1.verdicts(rows)[0]
     evidence = ledger.Evidence(rows)
     judged = [dict(zip(first.seeds, bound.values, strict=True)) for bound in first.bounds]
     assert first.claim.id == "C1" and first.tasks == evidence.tasks
@@ -178,4 +178,4 @@ def test_the_values_that_were_judged_are_those_of_the_rows(name):
 
 def test_rows_of_a_scale_that_was_not_judged_have_no_verdicts():
     with pytest.raises(InputError, match="unknown scale with verdicts 'smoke': use one of drawn, small-cpu"):
-        ledger.verdicts(rows({"signs": around(0.9)}, scale="smoke"))
+        edition_1.verdicts(rows({"signs": around(0.9)}, scale="smoke"))

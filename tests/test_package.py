@@ -80,20 +80,20 @@ def test_what_is_not_installed_is_named(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "extractbook.build.courses", None)
     monkeypatch.delattr("extractbook.build.courses", raising=False)
     with pytest.raises(ImportError):  # of our own is a fault, and shows as one
-        command("course")
+        command("launch")
     monkeypatch.undo()
     for name in ("extractbook.build.courses", "extractbook.build.execute"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.delattr("extractbook.build.courses", raising=False)
     monkeypatch.setitem(sys.modules, "nbformat", None)
-    status, printed, errors = command("course")
+    status, printed, errors = command("launch")
     assert (status, printed) == (2, "")
     assert errors == "extractbook: nbformat is not installed: pip install 'extractlib[book]' brings it\n"
 
 
 def test_the_book_is_made_in_a_clone_only(command, monkeypatch, tmp_path):
     monkeypatch.setattr("extractbook.cli.CLONE", tmp_path)
-    for words in (["build"], ["pdf"], ["course"], ["assignment", "--chapter", "5", "--seed", "1"]):
+    for words in (["build"], ["pdf"], ["launch"], ["assignment", "--chapter", "5", "--seed", "1"]):
         line = f"extractbook: there is no book around {tmp_path}: run this in a clone of its repository\n"
         assert command(*words) == (2, "", line)
 

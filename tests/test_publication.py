@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 import yaml
 from chapters import Chapter
 
+from benchmarks import readme
 from extractbook.sphinx import furniture
 
 ROOT = furniture.ROOT
+FRONT = "book/_static/front.png"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
-WRITES = {"deploy": {"pages", "id-token"}, "links": {"issues"}}
+WRITES = {"deploy": {"pages", "id-token"}, "links": {"issues"}, "release": {"id-token"}}
 
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -41,9 +44,11 @@ def test_workflows_only_call_make_targets_that_exist(path):
 
 
 @each_workflow
-def test_actions_are_githubs_own_and_pinned(path):
-    used = [step["uses"] for job in jobs(path).values() for step in job["steps"] if "uses" in step]
-    assert [action for action in used if not re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", action)] == []
+def test_actions_are_githubs_own_and_pinned_by_hash_with_their_version(path):
+    used = re.findall(r"uses: (.*)", path.read_text())
+    assert (
+        used and [one for one in used if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", one)] == []
+    )
 
 
 @each_workflow
@@ -53,6 +58,44 @@ def test_permissions_are_the_least(path):
         granted = job.get("permissions", {})
         assert {scope for scope, level in granted.items() if level == "write"} == WRITES.get(name, set()) & set(granted)
         assert "timeout-minutes" in job or name == "deploy"
+
+
+def test_every_supported_python_is_tried_each_week():
+    weekly = jobs(ROOT / ".github" / "workflows" / "weekly.yml")
+    tried = weekly["pythons"]["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert tried == [name.split(" :: ")[-1] for name in project["classifiers"] if re.search(r"3\.\d+$", name)]
+    assert project["requires-python"] == f">={tried[0]}"
+
+
+def test_the_readme_is_short_and_leads_everywhere():
+    """It reads on the package index too: no link depends on the repository around it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if not link.startswith("https://")] == []
+    wanted = [furniture.site(), *(furniture.launch("05_knockoff")[name] for name in ("Colab",))]
+    wanted += [
+        f"{furniture.site()}{name}" for name in ("stealing-classifiers.pdf", "slides/05_knockoff.html", "data/rows.csv")
+    ]
+    wanted += [
+        furniture.launch("index")["Binder"],
+        f"https://raw.githubusercontent.com/extractlib/extractlib/main/{FRONT}",
+    ]
+    assert [link for link in wanted if link not in links] == []
+    inside = [re.search(r"/blob/main/(.*)", link)[1] for link in links if f"{furniture.repository()}/blob/" in link]
+    assert inside and [name for name in inside if not (ROOT / name).exists()] == [] and (ROOT / FRONT).exists()
+    pages = re.findall(rf"{re.escape(furniture.site())}book/(\w+)\.html", text)
+    assert pages and [name for name in pages if not list((ROOT / "book").glob(f"{name}.*"))] == []
+    assert readme.RESULTS.search(text)[2] == readme.results(), "run make readme"
+
+
+def test_what_is_cited_and_packaged_names_the_books_one_address():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = furniture.configuration("CITATION.cff")
+    assert project["urls"]["Source"] == cited["repository-code"] == furniture.repository()
+    assert project["urls"]["Book"] == cited["url"] == furniture.site()
+    assert cited["version"] == project["version"] and cited["references"][0]["doi"] == "10.1007/978-3-030-62144-5_4"
 
 
 def test_binder_installs_torch_for_cpus_at_the_locks_version():
@@ -119,7 +162,10 @@ def test_first_cell_without_a_network_says_so_and_stops(tmp_path):
     ran = run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE)
     assert ran.stdout.splitlines()[-1].startswith("stopped with ") and "went on" not in ran.stdout
     said = ran.stdout + ran.stderr
-    assert "SystemExit: The book's package cannot be installed: is there no internet here? pip says: ERROR:" in said
+    told = (
+        "SystemExit: The book's package cannot be installed: switch the internet on (on Kaggle: Settings, Internet) and"
+    )
+    assert f"{told} run this cell again. pip says: " in said and "Cannot connect to proxy" in said
     assert "Traceback" not in said
     (tmp_path / "cloned" / "__init__.py").touch()
     assert "went on\nall with " in run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE).stdout

@@ -173,6 +173,6 @@ def test_an_exercise(chapter):
     [task] = courses.tasks(chapter)
     assert (task.id, task.title, task.answer) == ("20.1", "20.1 Twice: understand, 5 minutes", "double")
     assert task.code.startswith(courses.numbers(exercise))
-    student, instructor = (courses.course_notebook(chapter, solved=solved) for solved in (False, True))
-    assert "double = ...  # your answer here" in student.cells[5].source
-    assert "double = 2 * number" in instructor.cells[5].source
+    student, instructor = (courses.launch_notebook(chapter, solved=solved) for solved in (False, True))
+    assert "double = None  # your answer" in student.cells[6].source
+    assert "double = 2 * number" in instructor.cells[6].source

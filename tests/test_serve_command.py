@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 from linear_victim import linear_victim
-from serving import serving
 
 import extractlib as xl
 from extractlib.api.keys import Keys, teams_of
 from extractlib.api.meter import Terms
+from extractlib.api.server import running
 from extractlib.errors import InputError
 
 
@@ -39,7 +39,7 @@ def test_one_line_serves_a_shipped_victim_and_prints_the_lines_that_attack_it(ho
     assert f'  api = xl.connect("http://127.0.0.1:8000", key="{key}")\n' in printed
     assert '  surrogate = xl.attacks.Knockoff(budget=5)(api, xl.load("atlas").queries)\n' in printed
     images = xl.load("signs").test.images[:5]
-    with serving(app) as url:
+    with running(app) as url:
         far = xl.connect(url, key=key, journal=tmp_path / "journal.db")
         got = far.query(images)
         expected = xl.PredictionAPI(xl.load_victim("signs"), answers="top-3").query(images)
@@ -85,7 +85,7 @@ def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
     assert (options["host"], options["port"]) == ("0.0.0.0", 8080)
     assert 'xl.connect("http://0.0.0.0:8080/mine", key="…")' in printed
     images = xl.load("signs").test.images[:4]
-    with serving(app) as url:
+    with running(app) as url:
         signs = xl.connect(f"{url}/signs", key=key, journal=tmp_path / "signs.db")
         mine = xl.connect(f"{url}/mine", key=key, journal=tmp_path / "mine.db")
         assert str(signs.granularity) == "label" and mine.classes == ("jay", "wren")
@@ -226,7 +226,7 @@ def test_terms_of_a_team_are_the_victims_where_it_says_nothing():
     from extractlib import serve
     from extractlib.api.meter import Meter
 
-    settings = serve.settings_of(
+    settings = serve.Settings.of(
         {
             "victims": {"signs": {"budget": 5, "price": 2.0}},
             "teams": {"a": {"budget": 9}, "b": {"price": 1.0}, "c": {}},

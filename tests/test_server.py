@@ -21,7 +21,7 @@ from killing import content
 from linear_victim import SIDE, linear_victim, noise
 from PIL import Image
 from postgres import charges
-from serving import client_process, free_port, pool_of, server_process, serving, until_healthy
+from serving import client_process, free_port, pool_of, server_process, until_healthy
 from torch import nn
 
 import extractlib as xl
@@ -30,7 +30,7 @@ from extractlib.api.batching import ServedAPI
 from extractlib.api.client import Journal, RemoteAPI, Unreachable
 from extractlib.api.keys import Keys
 from extractlib.api.meter import BudgetExceeded, Meter, RequestReused, Terms
-from extractlib.api.server import Limits, Problem, Rates, make_app
+from extractlib.api.server import Limits, Problem, Rates, make_app, running
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks import AdaptiveKnockoff, Knockoff
 from extractlib.data.pixels import read_image
@@ -83,7 +83,7 @@ def serve(tmp_path):
     def start(victim=None, *, limits=None, place=None, **options):
         keys = Keys(place)
         api = ServedAPI(victim or linear_victim(), meter=Meter(place), **options)
-        with serving(make_app({"linear": api}, keys, limits)) as url:
+        with running(make_app({"linear": api}, keys, limits)) as url:
             served = Served(url, keys, tmp_path)
             yield served
             served.close()
@@ -333,7 +333,7 @@ def test_several_victims_are_served_each_under_its_name(tmp_path):
     keys, meter = Keys(place), Meter(place)
     victims = {"one": linear_victim(3), "two": linear_victim(4)}
     apis = {name: ServedAPI(victim, meter=meter, budget=5) for name, victim in victims.items()}
-    with serving(make_app(apis, keys)) as url:
+    with running(make_app(apis, keys)) as url:
         key = keys.add("red")
         for name, victim in victims.items():
             far = xl.connect(f"{url}/{name}/", key=key, journal=tmp_path / f"{name}.db")
@@ -486,7 +486,7 @@ def strict(tmp_path_factory):
     """A server with narrow limits."""
     keys = Keys()
     limits = Limits(images=8, megabytes=1, seconds=1)
-    with serving(make_app({"linear": ServedAPI(linear_victim(), meter=Meter(), budget=10**6)}, keys, limits)) as url:
+    with running(make_app({"linear": ServedAPI(linear_victim(), meter=Meter(), budget=10**6)}, keys, limits)) as url:
         served = Served(url, keys, tmp_path_factory.mktemp("strict"))
         yield served
         served.close()
@@ -571,7 +571,7 @@ HEAD = f"POST /query HTTP/1.1\nHost: a\nAuthorization: Bearer KEY\nContent-Type:
 def test_slow_cut_and_broken_bodies_are_refused(strict):
     before = strict.charged()
     slow = raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc")
-    assert slow.startswith(b"HTTP/1.1 408") and b"the body took more than 1 seconds: send fewer images" in slow
+    assert slow.startswith(b"HTTP/1.1 408") and b"the body took more than 1 seconds: send less at a time" in slow
     assert raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc", close=True)[:12] in (
         b"",
         b"HTTP/1.1 400",
@@ -838,7 +838,7 @@ def test_a_dead_model_is_no_health():
     api, keys = ServedAPI(linear_victim()), Keys()
     app = make_app({"linear": api}, keys)
     api.close()
-    with serving(app) as url:
+    with running(app) as url:
         got = httpx.get(f"{url}/healthz")
         assert (got.status_code, got.json()["type"]) == (503, "/problems#unavailable")
 
@@ -855,7 +855,7 @@ def test_a_stop_answers_what_it_has_charged(tmp_path):
     object.__setattr__(victim, "logits", slowly)
     keys, got = Keys(), []
     api = ServedAPI(victim, meter=Meter())
-    with serving(make_app({"linear": api}, keys)) as url:
+    with running(make_app({"linear": api}, keys)) as url:
         far = xl.connect(url, key=keys.add("red"), journal=tmp_path / "journal.db")
         thread = threading.Thread(target=lambda: got.append(far.query(noise(2))))
         thread.start()

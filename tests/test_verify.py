@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from test_results import MADE, row_of
 
-from extractbook.reproduction import TABLES, Row, append_row, run_cell, table_cells
+from extractbook.reproduction import Row, append_row, run_cell, table_cells
+from extractbook.reproduction.grids import tables_for
 from extractbook.reproduction.results import FOLDER, read_all
 from extractbook.reproduction.run import EXPERIMENTS, headline
 from extractbook.reproduction.scales import scale
@@ -16,7 +17,11 @@ from extractlib.store import Store
 
 
 def smoke() -> list[Row]:
-    return [row_of(cell) for table in TABLES for cell in table_cells(table, scale("smoke"), seeds=range(3))]
+    return [
+        row_of(cell)
+        for table in tables_for(scale("smoke"))
+        for cell in table_cells(table, scale("smoke"), seeds=range(3))
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,20 @@
 A room is loaded when a chapter first asks for something of it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from extractbook.reproduction import Row
+    from extractlib import Victim
 
 FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
-FIGURES += " reproduction_bars reproduction_table run_provenance say show table threat_or_boogeyman"
+FIGURES += " reproduction_bars reproduction_table run_provenance say show show_html table threat_or_boogeyman"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     "extractbook",
@@ -22,7 +27,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
-        "reproduction.ledger": ["Evidence", "reproduction", "verdicts", "worst_class"],
+        "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
+        "reproduction.edition_1": ["verdicts"],
+        "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
         "reproduction.scales": ["scale"],
         "reproduction.verify": ["tolerance"],
     },
@@ -38,3 +45,20 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     from extractbook.reproduction import first_edition
 
     return first_edition(scale, table)
+
+
+@contextmanager
+def served(victim: "Victim", **options: "Any") -> Iterator[tuple[str, str]]:
+    """Serve a victim on this machine, and give the address and a key; an API's options are those of `PredictionAPI`.
+
+    Raises:
+        InputError: What a server needs is not installed, or an option does not fit.
+    """
+    from extractlib.cli_serve import require_extra
+
+    require_extra()
+    from extractlib.api import batching, keys, server
+
+    known = keys.Keys()
+    with server.running(server.make_app({"victim": batching.ServedAPI(victim, **options)}, known)) as url:
+        yield url, known.add("reader")

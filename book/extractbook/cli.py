@@ -1,11 +1,11 @@
-"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | course``.
+"""The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | launch | …``.
 
 Both packages load their rooms when they are first asked for, so that the list of commands appears at once.
 """
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
-EDITION, FIRST_EDITION = RESULTS / "edition-2", RESULTS / "edition-1"
+EDITION = RESULTS / "edition-2"
 SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
 app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,6 +37,8 @@ Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Processes a
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="How many seeds.")]
 FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
+Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
+OneClaim = Annotated[str, typer.Option("--claim", help="Only this one, as C1, with all that it rests on.")]
 Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
 Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
 Tasks = Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")]
@@ -134,11 +136,23 @@ def results(
     paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
     left = {one: (cells[one], lab.schedule.missing(cells[one], path)) for one, path in paths.items()}
     print(plan_of(left, settings, jobs=jobs, rate=rate), flush=True)
-    for one, path in paths.items() if not plan else ():
-        options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
-        rows = lab.run_table(cells[one], path, **options)
-        print(f"\n{one}: {path}")
+    if plan:
+        return
+    options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
+    for one, its in cells.items() if ray else in_turn(cells):  # a cluster is busy only with many cells at a time
+        rows = lab.run_table(its, paths[one], **options)
+        print(f"\n{one}: {paths[one]}")
         print_rows(rows)
+
+
+def in_turn(tables: Mapping[str, list["Cell"]]) -> Iterator[tuple[str, list["Cell"]]]:
+    """Yield cells of tables in the order in which they are run: seed by seed, of a seed the cheapest table first."""
+    for seed in sorted({cell.seed for cells in tables.values() for cell in cells}):
+        groups = {table: [cell for cell in cells if cell.seed == seed] for table, cells in tables.items()}
+        yield from sorted(
+            ((table, cells) for table, cells in groups.items() if cells),
+            key=lambda group: sum(map(lab.grids.expected_seconds, group[1])),
+        )
 
 
 @app.command()
@@ -200,10 +214,28 @@ def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = 
 
 
 @app.command()
-def ledger(name: ScaleName = "drawn", folder: Results = FIRST_EDITION) -> None:
-    """Print the paper's claims, and ours beyond it, with our verdicts."""
-    for entry in lab.ledger.verdicts(lab.read_all(folder / lab.scales.scale(name).name)):
-        print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+def ledger(name: ScaleName = "drawn", edition: Edition = "2", claim: OneClaim = "", folder: Results = EDITION) -> None:
+    """Print the paper's claims, and ours beyond it, with our verdicts; of one claim all that it rests on."""
+    settings = lab.scales.scale(name)
+    if check_choice("edition", edition, ("1", "2")) == "1":
+        for entry in lab.edition_1.verdicts(lab.first_edition(settings.name)):
+            print(f"{entry.claim.id:4} {entry.verdict:15} {entry.claim.statement}")
+        return
+    known = {one.id: one for one in lab.claims.claims()}
+    if claim:
+        check_choice("claim", claim, known)
+    found = lab.ledger.ledger(name, only=claim, folder=folder)
+    for one in (known[claim],) if claim else known.values():
+        entries = found.of(one.id)
+        tasks = ", ".join(f"{entry.task} {entry.verdict} ({len(entry.seeds)})" for entry in entries)
+        print(f"{one.id:4} {found.word(one):15} {one.statement}" + ("" if claim else f": {tasks}"))
+        for entry in entries if claim else ():
+            print(f"{entry.task}: {entry.verdict}. {entry.reason}")
+            print(*(f"  {bound}" for bound in (*entry.preconditions, *entry.bounds, *entry.shown)), sep="\n")
+    if claim:
+        print(f"rows: {known[claim].command(name)}")
+    for reason, count in found.refused.items():
+        print(f"{count:,} rows do not count: {reason}")
 
 
 @app.command()
@@ -219,10 +251,21 @@ def pdf() -> None:
 
 
 @app.command()
-def course() -> None:
-    """Write the chapters' versions for students and instructors into _build/courses."""
-    courses = room("courses")
-    courses.write_courses(courses.COURSES)
+def launch() -> None:
+    """Write the notebooks that Colab, Binder and others open, with and without solutions, into book/launch."""
+    room("courses").write_launch()
+
+
+@app.command()
+def slides() -> None:
+    """Make a deck of slides of each built chapter, in _build/html/slides."""
+    room("publication").write_slides()
+
+
+@app.command()
+def rows(folder: Annotated[Path, typer.Option(help="Where the tables go.")]) -> None:
+    """Write all committed rows as CSV and Parquet, with a data card."""
+    room("data").write_rows(folder)
 
 
 @app.command()

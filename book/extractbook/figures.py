@@ -22,8 +22,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from extractbook.reproduction import edition_1, paper
-from extractbook.reproduction.cells import commit, describe, libraries
-from extractbook.reproduction.ledger import Entry, Evidence, Provenance, Row, Verdict, reproduction
+from extractbook.reproduction.cells import Row, commit, describe, libraries
+from extractbook.reproduction.edition_1 import Entry
+from extractbook.reproduction.judging import Verdict
+from extractbook.reproduction.ledger import Evidence, Provenance, reproduction
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.metrics import summary
@@ -120,6 +122,13 @@ def say(text: str) -> None:
     publish_display_data({"text/markdown": text, "text/plain": text})
 
 
+def show_html(text: str) -> None:
+    """Display HTML that needs no script in a notebook, such as the ledger's tables and folds."""
+    from IPython.display import publish_display_data
+
+    publish_display_data({"text/html": text, "text/plain": ""})
+
+
 # -- text --------------------------------------------------------------------
 
 
@@ -156,18 +165,21 @@ def reproduction_table(rows: Iterable[Row]) -> str:
     """Return our reproduction table beside the authors' and Orekondy's, as Markdown.
 
     Accuracies are in percent, mean ± standard deviation over the seeds; recovery is surrogate / victim, per seed. The
-    constant column is the recovery of the best single class.
+    constant column is the recovery of the best single class. What is to be known of the authors' row of a task stands
+    below the table.
     """
     quantities = ("victim", "surrogate", "recovery")
     columns = ["Task", "Victim", "Surrogate", "Recovery", "Constant"]
     columns += [f"{whose} {quantity}" for whose in ("Authors'", "Orekondy's") for quantity in quantities]
     ours = {"victim_accuracy": (100, 1), "surrogate_accuracy": (100, 1), "recovery": (1, 3), "constant": (1, 2)}
-    lines = []
+    lines, notes = [], ""
     for task, results in _by_task(rows):
         values = [mean_sd(list(unit * results[key]), digits=digits) for key, (unit, digits) in ours.items()]
-        theirs = [_authors(task).get(whose + quantity) for whose in ("", "orekondy_") for quantity in quantities]
+        authors = _authors(task)
+        theirs = [authors.get(whose + quantity) for whose in ("", "orekondy_") for quantity in quantities]
         lines.append([_task_name(task), *values, *theirs])
-    return table(lines, columns, caption=f"Ours beside the paper's ({paper.LABEL})")
+        notes += f"\n\n{_task_name(task)}: {authors['note']}." if "note" in authors else ""
+    return table(lines, columns, caption=f"Ours beside the paper's ({paper.LABEL})") + notes
 
 
 def ledger_table(entries: Iterable[Entry], *, beside: Mapping[str, Iterable[Entry]] | None = None) -> str:
@@ -188,11 +200,11 @@ def ledger_table(entries: Iterable[Entry], *, beside: Mapping[str, Iterable[Entr
 
 
 def _elsewhere(entry: Entry | None) -> str:
-    """Return a verdict at another scale with the tasks and seeds that it rests on."""
+    """Return a verdict at another scale with the number of seeds behind its bounds, the fewest where they differ."""
     if entry is None or entry.verdict is Verdict.NOT_RUN:
         return str(Verdict.NOT_RUN)
-    seeds = len(entry.seeds)
-    return f"{entry.verdict} ({', '.join(entry.tasks)}; {seeds} {'seed' if seeds == 1 else 'seeds'})"
+    seeds = min((len(bound.values) for bound in entry.bounds), default=0)
+    return f"{entry.verdict} ({seeds} seeds)" if seeds else str(entry.verdict)
 
 
 def provenance(rows: Iterable[Row]) -> str:

@@ -170,6 +170,29 @@ class RemoteAPI:
                 yield each["request"], wire.answers_from_json(each, self.granularity, self._record)
             after = said["next"]
 
+    def submit(self, path: Path | str, *, network: str | None = None) -> dict[str, Any]:
+        """Hand a copy in to a challenge, wait until it is scored, and return what the server says of it.
+
+        Args:
+            path: A model in ONNX, or weights in safetensors.
+            network: Of weights, the architecture.
+
+        Raises:
+            InputError: The file cannot be read, the server does not take it, or it could not be scored.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): name the file of the copy") from None
+        where = {} if network is None else {"network": network}
+        said = self._json("POST", "/submissions", content=content, params=where)
+        while said["state"] == "waiting":
+            time.sleep(0.5)
+            said = self._json("GET", f"/submissions/{said['id']}")
+        if said["state"] == "failed":
+            raise InputError(f"{path} was not scored: {said['reason']}")
+        return {name: value for name, value in said.items() if value is not None}
+
     def close(self) -> None:
         """Close connections and journal."""
         self._http.close()

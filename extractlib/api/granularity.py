@@ -6,6 +6,7 @@ also a word, such as ``"top-5"``: `parse` reads it and `str` writes it, in JSON 
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import ClassVar
 
@@ -47,8 +48,8 @@ class Answers:
         return len(self.labels)
 
     def __getitem__(self, rows: slice | torch.Tensor) -> "Answers":
-        shown = (self.labels, self.classes, self.probabilities)
-        return Answers(*(None if part is None else part[rows] for part in shown))
+        shown = (None if part is None else part[rows] for part in (self.classes, self.probabilities))
+        return Answers(self.labels[rows], *shown)
 
     @property
     def denied(self) -> torch.Tensor:
@@ -87,7 +88,7 @@ class Answers:
         return torch.where(sums > 0, targets / sums, certain)
 
 
-KINDS: Registry[type["Granularity"]] = Registry("granularity")
+KINDS: Registry[Callable[..., "Granularity"]] = Registry("granularity")
 """The kinds of granularity by the first word of their names; a subclass adds itself."""
 
 
@@ -224,7 +225,7 @@ class TopK(Granularity, kind="top"):
 
     k: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, self.k, int, 1, MOST_CLASSES)
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -250,13 +251,13 @@ class Rounded(Granularity, kind="rounded"):
 
     decimals: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, self.decimals, int, 0, 6)
 
     @property
     def scale(self) -> int:
         """What stored probabilities are multiplied by to be whole numbers, exactly."""
-        return 10**self.decimals
+        return int(10**self.decimals)
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:
         return None, ((probabilities.double() * self.scale).round() / self.scale).float()
@@ -292,7 +293,7 @@ class Temperature(Granularity, kind="temperature"):
 
     temperature: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if type(self.temperature) is int:
             object.__setattr__(self, "temperature", float(self.temperature))
         _check(self, self.temperature, float, 0.01, 100.0)
@@ -302,6 +303,6 @@ class Temperature(Granularity, kind="temperature"):
         return super().probabilities(logits.to(torch.get_default_dtype()) / self.temperature)
 
 
-def _check(granularity: Granularity, value: object, kind: type, lowest: float, highest: float) -> None:
+def _check(granularity: Granularity, value: float, kind: type, lowest: float, highest: float) -> None:
     if type(value) is not kind or not lowest <= value <= highest:
         raise InputError(f"unknown granularity '{granularity.kind}-{str(value)[:100]}': use {WORDS}")

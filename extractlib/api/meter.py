@@ -70,7 +70,7 @@ class Terms:
     budget: int | None = None
     price: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.budget is not None:
             check_positive("budget", self.budget, at_most=LARGEST)
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
@@ -117,7 +117,7 @@ class Request:
     digest: bytes
     queries: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_name("client", self.client)
         check_name("request", self.id)
 
@@ -189,7 +189,7 @@ class Meter:
         where = (REQUESTS.c.client == client) & (REQUESTS.c.id > after)
         chosen = sql.select(REQUESTS).where(where).order_by(REQUESTS.c.id).limit(most)
         with self._database.transaction() as connection:
-            rows = [self._unsealed(row, id=row["id"]) for row in connection.execute(chosen).mappings()]
+            rows = [self._unsealed(row._asdict(), id=row.id) for row in connection.execute(chosen)]
         return [(row["id"], row["answer"]) for row in rows]
 
     def _stored(self, connection: sql.Connection, request: Request, terms: Terms) -> bytes | None:
@@ -208,7 +208,8 @@ class Meter:
                 f"request {request.id!r} of client {request.client!r} was made with other images or to another API:"
                 " use a new id"
             )
-        return found["answer"]
+        answer: bytes = found["answer"]
+        return answer
 
     def _usage(self, connection: sql.Connection, client: str, terms: Terms) -> Usage:
         account = self._account(connection, client)
@@ -219,8 +220,8 @@ class Meter:
 
     def _find(self, connection: sql.Connection, table: sql.Table, **key: str) -> dict[str, Any] | None:
         """Return a row without its seal, if there is one, locked until the transaction ends."""
-        found = connection.execute(sql.select(table).filter_by(**key).with_for_update()).mappings().first()
-        return None if found is None else self._unsealed(found, **key)
+        found = connection.execute(sql.select(table).filter_by(**key).with_for_update()).first()
+        return None if found is None else self._unsealed(found._asdict(), **key)
 
     def _unsealed(self, found: Mapping[str, Any], **key: str) -> dict[str, Any]:
         """Return a row without its seal."""

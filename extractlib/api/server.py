@@ -12,13 +12,14 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
 import torch
+import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -45,6 +46,8 @@ LOG = logging.getLogger("extractlib.server")
 
 PROBLEMS = {
     "key": (401, "No valid key"),
+    "closed": (403, "The challenge is over"),
+    "missing": (404, "There is no such thing"),
     "slow": (408, "The body came too slowly"),
     "too-large": (413, "The request is too large"),
     "format": (415, "The body's format is not known"),
@@ -52,6 +55,7 @@ PROBLEMS = {
     "reused": (422, "The Idempotency-Key is another request's"),
     "rate": (429, "Too many requests"),
     "budget": (429, "The budget does not suffice"),
+    "submissions": (429, "No more copies for now"),
     "fault": (500, "The server failed"),
     "unavailable": (503, "The server cannot answer now"),
 }
@@ -212,6 +216,46 @@ class JsonLines(logging.Formatter):
         return json.dumps(line | getattr(record, "fields", {}))
 
 
+def who_asks(keys: Keys) -> Callable[..., Awaitable[str]]:
+    """Return the dependency of a route by which it learns the team that asks, and refuses who has no key."""
+
+    async def team_of(
+        request: Request,
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+    ) -> str:
+        team = None if given is None else await answered(keys.team, given.credentials)
+        if team is None:
+            detail = "the header Authorization is not Bearer with a valid key: ask the host for one"
+            raise Problem("key", detail, {"WWW-Authenticate": "Bearer"})
+        _note(request, team=team)
+        return team
+
+    return team_of
+
+
+async def body_of(request: Request, *, megabytes: int, seconds: int) -> bytes:
+    """Return the whole body; one that is too large is read to its end, or many clients would not see the answer.
+
+    Raises:
+        Problem: It is larger than so many 2^20 bytes, does not come in that time, or breaks off.
+    """
+    parts: list[bytes] = []
+    size, most = 0, megabytes * 2**20
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                parts = parts if size <= most else []
+                parts.append(part)
+    except TimeoutError:
+        raise Problem("slow", f"the body took more than {seconds} seconds: send less at a time") from None
+    except ClientDisconnect:
+        raise Problem("slow", "the connection was closed before the body had come: send it again") from None
+    if size > most:
+        raise Problem("too-large", f"the body has {size:,} bytes: send at most {most:,}")
+    return b"".join(parts)
+
+
 @dataclass(frozen=True)
 class Service:
     """A victim as it is served.
@@ -238,18 +282,7 @@ class Service:
         bodies: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.limits.bodies))
         fingerprint = self.keys.claim(self.name, self.api.fingerprint)
 
-        async def team_of(
-            request: Request,
-            given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-        ) -> str:
-            team = None if given is None else await _answered(self.keys.team, given.credentials)
-            if team is None:
-                detail = "the header Authorization is not Bearer with a valid key: ask the host for one"
-                raise Problem("key", detail, {"WWW-Authenticate": "Bearer"})
-            _note(request, team=team)
-            return team
-
-        Team = Annotated[str, Depends(team_of)]
+        Team = Annotated[str, Depends(who_asks(self.keys))]
 
         @router.get("/victim")
         async def victim(team: Team) -> dict[str, Any]:
@@ -274,12 +307,12 @@ class Service:
                 images = await self._images(request)
                 _note(request, request=request_id, images=len(images))
                 as_npy = wire.NPY in request.headers.get("Accept", "")
-                return await _answered(self._ask, images, team, request_id, as_npy)
+                return await answered(self._ask, images, team, request_id, as_npy)
 
         @router.get("/usage")
         async def usage(team: Team) -> dict[str, Any]:
             """Say what was charged and what is left."""
-            used = await _answered(self.api.usage, self._account(team))
+            used = await answered(self.api.usage, self._account(team))
             return asdict(used) | {"remaining": used.remaining}
 
         @router.get("/answers")
@@ -290,7 +323,7 @@ class Service:
         ) -> dict[str, Any]:
             """Return the team's answers again in the order of their ids, behind that of `after`; for free."""
             self.rates.take(team)
-            found = await _answered(lambda: self.api.answers(self._account(team), after=after, most=limit))
+            found = await answered(lambda: self.api.answers(self._account(team), after=after, most=limit))
             last = found[-1][0] if len(found) == limit else None
             return {"answers": [{"request": name} | wire.answers_to_json(given) for name, given in found], "next": last}
 
@@ -320,7 +353,7 @@ class Service:
         if kind not in (wire.NPY, wire.JSON, "multipart/form-data", *wire.ENCODED):
             detail = f"the body's type is {shown(kind)}: send {wire.NPY}, {wire.JSON}, multipart/form-data or an image"
             raise Problem("format", detail)
-        body = await self._body(request)
+        body = await body_of(request, megabytes=self.limits.megabytes, seconds=self.limits.seconds)
         try:
             files = await self._files(request, body) if kind == "multipart/form-data" else [body]
             return await run_in_threadpool(self._decoded, kind, files)
@@ -328,24 +361,6 @@ class Service:
             raise Problem("too-large", str(error)) from None
         except InputError as error:
             raise Problem("invalid", str(error)) from None
-
-    async def _body(self, request: Request) -> bytes:
-        """Return the whole body; one that is too large is read to its end, or many clients would not see the answer."""
-        parts: list[bytes] = []
-        size, most = 0, self.limits.megabytes * 2**20
-        try:
-            async with asyncio.timeout(self.limits.seconds):
-                async for part in request.stream():
-                    size += len(part)
-                    parts = parts if size <= most else []
-                    parts.append(part)
-        except TimeoutError:
-            raise Problem("slow", f"the body took more than {self.limits.seconds} seconds: send fewer images") from None
-        except ClientDisconnect:
-            raise Problem("slow", "the connection was closed before the body had come: send it again") from None
-        if size > most:
-            raise Problem("too-large", f"the body has {size:,} bytes: send at most {most:,}, with fewer images")
-        return b"".join(parts)
 
     async def _files(self, request: Request, body: bytes) -> list[bytes]:
         """Return the files of a multipart body, all of which are called images."""
@@ -378,7 +393,13 @@ class Service:
         return self.api.check(wire.images_from_files(files, self.api.image_shape))
 
 
-def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = None) -> FastAPI:
+def make_app(
+    apis: Mapping[str, ServedAPI],
+    keys: Keys,
+    limits: Limits | None = None,
+    *,
+    at_end: Sequence[Callable[[], object]] = (),
+) -> FastAPI:
     """Return the application that serves some APIs: one alone at the root, several each under its name.
 
     The APIs are closed when it stops.
@@ -387,6 +408,7 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
         apis: Each API by its name.
         keys: Who may ask.
         limits: What requests may be.
+        at_end: What else is called when it stops.
 
     Raises:
         InputError: The database holds the answers of something else under the same name.
@@ -395,8 +417,8 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         yield
-        for api in apis.values():
-            await run_in_threadpool(api.close)
+        for close in (*(api.close for api in apis.values()), *at_end):
+            await run_in_threadpool(close)
 
     app, registry = FastAPI(title="extractlib", lifespan=lifespan), CollectorRegistry()
     app.add_middleware(Observed, registry=registry)
@@ -412,7 +434,7 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
         """Say that models and database answer."""
         if not all(api.is_alive for api in apis.values()):
             raise Problem("unavailable", "a model's thread has ended: start the server again")
-        await _answered(keys.all)
+        await answered(keys.all)
         return {"status": "ok"}
 
     @app.get("/metrics")
@@ -430,7 +452,24 @@ def make_app(apis: Mapping[str, ServedAPI], keys: Keys, limits: Limits | None = 
     return app
 
 
-async def _answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serve an application from a thread of this process, at a free port of this machine, and give its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=20))
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise InputError("the server does not start: its log says why")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
     """Return what a call returns that may wait, for the database or the model.
 
     Raises:
@@ -438,6 +477,8 @@ async def _answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
     """
     try:
         return await run_in_threadpool(call, *arguments)
+    except Problem:
+        raise
     except BudgetExceeded as error:
         raise Problem("budget", str(error)) from None
     except RequestReused as error:

@@ -27,9 +27,17 @@ CLOSE = 1e-3
 class Model(Protocol):
     """What the API serves: any classifier with class names, an image shape and a digest of its weights."""
 
-    classes: Sequence[str]
-    fingerprint: str
-    image_shape: tuple[int, ...] | None
+    @property
+    def classes(self) -> Sequence[str]:
+        """Name of each class."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that decides the answers."""
+
+    @property
+    def image_shape(self) -> tuple[int, ...] | None:
+        """(channels, height, width) of the images it takes; any if None."""
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, channels, height, width)."""
@@ -38,7 +46,9 @@ class Model(Protocol):
 class Detector(Protocol):
     """Tells an attacker's queries from benign ones."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that decides what is caught."""
 
     def detect(self, images: torch.Tensor) -> torch.Tensor:
         """Return bool of shape (n,) for uint8 images: True for out-of-distribution, an attacker's."""
@@ -47,7 +57,9 @@ class Detector(Protocol):
 class Policy(Protocol):
     """Alters the answers to detected queries."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that decides what is shown."""
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities to show, shape (n, classes), given the true ones, the detection and the images.
@@ -138,7 +150,7 @@ class PredictionAPI:
         images = check_images(images, self._victim.image_shape, at_least=1)[:].cpu().contiguous()
         request_id = uuid.uuid4().hex if request is None else request
         state = hashlib.sha256(self.fingerprint.encode())
-        state.update(images.numpy())
+        state.update(images.numpy().data)
         asked = Request(client=client, id=request_id, digest=state.digest(), queries=len(images))
         terms = self._terms_of(client)
         answer = self._meter.check(asked, terms)

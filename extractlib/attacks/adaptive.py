@@ -124,7 +124,7 @@ class Bandit:
         """
         preferences = self.preferences if available is None else np.where(available, self.preferences, -np.inf)
         weights = np.exp(preferences - preferences.max())
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def update(self, chosen: int, reward: float) -> None:
         """Take one step for the reward of an action that was chosen."""
@@ -208,7 +208,7 @@ class Reward:
 
     def __init__(self, reward: str, learner: OnlineSurrogate | None):
         self._reward, self._learner = reward, learner
-        self._answers, self._asked = 0.0, 0
+        self._answers, self._asked = torch.zeros(()), 0
         self._lowest, self._highest = np.full(3, np.inf), np.full(3, -np.inf)
 
     def of(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
@@ -220,17 +220,17 @@ class Reward:
         """
         kinds = REWARDS[:3] if self._reward == "all" else (self._reward,)
         found = np.stack([getattr(self, f"_{kind}")(images, targets.double()) for kind in kinds])
-        if self._reward != "all":
-            return found[0]
-        self._lowest = np.minimum(self._lowest, found.min(1))
-        self._highest = np.maximum(self._highest, found.max(1))
-        spread = self._highest - self._lowest
-        # What differs by rounding alone is equal.
-        return ((found - self._lowest[:, None]) / np.where(spread > 1e-6, spread, 1.0)[:, None]).mean(0)
+        if self._reward == "all":
+            self._lowest = np.minimum(self._lowest, found.min(1))
+            self._highest = np.maximum(self._highest, found.max(1))
+            spread = self._highest - self._lowest
+            # What differs by rounding alone is equal.
+            found = (found - self._lowest[:, None]) / np.where(spread > 1e-6, spread, 1.0)[:, None]
+        return np.asarray(found.mean(0))
 
     def _certainty(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
-        first, second = targets.topk(2).values.T
-        return (first - second).numpy()
+        highest = targets.topk(2).values
+        return (highest[:, 0] - highest[:, 1]).numpy()
 
     def _diversity(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
         sums = self._answers + targets.cumsum(0)
@@ -240,6 +240,8 @@ class Reward:
         return (targets - mean).clamp(min=0).sum(1).numpy()
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+        if self._learner is None:
+            raise InputError(f"reward {self._reward!r} compares answers with a surrogate: give a learner")
         logs = self._learner.probabilities(images).double().clamp(min=1e-12).log()
         return -(targets * logs).sum(1).numpy()
 
@@ -266,7 +268,7 @@ class AdaptiveKnockoff(Knockoff):
     window: int = 25
     clusters: int = 30
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("reward", self.reward, REWARDS)
         check_positive("window", self.window)
@@ -283,13 +285,12 @@ class AdaptiveKnockoff(Knockoff):
         Raises:
             InputError: The pool has no labels, or a surrogate is needed and there is no trainer.
         """
-        if pool.labels is None:
-            raise InputError(f"{pool.name} has no labels: the adaptive strategy needs them")
+        labels = pool.known_labels("the adaptive strategy needs them")
         if trainer is None and (self.reward in LEARNING or self.clusters > 1):
             raise InputError("the adaptive strategy trains a surrogate meanwhile: give collect a trainer")
         learner = None if trainer is None else OnlineSurrogate(trainer, classes=classes)
         generator = np.random.default_rng([self.seed, *b"adaptive"])
-        policy, sampler = self.policy(pool, learner), ClassSampler(pool.labels, len(pool.classes), generator)
+        policy, sampler = self.policy(pool, learner), ClassSampler(labels, len(pool.classes), generator)
         rewards = Reward(self.reward, learner)
         for start in range(0, self.budget, self.batch):
             decisions: list[tuple[int, np.ndarray]] = []
@@ -304,7 +305,7 @@ class AdaptiveKnockoff(Knockoff):
             if answered.any():
                 images, targets = pool.images[chosen[answered]], answers[answered].targets(classes, fill=self.fill)
                 earned[answered.numpy()] = rewards.of(images, targets)
-                if self.reward in LEARNING:
+                if learner is not None and self.reward in LEARNING:
                     learner.update(images, targets)
             for label, taken in decisions:
                 policy.update(label, float(earned[: len(taken)].mean()))
@@ -313,10 +314,10 @@ class AdaptiveKnockoff(Knockoff):
     def policy(self, pool: ImageSet, learner: OnlineSurrogate | None) -> Hierarchy:
         """Return the policy before the first query; its clusters are those of the untrained surrogate's features."""
         cluster_of = np.zeros(len(pool.classes), np.int64)
-        if self.clusters > 1:
-            some = torch.cat([(pool.labels == label).nonzero()[:OF_A_CLASS, 0] for label in pool.labels.unique()])
-            found = coarse_clusters(
-                learner.features(pool.images[some]), pool.labels[some], clusters=self.clusters, seed=self.seed
-            )
+        if learner is not None and self.clusters > 1:
+            labels = pool.known_labels("the adaptive strategy needs them")
+            some = torch.cat([(labels == label).nonzero()[:OF_A_CLASS, 0] for label in labels.unique()])
+            features = learner.features(pool.images[some])
+            found = coarse_clusters(features, labels[some], clusters=self.clusters, seed=self.seed)
             cluster_of[: len(found)] = found
         return Hierarchy(cluster_of, window=self.window)

@@ -10,6 +10,7 @@ from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_positive
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
+from extractlib.models.networks import Network
 
 
 def jacobian_augmentation(
@@ -52,7 +53,7 @@ def jacobian_augmentation(
         new = _moved(model, sent, targets.argmax(1), step)[: budget - len(sent)]
 
 
-def _moved(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, step: float) -> torch.Tensor:
+def _moved(model: Network, images: torch.Tensor, labels: torch.Tensor, step: float) -> torch.Tensor:
     device, parts = device_of(model), []
     for chunk, label in zip(images.split(256), labels.split(256), strict=True):
         x = model.normalize(chunk.to(device)).requires_grad_()

@@ -18,6 +18,7 @@ from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
+from extractlib.store import Store
 from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
@@ -31,17 +32,19 @@ Choices = Generator[torch.Tensor, Answers, None]
 
 
 class API(Protocol):
-    """What an attack needs of a victim, near or remote: it answers, and says what an answer is.
+    """What an attack needs of a victim, near or remote: it answers, and says what an answer is."""
 
-    Attributes:
-        classes: Name of each of the victim's classes.
-        granularity: What an answer shows.
-        fingerprint: Anything that stays the same as long as the answers do, such as an address.
-    """
+    @property
+    def classes(self) -> Sequence[str]:
+        """Name of each of the victim's classes."""
 
-    classes: Sequence[str]
-    granularity: Granularity
-    fingerprint: str
+    @property
+    def granularity(self) -> Granularity:
+        """What an answer shows."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Anything that stays the same as long as the answers do, such as an address."""
 
     def query(self, images: torch.Tensor, *, client: str = ..., request: str | None = ...) -> Answers:
         """Return the answers for uint8 images of shape (n, channels, height, width)."""
@@ -80,7 +83,7 @@ class Knockoff:
     fill: str = "even"
     client: str = "attacker"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("budget", self.budget)
         check_positive("batch", self.batch)
         check_choice("fill", self.fill, FILLS)
@@ -96,6 +99,7 @@ class Knockoff:
         recipe: Recipe = SURROGATE,
         backbone: networks.Backbone = "shipped",
         keep: Path | None = None,
+        store: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
     ) -> Surrogate:
@@ -111,6 +115,8 @@ class Knockoff:
                 weights, or None to train from scratch. A module starts from what it is.
             keep: File that keeps the answers as they come, so that a killed attack goes on where it stopped; None keeps
                 them in memory.
+            store: Keeps what a network's frozen layers make of images, which the victim may have computed; None to
+                compute it anew.
             device: Where to train, and where the surrogate is afterwards.
             progress: Whether to show bars.
 
@@ -119,7 +125,13 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries.
         """
         trainer = Trainer(
-            network=surrogate, recipe=recipe, seed=self.seed, backbone=backbone, device=device, progress=progress
+            network=surrogate,
+            recipe=recipe,
+            seed=self.seed,
+            backbone=backbone,
+            device=device,
+            progress=progress,
+            activations=store,
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
         _check_fits(trainer, pool, len(api.classes))

@@ -30,11 +30,10 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
     Raises:
         InputError: The images have no labels, or there are fewer than `budget`.
     """
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: the control needs them")
+    labels = images.known_labels("the control needs them")
     if check_positive("budget", budget) > len(images):
         raise InputError(f"budget is {budget} and {images.name} holds {len(images)} images: use at most that many")
     generator = np.random.default_rng([trainer.seed, *b"alone"])
-    chosen = images.subset(torch.from_numpy(generator.choice(len(images), budget, replace=False)))
-    key = versions("control")
-    return trainer.fit_or_load("control", chosen, chosen.labels, classes=len(images.classes), key=key)
+    drawn = torch.from_numpy(generator.choice(len(images), budget, replace=False))
+    chosen, key = images.subset(drawn), versions("control")
+    return trainer.fit_or_load("control", chosen, labels[drawn], classes=len(images.classes), key=key)

@@ -6,7 +6,7 @@ one does not fit its seal. Nothing in it is a pickle.
 """
 
 import json
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +65,7 @@ class Header:
     chunk: int
     version: int = VERSION
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, most in (("pool_size", 2**32), ("classes", None), ("budget", None), ("chunk", None)):
             check_positive(name, getattr(self, name), at_most=most)
         check_fits_pool(self.budget, self.pool_size)
@@ -240,7 +240,7 @@ def check_fits_pool(budget: int, pool_size: int) -> None:
         raise InputError(f"budget is {budget} and the pool holds {pool_size} images: ask at most that many")
 
 
-def _only_writer(path: Path):
+def _only_writer(path: Path) -> AbstractContextManager[object]:
     """Return a lock that is held, as a context manager; the folder is made first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,11 +251,11 @@ def _only_writer(path: Path):
         raise InputError(f"folder {path.parent} cannot be made ({error.strerror}): name another") from None
 
 
-def _lines(connection: sql.Connection) -> list:
+def _lines(connection: sql.Connection) -> list[str]:
     return list(connection.execute(sql.select(HEADERS.c.line)).scalars())
 
 
-def _parse(path: Path | None, lines: list) -> Header:
+def _parse(path: Path | None, lines: list[str]) -> Header:
     try:
         [line] = lines
         return Header(**json.loads(line))

@@ -31,7 +31,7 @@ class TwiceKnockoff(Knockoff):
 
     tolerance: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.budget % 2:
             raise InputError(f"budget is {self.budget}: an even number is wanted, two queries an image")

@@ -5,6 +5,7 @@ it publishes none, the SHA-256 of the first download is written beside the data,
 """
 
 import logging
+import lzma
 import os
 import shutil
 import tarfile
@@ -21,7 +22,7 @@ import pooch
 import requests
 
 from extractlib.data.decoding import require_free_space
-from extractlib.data.layouts import listing
+from extractlib.data.layouts import PACKS, listing, packed
 from extractlib.data.sets import Listing
 from extractlib.data.sets import data_folders as data_folders
 from extractlib.data.sets import default_data as default_data
@@ -33,6 +34,9 @@ CHECKSUMS = "SHA256SUMS"
 
 DOWNLOADS = ".download"
 """Folder beside the data for what is not unpacked yet; it goes when the data set is complete."""
+
+BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What unpacking a damaged archive raises."""
 
 TIMEOUT = 60
 """Seconds without a byte after which a transfer counts as broken off."""
@@ -48,6 +52,7 @@ class Archive:
         size: Bytes.
         md5: The checksum that its source publishes; None where it publishes none.
         cited: Who publishes the checksum.
+        inner: Path of an archive inside it, which holds that path; empty where it holds it itself.
     """
 
     url: str
@@ -55,6 +60,7 @@ class Archive:
     size: int
     md5: str | None = None
     cited: str = ""
+    inner: str = ""
 
     @property
     def name(self) -> str:
@@ -74,6 +80,7 @@ class Published:
         counts: Images of each split as published, with the split of Knockoff nets where none is.
         files: What `get` downloads; empty where a login is needed or the choice is the reader's.
         by_hand: What to do where there are no files.
+        packs: Names of the archives of its small copies, which `unpack_packs` takes.
     """
 
     page: str
@@ -83,12 +90,15 @@ class Published:
     counts: Mapping[str, int]
     files: tuple[Archive, ...] = ()
     by_hand: str = ""
+    packs: tuple[str, ...] = ()
 
 
 def _published() -> dict[str, Published]:
     facts = tomllib.loads((files("extractlib.data") / "published.toml").read_text(encoding="utf-8"))
-    archives = {name: tuple(Archive(**file) for file in fact.pop("files", ())) for name, fact in facts.items()}
-    return {name: Published(**fact, files=archives[name]) for name, fact in facts.items()}
+    lists = ("files", "packs")
+    found = {name: [tuple(fact.pop(key, ())) for key in lists] for name, fact in facts.items()}
+    archives = {name: tuple(Archive(**file) for file in files) for name, (files, _) in found.items()}
+    return {name: Published(**fact, files=archives[name], packs=tuple(found[name][1])) for name, fact in facts.items()}
 
 
 SOURCES: Mapping[str, Published] = _published()
@@ -114,10 +124,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
     source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
-    try:
-        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
+    _make(root)
     with held(root / ".lock", f"downloads {name}"):
         for archive in source.files:
             if not (root / archive.holds).exists():
@@ -127,6 +134,55 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
         return listing(name, root)
     except InputError as error:
         raise InputError(f"{error}; what is there is damaged: delete {root} and run the command again") from None
+
+
+def _make(root: Path) -> None:
+    try:
+        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
+
+
+def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
+    """Unpack the archives of a data set's small copies into ``data/NAME``; what is there already is left as it is.
+
+    Args:
+        name: Which one.
+        packs: The folder that holds the archives; where it has a `CHECKSUMS`, those that this lists are verified.
+        data: The folder of the data sets.
+        sources: Says which archives there are.
+
+    Returns:
+        What is there now.
+
+    Raises:
+        InputError: There are no small copies of it, an archive is missing, damaged or cut, or the disk has too little
+            space: then nothing is kept.
+    """
+    source, root = sources[check_choice("data set", name, sources)], data / name
+    if not source.packs:
+        known = ", ".join(one for one, source in sources.items() if source.packs)
+        raise InputError(f"there are no small copies of {name}: use one of {known}, or get it without --from")
+    inner, sums = PACKS[name].folder, _first_checksums(packs)
+    _make(root)
+    with held(root / ".lock", f"unpacks {name}"), tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
+        for file in (packs / pack for pack in source.packs if not (root / inner).exists()):
+            if not file.is_file():
+                raise InputError(f"{file} is missing: {name} needs {', '.join(source.packs)}")
+            if sums.get(file.name, found := pooch.file_hash(str(file))) != found:
+                raise InputError(
+                    f"{file} has the SHA-256 {found}, and {CHECKSUMS} beside it says another: get it again"
+                )
+            try:
+                shutil.unpack_archive(file, partial, filter="data")
+            except BROKEN as error:
+                raise InputError(f"{file} cannot be unpacked ({error}): get it again, or make room") from None
+        if not (root / inner).exists():
+            if not Path(partial, inner).exists():
+                raise InputError(f"{packs} has archives that do not hold {inner}: get them again")
+            os.replace(Path(partial, inner), root / inner)
+    shutil.rmtree(root / DOWNLOADS, ignore_errors=True)
+    return listing(name, root)
 
 
 def fetch(archive: Archive, root: Path) -> Path:
@@ -167,11 +223,12 @@ def _unpack(file: Path, root: Path, archive: Archive) -> None:
     with tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         source, target = Path(partial, archive.holds), root / archive.holds
         try:
-            if file.suffix == ".zip":
-                shutil.unpack_archive(file, partial)
-            else:  # a tar file may name any path; the filter keeps it inside, as zip files are by themselves
-                shutil.unpack_archive(file, partial, filter="data")
-        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+            for one in [file, *([Path(partial, archive.inner)] if archive.inner else [])]:
+                if one.suffix == ".zip":
+                    shutil.unpack_archive(one, partial)
+                else:  # a tar file may name any path; the filter keeps it inside, as zip files are by themselves
+                    shutil.unpack_archive(one, partial, filter="data")
+        except BROKEN as error:
             raise InputError(
                 f"{file} cannot be unpacked ({error}): make room, or delete it and run the command again"
             ) from None
@@ -214,7 +271,7 @@ def check(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) 
         remedy = f"delete {root} and run {remedy}"
     try:
         found = listing(name, root)
-        lacks = _lacks(found, source)
+        lacks = [] if packed(name, root) else _lacks(found, source)
     except InputError as error:
         lacks = [str(error)]
     if lacks:

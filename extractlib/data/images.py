@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from extractlib.errors import InputError
 from extractlib.store import digest, digest_of
 
-LARGE = 2**30
+LARGE = 2**27
 """Bytes from which a subset is a view that reads its images when they are asked for."""
 
 
@@ -112,6 +112,16 @@ class ImageSet:
         """(channels, height, width)."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def known_labels(self, remedy: str = "give labeled images") -> torch.Tensor:
+        """Return the labels.
+
+        Raises:
+            InputError: There are none; the message ends with the remedy.
+        """
+        if self.labels is None:
+            raise InputError(f"{self.name} has no labels: {remedy}")
+        return self.labels
 
     def __repr__(self) -> str:
         kind = f"{len(self.classes)} classes" if self.labels is not None else "unlabeled"

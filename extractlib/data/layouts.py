@@ -5,7 +5,8 @@ Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny Image
 from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
 reader of the same files has the same split, with no list to be shipped.
 
-A layout is a function from a folder to a `Listing`, registered as a set.
+A layout is a function from a folder to a `Listing`, registered as a set. Of some sets there are small copies too, in
+class folders (`PACKS`), with a split of their own.
 """
 
 import hashlib
@@ -38,6 +39,12 @@ SPLIT_KEY = b"extractlib split 1"
 CALTECH_TEST, DIABETIC_TEST = 25, 200
 """Test images a class (Orekondy et al. 2019)."""
 
+CALTECH101_TEST = 0.2
+"""Share of the test images in each class of Caltech101, of which none is published."""
+
+CALTECH101_DROPPED = ("BACKGROUND_Google", "Faces_easy")
+"""What is no class, and the photographs of another one cut out once more."""
+
 IMAGENET_PARTS = {"queries": 100, "detector": 10, "validation": 5, "test": 5}
 """Images a class of each part; the attacker's 100,000 are those of the paper, section 3.2."""
 
@@ -50,12 +57,43 @@ RECORD = 1 + 3 * 32 * 32
 DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Small copies of a data set, in ``FOLDER/train/CLASS/FILE`` and, of a task, ``FOLDER/test/CLASS/FILE``.
+
+    Attributes:
+        folder: Their folder, within the data set's or in place of it.
+        classes: How many classes there are.
+        group: What of a path is the same for images of one track or one patient, as a pattern with one group.
+        drop: Class folders that are passed over.
+        names: Names of the classes; those of their folders if empty.
+    """
+
+    folder: str
+    classes: int
+    group: str = ""
+    drop: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+PACKS: Mapping[str, Pack] = {
+    "caltech101": Pack("caltech101", 100, drop=CALTECH101_DROPPED),
+    "cub2010": Pack("cub200-2010", 200),
+    "eyepacs": Pack("diabetic5-128", 5, group="([^/]*)_[^/]*$", names=DIABETIC_CLASSES),
+    "gtsrb": Pack("gtsrb", 43, group="([^/]*/[^/]*)_[^/]*$"),
+    "cifar10": Pack("cifar10", 10),
+    "tinyimagenet": Pack("tinyimagenet64", 200),
+    "miniplaces": Pack("miniplaces64", 100),
+}
+"""The small copies by data set."""
+
+
 def listing(name: str, root: Path) -> Listing:
     """Return what a data set with a name holds.
 
     Args:
         name: A registered set in files.
-        root: The folder that holds it in its published layout (see the page on data).
+        root: The folder that holds it, in its published layout (see the page on data) or as small copies.
 
     Raises:
         InputError: The name is unknown, or something is missing or not as published.
@@ -64,7 +102,35 @@ def listing(name: str, root: Path) -> Listing:
     layout = layouts[check_choice("data set", name, layouts)]
     if not root.is_dir():
         raise InputError(f"{name} is not at hand, as {root} is no folder: extractlib data get {name}")
-    return layout(root)
+    return packed(name, root) or layout(root)
+
+
+def packed(name: str, root: Path) -> Listing | None:
+    """Return what a folder holds of a data set's small copies, None where there are none.
+
+    Raises:
+        InputError: Classes are missing.
+    """
+    pack = PACKS.get(name)
+    places = [] if pack is None else [one for one in (pack.folder, "") if (root / one / "train").is_dir()]
+    if pack is None or not places:
+        return None
+    place, splits, empty = places[0], {}, list[str]()
+    for split in ("train", "test"):
+        if split == "train" or (root / place / split).is_dir():
+            found = _class_folders(root, Path(place, split).as_posix(), drop=pack.drop)
+            if len(found.classes) != pack.classes:
+                raise InputError(
+                    f"{root / place / split} has images of {len(found.classes)} classes and {name} has {pack.classes}:"
+                    " get it again"
+                )
+            names = dict(zip(found.classes, pack.names or found.classes, strict=True))
+            images = found.images.assign(**{"class": found.images["class"].map(names)})
+            if pack.group and split == "train":
+                images["group"] = images["path"].str.extract(pack.group)[0]
+            splits[split] = images
+            empty += found.empty
+    return Listing(root, tuple(names.values()), splits, tuple(empty))
 
 
 def folder(path: Path) -> Listing:
@@ -145,11 +211,22 @@ def by_hash(images: pd.DataFrame) -> pd.DataFrame:
 @register("caltech256")
 def _caltech256(root: Path) -> Listing:
     """``256_ObjectCategories/001.ak47/001_0001.jpg``; the class of clutter is dropped."""
-    found = _class_folders(root, "256_ObjectCategories", drop="257.clutter")
+    found = _class_folders(root, "256_ObjectCategories", drop=("257.clutter",))
     sizes = {"test": CALTECH_TEST}
     return Listing(
         root, found.classes, _cut_classes(root, found.classes, found.images, sizes, rest="train"), found.empty
     )
+
+
+@register("caltech101")
+def _caltech101(root: Path) -> Listing:
+    """``101_ObjectCategories/accordion/image_0001.jpg``; a fifth of each class is for testing."""
+    found = _class_folders(root, "101_ObjectCategories", drop=CALTECH101_DROPPED)
+    order = pd.Index(found.classes, dtype=object).get_indexer
+    images = by_hash(found.images).sort_values("class", key=order, kind="stable")
+    by_class = images.groupby("class")["path"]
+    tests = by_class.cumcount() < (CALTECH101_TEST * by_class.transform("size")).round()
+    return Listing(root, found.classes, {"train": images[~tests], "test": images[tests]}, found.empty)
 
 
 @register("cub200")
@@ -169,6 +246,19 @@ def _cub200(root: Path) -> Listing:
     return Listing(root, tuple(names), {"train": images[in_training], "test": images[~in_training]})
 
 
+@register("cub2010")
+def _cub2010(root: Path) -> Listing:
+    """``images/001.Black_footed_Albatross/NAME.jpg`` with ``lists/train.txt`` and ``lists/test.txt``, not cropped."""
+    splits = {}
+    for split in ("train", "test"):
+        paths = read_table(root / "lists" / f"{split}.txt", ("path",), sep=",", header=False)["path"].str.strip()
+        splits[split] = pd.DataFrame({"path": "images/" + paths, "class": paths.str.partition("/")[0]})
+    classes = tuple(sorted(splits["train"]["class"].unique()))
+    _class_names(splits["test"]["class"], dict(zip(classes, classes, strict=True)), root / "lists/test.txt")
+    return Listing(root, classes, splits)
+
+
+@register("eyepacs")
 @register("diabetic5")
 def _diabetic5(root: Path) -> Listing:
     """``trainLabels.csv`` and ``train/10_left.jpeg``; both eyes of a patient are one group."""
@@ -243,6 +333,14 @@ def _tinyimagenet(root: Path) -> Listing:
     return Listing(root, found.classes, {"train": found.images, "test": test}, found.empty)
 
 
+@register("miniplaces", kind="pool")
+def _miniplaces(root: Path) -> Listing:
+    """``images/train/a/abbey/00000001.jpg`` and ``train.txt``, whose lines are ``train/a/abbey/00000001.jpg 0``."""
+    paths = read_table(root / "train.txt", ("path", "label"), sep=" ", header=False)["path"]
+    images = pd.DataFrame({"path": "images/" + paths, "class": paths.str.extract("^train/[^/]*/(.*)/")[0]})
+    return Listing(root, tuple(sorted(images["class"].unique())), {"train": images})
+
+
 # -- what they share -------------------------------------------------------------
 
 
@@ -263,7 +361,9 @@ class ClassFolders:
     notes: tuple[str, ...]
 
 
-def _class_folders(root: Path, place: str, *, inner: str = "", drop: str = "", deep: bool = False) -> ClassFolders:
+def _class_folders(
+    root: Path, place: str, *, inner: str = "", drop: Sequence[str] = (), deep: bool = False
+) -> ClassFolders:
     """Return what the class folders below ``root/place`` hold, in a folder `inner` of each, or anywhere if `deep`.
 
     A name counts as the same however the system that wrote it composes its accents.
@@ -273,7 +373,7 @@ def _class_folders(root: Path, place: str, *, inner: str = "", drop: str = "", d
         raise InputError(f"{base} is missing: it should hold a folder of images for each class")
     rows, empty, others = list[tuple[str, str]](), list[str](), list[str]()
     for name in subfolders(base):
-        if name == drop:
+        if name in drop:
             continue
         below = Path(place, name, inner)
         found = image_files(root / below, deep=deep) if (root / below).is_dir() else Found([], [])

@@ -26,6 +26,9 @@ MOST_PIXELS = 50_000_000
 PILLOWS_LIMIT = 178_956_970
 """Pixels above which Pillow refuses an image whatever is allowed."""
 
+MOST_ENLARGED = 8
+"""An image that had to be enlarged more than so many times shows nothing, and is refused."""
+
 BYTES = 12
 """Of memory that a pixel takes while it is decoded, in the largest of modes."""
 
@@ -120,7 +123,7 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None, rea
         reading: How it is read.
 
     Raises:
-        InputError: It cannot be decoded, or has too many pixels.
+        InputError: It cannot be decoded, has too many pixels, or is too small for the size.
     """
     try:
         return resized(read_square(file, size=size, reading=reading)[0], size)
@@ -143,6 +146,10 @@ def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -
             opened.draft(None, (max(2 * size, REDUCED),) * 2)
             # A progressive JPEG is held whole before it is reduced.
             pixels = whole if opened.info.get("progressive") else opened.width * opened.height
+            if size > MOST_ENLARGED * min(opened.size):
+                least = -(-size // MOST_ENLARGED)
+                needed = f"at size {size} at least {least} x {least} are needed"
+                raise ValueError(f"it has {opened.width} x {opened.height} pixels: {needed}")
             if pixels <= reading.most_pixels:
                 with ALLOWANCE.take(BYTES * pixels):
                     deep = opened.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in opened.tile)

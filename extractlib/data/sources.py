@@ -130,6 +130,11 @@ class Loader:
         noise_size: How many images of noise there are.
         store: Keeps drawn and decoded images; None draws without keeping, and reads no files.
         folders: Where each published data set and each ``"folder:NAME"`` lies.
+        shares: By role, ``"task"`` or ``"pool"``, the share of each part of a set in files that names none; usual ones
+            where a role is missing. Where a task has none for the detector, that part has the victim's very images, all
+            that its owner has.
+        shifts: By task in files, how strongly its shifted source is shifted (see `transforms.shift_domain`); 1 where it
+            is missing.
         reading: How files are read, and a task in files is cut.
 
     Raises:
@@ -141,6 +146,8 @@ class Loader:
     noise_size: int = 10_000
     store: Store | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shifts: Mapping[str, float] = field(default_factory=dict)
     reading: Reading = USUAL
 
     def __post_init__(self) -> None:
@@ -220,7 +227,8 @@ class Loader:
         Raises:
             InputError: What stays together fits no image.
         """
-        parts = cut(files, role, seed=seed, group=self.reading.group, drop=self.reading.drop_copies)
+        how = self.reading
+        parts = cut(files, role, seed=seed, shares=self.shares.get(role), group=how.group, drop=how.drop_copies)
         notes = _of_a_task(files, parts, self.reading.group) if role == "task" else _of_a_pool(files, parts)
         for note in notes if role == "task" or name.startswith(FOLDER) else ():
             warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
@@ -264,7 +272,10 @@ class Loader:
         if task.is_shifted and draw_shifted is not None:
             return draw_shifted(self, task.name, seed)
         own = self.task(task, seed=seed)["adversary"]
-        return shift_domain(own, seed=seed) if task.is_shifted else own
+        if not task.is_shifted:
+            return own
+        strength = self.shifts.get(task.name, 1.0)
+        return shift_domain(own, seed=seed, strength=strength, store=self.store)
 
 
 def load(

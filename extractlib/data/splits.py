@@ -64,7 +64,15 @@ def split(files: ImageFiles, parts: Cut) -> dict[str, ImageSet]:
     return sets
 
 
-def cut(files: ImageFiles, role: str, *, seed: int, group: str | None = None, drop: bool = False) -> Cut:
+def cut(
+    files: ImageFiles,
+    role: str,
+    *,
+    seed: int,
+    shares: Mapping[str, float] | None = None,
+    group: str | None = None,
+    drop: bool = False,
+) -> Cut:
     """Return of each part the split that it comes from and which images of it.
 
     Test and validation images that a task names stay what they are, and of a pool the parts that its listing names.
@@ -74,6 +82,8 @@ def cut(files: ImageFiles, role: str, *, seed: int, group: str | None = None, dr
         files: The decoded data set.
         role: ``"task"`` or ``"pool"``, into whose parts it is cut.
         seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
+        shares: Of each part, where the listing names none; the usual ones of the role if None. Where a task has none
+            for the detector, that part has the victim's very images.
         group: What stays together in place of that (see `group_names`).
         drop: Whether named test and validation images are left out that have a near-duplicate among the training
             images or share a group with one.
@@ -88,19 +98,23 @@ def cut(files: ImageFiles, role: str, *, seed: int, group: str | None = None, dr
             for part, images in files.splits.items()
         }
     named: dict[str, tuple[str, torch.Tensor | None]] = {}
-    shares = dict(POOL_SHARES)
+    usual = dict(shares or (POOL_SHARES if role == "pool" else TASK_SHARES))
+    shares = usual
     if role == "pool":
         seed = 0
     else:
         named = {part: (part, _apart(files, part, group) if drop else None) for part in _named_parts(files)}
-        shares = {part: share for part, share in TASK_SHARES.items() if part not in named}
-        shares["victim"] += sum(TASK_SHARES.values()) - sum(shares.values())
+        shares = {part: share for part, share in usual.items() if part not in named}
+        shares["victim"] += sum(usual.values()) - sum(shares.values())
         if "test" not in named:
             shares = {part: share * (1 - TEST_SHARE) for part, share in shares.items()} | {"test": TEST_SHARE}
     groups = files.groups
     if group is not None and role == "task":
         groups = torch.from_numpy(np.unique(groups_of(files, "train", group), return_inverse=True)[1])
     chosen = split_indices(len(files.splits["train"]), shares, seed=seed, groups=groups, shuffled=SHUFFLED)
+    if role == "task" and "detector" not in chosen:
+        mixed = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
+        chosen["detector"] = chosen["victim"][torch.from_numpy(mixed)]
     return {part: ("train", indices) for part, indices in chosen.items()} | named
 
 

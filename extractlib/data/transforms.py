@@ -2,7 +2,8 @@
 
 A transform of the first kind has a name: ``"none"``, ``"jpeg-75"`` and ``"webp-75"`` (saved at that quality and read
 again), ``"bicubic"``, ``"bilinear"`` and ``"lanczos"`` (enlarged by a quarter with that filter and brought back),
-``"blur"`` (Gaussian, of half a pixel). It changes an image's pixels and not what it shows.
+``"blur"`` (Gaussian, of half a pixel), ``"size-32"`` (brought to 32 pixels and back, by the bicubic filter) and
+``"chain-32"`` (the same, saved as JPEG while it is small). It changes an image's pixels and not what it shows.
 
 `shift_domain` moves an image in its frame and changes its light. It neither resamples nor compresses, so that a
 detector cannot tell the shifted images by how they were processed.
@@ -23,13 +24,18 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.store import digest
+from extractlib.store import Store, digest
+from extractlib.versions import versions
 
 FORMATS = ("jpeg", "webp")
 FILTERS = ("bilinear", "bicubic", "lanczos")
+CHAINS = ("size", "chain")
 ENLARGED = 1.25
 BLUR = 0.5
 """Standard deviation of the blur, in pixels."""
+
+CHAIN_QUALITY = 75
+"""Quality at which an image is saved in a chain."""
 
 HARDENING = ("none", "jpeg", "resampling", "blur")
 """What each image of a hardened detector's training set goes through one of."""
@@ -37,8 +43,8 @@ HARDENING = ("none", "jpeg", "resampling", "blur")
 MOVED = 0.1
 """Share of its size by which a shifted image is moved at most, in each direction; the border is mirrored."""
 
-LIGHT = v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3)
-"""What is done to the light of each shifted image."""
+LIGHT = 0.3
+"""How far brightness, contrast and saturation of a shifted image may lie from 1."""
 
 Step = Callable[[Image.Image], Image.Image]
 
@@ -48,12 +54,14 @@ def apply(images: torch.Tensor, name: str) -> torch.Tensor:
 
     Args:
         images: uint8 of shape (n, 3, height, width).
-        name: Name of the transform.
+        name: Name of the transform, or several one after the other, as ``"size-32+jpeg-75"``.
 
     Raises:
         InputError: There is no such transform.
     """
-    return images if name == "none" else _each(images, repeat(_step(name), len(images)))
+    for one in name.split("+"):
+        images = images if one == "none" else _each(images, repeat(_step(one), len(images)))
+    return images
 
 
 def apply_to_set(images: ImageSet, name: str) -> ImageSet:
@@ -61,29 +69,48 @@ def apply_to_set(images: ImageSet, name: str) -> ImageSet:
     return images if name == "none" else _with(images, apply(images.images[:], name), name)
 
 
-def harden(images: ImageSet, *, seed: int) -> ImageSet:
+def harden(images: ImageSet, *, seed: int, smallest: int = 0) -> ImageSet:
     """Return a set each image of which went through one of `HARDENING`, drawn at random with its strength.
 
     JPEG of quality 60 to 95; enlarged by a factor of 1.1 to 1.5, with any of `FILTERS`, and brought back; blurred by
     0.2 to 0.8 pixels. WebP is left out: it stands for what a defender did not think of.
+
+    Args:
+        images: The set.
+        seed: Seed of the draws.
+        smallest: If above 0, resampling brings an image to a size from this one to its own and back; it enlarges none.
     """
     generator = np.random.default_rng([seed, *b"hardening"])
-    steps = [_random_step(HARDENING[kind], generator) for kind in generator.integers(len(HARDENING), size=len(images))]
-    return _with(images, _each(images.images[:], steps), f"hardened with seed {seed}")
+    kinds = generator.integers(len(HARDENING), size=len(images))
+    steps = [_random_step(HARDENING[kind], generator, smallest, images.images.shape[-1]) for kind in kinds]
+    below = f", from {smallest} pixels" if smallest else ""
+    return _with(images, _each(images.images[:], steps), f"hardened with seed {seed}{below}")
 
 
-def shift_domain(images: ImageSet, *, seed: int) -> ImageSet:
+def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: Store | None = None) -> ImageSet:
     """Return the same images, each moved in its frame and shown in other light.
 
     Args:
         images: Any images that fit in memory.
         seed: Seed of the moves and of the light.
+        strength: How strongly, in multiples of `MOVED` and `LIGHT`.
+        store: Keeps them, mapped into memory; None for memory alone.
     """
-    margin = round(MOVED * images.images.shape[-1])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        pixels = torch.stack([LIGHT(_moved(image, margin)) for image in images.images[:]])
-    fingerprint = digest(images.fingerprint, "shifted", str(seed))
+    stronger = () if strength == 1 else (str(strength),)
+    fingerprint = digest(images.fingerprint, "shifted", str(seed), *stronger)
+
+    def make() -> torch.Tensor:
+        margin, light = round(strength * MOVED * images.images.shape[-1]), v2.ColorJitter(*[strength * LIGHT] * 3)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return torch.stack([light(_moved(image, margin)) for image in images.images[:]])
+
+    if store is None:
+        pixels = make()
+    else:
+        key = {"images": fingerprint, "versions": versions("transform")}
+        folder = store.get("shifted", key, lambda folder: np.save(folder / "images.npy", make().numpy()))
+        pixels = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))
     return replace(images, name=f"{images.name}/shifted", images=pixels, fingerprint=fingerprint)
 
 
@@ -95,12 +122,17 @@ def _step(name: str) -> Step:
         return partial(_resampled, filter=name, factor=ENLARGED)
     if name == "blur":
         return partial(_blurred, radius=BLUR)
-    raise InputError(f"unknown transform {name!r}: use one of none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur")
+    if kind in CHAINS and quality.isdecimal() and int(quality) > 0:
+        return partial(_shrunk, size=int(quality), saved=kind == "chain")
+    known = f"none, jpeg-75, webp-75, {', '.join(FILTERS)}, blur, size-32, chain-32"
+    raise InputError(f"unknown transform {name!r}: use one of {known}")
 
 
-def _random_step(kind: str, generator: np.random.Generator) -> Step:
+def _random_step(kind: str, generator: np.random.Generator, smallest: int, size: int) -> Step:
     if kind == "jpeg":
         return partial(_saved, format="jpeg", quality=int(generator.integers(60, 96)))
+    if kind == "resampling" and smallest:
+        return partial(_shrunk, size=int(generator.integers(smallest, size + 1)), saved=False)
     if kind == "resampling":
         name = FILTERS[generator.integers(len(FILTERS))]
         return partial(_resampled, filter=name, factor=generator.uniform(1.1, 1.5))
@@ -117,6 +149,13 @@ def _resampled(image: Image.Image, *, filter: str, factor: float) -> Image.Image
     resampling = Image.Resampling[filter.upper()]
     larger = (round(image.width * factor), round(image.height * factor))
     return image.resize(larger, resampling).resize(image.size, resampling)
+
+
+def _shrunk(image: Image.Image, *, size: int, saved: bool) -> Image.Image:
+    small = image.resize((size, size), Image.Resampling.BICUBIC)
+    return (_saved(small, format="jpeg", quality=CHAIN_QUALITY) if saved else small).resize(
+        image.size, Image.Resampling.BICUBIC
+    )
 
 
 def _blurred(image: Image.Image, *, radius: float) -> Image.Image:

@@ -67,7 +67,7 @@ class StatefulDetector:
     first: int = 100
     every: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_positive("first", self.first)
         check_positive("every", self.every)
         if not 0 < self.delta < 1:
@@ -127,7 +127,7 @@ class CountingDetector:
     rate: float
     chance: float = 1e-6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.rate < 1 or not 0 < self.chance < 1:
             raise InputError(f"rate is {self.rate} and chance {self.chance}: numbers above 0 and below 1 are wanted")
 

@@ -13,6 +13,8 @@ Examples:
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import product
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +27,7 @@ from scipy import optimize
 from scipy.special import expit
 from torch import nn
 
+from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError, check_choice
 from extractlib.metrics import auroc, tnr_at_tpr
@@ -71,24 +74,27 @@ class BinaryDetector(Detector):
 
     Args:
         model: Network that was trained with label 0 for in-distribution and 1 for out-of-distribution images.
+        chain: What every image goes through first (see `transforms.apply`), so that all were processed alike.
 
     Attributes:
         threshold: 0.5.
-        fingerprint: Digest of the weights.
+        fingerprint: Digest of the weights and of the chain.
     """
 
-    def __init__(self, model: nn.Module):
-        self.model, self.threshold = model, 0.5
-        self.fingerprint = digest("binary", fingerprint_of(model.state_dict()))
+    def __init__(self, model: nn.Module, *, chain: str = "none"):
+        self.model, self.chain, self.threshold = model, chain, 0.5
+        others = () if chain == "none" else (chain, repr(versions("transform")))
+        self.fingerprint = digest("binary", fingerprint_of(model.state_dict()), *others)
 
     @classmethod
-    def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer) -> "BinaryDetector":
+    def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer, *, chain: str = "none") -> "BinaryDetector":
         """Train the paper's detector, or read the one that was trained before with the same settings (section 5).
 
         Args:
             benign: Images like the victim's.
             ood: Images of a pool such as an attacker may send; of both sides the first ones, equally many, are used.
             trainer: How it is made.
+            chain: What every image goes through first.
 
         Raises:
             InputError: A side has no images, or network or backbone do not fit.
@@ -101,11 +107,14 @@ class BinaryDetector(Detector):
             torch.cat([benign.images[:count], ood.images[:count]]),
             fingerprint=digest("detector", benign.fingerprint, ood.fingerprint, str(count)),
         )
+        images = transforms.apply_to_set(images, chain)
         labels = torch.arange(2).repeat_interleave(count)
-        return cls(trainer.fit_or_load("detector", images, labels, classes=2, key=versions("detect")))
+        return cls(trainer.fit_or_load("detector", images, labels, classes=2, key=versions("detect")), chain=chain)
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the probability, float32 of shape (n,), that each image is out of distribution."""
+        if self.chain != "none":
+            images = transforms.apply(_checked(images)[:], self.chain)
         logits = predict(self.model, _checked(images))
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
@@ -241,19 +250,30 @@ class LayeredMahalanobisDetector(Detector):
 
 
 class _Tap(nn.Module):
-    """From normalized images to the outputs of a layer, averaged over the image: float of shape (n, channels)."""
+    """From normalized images to the outputs of layers, averaged over the image: float of shape (n, channels) of each.
 
-    def __init__(self, model: Any, layer: str):
+    Of a single layer, to that.
+    """
+
+    def __init__(self, model: Any, *layers: str):
         super().__init__()
         inner = getattr(model, "module", model)
-        check_choice("layer", layer, [name for name, _ in inner.named_modules() if name])
-        self.model, self.layer = model, inner.get_submodule(layer)
+        for layer in layers:
+            check_choice("layer", layer, [name for name, _ in inner.named_modules() if name])
+        self.model, self.layers = model, [inner.get_submodule(layer) for layer in layers]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        caught: list[torch.Tensor] = []
-        with self.layer.register_forward_hook(lambda _, given, returned: caught.append(returned)):
+    def forward(self, x: torch.Tensor) -> Any:
+        caught: list[list[torch.Tensor]] = [[] for _ in self.layers]
+        with ExitStack() as hooks:
+            for layer, found in zip(self.layers, caught, strict=True):
+                keep = partial(lambda found, _, given, returned: found.append(returned), found)
+                hooks.enter_context(layer.register_forward_hook(keep))
             self.model.classify(x)
-        return caught[0].flatten(1, -1).unflatten(1, (caught[0].shape[1], -1)).mean(2).to(torch.get_default_dtype())
+        means = []
+        for output, *_ in caught:
+            places = output.flatten(1, -1).unflatten(1, (output.shape[1], -1))
+            means.append(torch.mean(places, 2).to(torch.get_default_dtype()))
+        return means[0] if len(means) == 1 else means
 
 
 def stages_of(victim: Classifier) -> list[str]:
@@ -262,6 +282,8 @@ def stages_of(victim: Classifier) -> list[str]:
     Raises:
         InputError: The victim is another module.
     """
+    if watched := getattr(victim.model, "watched", ()):
+        return list(watched)
     parts = getattr(victim.model, "stages", nn.Module()).named_children()
     names = [f"stages.{name}" for name, part in parts if isinstance(part, Block | nn.MaxPool2d)]
     if not names:
@@ -271,8 +293,16 @@ def stages_of(victim: Classifier) -> list[str]:
 
 def layers_of(victim: Classifier, images: torch.Tensor | Rows, layers: Sequence[str]) -> list[torch.Tensor]:
     """Return the outputs of layers of the victim's module, averaged over the image: of each float32 (n, channels)."""
+    widths: list[int] = []
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        found = _Tap(victim.model, *layers)(x)
+        found = [found] if len(layers) == 1 else found
+        widths[:] = [one.shape[1] for one in found]
+        return torch.cat(found, 1)
+
     with torch.no_grad():
-        return [_in_batches(victim.model, _Tap(victim.model, name), images) for name in layers]
+        return list(_in_batches(victim.model, step, images).split(widths, 1))
 
 
 def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -340,12 +370,14 @@ def tune(
     return max(tried, key=lambda trial: trial[0])[1:]
 
 
-def _in_batches(
-    model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows, size: int = 512
-) -> torch.Tensor:
+PIXELS = 512 * 32 * 32
+"""Pixels of a batch, at most: what gradients of larger images need would not fit into memory."""
+
+
+def _in_batches(model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows) -> torch.Tensor:
     """Return step(normalized images), computed where the model is."""
     device = device_of(model)
-    batches = _checked(images).split(size)
+    batches = _checked(images).split(min(512, max(1, PIXELS // images.shape[2:].numel())))
     return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
 
 

@@ -51,8 +51,9 @@ def margins(
     columns = []
     for noise in np.repeat(NOISES, directions):
         drawn = getattr(generator, noise)(*((-1, 1) if noise == "uniform" else (0, 1)), size=images.shape[1:])
-        columns.append(_walk(model, images, labels, torch.from_numpy(drawn / np.sqrt((drawn**2).mean())).float()))
-    return np.log(np.stack(columns, axis=1))
+        direction = torch.from_numpy(drawn / np.sqrt((drawn**2).mean())).float()
+        columns.append(np.log(_walk(model, images, labels, direction)))
+    return np.stack(columns, axis=1)
 
 
 def _walk(model: Labeler, images: torch.Tensor, labels: torch.Tensor, direction: torch.Tensor) -> np.ndarray:
@@ -96,7 +97,7 @@ def dataset_inference(
             raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")
 
     def walked(model: Labeler, side: ImageSet) -> np.ndarray:
-        return margins(model, side.images[:], side.labels, directions=directions, seed=seed)
+        return margins(model, side.images[:], side.known_labels(), directions=directions, seed=seed)
 
     known = [walked(victim, side)[: len(side) // 2] for side in (private, public)]
     weights = _regression(*known)

@@ -44,7 +44,7 @@ class ReverseSigmoid(Unchanged):
     strength: float
     slope: float = 0.2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.strength >= 0 or not self.slope > 0:
             raise InputError(f"strength is {self.strength} and slope {self.slope}: from 0 and above 0 are wanted")
 
@@ -80,7 +80,7 @@ class AdaptiveMisinformation(Unchanged):
     wrong: Model
     sharpness: float = 1_000.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1 or not self.sharpness > 0:
             raise InputError(f"strength is {self.strength}, sharpness {self.sharpness}: [0, 1] and above 0 are wanted")
 
@@ -107,10 +107,8 @@ def misinformation_model(images: ImageSet, trainer: Trainer) -> Classifier:
     Raises:
         InputError: The images have no labels.
     """
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: the model that is to be wrong needs them")
-    classes = len(images.classes)
-    targets = (1 - F.one_hot(images.labels, classes).to(torch.get_default_dtype())) / (classes - 1)
+    labels, classes = images.known_labels("the model that is to be wrong needs them"), len(images.classes)
+    targets = (1 - F.one_hot(labels, classes).to(torch.get_default_dtype())) / (classes - 1)
     model = trainer.fit_or_load("misinformation", images, targets, classes=classes, key=versions("policy"))
     return Classifier(model, classes=images.classes, image_shape=images.image_shape, name="misinformation")
 
@@ -142,9 +140,7 @@ def choose_strength(
     Raises:
         InputError: The images have no labels, or none of the strengths is so cheap.
     """
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: give labeled images")
-    labels, everything = images.labels, torch.ones(len(images), dtype=torch.bool)
+    labels, everything = images.known_labels(), torch.ones(len(images), dtype=torch.bool)
 
     def cost(policy: Policy, caught: torch.Tensor) -> tuple[float, float]:
         shown = policy.answer(probabilities, caught, images.images[:])

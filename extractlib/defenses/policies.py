@@ -94,7 +94,7 @@ class Secret:
 
     secret: bytes = field(repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.secret, bytes) or not self.secret:
             wrong = "empty" if self.secret == b"" else "no bytes"
             raise InputError(f"the secret is {wrong}: bytes, at least one, are wanted")

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from extractlib.data.images import Rows
 from extractlib.defenses.policies import POLICIES, Keyed, Secret, keyed_generator
 from extractlib.errors import InputError
 from extractlib.store import digest
@@ -44,7 +45,7 @@ class KeyedSample(Secret):
 
     rate: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.rate < 1:
             raise InputError(f"rate is {self.rate}: a share above 0 and below 1 is wanted")
@@ -54,8 +55,9 @@ class KeyedSample(Secret):
         """Digest of what it does."""
         return digest("KeyedSample", repr(self.rate), hashlib.sha256(self.secret).digest())
 
-    def detect(self, images: torch.Tensor) -> torch.Tensor:
+    def detect(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return bool of shape (n,): whether the lot falls on each image."""
         # The lot and the wrong class must not depend on each other.
         secret = b"sample" + self.secret
-        return torch.tensor([keyed_generator(secret, image).random() < self.rate for image in images])
+        one_by_one = (image for some in images.split(512) for image in some)
+        return torch.tensor([keyed_generator(secret, image).random() < self.rate for image in one_by_one])

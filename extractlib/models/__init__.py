@@ -10,6 +10,6 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["classifier", "devices", "fitted", "networks", "shipped", "training"],
+    submodules=["activations", "classifier", "devices", "fitted", "lite", "networks", "training"],
     submod_attrs={"training": ["Recipe", "fit", "learning_rate", "predict"]},
 )

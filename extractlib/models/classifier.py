@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
@@ -111,7 +112,7 @@ class Classifier:
         store: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
-    ) -> "Classifier":
+    ) -> Self:
         """Train a classifier on labeled images (the paper, section 3.2).
 
         Args:
@@ -121,7 +122,7 @@ class Classifier:
             recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
-                package; None to train from scratch.
+                package, ``"imagenet"`` for ImageNet's; None to train from scratch.
             store: Keeps what is trained, so that the same is not trained twice; None to keep nothing.
             device: Where to train, and where the model is afterwards.
             progress: Whether to show a bar.
@@ -129,12 +130,18 @@ class Classifier:
         Raises:
             InputError: The images have no labels, or network or backbone do not fit.
         """
-        if images.labels is None:
-            raise InputError(f"{images.name} has no labels: a victim needs them")
+        labels = images.known_labels("a victim needs them")
         trainer = Trainer(
-            network=network, recipe=recipe, seed=seed, backbone=backbone, store=store, device=device, progress=progress
+            network=network,
+            recipe=recipe,
+            seed=seed,
+            backbone=backbone,
+            store=store,
+            device=device,
+            progress=progress,
+            activations=store,
         )
-        model = trainer.fit_or_load("victim", images, images.labels, classes=len(images.classes))
+        model = trainer.fit_or_load("victim", images, labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     def logits(self, images: torch.Tensor | Rows) -> torch.Tensor:
@@ -191,7 +198,7 @@ class Classifier:
         save_file(networks.state_of(self.model), path)
 
     @classmethod
-    def load(cls, path: Path, *, network: str, classes: Sequence[str], **options) -> "Classifier":
+    def load(cls, path: Path, *, network: str, classes: Sequence[str], **options: Any) -> Self:
         """Return the classifier whose weights `save` wrote.
 
         Args:

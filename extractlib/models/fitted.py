@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,6 +35,7 @@ class Trainer:
         store: Keeps what is trained; None to keep nothing.
         device: Where to train, and where the model is afterwards.
         progress: Whether to show a bar.
+        activations: Keeps what frozen layers make of images (see `networks.LiteNet`); None to compute it each time.
     """
 
     network: str | nn.Module
@@ -44,27 +46,31 @@ class Trainer:
     store: Store | None = None
     device: str = "cpu"
     progress: bool = False
+    activations: Store | None = None
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
 
-    def build(self, classes: int) -> nn.Module:
+    def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
         if isinstance(self.network, networks.Network):
             return self.network
         if isinstance(self.network, nn.Module):
             return networks.FromFloats(self.network, mean=(0.5,), std=(0.25,))
         seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
-        return networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
+        model = networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
+        if isinstance(model, networks.LiteNet):
+            model.keep_in(self.activations)
+        return model
 
-    def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> nn.Module:
+    def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> networks.Network:
         """Return the network, trained (see `training.fit`)."""
-        options = {"seed": self.seed, "device": self.device, "progress": self.progress}
-        return fit(self.build(classes), images, targets, self.recipe, **options)
+        model, recipe = self.build(classes), self.recipe
+        return fit(model, images, targets, recipe, seed=self.seed, device=self.device, progress=self.progress)
 
     def fit_or_load(
-        self, kind: str, images: ImageSet, targets: torch.Tensor, *, classes: int, key: Mapping | None = None
-    ) -> nn.Module:
+        self, kind: str, images: ImageSet, targets: torch.Tensor, *, classes: int, key: Mapping[str, Any] | None = None
+    ) -> networks.Network:
         """Return the network, trained now or read from the store.
 
         Args:
@@ -83,27 +89,33 @@ class Trainer:
             raise InputError("a module of your own is not kept in a store: give store=None, or a network's name")
 
         def make(folder: Path) -> None:
-            save_file(networks.state_of(self.fit(images.images, targets, classes=classes)), folder / FILE)
+            save_file(networks.trained_state(self.fit(images.images, targets, classes=classes)), folder / FILE)
 
         model = self.build(classes)
         found = self.store.get(kind, self._key(images, targets, classes) | dict(key or {}), make)
-        model.load_state_dict(load_file(found / FILE))
+        model.load_state_dict(model.state_dict() | load_file(found / FILE))
         return model.to(devices.resolve(self.device)).eval()
 
     def _start(self) -> Mapping[str, torch.Tensor] | None:
         """Return the weights that a network by name starts from."""
         return networks.backbone_of(self.network, self.backbone) if isinstance(self.network, str) else None
 
-    def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict:
+    def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict[str, Any]:
         start = self._start()
         return {
             "images": images.fingerprint,
             "targets": digest(targets.contiguous().numpy().tobytes()),
             "classes": classes,
             "network": self.network,
-            "recipe": asdict(self.recipe),
+            "recipe": _stated(self.recipe),
             "seed": self.seed,
             "salt": self.salt,
             "backbone": None if start is None else networks.fingerprint_of(start),
             "versions": versions("network", "train", "augment"),
         }
+
+
+def _stated(recipe: Recipe) -> dict[str, object]:
+    """Return a recipe's fields, those that came later only where they say something: older keys stay what they are."""
+    later = {"optimizer": "sgd", "class_weights": False}
+    return {name: value for name, value in asdict(recipe).items() if later.get(name, ...) != value}

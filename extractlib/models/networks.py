@@ -15,10 +15,13 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torchvision import models
 
-from extractlib.data.images import is_plain, kind_of
+from extractlib.data.images import Rows, is_plain, kind_of
 from extractlib.errors import InputError, check_choice, one_line, shown
+from extractlib.models import devices, lite
+from extractlib.models.activations import Activations
 from extractlib.registry import Registry
-from extractlib.store import digest
+from extractlib.store import Store, digest
+from extractlib.versions import versions
 
 WEIGHTS = Path(__file__).parent / "weights"
 INITIAL = ("A", "B")
@@ -47,7 +50,7 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if same else convolution(width_in, width, size=1, stride=stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self.second(self.first(x).relu_()) + self.shortcut(x)).relu_()
+        return torch.relu_(self.second(self.first(x).relu_()) + self.shortcut(x))
 
 
 def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -68,7 +71,7 @@ class Network(nn.Module):
 
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dtype = torch.get_default_dtype()
         self.head: nn.Linear
@@ -93,7 +96,12 @@ class Network(nn.Module):
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, float of shape (n, classes), of normalized images."""
-        return self.head(self.features(x))
+        logits: torch.Tensor = self.head(self.features(x))
+        return logits
+
+    def lowered(self, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
+        """Return what `forward` takes in place of uint8 images, if layers are frozen; here the images themselves."""
+        return images
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), of uint8 images of shape (n, 3, height, width)."""
@@ -113,17 +121,19 @@ class ResNet(Network):
         self.head = nn.Linear(widths[-1], classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.stages(self.stem(x).relu_()).mean((2, 3))
+        return torch.mean(self.stages(self.stem(x).relu_()), (2, 3))
 
 
 class PlainNet(Network):
     """Convolutions in a row, the first of stride 2, with pooling after each stage, and two fully connected layers.
 
-    Written after VGG (Simonyan and Zisserman 2015), with batch normalization.
+    Written after VGG (Simonyan and Zisserman 2015), with batch normalization. A halved one looks at means of 2 x 2
+    pixels.
     """
 
-    def __init__(self, stages: tuple[tuple[int, ...], ...], *, classes: int, hidden: int = 128):
+    def __init__(self, stages: tuple[tuple[int, ...], ...], *, classes: int, hidden: int = 128, halved: bool = False):
         super().__init__()
+        self.halved = halved
         layers, before = [], 3
         for stage in stages:
             for width in stage:
@@ -135,7 +145,8 @@ class PlainNet(Network):
         self.head = nn.Linear(hidden, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.hidden(self.stages(x))
+        features: torch.Tensor = self.hidden(self.stages(nn.functional.avg_pool2d(x, 2) if self.halved else x))
+        return features
 
 
 class PublishedNet(Network):
@@ -147,6 +158,9 @@ class PublishedNet(Network):
         classes: Number of classes.
     """
 
+    scale: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(self, make: Callable[[], nn.Module], width: int, *, classes: int):
         super().__init__()
         self.body = make()
@@ -157,7 +171,96 @@ class PublishedNet(Network):
         self.register_buffer("offset", (0.5 - mean) / spread, persistent=False)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x * self.scale + self.offset)
+        features: torch.Tensor = self.body(x * self.scale + self.offset)
+        return features
+
+
+class LiteNet(Network):
+    """EfficientNet-Lite (see `lite`), of which some of the first stages are frozen and the others are trained.
+
+    What the frozen stages make of an image is the same in every epoch and in every network of these weights: it is
+    computed once, in half precision where the device has it, and may be kept in a store.
+
+    Args:
+        plans: The stages between the first and the last convolution.
+        frozen: How many are frozen of the first convolution, the stages and the last convolution, in this order.
+        classes: Number of classes.
+        stem, last: Channels after the first and after the last convolution.
+
+    Attributes:
+        watched: Three stages, by name, after which or before which the image becomes smaller: what detectors look at.
+    """
+
+    def __init__(
+        self, plans: Sequence[lite.Plan], *, frozen: int, classes: int, stem: int = lite.STEM, last: int = lite.LAST
+    ):
+        super().__init__()
+        self.stages = nn.ModuleList(lite.stages_of(plans, stem=stem, last=last))
+        self.head = nn.Linear(last, classes)
+        self.frozen = frozen
+        self._folder: Path | None = None
+        self._kept: dict[torch.Size, Activations] = {}
+        self.stages[:frozen].requires_grad_(False)
+        ends = [number for number, plan in enumerate(plans[1:], start=1) if plan.stride > 1]
+        self.watched = tuple(f"stages.{number}" for number in (*ends, len(plans))[-3:])
+
+    def extra_repr(self) -> str:
+        """Return how many stages are frozen."""
+        return f"frozen={self.frozen}"
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self._upper(self._lower(x))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 of shape (n, classes), of uint8 images or of what `lowered` makes of them."""
+        if images.dtype == torch.uint8:
+            return super().forward(images)
+        logits: torch.Tensor = self.head(self._upper(images.to(self.dtype), products=images.device.type == "cpu"))
+        return logits
+
+    def keep_in(self, store: Store | None) -> None:
+        """Keep what the frozen stages, with the weights that they have now, make of images; None for nowhere."""
+        self._kept.clear()
+        self._folder = None
+        if store is not None and self.frozen:
+            kind = devices.half(devices.device_of(self)) if self.dtype == torch.float32 else self.dtype
+            weights = fingerprint_of(self.stages[: self.frozen].state_dict())
+            self._folder = store.root / "activations" / digest(weights, str(kind), repr(versions("network")))
+
+    def lowered(self, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
+        """Return what the frozen stages make of uint8 images, float16 (n, channels, height, width), on the CPU.
+
+        Where none is frozen, the images themselves.
+        """
+        if not self.frozen or images.dtype != torch.uint8:
+            return images
+        if self._folder is None:
+            return self._computed(images)
+        shape = images.shape[1:]
+        if shape not in self._kept:
+            self._kept[shape] = Activations(self._folder / "x".join(map(str, shape)))
+        return self._kept[shape].of(images, self._computed)
+
+    @torch.no_grad()
+    def _computed(self, images: torch.Tensor | Rows) -> torch.Tensor:
+        device = devices.device_of(self)
+        with devices.autocast(device, training=True):
+            parts = [self._lower(self.normalize(batch.to(device))).half().cpu() for batch in images.split(64)]
+        return torch.cat(parts).contiguous()
+
+    def _lower(self, x: torch.Tensor) -> torch.Tensor:
+        # From our normalization, mean 127.5 and spread 63.75 of the pixels, to 127 and 128, which these weights want.
+        x = (x * 63.75 + 0.5) / 128
+        for stage in self.stages[: self.frozen]:
+            x = stage(x)
+        return x
+
+    def _upper(self, x: torch.Tensor, *, products: bool = False) -> torch.Tensor:
+        if products:
+            return lite.by_products(self.stages[self.frozen :], x).flatten(1)
+        for stage in self.stages[self.frozen :]:
+            x = stage(x)
+        return x.flatten(1)
 
 
 OUTPUTS = ("logits", "probabilities", "logit", "probability")
@@ -177,6 +280,9 @@ class FromFloats(Network):
     Raises:
         InputError: A value does not fit.
     """
+
+    _mean: torch.Tensor
+    _std: torch.Tensor
 
     def __init__(
         self,
@@ -244,19 +350,19 @@ class FromFloats(Network):
 
 
 def _resnet_34(*, small: bool = False) -> nn.Module:
-    body = models.resnet34()
+    body: nn.Module = models.resnet34()
     body.fc = nn.Identity()
     if small:
         # He et al. 2016, section 4.2: for images of 32 pixels one 3 x 3 convolution, and nothing is left out.
-        body.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-        body.maxpool = nn.Identity()
+        first = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        body.conv1, body.maxpool = first, nn.Identity()
     return body
 
 
 def _vgg_16() -> nn.Module:
-    body = models.vgg16()
-    body.classifier[-1] = nn.Identity()
+    body: nn.Module = models.vgg16()
+    body.set_submodule("classifier.6", nn.Identity())
     return body
 
 
@@ -270,7 +376,7 @@ def _vgg_16_32(width: int = 512) -> nn.Module:
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
 """The architectures by name: each makes a `Network` for a number of classes."""
 
-for _name, _make in {
+_MAKES: Mapping[str, Callable[..., Network]] = {
     "resnet": partial(ResNet, (16, 32, 64)),
     "resnet-wide": partial(ResNet, (32, 64, 128)),
     "tiny": partial(ResNet, (16, 16)),
@@ -284,7 +390,15 @@ for _name, _make in {
     "resnet-34-32": partial(PublishedNet, partial(_resnet_34, small=True), 512),
     "vgg-16": partial(PublishedNet, _vgg_16, 4096),
     "vgg-16-32": partial(PublishedNet, _vgg_16_32, 512),
-}.items():
+    "cnn-5-halved": partial(PlainNet, ((16,), (32,), (64,)), halved=True),
+    "cnn-9-halved": partial(PlainNet, ((16, 16), (32, 32), (64, 64, 64)), halved=True),
+    **{
+        f"{name}{suffix}": partial(LiteNet, plans, frozen=frozen)
+        for name, plans in lite.PLANS.items()
+        for suffix, frozen in (("", 0), ("-4", 5), ("-5", 6), ("-6", 7), ("-head", 9))
+    },
+}
+for _name, _make in _MAKES.items():
     NETWORKS.add(_name, _make)
 
 
@@ -295,7 +409,8 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
         name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"``, the VGG-like ``"vgg"``, the
             CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests. For a GPU
             ``"resnet-34"`` and ``"vgg-16"``, with ``"-32"`` behind it for images of 32 pixels, and the CNNs with
-            ``"-wide"`` behind it.
+            ``"-wide"`` behind it. EfficientNet-Lite is ``"lite0"`` and ``"lite1"``, whole; with ``"-4"``, ``"-5"`` or
+            ``"-6"`` behind it, all up to that stage is frozen, with ``"-head"`` all but the head.
         classes: Number of classes.
         seed: Seed of the first weights; the caller's generators are left alone.
         backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
@@ -309,7 +424,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
         raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(classes=classes).to(memory_format=torch.channels_last)
+        model = make(classes=classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if not isinstance(model, Network):
         raise InputError(f"network {name!r} makes a {type(model).__name__}: a networks.Network is wanted")
     if backbone is not None:
@@ -341,6 +456,12 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return copies of all weights and running statistics, on the CPU; none shares its memory, as safetensors wants."""
     return {name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()}
+
+
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what `state_of` does without the weights that are frozen, which are those that training started from."""
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    return {name: value for name, value in state_of(model).items() if name not in frozen}
 
 
 def backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -388,12 +509,16 @@ def backbone_name(network: str, initial: str = "A") -> str:
 
 
 def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
-    """Return ImageNet's weights of a network, which torchvision downloads once, with their checksum.
+    """Return ImageNet's weights of a network: torchvision downloads its own once, with their checksum.
 
     Raises:
-        InputError: torchvision has none for that network, or they cannot be downloaded.
+        InputError: There are none of that network, or they are not at hand.
     """
-    weights, head = PUBLISHED[check_choice("network with ImageNet weights", name, PUBLISHED)]
+    return IMAGENET[name]()
+
+
+def _torchvisions(name: str) -> dict[str, torch.Tensor]:
+    weights, head = PUBLISHED[name]
     try:
         state = weights.get_state_dict(check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
@@ -402,3 +527,13 @@ def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
             f"the ImageNet weights of {name} cannot be had ({error}): put what {weights.url} gives into {place}"
         ) from None
     return {f"body.{key}": value for key, value in state.items() if not key.startswith(head)}
+
+
+IMAGENET: Registry[Callable[[], dict[str, torch.Tensor]]] = Registry("network with ImageNet weights")
+"""What returns ImageNet's weights, all but the head's, by network."""
+
+for _name in PUBLISHED:
+    IMAGENET.add(_name, partial(_torchvisions, _name))
+for _name in NETWORKS:
+    if (_base := _name.partition("-")[0]) in lite.PLANS:
+        IMAGENET.add(_name, partial(lite.published, _base))

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,10 @@ from extractlib.data.images import Rows, check_images
 from extractlib.errors import InputError, check_choice, check_seed
 from extractlib.models import devices
 
+Module = TypeVar("Module", bound=nn.Module)
+
 SCHEDULES = ("one-cycle", "cosine", "step")
+OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained: stochastic gradient descent with momentum.
+    """How a network is trained: stochastic gradient descent with momentum, or AdamW.
 
     Attributes:
         epochs: Passes over the training images; 0 where `steps` says how long.
@@ -48,9 +52,12 @@ class Recipe:
             how many steps where `steps` says how long.
         nesterov: Whether the momentum is Nesterov's.
         crop: Whether each image is a random crop, brought back to size (see `training.augment`).
+        optimizer: ``"sgd"``, or ``"adamw"`` (Loshchilov and Hutter 2019), which has no momentum to choose.
+        class_weights: Whether all classes count equally, however many images of each there are; with soft targets they
+            never do.
 
     Raises:
-        InputError: Length, batch or schedule cannot be.
+        InputError: Length, batch, schedule or optimizer cannot be.
     """
 
     epochs: int = 0
@@ -65,8 +72,11 @@ class Recipe:
     step_epochs: int = 0
     nesterov: bool = True
     crop: bool = False
+    optimizer: str = "sgd"
+    class_weights: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
             raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
         if self.batch_size < 2:
@@ -84,7 +94,7 @@ class Recipe:
 
 
 def fit(
-    model: nn.Module,
+    model: Module,
     images: torch.Tensor | Rows,
     targets: torch.Tensor,
     recipe: Recipe,
@@ -92,8 +102,8 @@ def fit(
     seed: int,
     device: str = "cpu",
     progress: bool = False,
-) -> nn.Module:
-    """Train a network, in place, by stochastic gradient descent on the cross-entropy.
+) -> Module:
+    """Train a network, in place, by gradient descent on the cross-entropy; frozen layers stay what they are.
 
     With soft targets y the loss of an image is -Σ y log p, the surrogate's loss of Orekondy et al. 2019 (section 4.2).
 
@@ -110,8 +120,8 @@ def fit(
         The model, in evaluation mode.
 
     Raises:
-        InputError: Images and targets do not fit each other or the recipe, there is no such device, or its memory does
-            not suffice.
+        InputError: Images and targets do not fit each other or the recipe, there is no such device, its memory does not
+            suffice, or images are to be augmented of which frozen layers have seen each once.
     """
     check_images(images, at_least=2)
     check_seed(seed)
@@ -120,16 +130,13 @@ def fit(
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
-    model.to(place, memory_format=torch.channels_last).train()
-    images, targets = devices.placed(images, place), targets.to(place)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        fused=True if place.type == "cuda" else None,
-    )
+    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in its stubs
+    seen = _lowered(model, images)
+    if seen is not images and (recipe.shift or recipe.flip or recipe.crop):
+        raise InputError("the network's frozen layers see each image once: set the recipe's shift, flip and crop to 0")
+    images, targets = devices.placed(seen, place), targets.to(place)
+    weighted = recipe.class_weights and not targets.is_floating_point()
+    optimizer = _optimizer(model, recipe, fused=True if place.type == "cuda" else None)
     # What is too small for float16 is scaled up; elsewhere this does nothing.
     scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
     total, batches = recipe.steps_for(len(images)), _batches(images, targets, recipe, seed, place)
@@ -143,13 +150,37 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / total)
             with devices.autocast(place, training=True):
-                loss = F.cross_entropy(model(batch), target)
+                logits = model(batch)
+                loss = F.cross_entropy(logits, target, _class_weights(targets, logits.shape[1]) if weighted else None)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
             bar.update()
     return model.eval()
+
+
+def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        trained = (weight for weight in model.parameters() if weight.requires_grad)
+        return torch.optim.AdamW(trained, lr=rate, weight_decay=decay, fused=fused)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, nesterov=nesterov, fused=fused
+    )
+
+
+def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return a weight for each class: images / (classes there are · images of the class), float of shape (classes,)."""
+    counts = labels.bincount(minlength=classes)
+    return len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).to(torch.get_default_dtype())
+
+
+def _lowered(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
+    """Return what the model's frozen layers make of images, which it takes in their place; or the images."""
+    lowered = getattr(model, "lowered", None)
+    return images if lowered is None else lowered(images)
 
 
 def _batches(
@@ -184,7 +215,7 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
     model.eval()
     with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
-        parts = [model(batch.to(device)).float() for batch in images.split(batch_size)]
+        parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
     model.train(training)
     # A clone, since tensors made in inference mode cannot take part in training.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()

@@ -127,28 +127,60 @@ def test_every_internal_link_works(path):
 
 
 def test_front_page_is_where_visitors_look():
-    assert "book/index.html" in (HTML / "index.html").read_text()
+    """The site's root leads there, and shows a picture where its address is shared."""
+    page = parse(HTML / "index.html")
+    assert page.select_one("a")["href"] == "book/index.html"
+    meta = {tag["property"]: tag["content"] for tag in page.select("meta[property]")}
+    assert (HTML / meta["og:image"].removeprefix(furniture.site())).is_file() and meta["og:url"] == furniture.site()
+
+
+def test_the_front_page_leads_to_all_that_can_be_taken_along():
+    links = {tag["href"] for tag in parse(HTML / "book" / "index.html").select("article a[href]")}
+    names = (
+        "stealing-classifiers.pdf",
+        "notebooks.zip",
+        "data/rows.csv",
+        "data/rows.parquet",
+        "slides/05_knockoff.html",
+    )
+    assert [name for name in names if f"{furniture.site()}{name}" not in links] == []
+
+
+def test_the_map_of_the_site_has_every_page():
+    addresses = re.findall(r"<loc>(.*)</loc>", (HTML / "sitemap.xml").read_text())
+    assert addresses == [f"{furniture.site()}book/{path.name}" for path in BOOK_PAGES]
+
+
+@pages
+def test_no_spread_is_torn_from_its_number(path):
+    assert re.findall(r"\d ± \d", parse(path).select_one("article").get_text()) == []
 
 
 @pages
 def test_every_way_out_leads_to_a_file_of_the_repository(path):
-    """Edit, launch and source links name a file, which must be in this clone; downloads are internal links."""
+    """Edit, launch and source links name a file, which must be in this clone; what is launched lies in book/launch."""
     links = {tag["href"] for tag in parse(path).select("a[href]")}
     repository = furniture.repository()
     files = [
         unquote(re.sub(r".*/(?:edit|blob)/[^/]+/|.*urlpath=lab/tree/|[?#].*$", "", link))
         for link in links
-        if link.startswith((f"{repository}/edit/", f"{repository}/blob/", "https://mybinder.org", "https://colab."))
+        if link.startswith((f"{repository}/edit/", f"{repository}/blob/"))
     ]
     written = next(file for file in (execute.BOOK.glob(f"{path.stem}.*")) if file.suffix in {".md", ".ipynb"})
     assert [name for name in files if not (execute.ROOT / name).is_file()] == []
-    assert files.count(f"book/{written.name}") == (3 if written.suffix == ".ipynb" else 1)
+    assert files.count(f"book/{written.name}") == 1
+    assert written.suffix != ".ipynb" or set(furniture.launch(path.stem).values()) <= links
 
 
 @pages
 def test_page_can_be_downloaded_and_reported(path):
     links = {tag["href"] for tag in parse(path).select("a[href]")}
-    assert any("_sources/book/" in link for link in links)
+    if (execute.BOOK / f"{path.stem}.ipynb").exists():
+        download = furniture.launch(path.stem)["Download"]
+        assert download in links and (HTML / download.removeprefix(furniture.site())).is_file()
+        assert not any(link.endswith(".ipynb") and "_sources" in link for link in links)
+    else:
+        assert any("_sources/book/" in link for link in links)
     assert any(link.startswith(f"{furniture.repository()}/issues/new") for link in links)
 
 
@@ -165,5 +197,6 @@ def test_plots_have_their_data_beside_them(path):
 @pages
 def test_social_preview_is_on_the_books_own_site(path):
     meta = {tag["property"]: tag["content"] for tag in parse(path).select("meta[property]")}
+    assert meta["og:site_name"] == furniture.configuration()["title"]
     assert meta["og:url"] == f"{furniture.site()}book/{path.name}"
     assert (HTML / meta["og:image"].removeprefix(furniture.site())).is_file()

@@ -1,7 +1,8 @@
-"""Make course material from the chapters: notebooks for students and instructors, and assessed assignments.
+"""Make course material from the chapters: notebooks to launch, with and without solutions, and graded assignments.
 
 A chapter's notebook is the one source: its exercises, each a cell with the tag ``exercise`` and two with the tag
-``solution``, are rewritten, and the rest stays as it is.
+``solution``, or one where a text is asked for, are rewritten, and the rest becomes Markdown that every notebook program
+shows. An assignment adds exercises that stand on no page.
 """
 
 import re
@@ -13,18 +14,23 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from extractbook import exercises
 from extractbook.build import execute
+from extractbook.build.plain import address, placed, plain
+from extractbook.build.stubs import BEGIN, END, marked, stub, without_markers
 from extractbook.exercises import Exercise
 from extractbook.exercises.exercise import lookup
+from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
 COURSES = execute.ROOT / "_build" / "courses"
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-BLOCK = re.compile(rf"^(?P<indent> *){BEGIN}\n(?P<code>.*?)^ *{END}\n?", re.MULTILINE | re.DOTALL)
-MARKER = re.compile(rf"^ *({BEGIN}|{END})\n?", re.MULTILINE)
+LAUNCH = execute.BOOK / "launch"
+ASSIGNED = Path(exercises.__file__).parent / "assigned"
+GPU = {"11_scale"}
+"""Notebooks that a GPU shortens."""
 # What the page reads as an exercise with a folded hint and the start of its folded solution.
 STATEMENT = re.compile(
-    r"::::\{exercise\} (?P<title>[^\n]+)\n:label: exercise-(?P<id>\d+\.\d+)\n:nonumber:\n\n"
+    r"::::\{exercise\} (?P<title>[^\n]+)\n:label: exercise-(?P<id>\d+\.\w+)\n:nonumber:\n\n"
     r"(?P<statement>.+)\n\n:::\{admonition\} Hint\n:class: dropdown\n\n(?P<hint>.+)\n:::\n::::\n\n"
     r":::\{solution-start\} exercise-(?P=id)\n:class: dropdown\n:::",
     re.DOTALL,
@@ -32,32 +38,45 @@ STATEMENT = re.compile(
 SOLUTION_END = "\n\n:::{solution-end}\n:::"
 HOW_TO_HAND_IN = """# Chapter {chapter}: exercises
 
-Write each answer where the cell says so, and keep its name.
+These exercises belong to [chapter {chapter}]({page}) of the book.
+Write each answer where a line ends in `# your answer`, and keep the name that stands there.
+The cell below an answer tries it: a function on the book's own inputs, of a value whether it is of the right kind.
+The grade comes from other inputs.
+An exercise is worth as many points as it has minutes.
 Hand in this notebook, under the same file name."""
+ABOUT = """This notebook belongs to [the page of the same name]({page}): {what}.
+The first code cell installs the book's package where it is missing."""
+TRIAL = """from extractbook.exercises import trial
 
-HIDDEN_TEST = """### BEGIN HIDDEN TESTS
-from extractbook.exercises import check
-
-verdict = check("{id}", {answer}, seed={seed})
-assert verdict.right, verdict.reason
+trial("{id}", {answer})
+### BEGIN HIDDEN TESTS
+# Graded outside of this notebook: exercise {id}, answer {answer}
 ### END HIDDEN TESTS"""
+CONFIG = '''"""Configuration of nbgrader for this course: run its commands in this folder."""
+
+from extractbook.build.grading import configure
+
+configure(get_config(), seeds={seeds!r}, course="{course}")
+'''
 NBGRADER = {"schema_version": 3, "task": False}
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """An exercise as its chapter's notebook has it.
+    """An exercise as its notebook has it.
 
     Attributes:
+        page: The name of its chapter's page.
         id: Its id, for example ``"5.2"``.
         title: Id, title, kind and minutes, as the page shows them.
         statement: What is asked, in Markdown.
         hint: The hint, in Markdown.
-        code: The solution's cell, markers included.
+        code: The solution's cell, markers included; empty where a text is asked for.
         explanation: What the page says after the solution, in Markdown.
     """
 
+    page: str
     id: str
     title: str
     statement: str
@@ -74,10 +93,16 @@ class Task:
         return found[1]
 
     @property
-    def plain(self) -> str:
-        """Statement and hint in Markdown that every notebook program shows."""
+    def asked(self) -> str:
+        """Statement and hint in Markdown that every notebook program shows, wherever it stands."""
         hint = f"<details>\n<summary>Hint</summary>\n\n{self.hint}\n\n</details>"
-        return f"### Exercise {self.title}\n\n{self.statement}\n\n{hint}"
+        text = placed(f"{self.statement}\n\n{hint}", self.page)
+        return f"### Exercise {self.title}\n\n{plain(text, self.page)}"
+
+    @property
+    def explained(self) -> str:
+        """What the page says after the solution, in the same Markdown."""
+        return plain(placed(self.explanation, self.page), self.page)
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:
@@ -86,72 +111,82 @@ def tagged(cell: NotebookNode, tag: str) -> bool:
 
 
 def tasks(path: Path) -> list[Task]:
-    """Return the exercises of a chapter's notebook, in order.
+    """Return the exercises of a notebook, in order.
 
     Raises:
         InputError: One is not of the form that chapter 5 shows.
     """
-    return list(_tasks(nbformat.read(path, as_version=4).cells, path.stem).values())
+    page = chapter_notebook(int(path.stem[-2:])).stem if path.parent == ASSIGNED else path.stem
+    return list(_tasks(nbformat.read(path, as_version=4).cells, page).values())
 
 
-def _tasks(cells: list[NotebookNode], chapter: str) -> dict[int, Task]:
+def _tasks(cells: list[NotebookNode], page: str) -> dict[int, Task]:
     """Return the exercises by the place of their first cell."""
     found = {}
     for place, cell in enumerate(cells):
         if "{exercise}" not in cell.source or not tagged(cell, "exercise"):
             continue
-        form, following = STATEMENT.fullmatch(cell.source), cells[place + 1 : place + 3]
+        form = STATEMENT.fullmatch(cell.source)
+        text = ": discuss, " in cell.source
+        following = cells[place + 1 : place + (2 if text else 3)]
         kinds = [part.cell_type for part in following if tagged(part, "solution")]
-        if not form or kinds != ["code", "markdown"] or not following[1].source.endswith(SOLUTION_END):
-            raise InputError(f"{chapter}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
-        explanation = following[1].source.removesuffix(SOLUTION_END)
-        found[place] = Task(**form.groupdict(), code=following[0].source, explanation=explanation)
+        wanted = ["markdown"] if text else ["code", "markdown"]
+        if not form or kinds != wanted or not following[-1].source.endswith(SOLUTION_END):
+            raise InputError(f"{page}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
+        explanation = following[-1].source.removesuffix(SOLUTION_END)
+        code = "" if text else following[0].source
+        found[place] = Task(page, **form.groupdict(), code=code, explanation=explanation)
     return found
 
 
-def without_markers(code: str) -> str:
-    """Return code without the lines that mark a solution."""
-    return MARKER.sub("", code)
+# -- notebooks to launch ---------------------------------------------------------
 
 
-def stub(code: str) -> str:
-    """Return a solution's cell with its solution taken out.
-
-    Within a function a stub raises NotImplementedError; outside one each name that the solution sets becomes ``...``.
-    """
-    return BLOCK.sub(_placeholder, code)
-
-
-def _placeholder(block: re.Match) -> str:
-    if block["indent"]:
-        return f'{block["indent"]}raise NotImplementedError("your code here")\n'
-    names = re.findall(r"^(\w+) = ", block["code"], re.MULTILINE)
-    return "".join(f"{name} = ...  # your answer here\n" for name in dict.fromkeys(names))
-
-
-def course_notebook(path: Path, *, solved: bool) -> NotebookNode:
-    """Return a chapter with its exercises in plain Markdown, for students or, `solved`, for instructors."""
+def launch_notebook(path: Path, *, solved: bool) -> NotebookNode:
+    """Return a page's notebook as services open it, with stubs for the exercises or, `solved`, their solutions."""
     notebook = nbformat.read(path, as_version=4)
-    for place, task in _tasks(notebook.cells, path.stem).items():
-        statement, code, explanation = notebook.cells[place : place + 3]
-        statement.source = task.plain
-        code.source = without_markers(task.code) if solved else stub(task.code)
-        explanation.source = f"**Solution.** {task.explanation}" if solved else ""
-    notebook.cells = [cell for cell in notebook.cells if cell.source]
+    page, cells = path.stem, notebook.cells
+    found = _tasks(cells, page)
+    for place, task in found.items():
+        if task.code:
+            code = without_markers(task.code) if solved else stub(marked(task.code, task.answer))
+            cells[place + 1].source = code
+        cells[place].source = task.asked
+        cells[place + (2 if task.code else 1)].source = f"**Solution.** {task.explained}" if solved else ""
+    about = "it has the exercises' solutions" if solved else "its exercises wait for your answers"
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = plain(cell.source, page)
+        elif {"remove-cell", "remove-input", "hide-input"} & set(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = {"source_hidden": True}
+    head = new_markdown_cell(ABOUT.format(page=address(page), what=about), id="about")
+    notebook.cells = [cells[0], head, *(cell for cell in cells[1:] if cell.source)]
+    if page in GPU:
+        notebook.metadata.update(accelerator="GPU", colab={"gpuType": "T4"})
     return notebook
 
 
-def write_courses(folder: Path) -> None:
-    """Write every notebook of the book for students and for instructors."""
-    for name, solved in (("student", False), ("instructor", True)):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-        for path in execute.notebooks():
-            nbformat.write(course_notebook(path, solved=solved), folder / name / path.name)
-        print(folder / name)
+def launch_notebooks() -> dict[Path, str]:
+    """Return by its place under ``book/launch`` what each notebook holds, without solutions and with them."""
+    pages = {path: bool(tasks(path)) for path in execute.notebooks()}
+    kinds = [(LAUNCH, False, list(pages)), (LAUNCH / "solutions", True, [path for path, has in pages.items() if has])]
+    return {
+        folder / path.name: nbformat.writes(launch_notebook(path, solved=solved), ensure_ascii=False) + "\n"
+        for folder, solved, paths in kinds
+        for path in paths
+    }
 
 
-# -- assessed variants -----------------------------------------------------------
+def write_launch() -> None:
+    """Write the notebooks that services open, which are committed."""
+    shutil.rmtree(LAUNCH, ignore_errors=True)
+    for path, text in launch_notebooks().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(LAUNCH)
+
+
+# -- assignments -----------------------------------------------------------------
 
 
 def chapter_notebook(chapter: int) -> Path:
@@ -166,6 +201,23 @@ def chapter_notebook(chapter: int) -> Path:
     return found[0]
 
 
+def assigned(chapter: int) -> list[Task]:
+    """Return the exercises of a chapter that stand on no page."""
+    return tasks(own(chapter)) if own(chapter).exists() else []
+
+
+def own(chapter: int) -> Path:
+    """Return the notebook of the exercises of a chapter that stand on no page, if it has some."""
+    return ASSIGNED / f"chapter_{chapter:02}.ipynb"
+
+
+def imported(path: Path) -> list[str]:
+    """Return what the first cell of a notebook's exercises imports, the book's own package left out."""
+    cells = nbformat.read(path, as_version=4).cells
+    set_up = next(cell for cell in cells if cell.cell_type == "code" and tagged(cell, "exercise"))
+    return [line for line in set_up.source.splitlines() if line and "extractbook" not in line]
+
+
 def numbers(exercise: Exercise, seed: int | None = None) -> str:
     """Return the line that sets the numbers of a value exercise, in the book or in an assessed variant; else ''."""
     parameters = {} if exercise.cases else exercise.parameters(seed)
@@ -173,45 +225,51 @@ def numbers(exercise: Exercise, seed: int | None = None) -> str:
 
 
 def assignment(chapter: int, seed: int) -> NotebookNode:
-    """Return nbgrader's source of a chapter's exercises: markers around solutions, hidden tests, a variant's numbers.
+    """Return nbgrader's source of a chapter's exercises: solutions between markers, trials, and what grades them.
 
     Raises:
         InputError: The chapter has no exercises, or the seed is no whole number from 0.
     """
     path = chapter_notebook(chapter)
-    set_up = next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code" and tagged(c, "exercise"))
-    imports = [line for line in set_up.source.splitlines() if "extractbook" not in line]
-    cells = [new_markdown_cell(HOW_TO_HAND_IN.format(chapter=chapter)), new_code_cell("\n".join(imports).strip())]
-    for task in tasks(path):
-        exercise, name = lookup(task.id), task.id.replace(".", "-")
-        # Of a block that leaves the student nothing to write, such as a trial of the answer, no empty place is kept.
-        written = BLOCK.sub(lambda block: block[0] if _placeholder(block) else "", task.code)
-        lines = written.removeprefix(numbers(exercise)).splitlines()[:-1]
-        solution = numbers(exercise, seed) + "\n".join(lines).rstrip()
-        test = HIDDEN_TEST.format(id=task.id, answer=task.answer, seed=seed)
-        graded = {"grade_id": f"check-{name}", "grade": True, "solution": False, "locked": True, "points": 1}
-        written_in = {"grade_id": f"exercise-{name}", "grade": False, "solution": True, "locked": False}
-        cells += [
-            new_markdown_cell(task.plain),
-            new_code_cell(solution, metadata={"nbgrader": written_in | NBGRADER}),
-            new_code_cell(test, metadata={"nbgrader": graded | NBGRADER}),
-        ]
+    imports = dict.fromkeys(line for one in (path, own(chapter)) if one.exists() for line in imported(one))
+    head = HOW_TO_HAND_IN.format(chapter=chapter, page=address(path.stem))
+    cells = [new_markdown_cell(head), new_code_cell(furniture.setup_cell()), new_code_cell("\n".join(imports))]
+    for task in [*tasks(path), *assigned(chapter)]:
+        cells += _graded(task, seed)
     for number, cell in enumerate(cells):  # ids that do not change from one call to the next
         cell.id = f"cell-{number}"
     return new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
 
 
+def _graded(task: Task, seed: int) -> list[NotebookNode]:
+    """Return an exercise's cells: what is asked, where the answer goes, and what grades it."""
+    exercise, name = lookup(task.id), task.id.replace(".", "-")
+    points = {"grade": True, "points": exercise.minutes}
+    if not task.code:
+        text = f"{BEGIN}\n{task.explained}\n{END}"
+        graded = {"grade_id": f"exercise-{name}", "solution": True, "locked": False} | points
+        _, _, criteria = task.explained.partition("**How it is graded.**")
+        asked = f"{task.asked}\n\n**How it is graded.**{criteria}"
+        return [new_markdown_cell(asked), new_markdown_cell(text, metadata={"nbgrader": graded | NBGRADER})]
+    code = marked(task.code.removeprefix(numbers(exercise)), task.answer)
+    source = numbers(exercise, seed) + "\n".join(code.splitlines()[:-1]).rstrip()
+    trial = TRIAL.format(id=task.id, answer=task.answer)
+    written_in = {"grade_id": f"exercise-{name}", "grade": False, "solution": True, "locked": False}
+    graded = {"grade_id": f"check-{name}", "solution": False, "locked": True} | points
+    return [
+        new_markdown_cell(task.asked),
+        new_code_cell(source, metadata={"nbgrader": written_in | NBGRADER}),
+        new_code_cell(trial, metadata={"nbgrader": graded | NBGRADER}),
+    ]
+
+
 def write_assignment(folder: Path, chapter: int, seed: int) -> None:
-    """Write nbgrader's course folder for a chapter's assessed variant."""
+    """Write a chapter's graded variant into nbgrader's course folder of that seed."""
     notebook = assignment(chapter, seed)
-    course, name = folder / assignment_name(chapter, seed), f"chapter-{chapter:02}"
-    shutil.rmtree(course, ignore_errors=True)
+    course, name = folder / f"seed-{seed}", f"chapter-{chapter:02}"
+    shutil.rmtree(course / "source" / name, ignore_errors=True)
     (course / "source" / name).mkdir(parents=True)
     nbformat.write(notebook, course / "source" / name / f"{name}.ipynb")
-    (course / "nbgrader_config.py").write_text(f'c = get_config()\nc.CourseDirectory.course_id = "{course.name}"\n')
+    seeds = {one.name: seed for one in sorted((course / "source").iterdir())}
+    (course / "nbgrader_config.py").write_text(CONFIG.format(seeds=seeds, course=course.name))
     print(f"{course}\nThe student's version: cd there, and nbgrader generate_assignment {name}")
-
-
-def assignment_name(chapter: int, seed: int) -> str:
-    """Return the name of a chapter's assessed variant."""
-    return f"chapter-{chapter:02}-seed-{seed}"

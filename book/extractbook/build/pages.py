@@ -16,7 +16,8 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from extractbook.build import courses, execute
+from extractbook.build import data, execute
+from extractbook.build.stubs import without_markers
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
 
@@ -69,14 +70,14 @@ def inputs() -> str:
 
 def stage() -> None:
     """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
-    elsewhere = shutil.ignore_patterns("extractbook", "_static", "*.ipynb", ".*")
+    elsewhere = shutil.ignore_patterns("extractbook", "launch", "_static", "*.ipynb", ".*")
     shutil.copytree(execute.BOOK, SOURCE / "book", ignore=elsewhere)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
     for path in CONFIGURATION:
         shutil.copy(path, SOURCE)
     making = SOURCE / "book" / "making.md"
     text = making.read_text()
-    for word, make in {"STATUS": status, "VERSIONS": made_with, "VERIFIED": verified}.items():
+    for word, make in {"STATUS": status, "COSTS": costs, "VERSIONS": made_with, "VERIFIED": verified}.items():
         text = text.replace(word, make())
     making.write_text(text)
     for chapter in execute.notebooks():
@@ -111,7 +112,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     Raises:
         InputError: The cell shows more than one figure.
     """
-    cell.source = courses.without_markers(cell.source)
+    cell.source = without_markers(cell.source)
     if "injected-parameters" in cell.metadata.get("tags", []):
         cell.metadata.tags.append("remove-cell")
     for output in cell.outputs:
@@ -146,6 +147,8 @@ def render() -> bool:
     mathjax = import_module("sphinx-mathjax-offline").__path__[0]
     unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
+    data.write_rows(PAGES / "data")
+    shutil.copytree(execute.BOOK / "launch", PAGES / "launch")
     return True
 
 
@@ -169,6 +172,20 @@ def verified() -> str:
         f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)} commits:"
         f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
     )
+
+
+def costs() -> str:
+    """Return what one exploring seed took, table by table, and what was cut, in Markdown."""
+    from extractbook.reproduction import grids, results, scales
+
+    settings, lines, total = scales.scale("drawn"), [], 0.0
+    for path in sorted((results.FOLDER / "exploring" / settings.name).glob("*.jsonl")):
+        seconds = [row.provenance["seconds"] for row in results.read_rows(path)]
+        lines.append((path.stem, len(seconds), f"{sum(seconds):,.0f}"))
+        total += sum(seconds)
+    lines.append(("**all**", sum(line[1] for line in lines), f"**{total:,.0f}**"))
+    cut = "; ".join(one.what for one in grids.CUTS[: settings.cuts])
+    return f"{table(lines, ['Table', 'Cells', 'Seconds'])}\n\nCut, so that a seed does not take longer: {cut}."
 
 
 def made_with() -> str:

@@ -1,19 +1,20 @@
 """Print the built pages as one PDF."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from playwright.sync_api import Browser, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 from pypdf import PdfReader, PdfWriter
 
 from extractbook.build import pages
-from extractbook.sphinx import furniture
+from extractbook.sphinx import furniture, template
 from extractlib.errors import InputError
 
 PDF = pages.PAGES / "stealing-classifiers.pdf"
@@ -22,9 +23,6 @@ SHEET: dict[str, Any] = {
     "margin": {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
     "scale": 0.75,  # or the widest tables are cut off
     "print_background": True,
-    "display_header_footer": True,
-    "header_template": "<span></span>",
-    "footer_template": '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>',
 }
 UNFOLD = "document.querySelectorAll('details').forEach(fold => { fold.open = !fold.matches('.fold') })"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -48,9 +46,10 @@ def browser() -> Iterator[Browser]:
 
 
 def order() -> list[str]:
-    """Return the book's pages, without suffix, in the order of its table of contents."""
+    """Return the book's pages, without suffix, in the order of its table of contents; the API reference is left out."""
     toc = yaml.safe_load((pages.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    listed = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [name for name in listed if not name.startswith("book/api")]
 
 
 def answer(route: Route) -> None:
@@ -63,21 +62,57 @@ def answer(route: Route) -> None:
 
 
 def print_book() -> int:
-    """Print every page in light, its folds open, write them as one file with an outline, and return the exit status."""
+    """Print every page in light, its folds open, as one file with contents, numbers and an outline.
+
+    Returns:
+        The exit status.
+    """
     if not pages.STAMP.exists():
         return pages.finish("no complete book in _build/html: run make book first", status=1)
-    book = PdfWriter()
     with browser() as chromium:
         page = chromium.new_page(color_scheme="light")
         page.set_default_timeout(PATIENCE)
         page.route("**/*", answer)
+        printed = {}
         for name in order():
             page.goto(f"{furniture.site()}{name}.html", wait_until="networkidle")
             page.evaluate(UNFOLD)
-            title = page.locator("article h1").first.evaluate("heading => heading.firstChild.textContent")
-            book.append(PdfReader(BytesIO(page.pdf(**SHEET))), outline_item=title)
-            print(f"{title}: {len(book.pages)} pages so far", flush=True)
+            title = page.locator("article h1").first.evaluate("heading => heading.firstChild.textContent").strip()
+            printed[title] = PdfReader(BytesIO(page.pdf(**SHEET)))
+            print(f"{title}: {len(printed[title].pages)} pages", flush=True)
+        book = bound(page, printed)
     partial = Path(f"{PDF}.partial")
     book.write(partial)
     partial.replace(PDF)
     return pages.finish(f"The book is in {PDF}")
+
+
+def bound(page: Page, printed: Mapping[str, PdfReader]) -> PdfWriter:
+    """Return one document: a title page with contents, the printed pages by title, and numbers that run through."""
+    lengths = [len(part.pages) for part in printed.values()]
+    front = _front(page, dict.fromkeys(printed, 0))
+    starts = dict(zip(printed, accumulate(lengths, initial=len(front.pages)), strict=False))
+    front = _front(page, {title: start + 1 for title, start in starts.items()})
+    book = PdfWriter()
+    book.append(front, outline_item="Contents")
+    for title, part in printed.items():
+        book.append(part, outline_item=title)
+    numbers = PdfReader(BytesIO(_sheet(page, "numbers", count=len(book.pages))))
+    for number, sheet in enumerate(book.pages):
+        if number:
+            sheet.merge_page(numbers.pages[number])
+    cited = furniture.configuration("CITATION.cff")
+    author = ", ".join(one.get("name") or f"{one['given-names']} {one['family-names']}" for one in cited["authors"])
+    book.add_metadata({"/Title": cited["title"], "/Author": author, "/Subject": cited["abstract"]})
+    return book
+
+
+def _front(page: Page, starts: Mapping[str, int]) -> PdfReader:
+    settings = furniture.configuration()
+    facts = {"title": settings["title"], "author": settings["author"], "site": furniture.site()}
+    return PdfReader(BytesIO(_sheet(page, "contents", starts=starts, commit=furniture.commit()[:12], **facts)))
+
+
+def _sheet(page: Page, name: str, **values: object) -> bytes:
+    page.set_content(template(name, **values))
+    return page.pdf(format="A4", margin=SHEET["margin"] if name == "contents" else None)

@@ -11,14 +11,14 @@ How to add one:
    one code cell (tag ``solution``) with the solution between ``### BEGIN SOLUTION`` and ``### END SOLUTION``, its
    numbers set by the first line, its last line ``book.check("ID", NAME)``; and a text that closes the solution (tag
    ``solution``). Chapter 5 shows the form. The code cell needs nothing but the section's first code cell.
-5. In ``tests/test_exercises.py``, name two ways to break the solution that the check must notice.
+5. In ``tests/mistakes.py``, name two ways to break the solution that the check must notice.
 
 A chapter has four to six exercises and all five kinds; the tests see to it.
 """
 
 from extractbook.exercises.exercise import Exercise, Verdict, known, lookup
 
-__all__ = ["Exercise", "Verdict", "check", "known"]
+__all__ = ["Exercise", "Verdict", "check", "known", "trial"]
 
 
 def check(exercise: str, answer: object, *, seed: int | None = None) -> Verdict:
@@ -30,7 +30,15 @@ def check(exercise: str, answer: object, *, seed: int | None = None) -> Verdict:
         seed: Of an assessed variant, from 0; None for the book's own numbers.
 
     Raises:
-        InputError: There is no such exercise, the answer is of another type than it asks for or holds NaN, or the seed
-            is no whole number from 0.
+        InputError: There is no such exercise, it asks for a text, or the seed is no whole number from 0.
     """
     return lookup(exercise).check(answer, seed=seed)
+
+
+def trial(exercise: str, answer: object) -> Verdict:
+    """Say of an answer to be graded what may be said before: a function is tried, of a value the kind is looked at.
+
+    Raises:
+        InputError: There is no such exercise, or it asks for a text.
+    """
+    return lookup(exercise).trial(answer)

@@ -7,31 +7,46 @@ import numpy as np
 from extractlib.errors import InputError
 
 KINDS = {bool: "a truth value", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+LARGEST = 10_000_000
+"""How many values an answer may hold."""
 ARRAYS = {"b": ("truth values", np.bool_), "i": ("whole numbers", np.int64), "f": ("numbers", np.float64)}
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, depth: int = 8) -> Any:
     """Return `value` as plain data: bool, int, float, str, an array of bool, int64 or float64, or a list of such.
 
-    Tensors become arrays, an array of no dimension a number, tuples and sets lists.
+    Tensors become arrays, an array of no dimension a number, tuples and sets lists. Size and type are looked at before
+    anything is copied.
 
     Raises:
-        InputError: It is of another type, or holds such a one.
+        InputError: It is of another type, or holds such a one; or it is too large or lists are nested too deeply.
     """
-    if hasattr(value, "detach"):  # a tensor
+    if hasattr(value, "detach") and hasattr(value, "is_quantized"):  # a tensor
+        if value.is_sparse or value.is_quantized or value.is_meta or value.is_complex():
+            raise InputError("a tensor that is sparse, quantized, complex or without data cannot be checked")
+        _require_size(value.numel())
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        _require_size(value.size)
         value = value.astype(ARRAYS[value.dtype.kind.replace("u", "i")][1])
         return value if value.ndim else value.item()
-    if isinstance(value, int) and abs(value) >= 2**63:
+    if isinstance(value, int) and abs(int(value)) >= 2**63:
         raise InputError("a whole number of more than 63 bits cannot be checked: give a smaller one")
-    if isinstance(value, str | bool | int | float):
-        return value
+    if isinstance(value, bool | int | float | str):
+        return next(kind for kind in (bool, int, float, str) if isinstance(value, kind))(value)
     if isinstance(value, list | tuple | set | frozenset):
-        parts = [plain(part) for part in value]
+        _require_size(len(value))
+        if not depth:
+            raise InputError("lists nested that deeply cannot be checked: give an array")
+        parts = [plain(part, depth=depth - 1) for part in value]
         return parts if isinstance(value, list | tuple) else sorted(parts, key=str)
     raise InputError(f"a value of type {type(value).__name__} cannot be checked: give numbers, texts or arrays")
+
+
+def _require_size(count: int) -> None:
+    if count > LARGEST:
+        raise InputError(f"{count:,} values cannot be checked: give at most {LARGEST:,}")
 
 
 def fitted(given: Any, right: Any) -> Any:
@@ -58,7 +73,10 @@ def fitted(given: Any, right: Any) -> Any:
         number = isinstance(given, int | float) and not isinstance(given, bool)
         _require(number and (isinstance(right, float) or float(given).is_integer()), given, KINDS[type(right)])
     if isinstance(given, float | np.ndarray) and not np.isfinite(given).all():
-        raise InputError("it holds NaN or an infinite value: finite numbers are wanted")
+        raise InputError(
+            "the result holds NaN or an infinite value: look for a division by zero, a logarithm of zero, zero times "
+            "infinity, or an exponential that overflows"
+        )
     return given
 
 
@@ -72,9 +90,16 @@ def _as_array(given: object) -> np.ndarray | None:
 
 def _require(fits: bool, given: Any, kind: str) -> None:
     if not fits:
-        array = isinstance(given, np.ndarray)
-        one = f"an array of {ARRAYS[given.dtype.kind][0]}" if array else f"{given!r:.60} is {KINDS[type(given)]}"
-        raise InputError(f"{one} where {kind} is wanted")
+        raise InputError(f"the answer is {kind_of(given)}: {kind} is wanted")
+
+
+def kind_of(given: Any) -> str:
+    """Return in words what an answer is."""
+    if isinstance(given, np.ndarray):
+        return f"an array of {ARRAYS[given.dtype.kind][0]}" if given.dtype.kind in ARRAYS else "an array of objects"
+    if type(given) in KINDS:
+        return KINDS[type(given)] + (f", {given!r:.60}" if not isinstance(given, list) else "")
+    return f"of type {type(given).__name__}"
 
 
 def _are_names(value: list) -> bool:
@@ -132,4 +157,7 @@ def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> s
         return f"all values are too {'large' if abs(factor) > 1 else 'small'}, by the same factor"
     if equal(given - right, (given - right).mean()):
         return f"all values are too {size}, by the same amount"
-    return f"{(np.abs(given - right) > within).sum()} of {right.size} values are wrong"
+    wrong = np.argwhere(np.abs(given - right) > within)
+    place = tuple(wrong[0].tolist())
+    where = f"index {place[0] if len(place) == 1 else place}"
+    return f"{len(wrong)} of {right.size} values are wrong, the first at {where}, where yours is {given[place]:.6g}"

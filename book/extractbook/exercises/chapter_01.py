@@ -70,9 +70,6 @@ def price(images: int, label_price: float, queries: int, accounts: int, upfront:
     return (images * label_price - accounts * upfront) / queries
 
 
-UNNOTICED = ("rival clinic", "go-between", "bird club")
-NOTICED = ("encyclopedia", "gradients", "noise")
-
 EXERCISES = (
     Exercise(
         id="1.1",
@@ -139,6 +136,7 @@ EXERCISES = (
         slips={
             "nobody opens a part of an account": partial(fee, accounts=float),
             "one account more is counted than is needed": partial(fee, accounts=lambda share: floor(share) + 1),
+            "the last account, which sends what is left, pays its fee too": partial(fee, accounts=floor),
             "one account may not send all the queries": partial(fee, accounts=lambda share: 1),
             "where the price alone makes theft too dear, no fee is needed": partial(fee, least=-inf),
         },
@@ -148,7 +146,5 @@ EXERCISES = (
         title="Whom would you not notice?",
         kind="discuss",
         minutes=12,
-        choices=UNNOTICED + NOTICED,
-        right=lambda: UNNOTICED,
     ),
 )

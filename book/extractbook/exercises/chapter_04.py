@@ -50,17 +50,29 @@ def journals(seed: int) -> list[tuple]:
     return cases
 
 
-def charged(requests: list, budget: int, *, free: bool = True, own: bool = True, kept: bool = False) -> np.ndarray:
+def charged(
+    requests: list,
+    budget: int,
+    *,
+    free: bool = True,
+    own: bool = True,
+    kept: bool = False,
+    shared: bool = False,
+    money_first: bool = False,
+) -> np.ndarray:
     """Return what each request is charged, 0 for a retry and -1 for a refusal, int64 of shape (n,).
 
-    Three mistakes can be made: a retry is not `free`, clients have not their `own` ids, a refused id is `kept`.
+    Five mistakes can be made: a retry is not `free`, clients have not their `own` ids, a refused id is `kept`, the
+    budget is `shared` by all clients, and it is looked at before the id is: `money_first`.
     """
     left: dict = {}
     known: dict = {}
     charges = []
     for client, name, images in requests:
         key = (client if own else None, name)
+        client = "all" if shared else client
         refused = known.get(key, images) != images
+        refused = refused or (money_first and len(images) > left.setdefault(client, budget))
         if not refused and key in known and free:
             charges.append(0)
             continue
@@ -91,8 +103,11 @@ def sharpened(answers: torch.Tensor, shown: torch.Tensor, true: torch.Tensor, *,
     return (answers.log() * temperature**power).softmax(1)
 
 
-STORED = ("client", "request id", "digest of the images", "answer", "charge")
-NOT_STORED = ("images", "full probabilities", "victim's logits", "time of the retry")
+def without_logs(answers: torch.Tensor, shown: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Return what comes out if probabilities are multiplied by the temperature as if they were logits."""
+    spread = [torch.aminmax(row.log()) for row in (true, shown)]
+    return (answers * torch.sub(*spread[0]) / torch.sub(*spread[1])).softmax(1)
+
 
 EXERCISES = (
     Exercise(
@@ -138,6 +153,10 @@ EXERCISES = (
             "a retry is charged again": partial(charged, free=False),
             "two clients may choose the same id": partial(charged, own=False),
             "what was refused is no request, and its id is still free": partial(charged, kept=True),
+            "each client has a budget of its own": partial(charged, shared=True),
+            "a client that has spent everything cannot fetch again what it has paid for: look at the id first": partial(
+                charged, money_first=True
+            ),
         },
     ),
     Exercise(
@@ -151,6 +170,7 @@ EXERCISES = (
         slips={
             "the temperature is applied once more": partial(sharpened, power=-1),
             "the temperature is undone twice": partial(sharpened, power=2),
+            "a temperature divides logits, and what is left of those in an answer are its logarithms": without_logs,
         },
     ),
     Exercise(
@@ -158,7 +178,5 @@ EXERCISES = (
         title="What the meter must remember",
         kind="discuss",
         minutes=10,
-        choices=STORED + NOT_STORED,
-        right=lambda: STORED,
     ),
 )

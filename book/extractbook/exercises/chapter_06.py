@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from extractbook.exercises.answers import difference
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import LabelService
 
@@ -66,8 +67,17 @@ def label_services(seed: int) -> list[tuple]:
     return cases
 
 
-HIDE = ("label alone", "top-2 of 10", "rounded to 1 decimal", "temperature 0.01 in 16 bits")
-DISGUISE = ("top-9 of 10", "top-5 of 5", "temperature 4", "logarithms")
+def judge_crossings(found: list, wanted: list, cases: list[tuple]) -> str | None:
+    """Right is what is near the border; if all that is missed lies on one side of zero, that is told."""
+    reason = next(filter(None, (difference(*pair, tolerance=1e-4) for pair in zip(found, wanted, strict=True))), None)
+    if not reason or any(crossings.shape != true.shape for crossings, true in zip(found, wanted, strict=True)):
+        return reason
+    crossings, true = np.concatenate(found), np.concatenate(wanted)
+    wrong = np.abs(crossings - true) > 1e-4 * np.abs(true).max()
+    if np.array_equal(wrong, true < 0) or np.array_equal(wrong, true > 0):
+        return "the border crosses some axes on the other side of zero, and there it is missed"
+    return reason
+
 
 EXERCISES = (
     Exercise(
@@ -93,6 +103,14 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=softened,
         right=likeliest,
+        slips={
+            "the first candidate comes out: accuracy is the same at all of them, so it cannot choose": (
+                lambda soft, labels, known: known[0]
+            ),
+            "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (
+                likeliest(soft, labels, tuple(1 / one for one in known)) ** -1
+            ),
+        },
     ),
     Exercise(
         id="6.3",
@@ -112,13 +130,12 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=label_services,
         right=lambda service, features: -service._bias[1] / service._weights[1],
+        judge=judge_crossings,
     ),
     Exercise(
         id="6.5",
         title="Hidden or only disguised",
         kind="discuss",
         minutes=12,
-        choices=HIDE + DISGUISE,
-        right=lambda: HIDE,
     ),
 )

@@ -1,5 +1,7 @@
 """Exercises of chapter 7, Architecture and pre-training."""
 
+from functools import partial
+
 import numpy as np
 from scipy import stats
 
@@ -56,29 +58,20 @@ def victims(seed: int) -> list[tuple]:
     return cases
 
 
-def best_backbone(answers: np.ndarray, features: list[np.ndarray]) -> int:
-    """Return which features tell the answers best, by a linear head that was fitted to the other half of them."""
+def best_backbone(answers: np.ndarray, features: list[np.ndarray], *, held_out: bool = True) -> int:
+    """Return which features tell the answers best, by a linear head that was fitted to the other half of them.
+
+    By mistake it is measured on the half that it was fitted to: not `held_out`.
+    """
     logs = np.log(answers) - np.log(answers).mean(1, keepdims=True)
     inputs = [np.column_stack([vectors, np.ones(len(vectors))]) for vectors in features]
     half = len(logs) // 2
+    asked = slice(half, None) if held_out else slice(half)
     heads = [np.linalg.lstsq(x[:half], logs[:half], rcond=None)[0] for x in inputs]
     return int(
-        np.argmin([((x[half:] @ head - logs[half:]) ** 2).mean() for x, head in zip(inputs, heads, strict=True)])
+        np.argmin([((x[asked] @ head - logs[asked]) ** 2).mean() for x, head in zip(inputs, heads, strict=True)])
     )
 
-
-FOLLOWS = (
-    "chance alone does not explain the gap",
-    "something that was changed matters",
-    "the second victim is recovered less",
-)
-OPEN = (
-    "pre-training matters",
-    "the architecture matters",
-    "the second surrogate is less accurate",
-    "the gap holds on other tasks",
-    "more queries would not close the gap",
-)
 
 EXERCISES = (
     Exercise(
@@ -133,13 +126,16 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=victims,
         right=best_backbone,
+        slips={
+            "the most features fit even noise: measure on answers that the head was not fitted to": partial(
+                best_backbone, held_out=False
+            )
+        },
     ),
     Exercise(
         id="7.5",
         title="What one comparison says",
         kind="discuss",
         minutes=12,
-        choices=FOLLOWS + OPEN,
-        right=lambda: FOLLOWS,
     ),
 )

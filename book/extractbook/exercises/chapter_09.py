@@ -125,9 +125,6 @@ def judge_undone(found: list, wanted: list, cases: list[tuple]) -> str | None:
     return None
 
 
-HARMED = ("overlap of pool and task", "attacker's own images", "unusual customers", "one pixel changed")
-UNHARMED = ("same query twice", "another surrogate network", "more pictures of the same pool")
-
 EXERCISES = (
     Exercise(
         id="9.1",
@@ -205,7 +202,5 @@ EXERCISES = (
         title="When to stop relying on it",
         kind="discuss",
         minutes=12,
-        choices=HARMED + UNHARMED,
-        right=lambda: HARMED,
     ),
 )

@@ -79,9 +79,6 @@ def judge_labels(found: list, wanted: list, cases: list[tuple]) -> str | None:
     return None
 
 
-NEEDED = ("the model's answers", "earlier record of the marks", "share that honest models repeat", "enough marks")
-NOT_NEEDED = ("the model's weights", "its training images", "a victim's accuracy", "repetition of every mark")
-
 EXERCISES = (
     Exercise(
         id="10.1",
@@ -149,7 +146,5 @@ EXERCISES = (
         title="When a mark accuses",
         kind="discuss",
         minutes=12,
-        choices=NEEDED + NOT_NEEDED,
-        right=lambda: NEEDED,
     ),
 )

@@ -163,19 +163,6 @@ def _disguise_fails(
     return "the images are changed more than they need to be" if moved > MORE * allowed else None
 
 
-FOLLOWS = (
-    "some victims of real images can be stolen",
-    "a pool without the task's classes can do",
-    "the claim for every size is refuted",
-)
-OPEN = (
-    "victims at 224 pixels can be stolen",
-    "the paper's figures are wrong",
-    "any public pool can do",
-    "the detector sees what an image shows",
-    "larger victims are safer",
-)
-
 EXERCISES = (
     Exercise(
         id="11.1",
@@ -263,7 +250,5 @@ EXERCISES = (
         title="What a small scale says",
         kind="discuss",
         minutes=12,
-        choices=FOLLOWS + OPEN,
-        right=lambda: FOLLOWS,
     ),
 )

@@ -84,14 +84,6 @@ def stopped(values: list[float], bound: float, first: int, *, late: int = 0) -> 
     return 0
 
 
-BROKEN = (
-    "bound moved after the rows",
-    "seeds added until it holds",
-    "worst task left out",
-    "recipe tuned on test images",
-)
-SOUND = ("verdict undecided", "number of seeds fixed beforehand", "own claims kept apart", "rows computed anew")
-
 EXERCISES = (
     Exercise(
         id="12.1",
@@ -155,7 +147,5 @@ EXERCISES = (
         title="A verdict not to be trusted",
         kind="discuss",
         minutes=12,
-        choices=BROKEN + SOUND,
-        right=lambda: BROKEN,
     ),
 )

@@ -1,14 +1,14 @@
 """One exercise: what it asks, what is right, and how an answer is judged."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from extractbook.exercises.answers import difference, fitted, normalized, plain
+from extractbook.exercises.answers import difference, fitted, kind_of, normalized, plain
 from extractlib.errors import InputError, check_choice, check_positive
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
@@ -16,10 +16,7 @@ SEEDS = range(1_000_000)
 """Variants of an exercise whose cases are drawn from a seed."""
 NO_ANSWER = "there is no answer yet"
 TOO_LONG = 200
-
-
-class FunctionFails(Exception):
-    """A reader's function returns nothing that can be judged; the message is the verdict's reason."""
+"""Characters of a reader's own message or input that a reason quotes."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +26,15 @@ class Verdict:
     Attributes:
         exercise: Its id.
         reason: Why the answer is not right, in words that do not give it away; empty where it is right.
+        share: Share of the exercise's points, from 0 to 1: 1 where the answer is right, and what a scored attack or
+            defense that does not reach its mark is still worth.
+        said: What is said where nothing is amiss.
     """
 
     exercise: str
     reason: str
+    share: float
+    said: str = "right"
 
     @property
     def right(self) -> bool:
@@ -40,7 +42,7 @@ class Verdict:
         return not self.reason
 
     def __str__(self) -> str:
-        return f"Exercise {self.exercise}: {'right' if self.right else f'not yet; {self.reason}'}."
+        return f"Exercise {self.exercise}: {self.said if self.right else f'not yet; {self.reason}'}."
 
     __repr__ = __str__
 
@@ -58,12 +60,17 @@ class Exercise:
         kind: One of `KINDS`.
         minutes: What a reader will need.
         right: Returns the right answer: of the parameters if the answer is a value, of one case if it is a function.
+            None where a text is asked for, which people read.
+        key: Returns, of the parameters, what is right of each case, where the case does not tell it; then there is
+            no `right`.
         cases: Returns, of the parameters, the arguments of each call of the reader's function; None for a value.
         variants: The parameters by name, each with the values it can have, the book's own first.
         choices: The texts of which an answer names one or several; empty where it is none of given texts.
         slips: The reason for a known mistake, with the function that makes it, called as `right` is.
         judge: Returns why an answer is wrong, or None, given what the answer makes of the cases, what `right` makes of
             them, and the cases; None to compare the two.
+        score: Returns, called as `judge` is, how well an attack or defense did, and what the number is; then `marks`
+            are the scores that earn nothing and everything, and between them points grow evenly.
         tolerance: Relative difference up to which numbers are equal; whole numbers must be exactly so.
 
     Raises:
@@ -74,17 +81,25 @@ class Exercise:
     title: str
     kind: str
     minutes: int
-    right: Callable
+    right: Callable | None = None
+    key: Callable[..., list] | None = None
     cases: Callable[..., list[tuple]] | None = None
     variants: Mapping[str, Sequence] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     slips: Mapping[str, Callable] = field(default_factory=dict)
     judge: Callable[[list, list, list[tuple]], str | None] | None = None
+    score: Callable[[list, list, list[tuple]], tuple[float, str]] | None = None
+    marks: tuple[float, float] = (0.0, 1.0)
     tolerance: float = 1e-4
 
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS)
         check_positive("minutes", self.minutes)
+
+    @property
+    def checked(self) -> bool:
+        """Whether a program says if an answer is right."""
+        return bool(self.right or self.key)
 
     def parameters(self, seed: int | None = None) -> dict[str, object]:
         """Return the parameters of the book (None) or of the assessed variant of this seed.
@@ -103,38 +118,62 @@ class Exercise:
         """Say whether an answer is right; a function is called no further after a case in which it fails.
 
         Raises:
-            InputError: The answer is of another type than the exercise asks for, of none that can be checked, or holds
-                NaN.
+            InputError: The exercise asks for a text, which people read.
         """
+        if not self.checked:
+            raise InputError(f"exercise {self.id} asks for a text, which no program checks: compare it with the rubric")
         parameters = self.parameters(seed)
         try:
-            reason = NO_ANSWER if answer is None or answer is ... else self._reason(answer, parameters)
-        except FunctionFails as failure:
-            reason = str(failure)
-        return Verdict(self.id, reason or "")
-
-    def _reason(self, answer: Any, parameters: Mapping[str, object]) -> str | None:
-        """Return why an answer is wrong, or None."""
-        if self.cases and not callable(answer):
-            raise InputError(f"the answer to {self.id} is of type {type(answer).__name__}: a function is wanted")
-        given = self._results(_guarded(answer) if self.cases else lambda **_: answer, parameters)
-        right = self._results(self.right, parameters)
-        try:
-            given = [fitted(*pair) for pair in zip(given, right, strict=True)]
+            given, right = self._fitted(answer, parameters)
+            cases = self.cases(**parameters) if self.cases else []
+            if self.score:
+                return self._scored(*self.score(given, right, cases))
+            reason = self.judge(given, right, cases) if self.judge else self._difference(given, right, parameters)
         except InputError as error:
-            if self.cases:
-                return f"the function's result does not fit: {error}"
-            raise InputError(f"the answer to {self.id} does not fit: {error}") from None
-        if self.choices:
-            for name in given[0] if isinstance(given[0], list) else given:
-                check_choice("answer", normalized(name), self.choices)
-        if self.judge:
-            return self.judge(given, right, self.cases(**parameters) if self.cases else [])
-        reason = self._difference(given, right)
-        slips = (
-            slip for slip, make in self.slips.items() if not self._difference(given, self._results(make, parameters))
+            reason = str(error)
+        return Verdict(self.id, reason or "", float(not reason))
+
+    def trial(self, answer: Any) -> Verdict:
+        """Say of a function whether it is right on the book's own cases, and of a value whether its kind is right.
+
+        Raises:
+            InputError: The exercise asks for a text, which people read.
+        """
+        if self.cases or not self.checked:
+            return replace(self.check(answer), said="right on these inputs; others decide the grade")
+        try:
+            self._fitted(answer, self.parameters())
+        except InputError as error:
+            return Verdict(self.id, str(error), 0.0)
+        return Verdict(self.id, "", 1.0, said="an answer of the right kind; the grade says whether it is right")
+
+    def _fitted(self, answer: Any, parameters: Mapping[str, object]) -> tuple[list, list]:
+        """Return what an answer makes of each case, in the type that is right, and what is right.
+
+        Raises:
+            InputError: There is no answer, or it cannot be compared; the message is a verdict's reason.
+        """
+        if answer is None or answer is ...:
+            raise InputError(NO_ANSWER)
+        if self.cases and not callable(answer):
+            raise InputError(f"the answer is {kind_of(answer)}: a function is wanted")
+        function = _guarded(answer) if self.cases else lambda **_: answer
+        given = self._results(function, parameters)
+        right = (
+            [plain(one) for one in self.key(**parameters)]
+            if self.key
+            else self._results(cast(Callable, self.right), parameters)
         )
-        return reason and next(slips, reason)
+        given = [fitted(*pair) for pair in zip(given, right, strict=True)]
+        for name in (given[0] if isinstance(given[0], list) else given) if self.choices else ():
+            check_choice("answer", normalized(name), self.choices)
+        return given, right
+
+    def _scored(self, score: float, what: str) -> Verdict:
+        none, full = self.marks
+        share = min(max((score - none) / (full - none), 0.0), 1.0)
+        reason = f"{what} is {score:.3f}; it earns points from {none:g} on and all of them from {full:g} on"
+        return Verdict(self.id, "" if share == 1 else reason, share, said=f"right; {what} is {score:.3f}")
 
     def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
         """Return what a function makes of the parameters or of each case, which are made anew, as plain data."""
@@ -142,25 +181,52 @@ class Exercise:
             return [plain(function(**parameters))]
         return [plain(function(*case)) for case in self.cases(**parameters)]
 
-    def _difference(self, given: list, right: list) -> str | None:
+    def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
+        """Return the slip that makes what is given, or else where and in what way it differs from what is right."""
+        where = self._first_difference(given, right)
+        for slip, make in self.slips.items() if where else ():
+            if not self._first_difference(given, self._results(make, parameters)):
+                return slip
+        if not where or not self.cases:
+            return where and where[1]
+        number, reason = where
+        names = ", ".join(map(shortened, self.cases(**parameters)[number]))
+        return f"on input {number + 1} of {len(right)}, ({names}), {reason}"
+
+    def _first_difference(self, given: list, right: list) -> tuple[int, str] | None:
+        """Return the number of the first case in which two differ, and in what way."""
         reasons = [difference(*pair, tolerance=self.tolerance) for pair in zip(given, right, strict=True)]
-        found = next(((number, reason) for number, reason in enumerate(reasons, start=1) if reason), None)
-        return found and (f"on input {found[0]} of {len(right)}, {found[1]}" if len(right) > 1 else found[1])
+        return next(((number, reason) for number, reason in enumerate(reasons) if reason), None)
 
 
 def _guarded(function: Callable) -> Callable:
-    """Return a function whose every failure is a `FunctionFails`."""
+    """Return a function whose every failure is an `InputError` that tells it."""
 
     def call(*case: object) -> object:
         try:
-            return plain(function(*case))
+            result = function(*case)
         except NotImplementedError:
-            raise FunctionFails(NO_ANSWER) from None
-        except Exception as error:  # whatever a reader's code may raise is a reason, not a fault of the check
+            raise InputError(NO_ANSWER) from None
+        except (Exception, SystemExit) as error:  # whatever a reader's code may raise is a reason, not a fault here
             what = "stops" if isinstance(error, InputError) else f"raises {type(error).__name__}"
-            raise FunctionFails(f"the function {what}: {str(error)[:TOO_LONG]}") from None
+            raise InputError(f"the function {what}: {shortened(error, str)}") from None
+        if result is None or result is ...:
+            raise InputError("the function returns nothing yet")
+        return result
 
     return call
+
+
+def shortened(value: object, show: Callable = repr) -> str:
+    """Return a value as a message quotes it, in one line; of a large one its kind."""
+    try:
+        text = " ".join(show(value).split())
+    except Exception:  # a reader's class may fail to show itself
+        text = f"one of type {type(value).__name__}"
+    shape = getattr(value, "shape", None)
+    if shape and len(text) > 60:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    return text if len(text) <= TOO_LONG else f"{text[:TOO_LONG]}…"
 
 
 def lookup(id: str) -> Exercise:
@@ -169,7 +235,7 @@ def lookup(id: str) -> Exercise:
     Raises:
         InputError: There is none.
     """
-    entries = {entry.id: entry for entry in known()}
+    entries = {entry.id: entry for entry in (*known(), *assigned())}
     return entries[check_choice("exercise", id, entries)]
 
 
@@ -184,3 +250,9 @@ def known(chapter: int | None = None) -> tuple[Exercise, ...]:
         names = [check_choice("chapter with exercises", f"chapter_{chapter:02}", names)]
     modules = [import_module(f"extractbook.exercises.{name}") for name in names]
     return tuple(entry for module in modules for entry in module.EXERCISES)
+
+
+def assigned() -> tuple[Exercise, ...]:
+    """Return the exercises that stand on no page and are handed out alone, in order."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("assigned/chapter_*.py"))
+    return tuple(import_module(f"extractbook.exercises.assigned.{name}").EXERCISE for name in names)

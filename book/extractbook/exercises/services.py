@@ -1,8 +1,12 @@
 """Small prediction APIs that exercises of several chapters attack, and what such exercises share."""
 
+from itertools import pairwise
+
+import numpy as np
 import torch
 
 from extractlib.api.meter import BudgetExceeded
+from extractlib.errors import InputError
 
 
 class Service:
@@ -44,6 +48,52 @@ class LabelService(LinearService):
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         return super().__call__(vectors).argmax(1)
+
+
+class NetworkService(Service):
+    """A prediction API with full answers: a random network of one hidden layer on vectors of 8 features, 5 classes."""
+
+    FEATURES, HIDDEN, CLASSES = 8, 12, 5
+
+    def __init__(self, generator: torch.Generator, budget: int):
+        super().__init__(budget)
+        sizes = (self.FEATURES, self.HIDDEN, self.CLASSES)
+        self._layers = [
+            torch.randn(rows, columns, generator=generator, dtype=torch.float64) for rows, columns in pairwise(sizes)
+        ]
+
+    def vectors(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Return vectors as a customer of the service would send them, float64 of shape (count, features)."""
+        return torch.randn(count, self.FEATURES, generator=generator, dtype=torch.float64)
+
+    def logits(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return what the victim's softmax is made of, float64 of shape (n, classes)."""
+        first, second = self._layers
+        return (vectors.double() @ first).tanh() @ second
+
+    def labels(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the victim's labels, int64 of shape (n,), which no budget limits."""
+        return self.logits(vectors).argmax(1)
+
+    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities, float64 of shape (n, classes), for vectors of shape (n, features).
+
+        Raises:
+            BudgetExceeded: These are more queries than are left.
+        """
+        self.charge(len(vectors))
+        return self.logits(vectors).softmax(1)
+
+
+def agreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the share of labels that are the victim's, over all cases, and what the number is.
+
+    Raises:
+        InputError: There is not one label for each vector.
+    """
+    if any(labels.shape != true.shape for labels, true in zip(found, wanted, strict=True)):
+        raise InputError(f"shape {found[0].shape} where {wanted[0].shape} is wanted")
+    return float(np.mean([(labels == true).mean() for labels, true in zip(found, wanted, strict=True)])), "agreement"
 
 
 def probabilities(vectors: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

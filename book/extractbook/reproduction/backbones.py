@@ -69,17 +69,17 @@ def seed_of(scale: Scale, initial: str) -> int:
     """Return the seed of a scale's initial weights.
 
     Raises:
-        InputError: There are no such ones; ImageNet's are one set.
+        InputError: There are no such ones; ImageNet's are one set, but where the scale names another network's.
     """
-    return INITIAL[check_choice("initial weights", initial, ("A",) if scale.imagenet else networks.INITIAL)]
+    one = scale.imagenet and not scale.other_weights
+    return INITIAL[check_choice("initial weights", initial, ("A",) if one else networks.INITIAL)]
 
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
     """Return a network trained from scratch to classify labeled images, trained once and then read from the store."""
-    if images.labels is None:
-        raise InputError(f"{images.name} has no labels: pre-training needs them")
+    labels = images.known_labels("pre-training needs them")
     key = {"versions of pre-training": versions("backbone")}
-    return trainer.fit_or_load("backbone", images, images.labels, classes=len(images.classes), key=key)
+    return trainer.fit_or_load("backbone", images, labels, classes=len(images.classes), key=key)
 
 
 def trainer_of(
@@ -139,7 +139,7 @@ def make_weights(
         "classes": len(images.classes),
         "seed": seed,
         "fingerprint": images.fingerprint,
-        "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.labels), 4),
+        "validation_accuracy": round(accuracy(predict(model, held_out.images).argmax(1), held_out.known_labels()), 4),
         "versions": {"torch": torch.__version__},
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ class Cell:
         object.__setattr__(self, "granularity", Granularity.parse(self.granularity))
         for field in fields(self):
             value, kind = getattr(self, field.name), field.type
-            kinds = (int, float) if kind is float else (kind,)
+            kinds: Any = (int, float) if kind is float else kind
             if not isinstance(value, kinds) or isinstance(value, bool):
                 raise InputError(f"{field.name} of a cell is {shown(value)}: a value of another type is wanted")
         check_seed(self.seed)

@@ -270,7 +270,8 @@ def _controls(e: Evidence, column: str, task: str) -> tuple[pd.Series, frozenset
 def _accused(e: Evidence, task: str, cell: Mapping[str, Any]) -> Quantity:
     """Return 1 where a copy repeats more errors than all but two of the controls."""
     copies, (shares, rows) = e.find("errors_repeated", task, **cell), _controls(e, "errors_repeated", task)
-    accused = copies.above(float(shares.nlargest(3).min())) if shares.notna().all() else copies * np.nan
+    complete = len(shares) > 0 and shares.notna().all()
+    accused = copies.above(float(shares.nlargest(3).min())) if complete else copies * np.nan
     return replace(accused, rows=copies.rows | rows)
 
 

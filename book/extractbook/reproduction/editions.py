@@ -175,7 +175,7 @@ def refusal(row: "Row") -> str:
     if made["commit"].endswith("+"):
         return f"it was made by files that differ from commit {made['commit'].rstrip('+')}"
     if made["date"] < entry["date"]:
-        return f"it was made on {made['date']}, before the freeze"
+        return f"it was made on {made['date'][:10]}, before the freeze"
     wanted = entry["versions"] | {one["what"]: one["now"] for one in deviations(edition)}
     for key, version in made["versions"].items():
         if version != wanted.get(key):

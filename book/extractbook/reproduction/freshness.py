@@ -12,6 +12,7 @@ from extractlib.data import drawn
 from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import networks
+from extractlib.models.training import Recipe
 from extractlib.versions import versions
 
 STAGE = ("split", "network", "backbone", "train", "augment", "metrics", "experiment")
@@ -54,7 +55,8 @@ def versions_of(cell: Cell) -> dict[str, int]:
         keys.add("decode")
     if task.name in drawn.PARTS or pool.name in drawn.PARTS:
         keys.add("drawn")
-    if task.in_files and (pool.is_shifted or cell.experiment in ("detection", "accounts")):
+    shifted = pool.is_shifted or cell.experiment in ("detection", "accounts")
+    if task.in_files and (shifted or cell.task in scale(cell.scale).matched):
         keys.add("transform")
     return versions(*keys)
 
@@ -93,7 +95,7 @@ def _settings(cell: Cell) -> str:
         "image_size": settings.image_size,
         "backbone": _backbones(cell, settings),
     }
-    found |= {
+    used: dict[str, dict[str, Any]] = {
         "extraction": attack | (detector if detected else {}),
         "control": surrogate | control,
         "classes": attack,
@@ -105,7 +107,9 @@ def _settings(cell: Cell) -> str:
         "accounts": detector
         | {"stream": settings.stream, "streams": settings.streams}
         | {"flag_times": dict(settings.flag_times.get(cell.task, {}))},
-    }[cell.experiment]
+    }
+    found |= used[cell.experiment]
+    found |= _of_photographs(cell.task, settings)
     if cell.task in settings.balanced:
         found["balanced"] = True
     if cell.defense == WATERMARK:
@@ -115,10 +119,30 @@ def _settings(cell: Cell) -> str:
     return json.dumps(found, sort_keys=True)
 
 
-def stated(settings: object) -> dict[str, Any]:
-    """Return the fields of a dataclass that have no default or another value than it, by name."""
-    values = {field.name: (getattr(settings, field.name), field.default) for field in fields(settings)}
-    return {name: value for name, (value, default) in values.items() if default is MISSING or value != default}
+BY_TASK = ("matched", "shifts")
+OF_PHOTOGRAPHS = (
+    *("task_shares", "pool_shares", "judged_on", "tuned_on", "fitted_on", "asked", "trained_on", "played"),
+    *("accounts_apart", "account_size", "resamples", "other_weights"),
+)
+"""Settings that decide rows of photographs, by task and in general; elsewhere they have their defaults."""
+
+
+def _of_photographs(task: str, settings: Scale) -> dict[str, Any]:
+    """Return those of these settings that have no default value."""
+    values = stated(settings)
+    found = {name: values[name] for name in OF_PHOTOGRAPHS if name in values}
+    found |= {name: values[name][task] for name in BY_TASK if task in values.get(name, {})}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
+
+
+def stated(settings: Recipe | Scale) -> dict[str, Any]:
+    """Return the fields of a recipe or a scale that have no default or another value than it, by name."""
+    found = {}
+    for field in fields(settings):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING or getattr(settings, field.name) != default:
+            found[field.name] = getattr(settings, field.name)
+    return found
 
 
 def _sizes(cell: Cell, settings: Scale) -> dict[str, Any]:
@@ -131,7 +155,7 @@ def _sizes(cell: Cell, settings: Scale) -> dict[str, Any]:
 def _backbones(cell: Cell, settings: Scale) -> dict[str, Any]:
     """Return what decides the public weights: the shipped ones' digests, or how they are trained."""
     if settings.imagenet:
-        return {"weights": "torchvision"}
+        return {"weights": "ImageNet's" if settings.other_weights else "torchvision"}
     if not settings.shipped:
         return stated(settings.backbone)
     # The detector starts from the network's public weights.

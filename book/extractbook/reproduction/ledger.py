@@ -1,95 +1,78 @@
-"""The ledger: the paper's claims beside our results, with a verdict on each.
-
-A claim holds or does not hold only if, for each bound of its test, the 95% interval over the seeds lies wholly on one
-side of the bound. The first edition's verdicts were reached once, on rows that no longer change, and are kept as data.
-"""
+"""The ledger: the paper's claims beside our rows, with a verdict on each, and rows looked up by their cells."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from extractbook.reproduction import edition_1, paper
-from extractbook.reproduction.cells import Cell, Row
+from extractbook.reproduction import claims, edition_1, editions, judging, results
+from extractbook.reproduction.cells import Cell, Row, plain_cell
 from extractbook.reproduction.judging import Verdict
-from extractbook.reproduction.results import FOLDER
-from extractbook.reproduction.scales import scale
-from extractlib.errors import InputError, check_choice
+from extractbook.reproduction.scales import Scale, scale
+from extractlib.errors import InputError
 from extractlib.store import digest
 
 
 @dataclass(frozen=True)
-class Bound:
-    """One bound of a test, on one task.
+class Ledger:
+    """The second edition's verdicts at one scale.
 
     Attributes:
-        statement: The bound in words, for example ``"r(signs) ≥ 0.75"``.
-        authors: The authors' value of the same quantity, or None.
-        values: Our value of each seed, in the order of the seeds.
-        interval: The 95% t interval of the values, or None where there are fewer than two.
-        holds: Whether the interval lies wholly on the bound's right side (True) or wrong side (False); None where it
-            reaches across, or where there is none.
+        scale: The scale.
+        entries: Of each claim and each task that it is judged on.
+        refused: How many rows do not count, by the reason why.
     """
 
-    statement: str
-    authors: float | None
-    values: tuple[float, ...]
-    interval: tuple[float, float] | None
-    holds: bool | None
+    scale: Scale
+    entries: tuple[judging.Entry, ...]
+    refused: Mapping[str, int]
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], scale: Scale, *, only: str = "") -> "Ledger":
+        """Judge the rows that count (see `editions.refusal`), or `only` one claim's.
+
+        Raises:
+            InputError: As `claims.verdicts`.
+        """
+        counted: list[Row] = []
+        refused: Counter[str] = Counter()
+        for row in rows:
+            reason = editions.refusal(row)
+            refused[reason] += 1
+            if not reason:
+                counted.append(row)
+        del refused[""]
+        return cls(scale, tuple(claims.verdicts(results.frame(counted), scale, only=only)), dict(refused))
+
+    def of(self, claim: str) -> list[judging.Entry]:
+        """Return a claim's entries, task by task."""
+        return [entry for entry in self.entries if entry.claim == claim]
+
+    def word(self, claim: claims.Claim) -> Verdict:
+        """Return the word on a claim as a whole."""
+        return judging.summarize([entry.verdict for entry in self.of(claim.id)], needed=claim.needed)
+
+    @property
+    def expected_false(self) -> tuple[int, float]:
+        """How many cells of the matrix were judged, and how many false ones to expect among them at most."""
+        return claims.expected_false(self.entries)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A claim with what came of its test.
-
-    Attributes:
-        claim: The claim.
-        verdict: The verdict by the rules above.
-        reason: Why, in words: the bounds that decided.
-        bounds: Each bound of the test; empty where the claim was not run.
-        tasks: The tasks the test was run on; a scale may have fewer than the paper.
-        seeds: The seeds of the rows.
-    """
-
-    claim: paper.Claim
-    verdict: Verdict
-    reason: str
-    bounds: tuple[Bound, ...] = ()
-    tasks: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-
-
-@cache
-def _kept() -> dict[str, Any]:
-    return json.loads((FOLDER / "edition-1" / "verdicts.json").read_text(encoding="utf-8"))
-
-
-def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
-    """Return an entry for each claim of the paper and each of ours, in their order.
-
-    Args:
-        rows: Rows of the first edition, of one scale.
+def ledger(name: str, *, only: str = "", folder: Path = results.FOLDER / "edition-2") -> Ledger:
+    """Return the verdicts on all claims, or `only` one, by the committed rows of a scale; perhaps there are none.
 
     Raises:
-        InputError: The rows are of several scales, or of one that the first edition has not judged.
+        InputError: There is no such scale, or the rows cannot be used.
     """
-    [name] = {row.cell.scale for row in rows} or {""}
-    claims = {claim["id"]: paper.Claim(**claim) for claim in _kept()["claims"]}
-    return tuple(
-        Entry(
-            claims[entry["claim"]],
-            Verdict(entry["verdict"]),
-            entry["reason"],
-            tuple(Bound(**bound) for bound in entry["bounds"]),
-            tuple(entry["tasks"]),
-            tuple(entry["seeds"]),
-        )
-        for entry in _kept()["scales"][check_choice("scale with verdicts", name, _kept()["scales"])]
-    )
+    settings, here = scale(name), folder / name
+    if not folder.is_dir():
+        raise InputError(f"{folder} holds no results: make them with extractbook results")
+    return Ledger.of_rows(results.read_all(here) if here.is_dir() else (), settings, only=only)
 
 
 @dataclass(frozen=True)
@@ -167,8 +150,8 @@ class Evidence:
                 )
         self._plain: dict[str, Cell] = {}
         for cell in sorted(self._seeds, key=lambda cell: cell.budget):  # the whole budget last
-            sides = {"victim": cell.victim, "surrogate": cell.victim, "budget": cell.budget, "steps": cell.steps}
-            plain = Cell(scale=cell.scale, task=cell.task, pool=self.scale.pool, seed=0, **sides)
+            sides = replace(plain_cell(self.scale, task=cell.task, seed=0), victim=cell.victim, surrogate=cell.victim)
+            plain = replace(sides, budget=cell.budget, steps=cell.steps)
             # A row of the first edition says no steps.
             if cell == plain and cell.steps in (0, self.scale.surrogate.steps):
                 self._plain[cell.task] = cell
@@ -187,7 +170,7 @@ class Evidence:
         if task not in self._plain:
             return {}
         none = {"surrogate": "", "budget": 0, "steps": 0}
-        lacks = {
+        lacks: dict[Any, dict[str, Any]] = {
             "detection": none,
             "overlap": none,
             "accounts": {"surrogate": "", "steps": 0},

@@ -20,6 +20,8 @@ from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
 from extractlib.data.pixels import USUAL, Reading
 from extractlib.errors import InputError, check_choice, shown
+from extractlib.models.devices import default_device
+from extractlib.models.networks import fingerprint_of
 from extractlib.store import Store
 
 
@@ -78,6 +80,7 @@ def run_cell(
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
+    device = device or default_device()
     setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part, progress=progress)
     data = data_of(setup)  # first, so that missing images are told before anything is trained
     result = experiment.measure(setup)
@@ -97,9 +100,12 @@ def run_cell(
 
 
 def data_of(setup: Setup) -> dict[str, str]:
-    """Return the fingerprints of what a cell's row rests on: the victim's images, those compared on, and the pool."""
+    """Return the fingerprints of what a row rests on: images of victim, comparison and pool, public weights."""
     images = {"victim": setup.task["victim"], setup.part: setup.held_out, "pool": setup.queries()}
-    return {name: found.fingerprint for name, found in images.items()}
+    prints = {name: found.fingerprint for name, found in images.items()}
+    if setup.settings.other_weights:
+        prints["weights"] = fingerprint_of(setup.backbone(setup.settings.network))
+    return prints
 
 
 def headline(row: Row) -> float:

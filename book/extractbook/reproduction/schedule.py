@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -73,7 +74,7 @@ def run_table(
     # Of cells in files only rows of the very images that are there now; what is not at hand cannot be compared.
     found: dict[tuple[str, Source, int], Mapping[str, str]] = {}
     for cell in set(cells) & rows.keys():
-        setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part)
+        setup = Setup(cell, store=store, folders=folders, reading=reading, part=part)
         if setup.in_files and setup.is_at_hand:
             key = cell.task, cell.pool, cell.seed
             found[key] = found.get(key) or data_of(setup)
@@ -120,7 +121,7 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Ite
         raise InputError("a Ray cluster needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
     on_gpu = devices.resolve(options["device"] or default_device()).type == "cuda"
     processes = max(jobs, torch.cuda.device_count() if on_gpu else 0)
-    own = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}
+    own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}
     variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
     with ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, **own):
         work = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_alone)

@@ -1,7 +1,7 @@
 """What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Defense:
         strength: Of a perturbation, the one that was chosen; None for what has none.
     """
 
-    detector: api.Detector
+    detector: Detector | KeyedSample
     policy: api.Policy
     strength: float | None = None
 
@@ -67,7 +67,7 @@ class Setup:
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
             looked for in `download.default_data`.
         reading: How files are read, and a task in files is cut.
-        device: Where to train; the best at hand if None.
+        device: Where to train; the best at hand unless said.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
         other_detector: Stands in front of the victim in place of the cell's own, where there is a defense.
@@ -81,14 +81,13 @@ class Setup:
     store: Store
     folders: Mapping[str, Path] | None = None
     reading: Reading = USUAL
-    device: str | None = None
+    device: str = field(default_factory=default_device)
     part: str = "test"
     progress: bool = False
     other_detector: Detector | None = None
 
     def __post_init__(self) -> None:
         check_choice("part", self.part, ("test", "validation"))
-        object.__setattr__(self, "device", self.device or default_device())
         scale(self.cell.scale)
 
     def but(self, *, detector: Detector | None = None, **changes: Any) -> "Setup":
@@ -110,6 +109,8 @@ class Setup:
             store=self.store,
             folders=download.data_folders() if self.folders is None else self.folders,
             reading=self.reading,
+            shares={"task": self.settings.task_shares, "pool": self.settings.pool_shares},
+            shifts=self.settings.shifts,
         )
 
     @property
@@ -134,6 +135,12 @@ class Setup:
         return self.cell.task in self.settings.balanced
 
     @property
+    def chain(self) -> str:
+        """What a detector does to every image before it looks at it (see `transforms`)."""
+        size = self.settings.matched.get(self.cell.task)
+        return f"chain-{size}" if size else "none"
+
+    @property
     def held_out(self) -> ImageSet:
         """The labeled images that victim and surrogate are compared on."""
         return self.task[self.part]
@@ -155,7 +162,7 @@ class Setup:
         return self.loader.queries(source or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
     def backbone(self, network: str, *, initial: str = "A") -> Mapping[str, torch.Tensor]:
-        """Return the public weights of a network, or those of a second seed."""
+        """Return the public weights of a network, or those of a second seed; where those are another network's, its."""
         images, settings = None, self.settings
         if not (settings.shipped or settings.imagenet):
             images = self.pool.get("pretraining")
@@ -164,8 +171,10 @@ class Setup:
                     f"pool {self.cell.pool} has no part for pre-training, which scale {settings.name!r} needs: use"
                     " tinyimagenet or a folder with classes"
                 )
-        options = {"store": self.store, "device": self.device, "progress": self.progress}
-        return backbone_for(settings, images, network=network, initial=initial, **options)
+        store, device, progress = self.store, self.device, self.progress
+        return backbone_for(
+            settings, images, network=network, initial=initial, store=store, device=device, progress=progress
+        )
 
     def trainer(
         self, network: str, recipe: Recipe, *, weights: str = "A", salt: str = "", keep: bool = True
@@ -179,6 +188,8 @@ class Setup:
             salt: Word that makes its head another draw than the victim's.
             keep: Whether it is kept in the store.
         """
+        if weights == "B" and self.settings.other_weights:
+            network = self.settings.other_weights
         return Trainer(
             network=network,
             recipe=recipe,
@@ -188,6 +199,7 @@ class Setup:
             store=self.store if keep else None,
             device=self.device,
             progress=self.progress,
+            activations=self.store,
         )
 
     def victim_trainer(self, *, salt: str = "") -> Trainer:
@@ -206,22 +218,21 @@ class Setup:
     def victim(self) -> Victim:
         """The victim: fine-tuned from the backbone, or trained from scratch."""
         images = self.task["victim"]
-        if images.labels is None:
-            raise InputError(f"{images.name} has no labels: a victim needs them")
-        model = self.victim_trainer().fit_or_load("victim", images, images.labels, classes=len(images.classes))
+        labels = images.known_labels("a victim needs them")
+        model = self.victim_trainer().fit_or_load("victim", images, labels, classes=len(images.classes))
         return Victim(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
     @cached_property
     def detector(self) -> Detector:
         """The paper's detector: the task's images against the pool's, none of which anybody sends."""
-        return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"])
+        return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"], chain=self.chain)
 
     @cached_property
-    def defense(self) -> Defense | None:
-        """What stands in front of the victim, as the cell says; None for nothing."""
+    def defense(self) -> Defense:
+        """What stands in front of the victim, as the cell says; an InputError if nothing does."""
         name, secret = self.cell.defense, f"the server's secret {self.cell.seed}".encode()
         if name == "none":
-            return None
+            raise InputError("the cell's defense is none: name one")
         if name == WATERMARK:
             return Defense(
                 KeyedSample(rate=self.settings.watermark_rate, secret=secret), policy("mislabel", secret=secret)
@@ -240,7 +251,7 @@ class Setup:
                 return AdaptiveMisinformation(strength=strength, wrong=wrong)
             return ReverseSigmoid(strength=strength)
 
-        validation = self.task["validation"]
+        validation = evenly(self.task["validation"], self.settings.judged_on)
         strength = choose_strength(
             make,
             STRENGTHS[self.cell.defense],
@@ -251,10 +262,16 @@ class Setup:
         )
         return Defense(Everything(), make(strength), strength)
 
-    def detector_of(self, benign: ImageSet, ood: ImageSet) -> BinaryDetector:
-        """Return a detector trained to tell `benign` images from out-of-distribution ones."""
+    def detector_of(self, benign: ImageSet, ood: ImageSet, *, chain: str = "none") -> BinaryDetector:
+        """Return a detector trained to tell `benign` images from out-of-distribution ones, both after a transform."""
         trainer = self.trainer(self.settings.network, self.settings.recipe("detector", task=self.cell.task))
-        return BinaryDetector.train(benign, ood, trainer)
+        return BinaryDetector.train(benign, ood, trainer, chain=chain)
+
+
+def evenly(images: ImageSet, most: int) -> ImageSet:
+    """Return at most so many images, at equal distances, so that as many tracks as can be are among them."""
+    count = min(most, len(images))
+    return images.subset(torch.arange(count) * len(images) // count)
 
 
 def ship_victim(setup: Setup, folder: Path) -> Mapping:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import yaml
 
@@ -54,8 +54,28 @@ def bibtex(page: str, title: str) -> str:
     return template("bibtex", page=page, title=title, **facts)
 
 
+def launch(page: str) -> dict[str, str]:
+    """Return by the service's name where a page's notebook opens; for a JupyterHub, where its link is made."""
+    parts, branch = urlsplit(repository()).path.strip("/"), configuration()["repository"]["branch"]
+    file = f"book/launch/{page}.ipynb"
+    raw = f"https://raw.githubusercontent.com/{parts}/{branch}/{file}"
+    opened = f"lab/tree/{parts.split('/')[1]}/{file}"
+    hub = urlencode({"repo": repository(), "branch": branch, "urlpath": opened}, safe="/:")
+    solved = f"book/launch/solutions/{page}.ipynb"
+    opened_on = {
+        "Colab": f"https://colab.research.google.com/github/{parts}/blob/{branch}/{file}",
+        "Binder": f"https://mybinder.org/v2/gh/{parts}/{branch}?urlpath=lab/tree/{file}",
+        "Kaggle": f"https://kaggle.com/kernels/welcome?src={raw}",
+        "Codespaces": f"https://codespaces.new/{parts}",
+        "JupyterHub": f"https://nbgitpuller.readthedocs.io/en/latest/link.html?{hub}",
+        "Download": f"{site()}launch/{page}.ipynb",
+    }
+    return opened_on | ({"Solutions": f"{repository()}/blob/{branch}/{solved}"} if (ROOT / solved).exists() else {})
+
+
 def derive(app, config) -> None:
     """Set what follows from the repository's address, and that the search shows text before names of the code."""
+    config.project = configuration()["title"]
     config.html_search_scorer = str(Path(__file__).with_name("templates") / "scorer.js")
     config.html_baseurl = config.ogp_site_url = site()
     config.notfound_urls_prefix = path = urlsplit(site()).path
@@ -65,13 +85,31 @@ def derive(app, config) -> None:
 def finish(app, page: str, _template: str, context: dict, doctree) -> None:
     """Complete a page: how to cite a chapter, each id once, no list role where no items are, nothing of Thebe."""
     if doctree is not None:
-        # Its entries, as docutils writes them, are no items of a list.
-        context["body"] = ids_apart(context["body"]).replace('<div role="list" class="citation-list">', "<div>")
+        context["body"] = mended(context["body"])
         if Path(page).name[:2].isdigit():
             context["body"] += template("cite", entry=bibtex(page, context["title"].split(". ", 1)[-1]))
     # Another host would serve Thebe's scripts, and nothing here uses them.
     scripts = context["script_files"]
     context["script_files"] = [one for one in scripts if "thebe" not in f"{one.filename} {one.attributes}".lower()]
+    for group in context.get("header_buttons", []):
+        if group.get("label") == "launch-buttons":
+            group["buttons"] = [_button(service, url) for service, url in launch(Path(page).name).items()]
+        elif group.get("label") == "download-buttons":
+            group["buttons"] = [one for one in group["buttons"] if not one.get("url", "").endswith(".ipynb")]
+
+
+def _button(service: str, url: str) -> dict:
+    return {"type": "link", "text": service, "tooltip": f"Open on {service}", "url": url, "icon": "fas fa-rocket"}
+
+
+def mended(body: str) -> str:
+    """Return a page's body with each id once, numbers that keep their spread, and pictures that load when seen.
+
+    No role of a list stands where no items are: citations, as docutils writes them, are none.
+    """
+    body = ids_apart(body).replace('<div role="list" class="citation-list">', "<div>")
+    first, picture, rest = re.sub(r"(?<=\d) ± (?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", body).partition("<img ")
+    return first + picture + rest.replace("<img ", '<img loading="lazy" ')
 
 
 def ids_apart(body: str) -> str:
@@ -81,8 +119,37 @@ def ids_apart(body: str) -> str:
     return re.sub(alike, lambda found: f"{found[0]}-{next(numbers[found[1]])}", body)
 
 
+def complete(app, exception) -> None:
+    """Add what is no page: a map of the site, a front door that can be shared, and a 404 page for any prefix."""
+    if exception or app.builder.format != "html":
+        return
+    out, title = Path(app.outdir), configuration()["title"]
+    names = sorted(path.relative_to(out).as_posix() for path in (out / "book").glob("*.html"))
+    (out / "sitemap.xml").write_text(template("sitemap", addresses=[site() + name for name in names]), encoding="utf-8")
+    (out / "robots.txt").write_text(f"User-agent: *\nAllow: /\nSitemap: {site()}sitemap.xml\n", encoding="utf-8")
+    (out / "index.html").write_text(template("index", title=title, site=site()), encoding="utf-8")
+    for path in (*out.glob("*.html"), *out.glob("book/*.html")):
+        path.write_text(lightened(path.read_text(encoding="utf-8")), encoding="utf-8")
+    missing = out / "404.html"
+    if missing.exists():
+        missing.write_text(anywhere(missing.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def lightened(page: str) -> str:
+    """Return a page whose icons come from fonts alone, not from a large script too, its sidebar a landmark."""
+    page = re.sub(r'\s*<script src="[^"]*/fontawesome\.js[^"]*"></script>', "", page)
+    sidebar = 'class="bd-sidebar-primary bd-sidebar"'  # or the logo stands outside of every landmark
+    return page.replace(f"{sidebar}>", f'{sidebar} role="navigation" aria-label="Book">')
+
+
+def anywhere(page: str) -> str:
+    """Return a 404 page whose links start at the site's root, wherever that is: a script finds it in the address."""
+    return page.replace(f'"{urlsplit(site()).path}', '"').replace("<head>", f"<head>\n{template('base')}", 1)
+
+
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", derive)
+    app.connect("build-finished", complete)
     app.connect("html-page-context", finish, priority=900)  # after those that add scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}

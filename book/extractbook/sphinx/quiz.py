@@ -68,7 +68,11 @@ class Quiz(SphinxDirective):
                 # The letter names a choice that is nothing but a formula.
                 parts += [f'<label><input type="radio" name="{name}" value="{number}"><span>{letter}. ']
                 parts += [*self.parse_inline(text)[0], "</span></label>"]
-            parts += ['<button type="submit">Check</button><p role="status"></p></fieldset></form>']
+            parts += ['<button type="submit">Check</button><p role="status"></p>']
+            parts += [
+                "<noscript><p>Checking needs JavaScript; the launch notebooks have the answers as text.</p></noscript>"
+            ]
+            parts += ["</fieldset></form>"]
         return [nodes.raw("", part, format="html") if isinstance(part, str) else part for part in parts]
 
 

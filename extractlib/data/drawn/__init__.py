@@ -5,7 +5,7 @@ picture.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -100,7 +100,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"extractlib.data.drawn.{name}")
 
 
-def _kept(store: Store, key: Mapping, pictures) -> torch.Tensor:
+def _kept(store: Store, key: Mapping[str, object], pictures: Callable[[], torch.Tensor]) -> torch.Tensor:
     """Return the pictures that the store keeps under `key`, memory-mapped, drawn now if it has none."""
 
     def make(folder: Path) -> None:

@@ -8,7 +8,7 @@ from -1 (left, top) to 1 (right, bottom).
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,11 +23,17 @@ CHUNK = 64
 Number = torch.Tensor | float
 """A number, or one for each picture: float32 of shape (n, 1, 1)."""
 
+Plane = torch.Tensor
+"""A number at each place of each picture: float32 of shape (n, 32, 32)."""
+
+Range = tuple[float, float]
+"""The lowest and the highest of something."""
+
 _AXIS = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
 Y, X = (axis[None] for axis in torch.meshgrid(_AXIS, _AXIS, indexing="ij"))
 
 
-def seed_from(*parts) -> int:
+def seed_from(*parts: object) -> int:
     """Return a seed in [0, 2**63) that depends on all of `parts` and on their order."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
@@ -114,17 +120,17 @@ class Sketch:
 
     # -- colors -----------------------------------------------------------
 
-    def color(self, rgb: tuple[float, float, float], jitter: float = 0.05) -> torch.Tensor:
+    def color(self, rgb: Sequence[float], jitter: float = 0.05) -> torch.Tensor:
         """Return a fixed color, varied a little from picture to picture, shape (n, 3, 1, 1)."""
         shift = torch.randn(self.count, 3, 1, 1, generator=self.generator) * jitter
         return (torch.tensor(rgb).view(1, 3, 1, 1) + shift).clamp(0, 1)
 
-    def pick(self, palette, jitter: float = 0.07) -> torch.Tensor:
-        """Return for each picture one color of `palette` (a list of rgb triples), varied a little."""
+    def pick(self, palette: Sequence[Sequence[float]], jitter: float = 0.07) -> torch.Tensor:
+        """Return for each picture one color of `palette`, rgb triples, varied a little."""
         chosen = torch.tensor(palette)[self.integer(len(palette))].view(self.count, 3, 1, 1)
         return (chosen + torch.randn(self.count, 3, 1, 1, generator=self.generator) * jitter).clamp(0, 1)
 
-    def any_color(self, saturation=(0.0, 0.9), value=(0.3, 1.0)) -> torch.Tensor:
+    def any_color(self, saturation: Range = (0.0, 0.9), value: Range = (0.3, 1.0)) -> torch.Tensor:
         """Return a random color of any hue for each picture, shape (n, 3, 1, 1)."""
         return hsv(self.uniform(), self.uniform(*saturation), self.uniform(*value))
 
@@ -135,7 +141,17 @@ class Sketch:
         self.u, self.v = self.x.expand(self.count, -1, -1), self.y.expand(self.count, -1, -1)
         self.scale = torch.ones(1, 1, 1)
 
-    def place(self, x=0.0, y=0.0, scale=1.0, rotation=0.0, *, flip=1.0, shear=0.0, stretch=1.0) -> None:
+    def place(
+        self,
+        x: Number = 0.0,
+        y: Number = 0.0,
+        scale: Number = 1.0,
+        rotation: Number = 0.0,
+        *,
+        flip: Number = 1.0,
+        shear: Number = 0.0,
+        stretch: Number = 1.0,
+    ) -> None:
         """Set the local frame: where, how large and how turned what follows is drawn.
 
         Args:
@@ -187,7 +203,7 @@ class Sketch:
         """Blend `color` into the pictures through `mask`, shape (n, 32, 32), in [0, 1]."""
         self.image.lerp_(color.expand_as(self.image), mask.unsqueeze(1).expand_as(self.image))
 
-    def fill(self, distance: torch.Tensor, color: torch.Tensor, *, opacity: Number = 1.0, softness=1.0) -> None:
+    def fill(self, distance: Plane, color: torch.Tensor, *, opacity: Number = 1.0, softness: float = 1.0) -> None:
         """Fill a shape given by its signed distance with `color`."""
         mask = self.mask(distance, softness)
         self.blend(mask if isinstance(opacity, float) and opacity == 1.0 else mask * opacity, color)
@@ -196,7 +212,9 @@ class Sketch:
         """Return `first` where `weight` (n, 32, 32) is 0, `second` where it is 1, a mixture between."""
         return torch.lerp(first, second, weight.unsqueeze(1))
 
-    def finish(self, *, brightness=(0.6, 1.25), contrast=(0.75, 1.15), noise=0.04, blur=0.5) -> torch.Tensor:
+    def finish(
+        self, *, brightness: Range, contrast: Range = (0.75, 1.15), noise: float, blur: float = 0.5
+    ) -> torch.Tensor:
         """Return the pictures as a camera would: contrast, light, blur and noise, then uint8.
 
         Args:
@@ -243,38 +261,38 @@ def draw_by_class(
 # -- colors and signed distances ------------------------------------------
 
 
-def hsv(hue, saturation, value) -> torch.Tensor:
+def hsv(hue: Number, saturation: Number, value: Number) -> torch.Tensor:
     """Return the color of given hue, saturation and value (each in [0, 1]), shape (n or 1, 3, 1, 1)."""
     parts = [torch.as_tensor(part, dtype=torch.float32).reshape(-1, 1, 1) for part in (hue, saturation, value)]
-    hue, saturation, value = torch.broadcast_tensors(*parts)
+    h, s, v = torch.broadcast_tensors(*parts)
 
     def channel(offset: int) -> torch.Tensor:
-        k = (offset + hue * 6) % 6
-        return value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1)
+        k = (offset + h * 6) % 6
+        return torch.sub(v, v * s * torch.minimum(k, 4 - k).clamp(0, 1))
 
     return torch.stack([channel(5), channel(3), channel(1)], 1)
 
 
-def turn(u, v, angle: float):
+def turn(u: Plane, v: Plane, angle: float) -> tuple[Plane, Plane]:
     """Return the coordinates turned by `angle` radians."""
     cosine, sine = math.cos(angle), math.sin(angle)
     return cosine * u + sine * v, cosine * v - sine * u
 
 
-def ellipse(u, v, x, y, a, b, angle: float = 0.0) -> torch.Tensor:
+def ellipse(u: Plane, v: Plane, x: Number, y: Number, a: Number, b: Number, angle: float = 0.0) -> Plane:
     """Signed distance (first order) to an ellipse at (x, y) with half-axes a and b."""
     p, q = turn(u - x, v - y, angle) if angle else (u - x, v - y)
     small = torch.minimum(torch.as_tensor(a, dtype=torch.float32), torch.as_tensor(b, dtype=torch.float32))
     return (torch.sqrt((p / a) ** 2 + (q / b) ** 2) - 1) * small
 
 
-def box(u, v, x, y, a, b, angle: float = 0.0) -> torch.Tensor:
+def box(u: Plane, v: Plane, x: Number, y: Number, a: Number, b: Number, angle: float = 0.0) -> Plane:
     """Signed distance to a box at (x, y) with half-width a and half-height b."""
     p, q = turn(u - x, v - y, angle) if angle else (u - x, v - y)
     return torch.maximum(p.abs() - a, q.abs() - b)
 
 
-def polygon(u, v, corners, x, y, radius, angle: float = 0.0) -> torch.Tensor:
+def polygon(u: Plane, v: Plane, corners: float, x: Number, y: Number, radius: Number, angle: float = 0.0) -> Plane:
     """Signed distance to a regular polygon at (x, y) with the given number of corners and circumradius."""
     p, q = u - x, v - y
     sector = 2 * math.pi / corners
@@ -282,14 +300,14 @@ def polygon(u, v, corners, x, y, radius, angle: float = 0.0) -> torch.Tensor:
     return torch.sqrt(p * p + q * q) * torch.cos(theta) - radius * math.cos(sector / 2)
 
 
-def star(u, v, points, x, y, radius, depth: float) -> torch.Tensor:
+def star(u: Plane, v: Plane, points: float, x: Number, y: Number, radius: Number, depth: float) -> Plane:
     """Signed distance (rough) to a wavy star at (x, y); `depth` in [0, 0.5) is how deep the bays are."""
     p, q = u - x, v - y
     bays = torch.cos(points * (torch.atan2(q, p) + math.pi / 2))
     return torch.sqrt(p * p + q * q) - radius * (1 - depth + depth * bays)
 
 
-def stroke(u, v, x0, y0, x1, y1, width) -> torch.Tensor:
+def stroke(u: Plane, v: Plane, x0: Number, y0: Number, x1: Number, y1: Number, width: Number) -> Plane:
     """Signed distance to a thick line with round ends; `width` is its half-width."""
     dx, dy = x1 - x0, y1 - y0
     p, q = u - x0, v - y0
@@ -302,7 +320,7 @@ def bitmap(rows: list[str]) -> torch.Tensor:
     return torch.tensor([[float(mark not in ". ") for mark in row] for row in rows])
 
 
-def stamp(glyph: torch.Tensor, u, v, half, x=0.0, y=0.0) -> torch.Tensor:
+def stamp(glyph: torch.Tensor, u: Plane, v: Plane, half: Number, x: Number = 0.0, y: Number = 0.0) -> Plane:
     """Return the mask, shape (n, 32, 32), of a glyph pasted on the square of half-side `half` at (x, y)."""
     grid = torch.stack(torch.broadcast_tensors((u - x) / half, (v - y) / half), -1)
     glyphs = glyph.expand(len(grid), 1, *glyph.shape)

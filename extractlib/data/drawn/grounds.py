@@ -1,13 +1,14 @@
 """What stands behind the drawn things."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from extractlib.data.drawn.canvas import Sketch, X, Y, stroke
 
 
-def blotches(sketch: Sketch, palette, *, cells: int = 6, contrast: float = 0.35) -> None:
+def blotches(sketch: Sketch, palette: Sequence[Sequence[float]], *, cells: int = 6, contrast: float = 0.35) -> None:
     """Fill the pictures with smooth blotches between two colors of `palette`, and a little colored noise."""
     mixed = sketch.fade(sketch.noise(cells)[:, 0], sketch.pick(palette, 0.0), sketch.pick(palette, 0.0))
     sketch.backdrop(mixed + (sketch.noise(10, 3) - 0.5) * (contrast / 2))

@@ -193,7 +193,7 @@ def _horse(sketch: Sketch) -> None:
     sketch.fill(stroke(u, v, 0.55, -0.52 + nod, 0.55, -0.62 + nod, 0.04), coat * 0.8)
 
 
-def _four_legged(sketch: Sketch, coat: torch.Tensor, *, leg: float, girth: float, neck: float, nod) -> None:
+def _four_legged(sketch: Sketch, coat: torch.Tensor, *, leg: float, girth: float, neck: float, nod: Number) -> None:
     u, v = sketch.u, sketch.v
     _legs(sketch, (-0.42, -0.28, 0.25, 0.38), 0.1, 0.75, leg, coat * 0.8)
     sketch.fill(ellipse(u, v, -0.02, 0.05, 0.5, girth), coat)
@@ -236,7 +236,9 @@ def _frog(sketch: Sketch) -> None:
     sketch.fill(stroke(u, v, -0.22, 0.08, 0.32, 0.08, 0.03), skin * 0.35)
 
 
-def _legs(sketch: Sketch, places: tuple[float, ...], top: float, bottom: float, width: float, color) -> None:
+def _legs(
+    sketch: Sketch, places: tuple[float, ...], top: float, bottom: float, width: float, color: torch.Tensor
+) -> None:
     stride = sketch.normal(0, 0.06)
     for number, x in enumerate(places):
         swing = stride if number % 2 else -stride

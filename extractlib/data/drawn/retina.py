@@ -7,6 +7,7 @@ no classifier can be right on all of them.
 import math
 
 import torch
+from torch import Tensor
 
 from extractlib.data.drawn.canvas import Sketch, hsv, stroke
 
@@ -19,7 +20,7 @@ READING_ERROR = 0.42
 """Standard deviation of the true severity about the grade."""
 
 
-def draw(label: int, sketch: Sketch) -> torch.Tensor:
+def draw(label: int, sketch: Sketch) -> Tensor:
     """Draw eyes of one grade, uint8 of shape (n, 3, 32, 32)."""
     severity = label + sketch.normal(0, READING_ERROR)
     x, y = sketch.normal(0, 0.04), sketch.normal(0, 0.04)
@@ -41,7 +42,7 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
     return sketch.finish(brightness=(0.7, 1.2), noise=0.025, blur=0.3)
 
 
-def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tensor, color: torch.Tensor) -> None:
+def _vessels(sketch: Sketch, x: Tensor, y: Tensor, side: Tensor, color: Tensor) -> None:
     """Draw four vessels that leave the nerve at (x, y), each of two straight pieces."""
     for up in (-1, 1):
         for along, across in ((0.45, 0.55), (-0.1, 0.75)):
@@ -53,7 +54,9 @@ def _vessels(sketch: Sketch, x: torch.Tensor, y: torch.Tensor, side: torch.Tenso
                 start = end_x, end_y
 
 
-def _spots(sketch: Sketch, x, y, count: torch.Tensor, *, most: int, size: float, color, opacity: float) -> None:
+def _spots(
+    sketch: Sketch, x: Tensor, y: Tensor, count: Tensor, *, most: int, size: float, color: Tensor, opacity: float
+) -> None:
     """Draw about `count` round spots of radius about `size` between 0.15 and 0.8 from the center (x, y)."""
     for number in range(most):
         present = (torch.sigmoid((count - number - 0.5) * 8) > sketch.uniform()).float()

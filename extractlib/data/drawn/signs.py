@@ -1,10 +1,11 @@
 """Signs: 43 traffic signs, the drawn twin of GTSRB (Stallkamp et al. 2012). Shape, border and glyph tell them apart."""
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 
-from extractlib.data.drawn.canvas import Sketch, bitmap, box, polygon, stamp, stroke
+from extractlib.data.drawn.canvas import Plane, Sketch, bitmap, box, polygon, stamp, stroke
 from extractlib.data.drawn.grounds import blotches
 from extractlib.data.drawn.tables import read_table
 
@@ -49,15 +50,15 @@ def draw(label: int, sketch: Sketch) -> torch.Tensor:
     return sketch.finish(brightness=(0.3, 1.3), noise=0.05, blur=0.6)
 
 
-def _disc(u, v) -> torch.Tensor:
+def _disc(u: Plane, v: Plane) -> Plane:
     return torch.sqrt(u**2 + v**2)
 
 
-def _slash(u, v) -> torch.Tensor:
+def _slash(u: Plane, v: Plane) -> Plane:
     return torch.maximum(stroke(u, v, -0.6, 0.7, 0.6, -0.7, 0.09), _disc(u, v) - 0.9)
 
 
-OUTLINES = {
+OUTLINES: Mapping[str, Callable[[Plane, Plane], Plane]] = {
     "disc": _disc,
     "triangle": lambda u, v: polygon(u, v, 3, 0, 0.2, 1.2, math.pi / 2),
     "triangle on its tip": lambda u, v: polygon(u, v, 3, 0, -0.2, 1.2, -math.pi / 2),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from extractlib.data.drawn.canvas import Number, Pose, Sketch, box, ellipse, polygon, star, stroke, turn
+from extractlib.data.drawn.canvas import Number, Plane, Pose, Sketch, box, ellipse, polygon, star, stroke, turn
 from extractlib.data.drawn.grounds import studio_or_anywhere
 from extractlib.data.drawn.tables import read_table, read_text
 
@@ -65,7 +65,9 @@ def _read_part(text: str) -> Part:
     return Part(shape.removeprefix("+"), tuple(map(float, words[:place])), color, angle, shape.startswith("+"))
 
 
-def paint(sketch: Sketch, figure: Figure, *, outline=0.0, ink=1.0, vary=0.03, present: Number = 1.0) -> None:
+def paint(
+    sketch: Sketch, figure: Figure, *, outline: float = 0.0, ink: float = 1.0, vary: float = 0.03, present: Number = 1.0
+) -> None:
     """Paint a figure into the sketch's local frame.
 
     Args:
@@ -145,34 +147,34 @@ def _dots(sketch: Sketch, count: float, spread: float, size: float) -> torch.Ten
 # -- shapes: signed distances, shape (n, 32, 32); numbers in the order they stand in a figure ------
 
 
-def ring(u, v, x, y, radius, half_width):
+def ring(u: Plane, v: Plane, x: float, y: float, radius: float, half_width: float) -> Plane:
     """A ring with the given radius in the middle of its band."""
     return (torch.sqrt((u - x) ** 2 + (v - y) ** 2) - radius).abs() - half_width
 
 
-def dome(u, v, x, y, a, b):
+def dome(u: Plane, v: Plane, x: float, y: float, a: float, b: float) -> Plane:
     """The upper half of an ellipse."""
     return torch.maximum(ellipse(u, v, x, y, a, b), v - y)
 
 
-def bowl(u, v, x, y, a, b):
+def bowl(u: Plane, v: Plane, x: float, y: float, a: float, b: float) -> Plane:
     """The lower half of an ellipse."""
     return torch.maximum(ellipse(u, v, x, y, a, b), y - v)
 
 
-def bowl_ring(u, v, x, y, radius, half_width):
+def bowl_ring(u: Plane, v: Plane, x: float, y: float, radius: float, half_width: float) -> Plane:
     """The lower half of a ring."""
     return torch.maximum(ring(u, v, x, y, radius, half_width), y - v)
 
 
-def crescent(u, v, x, y, radius, thickness):
+def crescent(u: Plane, v: Plane, x: float, y: float, radius: float, thickness: float) -> Plane:
     """A disc without another one a little above it."""
     outer = torch.sqrt((u - x) ** 2 + (v - y) ** 2) - radius
     hole = torch.sqrt((u - x) ** 2 + (v - y + thickness) ** 2) - radius * 0.95
     return torch.maximum(outer, -hole)
 
 
-def wedge(u, v, x, y, half_width, base):
+def wedge(u: Plane, v: Plane, x: float, y: float, half_width: float, base: float) -> Plane:
     """A triangle with its tip at (x, y) and a base of the given half-width at the height `base`."""
     height = base - y
     along = (v - y) / height
@@ -180,33 +182,33 @@ def wedge(u, v, x, y, half_width, base):
     return torch.maximum(sides, (along - 1) * abs(height))
 
 
-def side_wedge(u, v, x, y, length, half_height):
+def side_wedge(u: Plane, v: Plane, x: float, y: float, length: float, half_height: float) -> Plane:
     """A triangle with its tip at (x, y); its base lies `length` to the left."""
     return wedge(v, u, y, x, half_height, x - length)
 
 
-def funnel(u, v, x, y, half_width, height):
+def funnel(u: Plane, v: Plane, x: float, y: float, half_width: float, height: float) -> Plane:
     """A triangle that stands on its tip at (x, y)."""
     return wedge(u, v, x, y, half_width, y - height)
 
 
-def trapezoid(u, v, x, y, top, bottom, half_height):
+def trapezoid(u: Plane, v: Plane, x: float, y: float, top: float, bottom: float, half_height: float) -> Plane:
     """A trapezoid with the given half-widths at its top and its bottom."""
     along = ((v - y) / half_height + 1) / 2
     return torch.maximum((u - x).abs() - (top + (bottom - top) * along), (v - y).abs() - half_height)
 
 
-def side_trapezoid(u, v, x, y, left, right, half_width):
+def side_trapezoid(u: Plane, v: Plane, x: float, y: float, left: float, right: float, half_width: float) -> Plane:
     """A trapezoid on its side, with the given half-heights at its left and its right."""
     return trapezoid(v, u, y, x, left, right, half_width)
 
 
-def four_dots(u, v, spread, size):
+def four_dots(u: Plane, v: Plane, spread: float, size: float) -> Plane:
     """Four dots about the center, in a square."""
     return torch.sqrt((u.abs() - spread) ** 2 + (v.abs() - spread) ** 2) - size
 
 
-def three_dots(u, v, spread, size):
+def three_dots(u: Plane, v: Plane, spread: float, size: float) -> Plane:
     """Three dots in a row below the center."""
     aside = (u.abs() - spread).abs()
     return torch.sqrt(torch.minimum(aside, u.abs()) ** 2 + (v - spread) ** 2) - size
@@ -221,37 +223,37 @@ SHAPES: Mapping[str, Callable[..., torch.Tensor]] = {shape.__name__: shape for s
 # -- patterns: waves that are turned into masks over the shape before them -------
 
 
-def stripes(u, v, frequency):
+def stripes(u: Plane, v: Plane, frequency: float) -> Plane:
     """Stripes across v."""
     return torch.sin(v * frequency)
 
 
-def checks(u, v, frequency):
+def checks(u: Plane, v: Plane, frequency: float) -> Plane:
     """A chessboard."""
     return torch.sin(u * frequency) * torch.sin(v * frequency)
 
 
-def spots(u, v, frequency):
+def spots(u: Plane, v: Plane, frequency: float) -> Plane:
     """Round spots in rows."""
     return torch.cos(u * frequency) + torch.cos(v * frequency) - 0.9
 
 
-def weave(u, v, frequency):
+def weave(u: Plane, v: Plane, frequency: float) -> Plane:
     """Bricks, or a weave: wide in u and narrow in v."""
     return torch.maximum(torch.cos(u * frequency * 0.6), torch.cos(v * frequency)) - 0.75
 
 
-def ripples(u, v, frequency):
+def ripples(u: Plane, v: Plane, frequency: float) -> Plane:
     """Wavy stripes."""
     return torch.sin(v * frequency + torch.sin(u * 5) * 1.5)
 
 
-def circles(u, v, frequency):
+def circles(u: Plane, v: Plane, frequency: float) -> Plane:
     """Rings within rings."""
     return torch.sin(torch.sqrt(u * u + v * v) * frequency)
 
 
-def sectors(u, v, count):
+def sectors(u: Plane, v: Plane, count: float) -> Plane:
     """Slices of a cake."""
     return torch.sin(torch.atan2(v, u) * count)
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from extractbook.reproduction.experiments.detection import first
 from extractbook.reproduction.setups import Setup
@@ -35,7 +36,7 @@ class Queries:
     """Images that somebody may send, with what detectors of accounts look at.
 
     Attributes:
-        images: uint8 of shape (n, 3, height, width).
+        images: uint8 of shape (n, 3, height, width), perhaps smaller than they were sent.
         labels: The victim's, int64 of shape (n,).
         caught: Whether the detector of single queries catches each, bool of shape (n,).
     """
@@ -47,7 +48,11 @@ class Queries:
     @classmethod
     def of(cls, setup: Setup, images: torch.Tensor) -> "Queries":
         """Return images with the victim's labels and the verdicts of the paper's detector."""
-        return cls(images, setup.victim.logits(images).argmax(1), setup.detector.detect(images))
+        labels, caught = setup.victim.logits(images).argmax(1), setup.detector.detect(images)
+        if setup.settings.account_size:
+            size = setup.settings.account_size
+            images = torch.cat([F.adaptive_avg_pool2d(part.float(), size).byte() for part in images.split(512)])
+        return cls(images, labels, caught)
 
     def account(self, chosen: torch.Tensor) -> "Queries":
         """Return what an account that sends the `chosen` images, int64 in order, has sent."""
@@ -66,17 +71,19 @@ def accounts(setup: Setup) -> dict:
         augmentation is flagged; ``honest_flagged``, the share of other honest accounts that is; ``flag_times``, after
         how many queries each of `WATCHED` accounts of the adversary, with the whole budget each, is flagged, or None;
         ``queries`` and ``accounts`` of the Sybil accounts, and ``sybil_flagged``, the share of them that is flagged.
-        Also PRADA's ``delta`` and the ``rate`` of honest queries caught. ``images``, the honest accounts judged.
+        Also PRADA's ``delta`` and the ``rate`` of honest queries caught. ``images``, the honest accounts judged; where
+        they share no image, there are as many as the adversary's part holds.
     """
     settings, seed = setup.settings, setup.cell.seed
     generator = np.random.default_rng([seed, *b"accounts"])
     half = len(setup.task["adversary"]) // 2
     # The frames of one track lie side by side: the two halves share one track at most.
     halves = [first(setup.task["adversary"], at, max(half, settings.stream)) for at in (0, half)]
+    drawn = _apart if settings.accounts_apart else _drawn
     source = setup.queries(Source(setup.cell.task).shifted())
     queries = min(setup.cell.budget, len(source))
     known, judged = (
-        _drawn(Queries.of(setup, one.images[:]), settings.streams, settings.stream, generator) for one in halves
+        drawn(Queries.of(setup, one.images[:]), settings.streams, settings.stream, generator) for one in halves
     )
     shifted = Queries.of(setup, source.images[:])
     alone = _drawn(shifted, WATCHED, queries, generator)
@@ -132,6 +139,12 @@ def _drawn(asked: Queries, count: int, length: int, generator: np.random.Generat
     return [asked.account(torch.from_numpy(generator.permutation(total)[:length])) for _ in range(count)]
 
 
+def _apart(asked: Queries, count: int, length: int, generator: np.random.Generator) -> list[Queries]:
+    """Return at most `count` accounts of `length` queries each that share no image: as many as there are."""
+    order = torch.from_numpy(generator.permutation(len(asked.labels)))
+    return [asked.account(chosen) for chosen in order.split(length)[: min(count, len(order) // length)]]
+
+
 def _flagged(until: Callable[[Queries], int | None], watched: Sequence[Queries]) -> float:
     return sum(until(one) is not None for one in watched) / len(watched)
 
@@ -139,5 +152,11 @@ def _flagged(until: Callable[[Queries], int | None], watched: Sequence[Queries])
 def _positive_control(setup: Setup, source: ImageSet, queries: int) -> Queries:
     """Return the queries of an attack that PRADA was made to notice, from images of the adversary's."""
     seeds = source.subset(torch.arange(max(2, queries // SEEDS)))
-    trainer = setup.trainer(setup.settings.network, ROUND, keep=False)
+    given = setup.settings.surrogate
+    recipe = (
+        ROUND
+        if given.optimizer == ROUND.optimizer
+        else replace(ROUND, optimizer=given.optimizer, learning_rate=given.learning_rate)
+    )
+    trainer = setup.trainer(setup.settings.network, recipe, keep=False)
     return Queries.of(setup, jacobian_augmentation(PredictionAPI(setup.victim), seeds, trainer, budget=queries)[0])

@@ -1,11 +1,14 @@
 """Detecting the attacker's queries one by one (the paper, sections 5 and 6)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
+import numpy as np
 import torch
 
-from extractbook.reproduction.setups import Setup
+from extractbook.reproduction.experiments.resampling import accuracies, kept, means, resamples
+from extractbook.reproduction.setups import Setup, evenly
 from extractlib.data.images import ImageSet, mix
 from extractlib.data.sources import Source
 from extractlib.defenses.detectors import (
@@ -34,12 +37,6 @@ TIMED = 256
 ACCEPTED = 0.95
 """Share of the benign validation images that is accepted at the threshold chosen on them."""
 
-JUDGED_ON = 2_000
-"""Images of each source that detectors are asked about, at most."""
-
-TUNED_ON = 500
-"""Validation images of each side that ODIN and Mahalanobis are set on."""
-
 
 def detection(setup: Setup) -> dict:
     """Return how well the paper's detector, ODIN and Mahalanobis tell queries of two pools from benign ones.
@@ -53,55 +50,62 @@ def detection(setup: Setup) -> dict:
         ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of
         both pools, and of the adversary's own images from the victim's very source and from the shifted one;
         ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest
-        behind a value.
+        behind a value. Where the binary detector brings all images to one size, ``"unmatched"`` is one that does not.
+        ``resampled``, of numbers that claims rest on (see `resamples`).
     """
-    validation, benign = setup.task["validation"], evenly(setup.held_out, JUDGED_ON)
-    ood = {"pool": evenly(setup.pool[setup.part], JUDGED_ON)}
+    most, tuned_on = setup.settings.judged_on, setup.settings.tuned_on
+    validation, benign = evenly(setup.task["validation"], most), evenly(setup.held_out, most)
+    ood = {"pool": evenly(setup.pool[setup.part], most)}
     if setup.settings.second_pool:
-        ood["second"] = evenly(setup.second_pool[setup.part], JUDGED_ON)
+        ood["second"] = evenly(setup.second_pool[setup.part], most)
     own = Source(setup.cell.task)
-    shifted = evenly(setup.queries(own.shifted(), labeled=True), JUDGED_ON)
-    sources = {"benign": benign, **ood, "own": evenly(setup.task["adversary"], JUDGED_ON), "shifted": shifted}
+    shifted = evenly(setup.queries(own.shifted(), labeled=True), most)
+    sources = {"benign": benign, **ood, "own": evenly(setup.task["adversary"], most), "shifted": shifted}
     binary = setup.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made = {"binary": (binary, {})} | rivals(setup)
+    made: dict[str, tuple[Detector, dict[str, float]]] = {"binary": (binary, {}), **rivals(setup)}
+    if setup.chain != "none":
+        made["unmatched"] = setup.detector_of(setup.task["detector"], setup.pool["detector"]), {}
+    weights = {name: resamples(setup, len(one), name) for name, one in sources.items()}
     result: dict = {"validation_tpr": accepted}
+    resampled: dict = {}
     for name, (detector, settings) in made.items():
         known = detector.score(validation.images)
         thresholds = (
-            binary.threshold if name == "binary" else threshold_at(known, accepted),
+            detector.threshold if name in ("binary", "unmatched") else threshold_at(known, accepted),
             threshold_at(known, ACCEPTED),
         )
-        scores = detector.score(benign.images)
-        result[name] = {"settings": settings, "milliseconds": _milliseconds(detector.score, validation.images[:TIMED])}
-        result[name] |= {pool: _quality(scores, detector.score(one.images), *thresholds) for pool, one in ood.items()}
-    return result | {
-        "caught": {name: share(binary.detect(one.images)) for name, one in sources.items()},
-        "victim_accuracy": _victim_accuracy(setup, benign),
-        "shifted_victim_accuracy": _victim_accuracy(setup, shifted),
-        "images": min(map(len, sources.values())),
-    }
+        timed = validation.images[: min(TIMED, tuned_on)]
+        result[name] = {"settings": settings, "milliseconds": _milliseconds(detector.score, timed)}
+        scores = {"benign": detector.score(benign.images)}
+        scores |= {pool: detector.score(one.images) for pool, one in ood.items()}
+        result[name] |= {pool: _quality(scores["benign"], scores[pool], *thresholds) for pool in ood}
+        resampled[name] = {pool: _resampled(scores, pool, weights, *thresholds) for pool in ood}
+    caught = {name: binary.detect(one.images) for name, one in sources.items()}
+    resampled["caught"] = {name: means(weights[name], one) for name, one in caught.items()}
+    result |= {"caught": {name: share(one) for name, one in caught.items()}}
+    for name, images, source in (("", benign, "benign"), ("shifted_", shifted, "shifted")):
+        labels = setup.victim.logits(images.images).argmax(1)
+        result[f"{name}victim_accuracy"] = _accuracy(setup, labels, images)
+        resampled[f"{name}victim_accuracy"] = accuracies(weights[source], labels, images.known_labels(), setup.balanced)
+    return result | {"images": min(map(len, sources.values()))} | kept(setup, resampled)
 
 
 def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
-    victim, known = setup.victim, setup.task["victim"]
-    sides = {name: evenly(one["validation"], TUNED_ON) for name, one in (("benign", setup.task), ("ood", setup.pool))}
-    options = {**sides, "layers": stages_of(victim), "features": layers_of(victim, known.images, stages_of(victim))}
+    victim, known, tuned_on = setup.victim, setup.task["victim"], setup.settings.tuned_on
+    if setup.settings.fitted_on:
+        known = evenly(known, setup.settings.fitted_on)
+    benign, ood = (evenly(one["validation"], tuned_on) for one in (setup.task, setup.pool))
+    layers = stages_of(victim)
+    features = layers_of(victim, known.images, layers)
+    layered = partial(
+        LayeredMahalanobisDetector, victim, known, benign=benign, ood=ood, layers=layers, features=features
+    )
     return {
-        "odin": tune(lambda **settings: OdinDetector(victim, **settings), OdinDetector.SETTINGS, **sides),
-        "mahalanobis": tune(
-            lambda **settings: LayeredMahalanobisDetector(victim, known, **options, **settings),
-            LayeredMahalanobisDetector.SETTINGS,
-            **sides,
-        ),
+        "odin": tune(partial(OdinDetector, victim), OdinDetector.SETTINGS, benign=benign, ood=ood),
+        "mahalanobis": tune(layered, LayeredMahalanobisDetector.SETTINGS, benign=benign, ood=ood),
     }
-
-
-def evenly(images: ImageSet, most: int) -> ImageSet:
-    """Return at most so many images, at equal distances, so that as many tracks as can be are among them."""
-    count = min(most, len(images))
-    return images.subset(torch.arange(count) * len(images) // count)
 
 
 def rates(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> dict[str, float]:
@@ -118,15 +122,25 @@ def _quality(benign: torch.Tensor, ood: torch.Tensor, threshold: float, strict: 
     }
 
 
+def _resampled(
+    scores: Mapping[str, torch.Tensor], pool: str, weights: Mapping[str, np.ndarray], threshold: float, strict: float
+) -> dict[str, np.ndarray]:
+    """Return the balanced accuracy and the TNR at 95% TPR under each resample of the images."""
+    caught = {name: means(weights[name], scores[name] > threshold) for name in ("benign", pool)}
+    return {
+        "balanced_accuracy": (1 - caught["benign"] + caught[pool]) / 2,
+        "tnr_at_95": means(weights[pool], scores[pool] > strict),
+    }
+
+
 def _milliseconds(score: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> float:
     started = time.perf_counter()
     score(images)
     return round(1000 * (time.perf_counter() - started) / len(images), 4)
 
 
-def _victim_accuracy(setup: Setup, images: ImageSet) -> float:
-    measure = mean_class_accuracy if setup.balanced else accuracy
-    return measure(setup.victim.logits(images.images).argmax(1), images.labels)
+def _accuracy(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
+    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.known_labels())
 
 
 def overlap(setup: Setup) -> dict:
@@ -137,17 +151,24 @@ def overlap(setup: Setup) -> dict:
 
     Returns:
         ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``; ``tnr_public``, the TNR on the
-        ordinary pool's part alone, None where there is none; ``images``, the fewest of a side.
+        ordinary pool's part alone, None where there is none; ``images``, the fewest of a side; ``resampled``.
     """
     count, source, public = setup.settings.overlap_images, setup.queries(), setup.pool[setup.part]
     own = round(count * setup.cell.overlap)
     seen = _mixture(first(source, 0, own), first(setup.pool["detector"], 0, count - own))
     unseen = _mixture(first(source, count, own), first(public, 0, count - own))
-    detector = setup.detector_of(first(setup.task["detector"], 0, count), seen)
+    detector = setup.detector_of(first(setup.task["detector"], 0, count), seen, chain=setup.chain)
     benign, ood = detector.score(setup.held_out.images), detector.score(unseen.images)
-    found = rates(benign, ood, detector.threshold) | {"auroc": auroc(benign, ood)}
-    found["tnr_public"] = share(ood[own:] > detector.threshold) if own < count else None
-    return found | {"images": min(len(benign), len(ood))}
+    found = rates(benign, ood, detector.threshold) | {
+        "auroc": auroc(benign, ood),
+        "tnr_public": share(ood[own:] > detector.threshold) if own < count else None,
+        "images": min(len(benign), len(ood)),
+    }
+    sides = {"benign": benign, "own": ood[:own], "public": ood[own:]}
+    caught = {name: means(resamples(setup, len(one), name), one > detector.threshold) for name, one in sides.items()}
+    tnr = (own * np.nan_to_num(caught["own"]) + (count - own) * np.nan_to_num(caught["public"])) / count
+    resampled = {"balanced_accuracy": (1 - caught["benign"] + tnr) / 2, "tnr_public": caught["public"]}
+    return found | kept(setup, resampled)
 
 
 def first(images: ImageSet, start: int, count: int) -> ImageSet:

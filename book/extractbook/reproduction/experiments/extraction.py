@@ -6,11 +6,14 @@ nobody stole, without which neither agreement nor repeated errors say anything.
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from extractbook.reproduction.cells import DENY_FREE, WATERMARK, plain_cell
-from extractbook.reproduction.setups import Defense, Setup
+from extractbook.reproduction.experiments.resampling import accuracies, joined, kept, means, resamples
+from extractbook.reproduction.setups import Setup
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff
 from extractlib.attacks.knockoff import Knockoff
@@ -20,7 +23,7 @@ from extractlib.data.images import ImageSet
 from extractlib.data.sources import Source
 from extractlib.defenses.ownership import dataset_inference
 from extractlib.errors import check_positive
-from extractlib.evaluation import evaluate
+from extractlib.evaluation import evaluate_labels
 from extractlib.metrics import accuracy, agreement, mean_class_accuracy, per_class_accuracy, recovery, share
 from extractlib.models.classifier import Surrogate, Victim
 from extractlib.versions import versions
@@ -38,14 +41,14 @@ def extraction(setup: Setup) -> dict:
     result = measured(setup, surrogate)
     if cell.attack != "own-labels":
         held_out = setup.pool["validation"].images
-        answers = api_of(setup).query(held_out, client="held-out")
+        answers = api_of(setup).query(held_out[:], client="held-out")
         result["held_out_agreement"] = agreement(surrogate.predict(held_out), answers.labels)
     if cell == plain_cell(setup.settings, task=cell.task, seed=cell.seed):
         result |= inferred(setup, surrogate)
     if cell.defense == WATERMARK:
         result |= watermark(setup, surrogate)
     elif cell.defense != "none":
-        result |= defended(setup)
+        result = joined(result, defended(setup))
     return result
 
 
@@ -88,14 +91,13 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     pool = setup.queries(labeled=adaptive)
     budget = check_positive("budget", cell.budget)
     whole = len(pool) if free else settings.middle_budget if adaptive else min(settings.budget, len(pool))
-    options = {"budget": max(budget, whole), "seed": cell.seed, "fill": cell.fill}
+    attack = Knockoff(budget=max(budget, whole), seed=cell.seed, fill=cell.fill)
     if adaptive:
-        attack: Knockoff = AdaptiveKnockoff(**options, **asdict(settings.bandit), reward=cell.reward)
-    else:
-        attack = Knockoff(**options)
+        bandit = asdict(settings.bandit) | {"reward": cell.reward}
+        attack = AdaptiveKnockoff(budget=attack.budget, seed=cell.seed, fill=cell.fill, **bandit)
     attack.indices(len(pool))  # is refused before a victim is trained
     api = api_of(setup, budget=attack.budget)
-    key = {
+    key: dict[str, Any] = {
         "api": api.fingerprint,
         "pool": pool.fingerprint,
         "attack": asdict(attack) | {"name": cell.attack},
@@ -122,9 +124,8 @@ def _paid(transfer: TransferSet, budget: int) -> int:
 
 def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:
     """Return the API that the cell describes, its defense included."""
-    defense: Defense | None = setup.defense
-    both = {} if defense is None else {"detector": defense.detector, "policy": defense.policy}
-    return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, **both)
+    both = (None, None) if setup.cell.defense == "none" else (setup.defense.detector, setup.defense.policy)
+    return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, detector=both[0], policy=both[1])
 
 
 def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balanced: bool = False) -> dict:
@@ -134,7 +135,12 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balance
         The fields of `evaluation.Evaluation`, ``images`` for its ``n``, with ``recovery_above_constant``; what cannot
         be said, since the victim makes no errors or is no better than a constant, is None.
     """
-    found = evaluate(victim, surrogate, held_out, balanced=balanced)
+    theirs, ours = (model.logits(held_out.images).argmax(1) for model in (victim, surrogate))
+    return _compared(theirs, ours, held_out.known_labels(), balanced=balanced)
+
+
+def _compared(theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool) -> dict:
+    found = evaluate_labels(theirs, ours, labels, balanced=balanced)
     result: dict = found.to_json() | {"images": found.n}
     del result["n"]
     better = found.victim_accuracy > found.constant_accuracy
@@ -143,15 +149,41 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balance
 
 
 def measured(setup: Setup, model: Surrogate) -> dict:
-    """Return what `compare` says of a model on the held-out images, and its ``validation_accuracy``."""
-    result = compare(setup.victim, model, setup.held_out, balanced=setup.balanced)
+    """Return what `compare` says of a model on the held-out images, and its ``validation_accuracy``; ``resampled``."""
     validation = setup.task["validation"]
-    return result | {"validation_accuracy": _right(setup, model.predict(validation.images), validation)}
+    result, resampled = on_held_out(setup, model)
+    result["validation_accuracy"] = _right(setup, model.predict(validation.images), validation)
+    return result | kept(setup, resampled)
+
+
+def on_held_out(setup: Setup, model: Surrogate) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return what `compare` says of a model on the held-out images, and of the numbers that claims rest on resamples.
+
+    Where a resample leaves nothing to divide by, the number is that of all images.
+    """
+    labels = setup.held_out.known_labels()
+    theirs, ours = (one.logits(setup.held_out.images).argmax(1) for one in (setup.victim, model))
+    found = _compared(theirs, ours, labels, balanced=setup.balanced)
+    weights = resamples(setup, len(labels), "held out")
+    victim, surrogate = (accuracies(weights, one, labels, setup.balanced) for one in (theirs, ours))
+    wrong, same = theirs.ne(labels).double(), ours.eq(theirs).double()
+    constant = accuracies(weights, labels.mode().values.expand_as(labels), labels, setup.balanced)
+    numbers = {
+        "recovery": (surrogate, victim),
+        "recovery_above_constant": (surrogate - constant, victim - constant),
+        "errors_repeated": (means(weights, same * wrong), means(weights, wrong)),
+    }
+    ratios = {
+        name: np.divide(above, below, out=np.full_like(below, found[name]), where=below > 0)
+        for name, (above, below) in numbers.items()
+        if found[name] is not None
+    }
+    return found, {"victim_accuracy": victim, "surrogate_accuracy": surrogate, **ratios}
 
 
 def _right(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
     """Return the accuracy of labels on images of the task, balanced where the scale says so."""
-    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.labels)
+    return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.known_labels())
 
 
 def inferred(setup: Setup, model: Surrogate) -> dict:
@@ -159,8 +191,9 @@ def inferred(setup: Setup, model: Surrogate) -> dict:
     if setup.cell.task not in setup.settings.accused:
         return {}
     some = torch.arange(setup.settings.accused_images)
-    sides = {"private": setup.task["victim"].subset(some), "public": setup.task["validation"].subset(some)}
-    return {"dataset_inference_p": dataset_inference(setup.victim, model, **sides, seed=setup.cell.seed)}
+    private, public = (setup.task[part].subset(some) for part in ("victim", "validation"))
+    p = dataset_inference(setup.victim, model, private=private, public=public, seed=setup.cell.seed)
+    return {"dataset_inference_p": p}
 
 
 def defended(setup: Setup) -> dict:
@@ -185,7 +218,7 @@ def honest(setup: Setup) -> dict:
     Returns:
         ``honest_accuracy``: share of them whose answer is right; ``honest_caught``: share that was detected;
         ``honest_refused``: share that was denied; ``honest_l1``: mean L1 change of an answer's probabilities, 1 where
-        it was denied.
+        it was denied; ``resampled``, of the first and the third.
     """
     defense, held_out = setup.defense, setup.held_out
     images = held_out.images[:]
@@ -193,12 +226,17 @@ def honest(setup: Setup) -> dict:
     caught = defense.detector.detect(images)
     shown = defense.policy.answer(probabilities, caught, images)
     answers = setup.cell.granularity.show(shown)
+    weights = resamples(setup, len(held_out), "held out")
+    resampled = {
+        "honest_accuracy": accuracies(weights, answers.labels, held_out.known_labels(), setup.balanced),
+        "honest_refused": means(weights, answers.denied),
+    }
     return {
         "honest_accuracy": _right(setup, answers.labels, held_out),
         "honest_caught": share(caught),
         "honest_refused": share(answers.denied),
         "honest_l1": (shown.nan_to_num(0.0) - probabilities).abs().sum(1).mean().item(),
-    }
+    } | kept(setup, resampled)
 
 
 def watermark(setup: Setup, surrogate: Surrogate) -> dict:
@@ -227,7 +265,7 @@ def classes(setup: Setup) -> dict:
         ``errors_introduced``: how many images the victim has right and the surrogate wrong, of all ``images``.
     """
     surrogate, victim, held_out = surrogate_of(setup), setup.victim, setup.held_out
-    labels, count = held_out.labels, len(victim.classes)
+    labels, count = held_out.known_labels(), len(victim.classes)
     predicted = {
         "victim": victim.logits(held_out.images).argmax(1),
         "surrogate": surrogate.predict(held_out.images),

@@ -5,11 +5,14 @@ detector may learn that difference instead of the content: it then looks strong,
 anew walks past it. On drawn images, which one renderer made, nothing but content differs, unless we make it so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from extractbook.reproduction.experiments.detection import evenly, rates, rivals
+import numpy as np
+
+from extractbook.reproduction.experiments.detection import rates, rivals
 from extractbook.reproduction.experiments.extraction import api_of, compare
-from extractbook.reproduction.setups import Setup
+from extractbook.reproduction.experiments.resampling import kept, means, resamples
+from extractbook.reproduction.setups import Setup, evenly
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet
@@ -36,11 +39,28 @@ HARDENED = ("plain", *(f"{kind}-differs" for kind in PROCESSING))
 ATTACKED = "compression"
 """The processing for which attacks are played to their end."""
 
-TRAINED_ON = 2_000
-"""Images of each side that a detector is trained on, at most."""
 
-ASKED = 1_000
-"""Images of each side that detectors are asked about, at most, after each evasion."""
+def sides_of(setup: Setup) -> dict[str, tuple[str, str]]:
+    """Return how both sides are processed: as in `SIDES`, once photographs were brought to one size.
+
+    Photographs come in different sizes, so that resampling differs as they come: the images of the pool are brought to
+    the size of the victim's, and back, but where resampling is to differ.
+    """
+    base, kinds = base_of(setup), {PROCESSING["resampling"]: "none"}
+    if base == "none":
+        return dict(SIDES)
+    done = {name: [_then(base, kinds.get(how, how)) for how in both] for name, both in SIDES.items()}
+    return {name: (benign, ood) for name, (benign, ood) in done.items()} | {"resampling-differs": ("none", "none")}
+
+
+def base_of(setup: Setup) -> str:
+    """Return what brings photographs to one size; nothing is done to drawings, which come in one."""
+    size = setup.settings.matched.get(setup.cell.task)
+    return f"size-{size}" if size else "none"
+
+
+def _then(first: str, second: str) -> str:
+    return "+".join(how for how in (first, second) if how != "none") or "none"
 
 
 def shortcut(setup: Setup) -> dict:
@@ -52,39 +72,65 @@ def shortcut(setup: Setup) -> dict:
         hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
         ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
         behind a detector whose sides differ by compression, plain and hardened, when the queries are as they came, and
-        when the attacker processed them as the victim's images were. ``images``, the fewest of a side.
+        when the attacker processed them as the victim's images were; missing, with ODIN and Mahalanobis, where the
+        scale does not play them. ``images``, the fewest of a side; ``resampled``.
     """
+    played = setup.settings.played
     chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
     detectors = {name: _trained(setup, name) for name in SIDES}
     hardened = {f"{name}-hardened": _trained(setup, name, hardened=True) for name in HARDENED}
-    asked = {name: detectors[name] for name in HARDENED} | hardened | _of_the_victim(setup, detectors["plain"])
+    asked: dict[str, Detector] = {**{name: detectors[name] for name in HARDENED}, **hardened}
+    if played:
+        asked |= _of_the_victim(setup, detectors["plain"])
     queries, honest = (one.images[:] for one in _asked(setup))
-    caught, accepted = ({name: {} for name in asked} for _ in range(2))
+    weights = resamples(setup, len(queries), "pool")
+    caught: dict[str, dict[str, float]] = {name: {} for name in asked}
+    accepted: dict[str, dict[str, float]] = {name: {} for name in asked}
+    resampled: dict[str, dict[str, np.ndarray]] = {name: {} for name in asked}
     for how in EVASIONS:
-        sent, received = transforms.apply(queries, how), transforms.apply(honest, how)
-        for name, detector in asked.items():
-            caught[name][how] = share(detector.detect(sent))
-            accepted[name][how] = 1 - share(detector.detect(received))
-    return {
-        "sides": {name: _quality(setup, detector, *SIDES[name]) for name, detector in detectors.items()},
+        for base, names in _by_base(setup, asked).items():
+            done = _then(base, base_of(setup) if how == PROCESSING["resampling"] and base_of(setup) != "none" else how)
+            sent, received = transforms.apply(queries, done), transforms.apply(honest, done)
+            for name in names:
+                flags = asked[name].detect(sent)
+                caught[name][how], resampled[name][how] = share(flags), means(weights, flags)
+                accepted[name][how] = 1 - share(asked[name].detect(received))
+    found = {name: _quality(setup, detector, *sides_of(setup)[name]) for name, detector in detectors.items()}
+    result = {
+        "sides": {name: quality for name, (quality, _) in found.items()},
         "caught": caught,
         "accepted": accepted,
-        "recovery": _recoveries(setup, asked, setup.queries().subset(chosen)),
         "images": min(len(queries), len(honest)),
     }
+    if played:
+        result["recovery"] = _recoveries(setup, asked, setup.queries().subset(chosen))
+    sides = {name: {"balanced_accuracy": draws} for name, (_, draws) in found.items()}
+    return result | kept(setup, {"sides": sides, "caught": resampled})
+
+
+def _by_base(setup: Setup, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the detectors by what was done to the images that they are asked about before any evasion."""
+    bases: dict[str, list[str]] = {}
+    for name in names:
+        as_they_come = name.startswith("resampling-differs")
+        bases.setdefault("none" if as_they_come else base_of(setup), []).append(name)
+    return bases
 
 
 def _asked(setup: Setup) -> tuple[ImageSet, ImageSet]:
     """Return the pool's images and the task's that detectors are asked about."""
-    return evenly(setup.pool[setup.part], ASKED), evenly(setup.held_out, ASKED)
+    return evenly(setup.pool[setup.part], setup.settings.asked), evenly(setup.held_out, setup.settings.asked)
 
 
 def _trained(setup: Setup, name: str, *, hardened: bool = False) -> BinaryDetector:
     """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
-    parts = [evenly(side["detector"], TRAINED_ON) for side in (setup.task, setup.pool)]
-    sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, SIDES[name], strict=True)]
+    parts = [evenly(side["detector"], setup.settings.trained_on) for side in (setup.task, setup.pool)]
+    sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, sides_of(setup)[name], strict=True)]
     if hardened:
-        sides = [transforms.harden(part, seed=setup.cell.seed + place) for place, part in enumerate(sides)]
+        smallest = setup.settings.matched.get(setup.cell.task, 0)
+        sides = [
+            transforms.harden(part, seed=setup.cell.seed + place, smallest=smallest) for place, part in enumerate(sides)
+        ]
     return setup.detector_of(*sides)
 
 
@@ -98,10 +144,14 @@ def _of_the_victim(setup: Setup, plain: BinaryDetector) -> dict[str, Detector]:
     return {name: detector for name, (detector, _) in made.items()}
 
 
-def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> dict[str, float]:
+def _quality(setup: Setup, detector: BinaryDetector, benign: str, ood: str) -> tuple[dict[str, float], np.ndarray]:
+    """Return the rates of a detector, and its balanced accuracy under each resample."""
     queries, honest = _asked(setup)
-    scores = (detector.score(transforms.apply(one.images[:], how)) for one, how in ((honest, benign), (queries, ood)))
-    return rates(*scores, detector.threshold)
+    sent, received = transforms.apply(queries.images[:], ood), transforms.apply(honest.images[:], benign)
+    scores = {"benign": detector.score(received), "pool": detector.score(sent)}
+    caught = {name: means(resamples(setup, len(one), name), one > detector.threshold) for name, one in scores.items()}
+    found = rates(scores["benign"], scores["pool"], detector.threshold)
+    return found, (1 - caught["benign"] + caught["pool"]) / 2
 
 
 def _recoveries(setup: Setup, detectors: Mapping[str, Detector], asked: ImageSet) -> dict[str, dict[str, float]]:

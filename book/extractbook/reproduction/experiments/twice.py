@@ -1,6 +1,7 @@
 """The attacker that asks twice, to find out which answers were shuffled (beyond the paper)."""
 
-from extractbook.reproduction.experiments.extraction import api_of, compare, surrogate_of
+from extractbook.reproduction.experiments.extraction import api_of, on_held_out, surrogate_of
+from extractbook.reproduction.experiments.resampling import kept
 from extractbook.reproduction.setups import Setup
 from extractlib.attacks.twice import TwiceKnockoff
 from extractlib.metrics import auroc, share
@@ -14,7 +15,8 @@ def asked_twice(setup: Setup) -> dict:
         ``shuffled``: share of the queries that the cell's defense altered; ``auroc``: of the disagreement of an image's
         two answers against whether either was altered, None where all or none were; ``consistent``: share of the images
         whose answers agree; ``recovery_consistent``: of a surrogate that learns from those alone; ``recovery_all``: of
-        one that asked as many queries, about twice as many images, and learned from every answer; ``images``.
+        one that asked as many queries, about twice as many images, and learned from every answer; ``images``;
+        ``resampled``, of the recoveries.
     """
     cell, pool = setup.cell, setup.queries()
     attack = TwiceKnockoff(budget=cell.budget, seed=cell.seed)
@@ -23,14 +25,12 @@ def asked_twice(setup: Setup) -> dict:
     pairs, disagreement = altered.view(2, -1).any(0), attack.disagreement(transfer)
     model = attack.train(transfer, pool, setup.surrogate_trainer(keep=False))
     surrogates = {"consistent": Surrogate(model, classes=setup.victim.classes), "all": surrogate_of(setup)}
-    recoveries = {
-        f"recovery_{name}": compare(setup.victim, surrogate, setup.held_out, balanced=setup.balanced)["recovery"]
-        for name, surrogate in surrogates.items()
-    }
+    compared = {f"recovery_{name}": on_held_out(setup, surrogate) for name, surrogate in surrogates.items()}
     return {
         "shuffled": share(altered),
         "auroc": auroc(disagreement[~pairs], disagreement[pairs]) if 0 < pairs.sum() < len(pairs) else None,
         "consistent": share(disagreement <= attack.tolerance),
-        **recoveries,
+        **{name: found["recovery"] for name, (found, _) in compared.items()},
         "images": len(setup.held_out),
+        **kept(setup, {name: resampled["recovery"] for name, (_, resampled) in compared.items()}),
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, plain_cell
-from extractbook.reproduction.scales import Scale, checked, read_toml, scale
+from extractbook.reproduction.scales import Cut, Scale, checked, read_toml, scale
 from extractlib.api.granularity import Granularity, TopK
 from extractlib.data.sources import FOLDER
 from extractlib.errors import InputError, check_choice, check_positive
@@ -24,23 +24,6 @@ DETECTOR_IMAGES = 4_000
 
 RULES = ("tasks", "parity", "decides")
 """What a block may say beside the fields of a cell."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Cells that are left out where a seed takes too long, as ``cut.toml`` has them.
-
-    Attributes:
-        what: Which, in words.
-        table: Their table.
-        cells: What their fields are; a list is one of several values.
-        tasks: Tasks that keep them all the same.
-    """
-
-    what: str
-    table: str
-    cells: Mapping[str, Any]
-    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +71,29 @@ def read_tables(path: Path) -> dict[str, Table]:
     """
     tables, known = {}, [*(field.name for field in fields(Cell)), *RULES]
     for name, stated in read_toml(path).items():
-        tables[name] = table = checked(Table, stated, lambda key, name=name: f"{path}: {name}")
+        tables[name] = table = _table(stated, place=f"{path}: {name}")
         for key, value in (item for rule in (*table.blocks, *table.skip) for item in rule.items()):
             if key not in known:
                 raise InputError(f"{path}: {name}: unknown key {key} = {value!r}: use one of {', '.join(known)}")
     return tables
 
 
+def _table(stated: Mapping[str, Any], *, place: str) -> Table:
+    return checked(Table, stated, lambda key: place)
+
+
 def _names(scale: Scale, task: str) -> dict[str, Any]:
     """Return what each name in braces stands for."""
     middle, own, steps = scale.middle_budget, scale.own_number, scale.surrogate.steps
-    weights = () if scale.imagenet else networks.INITIAL
+    weights = networks.INITIAL if scale.other_weights or not scale.imagenet else ()
+    public = 4 * own
     low = (scale.narrow_budget, scale.diversity_budget)
     return vars(scale) | {
         "task": task,
         "scratch_network": scale.scratch_networks.get(task, ""),
-        "other_budgets": tuple(budget for budget in scale.budgets[:-1] if budget != middle),
+        "other_network": scale.other_network or (),
+        "other_budgets": tuple(budget for budget in scale.budgets[:-1] if budget not in (middle, public)),
+        "public_budgets": () if public in (0, middle, scale.budget) else (public,),
         "low_budgets": tuple(budget for budget in low if budget not in scale.budgets),
         "own_number": own,
         "other_own_budgets": tuple(budget for budget in scale.realistic_budgets if budget != own),
@@ -241,7 +231,7 @@ def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
         cut.table == table
         and cell.task not in cut.tasks
         and _fits(cell, {key: _values(stated, names) for key, stated in cut.cells.items()})
-        for cut in CUTS[: scale.cuts]
+        for cut in (*CUTS[: scale.cuts], *scale.left_out)
     )
 
 

@@ -22,6 +22,23 @@ RESTORE = "restore it with git checkout"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Cells that are left out: where a seed takes too long (``cut.toml``), or at a scale that cannot have them.
+
+    Attributes:
+        what: Which, in words, or why.
+        table: Their table.
+        cells: What their fields are; a list is one of several values.
+        tasks: Tasks that keep them all the same.
+    """
+
+    what: str
+    table: str
+    cells: Mapping[str, Any]
+    tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Axes:
     """Which rows the tables have at a scale (``grids/NAME.toml``). No row depends on it, but for `granularities`.
 
@@ -41,6 +58,7 @@ class Axes:
         overlaps: Shares of the pool's images that show the victim's own classes, ascending.
         fewer_seeds: Seeds of the cells that decide no claim.
         cuts: How many cuts of ``cut.toml`` are made, from its first.
+        left_out: What this scale cannot have, beside those cuts.
         rate: Images a second that a process is assumed to train, on which only plans depend.
     """
 
@@ -58,6 +76,7 @@ class Axes:
     shown_granularities: tuple[str, ...] = ()
     other_steps: tuple[int, ...] = ()
     cuts: int = 0
+    left_out: tuple[Cut, ...] = ()
 
     @property
     def own_budget(self) -> int:
@@ -95,7 +114,9 @@ class Scale(Axes):
         pool: The attacker's pool.
         second_pool: A pool of another hand, which the defense is not trained against; empty where there is none.
         network: Architecture of victims and surrogates (see `networks`).
-        other_network: Another architecture, for surrogates that are not built like their victim.
+        other_network: Another architecture, for surrogates that are not built like their victim; empty where there is
+            none.
+        other_weights: The network whose ImageNet weights are the second public ones, where they are not this network's.
         scratch_networks: Architecture of a task's victim that starts from no public weights.
         backbone: Recipe of the pre-training on the pool's labeled part, the same for both architectures.
         victim: Recipe of the victims, fine-tuned from the backbone.
@@ -118,10 +139,24 @@ class Scale(Axes):
         accused: Tasks on which copies are told from independent models.
         accused_images: Images of each side that dataset inference looks at.
         shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
-        imagenet: Whether the backbones are ImageNet's, which torchvision downloads, and none is trained.
+        imagenet: Whether the backbones are ImageNet's, and none is trained (see `networks.imagenet_backbone`).
         image_size: Height and width that photographs are brought to, in pixels.
         task_sizes: Number of images of each part of each drawn task.
         pool_sizes: Number of images of each part of each drawn pool.
+        task_shares, pool_shares: Share of each part of a set in files; the usual ones if empty. Without a part for the
+            detector it is trained on all images that the victim's owner has.
+        shifts: By task in files, how strongly its shifted source is shifted, in multiples of what is usual.
+        weighted: Tasks whose classes count equally in training.
+        matched: By task, the size in pixels that the detector brings every image to and back, saved as JPEG while it is
+            small, so that both sides were processed alike; where it is missing they are left as they come.
+        judged_on, tuned_on, fitted_on: Images of each source that detectors are asked about, of each side that ODIN and
+            Mahalanobis are set on, and of the victim's that Mahalanobis is fitted to, at most.
+        asked, trained_on: Images of each side that the shortcut's detectors are asked about and trained on, at most.
+        played: Whether the shortcut's attacks are played to their end and ODIN and Mahalanobis asked, on which no claim
+            rests.
+        accounts_apart: Whether honest accounts share no image, as many as there are, where the task's part is small.
+        account_size: Height and width at which PRADA compares images; 0 for their own.
+        resamples: Resamples of the test images that a row holds its numbers under; 0 where each seed has other ones.
     """
 
     name: str
@@ -153,6 +188,21 @@ class Scale(Axes):
     flag_times: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     accused: tuple[str, ...] = ()
     accused_images: int = 100
+    other_weights: str = ""
+    task_shares: Mapping[str, float] = field(default_factory=dict)
+    pool_shares: Mapping[str, float] = field(default_factory=dict)
+    shifts: Mapping[str, float] = field(default_factory=dict)
+    weighted: tuple[str, ...] = ()
+    matched: Mapping[str, int] = field(default_factory=dict)
+    judged_on: int = 2_000
+    tuned_on: int = 500
+    fitted_on: int = 0
+    asked: int = 1_000
+    trained_on: int = 2_000
+    played: bool = True
+    accounts_apart: bool = False
+    account_size: int = 0
+    resamples: int = 0
 
     @property
     def own_number(self) -> int:
@@ -170,6 +220,8 @@ class Scale(Axes):
         recipe: Recipe = getattr(self, name)
         if task in self.augmentation and (recipe.shift or recipe.flip):
             recipe = recipe.on(self.augmentation[task])
+        if task in self.weighted:
+            recipe = replace(recipe, class_weights=True)
         return replace(recipe, epochs=0, steps=steps) if steps else recipe
 
 

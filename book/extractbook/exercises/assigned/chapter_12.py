@@ -1,0 +1,55 @@
+"""Twenty claims judged at once."""
+
+import numpy as np
+from scipy import stats
+
+from extractbook.exercises.exercise import SEEDS, Exercise
+
+
+def claims(seed: int) -> list[tuple]:
+    """Return values of 20 claims over a few seeds, of shape (20, seeds), and their bounds; some hold, some do not."""
+    generator, cases = np.random.default_rng(seed), []
+    for seeds in (5, 8, 12):
+        bounds = generator.uniform(0.5, 0.9, 20)
+        above = generator.permutation(np.repeat([0.0, 0.02, 0.04, 0.08], 5))
+        values = bounds[:, None] + above[:, None] + 0.03 * generator.standard_normal((20, seeds))
+        cases.append((values, bounds))
+    return cases
+
+
+def chances(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return of each claim the chance of a mean so far above its bound, were the bound the true mean."""
+    return stats.ttest_1samp(values, bounds[:, None], axis=1, alternative="greater").pvalue
+
+
+def holm(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return which claims hold by Holm's procedure at 5%: in order of their chances, until one is too large."""
+    p = chances(values, bounds)
+    order, holds = np.argsort(p), np.zeros(len(p), bool)
+    for place, claim in enumerate(order):
+        if p[claim] > 0.05 / (len(p) - place):
+            break
+        holds[claim] = True
+    return holds
+
+
+EXERCISE = Exercise(
+    id="12.A",
+    title="Twenty claims at once",
+    kind="attack or defend",
+    minutes=20,
+    variants={"seed": SEEDS},
+    cases=claims,
+    right=holm,
+    slips={
+        "each claim alone is judged at 5%, and of twenty that are false one holds by chance": lambda values, bounds: (
+            chances(values, bounds) <= 0.05
+        ),
+        "once a claim holds, one claim fewer is left to be judged": lambda values, bounds: (
+            chances(values, bounds) <= 0.05 / len(bounds)
+        ),
+        "only a mean above the bound counts": lambda values, bounds: (
+            stats.ttest_1samp(values, bounds[:, None], axis=1).pvalue <= 0.05
+        ),
+    },
+)

@@ -1,0 +1,214 @@
+"""The ledger's page: which claims hold, at a glance; behind each word its bounds, its rows and how to make them.
+
+All of it is HTML that needs no script: a claim's entry is a fold, and the table on top is as wide as a phone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from extractbook.figures import BLUE, ORANGE, VERMILION, Plot
+from extractbook.reproduction import editions, judging
+from extractbook.reproduction.claims import ACROSS, Claim, claims
+from extractbook.reproduction.judging import Bound, Entry, Verdict
+from extractbook.reproduction.ledger import Ledger
+
+MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
+    {
+        Verdict.HOLDS: ("holds", "✓"),
+        Verdict.DOES_NOT_HOLD: ("fails", "✗"),
+        Verdict.UNDECIDED: ("open", "?"),
+        Verdict.NOT_TESTABLE: ("untestable", "∅"),
+        Verdict.NOT_RUN: ("none", "·"),
+    }
+)
+"""What a verdict looks like in the matrix: the class of its cell, and a sign for who does not see colors."""
+
+FARTHEST = 0.5
+"""Distance from its limit beyond which the forest plot cuts a bound's interval."""
+
+
+# -- the first screen ------------------------------------------------------------
+
+
+def matrix(ledger: Ledger, *, heading: str = "") -> str:
+    """Return a ledger's verdicts as a table: a line a claim, first the word on all of it, then a cell a task.
+
+    A cell has a sign and the number of seeds behind it, and leads to the claim's entry.
+
+    Args:
+        ledger: The verdicts at one scale.
+        heading: Of the table; the scale's name if empty.
+    """
+    tasks = [*ledger.scale.tasks, ACROSS]
+    heads = "".join(f'<th scope="col">{escape(task)}</th>' for task in ["claim", "verdict", *tasks])
+    lines = []
+    for claim in claims():
+        found = {entry.task: entry for entry in ledger.of(claim.id)}
+        word = ledger.word(claim)
+        cells = "".join(_cell(found.get(task)) for task in tasks)
+        name = f'<a href="#{_anchor(ledger, claim)}">{claim.id}</a>'
+        lines.append(
+            f'<tr><th scope="row" title="{escape(claim.statement)}">{name}</th>'
+            f'<td class="word {MARKS[word][0]}">{word}</td>{cells}</tr>'
+        )
+    body = "".join(lines)
+    caption = f"<caption>{escape(heading or ledger.scale.name)}</caption>"
+    return f'<table class="ledger">{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def legend() -> str:
+    """Return what the signs of the matrix mean, as a line of HTML."""
+    signs = (f'<span class="{kind}">{sign}</span> {verdict}' for verdict, (kind, sign) in MARKS.items())
+    return f'<p class="ledger">{", ".join(signs)}; the number beside a sign: seeds.</p>'
+
+
+def _cell(entry: Entry | None) -> str:
+    if entry is None:
+        return "<td></td>"
+    kind, sign = MARKS[entry.verdict]
+    seeds = f" <small>{len(entry.seeds)}</small>" if entry.seeds else ""
+    return f'<td class="{kind}" title="{entry.verdict}"><span aria-label="{entry.verdict}">{sign}</span>{seeds}</td>'
+
+
+def _anchor(ledger: Ledger, claim: Claim) -> str:
+    return f"{ledger.scale.name}-{claim.id}"
+
+
+# -- a claim's entry ---------------------------------------------------------------
+
+
+def entries(ledger: Ledger) -> str:
+    """Return all claims of a ledger as folds: test, bounds by task, rows, and the command that makes them."""
+    return "".join(entry(ledger, claim) for claim in claims())
+
+
+def entry(ledger: Ledger, claim: Claim) -> str:
+    """Return one claim as a fold in HTML."""
+    found, name = ledger.of(claim.id), ledger.scale.name
+    # What leads here names a paragraph within the fold, which browsers then open.
+    parts = [f'<p id="{_anchor(ledger, claim)}">Test: {escape(claim.test)}.</p>']
+    parts += [f"<p>The authors: {escape(claim.authors)}.</p>"] if claim.authors else []
+    columns = ("", "quantity", "mean", "97.5% interval", "seeds", "authors")
+    heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    lines = "".join(_of_task(one) for one in found)
+    parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
+    files = ", ".join(f'<a href="../data/edition-2/{name}/{one}.csv"><code>{one}</code></a>' for one in claim.tables)
+    rows = len({row for one in found for row in one.rows})
+    parts.append(f"<p>Rows: {rows:,} of {files}, made by <code>{escape(claim.command(name))}</code>.</p>")
+    summary = f"<b>{claim.id}</b> {escape(claim.statement)}: <b>{ledger.word(claim)}</b>"
+    return f'<details class="fold claim"><summary>{summary}</summary>{"".join(parts)}</details>'
+
+
+def _of_task(entry: Entry) -> str:
+    looks = "" if entry.looks == 1 else ", second look"
+    bare = not entry.bounds and not entry.preconditions
+    why = f": {escape(entry.reason)}" if bare else ""
+    head = f'<tr><th colspan="6">{escape(entry.task)}: {entry.verdict}{looks}{why}</th></tr>'
+    kinds = {"bound": entry.bounds, "precondition": entry.preconditions, "shown": entry.shown}
+    return head + "".join(_line(kind, bound) for kind, bounds in kinds.items() for bound in bounds if not bare)
+
+
+def _line(kind: str, bound: Bound) -> str:
+    word = kind
+    if bound.missing:
+        word = f"{kind}: not run"
+    elif kind == "precondition":
+        word = f"{kind}: {'met' if judging.fulfilled(bound) else 'not met'}"
+    elif kind == "bound":
+        word = {True: "holds", False: "violated", None: "open"}[bound.holds]
+    low, high = map(_number, bound.interval)
+    values = [word, bound.statement, _number(bound.mean), f"{low} to {high}", len(bound.seeds)]
+    values.append("–" if bound.authors is None else _number(bound.authors))
+    return "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in values) + "</tr>"
+
+
+def _number(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return (f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}").replace("-", "−")
+
+
+# -- all bounds ---------------------------------------------------------------------
+
+
+def forest(ledger: Ledger) -> Plot:
+    """Return a forest plot: of each bound the distance from its limit, with its interval, what is right of 0 holding.
+
+    Bounds without rows are left out.
+    """
+    lines = [
+        {"claim": entry.claim, "task": entry.task, "bound": bound.statement, "holds": bound.holds, **_distance(bound)}
+        for entry in ledger.entries
+        for bound in entry.bounds
+        if not np.isnan(bound.mean)
+    ]
+    data = pd.DataFrame(lines, columns=["claim", "task", "bound", "holds", "distance", "low", "high"])
+    plot = Plot(data, height=0.8 + 0.14 * len(data))
+    axes = plot.subplots()
+    colors = {True: BLUE, False: VERMILION, None: ORANGE}
+    for place, line in enumerate(data.itertuples()):
+        low, high = np.clip([line.low, line.high], -FARTHEST, FARTHEST)
+        color = colors[line.holds]
+        axes.plot([low, high], [place, place], color=color, linewidth=1.5)
+        axes.plot(np.clip(line.distance, -FARTHEST, FARTHEST), place, "o", color=color, markersize=3)
+    names = [f"{line.claim} {line.bound}" for line in data.itertuples()]
+    axes.set_yticks(range(len(names)), names, fontsize=5)
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.axvline(0, color="#777777", linewidth=0.8)
+    axes.set_xlim(-FARTHEST * 1.04, FARTHEST * 1.04)
+    axes.set_xlabel("distance from the limit, on the bound's side to the right")
+    return plot
+
+
+def _distance(bound: Bound) -> dict[str, float]:
+    against_control = len(bound.stated.counts) == 3  # its sign is that of the p value
+    right = 1 if bound.stated.sign in ("≥", ">") or against_control else -1
+    low, high = sorted(right * (end - bound.limit) for end in bound.interval)
+    return {"distance": right * (bound.mean - bound.limit), "low": low, "high": high}
+
+
+# -- what stands beside ----------------------------------------------------------------
+
+
+def refused(ledger: Ledger) -> str:
+    """Return how many rows do not count, and why, as a sentence of Markdown; empty where all do."""
+    if not ledger.refused:
+        return ""
+    reasons = "; ".join(f"{count:,}: {reason}" for reason, count in ledger.refused.items())
+    return f"Rows that do not count: {reasons}."
+
+
+def downloads(ledger: Ledger) -> str:
+    """Return links to the published rows of a ledger, a CSV and a Parquet file a table, and to their data card."""
+    here = f"../data/edition-2/{ledger.scale.name}"
+    tables = dict.fromkeys(table for claim in claims() for table in claim.tables)
+    files = ", ".join(
+        f'{table} <a href="{here}/{table}.csv">CSV</a> <a href="{here}/{table}.parquet">Parquet</a>' for table in tables
+    )
+    return f'<p>All rows (<a href="../data/README.md">data card</a>): {files}.</p>'
+
+
+def expected(ledgers: Iterable[Ledger]) -> str:
+    """Return how many cells were judged, and how many false ones to expect, as a sentence of Markdown."""
+    cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
+    return f"{cells} cells are judged, of which chance alone would make at most {false:.1f} wrong."
+
+
+def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:
+    """Return the freezes and the deviations from them, as a table in HTML."""
+    lines = []
+    for name in names:
+        frozen = editions.frozen(name)
+        if frozen:
+            lines.append((str(frozen["date"])[:10], name, "frozen", f"commit {frozen['commit'][:12]}"))
+        lines += [(str(one["date"])[:10], name, one["what"], one["reason"]) for one in editions.deviations(name)]
+    if not lines:
+        return "<p>Nothing is frozen yet.</p>"
+    body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in line) + "</tr>" for line in lines)
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("date", "freeze", "what", "why"))
+    return f'<table class="ledger words"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'

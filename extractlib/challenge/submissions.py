@@ -1,0 +1,277 @@
+"""What teams hand in: kept with its hash, scored one after the other on a thread of its own."""
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+import torch
+
+from extractlib.api import keys, meter
+from extractlib.challenge.sandbox import Sandbox
+from extractlib.challenge.scoring import Hidden, Score
+from extractlib.database import Database
+from extractlib.errors import InputError
+from extractlib.models.classifier import Surrogate
+
+LOG = logging.getLogger("extractlib.challenge")
+
+ATTEMPTS = 10
+"""How many times as many copies a team may hand in as are scored a day: what fails is not counted among those."""
+
+TABLES = sql.MetaData()
+SUBMISSIONS = sql.Table(
+    "submissions",
+    TABLES,
+    sql.Column("id", sql.Text, primary_key=True),
+    sql.Column("team", sql.Text, nullable=False),
+    sql.Column("received", sql.Text, nullable=False),
+    sql.Column("sha256", sql.Text, nullable=False),
+    sql.Column("size", sql.BigInteger, nullable=False),
+    sql.Column("network", sql.Text),  # none of a model in ONNX
+    sql.Column("queries", sql.BigInteger, nullable=False),
+    sql.Column("state", sql.Text, nullable=False),
+    sql.Column("reason", sql.Text),
+    sql.Column("public", sql.Text),
+    sql.Column("final", sql.Text),
+)
+
+WAITING, SCORED, FAILED = "waiting", "scored", "failed"
+
+
+class TooMany(InputError):
+    """A team has handed in as many copies as it may for now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A copy that was handed in.
+
+    Attributes:
+        id: Its name.
+        team: Whose it is.
+        received: When, in UTC.
+        sha256: Digest of the file.
+        size: Its bytes.
+        network: The architecture of weights in safetensors; None of a model in ONNX.
+        queries: How many the team had been charged for when it came.
+        state: ``"waiting"``, ``"scored"`` or ``"failed"``.
+        reason: Why it failed.
+        public, final: Its scores on either part of the hidden images.
+    """
+
+    id: str
+    team: str
+    received: str
+    sha256: str
+    size: int
+    network: str | None
+    queries: int
+    state: str = WAITING
+    reason: str | None = None
+    public: Score | None = None
+    final: Score | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """Return what its team may see, ready for JSON: all but the final score."""
+        said = asdict(self)
+        return {name: value for name, value in said.items() if name not in ("team", "final")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How many copies of a team are scored.
+
+    Attributes:
+        a_day: In a day, in UTC. Of those that fail so many times `ATTEMPTS` are taken.
+        queries: For each copy after the first so many queries must have been charged. A score is an answer too: so all
+            scores together tell a team less than its queries do, and nothing can be won by handing in alone.
+    """
+
+    a_day: int
+    queries: int
+
+    def check(self, own: Sequence[Submission], *, team: str, day: str, charged: int) -> None:
+        """Refuse one copy more.
+
+        Args:
+            own: All copies of the team.
+            team: The team.
+            day: Today, as 2026-12-24.
+            charged: Queries of the team.
+
+        Raises:
+            TooMany: It must wait, or ask more.
+        """
+        counted = [one for one in own if one.state != FAILED]
+        scored, attempts = (sum(one.received.startswith(day) for one in some) for some in (counted, own))
+        later = "the next one is taken from 00:00 UTC on"
+        if scored >= self.a_day:
+            raise TooMany(f"team {team!r} has handed in {scored} copies today: {later}")
+        if attempts >= ATTEMPTS * self.a_day:
+            raise TooMany(f"{attempts} copies of team {team!r} came today, most of which failed: {later}")
+        needed = self.queries * len(counted)
+        if charged < needed:
+            raise TooMany(
+                f"team {team!r} has been charged {charged:,} queries, and copy {len(counted) + 1} is scored from"
+                f" {needed:,} on: ask the victim more"
+            )
+
+
+class Submissions:
+    """The copies in a challenge's database and folder.
+
+    Args:
+        place: File or address of the database, in which the meter and the keys are already.
+        folder: Where the files are kept, each under its hash.
+        quota: How many of a team are scored.
+        clock: Returns the time.
+
+    Raises:
+        InputError: The database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        place: Path | str,
+        folder: Path,
+        *,
+        quota: Quota,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
+        others = (*meter.TABLES.tables, *keys.TABLES.tables)
+        self._database = Database(place, TABLES, what="submissions", journal="WAL", beside=others)
+        self.close = self._database.close
+        self._folder, self._quota, self._clock = folder, quota, clock
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+    def add(self, team: str, content: bytes, *, network: str | None, queries: int) -> Submission:
+        """Keep a copy and return it; the same again, unless it failed, is the one that is there.
+
+        Raises:
+            TooMany: The team must wait, or ask more.
+        """
+        sha256, now = hashlib.sha256(content).hexdigest(), self._clock().astimezone(UTC)
+        with self._database.transaction() as connection:
+            # PostgreSQL has transactions that write at the same time, SQLite has not.
+            if connection.dialect.name == "postgresql":
+                connection.execute(sql.text("LOCK TABLE submissions IN EXCLUSIVE MODE"))
+            own = [_read(row) for row in connection.execute(_chosen(team=team)).mappings()]
+            for one in own:
+                if one.state != FAILED and (one.sha256, one.network) == (sha256, network):
+                    return one
+            self._quota.check(own, team=team, day=now.date().isoformat(), charged=queries)
+            self._keep(sha256, content)
+            added = Submission(
+                id=uuid.uuid4().hex,
+                team=team,
+                received=now.isoformat(timespec="microseconds"),
+                sha256=sha256,
+                size=len(content),
+                network=network,
+                queries=queries,
+            )
+            connection.execute(sql.insert(SUBMISSIONS), asdict(added))
+            return added
+
+    def all(self, **where: str) -> list[Submission]:
+        """Return the copies whose columns have the given values, the oldest first."""
+        with self._database.transaction() as connection:
+            return [_read(row) for row in connection.execute(_chosen(**where)).mappings()]
+
+    def content(self, submission: Submission) -> Path:
+        """Return the file of a copy."""
+        return self._folder / submission.sha256
+
+    def scored(self, name: str, public: Score, final: Score) -> None:
+        """Note the scores of a copy."""
+        scores = {"public": json.dumps(public.to_json()), "final": json.dumps(final.to_json())}
+        self._update(name, state=SCORED, **scores)
+
+    def failed(self, name: str, reason: str) -> None:
+        """Note why a copy has no score."""
+        self._update(name, state=FAILED, reason=reason)
+
+    def _update(self, name: str, **values: str) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(sql.update(SUBMISSIONS).where(SUBMISSIONS.c.id == name).values(values))
+
+    def _keep(self, sha256: str, content: bytes) -> None:
+        path = self._folder / sha256
+        partial = path.with_suffix(".part")
+        partial.write_bytes(content)
+        os.replace(partial, path)
+
+
+class Judge:
+    """Scores what waits, one copy after the other, on a thread; what a killed server left is scored first.
+
+    Args:
+        submissions: The copies.
+        hidden: What they are scored on.
+        classes: Name of each class.
+        sandbox: Where models in ONNX run; None where they cannot be isolated.
+    """
+
+    def __init__(self, submissions: Submissions, hidden: Hidden, classes: tuple[str, ...], sandbox: Sandbox | None):
+        self._submissions, self._hidden, self._classes, self.sandbox = submissions, hidden, classes, sandbox
+        self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._closed = False
+        for left in submissions.all(state=WAITING):
+            self._queue.put(left)
+        self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
+        self._thread.start()
+
+    def put(self, submission: Submission) -> None:
+        """Score a copy when those before it are."""
+        self._queue.put(submission)
+
+    def close(self) -> None:
+        """Score nothing more; what waits is scored when the server runs again."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join(5)
+
+    def _work(self) -> None:
+        while (submission := self._queue.get()) and not self._closed:
+            try:
+                self._submissions.scored(submission.id, *self._hidden.scores(self._labels(submission)))
+            except InputError as error:
+                # Where the host keeps the file is not the team's affair.
+                reason = str(error).replace(str(self._submissions.content(submission)), "the file")
+                self._submissions.failed(submission.id, " ".join(reason.split()))
+            except Exception:
+                LOG.exception("fault")
+                self._submissions.failed(submission.id, "the server failed: tell the host, who has a log")
+
+    def _labels(self, submission: Submission) -> torch.Tensor:
+        path, images = self._submissions.content(submission), self._hidden.images
+        if submission.network is not None:
+            shape = tuple(images.shape[1:])
+            copy = Surrogate.load(
+                path, network=submission.network, classes=self._classes, image_shape=shape, name="the copy"
+            )
+            return copy.predict(images)
+        if self.sandbox is None:
+            raise InputError("this server takes no ONNX: send safetensors and name the network")
+        return self.sandbox.labels(path.read_bytes(), images, classes=len(self._classes))
+
+
+def _chosen(**where: str) -> sql.Select[Any]:
+    return sql.select(SUBMISSIONS).filter_by(**where).order_by(SUBMISSIONS.c.received, SUBMISSIONS.c.id)
+
+
+def _read(row: Any) -> Submission:
+    values = dict(row)
+    for part in ("public", "final"):
+        values[part] = Score(**json.loads(values[part])) if values[part] else None
+    return Submission(**values)

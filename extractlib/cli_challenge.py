@@ -1,0 +1,86 @@
+"""``extractlib challenge``: a secret victim, a key for each team and a scoreboard.
+
+What a command needs it imports itself, so that the list of commands appears at once.
+"""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extractlib.cli_serve import Place, listen, require_extra
+from extractlib.errors import InputError, shown
+
+app = typer.Typer(no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The challenge's folder.")]
+
+
+@app.command("new")
+def new(
+    folder: Folder,
+    teams: Annotated[Path, typer.Option(help="CSV file with a column team.")],
+    deadline: Annotated[
+        str,
+        typer.Option(
+            help="Until when copies are taken, in UTC if no zone is named: 2026-12-24, 2026-12-24T18:00+01:00."
+        ),
+    ],
+    title: Annotated[str, typer.Option(help="What the scoreboard is called.")] = "Model extraction challenge",
+    budget: Annotated[int, typer.Option(help="Queries of each team.")] = 5_000,
+    answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
+    submissions: Annotated[int, typer.Option(help="Copies of each team that are scored a day.")] = 3,
+    classes: Annotated[int, typer.Option(help="Classes of the victim.")] = 20,
+    database: Place = None,
+) -> None:
+    """Make a challenge: draw a secret, train the victim and the host's own models, and give each team a key."""
+    require_extra()
+    from extractlib.api.keys import teams_of
+    from extractlib.challenge import host
+
+    plan = host.Plan(
+        teams=tuple(teams_of(teams)),
+        deadline=_deadline(deadline),
+        title=title,
+        budget=budget,
+        answers=answers,
+        submissions=submissions,
+        classes=classes,
+        database=database or "challenge.db",
+    )
+    host.make(folder, plan)
+    print(f"{folder / host.KEYS} has a key for each of {len(plan.teams)} teams, and {folder / host.TOML} the rules")
+    print(f"  extractlib challenge serve {folder}")
+
+
+@app.command("serve")
+def serve(
+    folder: Folder,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; that of the TOML if not given.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen at; likewise.")] = None,
+    database: Place = None,
+) -> None:
+    """Serve a challenge: the victim to attack, copies to hand in, and the scoreboard."""
+    require_extra()
+    from extractlib.challenge.app import challenge_app
+    from extractlib.challenge.host import read
+
+    settings = read(folder)
+    settings.host, settings.port = host or settings.host, port or settings.port
+    settings.database = database or settings.database
+    served = challenge_app(folder, settings)
+    address = f"http://{settings.host}:{settings.port}"
+    print(f"{settings.challenge.title}: scoreboard {address}, notebook {address}/starter.ipynb", flush=True)
+    listen(served, settings)
+
+
+def _deadline(text: str) -> datetime:
+    """Return a time; a mere day ends with its last second."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"deadline is {shown(text)}: a day or a time as in 2026-12-24T18:00+01:00 is wanted") from None
+    if len(text) == len("2026-12-24"):
+        found += timedelta(days=1, seconds=-1)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
