@@ -214,7 +214,7 @@ def test_without_bubblewrap_or_onnxruntime_it_is_told(monkeypatch):
 
 @pytest.mark.parametrize("hole", ["network", "folder"])
 def test_a_hole_in_the_sandbox_is_found(monkeypatch, tmp_path, hole):
-    whole, words = sandbox._bubblewrap, {"network": "it has a network.", "folder": "it writes to /tmp."}
+    whole, words = sandbox._bubblewrap, {"network": "it has a network.", "folder": "it writes to /dev/shm."}
     tmp_path.chmod(0o777)
 
     def holed(runner):
@@ -222,7 +222,8 @@ def test_a_hole_in_the_sandbox_is_found(monkeypatch, tmp_path, hole):
         if hole == "network":
             command.remove("--unshare-net")
         else:
-            command[command.index("--dev") : 0] = ["--bind", str(tmp_path), "/tmp"]
+            place = command.index("--remount-ro")
+            command[place:place] = ["--bind", str(tmp_path), "/dev/shm"]
         return command
 
     monkeypatch.setattr(sandbox, "_bubblewrap", holed)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from extractbook.figures import BLUE, ORANGE, VERMILION, Plot
-from extractbook.reproduction import editions, judging
+from extractbook.reproduction import editions, judging, results
 from extractbook.reproduction.claims import ACROSS, Claim, claims
 from extractbook.reproduction.judging import Bound, Entry, Verdict
 from extractbook.reproduction.ledger import Ledger
@@ -96,7 +96,7 @@ def entry(ledger: Ledger, claim: Claim) -> str:
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
     lines = "".join(_of_task(one) for one in found)
     parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
-    files = ", ".join(f'<a href="../data/edition-2/{name}/{one}.csv"><code>{one}</code></a>' for one in claim.tables)
+    files = ", ".join(_link(ledger, table, "csv", f"<code>{table}</code>") for table in claim.tables)
     rows = len({row for one in found for row in one.rows})
     parts.append(f"<p>Rows: {rows:,} of {files}, made by <code>{escape(claim.command(name))}</code>.</p>")
     summary = f"<b>{claim.id}</b> {escape(claim.statement)}: <b>{ledger.word(claim)}</b>"
@@ -185,12 +185,18 @@ def refused(ledger: Ledger) -> str:
 
 def downloads(ledger: Ledger) -> str:
     """Return links to the published rows of a ledger, a CSV and a Parquet file a table, and to their data card."""
-    here = f"../data/edition-2/{ledger.scale.name}"
     tables = dict.fromkeys(table for claim in claims() for table in claim.tables)
     files = ", ".join(
-        f'{table} <a href="{here}/{table}.csv">CSV</a> <a href="{here}/{table}.parquet">Parquet</a>' for table in tables
+        f"{table} {_link(ledger, table, 'csv', 'CSV')} {_link(ledger, table, 'parquet', 'Parquet')}" for table in tables
     )
-    return f'<p>All rows (<a href="../data/README.md">data card</a>): {files}.</p>'
+    return f'<p class="ledger">All rows (<a href="../data/README.md">data card</a>): {files}.</p>'
+
+
+def _link(ledger: Ledger, table: str, kind: str, text: str) -> str:
+    """Return a link to a table's published rows, or the mere text where none are committed yet."""
+    place = f"edition-2/{ledger.scale.name}/{table}"
+    there = (results.FOLDER / f"{place}{results.SUFFIX}").exists()
+    return f'<a href="../data/{place}.{kind}">{text}</a>' if there else text
 
 
 def expected(ledgers: Iterable[Ledger]) -> str:
@@ -208,7 +214,7 @@ def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:
             lines.append((str(frozen["date"])[:10], name, "frozen", f"commit {frozen['commit'][:12]}"))
         lines += [(str(one["date"])[:10], name, one["what"], one["reason"]) for one in editions.deviations(name)]
     if not lines:
-        return "<p>Nothing is frozen yet.</p>"
+        return '<p class="ledger">Nothing is frozen yet.</p>'
     body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in line) + "</tr>" for line in lines)
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("date", "freeze", "what", "why"))
     return f'<table class="ledger words"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'

@@ -174,7 +174,7 @@ class Challenge:
             self.judge.put(taken)
         return taken
 
-    def _rows(self) -> list[board.Row]:
+    def _rows(self) -> list[board.Standing]:
         teams = sorted({key.team for key in self.keys.all() if key.revoked is None})
         usage = {team: self.api.usage(f"{NAME}/{team}") for team in teams}
         return board.rows(self.store.all(), usage, self.hidden, over=self._over())

@@ -18,7 +18,7 @@ MEASURES = ("score", "recovery", "agreement", "errors_repeated")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Standing:
     """A line of the scoreboard.
 
     Attributes:
@@ -50,7 +50,9 @@ class Row:
         return said | {f"{part}_{measure}": parts[part][measure] for part in parts for measure in MEASURES}
 
 
-def rows(submissions: Sequence[Submission], usage: Mapping[str, Usage], hidden: Hidden, *, over: bool) -> list[Row]:
+def rows(
+    submissions: Sequence[Submission], usage: Mapping[str, Usage], hidden: Hidden, *, over: bool
+) -> list[Standing]:
     """Return the scoreboard, the best first.
 
     Of each team the copy with the best public score counts, of equals the first; by the final score of these copies the
@@ -75,11 +77,11 @@ def margin(images: int) -> float:
     return 1 / math.sqrt(images)
 
 
-def to_csv(board: Sequence[Row]) -> str:
+def to_csv(board: Sequence[Standing]) -> str:
     """Return the scoreboard as CSV."""
     file = io.StringIO()
     lines = [row.flat() for row in board]
-    writer = csv.DictWriter(file, list(Row(name="", kind="").flat()), lineterminator="\n")
+    writer = csv.DictWriter(file, list(Standing(name="", kind="").flat()), lineterminator="\n")
     writer.writeheader()
     # A spreadsheet takes a cell that begins with one of these for a formula, and a team chooses its name.
     writer.writerows(
@@ -88,17 +90,17 @@ def to_csv(board: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def to_page(board: Sequence[Row], **said: object) -> str:
+def to_page(board: Sequence[Standing], **said: object) -> str:
     """Return the scoreboard as a page, which needs nothing but itself; `said` is what else the template shows."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = Path(__file__).with_name("scoreboard.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(rows=board, **said)
 
 
-def _team_row(team: str, used: Usage, submissions: Sequence[Submission], over: bool) -> Row:
+def _team_row(team: str, used: Usage, submissions: Sequence[Submission], over: bool) -> Standing:
     own = [one for one in submissions if one.team == team and one.state == SCORED]
     counted = [one for one in own if one.public and (used.budget is None or one.queries <= used.budget)]
-    row = Row(name=team, kind="team", queries=used.queries, submissions=len(own))
+    row = Standing(name=team, kind="team", queries=used.queries, submissions=len(own))
     if not counted:
         return row
     best = max(counted, key=lambda one: one.public.score if one.public else 0.0)
@@ -108,11 +110,11 @@ def _team_row(team: str, used: Usage, submissions: Sequence[Submission], over: b
     )
 
 
-def _host_row(name: str, hidden: Hidden, over: bool) -> Row:
+def _host_row(name: str, hidden: Hidden, over: bool) -> Standing:
     public, final = hidden.scores(hidden.baselines[name])
-    return Row(name=name, kind="host", public=public, final=final if over else None)
+    return Standing(name=name, kind="host", public=public, final=final if over else None)
 
 
-def _order(row: Row) -> tuple[float, int, str, str]:
+def _order(row: Standing) -> tuple[float, int, str, str]:
     counts = row.final or row.public
     return (-counts.score if counts else 1.0, row.queries or 0, row.received or "", row.name)

@@ -33,13 +33,15 @@ def score(value: float, repeated: float | None = 0.31) -> Score:
 def html(*, over: bool) -> str:
     final = {"final": score(0.7312)} if over else {}
     rows = [
-        board.Row(name="independent control", kind="host", public=score(0.98, 0.2), **final),
-        board.Row(rank=1, name="Die Löwen", kind="team", public=score(0.84), queries=5_000, submissions=12, **final),
-        board.Row(name="random Knockoff, 5,000 queries", kind="host", public=score(0.8), **final),
-        board.Row(rank=2, name="W" * 60, kind="team", public=score(0.35), queries=800, submissions=2, **final),
-        board.Row(name=CONSTANT, kind="host", public=score(0.0), **final),
-        board.Row(name=f"{FREE}, secret 2", kind="host", public=score(0.0, None), **final),
-        board.Row(name="<script>alert(1)</script> & co", kind="team", queries=0, submissions=0),
+        board.Standing(name="independent control", kind="host", public=score(0.98, 0.2), **final),
+        board.Standing(
+            rank=1, name="Die Löwen", kind="team", public=score(0.84), queries=5_000, submissions=12, **final
+        ),
+        board.Standing(name="random Knockoff, 5,000 queries", kind="host", public=score(0.8), **final),
+        board.Standing(rank=2, name="W" * 60, kind="team", public=score(0.35), queries=800, submissions=2, **final),
+        board.Standing(name=CONSTANT, kind="host", public=score(0.0), **final),
+        board.Standing(name=f"{FREE}, secret 2", kind="host", public=score(0.0, None), **final),
+        board.Standing(name="<script>alert(1)</script> & co", kind="team", queries=0, submissions=0),
     ]
     return board.to_page(rows, over=over, **ABOUT)
 

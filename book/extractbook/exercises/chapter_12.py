@@ -73,7 +73,9 @@ def patient_authors(seed: int) -> list[tuple]:
     cases = []
     for shift, first in ((0.0, 2), (0.0, 3), (0.05, 5), (-0.3, 3), (0.02, 4), (0.3, 3)):
         cases.append((generator.normal(0.8 + shift, 0.05, size=40).tolist(), 0.8, first))
-    return cases
+    # Whatever the seed: a stop at the first look, one that only an earlier look finds, and one late in the values.
+    lucky = [0.9, 0.91, 0.92, 0.5, 0.5, 0.5]
+    return [*cases, (lucky, 0.8, 3), (lucky, 0.8, 4), ([0.9, 0.7] + [0.9] * 10, 0.8, 2)]
 
 
 def stopped(values: list[float], bound: float, first: int, *, late: int = 0) -> int:

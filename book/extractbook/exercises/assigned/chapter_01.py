@@ -13,10 +13,12 @@ def markets(seed: int) -> list[tuple]:
     generator = np.random.default_rng(seed)
     cases = []
     for queries in (90, 173, 260, 307):
-        fees, limits = generator.integers(1, 12, 4), generator.permutation([15, 25, 40, 70])
-        prices = generator.uniform(0.05, 0.3, 4).round(2)
-        offers = zip(fees.tolist(), prices.tolist(), limits.tolist(), strict=True)
-        cases.append((list(offers), queries))
+        offers: list[tuple] = []
+        while not offers or bill(offers, queries) == one_offer(offers, queries):  # until it pays to mix
+            fees, limits = generator.integers(1, 12, 4), generator.permutation([15, 25, 40, 70])
+            prices = generator.uniform(0.05, 0.3, 4).round(2)
+            offers = list(zip(fees.tolist(), prices.tolist(), limits.tolist(), strict=True))
+        cases.append((offers, queries))
     return cases
 
 

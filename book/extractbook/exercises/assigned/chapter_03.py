@@ -14,7 +14,7 @@ def victims(seed: int) -> list[tuple]:
     for _ in range(3):
         true = 1.5 * torch.randn(4_000, 4, generator=generator, dtype=torch.float64)
         labels = true.softmax(1).multinomial(1, generator=generator)[:, 0]
-        lean = torch.randn(4, generator=generator, dtype=torch.float64)
+        lean = 2 * torch.randn(4, generator=generator, dtype=torch.float64)
         shown = (2 + torch.rand(1, generator=generator, dtype=torch.float64)) * true + lean
         cases.append((shown[:2_000], labels[:2_000], shown[2_000:]))
     return cases

@@ -10,9 +10,12 @@ def claims(seed: int) -> list[tuple]:
     """Return values of 20 claims over a few seeds, of shape (20, seeds), and their bounds; some hold, some do not."""
     generator, cases = np.random.default_rng(seed), []
     for seeds in (5, 8, 12):
-        bounds = generator.uniform(0.5, 0.9, 20)
-        above = generator.permutation(np.repeat([0.0, 0.02, 0.04, 0.08], 5))
-        values = bounds[:, None] + above[:, None] + 0.03 * generator.standard_normal((20, seeds))
+        held = plainly = np.zeros(20, bool)
+        while held.sum() == plainly.sum():  # until the order of the claims matters
+            bounds = generator.uniform(0.5, 0.9, 20)
+            above = generator.permutation(np.repeat([0.0, 0.02, 0.04, 0.08], 5))
+            values = bounds[:, None] + above[:, None] + 0.03 * generator.standard_normal((20, seeds))
+            held, plainly = holm(values, bounds), chances(values, bounds) <= 0.05 / len(bounds)
         cases.append((values, bounds))
     return cases
 
