@@ -862,8 +862,8 @@ def test_the_options_reach_the_files(command, tmp_path, monkeypatch):
     assert (status, printed) == (2, "") and "'left/bad.png'" in errors and "--skip-bad" in errors
     status, printed, errors = command("data", "parts", task, "--skip-bad", "--group", r"(\w+)/(\d+)_")
     assert status == 0 and len(printed.splitlines()) == 401
-    assert "extractlib: folder:pets: 1 files or empty folders are left out, 'left/bad.png'" in errors
-    assert re.search(r"folder:pets: of \d+ test images 0 \(0\.0%\) have a near-duplicate among the victim's", errors)
+    assert f"extractlib: {task}: 1 files or empty folders are left out, 'left/bad.png'" in errors
+    assert re.search(rf"{task}: of \d+ test images 0 \(0\.0%\) have a near-duplicate among the victim's", errors)
     words = ["--task", task, "--pool", task, "--skip-bad", "--group", r"(\w+)/(\d+)_", "--budget", "30"]
     run = ["run", "reproduction", "--scale", "smoke", "--network", "tiny", "--output", str(tmp_path / "rows.jsonl")]
     status, printed, errors = command(*run, *words)

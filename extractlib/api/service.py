@@ -69,6 +69,10 @@ class Policy(Protocol):
         """
 
 
+class Fault(InputError):
+    """Victim, detector or policy failed or answered nonsense: its owner can mend that, a client cannot."""
+
+
 class PredictionAPI:
     """Serves a victim to clients, each with a budget, and meters every query.
 
@@ -222,5 +226,5 @@ class PredictionAPI:
         return answer
 
 
-def _fault(who: str, what: str) -> InputError:
-    return InputError(f"the {who} {what}: mend the {who}, nothing was charged")
+def _fault(who: str, what: str) -> Fault:
+    return Fault(f"the {who} {what}: mend the {who}, nothing was charged")
