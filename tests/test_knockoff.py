@@ -487,5 +487,5 @@ def test_bars_are_shown_only_if_asked_for(capsys, progress):
     api = PredictionAPI(linear_victim())
     Knockoff(budget=50)(api, POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=progress)
     shown = capsys.readouterr().err
-    assert ("queries: 100%" in shown and "training: 100%" in shown) is progress
+    assert ("collecting: " in shown and "training: " in shown) is progress
     assert bool(shown) is progress

@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from extractlib.data.files import fault_of
 from extractlib.data.groups import grouped, signature
@@ -32,6 +31,7 @@ from extractlib.data.layouts import RECORD
 from extractlib.data.pixels import USUAL, Reading, read_square, resized
 from extractlib.data.sets import RECORD_PATH, Listing, file_of
 from extractlib.errors import DataWarning, InputError, shown
+from extractlib.progress import bar as progress_bar
 from extractlib.store import Store, digest
 from extractlib.versions import versions
 
@@ -187,16 +187,18 @@ def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Read
         warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
         for split, table in _without(listing.splits, faults).items():
             written = _Split(folder, split, len(table), size)
-            for first in tqdm(range(0, len(table), BATCH), desc=f"decoding {split}", unit=f"{BATCH} images"):
-                batch = table["path"].iloc[first : first + BATCH]
-                read = partial(_read, listing.root, size=size, reading=reading)
-                for path, image in zip(batch, threads.map(read, batch), strict=True):
-                    if isinstance(image, str):
-                        bad[path] = image
-                    else:
-                        written.add(image)
-                        contents.append(image.digest)
-                        deep += image.deep
+            read = partial(_read, listing.root, size=size, reading=reading)
+            with progress_bar(len(table), what=f"decoding {split}", unit="images") as bar:
+                for first in range(0, len(table), BATCH):
+                    batch = table["path"].iloc[first : first + BATCH]
+                    for path, image in zip(batch, threads.map(read, batch), strict=True):
+                        if isinstance(image, str):
+                            bad[path] = image
+                        else:
+                            written.add(image)
+                            contents.append(image.digest)
+                            deep += image.deep
+                    bar.update(len(batch))
             written.close()
     if bad and not reading.skip_bad:
         raise _refusal(listing, bad)

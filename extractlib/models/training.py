@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from extractlib.data.images import Rows, check_images
 from extractlib.errors import InputError, check_choice, check_seed
 from extractlib.models import devices
+from extractlib.progress import bar as progress_bar
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -144,7 +144,7 @@ def fit(
     with (
         devices.tuned(place, needs=needs),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-        tqdm(total=total, desc="training", unit="step", disable=not progress) as bar,
+        progress_bar(total, what="training", unit="steps", show=progress) as bar,
     ):
         for step, (batch, target) in enumerate(itertools.islice(batches, total)):
             for group in optimizer.param_groups:

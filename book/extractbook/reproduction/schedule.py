@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, Row
@@ -21,6 +20,7 @@ from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import devices
 from extractlib.models.devices import default_device
+from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 
 OWN_CLUSTER = "local"
@@ -83,10 +83,12 @@ def run_table(
     waiting = [cell for cell in cells if cell not in rows]
     options = {"store": store, "folders": folders, "reading": reading, "device": device, "part": part}
     made = _on_ray(waiting, options, jobs, ray) if ray else run_cells(waiting, jobs=jobs, **options)
-    for row in tqdm(made, total=len(waiting), unit="cell", desc=path.stem if path else "cells"):
-        rows[row.cell] = row
-        if path:
-            append_row(path, row)
+    with progress_bar(len(waiting), what=path.stem if path else "table", unit="cells", show=bool(waiting)) as bar:
+        for row in made:
+            rows[row.cell] = row
+            if path:
+                append_row(path, row)
+            bar.update()
     return [rows[cell] for cell in cells]
 
 
