@@ -58,6 +58,9 @@ def print_version(wanted: bool) -> None:
 
 Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
 
+NEAR = 0.1
+"""A victim that is more accurate than the most frequent label by less than this is warned of."""
+
 
 @app.callback()
 def main(version: Version = False) -> None:
@@ -120,7 +123,17 @@ def attack(
     if save is not None:
         copy.save(save)
     found = xl.evaluate(model, copy, parts["test"])
-    print(f"{count:,} queries: {found}; the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    print(f"{count:,} queries: {found}")
+    if found.surrogate_accuracy > 0:
+        low, high = found.recovery_interval
+        print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
+    print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    if found.victim_accuracy < found.constant_accuracy + NEAR:
+        print(
+            f"extractlib: the victim's accuracy is {found.victim_accuracy:.2f}, little above that: recovery says little"
+            " here, so train the victim longer or give it more images",
+            file=sys.stderr,
+        )
 
 
 def _own(name: str) -> str | Path:

@@ -39,9 +39,13 @@ WRONG = {
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
         "gtsrb is not at hand, as /no/such/gtsrb is no folder: extractlib data get gtsrb",
     ),
-    "no class for a folder": (
+    "no cell for a task": (
+        ["run", "classes", "--task", "birds", "--pool", "atlas"],
+        "table 'classes' has no cell for birds and seed 0: use reproduction",
+    ),
+    "no folder for classes": (
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'classes' has no cell for folder:/no/such and seed 0: use reproduction",
+        "/no/such is no folder: name",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "no edition": (["ledger", "--edition", "3"], "unknown edition '3': use one of 1, 2"),
@@ -123,6 +127,27 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     assert re.fullmatch(r"folder:photos@[0-9a-f]{8}", str(row.cell.pool))
     assert str(tmp_path) not in json.dumps(row.to_json())
     assert "folder:pets" in printed and f"{row.result['recovery']:.3f}" in printed
+
+
+@pytest.mark.parametrize("table", ["adaptive", "classes", "detection", "defended"])
+def test_other_tables_run_on_ones_own_folders_too(command, tmp_path, table):
+    """Without --budget as many are asked as the pool holds, all of the task's cells and no other task's."""
+    write_folder(tmp_path / "pets" / "train", count=100)
+    write_folder(tmp_path / "pets" / "test", count=20, seed=1)
+    write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
+    images = ["--task", f"folder:{tmp_path}/pets", "--pool", f"folder:{tmp_path}/photos"]
+    output = tmp_path / "rows.jsonl"
+    status, printed, errors = command(
+        "run", table, "--scale", "smoke", "--network", "tiny", *images, "--output", str(output)
+    )
+    assert status == 0, errors
+    rows = read_rows(output)
+    held = {row.cell.budget for row in rows}
+    assert len(rows) == printed.count("(seed 0, n = ") == {"adaptive": 4, "defended": 4}.get(table, 1)
+    if table != "detection":
+        assert len(held) == 1 and f"the pool holds {held.pop()}: all of these" in errors
+    else:
+        assert rows[0].result["caught"].keys() == {"benign", "pool", "second", "own", "shifted"}
 
 
 TENTHS = r"(\w+)/\d*(\d)\."
@@ -227,6 +252,21 @@ def test_numbers_of_a_result_are_told_in_words(capsys):
     [cell] = table_cells("detection", scale("smoke"), seeds=[2])[:1]
     print_rows([Row(cell, result, {})])
     assert capsys.readouterr().out == "signs, detection (seed 2): validation tpr 0.900, binary pool tnr 0.800\n"
+
+
+def test_recovery_has_its_interval_and_a_weak_victim_is_told(capsys):
+    cells = table_cells("reproduction", scale("smoke"), seeds=[0, 1])[:1]
+    one = {"victim_accuracy": 0.9, "constant_accuracy": 0.3, "images": 1_200, "errors": 1_234}
+    print_rows([Row(replace(cells[0], seed=0), {"recovery": 0.8} | one, {})])
+    printed = capsys.readouterr()
+    assert "(seed 0, n = 1,200): recovery 0.800, victim accuracy 0.900" in printed.out and "errors 1,234" in printed.out
+    assert printed.err == ""
+    weak = one | {"victim_accuracy": 0.35}
+    # The mean's t interval with one degree of freedom: 0.9 ± 12.706 · (0.1 √2) / √2.
+    print_rows([Row(replace(cells[0], seed=seed), {"recovery": 0.8 + 0.2 * seed} | weak, {}) for seed in (0, 1)])
+    printed = capsys.readouterr()
+    assert "recovery 0.900 ± 0.141 (95% interval -0.371 to 2.171)" in printed.out
+    assert "victim is +0.05 above the most frequent label alone: recovery says little" in printed.err
 
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):

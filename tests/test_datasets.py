@@ -245,6 +245,7 @@ SOURCES = st.one_of(
     st.builds(lambda name, count: Source(name).cut(count), st.sampled_from(POOL_NAMES), st.integers(1, 10**9 - 1)),
     st.text().map(Folder),
     st.sampled_from(["a/shifted", "a/27", "/tmp/with blank", "ä/ö", "shifted", "7", ""]).map(Folder),
+    st.text().map(lambda path: Folder(path).shifted()),
 )
 
 
@@ -261,6 +262,8 @@ def test_the_text_of_a_source_by_hand():
         "atlas/27": Source("atlas").cut(27),
         "noise": Source("noise"),
         "folder:pets/27": Folder("pets/27"),
+        "folder:pets/shifted": Folder("pets/shifted"),
+        "shifted:folder:pets": Folder("pets").shifted(),
     }.items():
         assert (str(source), Source.parse(text)) == (text, source)
     assert Source.parse("gtsrb/shifted") == Source("gtsrb", is_shifted=True)
@@ -299,9 +302,7 @@ def test_texts_that_name_no_source(text, message):
         Source.parse(text)
 
 
-def test_a_folder_is_neither_shifted_nor_cut():
-    with pytest.raises(InputError, match="folder:pets is no task: only a task has a shifted source"):
-        Folder("pets").shifted()
+def test_a_folder_is_not_cut():
     with pytest.raises(InputError, match="folder:pets is no registered pool"):
         Folder("pets").cut(2)
 

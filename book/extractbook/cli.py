@@ -4,6 +4,7 @@ Both packages load their rooms when they are first asked for, so that the list o
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,18 +17,32 @@ import typer
 
 import extractlib as xl
 from extractbook import reproduction as lab
-from extractlib.cli import DataFolder, DropCopies, Ground, Group, MostPixels, SkipBad, Version, keyed_folder, read_how
+from extractlib.cli import (
+    NEAR,
+    DataFolder,
+    DropCopies,
+    Ground,
+    Group,
+    MostPixels,
+    SkipBad,
+    Version,
+    keyed_folder,
+    read_how,
+)
 from extractlib.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from extractbook.reproduction.cells import Cell, Row
     from extractbook.reproduction.scales import Scale
+    from extractlib.data.sources import Loader
 
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 EDITION = RESULTS / "edition-2"
 SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
 app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+COUNTS = ("errors", "asked", "errors_introduced")
 
 ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
 OwnScale = Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")]
@@ -106,6 +121,8 @@ def run(
     loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
     keys = {name: keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
     cells = [replace(cell, task=keys[cell.task], pool=keys[str(cell.pool)]) for cell in cells]
+    if budget is None:
+        cells = within_pool(cells, loader)
     options = {"store": store, "folders": folders, "reading": reading, "jobs": jobs, "device": device, "part": part}
     print_rows(lab.run_table(cells, output, **options))
 
@@ -143,6 +160,18 @@ def results(
         rows = lab.run_table(its, paths[one], **options)
         print(f"\n{one}: {paths[one]}")
         print_rows(rows)
+
+
+def within_pool(cells: list["Cell"], loader: "Loader") -> list["Cell"]:
+    """Return cells, each once, in which no budget is above what a pool in a folder holds; say where that is less."""
+    pools = {(cell.pool, cell.seed) for cell in cells if cell.pool.name.startswith(xl.data.sources.FOLDER)}
+    own = {pool: len(loader.queries(pool, seed=seed)) for pool, seed in sorted(pools, key=str)}
+    above = sorted({cell.budget for cell in cells if cell.budget > own.get(cell.pool, cell.budget)})
+    if above:
+        asked, held = " and ".join(f"{budget:,}" for budget in above), " and ".join(f"{n:,}" for n in own.values())
+        print(f"extractbook: the table asks {asked} queries, the pool holds {held}: all of these", file=sys.stderr)
+    fitting = [replace(cell, budget=min(cell.budget, own.get(cell.pool, cell.budget))) for cell in cells]
+    return list(dict.fromkeys(fitting))
 
 
 def in_turn(tables: Mapping[str, list["Cell"]]) -> Iterator[tuple[str, list["Cell"]]]:
@@ -327,7 +356,8 @@ def plan_of(
 def print_rows(rows: list["Row"]) -> None:
     """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
 
-    What some seeds have no number for, such as a client that is never flagged, says how many have one.
+    What some seeds have no number for, such as a client that is never flagged, says how many have one. Recovery has the
+    t interval of its mean, and of a victim that is hardly better than the most frequent label it is said.
     """
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
@@ -335,9 +365,22 @@ def print_rows(rows: list["Row"]) -> None:
     for cell, group in groups.items():
         numbers = lab.results.frame(replace(row, provenance={}) for row in group).drop(columns=list(vars(cell)))
         shown = []
-        for name, values in numbers.select_dtypes("number").items():
+        for name, values in numbers.drop(columns="images", errors="ignore").select_dtypes("number").items():
             spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
             some = f" ({values.count()} of {len(group)})" if values.count() < len(group) else ""
-            shown.append(f"{name.replace('.', ' ').replace('_', ' ')} {values.mean():.3f}{spread}{some}")
+            if name == "recovery" and values.count() > 1:
+                spread += " (95% interval {:.3f} to {:.3f})".format(*xl.metrics.t_interval(values.dropna()))
+            count = name in COUNTS and values.count() == 1
+            told = f"{values.mean():,.0f}" if count else f"{values.mean():.3f}"
+            shown.append(f"{name.replace('.', ' ').replace('_', ' ')} {told}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
-        print(f"{lab.run.name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
+        n = f", n = {numbers['images'].min():,}" if "images" in numbers else ""
+        print(f"{lab.run.name_of(cell).rpartition(', seed')[0]} ({seeds}{n}): {', '.join(shown)}")
+        if {"victim_accuracy", "constant_accuracy"} <= {*numbers}:
+            above = (numbers["victim_accuracy"] - numbers["constant_accuracy"]).mean()
+            if above < NEAR:
+                print(
+                    f"extractbook: {cell.task}'s victim is {above:+.2f} above the most frequent label alone: recovery"
+                    " says little, so give it more images, or a scale that trains longer",
+                    file=sys.stderr,
+                )

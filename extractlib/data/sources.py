@@ -27,6 +27,7 @@ from extractlib.store import Store, default_store, digest
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
+SHIFTED_FOLDER = f"{SHIFTED}:"  # before the name, since a path may end in any word
 
 LARGEST = 4_096
 """Pixels that images are as high and as wide at most."""
@@ -56,7 +57,7 @@ class Source:
     def __post_init__(self) -> None:
         if not (self.name.startswith(FOLDER) or self.name == NOISE):
             check_choice("task or pool", self.name, SETS)
-        if self.is_shifted and not self.is_task:
+        if self.is_shifted and not (self.is_task or self.name.startswith(FOLDER)):
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
             if self.role != "pool":
@@ -64,12 +65,16 @@ class Source:
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
+        if self.is_shifted and self.name.startswith(FOLDER):
+            return f"{SHIFTED_FOLDER}{self.name}"
         variant = SHIFTED if self.is_shifted else "" if self.class_count is None else str(self.class_count)
         return f"{self.name}/{variant}" if variant else self.name
 
     @classmethod
     def parse(cls, text: "str | Source") -> "Source":
         """Return the source that is written as ``"signs"``, ``"signs/shifted"``, ``"atlas/27"``: the inverse of `str`.
+
+        A folder's shifted source is written as ``"shifted:folder:PATH"``.
 
         Raises:
             InputError: The text names none.
@@ -78,7 +83,9 @@ class Source:
             return text
         if not isinstance(text, str):
             raise InputError(f"the source of images is {shown(text)}: a name or a Source is wanted")
-        name, slash, variant = (text, "", "") if text.startswith(FOLDER) else text.partition("/")
+        if text.removeprefix(SHIFTED_FOLDER).startswith(FOLDER):
+            return cls(text.removeprefix(SHIFTED_FOLDER), is_shifted=text.startswith(SHIFTED_FOLDER))
+        name, slash, variant = text.partition("/")
         if not slash or variant == SHIFTED:
             return cls(name, is_shifted=variant == SHIFTED)
         if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
@@ -190,7 +197,7 @@ class Loader:
         check_seed(seed)
         if source.name == NOISE:
             return noise(self.noise_size, seed=seed, image_size=self.image_size)
-        if source.is_task:
+        if source.is_task or source.is_shifted:
             found = self._own(source, seed)
         else:
             found = self.pool(source, seed=seed, labeled=True)["queries"]
@@ -268,7 +275,7 @@ class Loader:
 
     def _own(self, task: Source, seed: int) -> ImageSet:
         """Return the adversary's own images of a task, from another source if it is shifted."""
-        draw_shifted = SETS[task.name].shifted
+        draw_shifted = SETS[task.name].shifted if task.name in SETS else None
         if task.is_shifted and draw_shifted is not None:
             return draw_shifted(self, task.name, seed)
         own = self.task(task, seed=seed)["adversary"]

@@ -125,7 +125,8 @@ def _expanded(block: Mapping[str, Any], plain: Cell, names: Mapping[str, Any]) -
     changes = {key: _values(stated, names) for key, stated in block.items()}
     changes.pop("decides", None)
     tasks, [parity] = changes.pop("tasks", [plain.task]), changes.pop("parity", [""])
-    if plain.task not in tasks or parity not in ("", ("even", "odd")[plain.seed % 2]):
+    kind = FOLDER if plain.task.startswith(FOLDER) else plain.task
+    if not {plain.task, kind} & set(tasks) or parity not in ("", ("even", "odd")[plain.seed % 2]):
         return
     if "budget" in changes:  # the largest first: its collection serves the smaller ones
         changes["budget"].sort(reverse=True)
@@ -181,6 +182,8 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool =
         for cell in chosen.cells(scale, seed=seed, shown=shown and number < scale.fewer_seeds)
         if not _is_cut(cell, table, scale)
     ]
+    if _on_folders(scale):  # the task's own images as a pool: then no pool is known to its detector
+        cells = [cell for cell in cells if str(cell.pool) == scale.pool]
     if not cells:
         tasks, numbers = ", ".join(scale.tasks), ", ".join(map(str, seeds))
         raise InputError(f"table {table!r} has no cell for {tasks} and seed {numbers}: use reproduction")
