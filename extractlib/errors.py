@@ -95,9 +95,16 @@ def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
     Raises:
         InputError: `value` is none of them; the message lists them.
     """
-    if value not in choices:
+    if not _is_one_of(value, choices):
         raise InputError(f"unknown {kind} {shown(value)}: use one of {', '.join(choices)}")
     return value
+
+
+def _is_one_of(value: object, choices: Collection[str]) -> bool:
+    try:
+        return value in choices
+    except Exception:  # not hashable, or of another's code that cannot be compared
+        return False
 
 
 def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:

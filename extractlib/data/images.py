@@ -358,8 +358,8 @@ def check_images(
     Raises:
         InputError: They are something else.
     """
-    if not isinstance(images, torch.Tensor | Rows):
-        found = f"a {type(images).__name__}"
+    if not (isinstance(images, Rows) or is_plain(images)):
+        found = kind_of(images)
     else:
         found = f"{images.dtype} of shape {tuple(images.shape)}"
         fits = images.ndim == 4 and (shape is None or tuple(images.shape[1:]) == tuple(shape))
