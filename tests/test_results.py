@@ -8,7 +8,18 @@ from types import MappingProxyType
 
 import pytest
 
-from extractbook.reproduction import Cell, Row, freshness, is_current, read_all, read_rows, table_cells
+from extractbook.figures import provenance_of
+from extractbook.reproduction import (
+    Cell,
+    Row,
+    editions,
+    freshness,
+    is_current,
+    read_all,
+    read_rows,
+    results,
+    table_cells,
+)
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.grids import tables_for
@@ -53,6 +64,59 @@ def test_rows_survive_the_file_and_are_appended(row, tmp_path):
     assert path.read_bytes().startswith(before)
     assert read_rows(path) == [row, second]
     assert read_all(tmp_path / "below") == [row, second]
+
+
+# -- what the chapters show --------------------------------------------------
+
+
+def make(folder: str, *, table: str = "granularity", date: str = "2026-11-27", **result) -> Row:
+    """Append a row of the first cell of a table, with seed 200 or, in the exploration, 1000."""
+    [cell] = [cell for cell in table_cells(table, scale("drawn"), seeds=[200]) if cell.task == "signs"][:1]
+    made = row_of(replace(cell, seed=1000) if folder == "exploring" else cell, **result)
+    made = replace(made, provenance=made.provenance | {"date": f"{date}T00:00:00+00:00", "data": {"test": date}})
+    append_row(results.FOLDER / folder / "drawn" / f"{table}.jsonl", made)
+    return made
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """Folders of rows of which those of the second edition count."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(editions, "refusal", lambda row: "" if row.cell.seed == 200 else "explored")
+
+
+def test_chapters_show_the_exploration_until_a_row_counts(shown):
+    make("exploring", recovery=0.25)
+    before = results.newest("granularity")
+    assert before["recovery"].tolist() == [0.25]
+    assert before.attrs == {"editions": ("exploring",), "parts": ("validation",), "seeds": (1000,)}
+    assert "rows of the exploration, one seed, 1000, judged on validation images;" in provenance_of(before)
+    make("edition-2", recovery=0.5, binary={"pool": {"tnr": 0.75}})
+    after = results.newest("granularity")
+    assert after[["recovery", "binary.pool.tnr", "seed", "table"]].values.tolist() == [[0.5, 0.75, 200, "granularity"]]
+    assert after.attrs == {"editions": ("second",), "parts": ("test",), "seeds": (200,)}
+    assert "the second edition's rows, one seed, 200, judged on test images; commit `abc`" in provenance_of(after)
+
+
+def test_of_two_rows_of_a_cell_the_later_is_shown_once(shown):
+    make("edition-2", recovery=0.1, date="2026-12-02")
+    first = make("edition-2", recovery=0.2, date="2026-12-01")
+    again = replace(first, result={"recovery": 0.3}, provenance=first.provenance | {"date": "2026-12-03"})
+    append_row(results.FOLDER / "edition-2" / "drawn" / "copied.jsonl", again)
+    assert results.newest("granularity")["recovery"].tolist() == [0.1]
+    assert results.newest("granularity", "copied")[["table", "recovery"]].values.tolist() == [["copied", 0.3]]
+
+
+def test_a_table_without_rows_is_refused(shown):
+    make("exploring")
+    with pytest.raises(InputError, match="no rows of table 'weights' at scale 'drawn': make them"):
+        results.newest("granularity", "weights")
+
+
+def test_a_frame_that_says_nothing_of_its_rows_has_no_provenance(shown):
+    make("exploring")
+    with pytest.raises(InputError, match="give a frame of book.frame"):
+        provenance_of(results.newest("granularity").query("task == 'birds'"))
 
 
 def append_some(path: Path, first: int) -> None:

@@ -5,6 +5,7 @@ A room is loaded when a chapter first asks for something of it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -12,21 +13,27 @@ import lazy_loader
 if TYPE_CHECKING:
     from typing import Any
 
+    import pandas as pd
+
     from extractbook.reproduction import Row
     from extractlib import Victim
 
 FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
-FIGURES += " reproduction_bars reproduction_table run_provenance say show show_html table threat_or_boogeyman"
+FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
+FIGURES += " threat_or_boogeyman errors queries roc threat_model"
+
+CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     "extractbook",
     submod_attrs={
         "exercises": ["check"],
-        "figures": FIGURES.split(),
+        "figures": [*FIGURES.split(), *CHAPTERS],
         "reproduction": ["Cell", "Setup", "paper", "run_cell", "table_cells"],
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
+        "claim_cards": ["cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
         "reproduction.edition_1": ["verdicts"],
         "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
@@ -45,6 +52,17 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     from extractbook.reproduction import first_edition
 
     return first_edition(scale, table)
+
+
+def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
+    """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
+
+    Raises:
+        InputError: There is no row of a table.
+    """
+    from extractbook.reproduction import results
+
+    return results.newest(*tables, scale=scale)
 
 
 @contextmanager

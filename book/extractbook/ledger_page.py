@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from extractbook.figures import BLUE, ORANGE, VERMILION, Plot
+from extractbook.figures.base import BLUE, ORANGE, VERMILION, Plot
 from extractbook.reproduction import editions, judging, results
 from extractbook.reproduction.claims import ACROSS, Claim, claims
 from extractbook.reproduction.judging import Bound, Entry, Verdict

@@ -51,8 +51,8 @@ def notebooks() -> list[Path]:
 
 
 def sources(notebook: Path) -> set[Path]:
-    """Return the packages' files that decide what `notebook` shows: all but the build, the pages and others' checks."""
-    others = re.compile(rf"/(build|sphinx|assigned)/|/cli\.py$|/exercises/chapter_(?!{notebook.stem[:2]}\.)")
+    """Return the packages' files that decide what `notebook` shows: all but build, pages, other chapters'."""
+    others = re.compile(rf"/(build|sphinx|assigned)/|/cli\.py$|/chapter_(?!{notebook.stem[:2]}\.)")
     files = (path for package in PACKAGES.values() for path in package.rglob("*") if path.suffix in SUFFIXES)
     return {path for path in files if not others.search(path.relative_to(ROOT).as_posix())}
 

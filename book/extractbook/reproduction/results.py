@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
-from extractbook.reproduction import edition_1
+from extractbook.reproduction import edition_1, editions
 from extractbook.reproduction.cells import Cell, Row
 from extractlib.errors import InputError
+from extractlib.store import digest
 from extractlib.versions import check_keys
 
 FOLDER = Path(__file__).parents[1] / "results"
@@ -112,6 +113,56 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     """
     lines = [{**row.cell.to_json(), **_plain(row.provenance), **row.result} for row in rows]
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
+
+
+def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
+    """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
+
+    Of a table without such a row it is the exploration's: a seed or few, judged on validation images. Of two rows of
+    one cell it is the later.
+
+    Args:
+        tables: Their names, such as ``"granularity"``. One cell of several tables is one line.
+        scale: At which scale.
+
+    Returns:
+        The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
+        ``"validation"``); ``libraries`` and ``data`` (a digest) in a word. Its ``attrs`` hold ``editions``, ``parts``
+        and ``seeds`` of its lines.
+
+    Raises:
+        InputError: There is no row of a table.
+    """
+    found = []
+    for table in tables:
+        rows, where = _shown(table, scale)
+        lines = frame(rows).assign(table=table, **where)
+        lines["libraries"] = [", ".join(map(" ".join, row.provenance["libraries"].items())) for row in rows]
+        lines["data"] = [digest(json.dumps(row.provenance["data"], sort_keys=True)) for row in rows]
+        found.append(lines)
+    cell = [field.name for field in fields(Cell)]
+    lines = (
+        pd.concat(found, ignore_index=True)
+        .sort_values("date", kind="stable")
+        .drop_duplicates([*cell, "edition"], keep="last")
+    )
+    lines = lines.sort_index().reset_index(drop=True)
+    said = {"editions": "edition", "parts": "part", "seeds": "seed"}
+    lines.attrs = {name: tuple(sorted(set(lines[column]))) for name, column in said.items()}
+    return lines
+
+
+def _shown(table: str, scale: str) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of `newest`, with edition and part."""
+    kept = {name: FOLDER / name / scale / f"{table}{SUFFIX}" for name in ("edition-2", "exploring")}
+    counted = (
+        [row for row in read_rows(kept["edition-2"]) if editions.counts(row)] if kept["edition-2"].exists() else []
+    )
+    if counted:
+        return counted, {"edition": "second", "part": "test"}
+    if kept["exploring"].exists():
+        return read_rows(kept["exploring"]), {"edition": "exploring", "part": "validation"}
+    raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
 
 
 def _plain(provenance: Mapping) -> dict:

@@ -1,0 +1,32 @@
+"""How the book shows things: figures with alternative text, tables, and sentences with measured numbers.
+
+What only one chapter shows lies in a module of its number, ``chapter_05.py``, and is reached as ``book.chapter_05``.
+"""
+
+from pathlib import Path
+
+import lazy_loader
+
+CHAPTERS = sorted(path.stem for path in Path(__file__).parent.glob("chapter_*.py"))
+
+COLORS = "BLACK ORANGE SKY GREEN YELLOW BLUE VERMILION PURPLE"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=CHAPTERS,
+    submod_attrs={
+        "base": [*COLORS.split(), "FILLS", "STYLE", "WIDTH", "Plot", "render"],
+        "first_edition": [
+            "SITUATIONS",
+            "budget_curve",
+            "ledger_table",
+            "reproduction_bars",
+            "reproduction_table",
+            "threat_or_boogeyman",
+        ],
+        "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
+        "plots": ["bars", "confusions", "contact_sheet", "lines", "roc"],
+        "pictures": ["errors", "queries", "threat_model"],
+        "origin": ["provenance", "provenance_of", "run_provenance"],
+    },
+)

@@ -1,0 +1,81 @@
+"""Where what a chapter shows comes from, as a line of Markdown."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from extractbook.reproduction import edition_1
+from extractbook.reproduction.cells import Row, commit, describe, libraries
+from extractbook.reproduction.ledger import Provenance
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+from extractlib.store import digest
+
+
+def provenance(rows: Iterable[Row]) -> str:
+    """Return where rows come from, as one line of Markdown; those of the first edition get a sentence of their own.
+
+    Raises:
+        InputError: There are no rows.
+    """
+    rows = list(rows)
+    if not rows:
+        raise InputError("no rows: there is nothing to tell the provenance of")
+    facts = Provenance.of(rows)
+    parts = [
+        "commit " + ", ".join(f"`{commit}`" for commit in facts.commits),
+        " to ".join(dict.fromkeys(date[:10] for date in facts.dates)),
+        "seed " + ", ".join(map(str, facts.seeds)),
+        f"{facts.cells} {'cell' if facts.cells == 1 else 'cells'} in {facts.seconds:,.0f} s",
+        ", ".join(facts.devices),
+        ", ".join(facts.versions),
+        f"data `{facts.data[:12]}`",
+    ]
+    old = [row for row in rows if edition_1.made(row)]
+    return f"*Provenance*: {'; '.join(parts)}" + (f". {edition_1.truth(old)}" if old else "")
+
+
+def provenance_of(frame: pd.DataFrame) -> str:
+    """Return where the rows of a frame come from, as one line of Markdown.
+
+    Args:
+        frame: Of `book.frame`, or some lines of it.
+
+    Raises:
+        InputError: There are no rows, or they do not say where they come from.
+    """
+    if frame.empty or "edition" not in frame:
+        raise InputError("no rows that say where they come from: give a frame of book.frame")
+    editions = []
+    for edition, rows in frame.groupby("edition", sort=False):
+        seeds = sorted(set(rows["seed"]))
+        said = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
+        until = "" if edition == "second" else "; the rows that decide the claims are not run yet"
+        who = "the second edition's rows" if edition == "second" else "rows of the exploration"
+        editions.append(f"{who}, {said}, judged on {rows['part'].iloc[0]} images{until}")
+    dates = sorted(frame["date"].str[:10])
+    parts = [
+        "commit " + ", ".join(f"`{commit}`" for commit in sorted(set(frame["commit"]))),
+        dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
+        f"{len(frame):,} {'cell' if len(frame) == 1 else 'cells'} in {frame['seconds'].sum():,.0f} s",
+        *sorted(set(frame["device"])),
+        *sorted(set(frame["libraries"])),
+        f"data `{digest(*sorted(set(frame['data'])))[:12]}`",
+    ]
+    return f"*Provenance*: {'; '.join([*editions, *parts])}"
+
+
+def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:
+    """Return where a chapter's own run comes from, as one line of Markdown.
+
+    Args:
+        images: All images that it used.
+        seed: Its seed.
+        seconds: How long it took.
+        device: Where it ran.
+    """
+    run = f"commit `{commit()}`; {datetime.now(UTC).date()}; seed {seed}; live in {seconds:,.0f} s; {describe(device)}"
+    versions = "; ".join(f"{name} {version}" for name, version in libraries().items())
+    data = digest(*(image_set.fingerprint for image_set in images))
+    return f"*Provenance*: {run}; {versions}; data `{data[:12]}`"

@@ -1,0 +1,163 @@
+"""The general plots and pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from extractbook.figures.base import BLACK, FILLS, STYLE, WIDTH, Plot, name_rows, plotting, summaries
+from extractbook.reproduction import paper
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
+
+
+def contact_sheet(image_set: ImageSet, *, rows: int, columns: int) -> Figure:
+    """Return a sheet of images, the classes in turn; places for which there is no image stay empty.
+
+    Args:
+        image_set: Where they are taken from. An unlabeled set is shown in its own order.
+        rows, columns: Of the sheet.
+
+    Raises:
+        InputError: The sheet has no place.
+    """
+    if min(rows, columns) < 1:
+        raise InputError(f"a contact sheet of {rows} rows and {columns} columns: at least one of each is needed")
+    with style.context(STYLE):
+        figure = Figure(figsize=(WIDTH, rows * WIDTH / columns), layout="constrained")
+        all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in all_axes:
+            axes.set_axis_off()
+        for axes, index in zip(all_axes, _classes_in_turn(image_set), strict=False):
+            axes.imshow(image_set.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
+    return figure
+
+
+def _classes_in_turn(image_set: ImageSet) -> np.ndarray:
+    """Return where the first image of each class is, then the second of each, and so on."""
+    labels = np.zeros(len(image_set)) if image_set.labels is None else image_set.labels.numpy()
+    return np.lexsort((labels, pd.Series(labels).groupby(labels).cumcount()))
+
+
+def lines(
+    series: Mapping[str, Mapping[float, Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    limits: tuple[float, float] = (0, 1.05),
+    logarithmic: bool = False,
+) -> Plot:
+    """Return a line for each series, mean ± standard deviation of the values at each place.
+
+    Args:
+        series: By name, the values, one a seed, at each place on the horizontal axis.
+        xlabel, ylabel: What the axes show, with units.
+        limits: Of the vertical axis.
+        logarithmic: Whether the horizontal axis is.
+    """
+    marks = [(name, x, places[x]) for name, places in series.items() for x in sorted(places)]
+    data = summaries(marks, xlabel, ylabel)
+    with plotting(data, height=4.6, xlabel=xlabel, ylabel=ylabel) as (figure, axes):
+        axes.set_xscale("log" if logarithmic else "linear")
+        for name, line in data.groupby("Series", sort=False):
+            axes.errorbar(line[xlabel], line[ylabel], line["±"], label=name)
+        ticks = sorted(set(data[xlabel]))
+        axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(*limits)
+    return figure
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    xlabel: str,
+    marks: Mapping[str, Mapping[str, float | None]] | None = None,
+    marked: str = paper.LABEL,
+    limits: tuple[float, float] = (0, 1.05),
+) -> Plot:
+    """Return horizontal bars in groups, mean ± standard deviation of the values.
+
+    Args:
+        groups: By name of the group, by name of the bar, the values, one a seed.
+        xlabel: What the axis shows, with units.
+        marks: A number to set beside each bar, such as the authors'; None where there is none.
+        marked: What the marks are.
+        limits: Of the axis.
+    """
+    titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
+    shown = [(name, title) for name in names for title in titles if len(groups[title].get(name, ()))]
+    places = {(name, title): value for title, row in (marks or {}).items() for name, value in row.items()}
+    beside = {place: value for place in shown if (value := places.get(place)) is not None}
+    values = [(name, title, groups[title][name]) for name, title in shown]
+    values += [(f"{name} ({marked})", title, [value]) for (name, title), value in beside.items()]
+    data = summaries(values, "Group", xlabel)
+    thickness, middle = 0.8 / len(names), (len(names) - 1) / 2
+    y = np.array([titles.index(title) + (names.index(name) - middle) * thickness for name, title in [*shown, *beside]])
+    with plotting(data, height=1.4 + len(groups) * (0.25 + 0.24 * len(names)), xlabel=xlabel, columns=2) as (
+        figure,
+        axes,
+    ):
+        for name, bar in data[: len(shown)].groupby("Series", sort=False):
+            color, hatch = FILLS[names.index(name) % len(FILLS)]
+            look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
+            look["error_kw"] = {"ecolor": BLACK, "capsize": 2}
+            axes.barh(y[bar.index], bar[xlabel], 0.9 * thickness, xerr=bar["±"], label=name, **look)
+        if beside:
+            x = data[xlabel][len(shown) :]
+            axes.plot(x, y[x.index], "D", color=BLACK, markerfacecolor="white", label=marked)
+        name_rows(axes, titles)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(*limits)
+    return figure
+
+
+def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Plot:
+    """Return confusion matrices side by side: a row a true class, in shares of its images.
+
+    Args:
+        matrices: By name, counts of shape (classes, classes).
+        classes: Names of the classes; left out of the picture where there are more than 12.
+    """
+    label, ticks = "share of the class's images", classes if len(classes) <= 12 else []
+    counts = pd.concat({name: pd.DataFrame(matrix, classes, classes) for name, matrix in matrices.items()})
+    shares = counts.div(counts.sum(axis=1), axis=0)
+    data = shares.stack()[lambda share: share > 0].rename_axis(["Series", "true", "predicted"]).reset_index(name=label)
+    with style.context([STYLE, {"font.size": 10, "axes.grid": False}]):
+        figure = Plot(data, height=3.9 if ticks else 3.4)
+        all_axes = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+        for axes, name in zip(all_axes, matrices, strict=True):
+            image = axes.imshow(shares.loc[name], vmin=0, vmax=1, cmap="Blues")
+            axes.set(title=name, xlabel="predicted")
+            axes.set_xticks(range(len(ticks)), ticks, rotation=90)
+        all_axes[0].set_yticks(range(len(ticks)), ticks)
+        all_axes[0].set_ylabel("true")
+        figure.colorbar(image, ax=list(all_axes), shrink=0.7, label=label)
+    return figure
+
+
+def roc(
+    curves: Mapping[str, Sequence[Sequence[float]]], *, points: Mapping[str, tuple[float, float]] | None = None
+) -> Plot:
+    """Return ROC curves: the share of queries that a detector catches over the share of benign images that it refuses.
+
+    Args:
+        curves: By name, TPR and TNR (the paper's: benign images accepted, out-of-distribution queries caught), each in
+            [0, 1] and of one length, as rows of table ``detection`` have them under ``binary.pool.roc``.
+        points: By name of a curve, TPR and TNR at the threshold in use, which gets a large mark.
+    """
+    refused, caught = "benign images refused (1 − TPR)", "queries caught (TNR)"
+    lines = [(name, "curve", 1 - tpr, tnr) for name, curve in curves.items() for tpr, tnr in zip(*curve, strict=True)]
+    lines += [(name, "threshold in use", 1 - tpr, tnr) for name, (tpr, tnr) in (points or {}).items()]
+    data = pd.DataFrame(lines, columns=["Series", "point", refused, caught])
+    with plotting(data, height=4.6, xlabel=refused, ylabel=caught, columns=2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color="#777777", marker="", linestyle=":", label="guessing")
+        for name, line in data[data["point"] == "curve"].groupby("Series", sort=False):
+            [drawn] = axes.plot(line[refused], line[caught], marker="", label=name, linewidth=2)
+            at = data[(data["point"] != "curve") & (data["Series"] == name)]
+            axes.plot(at[refused], at[caught], "D", color=drawn.get_color(), markersize=9, markeredgecolor=BLACK)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    return figure
