@@ -27,6 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": ["bars", "confusions", "contact_sheet", "lines", "roc"],
         "pictures": ["errors", "queries", "threat_model"],
-        "origin": ["provenance", "provenance_of", "run_provenance"],
+        "origin": ["provenance", "provenance_of", "run_provenance", "seeds"],
     },
 )
