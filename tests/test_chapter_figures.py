@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from extractbook import figures
+from extractbook.reproduction import editions, results
 from extractlib.errors import InputError
 
 chapter_05 = figures.chapter_05
@@ -87,3 +88,50 @@ def test_a_caption_says_over_how_many_seeds():
 def test_a_frame_of_nothing_has_no_provenance():
     with pytest.raises(InputError, match="give a frame of book.frame"):
         figures.provenance_of(COPIES)
+
+
+# -- the front page ------------------------------------------------------------------
+
+
+def cell(task: str, recovery: float, **changes) -> dict:
+    """Return a row of the plain cell of the scale drawn, with changes."""
+    plain = {"pool": "atlas", "victim": "resnet", "surrogate": "resnet", "budget": 10_000, "granularity": "full"}
+    plain |= {"defense": "none", "attack": "random", "experiment": "extraction", "fill": "even"}
+    plain |= {"victim_weights": "A", "surrogate_weights": "A", "table": "reproduction"}
+    plain |= {"constant_accuracy": 0.1, "victim_accuracy": 0.5}
+    return {"task": task, "recovery": recovery, **plain, **changes}
+
+
+def test_the_front_page_has_a_row_for_each_condition_that_ran():
+    lines = [
+        cell("signs", 0.9),
+        cell("signs", 0.7, granularity="label", table="granularity"),
+        cell("signs", 0.95, pool="signs/shifted", budget=2_500, table="own_images"),
+        cell("signs", 0.1, pool="retina", table="diversity"),
+        cell("retina", 0.99, pool="retina", table="diversity"),
+        cell("birds", 0.4, granularity="top-2", table="granularity"),
+    ]
+    figure = figures.conditions(pd.DataFrame(lines))
+    assert figure.data[["Series", "Condition", "recovery"]].values.tolist() == [
+        ["signs", "own images, a quarter of the queries", 0.95],
+        ["signs", "public images, full answers", 0.9],
+        ["signs", "public images, labels only", 0.7],
+        ["signs", "images of one other task", 0.1],
+        ["signs", "constant predictor", pytest.approx(0.2)],
+    ]
+
+
+def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "read_rows", lambda path: ["row"])
+    monkeypatch.setattr(editions, "counts", lambda row: True)
+    for name in ("exploring/drawn/a", "exploring/drawn/b", "edition-2/drawn/a", "edition-2/photos/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.jsonl").touch()
+    assert figures.sizes() == (
+        "Drawn images at 32 px: 1 table and 1 table explored on one seed, not yet decided;"
+        " photographs at 128 px: 1 table. None of them is at the paper's 224 px."
+    )
+    (tmp_path / "edition-2" / "paper").mkdir()
+    (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
+    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table.")

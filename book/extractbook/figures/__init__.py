@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reproduction_table",
             "threat_or_boogeyman",
         ],
+        "front": ["TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": ["bars", "confusions", "contact_sheet", "lines", "roc"],
         "pictures": ["errors", "queries", "threat_model"],
