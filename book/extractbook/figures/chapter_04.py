@@ -112,7 +112,7 @@ def measured(kinds: Sequence[str], images: Mapping[str, torch.Tensor], *, count:
             "the task's test images": draw(task, part="test", size=count, seed=seed),
             "own images, another source": draw(task, part="adversary", size=count, seed=seed, shifted=True),
         }
-        asked = dict(images) | {name: one.images for name, one in own.items()}
+        asked = dict(images) | {name: one.images[:] for name, one in own.items()}
         lines += [{"task": task, "images": name, **_measures(victim, batch, kinds)} for name, batch in asked.items()]
     return pd.DataFrame(lines)
 
