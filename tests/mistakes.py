@@ -169,12 +169,20 @@ MISTAKES = {
         ("one price a request", "room - len(images)", "room - 1", "values are wrong"),
     ],
     "4.4": [
-        ("applied once more", "answers.log() * temperature", "answers.log() / temperature", "applied once more"),
-        ("undone twice", "* temperature)", "* temperature**2)", "undone twice"),
-        ("not normalized", "(answers.log() * temperature).softmax(1)", "answers**temperature", "do not sum to 1"),
-        ("no logarithm", "answers.log() * ", "answers * ", "are its logarithms"),
-        ("wrong axis", "softmax(1)", "softmax(0)", "do not sum to 1"),
-        ("ratio without logarithms", ".log()\n                   / ", "\n                   / ", "values are wrong"),
+        ("full answers", "values[:, :1] < 0.9", "values[:, :1] < 0", "disagreement with the victim is 0.1"),
+        (
+            "labels alone",
+            "turned[:, 1:] = values[:, 1:].flip(1)",
+            "turned = (values == values[:, :1]).to(values)\n    values = turned",
+            "the most",
+        ),
+        (
+            "another label",
+            "turned[:, 1:] = values[:, 1:].flip(1)",
+            "turned = values.flip(1)",
+            "another than the victim's",
+        ),
+        ("no answer", "where(doubt, turned, values)", "where(doubt, 2 * turned, values)", "sum to 1"),
     ],
     "5.1": [
         ("an id used again", "requests * chunk - breaks * chunk", "requests * chunk", "under the same id"),

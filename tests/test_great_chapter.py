@@ -32,7 +32,6 @@ NOT_YET_REWRITTEN = {
     "01_threat",
     "02_images",
     "03_victims",
-    "04_api",
     "05_knockoff",
     "06_granularity",
     "07_architecture",
