@@ -25,7 +25,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "threat_or_boogeyman",
         ],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
-        "plots": ["bars", "confusions", "constant_recovery", "contact_sheet", "dots", "grouped", "lines"],
+        "plots": ["bars", "confusions", "constant_recovery", "contact_sheet", "dots", "grouped", "lines", "roc"],
+        "pictures": ["errors", "queries", "threat_model"],
         "origin": ["provenance", "provenance_of", "run_provenance"],
     },
 )

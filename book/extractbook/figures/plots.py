@@ -167,7 +167,7 @@ def dots(
             axes.errorbar(line[xlabel], y, xerr=line["±"], label=name, linestyle="none", capsize=0, markersize=8)
         if len(bars):
             y = bars["Group"].map(titles.index)
-            axes.plot(bars[xlabel], y, "|", color=BLACK, markersize=26, label="constant predictor")
+            axes.errorbar(bars[xlabel], y, fmt="|", color=BLACK, markersize=16, capsize=0, label="constant predictor")
         name_rows(axes, titles)
         axes.set_xlim(*limits)
     return figure
@@ -194,4 +194,28 @@ def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequenc
         all_axes[0].set_yticks(range(len(ticks)), ticks)
         all_axes[0].set_ylabel("true")
         figure.colorbar(image, ax=list(all_axes), shrink=0.7, label=label)
+    return figure
+
+
+def roc(
+    curves: Mapping[str, Sequence[Sequence[float]]], *, points: Mapping[str, tuple[float, float]] | None = None
+) -> Plot:
+    """Return ROC curves: the share of queries that a detector catches over the share of benign images that it refuses.
+
+    Args:
+        curves: By name, TPR and TNR (the paper's: benign images accepted, out-of-distribution queries caught), each in
+            [0, 1] and of one length, as rows of table ``detection`` have them under ``binary.pool.roc``.
+        points: By name of a curve, TPR and TNR at the threshold in use, which gets a large mark.
+    """
+    refused, caught = "benign images refused (1 − TPR)", "queries caught (TNR)"
+    lines = [(name, "curve", 1 - tpr, tnr) for name, curve in curves.items() for tpr, tnr in zip(*curve, strict=True)]
+    lines += [(name, "threshold in use", 1 - tpr, tnr) for name, (tpr, tnr) in (points or {}).items()]
+    data = pd.DataFrame(lines, columns=["Series", "point", refused, caught])
+    with plotting(data, height=4.6, xlabel=refused, ylabel=caught, columns=2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color="#777777", marker="", linestyle=":", label="guessing")
+        for name, line in data[data["point"] == "curve"].groupby("Series", sort=False):
+            [drawn] = axes.plot(line[refused], line[caught], marker="", label=name, linewidth=2)
+            at = data[(data["point"] != "curve") & (data["Series"] == name)]
+            axes.plot(at[refused], at[caught], "D", color=drawn.get_color(), markersize=9, markeredgecolor=BLACK)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return figure
