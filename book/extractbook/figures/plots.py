@@ -132,6 +132,13 @@ def grouped(rows: pd.DataFrame, by: str, names: Mapping[str, str], column: str =
     }
 
 
+def of_seeds(rows: pd.DataFrame) -> str:
+    """Return over how many seeds of `book.frame` a caption's values are, and on which images they were measured."""
+    count, part = len(rows.attrs["seeds"]), " and ".join(rows.attrs["parts"])
+    spread = "one seed" if count == 1 else f"mean ± standard deviation over {count} seeds"
+    return f"{spread}, {part} images"
+
+
 def constant_recovery(rows: pd.DataFrame) -> dict[str, float]:
     """Return the recovery of the constant predictor by task, of rows of `book.frame`."""
     return (rows["constant_accuracy"] / rows["victim_accuracy"]).groupby(rows["task"]).mean().to_dict()
