@@ -15,7 +15,8 @@ from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimag
 
 from extractlib.data import download as sources
 from extractlib.data.download import CHECKSUMS, SOURCES, Archive, check, fetch, get
-from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS, SUFFIXES
+from extractlib.data.files import SUFFIXES
+from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS
 from extractlib.data.sets import SETS
 from extractlib.errors import InputError
 
