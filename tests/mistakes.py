@@ -264,17 +264,10 @@ MISTAKES = {
         ("a class against itself", "(high.sum() - high)", "high.sum()", "in part 1 of 2"),
     ],
     "6.4": [
-        (
-            "one side only",
-            "torch.where(ahead, 10.0, -10.0)",
-            "torch.full((features,), 10.0)",
-            "on the other side of zero",
-        ),
-        ("the wrong half", "(same, middle, near)", "(same, near, middle)", "values are wrong"),
-        ("too few steps", "range(30)", "range(8)", "values are wrong"),
-        ("too many queries", "range(30)", "range(50)", "are left: ask fewer"),
-        ("wrong sign", "return near", "return -near", "the sign is turned round"),
-        ("shuffled", "return near", "return near.roll(1)", "order is not"),
+        ("nothing hidden", "max(allowed)", "0 * max(allowed)", "of the copy's agreement is 0.000"),
+        ("all that is uncertain", "max(allowed)", "1.0", "times as much as labels alone change them"),
+        ("another label", "clamp(max=0.49)", "clamp(max=0.9)", "another most probable class"),
+        ("no probabilities", "1 - rest", "p.amax(1)", "probabilities that sum to 1"),
     ],
     "7.1": [
         ("the same recovery", "1 - (1 - recovery) * strong / weak", "recovery", "both victims were equally good"),
