@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from extractbook.reproduction import Row
     from extractlib import Victim
 
-FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
-FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
+FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet dots gallery ledger_table lines"
+FIGURES += " mean_sd provenance provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
 FIGURES += " threat_or_boogeyman"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]

@@ -1,0 +1,183 @@
+"""Figures of chapter 9, Detecting the queries."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import style
+
+from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, Plot, plotting
+from extractbook.figures.plots import dots, lines
+from extractbook.reproduction import paper
+from extractlib.metrics import roc_curve, threshold_at, tpr_tnr
+
+TASKS = ("things", "birds", "retina", "signs", "objects")
+
+DETECTORS = {"binary": "binary", "ODIN": "odin", "Mahalanobis": "mahalanobis"}
+"""By the name that figures show, the columns' of a table's frame."""
+
+
+def of_tasks(frame: pd.DataFrame, column: str, **cell: object) -> dict[str, list[float]]:
+    """Return a column of a frame by task, one value a seed, of the lines that have these settings.
+
+    Args:
+        frame: Of `book.frame`.
+        column: Such as ``"recovery"``.
+        cell: Settings by name, such as ``defense="shuffle"``.
+    """
+    kept = frame
+    for name, value in cell.items():
+        kept = kept[kept[name] == value]
+    by_task = {task: kept.loc[kept["task"] == task, column].dropna().tolist() for task in TASKS}
+    return {task: values for task, values in by_task.items() if values}
+
+
+def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, Sequence[float]]]:
+    """Return values by task and series, given by series and task."""
+    return {task: {name: values[task] for name, values in columns.items() if task in values} for task in TASKS}
+
+
+def space(sides: Mapping[str, torch.Tensor], passed: torch.Tensor) -> Plot:
+    """Return features of images in two dimensions, their first two principal components.
+
+    Args:
+        sides: Features of benign images and of the attacker's queries, by name, each float of shape (n, width).
+        passed: Which of the second are accepted, bool of shape (n,): they get a ring.
+    """
+    everything = torch.cat(list(sides.values())).double()
+    standard = (everything - everything.mean(0)) / everything.std(0).clamp(min=1e-12)
+    first, second = (standard @ torch.linalg.svd(standard, full_matrices=False)[2][:2].T).T.numpy()
+    names = np.repeat(list(sides), [len(side) for side in sides.values()])
+    ringed = np.concatenate([np.zeros(len(names) - len(passed), bool), passed.numpy()])
+    axes_of = {"first component": first.round(3), "second component": second.round(3)}
+    data = pd.DataFrame({"Series": names, **axes_of, "accepted": ringed})
+    with plotting(data, height=4.4, xlabel="first component", ylabel="second component") as (figure, axes):
+        looks = zip(sides, (BLUE, ORANGE), ("o", "^"), strict=True)
+        for name, color, marker in looks:
+            line = data[names == name]
+            axes.scatter(*(line[place] for place in axes_of), c=color, marker=marker, s=18, alpha=0.6, label=name)
+        axes.scatter(
+            first[ringed], second[ringed], facecolors="none", edgecolors=VERMILION, s=70, label="query accepted"
+        )
+    return figure
+
+
+def roc(scores: Mapping[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, tpr: float = 0.95) -> Plot:
+    """Return the share of attacker's queries caught over the share of customers accepted, a line a detector.
+
+    A mark on each line is where it is run: at the threshold that accepts a share `tpr` of validation images.
+
+    Args:
+        scores: By name, scores of validation, benign and out-of-distribution images, each float of shape (n,).
+        tpr: The share.
+    """
+    x, y = "customers' images accepted (TPR)", "attacker's queries caught (TNR)"
+    curves, points = [], []
+    for name, (known, benign, ood) in scores.items():
+        curve = (values.numpy().round(4) for values in roc_curve(benign, ood))
+        curves.append(pd.DataFrame(dict(zip((x, y), curve, strict=True))).assign(Series=name))
+        points.append((name, *tpr_tnr(benign, ood, threshold_at(known, tpr))))
+    marks = pd.DataFrame(points, columns=["Series", x, y]).assign(point=f"{tpr:.0%} of validation images accepted")
+    data = pd.concat([*curves, marks])[["Series", x, y, "point"]]
+    with plotting(data, height=4.8, xlabel=x, ylabel=y, columns=2) as (figure, axes):
+        for curve, (name, *place), dash in zip(curves, points, ("-", "--", "-.", ":", "-"), strict=False):
+            (drawn,) = axes.plot(curve[x], curve[y], dash, label=name, marker="")
+            axes.plot(*place, "D", color=drawn.get_color(), markersize=9, markeredgecolor="black")
+        axes.plot([0, 1], [1, 0], color="#767676", linewidth=1, linestyle=":", marker="", label="guessing")
+        axes.set(xlim=(0.5, 1.01), ylim=(0, 1.03))
+    return figure
+
+
+def answers(
+    images: torch.Tensor, shown: Mapping[str, torch.Tensor], classes: Sequence[str], *, top: int = 3
+) -> Plot:
+    """Return images with the classes that lead several answers to each.
+
+    Args:
+        images: uint8 of shape (n, 3, height, width).
+        shown: By name, probabilities of shape (n, classes).
+        classes: Name of each class.
+        top: How many classes of an answer.
+    """
+    lines = []
+    with style.context([STYLE, {"font.size": 11, "axes.grid": False}]):
+        figure = Plot(pd.DataFrame(), height=1.5 * len(images))
+        grid = figure.subplots(
+            len(images), 1 + len(shown), squeeze=False, width_ratios=[1, *[2] * len(shown)], sharex="col"
+        )
+        for number, (image, row) in enumerate(zip(images, grid, strict=True)):
+            row[0].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            row[0].set_axis_off()
+            for axes, (name, probabilities) in zip(row[1:], shown.items(), strict=True):
+                values, indices = probabilities[number].topk(top)
+                axes.barh(range(top), values.numpy(), color=BLUE, height=0.55, alpha=0.35)
+                for place, (value, index) in enumerate(zip(values.tolist(), indices.tolist(), strict=True)):
+                    axes.text(0.02, place, f"{classes[index]} {value:.2f}", va="center")
+                    lines.append((f"query {number + 1}", name, classes[index], round(value, 4)))
+                axes.set(xlim=(0, 1), ylim=(top - 0.5, -0.5), yticks=[], xticks=[])
+                axes.spines[:].set_visible(False)
+                if not number:
+                    axes.set_title(name, loc="left")
+    figure.data = pd.DataFrame(lines, columns=["Query", "Answer", "class", "probability"])
+    return figure
+
+
+def about(frame: pd.DataFrame) -> str:
+    """Return over how many seeds and images a figure's values are, for its caption."""
+    seeds, images = frame["seed"].nunique(), int(frame["images"].min())
+    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed, so no spread"
+    return f"{spread}, {images:,} {frame['part'].iloc[0]} images"
+
+
+def mean(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean of each task's values."""
+    return {task: float(np.mean(several)) for task, several in values.items()}
+
+
+def constant(frame: pd.DataFrame) -> dict[str, list[float]]:
+    """Return by task what a constant predictor recovers."""
+    return of_tasks(frame.assign(constant=frame["constant_accuracy"] / frame["victim_accuracy"]), "constant")
+
+
+def authors(table: str) -> dict[str, list[float]]:
+    """Return by task the authors' recovery in one of their tables."""
+    rows = paper.tables()[table]["rows"]
+    return {task: [rows[name]["recovery"]] for task in TASKS if (name := paper.victim(task)) in rows}
+
+
+def defended(frame: pd.DataFrame) -> Plot:
+    """Return recovery without and with shuffled answers, the authors' and a constant predictor's beside them."""
+    plain = frame[frame["defense"] == "none"]
+    columns = {
+        "no defense": of_tasks(plain, "recovery"),
+        "shuffled": of_tasks(frame, "recovery", defense="shuffle"),
+        "constant predictor": constant(plain),
+        f"shuffled ({paper.LABEL})": authors("defended"),
+    }
+    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def policies(frame: pd.DataFrame) -> Plot:
+    """Return what each policy leaves of the recovery, and a constant predictor's beside it."""
+    names = {"shuffle": "shuffled", "deny": "denied", "label": "label only"}
+    columns = {shown: of_tasks(frame, "recovery", defense=name) for name, shown in names.items()}
+    columns["constant predictor"] = constant(frame)
+    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "TNR at 95% TPR") -> Plot:
+    """Return a figure of each detector against the first pool, a row a task."""
+    columns = {name: of_tasks(frame, f"{key}.pool.{column}") for name, key in DETECTORS.items()}
+    return dots(series(columns), xlabel=xlabel)
+
+
+def overlap(frame: pd.DataFrame) -> Plot:
+    """Return balanced accuracy over the share of the pool that shows the task's classes, a line a task."""
+    shifted = frame[frame["pool"].str.endswith("/shifted")]
+    found = {
+        task: {share: rows["balanced_accuracy"].tolist() for share, rows in lines.groupby("overlap")}
+        for task, lines in shifted.groupby("task")
+    }
+    xlabel = "share of the queries that show the task's classes"
+    return lines({task: found[task] for task in TASKS if task in found}, xlabel=xlabel, ylabel="balanced accuracy")
