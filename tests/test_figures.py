@@ -393,3 +393,66 @@ def test_the_main_figure_shows_each_situation_that_was_run():
     )
     own = evidence.values("signs", pool="signs/shifted", budget=5_000).values()
     assert recovery.loc[("own images, full answers*", "signs"), "recovery"] == pytest.approx(np.mean(list(own)))
+
+
+# -- pictures that chapters share ----------------------------------------------------
+
+
+def filled(figure) -> set[str]:
+    """Return the boxes of the threat model that are filled with color."""
+    orange = matplotlib.colors.to_rgba(figures.ORANGE)
+    return {box.get_label() for box in figure.axes[0].patches if box.get_facecolor() == orange}
+
+
+def test_the_threat_model_fills_what_is_asked_for_and_nothing_else():
+    assert filled(figures.threat_model()) == set()
+    assert filled(figures.threat_model("api")) == {"api"}
+    figure = figures.threat_model(["transfer", "surrogate", "queries"])
+    assert filled(figure) == {"transfer", "surrogate"}
+    texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    boxes = {"victim's images", "victim", "meter", "detector", "policy", "pool of images", "transfer set", "surrogate"}
+    assert boxes | {"prediction API", "public weights", "the owner", "the attacker", "queries", "answers"} <= set(texts)
+    assert (texts["queries"], texts["answers"]) == (figures.VERMILION, figures.BLACK)
+    with pytest.raises(InputError, match="spy"):
+        figures.threat_model("spy")
+
+
+def said(figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_queries_stand_beside_the_most_probable_classes():
+    images = stripes(classes=2, each=1).images
+    answers = torch.tensor([[0.6, 0.3, 0.1], [1.0, 0.0, 0.0]])
+    names = ["cup", "an animal with a name of thirty-six", "ink"]
+    figure = figures.queries(images, answers, names, top=2)
+    assert said(figure) == ["0.60 cup", "0.30 an animal … of thirty-six", "1.00 cup"]
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes] == [0, 10]
+    assert said(figures.queries(images, torch.tensor([2, 0]), names)) == ["1.00 ink", "1.00 cup"]
+    with pytest.raises(InputError, match="2 images and 1 answers"):
+        figures.queries(images, answers[:1], names)
+
+
+def test_errors_are_counted_on_all_images_and_shown_on_the_first():
+    labels, victim = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0, 0, 0, 1, 0])
+    copy, control = torch.tensor([0, 0, 0, 2, 1]), torch.tensor([1, 1, 2, 0, 2])
+    figure = figures.errors(stripes(classes=5, each=1).images, labels, victim, copy, control, "abc", shown=1)
+    assert figure.data.values.tolist() == [["copy", 5, 3, 4, 2, 1, 1], ["control", 5, 0, 4, 0, 3, 1]]
+    assert list(figure.data) == ["Series", "images", "agrees", "errors", "repeated", "corrected", "other"]
+    assert said(figure) == ["true: b", "victim: a", "= copy: a", "✓ control: b"]
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes] == [10]
+    third = figures.errors(stripes(classes=5, each=1).images[3:], labels[3:], victim[3:], copy[3:], control[3:], "abc")
+    assert said(third)[2:4] == ["≠ copy: c", "✓ control: a"]
+    with pytest.raises(InputError, match="0 images and 0 answers"):
+        figures.errors(stripes(classes=5, each=1).images, labels, labels, copy, control, "abc")
+
+
+def test_a_roc_curve_is_drawn_over_what_is_refused():
+    figure = figures.roc({"binary": [[0.0, 0.9, 1.0], [1.0, 0.8, 0.0]]}, points={"binary": (0.75, 0.5)})
+    assert figure.data["Series"].tolist() == ["binary"] * 4
+    shown = figure.data.drop(columns=["Series", "point"]).values
+    assert shown == pytest.approx(np.array([[1, 1], [0.1, 0.8], [0, 0], [0.25, 0.5]]))
+    curve = next(line for line in figure.axes[0].lines if line.get_label() == "binary")
+    assert curve.get_xydata() == pytest.approx(shown[:3])
+    mark = figure.axes[0].lines[-1]
+    assert (mark.get_marker(), mark.get_color()) == ("D", curve.get_color())

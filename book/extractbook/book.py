@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from extractbook.reproduction import Row
     from extractlib import Victim
 
-FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet dots gallery ledger_table lines"
-FIGURES += " mean_sd provenance provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
-FIGURES += " threat_or_boogeyman"
+FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
+FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
+FIGURES += " threat_or_boogeyman errors queries roc threat_model"
+FIGURES += " dots gallery"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
+        "claim_cards": ["cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
         "reproduction.edition_1": ["verdicts"],
         "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],

@@ -25,7 +25,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "threat_or_boogeyman",
         ],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
-        "plots": ["bars", "confusions", "contact_sheet", "dots", "gallery", "lines"],
+        "plots": ["bars", "confusions", "contact_sheet", "lines", "roc"],
+        "pictures": ["errors", "queries", "threat_model"],
+        "in_rows": ["dots", "gallery"],
         "origin": ["provenance", "provenance_of", "run_provenance"],
     },
 )

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib import style
 
-from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, Plot, plotting
-from extractbook.figures.plots import dots, lines
+from extractbook.figures.base import BLUE, ORANGE, VERMILION, Plot, plotting
+from extractbook.figures.in_rows import dots
+from extractbook.figures.plots import lines
 from extractbook.reproduction import paper
-from extractlib.metrics import roc_curve, threshold_at, tpr_tnr
 
 TASKS = ("things", "birds", "retina", "signs", "objects")
 
@@ -60,66 +59,6 @@ def space(sides: Mapping[str, torch.Tensor], passed: torch.Tensor) -> Plot:
         axes.scatter(
             first[ringed], second[ringed], facecolors="none", edgecolors=VERMILION, s=70, label="query accepted"
         )
-    return figure
-
-
-def roc(scores: Mapping[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]], *, tpr: float = 0.95) -> Plot:
-    """Return the share of attacker's queries caught over the share of customers accepted, a line a detector.
-
-    A mark on each line is where it is run: at the threshold that accepts a share `tpr` of validation images.
-
-    Args:
-        scores: By name, scores of validation, benign and out-of-distribution images, each float of shape (n,).
-        tpr: The share.
-    """
-    x, y = "customers' images accepted (TPR)", "attacker's queries caught (TNR)"
-    curves, points = [], []
-    for name, (known, benign, ood) in scores.items():
-        curve = (values.numpy().round(4) for values in roc_curve(benign, ood))
-        curves.append(pd.DataFrame(dict(zip((x, y), curve, strict=True))).assign(Series=name))
-        points.append((name, *tpr_tnr(benign, ood, threshold_at(known, tpr))))
-    marks = pd.DataFrame(points, columns=["Series", x, y]).assign(point=f"{tpr:.0%} of validation images accepted")
-    data = pd.concat([*curves, marks])[["Series", x, y, "point"]]
-    with plotting(data, height=4.8, xlabel=x, ylabel=y, columns=2) as (figure, axes):
-        for curve, (name, *place), dash in zip(curves, points, ("-", "--", "-.", ":", "-"), strict=False):
-            (drawn,) = axes.plot(curve[x], curve[y], dash, label=name, marker="")
-            axes.plot(*place, "D", color=drawn.get_color(), markersize=9, markeredgecolor="black")
-        axes.plot([0, 1], [1, 0], color="#767676", linewidth=1, linestyle=":", marker="", label="guessing")
-        axes.set(xlim=(0.5, 1.01), ylim=(0, 1.03))
-    return figure
-
-
-def answers(
-    images: torch.Tensor, shown: Mapping[str, torch.Tensor], classes: Sequence[str], *, top: int = 3
-) -> Plot:
-    """Return images with the classes that lead several answers to each.
-
-    Args:
-        images: uint8 of shape (n, 3, height, width).
-        shown: By name, probabilities of shape (n, classes).
-        classes: Name of each class.
-        top: How many classes of an answer.
-    """
-    lines = []
-    with style.context([STYLE, {"font.size": 11, "axes.grid": False}]):
-        figure = Plot(pd.DataFrame(), height=1.5 * len(images))
-        grid = figure.subplots(
-            len(images), 1 + len(shown), squeeze=False, width_ratios=[1, *[2] * len(shown)], sharex="col"
-        )
-        for number, (image, row) in enumerate(zip(images, grid, strict=True)):
-            row[0].imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-            row[0].set_axis_off()
-            for axes, (name, probabilities) in zip(row[1:], shown.items(), strict=True):
-                values, indices = probabilities[number].topk(top)
-                axes.barh(range(top), values.numpy(), color=BLUE, height=0.55, alpha=0.35)
-                for place, (value, index) in enumerate(zip(values.tolist(), indices.tolist(), strict=True)):
-                    axes.text(0.02, place, f"{classes[index]} {value:.2f}", va="center")
-                    lines.append((f"query {number + 1}", name, classes[index], round(value, 4)))
-                axes.set(xlim=(0, 1), ylim=(top - 0.5, -0.5), yticks=[], xticks=[])
-                axes.spines[:].set_visible(False)
-                if not number:
-                    axes.set_title(name, loc="left")
-    figure.data = pd.DataFrame(lines, columns=["Query", "Answer", "class", "probability"])
     return figure
 
 

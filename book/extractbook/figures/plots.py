@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 
@@ -140,49 +139,25 @@ def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequenc
     return figure
 
 
-def dots(
-    groups: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    xlabel: str,
-    limits: tuple[float, float] = (0, 1.05),
-    columns: int = 3,
+def roc(
+    curves: Mapping[str, Sequence[Sequence[float]]], *, points: Mapping[str, tuple[float, float]] | None = None
 ) -> Plot:
-    """Return a row of marks for each group, a color and a shape each series, mean ± standard deviation of the values.
+    """Return ROC curves: the share of queries that a detector catches over the share of benign images that it refuses.
 
     Args:
-        groups: By name of the row, by name of the series, the values, one a seed; a series may be missing.
-        xlabel: What the axis shows, with units.
-        limits: Of the axis.
-        columns: Of the legend.
+        curves: By name, TPR and TNR (the paper's: benign images accepted, out-of-distribution queries caught), each in
+            [0, 1] and of one length, as rows of table ``detection`` have them under ``binary.pool.roc``.
+        points: By name of a curve, TPR and TNR at the threshold in use, which gets a large mark.
     """
-    names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    marks = [(name, row, group[name]) for name in names for row, group in groups.items() if len(group.get(name, ()))]
-    data, rows = summaries(marks, "Row", xlabel), list(groups)
-    with plotting(data, height=1.4 + 0.55 * len(rows), xlabel=xlabel, columns=columns) as (figure, axes):
-        for name, line in data.groupby("Series", sort=False):
-            place = 0.6 * (names.index(name) + 0.5) / len(names) - 0.3
-            y = [rows.index(row) + place for row in line["Row"]]
-            axes.errorbar(line[xlabel], y, xerr=line["±"], label=name, linestyle="none", markersize=8, capsize=0)
-        name_rows(axes, rows)
-        axes.set_xlim(*limits)
-    return figure
-
-
-def gallery(rows: Mapping[str, torch.Tensor], *, columns: int = 8) -> Figure:
-    """Return rows of images, each row under its name; a row with fewer images than columns ends early.
-
-    Args:
-        rows: By name, uint8 of shape (n, channels, height, width), channels 1 or 3.
-        columns: Images of a row, at most.
-    """
-    with style.context([STYLE, {"axes.titlesize": 13}]):
-        figure = Figure(figsize=(WIDTH, len(rows) * (WIDTH / columns + 0.3)), layout="constrained")
-        all_axes = figure.subplots(len(rows), columns, squeeze=False)
-        for axes, (name, images) in zip(all_axes, rows.items(), strict=True):
-            axes[0].set_title(name, loc="left")
-            for place, one in enumerate(axes):
-                one.set_axis_off()
-                if place < len(images):
-                    picture = images[place].permute(1, 2, 0).numpy()
-                    one.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
+    refused, caught = "benign images refused (1 − TPR)", "queries caught (TNR)"
+    lines = [(name, "curve", 1 - tpr, tnr) for name, curve in curves.items() for tpr, tnr in zip(*curve, strict=True)]
+    lines += [(name, "threshold in use", 1 - tpr, tnr) for name, (tpr, tnr) in (points or {}).items()]
+    data = pd.DataFrame(lines, columns=["Series", "point", refused, caught])
+    with plotting(data, height=4.6, xlabel=refused, ylabel=caught, columns=2) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color="#777777", marker="", linestyle=":", label="guessing")
+        for name, line in data[data["point"] == "curve"].groupby("Series", sort=False):
+            [drawn] = axes.plot(line[refused], line[caught], marker="", label=name, linewidth=2)
+            at = data[(data["point"] != "curve") & (data["Series"] == name)]
+            axes.plot(at[refused], at[caught], "D", color=drawn.get_color(), markersize=9, markeredgecolor=BLACK)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return figure

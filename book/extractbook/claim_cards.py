@@ -1,0 +1,114 @@
+"""Claims as cards, for the chapter that is about them: the word first, then the paper's figures, ours, and why."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from IPython.display import HTML
+
+from extractbook.ledger_page import MARKS
+from extractbook.reproduction import claims, paper, results
+from extractbook.reproduction.cells import Row
+from extractbook.reproduction.judging import Bound, Entry, Verdict
+from extractbook.reproduction.ledger import Ledger
+from extractbook.reproduction.scales import Scale
+from extractbook.reproduction.scales import scale as read_scale
+from extractlib.errors import check_choice
+
+REASONS = 2
+"""How many bounds a card names as the reason of its word; the ledger has all."""
+
+
+def cards(*names: str, scale: str = "drawn") -> HTML:
+    """Return claims as cards, narrow enough for a phone.
+
+    A claim whose deciding rows are missing is "not run yet", and shows what the exploration's rows have for its bounds,
+    which decides nothing.
+
+    Args:
+        names: The claims' ids, such as ``"C3"``.
+        scale: At which scale.
+
+    Raises:
+        InputError: There is no such claim or scale.
+    """
+    known, settings = {claim.id: claim for claim in claims.claims()}, read_scale(scale)
+    texts = []
+    for claim in (known[check_choice("claim", name, known)] for name in names):
+        ledger = Ledger.of_rows(_rows("edition-2", claim, settings), settings, only=claim.id)
+        texts.append(card(claim, ledger, explored(_rows("exploring", claim, settings), claim, settings)))
+    return HTML(f'<div class="cards">{"".join(texts)}</div>')
+
+
+def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
+    """Return a claim as a card in HTML.
+
+    Args:
+        claim: The claim.
+        ledger: Verdicts, its own among them.
+        explored: What to show where its deciding rows are missing (see `explored`).
+    """
+    entries, word = ledger.of(claim.id), ledger.word(claim)
+    seeds = sorted({len(entry.seeds) for entry in entries if entry.seeds})
+    kind, sign = MARKS[word]
+    lines = {"Paper": escape(claim.authors or "makes no such claim")}
+    if word is Verdict.NOT_RUN:
+        said, of = "not run yet", {seed for bound in explored for seed in bound.seeds}
+        head = f"Explored, seed {', '.join(map(str, sorted(of)))}" if of else "Explored"
+        lines[head] = _list(_line(bound) for bound in explored) if explored else "nothing yet"
+    else:
+        said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
+        lines["Ours"] = _list(_line(entry.bounds[0], entry.verdict) for entry in entries if entry.bounds)
+    lines["Why"] = escape(_why(entries, word))
+    lines["Test"] = f"<details><summary>what has to come out</summary>{escape(claim.test)}</details>"
+    listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
+    link = f'<a href="12_ledger.html#{ledger.scale.name}-{claim.id}">{claim.id}</a>'
+    return (
+        f'<section class="card {kind}"><p class="word"><span aria-hidden="true">{sign}</span> {said}</p>'
+        f'<p class="statement">{link} {escape(claim.statement)}</p><dl>{listed}</dl></section>'
+    )
+
+
+def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bound]:
+    """Return of each task the first bound of a claim, as rows of the exploration have it; none that has no value."""
+    evidence = claims.Evidence(results.frame(rows), scale, sorted({row.cell.seed for row in rows}))
+    found = []
+    for task in (*scale.tasks, claims.ACROSS) if rows else ():
+        stated = (limit for limit in claim.bounds if (paper.drawn(task) or task) in limit.tasks)
+        first = [bound for limit in stated for bound in evidence.bounds(limit, task)][:1]
+        found += [bound for bound in first if bound.values]
+    return found
+
+
+def _rows(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
+    """Return an edition's rows of a claim's tables; perhaps there are none."""
+    paths = [results.FOLDER / edition / scale.name / f"{table}{results.SUFFIX}" for table in claim.tables]
+    return [row for path in paths if path.exists() for row in results.read_rows(path)]
+
+
+def _line(bound: Bound, verdict: Verdict | None = None) -> str:
+    mean = float(np.mean(list(bound.values.values()))) if bound.values else np.nan
+    low, high = bound.interval
+    interval = "" if np.isnan(low) else f" <small>{_number(low)} to {_number(high)}</small>"
+    mark = f'<span title="{verdict}">{MARKS[verdict][1]}</span> ' if verdict else ""
+    return f"{mark}{escape(bound.statement)}: <b>{_number(mean)}</b>{interval}"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+
+
+def _why(entries: list[Entry], word: Verdict) -> str:
+    """Return why a claim has its word: the tasks that decide it, with their first reasons."""
+    if word is Verdict.NOT_RUN:
+        return "The rows of the deciding seeds are not computed yet; what was explored decides nothing."
+    deciding = [entry for entry in entries if entry.verdict is word] or entries
+    if word is Verdict.HOLDS:
+        return f"All bounds hold on {', '.join(entry.task for entry in deciding)}."
+    reasons = [reason for entry in deciding for reason in entry.reason.split("; ")]
+    more = f"; and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
+    return "; ".join(reasons[:REASONS]) + more + "."

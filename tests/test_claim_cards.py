@@ -1,0 +1,74 @@
+"""Claims as cards on hand-made rows: the word first, what is missing said, what was explored labeled."""
+
+import pytest
+from bs4 import BeautifulSoup
+from test_claims import FRAME, SCALE, changed
+from test_ledger_page import WORLD, judged
+from test_results import MADE
+
+from extractbook import claim_cards as cards
+from extractbook.reproduction import claims, ledger, results, table_cells
+from extractbook.reproduction.cells import Row
+from extractbook.reproduction.scales import scale
+from extractlib.errors import InputError
+
+CLAIMS = {claim.id: claim for claim in claims.claims()}
+
+
+def explored(recoveries: dict[str, float]) -> list:
+    """Return the bounds of C1 as explored at seed 1000."""
+    cells = [cell for cell in table_cells("reproduction", scale("drawn"), seeds=[1000]) if cell.task in recoveries]
+    rows = [Row(cell, {"recovery": recoveries[cell.task], "images": 1_000}, MADE) for cell in cells]
+    return cards.explored(rows, CLAIMS["C1"], scale("drawn"))
+
+
+def read(found: ledger.Ledger, claim: str, bounds: tuple = ()) -> tuple[dict[str, str], BeautifulSoup]:
+    """Return a card's lines by their heads, and its section."""
+    section = BeautifulSoup(cards.card(CLAIMS[claim], found, bounds), "html.parser").section
+    heads, texts = section("dt"), section("dd")
+    return {head.get_text(): text.get_text(" ", strip=True) for head, text in zip(heads, texts, strict=True)}, section
+
+
+def test_a_claim_that_holds_says_so_first_and_names_its_tasks():
+    lines, section = read(WORLD, "C1")
+    assert section.get_text(" ", strip=True).startswith("✓ holds 8 seeds C1 Knockoff nets steal complex")
+    assert section["class"] == ["card", "holds"]
+    assert list(lines) == ["Paper", "Ours", "Why", "Test"]
+    assert lines["Paper"] == "r 0.75 to 0.97 on all five"
+    assert lines["Ours"].count("✓") == 5 and "r(signs) ≥ 0.75: 0.95 0.95 to 0.95" in lines["Ours"]
+    assert lines["Why"] == f"All bounds hold on {', '.join(SCALE.tasks)}."
+    assert section.a["href"] == "12_ledger.html#drawn-C1"
+
+
+def test_a_claim_that_fails_names_the_task_and_the_bound():
+    lines, section = read(judged(changed("birds", {}, recovery=0.5), only="C1"), "C1")
+    assert section["class"] == ["card", "fails"]
+    assert lines["Why"] == "r(birds) ≥ 0.75: 0.500, interval 0.500 to 0.500, 8 seeds."
+    assert "✗ r(birds) ≥ 0.75: 0.50" in lines["Ours"]
+
+
+def test_a_claim_of_ours_has_no_figure_in_the_paper():
+    assert read(WORLD, "B5")[0]["Paper"] == "makes no such claim"
+
+
+def test_without_deciding_rows_a_card_shows_what_was_explored_and_that_it_decides_nothing():
+    nothing = judged(results.frame([]), only="C1")
+    lines, section = read(nothing, "C1", explored({"birds": 0.8, "signs": 0.7}))
+    assert section.get_text(" ", strip=True).startswith("· not run yet C1")
+    assert lines["Explored, seed 1000"] == "r(birds) ≥ 0.75: 0.80 r(signs) ≥ 0.75: 0.70"
+    assert lines["Why"].endswith("what was explored decides nothing.")
+    assert read(nothing, "C1")[0]["Explored"] == "nothing yet"
+
+
+def test_a_card_gives_few_reasons_and_counts_the_others():
+    frame = FRAME.copy()
+    frame.loc[frame["task"] == "retina", "recovery"] = 0.99
+    lines, _ = read(judged(frame, only="C2"), "C2")
+    assert lines["Why"].count("seeds") == cards.REASONS and lines["Why"].endswith("; and 2 more.")
+
+
+def test_cards_of_the_book_are_one_grid_and_an_unknown_claim_is_refused():
+    page = BeautifulSoup(cards.cards("C1", "B5").data, "html.parser")
+    assert [section.a.get_text() for section in page.select("div.cards > section.card")] == ["C1", "B5"]
+    with pytest.raises(InputError, match="C99"):
+        cards.cards("C99")
