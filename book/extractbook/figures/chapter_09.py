@@ -8,6 +8,7 @@ import torch
 
 from extractbook.figures.base import BLUE, ORANGE, VERMILION, Plot, plotting
 from extractbook.figures.in_rows import dots
+from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import lines
 from extractbook.reproduction import paper
 
@@ -120,3 +121,53 @@ def overlap(frame: pd.DataFrame) -> Plot:
     }
     xlabel = "share of the queries that show the task's classes"
     return lines({task: found[task] for task in TASKS if task in found}, xlabel=xlabel, ylabel="balanced accuracy")
+
+
+def rates_table(frame: pd.DataFrame) -> str:
+    """Return the binary detector's TPR and TNR at a probability of one half, with the authors', as Markdown."""
+    rows = paper.tables()["detection"]["rows"]
+    columns = {"TPR": "binary.pool.tpr", "TNR, atlas": "binary.pool.tnr", "TNR, web": "binary.second.tnr"}
+    found = {name: of_tasks(frame, column) for name, column in columns.items()}
+    body = []
+    for task in TASKS:
+        ours = [mean_sd([100 * value for value in found[name].get(task, [])], digits=1) for name in columns]
+        first, second = (rows[paper.victim(task)][pool] for pool in ("imagenet", "openimages"))
+        body.append([task, *ours, f"{first[0]} / {first[1]}", f"{second[0]} / {second[1]}"])
+    heads = ["Task", *columns, "Authors' TPR / TNR, ImageNet", "OpenImages"]
+    return table(body, heads, caption="The binary detector at a probability of one half, in %")
+
+
+def _overlaps(frame: pd.DataFrame) -> pd.DataFrame:
+    shifted = frame[frame["pool"].str.endswith("/shifted")]
+    return shifted.groupby(["task", "overlap"])[["balanced_accuracy", "tnr_public"]].mean()
+
+
+def overlap_ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return by task the mean balanced accuracy at the least and at the most overlap."""
+    found = _overlaps(frame)["balanced_accuracy"]
+    return {task: (found[task].iloc[0], found[task].iloc[-1]) for task in TASKS if task in found}
+
+
+def public_caught(frame: pd.DataFrame) -> dict[str, float]:
+    """Return by task the mean share caught, at the most overlap, of the queries from the ordinary pool."""
+    found = _overlaps(frame)["tnr_public"]
+    return {task: found[task].iloc[-1] for task in TASKS if task in found}
+
+
+def honest_table(frame: pd.DataFrame) -> str:
+    """Return what policies cost an honest user, as Markdown; denied answers count as wrong ones."""
+    shuffled = frame[frame["defense"] == "shuffle"]
+    columns = {
+        "Detected, %": of_tasks(shuffled, "honest_caught"),
+        **{
+            f"Accuracy lost, points: {name}": of_tasks(
+                frame.assign(lost=frame["victim_accuracy"] - frame["honest_accuracy"]), "lost", defense=name
+            )
+            for name in ("shuffle", "deny", "label")
+        },
+    }
+    body = [
+        [task, *(mean_sd([100 * value for value in found.get(task, [])], digits=1) for found in columns.values())]
+        for task in TASKS
+    ]
+    return table(body, ["Task", *columns], caption="What an honest user pays")
