@@ -24,6 +24,23 @@ MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
 
 
+NOT_PLAIN = {
+    "dear|dearer": "a high price is expensive; nobody says dear of a price today",
+    "whoever|whomever": "anyone who: two words that every reader knows",
+    "of its own": "says nothing, or from another distribution: a translated idiom",
+    "look of (?:its|their|his) own": "with another style, from another distribution: a look cannot be measured",
+    "strangers?": "out-of-distribution images, an unknown client: the field's terms",
+    "rivals?": "baselines: the field's term",
+    "told(?! apart)": "given, said, known: nobody tells an experiment anything",
+    "stands? on": "builds on, rests on: a chapter stands nowhere",
+    "thief|thieves": "the attacker, the adversary: the field's terms, and no verdict on a person",
+    "minutes of patience": "takes about two minutes",
+    "ask(?:s|ed)? often enough": "is allowed to query it often enough",
+    "gives? itself away|convicts?": "a model does nothing on purpose: say what is measured",
+}
+"""What the text does not say, as patterns of whole words, and beside each the reason or what is better."""
+
+
 @dataclass(frozen=True)
 class Chapter:
     """A notebook of the book.
@@ -102,6 +119,19 @@ def long_cells(notebook: Chapter) -> Iterator[str]:
     yield from (f"{len(cell)} lines: {cell[0]}" for cell in lines if len(cell) > 25)
     if sum(len(cell) <= 15 for cell in lines) < 0.9 * len(lines):
         yield "more than one cell in ten has more than 15 lines"
+
+
+def plain(notebook: Chapter) -> Iterator[str]:
+    """No word of `NOT_PLAIN` is in its text, the exercises' among it."""
+    yield from not_plain(prose(notebook.all("markdown")))
+
+
+def not_plain(text: str) -> Iterator[str]:
+    """Yield each word of `NOT_PLAIN` in a text, with what is better and the line that has it."""
+    for pattern, better in NOT_PLAIN.items():
+        for line in text.splitlines():
+            if re.search(rf"\b(?:{pattern})\b", line, re.IGNORECASE):
+                yield f"{pattern} ({better}): {line}"
 
 
 def crowded_lines(notebook: Chapter) -> Iterator[str]:

@@ -12,13 +12,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmarks import device, device_steps, gpu
+from benchmarks import chapters, device, device_steps, gpu
 from extractlib.data.layouts import listing
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
@@ -374,3 +375,69 @@ def test_a_rate_that_cannot_be_measured_does_not_stop_the_others(bench, monkeypa
     assert (failed["value"], failed["settings"]["error"]) == (None, "cuda has too little memory")
     assert [line["settings"]["network"] for line in (first, other, queried, also)] == 2 * ["tiny", "tiny-plain"]
     assert [line["step"] for line in (other, also)] == ["rates", "querying"]
+
+
+# -- the table of chapters ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "teaches"),
+    [
+        ("import torch\nfrom pathlib import Path", [False, False]),
+        ('scale = "drawn"\nbudget = 1_000', [False, True]),
+        ("budget = 1_000  # queries\n\n# alone", [True]),
+        ("surrogate", [False]),
+        ("surrogate_accuracy / victim_accuracy", [True]),
+        ('rows = book.frame("granularity").groupby("task").recovery.mean()', [False]),
+        ("means = rows.groupby('task').recovery.mean()", [False]),
+        ('book.say(f"{(copy == victim).double().mean():.2f}")', [False]),
+        ("print(xl.evaluate(victim, surrogate, signs.test))", [False]),
+        ("xl.evaluate(victim, surrogate, signs.test)", [True]),
+        ("answers = api.query(images)", [True]),
+        ("shown = f'{share:.2f}'", [False]),
+        ("plt.plot(scores.sort().values)", [False]),
+        ("with book.served(victim) as (url, key):\n    api = xl.connect(url, key=key)", [True, True]),
+        ("for name in names:\n    print(name)\n    total += cost(name)", [True, False, True]),
+        ("def show(x):\n    print(x)", [False, False]),
+        ("@torch.no_grad()\ndef f(x):\n    return (x -\n            1)", [True, True, True, True]),
+        ("%matplotlib inline\nassert torch.equal(ours, theirs)", [False, True]),
+    ],
+)
+def test_lines_that_teach(source, teaches):
+    assert chapters.teaching_lines(source) == teaches
+
+
+def notebook(*cells: tuple) -> list:
+    """Return cells: text alone is Markdown; code comes with its tags, if any."""
+    made = []
+    for text, *tags in cells:
+        new = nbformat.v4.new_code_cell if tags else nbformat.v4.new_markdown_cell
+        made.append(new(text, metadata={"tags": [tag for tag in tags if tag != "code"]}))
+    return made
+
+
+def test_a_chapter_is_counted_without_what_is_hidden_or_an_exercise():
+    cells = notebook(
+        ("# 5. Title\nWhich wins? {cite}`a2016, b2020` and {cite:t}`a2016`\n\n| no | word |\n",),
+        ("import torch\nx = f(1)\ny = g(x)", "code"),
+        ("book.show(book.bars(x), name='a')", "remove-input"),
+        ("The first.\n",),
+        ("book.show(book.queries(x, y, z), name='b')", "remove-input"),
+        ("::::{exercise} 5.1 Steal: attack or defend, 20 minutes\n::::\n", "markdown"),
+        ("steal(victim)", "solution"),
+    )
+    cells[5] = nbformat.v4.new_markdown_cell(cells[5].source, metadata={"tags": ["exercise"]})
+    found = chapters.Counts.of(cells)
+    assert (found.lines, found.teaching, found.share) == ((3,), 2, pytest.approx(2 / 3))
+    assert (found.pictures, found.references, found.words) == (1, 2, 11)
+    assert (found.attacks, found.exercise_minutes) == (1, 20)
+    # The second figure is asked about by nothing, and no text follows it.
+    assert (found.results, found.asked, found.read) == (2, 1, 1)
+
+
+def test_median_and_the_cell_that_nine_in_ten_do_not_exceed():
+    cells = notebook(*(("\n".join(["x = f(1)"] * lines), "code") for lines in (1, 2, 3, 4, 5, 6, 7, 8, 9, 20)))
+    found = chapters.Counts.of(cells)
+    assert (found.median, found.most, max(found.lines)) == (5.5, 9, 20)
+    assert found.minutes == 10
+    assert chapters.Counts.of([]).minutes == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells
+from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells, not_plain, prose
 from layouts import WRITE
 
 from extractbook import book
@@ -64,6 +64,21 @@ def test_notebook_that_is_no_chapter_has_a_chapters_form(path):
     page = Chapter.read(path.stem)
     assert [*long_cells(page), *crowded_lines(page)] == []
     assert page.all("code")[0].source == furniture.setup_cell()
+
+
+PAGES = [*sorted(execute.BOOK.glob("*.md")), *(execute.ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_are_plain(path):
+    text = nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))
+    assert list(not_plain(prose([text]))) == []
+
+
+def test_a_word_that_is_not_plain_is_found_with_what_is_better():
+    found = list(not_plain("Whoever asks.\nThe two are told apart.\nIt has a key of its own."))
+    assert [text.split(" (")[0] for text in found] == ["whoever|whomever", "of its own"]
+    assert found[0] == "whoever|whomever (anyone who: two words that every reader knows): Whoever asks."
 
 
 OUTSIDE = {"matplotlib", "numpy", "torch", "scipy", "PIL", "ipywidgets"}
