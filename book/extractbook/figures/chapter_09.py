@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 
-from extractbook.figures.base import BLUE, ORANGE, VERMILION, Plot, plotting
+from extractbook.figures.base import Plot
 from extractbook.figures.in_rows import dots
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import lines
@@ -36,31 +35,6 @@ def of_tasks(frame: pd.DataFrame, column: str, **cell: object) -> dict[str, list
 def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, Sequence[float]]]:
     """Return values by task and series, given by series and task."""
     return {task: {name: values[task] for name, values in columns.items() if task in values} for task in TASKS}
-
-
-def space(sides: Mapping[str, torch.Tensor], passed: torch.Tensor) -> Plot:
-    """Return features of images in two dimensions, their first two principal components.
-
-    Args:
-        sides: Features of benign images and of the attacker's queries, by name, each float of shape (n, width).
-        passed: Which of the second are accepted, bool of shape (n,): they get a ring.
-    """
-    everything = torch.cat(list(sides.values())).double()
-    standard = (everything - everything.mean(0)) / everything.std(0).clamp(min=1e-12)
-    first, second = (standard @ torch.linalg.svd(standard, full_matrices=False)[2][:2].T).T.numpy()
-    names = np.repeat(list(sides), [len(side) for side in sides.values()])
-    ringed = np.concatenate([np.zeros(len(names) - len(passed), bool), passed.numpy()])
-    axes_of = {"first component": first.round(3), "second component": second.round(3)}
-    data = pd.DataFrame({"Series": names, **axes_of, "accepted": ringed})
-    with plotting(data, height=4.4, xlabel="first component", ylabel="second component") as (figure, axes):
-        looks = zip(sides, (BLUE, ORANGE), ("o", "^"), strict=True)
-        for name, color, marker in looks:
-            line = data[names == name]
-            axes.scatter(*(line[place] for place in axes_of), c=color, marker=marker, s=18, alpha=0.6, label=name)
-        axes.scatter(
-            first[ringed], second[ringed], facecolors="none", edgecolors=VERMILION, s=70, label="query accepted"
-        )
-    return figure
 
 
 def about(frame: pd.DataFrame) -> str:

@@ -44,14 +44,15 @@ def gallery(rows: Mapping[str, torch.Tensor], *, columns: int = 8) -> Figure:
         rows: By name, uint8 of shape (n, channels, height, width), channels 1 or 3.
         columns: Images of a row, at most.
     """
-    with style.context([STYLE, {"axes.titlesize": 13}]):
-        figure = Figure(figsize=(WIDTH, len(rows) * (WIDTH / columns + 0.3)), layout="constrained")
-        all_axes = figure.subplots(len(rows), columns, squeeze=False)
-        for axes, (name, images) in zip(all_axes, rows.items(), strict=True):
-            axes[0].set_title(name, loc="left")
-            for place, one in enumerate(axes):
-                one.set_axis_off()
-                if place < len(images):
-                    picture = images[place].permute(1, 2, 0).numpy()
-                    one.imshow(picture, interpolation="nearest", cmap="gray", vmin=0, vmax=255)
+    side, height = WIDTH / columns, len(rows) * (WIDTH / columns + 0.32)
+    with style.context([STYLE, {"axes.grid": False}]):
+        figure = Figure(figsize=(WIDTH, height))
+        for number, (name, images) in enumerate(rows.items()):
+            top = height - number * (side + 0.32) - 0.3
+            figure.text(0.005, (top + 0.05) / height, name)
+            for place, image in enumerate(images[:columns]):
+                box = (place / columns, (top - side) / height, 0.96 / columns, 0.96 * side / height)
+                axes = figure.add_axes(box)
+                axes.set_axis_off()
+                axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     return figure
