@@ -30,7 +30,7 @@ unexport MPLBACKEND
 CHECKS := lint binder test book pdf check-pages check-courses verify sizes
 
 .PHONY: help check $(CHECKS) publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
-	verify-all weights bench bench-gpu readme lock newest clean
+	verify-all weights coverage mutants bench bench-gpu readme lock newest clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,14 @@ check-bare: $(READY) ## run a first cell where only Colab's packages are, the ol
 
 check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader hand the assignments out and grade them; needs bubblewrap
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
+
+coverage: $(READY) ## run the tests and print how many of the library's lines they run; at least 95% must
+	@rm -rf _build/coverage && mkdir -p _build/coverage
+	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow"
+	@$(RUN) -m coverage combine --quiet && $(RUN) -m coverage report --skip-covered --fail-under=95
+
+mutants: $(READY) ## change 200 places of the code and look whether a test fails (SEED=0); run `make coverage` first
+	@$(RUN) -m benchmarks.mutants --seed $(or $(SEED),0)
 
 results: $(READY) ## compute the tables again (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
 	@$(RUN) -m extractbook results --scale $(SCALE) --seeds $(SEEDS)

@@ -1,12 +1,27 @@
 """Entry point of ``extractlib`` and ``python -m extractlib``, and what it shares with the book's command line."""
 
+import errno
+import io
 import re
 import sys
+import warnings
 from importlib import import_module
+from typing import Any
 
-from extractlib.errors import InputError
+from extractlib.errors import DataWarning, InputError
 
-ROOM = "make room or name another folder, with an option or with EXTRACTLIB_CACHE"
+ARGUMENT = 4_096
+"""Characters of an argument at most: those of the longest path."""
+
+PLACE = "name another folder, with an option or with EXTRACTLIB_CACHE"
+ROOM = f"make room or {PLACE}"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), f"it may not be written by you: {PLACE}"),
+    errno.EMFILE: "close other programs, or allow more open files (ulimit -n)",
+}
+"""What to do about an error of the file system, by its number."""
+
 MEMORY = "use a scale of smaller images, or --device cpu"
 
 
@@ -15,9 +30,25 @@ def main(program: str = "extractlib") -> int:
     arguments = [re.sub("^--profile(?==|$)", "--scale", argument) for argument in sys.argv[1:]]
     if arguments != sys.argv[1:]:
         print(f"{program}: --profile is now called --scale", file=sys.stderr)
+    longest = max(map(len, arguments), default=0)
+    if longest > ARGUMENT:
+        print(f"{program}: an argument has {longest:,} characters: at most {ARGUMENT:,} can be used", file=sys.stderr)
+        return 2
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files as the file system has them
+    usual = warnings.showwarning
+
+    def tell(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"{program}: {message}", file=sys.stderr)
+        else:
+            usual(message, category, *place, **options)
+
     try:
-        # Imported here: a package on its own should fail in words even where a dependency is missing.
-        import_module(f"{program}.cli").app(args=arguments, prog_name=program)
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            # Imported here: a package on its own should fail in words even where a dependency is missing.
+            import_module(f"{program}.cli").app(args=arguments, prog_name=program)
     except Exception as error:
         line = explanation(error)
         if line is None:
@@ -33,13 +64,14 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return said
     if isinstance(error, OSError) and error.strerror:  # without it, it is of no file or device
-        return f"{'' if error.filename is None else f'{error.filename}: '}{error.strerror}: {ROOM}"
+        file = "" if error.filename is None else f"{error.filename}: "
+        return f"{file}{error.strerror}: {REMEDIES.get(error.errno or 0, PLACE)}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
         return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
     # By name, since to import where these come from would take seconds.
     kind = type(error).__name__
     if kind == "SafetensorError" and "os error" in said:
-        return f"weights cannot be written ({said}): {ROOM}"
+        return f"weights cannot be written ({said}): {ROOM if 'os error 28' in said else PLACE}"
     if kind == "OutOfMemoryError":
         return f"the device has too little memory ({'. '.join(said.split('. ')[:3])}): {MEMORY}"
     return None

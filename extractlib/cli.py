@@ -3,17 +3,23 @@
 What a command needs it imports itself, so that the list of commands appears at once.
 """
 
+import os
+import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import extractlib
 from extractlib import cli_challenge, cli_serve
-from extractlib.errors import InputError
+from extractlib.errors import DataWarning, InputError, check_output
 
 if TYPE_CHECKING:
     from extractlib.data import download
+    from extractlib.data.pixels import Reading
+    from extractlib.data.sources import Loader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -28,6 +34,21 @@ DataFolder = Annotated[
 ]
 
 
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="What images of a task stay together: a pattern found in their paths, or a .csv of path and group.",
+    ),
+]
+DropCopies = Annotated[
+    bool, typer.Option("--drop-copies", help="Leave test images out that are copies of training images.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave files out that cannot be read, and say how many.")]
+Ground = Annotated[str, typer.Option(help="Color under transparent images, as white, black or #RRGGBB.")]
+MostPixels = Annotated[int, typer.Option(min=1, help="Pixels of the largest image; each takes 12 bytes of memory.")]
+
+
 def print_version(wanted: bool) -> None:
     """Print the version and leave, if it is asked for."""
     if wanted:
@@ -36,6 +57,9 @@ def print_version(wanted: bool) -> None:
 
 
 Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
+
+NEAR = 0.1
+"""A victim that is more accurate than the most frequent label by less than this is warned of."""
 
 
 @app.callback()
@@ -56,8 +80,13 @@ def attack(
     reward: Annotated[str | None, typer.Option(help="Choose adaptively by: certainty, diversity, loss or all.")] = None,
     surrogate: Annotated[str, typer.Option(help="The copy's architecture.")] = "resnet",
     scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of images, victim, queries and copy.")] = 0,
-    size: Annotated[int, typer.Option(min=8, help="Height and width of images in files, in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of images, victim, queries and copy.")] = 0,
+    size: Annotated[int, typer.Option(min=8, max=4_096, help="Height and width of images in files, in pixels.")] = 32,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the copy's weights here (.safetensors).")] = None,
 ) -> None:
@@ -72,7 +101,12 @@ def attack(
         "backbone": None if scratch else "shipped",
         "device": str(devices.resolve(device or devices.default_device())),
     }
-    images = {"seed": seed, "store": default_store(), "image_size": size}
+    reading = read_how(
+        [task, pool], group=group, drop_copies=drop_copies, skip_bad=skip_bad, ground=ground, most_pixels=most_pixels
+    )
+    if save is not None:
+        check_output(save)
+    images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(_own(task), role="task", **images)
     queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
     if victim is not None:
@@ -89,7 +123,17 @@ def attack(
     if save is not None:
         copy.save(save)
     found = xl.evaluate(model, copy, parts["test"])
-    print(f"{count:,} queries: {found}; the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    print(f"{count:,} queries: {found}")
+    if found.surrogate_accuracy > 0:
+        low, high = found.recovery_interval
+        print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
+    print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    if found.victim_accuracy < found.constant_accuracy + NEAR:
+        print(
+            f"extractlib: the victim's accuracy is {found.victim_accuracy:.2f}, little above that: recovery says little"
+            " here, so train the victim longer or give it more images",
+            file=sys.stderr,
+        )
 
 
 def _own(name: str) -> str | Path:
@@ -150,30 +194,73 @@ def _tell(states: list["download.State"]) -> None:
 @data_app.command("parts")
 def parts_command(
     name: Annotated[str, typer.Argument(help="A published data set or folder:PATH.")],
-    size: Annotated[int, typer.Option(min=1, help="Height and width in pixels.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the cut of a task.")] = 0,
+    size: Annotated[int, typer.Option(min=1, max=4_096, help="Height and width in pixels.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of the cut of a task.")] = 0,
     data: DataFolder = None,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
 ) -> None:
-    """Print which image went to which part, as a CSV file to keep or to compare."""
+    """Print which image went to which part, as a CSV file to keep or to compare, and how much alike the parts are."""
     from extractlib.data import download
     from extractlib.data.sources import Loader, parts_table
     from extractlib.store import default_store
 
-    folders = download.data_folders(data)
-    name = named_folder(name, folders)
-    table = parts_table(Loader(image_size=size, store=default_store(), folders=folders), name, seed=seed)
+    folders, own = download.data_folders(data), _own(name)
+    if isinstance(own, Path):
+        folders[name] = own
+    options = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
+    reading = read_how([name], **options, ground=ground, most_pixels=most_pixels)
+    loader = Loader(image_size=size, store=default_store(), folders=folders, reading=reading)
+    table, found = parts_table(loader, name, seed=seed)
+    if found is not None:
+        print(f"{name}: {found}", file=sys.stderr)
     print(table.to_csv(index=False, lineterminator="\n"), end="")
 
 
-def named_folder(name: str, folders: dict[str, Path]) -> str:
-    """Return `name`; of ``"folder:PATH"`` only ``"folder:LAST PART"``, and enter its path in `folders`.
+def read_how(names: list[str], **options: Any) -> "Reading":
+    """Return how files are read, as the options say.
 
-    So the rows of two machines agree, and none tells where its images lay.
+    Args:
+        names: The sets.
+        options: Fields of `Reading`.
+
+    Raises:
+        InputError: An option has no such value, or one is given and no set lies in files.
+    """
+    from extractlib.data.pixels import Reading
+    from extractlib.data.sources import in_files
+
+    reading = Reading(**options)
+    if reading != Reading() and not any(map(in_files, names)):
+        given = next(name for name, value in options.items() if value != getattr(Reading(), name))
+        raise InputError(f"--{given.replace('_', '-')} is of images in files, and {names[0]} is drawn: leave it out")
+    return reading
+
+
+def keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
+    """Return `name`; of ``"folder:PATH"`` instead ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
+
+    The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
+    images have another name.
+
+    Args:
+        name: The set.
+        folders: Where each set lies.
+        loader: Reads the folder.
+
+    Raises:
+        InputError: The folder cannot be used.
     """
     path = _own(name)
     if isinstance(path, str):
         return name
-    short = f"folder:{path.resolve().name}"
-    if folders.setdefault(short, path.resolve()) != path.resolve():
-        raise InputError(f"{path} and {folders[short]} have the same name: rename one of them")
-    return short
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
+        contents = replace(loader, folders={name: path}).files(name).contents
+    last = os.fsencode(path.resolve().name).decode(errors="replace")  # a row is UTF-8
+    key = f"folder:{last}@{contents[:8]}"
+    folders[key] = path.resolve()
+    return key

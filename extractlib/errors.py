@@ -1,9 +1,20 @@
 """Errors that a reader can act on, and the checks that raise them."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
-SHOWN = 100
-"""Characters of a value that a message shows."""
+SHOWN, LONGEST = 100, 20_000
+"""Characters of a value that a message shows, and of a message."""
+
+WORD = 300
+"""Characters without a blank above which a message cuts them: longer than a usual path."""
+
+HIGHEST = 2**63 - 1
+"""The highest whole number that a database or a tensor holds."""
+
+HIGHEST_SEED = 2**40
+"""Generators are seeded by a million times a seed and more, in 64 bits."""
 
 
 class InputError(ValueError):
@@ -21,16 +32,62 @@ class InputError(ValueError):
         unknown granularity 'top-0': use full, top-K with K from 1, ... or temperature-T with T from 0.01 to 100
     """
 
+    def __init__(self, message: str = ""):
+        super().__init__(brief(message))
+
+
+class DataWarning(UserWarning):
+    """What a reader may not expect of images in files: some left out, scaled, or alike across parts."""
+
+
+def brief(text: str) -> str:
+    """Return a text on one line, cut where it or one of its words is long, as a number of a thousand digits."""
+    line = " ".join(text.splitlines())
+    line = re.sub(rf"\S{{{WORD + 1},}}", lambda word: f"{word[0][:SHOWN]}…", line)
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+
 
 def shown(value: object) -> str:
     """Return a value as a message shows it: its repr, cut where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # a number of too many digits, or another's code
+        return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def one_line(error: BaseException) -> str:
     """Return what an error of another library says, as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def check_output(path: Path) -> Path:
+    """Return `path` if a file can be written there; its folder is made, and nothing else is changed.
+
+    Raises:
+        InputError: It cannot be written; the message says why.
+    """
+    try:
+        was_there = path.exists()
+        if was_there and not path.is_file():
+            raise InputError(f"{path} is no regular file: name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab"):
+            pass
+        if not was_there:
+            path.unlink()
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise InputError(f"{path} cannot be written ({reason}): name a file in a folder that can") from None
+    return path
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes in the unit that suits it, as ``"3.3 MB"``."""
+    unit, size = next((one for one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= one[1]), ("bytes", 1))
+    return f"{count / size:,.{int(size > 1)}f} {unit}"
 
 
 def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
@@ -44,9 +101,16 @@ def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
     Raises:
         InputError: `value` is none of them; the message lists them.
     """
-    if value not in choices:
+    if not _is_one_of(value, choices):
         raise InputError(f"unknown {kind} {shown(value)}: use one of {', '.join(choices)}")
     return value
+
+
+def _is_one_of(value: object, choices: Collection[str]) -> bool:
+    try:
+        return value in choices
+    except Exception:  # not hashable, or of another's code that cannot be compared
+        return False
 
 
 def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
@@ -55,26 +119,27 @@ def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
     Args:
         kind: What the value stands for, for example ``"budget"``.
         value: The value given.
-        at_most: The highest number allowed; None for any.
+        at_most: The highest number allowed; `HIGHEST` if None.
 
     Raises:
         InputError: It is none; truth values are none either.
     """
-    wrong = not isinstance(value, int) or isinstance(value, bool) or value < 1
-    if wrong or (at_most is not None and value > at_most):
-        end = "" if at_most is None else f" to {at_most:,}"
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    highest = HIGHEST if at_most is None else at_most
+    if not is_whole or not 1 <= value <= highest:
+        end = f" to {highest:,}" if at_most is not None or (is_whole and value > highest) else ""
         raise InputError(f"{kind} is {shown(value)}: a whole number from 1{end} is wanted")
     return value
 
 
 def check_seed(value: int) -> int:
-    """Return `value` if it is a seed: a whole number from 0.
+    """Return `value` if it is a seed: a whole number from 0 to `HIGHEST_SEED`.
 
     Raises:
         InputError: It is none; truth values are none either.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InputError(f"seed is {shown(value)}: a whole number from 0 is wanted")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_SEED:
+        raise InputError(f"seed is {shown(value)}: a whole number from 0 to {HIGHEST_SEED:,} is wanted")
     return value
 
 
@@ -87,6 +152,27 @@ def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) 
     for name in names:
         if not hasattr(value, name):
             raise InputError(f"the {kind} is a {type(value).__name__} without {name!r}: {remedy}")
+
+
+def check_classes(classes: object) -> tuple[str, ...]:
+    """Return the names of classes: text or whole numbers, each once, at least two.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise InputError(f"classes are {shown(classes)}: a name for each class is wanted")
+    listed = list(classes)
+    for name in listed:
+        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+            raise InputError(f"a class is called {shown(name)}: a name that is not empty is wanted")
+    names = tuple(map(str, listed))
+    if len(names) < 2:
+        raise InputError(f"{len(names)} class(es) cannot be told apart: at least 2 are wanted")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two classes are called {shown(twice)}: give each a name of its own")
+    return names
 
 
 def check_name(kind: str, value: str) -> str:

@@ -13,6 +13,8 @@ from extractlib.metrics import (
     mean_class_accuracy,
     recovery,
     recovery_above_constant,
+    recovery_interval,
+    share,
 )
 
 
@@ -36,6 +38,7 @@ class Evaluation:
         errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN where there are none.
             Like agreement it means little without that of an independent model.
         n: Number of images.
+        both_right: Share of images that both have right.
     """
 
     victim_accuracy: float
@@ -46,6 +49,7 @@ class Evaluation:
     errors: int
     errors_repeated: float
     n: int
+    both_right: float
 
     def __str__(self) -> str:
         return (
@@ -57,6 +61,11 @@ class Evaluation:
     def recovery_above_constant(self) -> float:
         """r₀ = (surrogate - constant) / (victim - constant) of the accuracies (see `metrics`)."""
         return recovery_above_constant(self.surrogate_accuracy, self.victim_accuracy, self.constant_accuracy)
+
+    @property
+    def recovery_interval(self) -> tuple[float, float]:
+        """The 95% interval of the recovery over test images, for accuracies over images (see `metrics`)."""
+        return recovery_interval(self.surrogate_accuracy, self.victim_accuracy, self.both_right, self.n)
 
     def to_json(self) -> dict[str, float]:
         """Return the values by name."""
@@ -105,4 +114,5 @@ def evaluate_labels(
         int((theirs != labels).sum()),
         errors_repeated(ours, theirs, labels),
         len(labels),
+        share((theirs == labels) & (ours == labels)),
     )

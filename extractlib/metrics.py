@@ -40,6 +40,31 @@ def recovery(surrogate_accuracy: float, victim_accuracy: float) -> float:
     return surrogate_accuracy / victim_accuracy
 
 
+def recovery_interval(
+    surrogate_accuracy: float, victim_accuracy: float, both_right: float, n: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return an interval of the recovery that other test images would give, by the delta method for its logarithm.
+
+    With accuracies a and b on the same n images, of which a share c both have right, the variance of log(a / b) is
+    (a + b - 2c) / (n a b): what both have right or wrong alike does not make the ratio uncertain. It says nothing of
+    other seeds.
+
+    Args:
+        surrogate_accuracy, victim_accuracy: a and b, in (0, 1].
+        both_right: c, in [0, 1].
+        n: Number of images.
+        confidence: In (0, 1).
+
+    Raises:
+        InputError: An accuracy is 0.
+    """
+    a, b = surrogate_accuracy, victim_accuracy
+    if not (a > 0 and b > 0):
+        raise InputError(f"the accuracies are {a} and {b}: an interval of recovery needs both above 0")
+    half = stats.norm.ppf((1 + confidence) / 2) * math.sqrt(max(a + b - 2 * both_right, 0) / (n * a * b))
+    return a / b * math.exp(-half), a / b * math.exp(half)
+
+
 def recovery_above_constant(surrogate_accuracy: float, victim_accuracy: float, constant: float) -> float:
     """Return r₀ = (surrogate - constant) / (victim - constant): 0 for a surrogate that knows only what is frequent.
 

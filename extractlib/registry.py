@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from extractlib.errors import InputError, shown
+from extractlib.errors import InputError, check_name, shown
 
 Entry = TypeVar("Entry")
 
@@ -31,8 +31,7 @@ class Registry(dict[str, Entry]):
         Raises:
             InputError: The name is empty or taken.
         """
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{self.kind} is named {name!r}: a name that is not empty is wanted")
+        check_name(f"name of a {self.kind}", name)
         if name in self:
             raise InputError(f"there is a {self.kind} {name!r} already: choose another name")
         self[name] = entry

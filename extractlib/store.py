@@ -12,13 +12,26 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
+
+from extractlib.errors import DataWarning, InputError
+
+MANIFEST = "files.json"
+"""What an artifact's folder should hold: of each file its size, and the digest of one that is not large."""
+
+LARGE = 2**26
+"""Bytes above which a file is known by its size alone, since to read it again would take long."""
+
+PATIENCE = 5
+"""Seconds after which it is said what is waited for."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +54,92 @@ class Store:
 
         Returns:
             The finished folder. If `make` raises, nothing is left; what a killed process left goes with the next call.
+            One of which a file is missing or was changed is made again.
         """
         folder = self.root / kind / fingerprint(key)
-        if folder.exists():
+        if _is_intact(folder):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if folder.exists():
+        with held(folder.with_suffix(".lock"), f"makes {folder}"):
+            if _is_intact(folder):
                 return folder
+            if folder.exists():
+                warnings.warn(f"{folder} is damaged and is made again", DataWarning, stacklevel=2)
+                shutil.rmtree(folder)
             for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+            partial.mkdir()
             try:
                 make(partial)
                 (partial / "key.json").write_text(json.dumps(dict(key), indent=1, sort_keys=True) + "\n")
+                (partial / MANIFEST).write_text(json.dumps(_manifest(partial)))
                 os.replace(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return folder
 
 
+@contextmanager
+def held(path: Path, who: str) -> Iterator[None]:
+    """Hold a lock that other processes know by its file; where one of them has it for long, that is told.
+
+    Args:
+        path: The file.
+        who: What the other one does, as in ``"makes a victim"``.
+    """
+    umask = os.umask(0o077)
+    os.umask(umask)
+    lock = FileLock(path, mode=0o666 & ~umask)  # as any other file: who may share the folder may share the lock
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        warnings.warn(f"waiting for another process that {who}: end it if it hangs", DataWarning, stacklevel=3)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _manifest(folder: Path) -> dict[str, list[int | str]]:
+    """Return by name what `MANIFEST` keeps of the files of an artifact."""
+    found: dict[str, list[int | str]] = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        size = file.stat().st_size
+        content = digest(file.read_bytes()) if size <= LARGE else ""
+        found[file.relative_to(folder).as_posix()] = [size, content]
+    return found
+
+
+def _is_intact(folder: Path) -> bool:
+    """Say whether an artifact is there as it was made; one that was made before there were manifests is believed."""
+    if not folder.exists():
+        return False
+    if not (folder / MANIFEST).exists():
+        return (folder / "key.json").exists()
+    try:
+        return bool(json.loads((folder / MANIFEST).read_bytes()) == _manifest(folder))
+    except ValueError:
+        return False
+
+
 def default_store() -> Store:
     """Return the store in the folder that EXTRACTLIB_CACHE names, or else in the user's cache."""
     named = os.environ.get("EXTRACTLIB_CACHE")
-    return Store(Path(named) if named else user_cache_path("extractlib"))
+    return Store(own_path("EXTRACTLIB_CACHE", named) if named else user_cache_path("extractlib"))
+
+
+def own_path(variable: str, value: str) -> Path:
+    """Return the path that a variable of the environment holds, ``~`` being the user's own folder.
+
+    Raises:
+        InputError: There is no such user.
+    """
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise InputError(f"{variable} is {value}, and there is no such user's folder: name another") from None
 
 
 def fingerprint(key: Mapping[str, object]) -> str:
@@ -81,6 +156,7 @@ def digest_of(parts: Iterable[str | bytes]) -> str:
     """Return the `digest` of parts that come one at a time and need not fit in memory."""
     state = hashlib.blake2b(digest_size=20)
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        # As the file system has it, for names that are not UTF-8.
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "little") + data)
     return state.hexdigest()

@@ -12,7 +12,7 @@ from extractlib.errors import InputError, check_choice
 VERSIONS: Mapping[str, int] = {
     "numerics": 1,  # torch and numpy as the lock pins them
     "drawn": 4,  # pixels and labels of the drawn sets
-    "decode": 2,  # listing and decoding of image files, near-duplicates
+    "decode": 3,  # listing and decoding of image files, near-duplicates, how files are cut
     "transform": 1,  # saving, resizing, blurring; the shifted source of images in files
     "split": 1,  # parts, subsets, mixtures, cut pools, noise
     "network": 2,  # architectures, their first weights, what they compute

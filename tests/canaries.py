@@ -49,6 +49,7 @@ from extractlib.data import drawn, layouts, sources, transforms
 from extractlib.data.decoding import ImageFiles, decode
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.images import ImageSet, mix
+from extractlib.data.splits import POOL_SHARES, cut, split
 from extractlib.defenses import accounts as stateful
 from extractlib.defenses import detectors as detection
 from extractlib.defenses import policies as defenses
@@ -277,11 +278,12 @@ def splits() -> Values:
     kept("cut", {count: sources.fewer_classes(numbered, count, seed=3) for count in (1, 4)})
     alone = ImageFiles({"train": numbered}, groups)
     both = ImageFiles({"train": numbered, "test": numbered.subset(torch.arange(9))}, groups)
-    kept("task", sources.split(alone, "task", seed=5))
-    kept("task with test", sources.split(both, "task", seed=5))
-    kept("pool", sources.split(alone, "pool", seed=0))
-    listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(sources.POOL_SHARES)}
-    kept("listed pool", sources.split(ImageFiles(listed, None), "pool", seed=0))
+    kept("task", split(alone, cut(alone, "task", seed=5)))
+    kept("task with test", split(both, cut(both, "task", seed=5)))
+    kept("pool", split(alone, cut(alone, "pool", seed=0)))
+    listed = {part: numbered.subset(torch.arange(9 * at, 9 * at + 9)) for at, part in enumerate(POOL_SHARES)}
+    several = ImageFiles(listed, None)
+    kept("listed pool", split(several, cut(several, "pool", seed=0)))
     kept("mix", {"both": mix(numbered.subset(torch.arange(3)), numbered.subset(torch.arange(7, 9)), name="both")})
     found["noise"] = digest(sources.noise(4, seed=6).images, sources.noise(4, seed=6, image_size=8).images)
     found["sources"] = _sources()
@@ -293,7 +295,7 @@ def shares() -> Values:
     files = ImageFiles({"train": images, "test": images}, torch.arange(120) // 3)
     settings = SCALES["photos"]
     cuts = {
-        role: sources.cut(files, role, seed=2, shares=parts)
+        role: cut(files, role, seed=2, shares=parts)
         for role, parts in (("task", settings.task_shares), ("pool", settings.pool_shares))
     }
     return {

@@ -43,11 +43,9 @@ PATHS = {
 
 def write_diabetic5(root: Path, *, patients: int = 505) -> None:
     """Both eyes of each patient, of the same grade: patient p has grade p % 5."""
-    write_image(root / "train" / "0_left.jpeg")
-    picture = (root / "train" / "0_left.jpeg").read_bytes()
     rows = [(f"{patient}_{eye}", patient % 5) for patient in range(patients) for eye in ("left", "right")]
-    for name, _ in rows:
-        (root / "train" / f"{name}.jpeg").write_bytes(picture)
+    for seed, (name, _) in enumerate(rows):
+        write_image(root / "train" / f"{name}.jpeg", seed=seed)
     with open(root / "trainLabels.csv", "w", newline="") as file:
         csv.writer(file).writerows([("image", "level"), *rows])
 
@@ -93,13 +91,10 @@ def write_tinyimagenet(root: Path, *, count: int = 20) -> None:
 
 
 def write_imagenet(root: Path, *, count: int = 121) -> None:
-    """`count` images of each of two classes, all alike."""
-    write_image(root / "one.JPEG")
-    picture = (root / "one.JPEG").read_bytes()
-    for name in ("n01440764", "n01443537"):
-        (root / "train" / name).mkdir(parents=True)
+    """`count` images of each of two classes."""
+    for label, name in enumerate(("n01440764", "n01443537")):
         for index in range(count):
-            (root / "train" / name / f"{name}_{index}.JPEG").write_bytes(picture)
+            write_image(root / "train" / name / f"{name}_{index}.JPEG", seed=1_000 * label + index)
 
 
 def write_openimages(root: Path, *, count: int = 20) -> None:

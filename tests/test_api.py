@@ -408,6 +408,40 @@ def test_what_is_no_victim_is_refused(missing):
         PredictionAPI(types.SimpleNamespace(**parts))
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": ()}, r"0 class\(es\) cannot be told apart: at least 2 are wanted"),
+        ({"classes": ("a",)}, r"1 class\(es\) cannot be told apart"),
+        ({"classes": 3}, "classes are 3: a name for each class is wanted"),
+        ({"classes": "abc"}, "classes are 'abc': a name for each class is wanted"),
+        ({"classes": ("a", "a")}, "two classes are called 'a': give each a name of its own"),
+        ({"classes": ("1", 1)}, "two classes are called '1'"),
+        ({"classes": ("a", "")}, "a class is called '': a name that is not empty is wanted"),
+        ({"classes": ("a", None)}, "a class is called None"),
+        ({"fingerprint": 7}, "fingerprint of the victim is 7: a name that is not empty is wanted"),
+        ({"fingerprint": None}, "fingerprint of the victim is None"),
+    ],
+)
+def test_a_victim_whose_classes_or_fingerprint_cannot_be_is_refused(changes, words):
+    victim = linear_victim()
+    parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape", "logits")}
+    with pytest.raises(InputError, match=words):
+        PredictionAPI(types.SimpleNamespace(**{**parts, **changes}))
+
+
+def test_a_victim_that_fails_is_named_and_nothing_is_charged():
+    victim = linear_victim()
+    parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape")}
+    api = PredictionAPI(types.SimpleNamespace(**parts, logits=lambda images: {}["weights"]), price=1.0)
+    with pytest.raises(
+        InputError, match=r"^the victim failed \('weights'\): mend the victim, nothing was charged$"
+    ) as found:
+        api.query(noise(3))
+    assert isinstance(found.value.__cause__, KeyError)  # where it was, for whoever mends it
+    assert api.usage("anonymous").queries == 0
+
+
 # -- names, money, and what a victim returns ---------------------------------------
 
 
@@ -500,6 +534,12 @@ FAULTS = {
     "labels": (lambda logits: logits.argmax(1), r"\(4,\) for 4 images and 10 classes"),
     "an array": (lambda logits: logits.detach().numpy(), "a ndarray for 4 images and 10 classes"),
     "nothing": (lambda logits: None, "a NoneType for 4 images and 10 classes"),
+    "sparse": (
+        lambda logits: logits.to_sparse(),
+        "a tensor of torch.float32 that is sparse, complex, quan",
+    ),
+    "complex": (lambda logits: logits.to(torch.complex64), "a tensor of torch.complex64 that is sparse, complex, quan"),
+    "without data": (lambda logits: logits.to("meta"), "a tensor of torch.float32 that is sparse, complex, quantized"),
 }
 
 
@@ -514,7 +554,7 @@ def test_a_victim_that_returns_no_answer_is_refused_and_nothing_is_charged(fault
         return spoil(found) if state["broken"] and len(victim.calls) == 2 else found
 
     api = PredictionAPI(types.SimpleNamespace(**parts, logits=logits), price=1.0, budget=8, batch_size=4)
-    with pytest.raises(InputError, match=f"^the victim returned {words}: mend the victim, nothing was charged$"):
+    with pytest.raises(InputError, match=f"^the victim returned {words}.*: mend the victim, nothing was charged$"):
         api.query(noise(8), request="a")  # its second batch fails
     assert api.usage("anonymous") == Usage(queries=0, budget=8, cost=0.0)
     state["broken"] = False
@@ -565,6 +605,65 @@ def test_a_policy_that_returns_another_number_of_answers_is_refused_and_nothing_
     ):
         api.query(noise(3))
     assert api.usage("anonymous").queries == 0
+
+
+NONSENSE = {
+    "negative": lambda shown: -shown,
+    "twice as much": lambda shown: 2 * shown,
+    "infinite": lambda shown: shown * math.inf,
+    "NaN in part": lambda shown: torch.cat([shown[:, :-1], shown[:, -1:] * math.nan], 1),
+    "nothing": lambda shown: None,
+    "an error": lambda shown: 1 / 0,
+    "changed in place": lambda shown: shown.mul_(0.5),
+}
+
+
+@pytest.mark.parametrize("how", NONSENSE)
+def test_a_policy_that_answers_nonsense_is_refused_and_nothing_is_charged(how):
+    policy = types.SimpleNamespace(fingerprint="odd", answer=lambda shown, *_: NONSENSE[how](shown))
+    api = PredictionAPI(linear_victim(), detector=Dark(), policy=policy, price=1.0)
+    with pytest.raises(InputError, match="^the policy (returned|failed) .*: mend the policy, nothing was charged$"):
+        api.query(noise(3), request="a")
+    assert api.usage("anonymous") == Usage(queries=0, budget=None, cost=0.0)
+
+
+def test_policies_may_deny_and_answer_with_certainty():
+    def answer(shown, detected, images):
+        certain = torch.eye(10)[shown.argmax(1)]
+        return torch.where(torch.arange(len(shown))[:, None] == 1, torch.full_like(shown, math.nan), certain)
+
+    policy = types.SimpleNamespace(fingerprint="certain", answer=answer)
+    answers = PredictionAPI(linear_victim(), detector=Dark(), policy=policy).query(noise(3))
+    assert answers.denied.tolist() == [False, True, False]
+    assert answers.probabilities.sum(1).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("detect", "words"),
+    [
+        (lambda images: torch.zeros(2, dtype=torch.bool), r"returned \(2,\) for 3 images"),
+        (lambda images: torch.zeros(3), "returned torch.float32, and bool is wanted"),
+        (lambda images: [True] * 3, "returned a list for 3 images"),
+        (lambda images: images.missing, r"failed \('Tensor' object has no attribute 'missing'\)"),
+    ],
+)
+def test_a_detector_that_says_nothing_of_use_is_refused_and_nothing_is_charged(detect, words):
+    detector = types.SimpleNamespace(fingerprint="odd", detect=detect)
+    api = PredictionAPI(linear_victim(), detector=detector, policy=Reverse(), price=1.0)
+    with pytest.raises(InputError, match=f"^the detector {words}: mend the detector, nothing was charged$"):
+        api.query(noise(3))
+    assert api.usage("anonymous").queries == 0
+
+
+def test_detector_and_policy_have_what_is_asked_of_them():
+    for parts, words in {
+        "fingerprint detect": "the policy is a SimpleNamespace without 'fingerprint': give it a fingerprint and answer",
+        "detect": "the detector is a SimpleNamespace without 'fingerprint': give it a fingerprint and detect",
+        "fingerprint": "the detector is a SimpleNamespace without 'detect'",
+    }.items():
+        detector = types.SimpleNamespace(**dict.fromkeys(parts.split(), "f"))
+        with pytest.raises(InputError, match=words):
+            PredictionAPI(linear_victim(), detector=detector, policy=types.SimpleNamespace())
 
 
 def test_detector_and_policy_belong_together():

@@ -9,8 +9,9 @@ import extractlib as xl
 from extractlib.models.training import Recipe
 
 RESULT = re.compile(
-    r"(\S+) queries: recovery (\d\.\d\d), agreement (\d\.\d\d) \(victim (\d\.\d\d), surrogate \d\.\d\d; n = (\S+)\);"
-    r" the most frequent label alone is right for (\d\.\d\d)\n"
+    r"(\S+) queries: recovery (\d\.\d\d), agreement (\d\.\d\d) \(victim (\d\.\d\d), surrogate \d\.\d\d; n = (\S+)\)\n"
+    r"(?:recovery on other test images of the task: \d\.\d\d to \d+\.\d\d \(95% interval\)\n)?"
+    r"the most frequent label alone is right for (\d\.\d\d)\n"
 )
 
 

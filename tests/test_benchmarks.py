@@ -323,7 +323,7 @@ def test_traffic_signs_are_unpacked_in_their_published_layout(bench, tmp_path):
 def test_no_track_is_parted(bench, tmp_path):
     device_steps.unpack(bench.packs / "gtsrb-core.tar.xz", tmp_path)
     loader = Loader(image_size=32, store=bench.images, folders={"gtsrb": tmp_path / "gtsrb"})
-    table = parts_table(loader, "gtsrb", seed=device_steps.SEED)
+    table, _ = parts_table(loader, "gtsrb", seed=device_steps.SEED)
     rows = table[table["part"] != "test"].to_dict("records")
     tracks = {row["path"].rpartition("_")[0]: {} for row in rows}
     for row in rows:

@@ -127,6 +127,54 @@ def test_a_single_logit_is_that_of_the_second_class(shape):
     assert probabilities[2, 1].item() == pytest.approx(1 / (1 + math.exp(2)))
 
 
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_a_single_probability_is_that_of_the_second_class(shape):
+    values = torch.tensor([0.5, 0.75, 0.0, 1.0])
+    victim = Victim(Returning(lambda x: values[: len(x)].view(shape)), classes=PAIR, outputs="probability")
+    images = noise(4, 3, 4, 4)
+    assert victim.logits(images).isfinite().all()
+    found = PredictionAPI(victim).query(images).probabilities
+    torch.testing.assert_close(found, torch.stack([1 - values, values], 1), atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="a single probability is of two classes and there are 3"):
+        Victim(Returning(lambda x: x), classes=("a", "b", "c"), outputs="probability")
+    with pytest.raises(InputError, match="no probabilities: name outputs='logits'"):
+        Victim(Returning(lambda x: 3 * x[:, 0, 0, 0] + 2), classes=PAIR, outputs="probability").logits(images)
+
+
+def test_a_sigmoid_declared_as_a_logit_gives_a_warning():
+    sigmoid = nn.Sequential(linear(torch.eye(1, 12)), nn.Sigmoid())
+    with pytest.warns(UserWarning, match="^pets returns numbers from 0 to 1 alone.* name outputs='probability'"):
+        Victim(sigmoid, classes=PAIR, outputs="logit", name="pets").logits(noise(8, 3, 2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Victim(sigmoid, classes=PAIR, outputs="logit").logits(noise(7, 3, 2, 2))
+        Victim(sigmoid, classes=PAIR, outputs="probability").logits(noise(8, 3, 2, 2))
+        Victim(linear(4 * torch.eye(1, 12)), classes=PAIR, outputs="logit").logits(noise(8, 3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (torch.Tensor.to_sparse, "a tensor of torch.float32 that is sparse"),
+        (lambda logits: logits.to(torch.complex64), "a tensor of torch.complex64 that is sparse, complex"),
+        (lambda logits: logits.numpy(), "a ndarray"),
+        (lambda logits: {"logits": logits}, "a dict"),
+    ],
+)
+def test_a_module_that_returns_no_plain_tensor_is_refused(spoil, words):
+    module = Returning(lambda x: spoil(x[:, 0, 0, :2].clone()))
+    with pytest.raises(InputError, match=f"the module returned {words}.*: wrap it so that it returns a tensor of num"):
+        Victim(module, classes=PAIR).logits(noise(2, 3, 2, 2))
+
+
+def test_a_module_whose_weights_have_no_shape_yet_is_refused():
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(InputError, match="the module's weights have no shape yet: call it on an image once"):
+        Victim(module, classes=PAIR)
+    module(torch.zeros(1, 3, 2, 2))
+    assert Victim(module, classes=PAIR).logits(noise(2, 3, 2, 2)).shape == (2, 2)
+
+
 @given(
     st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=6),
     st.sampled_from(["logits", "probabilities", "logit"]),
@@ -190,7 +238,7 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
             r"returned logits of shape \(1, 2\) for 2 images",
         ),
         (Returning(lambda x: x.flatten()[:4]), noise(2, 3, 8, 8), {}, r"returned logits of shape \(4,\) for 2 images"),
-        (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it"),
+        (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it so"),
         (Returning(lambda x: {}["logits"]), noise(2, 3, 8, 8), {}, r"cannot take images .* \('logits'\)"),
         (CONVOLUTION, torch.rand(2, 3, 8, 8), {}, r"are torch.float32 .* uint8 of shape \(n, channels, height"),
         (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): uint8 of shape \(n, channels"),

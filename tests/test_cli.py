@@ -1,18 +1,21 @@
 """The command line: what it prints, and that a wrong input is one line and exit status 2."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 import torch
+from layouts import write_gtsrb, write_image, write_tinyimagenet
 from safetensors import SafetensorError
 from test_datasets import write_folder
 
-from extractbook.cli import in_turn, named_folder, print_rows
-from extractbook.reproduction import Row, read_rows, table_cells
+from extractbook.cli import in_turn, print_rows
+from extractbook.reproduction import Row, read_rows, schedule, table_cells
+from extractbook.reproduction.grids import with_options
 from extractbook.reproduction.scales import scale
-from extractlib.errors import InputError
 
 WRONG = {
     "table": (["run", "reproductions"], "unknown table 'reproductions': use one of"),
@@ -36,9 +39,13 @@ WRONG = {
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
         "gtsrb is not at hand, as /no/such/gtsrb is no folder: extractlib data get gtsrb",
     ),
-    "no class for a folder": (
+    "no cell for a task": (
+        ["run", "classes", "--task", "birds", "--pool", "atlas"],
+        "table 'classes' has no cell for birds and seed 0: use reproduction",
+    ),
+    "no folder for classes": (
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'classes' has no cell for folder:such and seed 0: use reproduction",
+        "/no/such is no folder: name",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "no edition": (["ledger", "--edition", "3"], "unknown edition '3': use one of 1, 2"),
@@ -71,7 +78,8 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(comman
     status, printed, errors = command("run", "reproduction", "--scale", "smoke", "--output", str(output))
     assert (status, printed) == (2, "")
     [line] = [line for line in errors.splitlines() if line.startswith(("extractlib: ", "extractbook: "))]
-    assert str(tmp_path / "file") in line and "name another folder" in line
+    said = "name a file in a folder that can" if place == "output" else "Not a directory: name another folder"
+    assert str(tmp_path / "file") in line and said in line
     assert "Traceback" not in errors and not output.exists() and not (tmp_path / "store").exists()
 
 
@@ -115,17 +123,122 @@ def test_a_run_on_image_folders_ends_in_a_file(command, tmp_path):
     status, printed, _ = command("run", "reproduction", "--scale", "smoke", *images, *options)
     assert status == 0
     [row] = read_rows(output)
-    assert (row.cell.task, str(row.cell.pool), row.cell.budget) == ("folder:pets", "folder:photos", 40)
+    assert re.fullmatch(r"folder:pets@[0-9a-f]{8}", row.cell.task) and row.cell.budget == 40
+    assert re.fullmatch(r"folder:photos@[0-9a-f]{8}", str(row.cell.pool))
     assert str(tmp_path) not in json.dumps(row.to_json())
     assert "folder:pets" in printed and f"{row.result['recovery']:.3f}" in printed
 
 
-def test_two_folders_of_one_name_are_refused(tmp_path):
-    folders = {}
-    assert named_folder(f"folder:{tmp_path}/a/pets", folders) == "folder:pets"
-    assert named_folder("signs", folders) == "signs"
-    with pytest.raises(InputError, match="have the same name"):
-        named_folder(f"folder:{tmp_path}/b/pets", folders)
+@pytest.mark.parametrize("table", ["adaptive", "classes", "detection", "defended"])
+def test_other_tables_run_on_ones_own_folders_too(command, tmp_path, table):
+    """Without --budget as many are asked as the pool holds, all of the task's cells and no other task's."""
+    write_folder(tmp_path / "pets" / "train", count=100)
+    write_folder(tmp_path / "pets" / "test", count=20, seed=1)
+    write_folder(tmp_path / "photos", classes=("sea", "sky", "sand"), count=40, seed=2)
+    images = ["--task", f"folder:{tmp_path}/pets", "--pool", f"folder:{tmp_path}/photos"]
+    output = tmp_path / "rows.jsonl"
+    status, printed, errors = command(
+        "run", table, "--scale", "smoke", "--network", "tiny", *images, "--output", str(output)
+    )
+    assert status == 0, errors
+    rows = read_rows(output)
+    held = {row.cell.budget for row in rows}
+    assert len(rows) == printed.count("(seed 0, n = ") == {"adaptive": 4, "defended": 4}.get(table, 1)
+    if table != "detection":
+        assert len(held) == 1 and f"the pool holds {held.pop()}: all of these" in errors
+    else:
+        assert rows[0].result["caught"].keys() == {"benign", "pool", "second", "own", "shifted"}
+
+
+TENTHS = r"(\w+)/\d*(\d)\."
+RUN = ("run", "reproduction", "--scale", "smoke", "--network", "tiny", "--budget", "20")
+
+
+def test_a_row_is_of_the_images_that_made_it(command, tmp_path):
+    """Two folders of one name, a folder whose images are exchanged, and another cut: each has a row of its own."""
+    for number, name in enumerate("ab"):
+        write_folder(tmp_path / name / "images", count=60, seed=number)
+    output, rows = tmp_path / "rows.jsonl", []
+    first, second = (f"folder:{tmp_path}/{name}/images" for name in "ab")
+
+    def run(task, *options):
+        status, printed, errors = command(*RUN, "--task", task, "--pool", first, "--output", str(output), *options)
+        assert status == 0, errors
+        rows.append(len(read_rows(output)))
+        return printed
+
+    shown = run(first)
+    other = run(second)  # the same last name, beside the first as its pool
+    assert run(first) == shown != other
+    assert rows == [1, 2, 2]
+    tasks = [row.cell.task for row in read_rows(output)]
+    assert len(set(tasks)) == 2 and all(re.fullmatch("folder:images@[0-9a-f]{8}", task) for task in tasks)
+    images = tmp_path / "b" / "images"
+    for number in range(50):  # other images within one folder
+        (images / "cats" / f"{number}.png").write_bytes((tmp_path / f"a/images/cats/{number}.png").read_bytes())
+    run(second)
+    run(second, "--group", TENTHS)  # the same images, cut otherwise
+    run(second, "--group", TENTHS)
+    assert rows == [1, 2, 2, 3, 4, 4]
+    found = {(row.cell.task, row.provenance["data"]["victim"]) for row in read_rows(output)}
+    assert len(found) == 4
+
+
+def test_a_published_set_that_was_changed_has_another_row(command, tmp_path):
+    write_gtsrb(tmp_path / "gtsrb", tracks=30)
+    write_tinyimagenet(tmp_path / "tinyimagenet", count=60)
+    words = [*RUN, "--task", "gtsrb", "--pool", "tinyimagenet", "--data", str(tmp_path)]
+    output = tmp_path / "rows.jsonl"
+    for _ in range(2):
+        assert command(*words, "--output", str(output))[0] == 0
+    assert len(read_rows(output)) == 1
+    write_image(tmp_path / "gtsrb/GTSRB/Final_Training/Images/00000/00000_00000.ppm", seed=77)
+    assert command(*words, "--output", str(output))[0] == 0
+    first, second = read_rows(output)
+    assert first.cell == second.cell and first.provenance["data"] != second.provenance["data"]
+
+
+@pytest.mark.parametrize("place", ["/proc/x.jsonl", "/dev/null/x.jsonl", "pipe.jsonl", "folder.jsonl"])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_computed(command, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(schedule, "run_cell", lambda *_, **__: pytest.fail("a cell was run"))
+    os.mkfifo("pipe.jsonl")
+    (tmp_path / "folder.jsonl").mkdir()
+    before = sorted(tmp_path.iterdir())
+    status, printed, errors = command("run", "reproduction", "--scale", "smoke", "--output", place)
+    assert (status, printed) == (2, "")
+    assert re.search(r"cannot be written \(.*\): name a file|is no regular file: name a file", errors)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("table", "option"),
+    [
+        ("detection", "--budget=7"),
+        ("detection", "--granularity=label"),
+        ("overlap", "--budget=7"),
+        ("answers", "--granularity=label"),
+        ("control", "--budget=7"),
+        ("control", "--granularity=label"),
+        ("accounts", "--granularity=label"),
+    ],
+)
+def test_options_that_a_table_does_not_use_are_refused(command, table, option):
+    status, printed, errors = command("run", table, "--scale", "smoke", option)
+    assert (status, printed) == (2, "")
+    assert f"{table} has no use for {option.partition('=')[0]}: leave it out" in errors
+
+
+def test_an_option_changes_only_what_uses_it():
+    cells = table_cells("detection", scale("smoke"), seeds=[0])
+    assert {(cell.victim, cell.surrogate) for cell in with_options(cells, network="vgg")} == {("vgg", "")}
+    cells = table_cells("own_images", scale("smoke"), seeds=[0])
+    changed = with_options(cells, granularity="label")
+    told = {cell.attack: set() for cell in changed}
+    for cell in changed:
+        told[cell.attack].add(str(cell.granularity))
+    assert told == {"random": {"label"}, "own-labels": {"full"}}
+    assert len(changed) == len(set(changed)) < len(cells)  # two became one
 
 
 def test_help_lists_the_commands(command):
@@ -139,6 +252,21 @@ def test_numbers_of_a_result_are_told_in_words(capsys):
     [cell] = table_cells("detection", scale("smoke"), seeds=[2])[:1]
     print_rows([Row(cell, result, {})])
     assert capsys.readouterr().out == "signs, detection (seed 2): validation tpr 0.900, binary pool tnr 0.800\n"
+
+
+def test_recovery_has_its_interval_and_a_weak_victim_is_told(capsys):
+    cells = table_cells("reproduction", scale("smoke"), seeds=[0, 1])[:1]
+    one = {"victim_accuracy": 0.9, "constant_accuracy": 0.3, "images": 1_200, "errors": 1_234}
+    print_rows([Row(replace(cells[0], seed=0), {"recovery": 0.8} | one, {})])
+    printed = capsys.readouterr()
+    assert "(seed 0, n = 1,200): recovery 0.800, victim accuracy 0.900" in printed.out and "errors 1,234" in printed.out
+    assert printed.err == ""
+    weak = one | {"victim_accuracy": 0.35}
+    # The mean's t interval with one degree of freedom: 0.9 ± 12.706 · (0.1 √2) / √2.
+    print_rows([Row(replace(cells[0], seed=seed), {"recovery": 0.8 + 0.2 * seed} | weak, {}) for seed in (0, 1)])
+    printed = capsys.readouterr()
+    assert "recovery 0.900 ± 0.141 (95% interval -0.371 to 2.171)" in printed.out
+    assert "victim is +0.05 above the most frequent label alone: recovery says little" in printed.err
 
 
 def test_an_experiment_of_each_kind_runs_from_the_command_line(command, tmp_path, monkeypatch):

@@ -13,11 +13,12 @@ from PIL import Image
 import extractlib as xl
 from extractbook.reproduction.scales import scale
 from extractlib.data import decoding, drawn, sources, transforms
-from extractlib.data.decoding import decode, read_image
+from extractlib.data.decoding import decode
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
+from extractlib.data.pixels import read_image
 from extractlib.data.sets import names_of
-from extractlib.data.sources import Folder, Loader, Source, noise, split
+from extractlib.data.sources import Folder, Loader, Source, noise
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -51,7 +52,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
     pets = write_folder(tmp_path / "pets", count=3)
     first = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "read_image", lambda *_, **__: pytest.fail("decoded a second time"))
+        patch.setattr(decoding, "read_square", lambda *_, **__: pytest.fail("decoded a second time"))
         again = decode(folder(pets), name="folder:pets", store=store).splits["train"]
     assert again.fingerprint == first.fingerprint
     assert torch.equal(again.images, first.images)
@@ -64,7 +65,7 @@ def test_a_folder_is_decoded_once_and_again_when_a_file_changes(tmp_path, store,
 def test_a_published_test_split_is_kept_whole(tmp_path, store):
     write_folder(tmp_path / "pets" / "train", count=50)
     write_folder(tmp_path / "pets" / "test", count=4, seed=1)
-    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
+    parts = Loader(store=store, folders={"folder:pets": tmp_path / "pets"}).task("folder:pets", seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
         "victim": 70,
         "detector": 10,
@@ -76,7 +77,7 @@ def test_a_published_test_split_is_kept_whole(tmp_path, store):
 
 def test_without_one_a_test_part_is_cut(tmp_path, store):
     write_folder(tmp_path / "pets", count=100)
-    parts = split(decode(folder(tmp_path / "pets"), name="folder:pets", store=store), "task", seed=0)
+    parts = Loader(store=store, folders={"folder:pets": tmp_path / "pets"}).task("folder:pets", seed=0)
     assert sum(map(len, parts.values())) == 200
     assert len(parts["test"]) == 30
 
@@ -169,9 +170,9 @@ def strange_test(path):
         (lambda path: None, "is no folder"),
         (lambda path: path.mkdir(), "has no images in class folders"),
         (lambda path: write_folder(path, classes=("cats",)), r"images of one class only \(cats\)"),
-        (corrupt, r"cats/0.png cannot be read as an image"),
-        (cut_short, r"dogs/1.png cannot be read as an image"),
-        (huge, r"10000 x 10000 pixels: at most 50,000,000"),
+        (corrupt, r"1 of 4 files and empty folders cannot be used, 'cats/0.png' \(its content is no image"),
+        (cut_short, r"'dogs/1.png' \(image file is truncated\)"),
+        (huge, r"'cats/0.png' \(it has 10000 x 10000 pixels, and at most 50,000,000 are allowed, of 12 bytes"),
         (strange_test, "has a class 'cows' that .* lacks"),
     ],
     ids=["missing", "empty", "one class", "corrupt", "cut short", "huge", "test class"],
@@ -244,6 +245,7 @@ SOURCES = st.one_of(
     st.builds(lambda name, count: Source(name).cut(count), st.sampled_from(POOL_NAMES), st.integers(1, 10**9 - 1)),
     st.text().map(Folder),
     st.sampled_from(["a/shifted", "a/27", "/tmp/with blank", "ä/ö", "shifted", "7", ""]).map(Folder),
+    st.text().map(lambda path: Folder(path).shifted()),
 )
 
 
@@ -260,6 +262,8 @@ def test_the_text_of_a_source_by_hand():
         "atlas/27": Source("atlas").cut(27),
         "noise": Source("noise"),
         "folder:pets/27": Folder("pets/27"),
+        "folder:pets/shifted": Folder("pets/shifted"),
+        "shifted:folder:pets": Folder("pets").shifted(),
     }.items():
         assert (str(source), Source.parse(text)) == (text, source)
     assert Source.parse("gtsrb/shifted") == Source("gtsrb", is_shifted=True)
@@ -298,9 +302,7 @@ def test_texts_that_name_no_source(text, message):
         Source.parse(text)
 
 
-def test_a_folder_is_neither_shifted_nor_cut():
-    with pytest.raises(InputError, match="folder:pets is no task: only a task has a shifted source"):
-        Folder("pets").shifted()
+def test_a_folder_is_not_cut():
     with pytest.raises(InputError, match="folder:pets is no registered pool"):
         Folder("pets").cut(2)
 

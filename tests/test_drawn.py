@@ -314,7 +314,8 @@ def test_retina_is_as_uneven_as_the_disease_where_it_is_trained():
     [
         ({"name": "cats"}, r"'cats'.*signs"),
         ({"part": "train"}, r"'train'.*victim"),
-        ({"size": 0}, "signs/test: a size of 0 was asked for: at least 1 is wanted"),
+        ({"size": 0}, "size of signs/test is 0: a whole number from 1 is wanted"),
+        ({"seed": -1}, "seed is -1: a whole number from 0 to 1,099,511,627,776 is wanted"),
     ],
 )
 def test_bad_requests_are_refused(options, message):

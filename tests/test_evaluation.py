@@ -1,5 +1,7 @@
 """Evaluation: a surrogate beside its victim, by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -45,7 +47,23 @@ def test_a_case_by_hand():
         "errors": 2,
         "errors_repeated": 0.5,
         "n": 8,
+        "both_right": 2 / 8,  # images 0 and 4
     }
+    # The variance of the recovery's logarithm is (3/8 + 6/8 - 2 · 2/8) / (8 · 3/8 · 6/8) = 5/18.
+    half = 1.959964 * (5 / 18) ** 0.5
+    assert found.recovery_interval == pytest.approx((0.5 * math.exp(-half), 0.5 * math.exp(half)), rel=1e-6)
+
+
+def test_a_copy_that_is_right_where_its_victim_is_has_an_interval_of_no_width():
+    truth = labeled(0, 1, 2, 0)
+    found = xl.evaluate(Fixed(0, 1, 1, 0), Fixed(0, 1, 0, 0), truth)
+    assert found.recovery_interval == (1.0, 1.0)
+
+
+def test_a_recovery_of_0_has_no_interval():
+    found = xl.evaluate(Fixed(0, 1, 2, 0), Fixed(1, 0, 0, 1), labeled(0, 1, 2, 0))
+    with pytest.raises(InputError, match="the accuracies are 0.0 and 1.0"):
+        _ = found.recovery_interval
 
 
 def test_balanced_accuracies_by_hand():

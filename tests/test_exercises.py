@@ -205,7 +205,7 @@ def test_what_cannot_be_compared_is_told_in_one_line(id, answer, reason):
 
 @pytest.mark.parametrize("seed", [-1, "7", 1.0, True])
 def test_a_seed_that_is_no_number_is_refused(seed):
-    with pytest.raises(InputError, match=r"seed is .*: a whole number from 0 is wanted"):
+    with pytest.raises(InputError, match=r"seed is .*: a whole number from 0 to 1,099,511,627,776 is wanted"):
         check("5.1", 1, seed=seed)
 
 

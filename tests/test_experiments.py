@@ -265,7 +265,7 @@ def test_a_budget_that_does_not_fit_the_pool_is_refused(cell, queries, tmp_path)
 def test_too_few_images_are_told_before_anything_is_trained(change, message, cell, tmp_path, monkeypatch):
     few = ImageSet("few", torch.zeros(10, 3, 32, 32, dtype=torch.uint8), None, (), "few")
     for place, name in (("task", cell.task), ("pool", "atlas")):
-        parts = {part: replace(few, name=f"{name}/{part}") for part in ("adversary", "detector", "test")}
+        parts = {part: replace(few, name=f"{name}/{part}") for part in ("victim", "adversary", "detector", "test")}
         monkeypatch.setattr(Setup, place, parts)
     with pytest.raises(InputError, match=message):
         run_cell(replace(cell, **change), store=Store(tmp_path))

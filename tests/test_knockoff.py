@@ -73,7 +73,7 @@ def test_other_bad_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match="^batch is 0: a whole number from 1 is wanted$"):
         Knockoff(budget=1, batch=0)
     for seed in (-1, True, 0.5):
-        with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 is wanted$"):
+        with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 to 1,099,511,627,776 is wanted$"):
             Knockoff(budget=1, seed=seed)
     api = PredictionAPI(linear_victim())
     with pytest.raises(InputError, match="^budget is 61 and the pool holds 60 images: ask at most that many$"):
@@ -487,5 +487,5 @@ def test_bars_are_shown_only_if_asked_for(capsys, progress):
     api = PredictionAPI(linear_victim())
     Knockoff(budget=50)(api, POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=progress)
     shown = capsys.readouterr().err
-    assert ("queries: 100%" in shown and "training: 100%" in shown) is progress
+    assert ("collecting: " in shown and "training: " in shown) is progress
     assert bool(shown) is progress

@@ -141,7 +141,8 @@ def offered(tmp_path, monkeypatch):
     monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
     editions.FILE.write_text('[drawn]\ndate = "2026-12-01T00:00:00+00:00"\n[drawn.versions]\ndrawn = 4\n')
     cell = table_cells("reproduction", scale("drawn"), seeds=LOOK[:1])[0]
-    made = {name: {} for name in results.PROVENANCE} | {"seconds": 1.0, "device": "cpu", "lock": "", "processor": ""}
+    made: dict = {name: {} for name in ("libraries", "settings", "data")}
+    made |= {"seconds": 1.0, "device": "cpu", "lock": "", "processor": ""}
     made |= {"commit": "abc", "date": "2026-12-02T00:00:00+00:00", "versions": {"drawn": 4}}
 
     def offer(*changes: dict) -> ledger.Ledger:

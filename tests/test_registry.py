@@ -68,7 +68,7 @@ def test_a_name_that_exists_is_refused_and_keeps_its_entry():
 
 @pytest.mark.parametrize("name", ["", None, 1])
 def test_names_that_are_none(name):
-    with pytest.raises(InputError, match="toy is named .*: a name that is not empty is wanted"):
+    with pytest.raises(InputError, match="name of a toy is .*: a name that is not empty is wanted"):
         Registry("toy").add(name, 1)
 
 

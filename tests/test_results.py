@@ -4,9 +4,12 @@ import json
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extractbook.figures import provenance_of
 from extractbook.reproduction import (
@@ -23,7 +26,8 @@ from extractbook.reproduction import (
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.grids import tables_for
-from extractbook.reproduction.results import append_row
+from extractbook.reproduction.results import append_row, frame
+from extractbook.reproduction.run import headline, name_of
 from extractbook.reproduction.scales import SCALES, BanditSettings, scale
 from extractlib import versions
 from extractlib.errors import InputError
@@ -51,9 +55,12 @@ def row_of(cell: Cell, **result) -> Row:
     return Row(cell, {"recovery": 0.5, **result}, MADE | {"versions": versions_of(cell), "settings": settings_of(cell)})
 
 
+CELL = table_cells("reproduction", scale("smoke"), seeds=[3])[0]
+
+
 @pytest.fixture
 def row():
-    return row_of(table_cells("reproduction", scale("smoke"), seeds=[3])[0])
+    return row_of(CELL)
 
 
 def test_rows_survive_the_file_and_are_appended(row, tmp_path):
@@ -149,16 +156,33 @@ BROKEN = {
     "no json": ("{", "line 2 is no row"),
     "nested deep": ("[" * 100_000, "line 2 is no row"),
     "a list": ("[1]", "line 2 is no row"),
-    "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row.*task"),
+    "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row .provenance: Field required"),
     "a setting of no cell": (lambda row: row["cell"].update(color=1), "line 2 is no row .*'color'"),
     "a result under a name of the cell": (
         lambda row: row["result"].update(pool={"tnr": 1.0}),
         "line 2 is no row .*the result has 'pool', which is a field of the cell",
     ),
     "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is no row.*task"),
-    "no commit": (lambda row: row["provenance"].pop("commit"), "line 2: its provenance lacks 'commit'"),
+    "no commit": (lambda row: row["provenance"].pop("commit"), "line 2 is no row .provenance.commit: Field required"),
     "unknown key": (lambda row: row["provenance"]["versions"].update(magic=1), "line 2: unknown version key 'magic'"),
     "later version": (lambda row: row["provenance"]["versions"].update(split=99), "line 2: version 99 of 'split'"),
+    "a time that is text": (
+        lambda row: row["provenance"].update(seconds="9"),
+        "line 2 is no row .provenance.seconds: ",
+    ),
+    "a version that is text": (
+        lambda row: row["provenance"]["versions"].update(split="1"),
+        "line 2 is no row .provenance.versions.split: ",
+    ),
+    "data that is none": (lambda row: row["provenance"].update(data=None), "line 2 is no row .provenance.data: "),
+    "a seed that is text": (lambda row: row["cell"].update(seed="3"), "line 2 is no row .seed of a cell is '3'"),
+    "a seed below zero": (lambda row: row["cell"].update(seed=-3), "line 2 is no row .seed is -3"),
+    "a task that is none": (lambda row: row["cell"].update(task=None), "line 2 is no row .task of a cell is None"),
+    "a pool that is a list": (lambda row: row["cell"].update(pool=["atlas"]), "line 2 is no row .the source of images"),
+    "a budget below zero": (lambda row: row["cell"].update(budget=-1), "line 2 is no row .budget, steps and overlap"),
+    "NaN": ('{"cell": NaN}', "line 2 is no row .NaN is no number"),
+    "text that is none": (lambda row: row["result"].update(note="\udcff"), "line 2 is no row .'utf-8' codec"),
+    "something beside": (lambda row: row.update(more=1), "line 2 is no row .more: Extra inputs are not permitted"),
     "no version": (lambda row: row["provenance"].update(versions={}), "line 2: it names no versions"),
 }
 
@@ -174,6 +198,34 @@ def test_a_line_that_is_no_row_is_refused_by_name(damage, message, row, tmp_path
     path.write_text(path.read_text() + damage + "\n")
     with pytest.raises(InputError, match=f"table.jsonl, {message}"):
         read_rows(path)
+
+
+VALUES = st.sampled_from([None, True, -1, 2**70, 1e300, "", "x", [], {}, [1], {"a": 1}, "top-3", "\udcff", "9" * 999])
+
+
+@given(st.data())
+def test_a_row_that_was_changed_anywhere_is_refused_in_words_or_read(data):
+    """No change of a value, and none of the bytes, ends in an error without a file's name."""
+    content = json.loads(json.dumps(row_of(CELL).to_json()))
+    place = content
+    while isinstance(place, dict) and place:
+        key = data.draw(st.sampled_from(sorted(place)))
+        if not isinstance(place[key], dict) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    if isinstance(place, dict) and place:
+        place[key] = data.draw(VALUES)
+    line = bytearray(json.dumps(content).encode())
+    if data.draw(st.booleans()):
+        line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255).filter(lambda one: one != 10))
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "table.jsonl")
+        path.write_bytes(bytes(line) + b"\n")
+        try:
+            for found in read_rows(path):
+                is_current(found), name_of(found.cell), frame([found]), headline(found)
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_two_rows_of_one_cell_that_were_made_alike_and_differ_are_refused(row, tmp_path):

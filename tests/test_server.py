@@ -33,7 +33,7 @@ from extractlib.api.meter import BudgetExceeded, Meter, RequestReused, Terms
 from extractlib.api.server import Limits, Problem, Rates, make_app, running
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks import AdaptiveKnockoff, Knockoff
-from extractlib.data.decoding import read_image
+from extractlib.data.pixels import read_image
 from extractlib.defenses.policies import Deny, Shuffle
 from extractlib.errors import InputError
 

@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractlib.store import Store, default_store, fingerprint
+from extractlib import store as module
+from extractlib.data.sets import default_data
+from extractlib.errors import DataWarning, InputError
+from extractlib.store import MANIFEST, Store, default_store, digest, fingerprint
 
 
 def write(text: str):
@@ -85,3 +89,101 @@ def test_the_order_of_a_key_does_not_count(key):
 
 def test_fingerprint_tells_keys_apart():
     assert len({fingerprint(key) for key in ({"a": 1}, {"a": "1"}, {"b": 1}, {"a": [1]}, {})}) == 5
+
+
+def two_files(calls):
+    def make(folder: Path) -> None:
+        calls.append(1)
+        (folder / "text").write_text("whole")
+        (folder / "below").mkdir()
+        (folder / "below" / "numbers").write_bytes(bytes(range(100)))
+
+    return make
+
+
+DAMAGE = {
+    "emptied": lambda folder: (folder / "text").write_text(""),
+    "cut": lambda folder: (folder / "below" / "numbers").write_bytes(bytes(range(99))),
+    "a bit": lambda folder: (folder / "below" / "numbers").write_bytes(bytes([1, *range(1, 100)])),
+    "missing": lambda folder: (folder / "text").unlink(),
+    "more": lambda folder: (folder / "other").write_text("x"),
+    "no key": lambda folder: (folder / "key.json").unlink(),
+    "no list": lambda folder: (folder / MANIFEST).write_text("{"),
+    "empty": lambda folder: [shutil.rmtree(folder), folder.mkdir()],
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_artefact_is_made_again_and_that_is_told(tmp_path, how):
+    store, calls = Store(tmp_path), []
+    folder = store.get("note", {"a": 1}, two_files(calls))
+    DAMAGE[how](folder)
+    with pytest.warns(DataWarning, match=f"{folder} is damaged and is made again"):
+        assert store.get("note", {"a": 1}, two_files(calls)) == folder
+    assert len(calls) == 2 and (folder / "text").read_text() == "whole" and not (folder / "other").exists()
+    assert store.get("note", {"a": 1}, two_files(calls)) == folder and len(calls) == 2
+
+
+def test_a_large_file_is_known_by_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LARGE", 50)
+    store, calls = Store(tmp_path), []
+    folder = store.get("note", {}, two_files(calls))
+    (folder / "below" / "numbers").write_bytes(bytes(100))
+    assert store.get("note", {}, two_files(calls)) == folder and len(calls) == 1
+    (folder / "below" / "numbers").write_bytes(bytes(101))
+    with pytest.warns(DataWarning, match="damaged"):
+        store.get("note", {}, two_files(calls))
+    assert len(calls) == 2
+
+
+def test_an_artefact_of_before_the_lists_is_believed(tmp_path):
+    store, calls = Store(tmp_path), []
+    folder = store.get("note", {}, two_files(calls))
+    (folder / MANIFEST).unlink()
+    assert store.get("note", {}, two_files(calls)) == folder and len(calls) == 1
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_the_umask_says_who_may_read_and_share_a_store(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        folder = Store(tmp_path / "store").get("note", {}, two_files([]))
+        assert folder.stat().st_mode & 0o777 == 0o777 & ~umask
+        assert folder.with_suffix(".lock").stat().st_mode & 0o777 == 0o666 & ~umask
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+
+
+def hold(path: Path, seconds: float) -> None:
+    with FileLock(path):
+        path.with_suffix(".held").touch()
+        time.sleep(seconds)
+
+
+def test_a_lock_that_another_process_holds_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    folder = Store(tmp_path).root / "note" / fingerprint({})
+    folder.parent.mkdir()
+    other = multiprocessing.get_context("spawn").Process(target=hold, args=(folder.with_suffix(".lock"), 2))
+    other.start()
+    while not folder.with_suffix(".held").exists():
+        time.sleep(0.01)
+    with pytest.warns(DataWarning, match=f"waiting for another process that makes {folder}: end it if it hangs"):
+        Store(tmp_path).get("note", {}, two_files([]))
+    other.join()
+    assert (folder / "text").read_text() == "whole"
+
+
+def test_the_users_own_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable, found in {"EXTRACTLIB_CACHE": lambda: default_store().root, "EXTRACTLIB_DATA": default_data}.items():
+        monkeypatch.setenv(variable, "~/my cache ä")
+        assert found() == tmp_path / "my cache ä"
+        monkeypatch.setenv(variable, "~nobody-here/x")
+        with pytest.raises(InputError, match=f"{variable} is ~nobody-here/x, and there is no such user's folder: name"):
+            found()
+
+
+def test_names_that_are_not_utf8_have_a_digest():
+    assert digest("caf\udce9") == digest(b"caf\xe9") != digest("caf\u00e9")

@@ -4,6 +4,7 @@ Both packages load their rooms when they are first asked for, so that the list o
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,12 +17,24 @@ import typer
 
 import extractlib as xl
 from extractbook import reproduction as lab
-from extractlib.cli import DataFolder, Version, named_folder
-from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.cli import (
+    NEAR,
+    DataFolder,
+    DropCopies,
+    Ground,
+    Group,
+    MostPixels,
+    SkipBad,
+    Version,
+    keyed_folder,
+    read_how,
+)
+from extractlib.errors import InputError, check_choice
 
 if TYPE_CHECKING:
     from extractbook.reproduction.cells import Cell, Row
     from extractbook.reproduction.scales import Scale
+    from extractlib.data.sources import Loader
 
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -29,13 +42,15 @@ EDITION = RESULTS / "edition-2"
 SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
 app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+COUNTS = ("errors", "asked", "errors_introduced")
+
 ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
 OwnScale = Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")]
 Scales = Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Processes at a time.")]
-SeedCount = Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")]
-FirstSeed = Annotated[int, typer.Option(min=0, help="The first of the seeds.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Processes at a time.")]
+SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="How many seeds.")]
+FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first of the seeds.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
 Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
 OneClaim = Annotated[str, typer.Option("--claim", help="Only this one, as C1, with all that it rests on.")]
@@ -57,7 +72,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every
 Record = Annotated[bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")]
 Weights = Annotated[Path | None, typer.Option("--folder", help="Where to; the library's own if not given.")]
 Chapter = Annotated[int, typer.Option(min=1, help="Number of the chapter.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides the numbers in the statements.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Decides the numbers in the statements.")]
 
 
 @app.callback(help=SUMMARY)
@@ -81,28 +96,34 @@ def run(
     jobs: Jobs = 1,
     device: Device = None,
     output: Output = None,
+    group: Group = None,
+    drop_copies: DropCopies = False,
+    skip_bad: SkipBad = False,
+    ground: Ground = "white",
+    most_pixels: MostPixels = 50_000_000,
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
     in_file = any(map(xl.data.sources.in_files, filter(None, (*(task or ()), pool))))
     settings = lab.scales.scale(name or ("small-cpu" if in_file else "drawn"))
     folders = xl.data.download.data_folders(data)
-    named = tuple(named_folder(one, folders) for one in task or settings.tasks)
-    settings = replace(settings, tasks=named, pool=named_folder(pool or settings.pool, folders))
-    changes = {
-        "budget": None if budget is None else check_positive("budget", budget),
-        "granularity": granularity and xl.api.Granularity.parse(granularity),
-        "victim": network and check_choice("network", network, xl.models.networks.NETWORKS),
-        "surrogate": network,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None}
+    kept = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
+    reading = read_how(
+        [*(task or settings.tasks), pool or settings.pool], **kept, ground=ground, most_pixels=most_pixels
+    )
+    settings = replace(settings, tasks=tuple(task or settings.tasks), pool=pool or settings.pool)
     cells = lab.table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
-    cells = list(dict.fromkeys(replace(cell, **changes) for cell in cells))
+    cells = lab.grids.with_options(cells, budget=budget, granularity=granularity, network=network)
     check_choice("part", part, ("test", "validation"))
     if output:  # before hours of work, not after them
-        lab.results.check_suffix(output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-    options = {"store": xl.store.default_store(), "folders": folders, "jobs": jobs, "device": device, "part": part}
+        lab.results.check_writable(output)
+    store = xl.store.default_store()
+    loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
+    keys = {name: keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
+    cells = [replace(cell, task=keys[cell.task], pool=keys[str(cell.pool)]) for cell in cells]
+    if budget is None:
+        cells = within_pool(cells, loader)
+    options = {"store": store, "folders": folders, "reading": reading, "jobs": jobs, "device": device, "part": part}
     print_rows(lab.run_table(cells, output, **options))
 
 
@@ -139,6 +160,18 @@ def results(
         rows = lab.run_table(its, paths[one], **options)
         print(f"\n{one}: {paths[one]}")
         print_rows(rows)
+
+
+def within_pool(cells: list["Cell"], loader: "Loader") -> list["Cell"]:
+    """Return cells, each once, in which no budget is above what a pool in a folder holds; say where that is less."""
+    pools = {(cell.pool, cell.seed) for cell in cells if cell.pool.name.startswith(xl.data.sources.FOLDER)}
+    own = {pool: len(loader.queries(pool, seed=seed)) for pool, seed in sorted(pools, key=str)}
+    above = sorted({cell.budget for cell in cells if cell.budget > own.get(cell.pool, cell.budget)})
+    if above:
+        asked, held = " and ".join(f"{budget:,}" for budget in above), " and ".join(f"{n:,}" for n in own.values())
+        print(f"extractbook: the table asks {asked} queries, the pool holds {held}: all of these", file=sys.stderr)
+    fitting = [replace(cell, budget=min(cell.budget, own.get(cell.pool, cell.budget))) for cell in cells]
+    return list(dict.fromkeys(fitting))
 
 
 def in_turn(tables: Mapping[str, list["Cell"]]) -> Iterator[tuple[str, list["Cell"]]]:
@@ -323,7 +356,8 @@ def plan_of(
 def print_rows(rows: list["Row"]) -> None:
     """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
 
-    What some seeds have no number for, such as a client that is never flagged, says how many have one.
+    What some seeds have no number for, such as a client that is never flagged, says how many have one. Recovery has the
+    t interval of its mean, and of a victim that is hardly better than the most frequent label it is said.
     """
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
@@ -331,9 +365,22 @@ def print_rows(rows: list["Row"]) -> None:
     for cell, group in groups.items():
         numbers = lab.results.frame(replace(row, provenance={}) for row in group).drop(columns=list(vars(cell)))
         shown = []
-        for name, values in numbers.select_dtypes("number").items():
+        for name, values in numbers.drop(columns="images", errors="ignore").select_dtypes("number").items():
             spread = f" ± {values.std():.3f}" if values.count() > 1 else ""
             some = f" ({values.count()} of {len(group)})" if values.count() < len(group) else ""
-            shown.append(f"{name.replace('.', ' ').replace('_', ' ')} {values.mean():.3f}{spread}{some}")
+            if name == "recovery" and values.count() > 1:
+                spread += " (95% interval {:.3f} to {:.3f})".format(*xl.metrics.t_interval(values.dropna()))
+            count = name in COUNTS and values.count() == 1
+            told = f"{values.mean():,.0f}" if count else f"{values.mean():.3f}"
+            shown.append(f"{name.replace('.', ' ').replace('_', ' ')} {told}{spread}{some}")
         seeds = f"{len(group)} seeds" if len(group) > 1 else f"seed {group[0].cell.seed}"
-        print(f"{lab.run.name_of(cell).rpartition(', seed')[0]} ({seeds}): {', '.join(shown)}")
+        n = f", n = {numbers['images'].min():,}" if "images" in numbers else ""
+        print(f"{lab.run.name_of(cell).rpartition(', seed')[0]} ({seeds}{n}): {', '.join(shown)}")
+        if {"victim_accuracy", "constant_accuracy"} <= {*numbers}:
+            above = (numbers["victim_accuracy"] - numbers["constant_accuracy"]).mean()
+            if above < NEAR:
+                print(
+                    f"extractbook: {cell.task}'s victim is {above:+.2f} above the most frequent label alone: recovery"
+                    " says little, so give it more images, or a scale that trains longer",
+                    file=sys.stderr,
+                )

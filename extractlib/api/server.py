@@ -36,6 +36,7 @@ from extractlib.api import wire
 from extractlib.api.batching import ServedAPI
 from extractlib.api.keys import Keys
 from extractlib.api.meter import BudgetExceeded, RequestReused
+from extractlib.api.service import Fault
 from extractlib.errors import InputError, check_positive, shown
 
 Returned = TypeVar("Returned")
@@ -483,7 +484,10 @@ async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
         raise Problem("budget", str(error)) from None
     except RequestReused as error:
         raise Problem("reused", str(error)) from None
-    except InputError:  # of the database or the victim, which is not the client's affair
+    except Fault:
+        LOG.exception("fault")
+        raise Problem("fault", "tell the host, who has a log") from None
+    except InputError:  # of the database, which is not the client's affair
         LOG.exception("unavailable")
         raise Problem("unavailable", "send it again under the same id, in a while", {"Retry-After": "5"}) from None
     except Exception:  # told here, since the server closes the connection of what escapes

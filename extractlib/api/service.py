@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Meter, Request, Terms, Usage
-from extractlib.data.images import check_images
-from extractlib.errors import InputError, check_has, check_positive
+from extractlib.data.images import check_images, is_plain, kind_of
+from extractlib.errors import InputError, check_classes, check_has, check_name, check_positive, one_line
 from extractlib.store import digest
 
 __all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionAPI"]
@@ -19,6 +19,9 @@ __all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionA
 
 NEEDED = ("classes", "fingerprint", "image_shape", "logits")
 """What a victim must have (see `Model`)."""
+
+CLOSE = 1e-3
+"""How far the sum of a policy's probabilities may be from 1."""
 
 
 class Model(Protocol):
@@ -64,6 +67,10 @@ class Policy(Protocol):
         A row of NaN denies the answer. The query is charged all the same: what a client is charged must not tell which
         of its queries were detected.
         """
+
+
+class Fault(InputError):
+    """Victim, detector or policy failed or answered nonsense: its owner can mend that, a client cannot."""
 
 
 class PredictionAPI:
@@ -112,8 +119,14 @@ class PredictionAPI:
             raise InputError("detector and policy belong together: give both or neither")
         check_has("victim", victim, NEEDED, remedy="wrap a module in Victim(module, classes=…)")
         self.granularity = Granularity.parse(answers)
-        self.classes = tuple(victim.classes)
-        defense = [] if detector is None or policy is None else [detector.fingerprint, policy.fingerprint]
+        self.classes = check_classes(victim.classes)
+        check_name("fingerprint of the victim", victim.fingerprint)
+        defense = []
+        for who, part in {"detector": detector, "policy": policy}.items():
+            if part is not None:
+                verb = {"detector": "detect", "policy": "answer"}[who]
+                check_has(who, part, ("fingerprint", verb), remedy=f"give it a fingerprint and {verb}()")
+                defense.append(check_name(f"fingerprint of the {who}", part.fingerprint))
         self.fingerprint = digest(victim.fingerprint, str(self.granularity), *defense)
         self._victim, self._detector, self._policy = victim, detector, policy
         self._record = self.granularity.record(len(self.classes))
@@ -176,22 +189,42 @@ class PredictionAPI:
     def _compute(self, images: torch.Tensor) -> bytes:
         packed = []
         for batch in images.split(self._batch_size):
-            logits = self._checked("victim", self._victim.logits(batch), len(batch))
+            shape = len(batch), len(self.classes)
+            logits = self._ask("victim", self._victim.logits, batch, shape=shape)
             if not logits.isfinite().all():
-                raise InputError("the victim returned NaN or infinite logits: mend the victim, nothing was charged")
+                raise _fault("victim", "returned NaN or infinite logits")
             probabilities = self.granularity.probabilities(logits)
             if self._detector is not None and self._policy is not None:
-                altered = self._policy.answer(probabilities, self._detector.detect(batch), batch)
-                probabilities = self._checked("policy", altered, len(batch))
+                detected = self._ask("detector", self._detector.detect, batch, shape=shape[:1])
+                if detected.dtype != torch.bool:
+                    raise _fault("detector", f"returned {detected.dtype}, and bool is wanted")
+                probabilities = self._ask("policy", self._policy.answer, probabilities, detected, batch, shape=shape)
+                rows = probabilities.double()
+                right = (rows >= 0).all(1) & ((rows.sum(1) - 1).abs() < CLOSE)
+                if not (right | rows.isnan().all(1)).all():
+                    raise _fault("policy", "returned rows that are neither probabilities nor NaN as a whole")
             packed.append(self.granularity.pack(self.granularity.show(probabilities), self._record).tobytes())
         return b"".join(packed)
 
-    def _checked(self, who: str, answer: torch.Tensor, images: int) -> torch.Tensor:
-        """Return what victim or policy answered, if it is a number for each image and class."""
-        if not isinstance(answer, torch.Tensor) or answer.shape != (images, len(self.classes)):
-            returned = tuple(answer.shape) if isinstance(answer, torch.Tensor) else f"a {type(answer).__name__}"
-            raise InputError(
-                f"the {who} returned {returned} for {images} images and {len(self.classes)} classes: mend the {who},"
-                " nothing was charged"
-            )
+    def _ask(
+        self, who: str, call: Callable[..., torch.Tensor], *given: torch.Tensor, shape: Sequence[int]
+    ) -> torch.Tensor:
+        """Return what victim, detector or policy answers, if it is numbers of that shape.
+
+        Raises:
+            InputError: It is something else, or the call failed.
+        """
+        try:
+            answer = call(*given)
+        except InputError:
+            raise
+        except Exception as error:  # another's code fails in whatever way it happens to
+            raise _fault(who, f"failed ({one_line(error)})") from error
+        if not is_plain(answer) or tuple(answer.shape) != tuple(shape):
+            classes = f" and {len(self.classes)} classes" if len(shape) > 1 else ""
+            raise _fault(who, f"returned {kind_of(answer)} for {shape[0]} images{classes}")
         return answer
+
+
+def _fault(who: str, what: str) -> Fault:
+    return Fault(f"the {who} {what}: mend the {who}, nothing was charged")

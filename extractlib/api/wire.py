@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from extractlib.api.granularity import DENIED, Answers, Granularity
-from extractlib.data.decoding import read_image
+from extractlib.data.pixels import read_image
 from extractlib.errors import InputError, shown
 
 NPY, JSON, PROBLEM = "application/x-npy", "application/json", "application/problem+json"

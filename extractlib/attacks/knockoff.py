@@ -8,7 +8,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from extractlib.api.granularity import FILLS, Answers, Granularity
 from extractlib.attacks.transfer import Header, TransferFile, TransferSet, check_fits_pool
@@ -18,6 +17,7 @@ from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
+from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 from extractlib.versions import versions
 
@@ -197,7 +197,7 @@ class Knockoff:
         chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
         with (
             TransferFile(path, header) as file,
-            tqdm(total=self.budget, desc="queries", unit="query", disable=not progress) as bar,
+            progress_bar(self.budget, what="collecting", unit="queries", show=progress) as bar,
         ):
             held = file.transfer
             for start in range(0, self.budget, self.batch):

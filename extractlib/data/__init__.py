@@ -10,5 +10,8 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["decoding", "download", "drawn", "groups", "images", "layouts", "sources", "transforms"],
+    submodules=[
+        *("decoding", "download", "drawn", "files", "groups", "images", "layouts", "pixels", "sources", "splits"),
+        *("tables", "transforms"),
+    ],
 )

@@ -1,46 +1,51 @@
-"""Images are decoded once, brought to one size, and mapped into memory from then on.
+"""Image files are decoded once, brought to one size, and mapped into memory from then on.
 
-What is not plain 8-bit RGB is converted: CMYK, palettes and gray to RGB; of 16 bits the high eight are kept;
-transparency is dropped; of an animation the first frame is taken; the rotation that a camera notes in EXIF is carried
-out. What a file is called does not matter, only what it holds. A file that is empty, cut short, of another kind or
-larger than `MOST_PIXELS` is refused by name, and nothing is kept of its set.
+What cannot be read is refused by name, all of it at once, or left out where that is wanted.
 """
 
-import io
+import hashlib
+import json
 import os
 import re
 import shutil
+import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
-from tqdm.auto import tqdm
+from PIL import Image
 
-from extractlib.data.groups import near_duplicate_groups
+from extractlib.data.files import fault_of
+from extractlib.data.groups import grouped, signature
 from extractlib.data.images import ImageSet
 from extractlib.data.layouts import RECORD
-from extractlib.data.sets import RECORD_PATH, Listing
-from extractlib.errors import InputError
-from extractlib.store import Store, digest, digest_of
+from extractlib.data.pixels import USUAL, Reading, read_square, resized
+from extractlib.data.sets import RECORD_PATH, Listing, file_of
+from extractlib.errors import DataWarning, InputError, in_bytes, shown
+from extractlib.progress import bar as progress_bar
+from extractlib.store import Store, digest
 from extractlib.versions import versions
 
-MOST_PIXELS = 50_000_000
-"""Larger pictures are refused: decoding one would take more memory than the rest of the experiment."""
-
-MOST_ENLARGED = 8
-"""An image that had to be enlarged more than so many times shows nothing, and is refused."""
-
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "GIF", "TIFF")
 BATCH = 256
 """Images in flight between the threads that decode and the file: what bounds the memory."""
+
+TOLD = 50
+"""Bad files that a message names."""
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""What a TIFF begins with."""
+
+STDERR = 2
+SILENCE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,68 +56,65 @@ class ImageFiles:
         splits: An `ImageSet` for each split of its listing, memory-mapped.
         groups: int64 of shape (n,) for the split ``"train"``: images of one track or one patient and near-duplicates
             share a group. None without such a split.
+        tables: The listing's table of each split, of the images that were read.
+        signatures: What the images of each split are compared by, uint8 of shape (n, 57) (see `groups`).
+        contents: Digest of the index and of what the files hold, whatever their size and ground.
     """
 
     splits: Mapping[str, ImageSet]
     groups: torch.Tensor | None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    signatures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    contents: str = ""
 
 
-def decode(listing: Listing, *, name: str, store: Store, size: int = 32) -> ImageFiles:
+@dataclass(frozen=True)
+class _Image:
+    """What is kept of a file: the digest of its bytes, pixels, signature, and whether it has more than 8 bits."""
+
+    digest: bytes
+    pixels: np.ndarray
+    signature: np.ndarray
+    deep: bool
+
+
+def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading: Reading = USUAL) -> ImageFiles:
     """Return the images of a data set, decoded once and then mapped from the store.
 
     Beside the images the store keeps the split as ``index.csv``. Files are recognized by path, size and modification
-    time; the sets' fingerprints depend on what the files hold.
+    time; the sets' fingerprints depend on what the files hold. What a reader may not expect, such as files that are
+    left out, is told by a `DataWarning`.
 
     Args:
         listing: The data set.
         name: What the sets are called.
         store: Keeps the decoded images.
         size: Height and width in pixels: each image is cut to its central square and resized.
+        reading: How the files are read.
 
     Raises:
-        InputError: A file is missing, is no image or too large, or the disk has too little space.
+        InputError: A file is missing, is no image or too large, and is not to be left out; or a class keeps no image,
+            all images are equal, or the disk has too little space.
     """
-    index = listing.index()
-    key = {"files": _state(listing), "index": digest(index), "size": size, "versions": versions("decode")}
-    folder = store.get("decoded", key, lambda folder: _write(listing, index, size, folder))
-    contents = (folder / "contents").read_text()
-    # A plain folder at 32 pixels has the fingerprint that rows of earlier runs name.
-    source = (contents, digest(index), str(size)) if listing.published or size != 32 else (contents,)
-    splits = {}
-    for split, table in listing.splits.items():
-        numbers = pd.Index(listing.classes)
-        labels = torch.from_numpy(numbers.get_indexer(table["class"])) if listing.classes else None
+    state, faults = _state(listing, reading)
+    how = {"size": size, "ground": reading.ground, "most_pixels": reading.most_pixels}
+    key = {"files": state, "index": digest(listing.index()), **how, "versions": versions("decode")}
+    folder = store.get("decoded", key, lambda folder: _write(listing, faults, size, reading, folder))
+    made = json.loads((folder / "made.json").read_text())
+    if made["bad"] and not reading.skip_bad:
+        raise _refusal(listing, made["bad"])
+    for note in _notes(listing, made):
+        warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
+    splits, tables = {}, _without(listing.splits, made["bad"])
+    numbers = {name: number for number, name in enumerate(listing.classes)}
+    for split, table in tables.items():
+        labels = torch.tensor([numbers[name] for name in table["class"]]) if listing.classes else None
         pixels = torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False))
-        splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, digest(*source, split))
+        fingerprint = digest(made["contents"], str(size), reading.ground, split)
+        splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, fingerprint)
     groups = torch.from_numpy(np.load(folder / "groups.npy")) if "train" in splits else None
-    return ImageFiles(splits, groups)
-
-
-def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None) -> np.ndarray:
-    """Return one image, uint8 of shape (3, size, size): its central square, resized.
-
-    Args:
-        file: Path or open file.
-        size: Height and width in pixels.
-        name: What the file is called in an error; its path if None.
-
-    Raises:
-        InputError: It cannot be decoded, has more than `MOST_PIXELS` pixels, or is too small for the size.
-    """
-    name = name or str(file)
-    try:
-        with Image.open(file, formats=FORMATS) as opened:
-            width, height = opened.size
-            image = _to_rgb(ImageOps.exif_transpose(opened)) if width * height <= MOST_PIXELS else None
-    except Exception as error:  # a decoder fails on arbitrary bytes in whatever way it happens to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} cannot be read as an image ({reason}): repair or delete it") from None
-    if image is None:
-        raise InputError(f"{name} has {width} x {height} pixels: at most {MOST_PIXELS:,} can be used")
-    if size > MOST_ENLARGED * min(image.size):
-        least = -(-size // MOST_ENLARGED)
-        raise InputError(f"{name} has {width} x {height} pixels: at size {size} at least {least} x {least} are needed")
-    return _square(image, size)
+    signatures = {split: np.load(folder / f"{split}.signatures.npy") for split in splits}
+    return ImageFiles(splits, groups, tables, signatures, made["contents"])
 
 
 def require_free_space(folder: Path, size: int, what: str) -> None:
@@ -124,86 +126,189 @@ def require_free_space(folder: Path, size: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(
-            f"{what} take {size / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB free: free some, or name another"
+            f"{what} take {in_bytes(size)} and {folder} has {in_bytes(free)} free: free some, or name another"
             " folder by EXTRACTLIB_CACHE (for what is decoded) or --data (for what is downloaded)"
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("its values are no whole numbers")
-    if image.mode.startswith("I"):
-        # Pillow would cut off at 255 what lies in 16 bits.
-        image = Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+def _notes(listing: Listing, made: Mapping[str, Any]) -> list[str]:
+    """Return what a reader is told of a set that was decoded."""
+    notes = list(listing.notes)
+    if made["bad"]:
+        notes.append(f"{len(made['bad']):,} files or empty folders are left out, {_told(made['bad'])}")
+    if made["deep"]:
+        notes.append(f"{made['deep']:,} images have more than 8 bits a channel, each is scaled by its own range")
+    return notes
 
 
-def _square(image: Image.Image, size: int) -> np.ndarray:
-    shorter = min(image.size)
-    left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
-    image = image.crop((left, top, left + shorter, top + shorter))
-    if shorter != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)
+def _told(bad: Mapping[str, str]) -> str:
+    """Return bad files and what is wrong with each, in words."""
+    told = [f"{shown(path)} ({reason})" for path, reason in list(bad.items())[:TOLD]]
+    return ", ".join(told + [f"{len(bad) - TOLD:,} more"] * (len(bad) > TOLD))
 
 
-def _read(root: Path, path: str, size: int) -> tuple[str, bytes, np.ndarray]:
-    """Return an image's name, its bytes and its pixels."""
-    record = re.fullmatch(RECORD_PATH, path)
-    try:
-        with open(root / (record[1] if record else path), "rb") as file:
-            file.seek(int(record[2]) * RECORD if record else 0)
-            data = file.read(RECORD if record else -1)
-    except OSError as error:
-        raise InputError(f"{root / path} cannot be read ({error.strerror})") from None
-    if not record:
-        return Path(path).name, data, read_image(io.BytesIO(data), size=size, name=str(root / path))
-    pixels = np.frombuffer(data, np.uint8, offset=1).reshape(3, 32, 32)
-    return path, data, _square(Image.fromarray(pixels.transpose(1, 2, 0)), size)
+def _refusal(listing: Listing, bad: Mapping[str, str]) -> InputError:
+    remedy = "repair or delete what is named, or leave it out by --skip-bad"
+    total = len(listing.files()) + len(listing.empty)
+    return InputError(
+        f"{listing.root}: {len(bad):,} of {total:,} files and empty folders cannot be used, {_told(bad)}: {remedy}"
+    )
 
 
-def _state(listing: Listing) -> str:
-    """Return the digest of where the files lie, how large they are and when they were changed."""
-    state = [str(listing.root.resolve())]
-    for file in listing.files():
-        try:
-            stat = os.stat(listing.root / file)
-        except FileNotFoundError:
-            raise InputError(f"{listing.root / file} is missing: the data set names it") from None
-        state.append(f"{file} {stat.st_size} {stat.st_mtime_ns}")
-    return digest(*state)
+def _state(listing: Listing, reading: Reading) -> tuple[str, dict[str, str]]:
+    """Return the digest of where files lie, how large they are and when they were changed, and which are unusable."""
+    state, faults = [str(listing.root.resolve())], dict.fromkeys(listing.empty, "it holds no images")
+    for path in listing.files():
+        file, is_image = listing.root / path, file_of(path) == path
+        fault = fault_of(file, most_bytes=reading.most_bytes if is_image else sys.maxsize)
+        if fault is None:
+            stat = os.stat(file)
+            state.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
+        else:
+            state.append(f"{path} {fault}")
+            faults[path] = fault
+    return digest(*state), faults
 
 
-def _write(listing: Listing, index: str, size: int, folder: Path) -> None:
-    """Write the pixels of each split, the groups of the training images, the index and the digest of the contents."""
+def _without(splits: Mapping[str, pd.DataFrame], bad: Container[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables of the splits without what lies in bad files."""
+    return {
+        split: table[[not (path in bad or file_of(path) in bad) for path in table["path"]]]
+        for split, table in splits.items()
+    }
+
+
+def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Reading, folder: Path) -> None:
+    """Write the pixels and signatures of each split, the groups of the training images, the index, and what is told."""
     needed = sum(map(len, listing.splits.values())) * 3 * size * size
     require_free_space(folder.parent, needed, f"the images of {listing.root.name}")
-    with warnings.catch_warnings():
+    bad, contents, deep = dict(faults), [], 0
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
-        contents = digest_of(_write_pixels(listing, size, folder))
-    (folder / "contents").write_text(contents)
-    (folder / "index.csv").write_text(index, encoding="utf-8")
-    if "train" in listing.splits:
-        np.save(folder / "groups.npy", _groups(listing.splits["train"], folder / "train.npy"))
+        for split, table in _without(listing.splits, faults).items():
+            written = _Split(folder, split, len(table), size)
+            read = partial(_read, listing.root, size=size, reading=reading)
+            with progress_bar(len(table), what=f"decoding {split}", unit="images") as bar:
+                for first in range(0, len(table), BATCH):
+                    batch = table["path"].iloc[first : first + BATCH]
+                    for path, image in zip(batch, threads.map(read, batch), strict=True):
+                        if isinstance(image, str):
+                            bad[path] = image
+                        else:
+                            written.add(image)
+                            contents.append(image.digest)
+                            deep += image.deep
+                    bar.update(len(batch))
+            written.close()
+    if bad and not reading.skip_bad:
+        raise _refusal(listing, bad)
+    kept = replace(listing, splits=_without(listing.splits, bad))
+    _check_kept(listing, kept, folder)
+    index = kept.index()
+    (folder / "index.csv").write_text(index, encoding="utf-8", errors="surrogateescape")
+    made = {"bad": bad, "deep": deep, "contents": digest(index, *contents)}
+    (folder / "made.json").write_text(json.dumps(made))
+    if "train" in kept.splits:
+        np.save(folder / "groups.npy", _groups(kept.splits["train"], folder / "train.signatures.npy"))
 
 
-def _groups(table: pd.DataFrame, pixels: Path) -> np.ndarray:
+def _check_kept(listing: Listing, kept: Listing, folder: Path) -> None:
+    """Refuse a set of which too little is left, or whose images show nothing.
+
+    Raises:
+        InputError: A split or a class has no image left, or all images are equal.
+    """
+    for split, table in kept.splits.items():
+        if table.empty:
+            raise InputError(f"{kept.root}: no image of {split} can be read: get the set again")
+        if listing.classes and (lost := sorted(set(listing.splits[split]["class"]) - set(table["class"]))):
+            raise InputError(
+                f"{kept.root}: no image of class {shown(lost[0])} in {split} can be read: repair one, or drop the class"
+            )
+        pixels = np.load(folder / f"{split}.npy", mmap_mode="r")
+        if len(pixels) > 1 and all(np.array_equal(image, pixels[0]) for image in pixels[1:]):
+            raise InputError(
+                f"{kept.root}: all {len(pixels):,} images of {split} are equal once they are read: if they are"
+                " transparent, name another color by --ground"
+            )
+
+
+def _groups(table: pd.DataFrame, signatures: Path) -> np.ndarray:
     """Return the group of each training image: that of the listing, or that of its near-duplicates."""
     if "group" in table:
         return np.unique(table["group"], return_inverse=True)[1]
-    return near_duplicate_groups(torch.from_numpy(np.load(pixels, mmap_mode="c"))).numpy()
+    return grouped(np.load(signatures))
 
 
-def _write_pixels(listing: Listing, size: int, folder: Path) -> Iterator[str | bytes]:
-    """Write the images in order, a few at a time, and yield name and bytes of each file."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for split, table in listing.splits.items():
-            shape = (len(table), 3, size, size)
-            written = np.lib.format.open_memmap(folder / f"{split}.npy", mode="w+", dtype=np.uint8, shape=shape)
-            for first in tqdm(range(0, len(table), BATCH), desc=f"decoding {split}", unit=f"{BATCH} images"):
-                batch = table["path"].iloc[first : first + BATCH]
-                read = threads.map(partial(_read, listing.root, size=size), batch)
-                for place, (name, data, pixels) in enumerate(read, start=first):
-                    written[place] = pixels
-                    yield from (name, data)
-            written.flush()
+class _Split:
+    """The images of a split on their way to the disk.
+
+    Args:
+        folder: Where to.
+        name: The split.
+        most: How many there may be.
+        size: Height and width in pixels.
+    """
+
+    def __init__(self, folder: Path, name: str, most: int, size: int):
+        self._folder, self._name, self._signatures = folder, name, list[np.ndarray]()
+        shape = (max(most, 1), 3, size, size)
+        self._pixels = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+
+    def add(self, image: _Image) -> None:
+        """Write an image behind the others."""
+        self._pixels[len(self._signatures)] = image.pixels
+        self._signatures.append(image.signature)
+
+    def close(self) -> None:
+        """Finish the files, cut to the images that there are."""
+        self._pixels.flush()
+        count = len(self._signatures)
+        np.save(self._folder / f"{self._name}.signatures.npy", np.array(self._signatures, dtype=np.uint8))
+        if count < len(self._pixels):
+            np.save(self._folder / "cut.npy", self._pixels[:count])
+            os.replace(self._folder / "cut.npy", self._folder / f"{self._name}.npy")
+
+
+def _read(root: Path, path: str, *, size: int, reading: Reading) -> _Image | str:
+    """Return an image, or why it cannot be read."""
+    record = re.fullmatch(RECORD_PATH, path)
+    try:
+        with open(root / (record[1] if record else path), "rb") as file:
+            if record:
+                file.seek(int(record[2]) * RECORD)
+                data = file.read(RECORD)
+                values = np.frombuffer(data, np.uint8, offset=1).reshape(3, 32, 32)
+                content: Any = hashlib.blake2b(data)
+                square, deep = Image.fromarray(values.transpose(1, 2, 0)), False
+            else:
+                content = hashlib.file_digest(file, hashlib.blake2b)
+                file.seek(0)
+                with _silent(file):
+                    square, deep = read_square(file, size=size, reading=reading)
+    except OSError as error:
+        return f"it cannot be read, {error.strerror}"
+    except InputError as error:
+        return str(error)
+    return _Image(content.digest(), resized(square, size), signature(square), deep)
+
+
+@contextmanager
+def _silent(file: BinaryIO) -> Iterator[None]:
+    """Keep from the error stream what libtiff says of a damaged file, which is told otherwise; other formats say none.
+
+    The stream is the process's, so one thread at a time does it.
+    """
+    is_tiff = file.read(4) in TIFF
+    file.seek(0)
+    if not is_tiff:
+        yield
+        return
+    with SILENCE, open(os.devnull, "wb") as nothing:
+        stream = os.dup(STDERR)
+        os.dup2(nothing.fileno(), STDERR)
+        try:
+            yield
+        finally:
+            os.dup2(stream, STDERR)
+            os.close(stream)

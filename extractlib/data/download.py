@@ -20,7 +20,6 @@ from pathlib import Path
 
 import pooch
 import requests
-from filelock import FileLock
 
 from extractlib.data.decoding import require_free_space
 from extractlib.data.layouts import PACKS, listing, packed
@@ -28,6 +27,7 @@ from extractlib.data.sets import Listing
 from extractlib.data.sets import data_folders as data_folders
 from extractlib.data.sets import default_data as default_data
 from extractlib.errors import InputError, check_choice
+from extractlib.store import held
 
 CHECKSUMS = "SHA256SUMS"
 """File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
@@ -125,7 +125,7 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
     _make(root)
-    with FileLock(root / ".lock"):
+    with held(root / ".lock", f"downloads {name}"):
         for archive in source.files:
             if not (root / archive.holds).exists():
                 _unpack(fetch(archive, root), root, archive)
@@ -165,7 +165,7 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
         raise InputError(f"there are no small copies of {name}: use one of {known}, or get it without --from")
     inner, sums = PACKS[name].folder, _first_checksums(packs)
     _make(root)
-    with FileLock(root / ".lock"), tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
+    with held(root / ".lock", f"unpacks {name}"), tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         for file in (packs / pack for pack in source.packs if not (root / inner).exists()):
             if not file.is_file():
                 raise InputError(f"{file} is missing: {name} needs {', '.join(source.packs)}")

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import torch
@@ -327,6 +327,24 @@ def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, clas
     return digest_of(chain([repr((tuple(images.shape), classes)), told], pixels))
 
 
+def is_plain(value: object) -> TypeGuard[torch.Tensor]:
+    """Say whether a value is a tensor of real numbers that lie in memory: not sparse, complex, quantized or meta."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not (value.is_complex() or value.is_quantized or value.is_meta)
+    )
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is that is not as it should be, for a message: ``"(3, 4)"``, ``"a NoneType"``."""
+    if is_plain(value):
+        return str(tuple(value.shape))
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {value.dtype} that is sparse, complex, quantized or without data"
+    return f"a {type(value).__name__}"
+
+
 def check_images(
     images: torch.Tensor | Rows, shape: tuple[int, ...] | None = None, *, at_least: int = 0
 ) -> torch.Tensor | Rows:
@@ -340,8 +358,8 @@ def check_images(
     Raises:
         InputError: They are something else.
     """
-    if not isinstance(images, torch.Tensor | Rows):
-        found = f"a {type(images).__name__}"
+    if not (isinstance(images, Rows) or is_plain(images)):
+        found = kind_of(images)
     else:
         found = f"{images.dtype} of shape {tuple(images.shape)}"
         fits = images.ndim == 4 and (shape is None or tuple(images.shape[1:]) == tuple(shape))

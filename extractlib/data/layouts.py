@@ -3,7 +3,7 @@
 Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny ImageNet. Where the field draws it at random
 (Knockoff nets: 25 test images a class of Caltech-256, 200 of Diabetic5; ImageNet, 100 images a class), it follows here
 from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
-reader of the same files has the same split, with no list to be shipped; for a missing one the next takes its place.
+reader of the same files has the same split, with no list to be shipped.
 
 A layout is a function from a folder to a `Listing`, registered as a set. Of some sets there are small copies too, in
 class folders (`PACKS`), with a split of their own.
@@ -11,6 +11,7 @@ class folders (`PACKS`), with a split of their own.
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,10 +21,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from extractlib.data.files import Found, image_files, subfolders
 from extractlib.data.sets import SETS, Listing, register
+from extractlib.data.tables import read_table
 from extractlib.errors import InputError, check_choice
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""What the folders of the splits may be called in a folder of one's own, in any case of letters."""
+
 SPLIT_KEY = b"extractlib split 1"
 """Key of the hash that orders files. Another key is another split."""
 
@@ -106,51 +115,92 @@ def packed(name: str, root: Path) -> Listing | None:
     places = [] if pack is None else [one for one in (pack.folder, "") if (root / one / "train").is_dir()]
     if pack is None or not places:
         return None
-    place = places[0]
-    splits = {}
+    place, splits, empty = places[0], {}, list[str]()
     for split in ("train", "test"):
         if split == "train" or (root / place / split).is_dir():
-            folders, images = _class_folders(root, Path(place, split).as_posix(), drop=pack.drop)
-            if len(folders) != pack.classes:
+            found = _class_folders(root, Path(place, split).as_posix(), drop=pack.drop)
+            if len(found.classes) != pack.classes:
                 raise InputError(
-                    f"{root / place / split} has images of {len(folders)} classes and {name} has {pack.classes}: get it"
-                    " again"
+                    f"{root / place / split} has images of {len(found.classes)} classes and {name} has {pack.classes}:"
+                    " get it again"
                 )
-            names = dict(zip(folders, pack.names or folders, strict=True))
-            images["class"] = images["class"].map(names)
+            names = dict(zip(found.classes, pack.names or found.classes, strict=True))
+            images = found.images.assign(**{"class": found.images["class"].map(names)})
             if pack.group and split == "train":
                 images["group"] = images["path"].str.extract(pack.group)[0]
             splits[split] = images
-    return Listing(root, tuple(names.values()), splits)
+            empty += found.empty
+    return Listing(root, tuple(names.values()), splits, tuple(empty))
 
 
 def folder(path: Path) -> Listing:
-    """Return what a folder of images holds: one folder a class, directly or under ``train`` and ``test``.
+    """Return what a folder of images holds: one folder a class, directly or under the splits that `PARTS` names.
 
-    Files with other suffixes than `SUFFIXES` are passed over.
+    The images of a class may lie in folders of its own.
 
     Raises:
-        InputError: There is no such folder, it has no images or only one class, or train and test differ in classes.
+        InputError: There is no such folder, it has no images or only one class, a split is there twice or without
+            ``train``, or has a class that ``train`` lacks.
     """
     if not path.is_dir():
         raise InputError(f"{path} is no folder: name one with a folder of images for each class")
-    place = "train" if (path / "train").is_dir() else ""
-    classes, train = _class_folders(path, place)
+    places = _places(path)
+    found = {split: _class_folders(path, place, deep=True) for split, place in places.items()}
+    classes = found["train"].classes
     if len(classes) < 2:
         raise InputError(f"{path} has images of one class only ({classes[0]}): at least two class folders are needed")
-    splits = {"train": train}
-    if place and (path / "test").is_dir():
-        names, splits["test"] = _class_folders(path, "test")
-        if unknown := sorted(set(names) - set(classes)):
-            raise InputError(f"{path / 'test'} has a class {unknown[0]!r} that {path / place} lacks")
-    return Listing(path, classes, splits, published=False)
+    notes = _strays(path, places)
+    for split, place in places.items():
+        others = found[split].classes
+        if unknown := sorted(set(others) - set(classes)):
+            raise InputError(f"{path / place} has a class {unknown[0]!r} that {path / places['train']} lacks")
+        if lacking := sorted(set(classes) - set(others)):
+            notes.append(f"{place} has no images of {len(lacking)} classes, {lacking[0]!r} the first")
+        notes += found[split].notes
+    splits = {split: one.images for split, one in found.items()}
+    return Listing(path, classes, splits, tuple(empty for one in found.values() for empty in one.empty), tuple(notes))
+
+
+def _places(path: Path) -> dict[str, str]:
+    """Return the folder of each split; that of all is ``train``'s where there are classes directly."""
+    names, places = subfolders(path), dict[str, str]()
+    for split, called in PARTS.items():
+        for name in names:
+            if name.lower() in called and _has_classes(path / name):
+                if split in places:
+                    raise InputError(f"{path} has {places[split]} and {name}, which both are for {split}: keep one")
+                places[split] = name
+    if "train" in places:
+        return places
+    if places and len(places) == len(names):
+        raise InputError(f"{path} has {', '.join(places.values())} and no train: name the folder to train on so")
+    return {"train": ""}
+
+
+def _has_classes(path: Path) -> bool:
+    """Say whether a folder is a split's: a class may be called "train" too, but its images lie in it directly."""
+    return bool(subfolders(path)) and len(image_files(path, deep=True).images) > 2 * len(image_files(path).images)
+
+
+def _strays(path: Path, places: Mapping[str, str]) -> list[str]:
+    """Say which folders beside those of the splits are passed over, and which images lie in no class folder."""
+    notes = []
+    if places["train"]:
+        others = sorted(set(subfolders(path)) - set(places.values()))
+        if others:
+            notes.append(f"folders beside those of the splits are passed over: {', '.join(others)}")
+    for place in {"", *places.values()}:
+        loose = image_files(path / place).images
+        if loose:
+            notes.append(f"{len(loose):,} images in {path / place} lie in no class folder and are passed over")
+    return notes
 
 
 def by_hash(images: pd.DataFrame) -> pd.DataFrame:
     """Return images in the order of the keyed hash of their paths: at random, and the same for every reader."""
 
     def key(path: str) -> str:
-        return hashlib.blake2b(path.encode(), key=SPLIT_KEY, digest_size=8).hexdigest()
+        return hashlib.blake2b(os.fsencode(path), key=SPLIT_KEY, digest_size=8).hexdigest()
 
     return images.sort_values("path", key=lambda paths: paths.map(key), kind="stable")
 
@@ -161,18 +211,22 @@ def by_hash(images: pd.DataFrame) -> pd.DataFrame:
 @register("caltech256")
 def _caltech256(root: Path) -> Listing:
     """``256_ObjectCategories/001.ak47/001_0001.jpg``; the class of clutter is dropped."""
-    classes, images = _class_folders(root, "256_ObjectCategories", drop=("257.clutter",))
-    return Listing(root, classes, _cut_classes(root, classes, images, {"test": CALTECH_TEST}, rest="train"))
+    found = _class_folders(root, "256_ObjectCategories", drop=("257.clutter",))
+    sizes = {"test": CALTECH_TEST}
+    return Listing(
+        root, found.classes, _cut_classes(root, found.classes, found.images, sizes, rest="train"), found.empty
+    )
 
 
 @register("caltech101")
 def _caltech101(root: Path) -> Listing:
     """``101_ObjectCategories/accordion/image_0001.jpg``; a fifth of each class is for testing."""
-    classes, images = _class_folders(root, "101_ObjectCategories", drop=CALTECH101_DROPPED)
-    images = by_hash(images).sort_values("class", key=pd.Index(classes).get_indexer, kind="stable")
+    found = _class_folders(root, "101_ObjectCategories", drop=CALTECH101_DROPPED)
+    order = pd.Index(found.classes, dtype=object).get_indexer
+    images = by_hash(found.images).sort_values("class", key=order, kind="stable")
     by_class = images.groupby("class")["path"]
     tests = by_class.cumcount() < (CALTECH101_TEST * by_class.transform("size")).round()
-    return Listing(root, classes, {"train": images[~tests], "test": images[tests]})
+    return Listing(root, found.classes, {"train": images[~tests], "test": images[tests]}, found.empty)
 
 
 @register("cub200")
@@ -180,7 +234,7 @@ def _cub200(root: Path) -> Listing:
     """``CUB_200_2011`` with ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``."""
     base = root / "CUB_200_2011"
     names, answers, training, paths = (
-        _table(base / f"{file}.txt", ("key", "value"), sep=r"\s+", header=None).set_index("key")["value"]
+        read_table(base / f"{file}.txt", ("key", "value"), sep=r"\s+", header=False).set_index("key")["value"]
         for file in ("classes", "image_class_labels", "train_test_split", "images")
     )
     for file, values in {"train_test_split.txt": training, "image_class_labels.txt": answers}.items():
@@ -197,7 +251,7 @@ def _cub2010(root: Path) -> Listing:
     """``images/001.Black_footed_Albatross/NAME.jpg`` with ``lists/train.txt`` and ``lists/test.txt``, not cropped."""
     splits = {}
     for split in ("train", "test"):
-        paths = _table(root / "lists" / f"{split}.txt", ("path",), header=None)["path"].str.strip()
+        paths = read_table(root / "lists" / f"{split}.txt", ("path",), sep=",", header=False)["path"].str.strip()
         splits[split] = pd.DataFrame({"path": "images/" + paths, "class": paths.str.partition("/")[0]})
     classes = tuple(sorted(splits["train"]["class"].unique()))
     _class_names(splits["test"]["class"], dict(zip(classes, classes, strict=True)), root / "lists/test.txt")
@@ -221,12 +275,12 @@ def _gtsrb(root: Path) -> Listing:
 
     A track is one sign driven past: its frames share the class folder and the first field of their names.
     """
-    classes, train = _class_folders(root, "GTSRB/Final_Training/Images")
-    train["group"] = train["path"].str.extract("Images/(.*)_")[0]
-    keys = {str(int(name)): name for name in classes}
+    found = _class_folders(root, "GTSRB/Final_Training/Images")
+    train = found.images.assign(group=found.images["path"].str.extract("Images/(.*)_")[0])
+    keys = {str(int(name)): name for name in found.classes if name.isdecimal()}
     path = "GTSRB/Final_Test/Images/{}"
-    test = _labeled(root / "GT-final_test.csv", ("Filename", "ClassId"), keys, path=path, sep=";")
-    return Listing(root, classes, {"train": train, "test": test})
+    test = _labeled(root / "GT-final_test.csv", ("Filename", "ClassId"), keys, path=path)
+    return Listing(root, found.classes, {"train": train, "test": test}, found.empty)
 
 
 @register("cifar10")
@@ -235,7 +289,7 @@ def _cifar10(root: Path) -> Listing:
     base = root / "cifar-10-batches-bin"
     if not base.is_dir() and (root / "cifar-10-batches-py").is_dir():
         raise InputError(f"{root} has CIFAR-10 as pickles, which are not read: extractlib data get cifar10")
-    classes = _table(base / "batches.meta.txt", ("class",), header=None)["class"]
+    classes = read_table(base / "batches.meta.txt", ("class",), sep=",", header=False)["class"]
     train = [_cifar10_batch(base / f"data_batch_{number}.bin", classes) for number in range(1, 6)]
     test = _cifar10_batch(base / "test_batch.bin", classes)
     return Listing(root, tuple(classes), {"train": pd.concat(train), "test": test})
@@ -252,17 +306,17 @@ def _cifar10_batch(file: Path, classes: pd.Series) -> pd.DataFrame:
 @register("imagenet", kind="pool")
 def _imagenet(root: Path) -> Listing:
     """``train/n01440764/n01440764_10026.JPEG`` (ILSVRC2012); some images of each class, not all 1,281,167."""
-    classes, images = _class_folders(root, "train")
-    return Listing(root, classes, _cut_classes(root, classes, images, IMAGENET_PARTS))
+    found = _class_folders(root, "train")
+    return Listing(root, found.classes, _cut_classes(root, found.classes, found.images, IMAGENET_PARTS), found.empty)
 
 
 @register("openimages", kind="pool")
 def _openimages(root: Path) -> Listing:
     """Images anywhere below the folder, without labels."""
-    files = sorted(file.relative_to(root).as_posix() for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = sorted(image_files(root, deep=True).images)
     if not files:
         raise InputError(f"{root} has no images: see the page on data for how to get Open Images")
-    images = by_hash(pd.DataFrame({"path": files}))
+    images = by_hash(pd.DataFrame({"path": files}, dtype=object))
     ends = np.round(np.cumsum([0, *OPENIMAGES_PARTS.values()]) * len(images)).astype(int)
     splits = {part: images[first:end] for part, (first, end) in zip(OPENIMAGES_PARTS, pairwise(ends), strict=True)}
     return Listing(root, (), splits)
@@ -272,16 +326,17 @@ def _openimages(root: Path) -> Listing:
 def _tinyimagenet(root: Path) -> Listing:
     """``tiny-imagenet-200`` with ``train/n01443537/images`` and ``val/images``, ``val/val_annotations.txt``."""
     base = root / "tiny-imagenet-200"
-    classes, train = _class_folders(root, f"{base.name}/train", inner="images")
+    found = _class_folders(root, f"{base.name}/train", inner="images")
     file, path = base / "val" / "val_annotations.txt", f"{base.name}/val/images/{{}}"
-    test = _labeled(file, ("image", "class"), {name: name for name in classes}, path=path, sep="\t", header=None)
-    return Listing(root, classes, {"train": train, "test": test})
+    keys = {name: name for name in found.classes}
+    test = _labeled(file, ("image", "class"), keys, path=path, sep="\t", header=False)
+    return Listing(root, found.classes, {"train": found.images, "test": test}, found.empty)
 
 
 @register("miniplaces", kind="pool")
 def _miniplaces(root: Path) -> Listing:
     """``images/train/a/abbey/00000001.jpg`` and ``train.txt``, whose lines are ``train/a/abbey/00000001.jpg 0``."""
-    paths = _table(root / "train.txt", ("path", "label"), sep=" ", header=None)["path"]
+    paths = read_table(root / "train.txt", ("path", "label"), sep=" ", header=False)["path"]
     images = pd.DataFrame({"path": "images/" + paths, "class": paths.str.extract("^train/[^/]*/(.*)/")[0]})
     return Listing(root, tuple(sorted(images["class"].unique())), {"train": images})
 
@@ -289,25 +344,47 @@ def _miniplaces(root: Path) -> Listing:
 # -- what they share -------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class ClassFolders:
+    """What class folders hold.
+
+    Attributes:
+        classes: Names of those that hold images.
+        images: ``path`` and ``class`` of each image.
+        empty: Paths of those that hold none.
+        notes: What is passed over.
+    """
+
+    classes: tuple[str, ...]
+    images: pd.DataFrame
+    empty: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def _class_folders(
-    root: Path, place: str, *, inner: str = "", drop: Sequence[str] = ()
-) -> tuple[tuple[str, ...], pd.DataFrame]:
-    """Return the class folders below ``root/place`` and their images, which may lie in a folder `inner` of each."""
+    root: Path, place: str, *, inner: str = "", drop: Sequence[str] = (), deep: bool = False
+) -> ClassFolders:
+    """Return what the class folders below ``root/place`` hold, in a folder `inner` of each, or anywhere if `deep`.
+
+    A name counts as the same however the system that wrote it composes its accents.
+    """
     base = root / place
     if not base.is_dir():
         raise InputError(f"{base} is missing: it should hold a folder of images for each class")
-    names = [name for name in sorted(os.listdir(base)) if name not in drop and (base / name / inner).is_dir()]
-    rows = [
-        (Path(place, name, inner, file).as_posix(), name)
-        for name in names
-        for file in sorted(os.listdir(base / name / inner))
-        if Path(file).suffix.lower() in SUFFIXES
-    ]
+    rows, empty, others = list[tuple[str, str]](), list[str](), list[str]()
+    for name in subfolders(base):
+        if name in drop:
+            continue
+        below = Path(place, name, inner)
+        found = image_files(root / below, deep=deep) if (root / below).is_dir() else Found([], [])
+        rows += [((below / file).as_posix(), unicodedata.normalize("NFC", name)) for file in found.images]
+        others += [(below / file).as_posix() for file in found.others]
+        empty += [] if found.images else [Path(place, name).as_posix()]
     if not rows:
-        needed = f"files like {base.name}/CLASS/1.png are needed ({', '.join(sorted(SUFFIXES))})"
-        raise InputError(f"{base} has no images in class folders: {needed}")
-    images = pd.DataFrame(rows, columns=["path", "class"])
-    return tuple(images["class"].unique()), images
+        raise InputError(f"{base} has no images in class folders: files like {base.name}/CLASS/1.png are needed")
+    images = pd.DataFrame(rows, columns=["path", "class"], dtype=object)
+    notes = [f"{len(others):,} files that are no images are passed over, {others[0]} the first"] if others else []
+    return ClassFolders(tuple(images["class"].unique()), images, tuple(empty), tuple(notes))
 
 
 def _cut_classes(
@@ -318,7 +395,7 @@ def _cut_classes(
     for name, count in images["class"].value_counts().reindex(classes, fill_value=0).items():
         if count < needed:
             raise InputError(f"{root} has {count} images of class {name}: at least {needed} are needed")
-    images = by_hash(images).sort_values("class", key=pd.Index(classes).get_indexer, kind="stable")
+    images = by_hash(images).sort_values("class", key=pd.Index(classes, dtype=object).get_indexer, kind="stable")
     place = np.searchsorted(np.cumsum(list(sizes.values())), images.groupby("class").cumcount(), side="right")
     splits = {split: images[place == number] for number, split in enumerate(sizes)}
     return splits if rest is None else {rest: images[place == len(sizes)]} | splits
@@ -328,7 +405,7 @@ def _labeled(
     file: Path, columns: tuple[str, str], names: Mapping[str, str], *, path: str, **layout: Any
 ) -> pd.DataFrame:
     """Return the images that a table names in its first column, with the class that its second column is a key of."""
-    table = _table(file, columns, **layout).set_index(columns[0])
+    table = read_table(file, columns, **layout).set_index(columns[0])
     classes = _class_names(table[columns[1]], names, file)
     return pd.DataFrame({"path": classes.index.map(path.format), "class": classes.array})
 
@@ -337,26 +414,6 @@ def _class_names(answers: pd.Series, names: Mapping[str, str], file: Path) -> pd
     """Return the name of each image's class, of which `answers` has the key."""
     classes = answers.str.strip().map(names)
     for image, answer in answers[classes.isna()].items():
-        first, *_, last = names
-        raise InputError(f"{file} gives image {image} the class {answer!r}: one of {first} to {last} is needed")
+        known = list(names)
+        raise InputError(f"{file} gives image {image} the class {answer!r}: one of {known[0]} to {known[-1]} is needed")
     return classes
-
-
-def _table(file: Path, columns: Sequence[str], *, sep: str = ",", header: int | None = 0) -> pd.DataFrame:
-    """Return columns of a text file as text: those with these names or, where it has no header, the first ones."""
-    options = {"names": columns, "usecols": range(len(columns))} if header is None else {"skipinitialspace": True}
-    try:
-        table = pd.read_csv(file, sep=sep, header=header, dtype=str, keep_default_na=False, index_col=False, **options)
-    except FileNotFoundError:
-        raise InputError(f"{file} is missing: it is a part of the data set as published") from None
-    except ValueError as error:  # of pandas, or since it is no text
-        raise InputError(
-            f"{file} is not the table it should be ({' '.join(str(error).split())}): get it again"
-        ) from None
-    for name in columns:
-        if name not in table or table.empty:
-            raise InputError(f"{file} has no column {name!r}, or no rows: get it again from its source")
-        if (table[name] == "").any():
-            line = (table[name] == "").argmax() + (1 if header is None else 2)
-            raise InputError(f"{file} is cut short in line {line}: get it again from its source")
-    return table[list(columns)]

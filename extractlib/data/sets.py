@@ -5,6 +5,7 @@ made, and `register` one that lies in files, from inside or outside the package.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.errors import check_choice
 from extractlib.registry import Registry
+from extractlib.store import own_path
 
 if TYPE_CHECKING:
     from extractlib.data.sources import Loader
@@ -37,13 +39,15 @@ class Listing:
             says where it lies below `root`, in a file of records with ``#`` and the record's number; ``class`` is the
             name of its class; ``group``, if there is one, is what the images of one track or one patient share, which
             are never parted.
-        published: Whether it is a data set that has a name here, not just any folder.
+        empty: Folders of classes that hold no images.
+        notes: What a reader may not expect, such as files that are passed over.
     """
 
     root: Path
     classes: tuple[str, ...]
     splits: Mapping[str, pd.DataFrame]
-    published: bool = True
+    empty: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def index(self) -> str:
         """Return the split as a CSV file: half, path, class and group of each image."""
@@ -54,8 +58,13 @@ class Listing:
 
     def files(self) -> list[str]:
         """Return the paths of all files, each once."""
-        paths = pd.concat([table["path"] for table in self.splits.values()])
-        return list(paths.str.replace(f"^{RECORD_PATH}$", r"\1", regex=True).unique())
+        return list(dict.fromkeys(file_of(path) for table in self.splits.values() for path in table["path"]))
+
+
+def file_of(path: str) -> str:
+    """Return the file in which an image of that path lies."""
+    record = re.fullmatch(RECORD_PATH, path)
+    return record[1] if record else path
 
 
 Layout = Callable[[Path], Listing]
@@ -150,7 +159,7 @@ def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
 def default_data() -> Path:
     """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
     named = os.environ.get("EXTRACTLIB_DATA")
-    return Path(named).expanduser() if named else user_data_path("extractlib")
+    return own_path("EXTRACTLIB_DATA", named) if named else user_data_path("extractlib")
 
 
 def data_folders(data: Path | None = None) -> dict[str, Path]:

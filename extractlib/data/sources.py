@@ -5,6 +5,7 @@ does both for a set at the sizes of the book.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,22 +16,24 @@ import torch
 
 from extractlib.data import drawn, layouts
 from extractlib.data.decoding import ImageFiles, decode
-from extractlib.data.images import ImageSet, split_indices
+from extractlib.data.images import ImageSet
+from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
+from extractlib.data.splits import Cut, Overlap, cut, groups_of, overlap, split
 from extractlib.data.transforms import shift_domain
-from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.errors import DataWarning, InputError, check_choice, check_positive, check_seed, shown
 from extractlib.store import Store, default_store, digest
 
 FOLDER = "folder:"
 NOISE = "noise"
 SHIFTED = "shifted"
+SHIFTED_FOLDER = f"{SHIFTED}:"  # before the name, since a path may end in any word
 
-TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
-TEST_SHARE = 0.15
-"""Share of the images kept for testing where a folder has no ``test`` folder of its own."""
-POOL_SHARES = {"pretraining": 0.49, "queries": 0.41, "detector": 0.05, "validation": 0.025, "test": 0.025}
-SHUFFLED = ("detector", "adversary", "validation", "test")
-"""Parts whose images come in random order: an experiment may need only the first, and files lie class by class."""
+LARGEST = 4_096
+"""Pixels that images are as high and as wide at most."""
+
+LEAK = 0.01
+"""Share of test images alike to the victim's from which it is told."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Source:
     def __post_init__(self) -> None:
         if not (self.name.startswith(FOLDER) or self.name == NOISE):
             check_choice("task or pool", self.name, SETS)
-        if self.is_shifted and not self.is_task:
+        if self.is_shifted and not (self.is_task or self.name.startswith(FOLDER)):
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
             if self.role != "pool":
@@ -62,6 +65,8 @@ class Source:
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
+        if self.is_shifted and self.name.startswith(FOLDER):
+            return f"{SHIFTED_FOLDER}{self.name}"
         variant = SHIFTED if self.is_shifted else "" if self.class_count is None else str(self.class_count)
         return f"{self.name}/{variant}" if variant else self.name
 
@@ -69,15 +74,21 @@ class Source:
     def parse(cls, text: "str | Source") -> "Source":
         """Return the source that is written as ``"signs"``, ``"signs/shifted"``, ``"atlas/27"``: the inverse of `str`.
 
+        A folder's shifted source is written as ``"shifted:folder:PATH"``.
+
         Raises:
             InputError: The text names none.
         """
         if isinstance(text, Source):
             return text
-        name, slash, variant = (text, "", "") if text.startswith(FOLDER) else text.partition("/")
+        if not isinstance(text, str):
+            raise InputError(f"the source of images is {shown(text)}: a name or a Source is wanted")
+        if text.removeprefix(SHIFTED_FOLDER).startswith(FOLDER):
+            return cls(text.removeprefix(SHIFTED_FOLDER), is_shifted=text.startswith(SHIFTED_FOLDER))
+        name, slash, variant = text.partition("/")
         if not slash or variant == SHIFTED:
             return cls(name, is_shifted=variant == SHIFTED)
-        if not re.fullmatch("[0-9]{1,9}", variant):
+        if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
             raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
@@ -131,6 +142,10 @@ class Loader:
             that its owner has.
         shifts: By task in files, how strongly its shifted source is shifted (see `transforms.shift_domain`); 1 where it
             is missing.
+        reading: How files are read, and a task in files is cut.
+
+    Raises:
+        InputError: A size is none, or above `LARGEST`.
     """
 
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: drawn.SIZES)
@@ -140,6 +155,11 @@ class Loader:
     folders: Mapping[str, Path] = field(default_factory=dict)
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     shifts: Mapping[str, float] = field(default_factory=dict)
+    reading: Reading = USUAL
+
+    def __post_init__(self) -> None:
+        check_positive("image size", self.image_size, at_most=LARGEST)
+        check_positive("number of noise images", self.noise_size)
 
     def task(self, source: Source | str, *, seed: int) -> Parts:
         """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
@@ -174,9 +194,10 @@ class Loader:
             InputError: There are no such images.
         """
         source = Source.parse(source)
+        check_seed(seed)
         if source.name == NOISE:
             return noise(self.noise_size, seed=seed, image_size=self.image_size)
-        if source.is_task:
+        if source.is_task or source.is_shifted:
             found = self._own(source, seed)
         else:
             found = self.pool(source, seed=seed, labeled=True)["queries"]
@@ -205,7 +226,20 @@ class Loader:
         listing = self.listing(name)
         if self.store is None:
             raise InputError(f"{name} lies in files, which are decoded into a store: give one")
-        return decode(listing, name=name, store=self.store, size=self.image_size)
+        return decode(listing, name=name, store=self.store, size=self.image_size, reading=self.reading)
+
+    def cut(self, name: str, files: ImageFiles, role: str, *, seed: int) -> Cut:
+        """Return how a set in files is cut (see `splits.cut`); what a reader may not expect of it is told.
+
+        Raises:
+            InputError: What stays together fits no image.
+        """
+        how = self.reading
+        parts = cut(files, role, seed=seed, shares=self.shares.get(role), group=how.group, drop=how.drop_copies)
+        notes = _of_a_task(files, parts, self.reading.group) if role == "task" else _of_a_pool(files, parts)
+        for note in notes if role == "task" or name.startswith(FOLDER) else ():
+            warnings.warn(f"{name}: {note}", DataWarning, stacklevel=2)
+        return parts
 
     def size(self, name: str, part: str) -> int:
         """Return the number of images of a part of a drawn set.
@@ -219,19 +253,29 @@ class Loader:
 
     def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
         source = Source.parse(source)
+        check_seed(seed)
         if source.role != role and not source.name.startswith(FOLDER):
             raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None
         if make is None:  # it lies in files
-            shares = self.shares.get(role)
-            made: Mapping[str, ImageSet] = split(self.files(source.name), role, seed=seed, shares=shares)
+            files = self.files(source.name)
+            made: Mapping[str, ImageSet] = split(files, self.cut(source.name, files, role, seed=seed))
         else:
             made = make(self, source.name, seed)
-        return Parts(made, made.__getitem__)
+
+        def part(name: str) -> ImageSet:
+            if not len(made[name]):
+                raise InputError(
+                    f"{source}: no image is left for part {name!r}, since what looks alike or belongs together stays"
+                    " together: add images, or say what belongs together by --group"
+                )
+            return made[name]
+
+        return Parts(made, part)
 
     def _own(self, task: Source, seed: int) -> ImageSet:
         """Return the adversary's own images of a task, from another source if it is shifted."""
-        draw_shifted = SETS[task.name].shifted
+        draw_shifted = SETS[task.name].shifted if task.name in SETS else None
         if task.is_shifted and draw_shifted is not None:
             return draw_shifted(self, task.name, seed)
         own = self.task(task, seed=seed)["adversary"]
@@ -250,6 +294,7 @@ def load(
     store: Store | None = None,
     folder: Path | None = None,
     image_size: int = 32,
+    reading: Reading = USUAL,
 ) -> Parts:
     """Return a task or a pool in its disjoint parts, at the sizes of the book.
 
@@ -261,6 +306,7 @@ def load(
         store: Keeps drawn and decoded images; None draws without keeping, and keeps decoded files in the user's cache.
         folder: Where a published set lies.
         image_size: Height and width that files are brought to, in pixels.
+        reading: How files are read, and a task in files is cut.
 
     Raises:
         InputError: There is no such set, it is shifted or cut, or its folder cannot be used.
@@ -278,7 +324,8 @@ def load(
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     kept = default_store() if store is None and found.in_files else store
     places = {found.name: Path(found.name.removeprefix(FOLDER))} if found.role is None else data_folders()
-    loader = Loader(store=kept, folders=places if folder is None else {found.name: folder}, image_size=image_size)
+    places = places if folder is None else {found.name: folder}
+    loader = Loader(store=kept, folders=places, image_size=image_size, reading=reading)
     if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":
         return loader.task(found, seed=seed)
     return loader.pool(found, seed=seed, labeled=labeled)
@@ -313,54 +360,30 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
 
 
-def split(files: ImageFiles, role: str, *, seed: int, shares: Mapping[str, float] | None = None) -> dict[str, ImageSet]:
-    """Return the parts of a decoded task or pool, as `cut` says."""
-    parts = {}
-    for part, (name, chosen) in cut(files, role, seed=seed, shares=shares).items():
-        images = files.splits[name]
-        own_name = images.name if part == name else f"{images.name}/{part}"
-        parts[part] = images if chosen is None else images.subset(chosen, name=own_name)
-    return parts
+def _of_a_pool(files: ImageFiles, parts: Cut) -> list[str]:
+    """Return what a reader may not expect of a pool's cut."""
+    unused = [split for split in files.splits if split not in {name for name, _ in parts.values()}]
+    return [f"a pool is cut from train, and {' and '.join(unused)} is left out"] if unused else []
 
 
-def cut(
-    files: ImageFiles, role: str, *, seed: int, shares: Mapping[str, float] | None = None
-) -> dict[str, tuple[str, torch.Tensor | None]]:
-    """Return of each part the split that it comes from and which images of it (int64), None for all in order.
-
-    Test images that a task names stay what they are, and of a pool the parts that its listing names. Near-duplicates,
-    the frames of one track and both eyes of one patient stay together.
-
-    Args:
-        files: The decoded data set.
-        role: ``"task"`` or ``"pool"``, into whose parts it is cut.
-        seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
-        shares: Of each part, where the listing names none; the usual ones of the role if None.
-    """
-    if role == "pool" and "queries" in files.splits:
-        order = np.random.default_rng(0).permutation
-        return {
-            part: (part, torch.from_numpy(order(len(images))) if part in SHUFFLED else None)
-            for part, images in files.splits.items()
-        }
-    named: dict[str, tuple[str, torch.Tensor | None]] = {}
-    shares = shares or (POOL_SHARES if role == "pool" else TASK_SHARES)
-    if role == "pool":
-        seed = 0
-    elif "test" in files.splits:
-        named = {"test": ("test", None)}
-    else:
-        shares = {part: share * (1 - TEST_SHARE) for part, share in shares.items()} | {"test": TEST_SHARE}
-    count = len(files.splits["train"])
-    chosen = split_indices(count, shares, seed=seed, groups=files.groups, shuffled=SHUFFLED)
-    if role == "task" and "detector" not in chosen:
-        mixed = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
-        chosen["detector"] = chosen["victim"][torch.from_numpy(mixed)]
-    return {part: ("train", indices) for part, indices in chosen.items()} | named
+def _of_a_task(files: ImageFiles, parts: Cut, group: str | None) -> list[str]:
+    """Return what a reader may not expect of a task's cut."""
+    notes = []
+    found = overlap(files, parts, group=group)
+    if max(found.alike, found.grouped) > LEAK * found.images:
+        notes.append(f"{found}: say what belongs together by --group, or leave named copies out by --drop-copies")
+    if group is not None:
+        alone = int((groups_of(files, "train", group) == files.tables["train"]["path"].to_numpy()).sum())
+        notes += [f"{alone:,} images fit no group of {shown(group)}, and are each their own"] if alone else []
+    name, chosen = parts["victim"]
+    known = set(files.tables[name]["class"].to_numpy()[slice(None) if chosen is None else chosen.numpy()])
+    if lacking := [one for one in files.splits[name].classes if one not in known]:
+        notes.append(f"{len(lacking):,} classes have no image among the victim's, {shown(lacking[0])} the first")
+    return notes
 
 
-def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
-    """Return part, path, class and group of each image of a data set in files, as text and numbers.
+def parts_table(loader: Loader, name: str, *, seed: int) -> tuple[pd.DataFrame, Overlap | None]:
+    """Return part, path, class and group of each image of a data set in files, and of a task how its parts overlap.
 
     Training images that share a group, a number, are of one track, one patient or alike, and are never parted. Images
     that no part takes, such as the published test images of a pool, are left out.
@@ -376,14 +399,15 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> pd.DataFrame:
     source = Source.parse(name)
     if not source.in_files or str(source) != source.name:
         raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
-    listing, files = loader.listing(name), loader.files(name)
-    tables = {half: table.assign(group="") for half, table in listing.splits.items()}
+    files, role = loader.files(name), source.role or "task"
+    group = loader.reading.group if role == "task" else None
+    tables = {half: table.assign(group="") for half, table in files.tables.items()}
     if files.groups is not None:
-        tables["train"]["group"] = files.groups.numpy()
-    parts = [
+        tables["train"]["group"] = files.groups.numpy() if group is None else groups_of(files, "train", group)
+    parts = loader.cut(name, files, role, seed=seed)
+    rows = [
         tables[half].iloc[slice(None) if chosen is None else chosen.numpy()].assign(part=part)
-        for part, (half, chosen) in cut(
-            files, source.role or "task", seed=seed, shares=loader.shares.get(source.role or "task")
-        ).items()
+        for part, (half, chosen) in parts.items()
     ]
-    return pd.concat(parts).reindex(columns=["part", "path", "class", "group"])
+    table = pd.concat(rows).reindex(columns=["part", "path", "class", "group"])
+    return table, overlap(files, parts, group=group) if role == "task" else None

@@ -5,7 +5,7 @@ A victim and a surrogate are both a `Classifier`; what tells them apart is who h
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, check_choice, one_line, shown
+from extractlib.errors import InputError, check_choice, check_classes, one_line
 from extractlib.models import networks
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
@@ -25,6 +25,9 @@ from extractlib.store import Store, digest
 CLOSE = 1e-3
 """How far a row of probabilities may be from the sum 1."""
 
+
+ENOUGH = 8
+"""Single logits from 0 to 1 that are no accident."""
 
 VICTIM = Recipe(epochs=12, learning_rate=0.05)
 """How a victim is trained unless said otherwise: as at the scale `drawn`."""
@@ -42,8 +45,9 @@ class Classifier:
         mean, std: What a module that takes floats wants its pixels in [0, 1] shifted and divided by: a number for each
             channel, or one for all. Without them it gets the pixels in [0, 1].
         image_shape: (channels, height, width) of the images it takes; any if None.
-        outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax) or
-            ``"logit"`` (a single one, of two classes). Checked whenever it answers.
+        outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax),
+            or, of two classes, of the second one alone: ``"logit"`` or ``"probability"`` (after a sigmoid). Checked
+            whenever it answers.
         layer: Name of the layer inside whose input detectors look at, as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
 
@@ -75,15 +79,11 @@ class Classifier:
     ):
         if not isinstance(module, nn.Module):
             raise InputError(f"the module is a {type(module).__name__}: a torch.nn.Module is wanted")
-        if isinstance(classes, str) or not isinstance(classes, Iterable):
-            raise InputError(f"classes are {shown(classes)}: a name for each class is wanted")
-        self.name, self.classes = name, tuple(map(str, classes))
+        self.name, self.classes = name, check_classes(classes)
         self.image_shape = None if image_shape is None else tuple(image_shape)
-        if len(self.classes) < 2:
-            raise InputError(f"{len(self.classes)} class(es) cannot be told apart: at least 2 are wanted")
-        if outputs == "logit" and len(self.classes) != 2:
+        if outputs in ("logit", "probability") and len(self.classes) != 2:
             raise InputError(
-                f"a single logit is of two classes and there are {len(self.classes)}: name outputs='logits'"
+                f"a single {outputs} is of two classes and there are {len(self.classes)}: name outputs='logits'"
             )
         if not isinstance(module, networks.Network):
             module = networks.FromFloats(module, mean=mean, std=std, outputs=outputs, layer=layer)
@@ -177,8 +177,14 @@ class Classifier:
     def _check_outputs(self, logits: torch.Tensor) -> None:
         """Check that a module returns probabilities where it is said to, and only there."""
         outputs = getattr(self.model, "outputs", "logits")
-        if outputs == "probabilities" and not bool((logits.logsumexp(1).abs() < CLOSE).all()):
+        if outputs in ("probability", "probabilities") and not bool((logits.logsumexp(1).abs() < CLOSE).all()):
             raise InputError(f"{self.name} returned rows that are no probabilities: name outputs='logits'")
+        if outputs == "logit" and len(logits) >= ENOUGH and bool(((logits[:, 1] >= 0) & (logits[:, 1] <= 1)).all()):
+            warnings.warn(
+                f"{self.name} returns numbers from 0 to 1 alone, as after a sigmoid: name outputs='probability' if it"
+                " ends in one",
+                stacklevel=3,
+            )
         sums_to_one = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < CLOSE).all())
         if outputs == "logits" and len(logits) and sums_to_one:
             warnings.warn(
@@ -205,6 +211,8 @@ class Classifier:
             InputError: The file is missing or damaged, or is of another network or number of classes.
         """
         model = networks.build(network, classes=len(classes), seed=0)
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file: name a file of weights")
         try:
             model.load_state_dict(load_file(path))
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError
+from extractlib.errors import InputError, check_seed
 from extractlib.models import devices, networks
 from extractlib.models.training import Recipe, fit
 from extractlib.store import Store, digest
@@ -47,6 +47,9 @@ class Trainer:
     device: str = "cpu"
     progress: bool = False
     activations: Store | None = None
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 from torchvision import models
 
-from extractlib.data.images import Rows
+from extractlib.data.images import Rows, is_plain, kind_of
 from extractlib.errors import InputError, check_choice, one_line, shown
 from extractlib.models import devices, lite
 from extractlib.models.activations import Activations
@@ -262,9 +263,9 @@ class LiteNet(Network):
         return x.flatten(1)
 
 
-OUTPUTS = ("logits", "probabilities", "logit")
-"""What a module may return: logits or probabilities of shape (n, classes), or one logit, that of the second of two
-classes, of shape (n,) or (n, 1)."""
+OUTPUTS = ("logits", "probabilities", "logit", "probability")
+"""What a module may return: logits or probabilities of shape (n, classes), or of the second of two classes alone its
+logit or probability, of shape (n,) or (n, 1)."""
 
 
 class FromFloats(Network):
@@ -305,6 +306,8 @@ class FromFloats(Network):
             fits = False
         if not fits:
             raise InputError(f"mean is {shown(mean)} and std {shown(std)}: one or three numbers each, std above 0")
+        if any(isinstance(weight, UninitializedParameter) for weight in module.parameters()):
+            raise InputError("the module's weights have no shape yet: call it on an image once, and then give it")
         # Where the module's weights are, and of their kind.
         like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
         self.register_buffer("_mean", like.new_tensor(self.mean).view(-1, 1, 1), persistent=False)
@@ -321,9 +324,12 @@ class FromFloats(Network):
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, float of shape (n, classes), of normalized images."""
         returned = self.module(x)
-        if not isinstance(returned, torch.Tensor):
-            raise InputError(f"the module returned a {type(returned).__name__}: wrap it so that it returns a tensor")
-        if self.outputs == "probabilities":
+        if not is_plain(returned):
+            raise InputError(f"the module returned {kind_of(returned)}: wrap it so that it returns a tensor of numbers")
+        if self.outputs == "probability":
+            second = returned.reshape(len(returned), -1)
+            returned = torch.cat([1 - second, second], 1)
+        if self.outputs in ("probability", "probabilities"):
             return returned.clamp(min=torch.finfo(returned.dtype).tiny).log()
         if self.outputs == "logit":
             second = returned.reshape(len(returned), -1)

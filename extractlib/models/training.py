@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from extractlib.data.images import Rows, check_images
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_seed
 from extractlib.models import devices
+from extractlib.progress import bar as progress_bar
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -124,6 +124,7 @@ def fit(
             suffice, or images are to be augmented of which frozen layers have seen each once.
     """
     check_images(images, at_least=2)
+    check_seed(seed)
     if len(images) != len(targets):
         raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
     if targets.is_floating_point():
@@ -143,7 +144,7 @@ def fit(
     with (
         devices.tuned(place, needs=needs),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
-        tqdm(total=total, desc="training", unit="step", disable=not progress) as bar,
+        progress_bar(total, what="training", unit="steps", show=progress) as bar,
     ):
         for step, (batch, target) in enumerate(itertools.islice(batches, total)):
             for group in optimizer.param_groups:

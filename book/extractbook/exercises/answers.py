@@ -12,15 +12,26 @@ LARGEST = 10_000_000
 ARRAYS = {"b": ("truth values", np.bool_), "i": ("whole numbers", np.int64), "f": ("numbers", np.float64)}
 
 
-def plain(value: Any, *, depth: int = 8) -> Any:
+def plain(value: Any) -> Any:
     """Return `value` as plain data: bool, int, float, str, an array of bool, int64 or float64, or a list of such.
 
     Tensors become arrays, an array of no dimension a number, tuples and sets lists. Size and type are looked at before
     anything is copied.
 
     Raises:
-        InputError: It is of another type, or holds such a one; or it is too large or lists are nested too deeply.
+        InputError: It is of another type, or holds such a one; or it is too large or lists are nested too deeply; or
+            its own code fails where it is looked at.
     """
+    try:
+        return _plain(value, depth=8)
+    except InputError:
+        raise
+    except Exception as error:  # of a class of the reader's
+        kind = type(error).__name__
+        raise InputError(f"an answer that raises {kind} when it is looked at cannot be checked: give numbers") from None
+
+
+def _plain(value: Any, *, depth: int) -> Any:
     if hasattr(value, "detach") and hasattr(value, "is_quantized"):  # a tensor
         if value.is_sparse or value.is_quantized or value.is_meta or value.is_complex():
             raise InputError("a tensor that is sparse, quantized, complex or without data cannot be checked")
@@ -39,7 +50,7 @@ def plain(value: Any, *, depth: int = 8) -> Any:
         _require_size(len(value))
         if not depth:
             raise InputError("lists nested that deeply cannot be checked: give an array")
-        parts = [plain(part, depth=depth - 1) for part in value]
+        parts = [_plain(part, depth=depth - 1) for part in value]
         return parts if isinstance(value, list | tuple) else sorted(parts, key=str)
     raise InputError(f"a value of type {type(value).__name__} cannot be checked: give numbers, texts or arrays")
 
@@ -95,7 +106,7 @@ def _require(fits: bool, given: Any, kind: str) -> None:
 
 def kind_of(given: Any) -> str:
     """Return in words what an answer is."""
-    if isinstance(given, np.ndarray):
+    if issubclass(type(given), np.ndarray):  # not isinstance, which asks the object
         return f"an array of {ARRAYS[given.dtype.kind][0]}" if given.dtype.kind in ARRAYS else "an array of objects"
     if type(given) in KINDS:
         return KINDS[type(given)] + (f", {given!r:.60}" if not isinstance(given, list) else "")

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from extractbook.exercises.answers import difference, fitted, kind_of, normalized, plain
-from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.errors import InputError, check_choice, check_positive, check_seed
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
 SEEDS = range(1_000_000)
@@ -105,12 +105,11 @@ class Exercise:
         """Return the parameters of the book (None) or of the assessed variant of this seed.
 
         Raises:
-            InputError: The seed is no whole number from 0.
+            InputError: The seed is none.
         """
         if seed is None:
             return {name: values[0] for name, values in self.variants.items()}
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed is {seed!r}: a whole number from 0 is wanted")
+        check_seed(seed)
         generator = np.random.default_rng([seed, *self.id.encode()])
         return {name: values[int(generator.integers(len(values)))] for name, values in self.variants.items()}
 

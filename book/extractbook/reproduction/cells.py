@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from extractlib.api.granularity import FILLS, Full, Granularity
 from extractlib.data.sources import Source
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import HIGHEST, InputError, check_choice, check_seed, shown
 from extractlib.store import digest
 
 if TYPE_CHECKING:
@@ -83,6 +85,14 @@ class Cell:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pool", Source.parse(self.pool))
         object.__setattr__(self, "granularity", Granularity.parse(self.granularity))
+        for field in fields(self):
+            value, kind = getattr(self, field.name), field.type
+            kinds: Any = (int, float) if kind is float else kind
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise InputError(f"{field.name} of a cell is {shown(value)}: a value of another type is wanted")
+        check_seed(self.seed)
+        if not (0 <= self.budget <= HIGHEST and 0 <= self.steps <= HIGHEST and 0 <= self.overlap <= 1):
+            raise InputError(f"budget, steps and overlap are {self.budget}, {self.steps}, {self.overlap}: out of range")
         check_choice("attack", self.attack, ATTACKS)
         check_choice("fill", self.fill, FILLS)
         for weights in (self.victim_weights, self.surrogate_weights):
@@ -107,6 +117,34 @@ def plain_cell(scale: "Scale", *, task: str, seed: int) -> Cell:
         steps=scale.surrogate.steps,
         seed=seed,
     )
+
+
+class Provenance(TypedDict):
+    """What every row says of its making; a row may say more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+    commit: str
+    lock: str
+    date: str
+    seconds: float
+    device: str
+    processor: str
+    libraries: dict[str, str]
+    versions: dict[str, int]
+    settings: dict[str, Any]
+    data: dict[str, str]
+
+
+class Line(TypedDict):
+    """A row as it stands in a file."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    cell: dict[str, Any]
+    result: dict[str, Any]
+    provenance: Provenance
+
+
+LINE = TypeAdapter(Line)
 
 
 @dataclass(frozen=True)
@@ -137,8 +175,9 @@ class Row:
 
     @classmethod
     def from_json(cls, row: Mapping) -> "Row":
-        """Return the row that `to_json` wrote; what is none raises a TypeError, KeyError or ValueError."""
-        return cls(Cell(**row["cell"]), dict(**row["result"]), dict(**row["provenance"]))
+        """Return the row that `to_json` wrote; what is none raises a TypeError or ValueError."""
+        checked = LINE.validate_python(row)
+        return cls(Cell(**checked["cell"]), checked["result"], checked["provenance"])
 
 
 # -- provenance --------------------------------------------------------------

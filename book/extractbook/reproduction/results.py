@@ -7,20 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock
+from pydantic import ValidationError
 
 from extractbook.reproduction import edition_1, editions
 from extractbook.reproduction.cells import Cell, Row
-from extractlib.errors import InputError
-from extractlib.store import digest
+from extractlib.errors import InputError, check_output
+from extractlib.store import digest, held
 from extractlib.versions import check_keys
 
 FOLDER = Path(__file__).parents[1] / "results"
 """Where the committed rows lie, by edition and scale."""
 
 SUFFIX = ".jsonl"
-PROVENANCE = ("commit", "lock", "date", "seconds", "device", "processor", "libraries", "versions", "settings", "data")
-"""What every row says of its making."""
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -40,7 +38,7 @@ def append_line(path: Path, record: Mapping) -> None:
         InputError: The file's last line is cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")), open(path, "a+b") as file:
+    with held(path.with_name(f".{path.name}.lock"), f"adds to {path}"), open(path, "a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
@@ -75,6 +73,8 @@ def read_lines(path: Path) -> list[str]:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: make it with extractbook results") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a results file that can") from None
     except ValueError as error:
         raise InputError(f"{path} is no results file ({error}): move it away") from None
     if content and not content.endswith("\n"):
@@ -172,16 +172,20 @@ def _plain(provenance: Mapping) -> dict:
 def _row(line: str, where: str) -> Row:
     remedy = "take the line away and compute its row again, or restore the file with git checkout"
     try:
-        row = Row.from_json(json.loads(line))
-    except KeyError as error:
-        raise InputError(f"{where} is no row, it has no {error}: {remedy}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        content = json.loads(line, parse_constant=_no_number)
+        json.dumps(content, ensure_ascii=False).encode()  # fails for text that is no text
+        row = Row.from_json(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"{where} is no row ({'.'.join(map(str, fault['loc']))}: {fault['msg']}): {remedy}") from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{where} is no row ({error}): {remedy}") from None
-    missing = [name for name in PROVENANCE if name not in row.provenance]
-    if missing:
-        raise InputError(f"{where}: its provenance lacks {missing[0]!r}: {remedy}")
     check_keys(row.provenance["versions"], where)
     return row
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def _check_alike(path: Path, rows: Iterable[Row]) -> None:
@@ -201,6 +205,16 @@ def timeless(result: Mapping) -> dict:
     """Return a result without the times in it, which differ from run to run."""
     kept = {name: value for name, value in result.items() if name != "milliseconds"}
     return {name: timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that rows cannot be added to, before anything is computed.
+
+    Raises:
+        InputError: Its name does not end in `SUFFIX`, or it cannot be written.
+    """
+    check_suffix(path)
+    check_output(path)
 
 
 def check_suffix(path: Path) -> None:

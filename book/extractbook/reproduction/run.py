@@ -18,7 +18,8 @@ from extractbook.reproduction.experiments.twice import asked_twice
 from extractbook.reproduction.freshness import settings_of, versions_of
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup
-from extractlib.errors import check_choice
+from extractlib.data.pixels import USUAL, Reading
+from extractlib.errors import InputError, check_choice, shown
 from extractlib.models.devices import default_device
 from extractlib.models.networks import fingerprint_of
 from extractlib.store import Store
@@ -58,6 +59,7 @@ def run_cell(
     *,
     store: Store,
     folders: Mapping[str, Path] | None = None,
+    reading: Reading = USUAL,
     device: str | None = None,
     part: str = "test",
     progress: bool = False,
@@ -68,6 +70,7 @@ def run_cell(
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Setup` takes them.
+        reading: How files are read, and a task in files is cut.
         device: Where to train; the best at hand if None.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
@@ -77,11 +80,10 @@ def run_cell(
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
-    setup = Setup(cell, store=store, folders=folders, device=device or default_device(), part=part, progress=progress)
-    # First, so that missing images are told before anything is trained.
-    held_out, sent = setup.held_out, setup.queries()
+    device = device or default_device()
+    setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part, progress=progress)
+    data = data_of(setup)  # first, so that missing images are told before anything is trained
     result = experiment.measure(setup)
-    public = fingerprint_of(setup.backbone(setup.settings.network)) if setup.settings.other_weights else None
     provenance = {
         "commit": commit(),
         "lock": lock(),
@@ -92,21 +94,28 @@ def run_cell(
         "libraries": libraries(),
         "versions": versions_of(cell),
         "settings": settings_of(cell),
-        "data": {
-            "victim": setup.task["victim"].fingerprint,
-            part: held_out.fingerprint,
-            "pool": sent.fingerprint,
-            **({"weights": public} if public else {}),
-        },
+        "data": data,
     }
     return Row(cell, result, provenance)
+
+
+def data_of(setup: Setup) -> dict[str, str]:
+    """Return the fingerprints of what a row rests on: images of victim, comparison and pool, public weights."""
+    images = {"victim": setup.task["victim"], setup.part: setup.held_out, "pool": setup.queries()}
+    prints = {name: found.fingerprint for name, found in images.items()}
+    if setup.settings.other_weights:
+        prints["weights"] = fingerprint_of(setup.backbone(setup.settings.network))
+    return prints
 
 
 def headline(row: Row) -> float:
     """Return the number by which a second run of the row's cell is compared with it."""
     value: Any = row.result
-    for step in EXPERIMENTS[row.cell.experiment].headline:
-        value = value[step]
+    path = EXPERIMENTS[check_choice("experiment", row.cell.experiment, EXPERIMENTS)].headline
+    for step in path:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    if not isinstance(value, int | float):
+        raise InputError(f"{'.'.join(path)} of a row of {row.cell.task} is {shown(value)}: compute it again")
     return value
 
 

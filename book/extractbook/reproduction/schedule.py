@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_row, check_suffix, read_rows
-from extractbook.reproduction.run import run_cell
+from extractbook.reproduction.run import data_of, run_cell
+from extractbook.reproduction.setups import Setup
+from extractlib.data.pixels import USUAL, Reading
+from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.models import devices
 from extractlib.models.devices import default_device
+from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 
 OWN_CLUSTER = "local"
@@ -30,6 +33,7 @@ def run_table(
     *,
     store: Store,
     folders: Mapping[str, Path] | None = None,
+    reading: Reading = USUAL,
     jobs: int = 1,
     device: str | None = None,
     part: str = "test",
@@ -37,11 +41,14 @@ def run_table(
 ) -> list[Row]:
     """Run cells and keep their rows; those of which `path` already holds a row that is up to date are not run again.
 
+    A row is up to date if the behaviors and settings of today made it, of the images that are there now.
+
     Args:
         cells: What to run.
         path: Results file (``.jsonl``) that each row is added to; None keeps them in memory.
         store: Keeps images, victims and transfer sets.
         folders: Where each ``"folder:NAME"`` lies.
+        reading: How files are read, and a task in files is cut.
         jobs: Processes at a time, of one thread each where there are several.
         device: Where to train; the best at hand if None.
         part: The task's part that is evaluated.
@@ -64,13 +71,24 @@ def run_table(
     if any(part not in row.provenance["data"] for row in kept):
         raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
     rows = {row.cell: row for row in kept if is_current(row)}
+    # Of cells in files only rows of the very images that are there now; what is not at hand cannot be compared.
+    found: dict[tuple[str, Source, int], Mapping[str, str]] = {}
+    for cell in set(cells) & rows.keys():
+        setup = Setup(cell, store=store, folders=folders, reading=reading, part=part)
+        if setup.in_files and setup.is_at_hand:
+            key = cell.task, cell.pool, cell.seed
+            found[key] = found.get(key) or data_of(setup)
+            if rows[cell].provenance["data"] != found[key]:
+                del rows[cell]
     waiting = [cell for cell in cells if cell not in rows]
-    options = {"store": store, "folders": folders, "device": device, "part": part}
+    options = {"store": store, "folders": folders, "reading": reading, "device": device, "part": part}
     made = _on_ray(waiting, options, jobs, ray) if ray else run_cells(waiting, jobs=jobs, **options)
-    for row in tqdm(made, total=len(waiting), unit="cell", desc=path.stem if path else "cells"):
-        rows[row.cell] = row
-        if path:
-            append_row(path, row)
+    with progress_bar(len(waiting), what=path.stem if path else "table", unit="cells", show=bool(waiting)) as bar:
+        for row in made:
+            rows[row.cell] = row
+            if path:
+                append_row(path, row)
+            bar.update()
     return [rows[cell] for cell in cells]
 
 

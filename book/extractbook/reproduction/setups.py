@@ -14,6 +14,7 @@ from extractbook.reproduction.scales import Scale, scale
 from extractlib.api import service as api
 from extractlib.data import download
 from extractlib.data.images import ImageSet
+from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sets import Parts
 from extractlib.data.sources import Loader, Source
 from extractlib.defenses.detectors import BinaryDetector, Detector, Everything
@@ -65,6 +66,7 @@ class Setup:
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
         folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
             looked for in `download.default_data`.
+        reading: How files are read, and a task in files is cut.
         device: Where to train; the best at hand unless said.
         part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
         progress: Whether to show bars.
@@ -78,6 +80,7 @@ class Setup:
     _: KW_ONLY
     store: Store
     folders: Mapping[str, Path] | None = None
+    reading: Reading = USUAL
     device: str = field(default_factory=default_device)
     part: str = "test"
     progress: bool = False
@@ -105,9 +108,21 @@ class Setup:
             noise_size=self.settings.budget,
             store=self.store,
             folders=download.data_folders() if self.folders is None else self.folders,
+            reading=self.reading,
             shares={"task": self.settings.task_shares, "pool": self.settings.pool_shares},
             shifts=self.settings.shifts,
         )
+
+    @property
+    def in_files(self) -> bool:
+        """Whether the task or the pool lies in files."""
+        return Source.parse(self.cell.task).in_files or self.cell.pool.in_files
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether the folders of what lies in files are there."""
+        named = (source.name for source in (Source.parse(self.cell.task), self.cell.pool) if source.in_files)
+        return all(name in self.loader.folders and self.loader.folders[name].is_dir() for name in named)
 
     @cached_property
     def task(self) -> Parts:

@@ -1,9 +1,11 @@
 """Cells of committed rows computed anew, a few kinds at a time, and the record of it that the pages quote."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from extractbook.reproduction.cells import Cell, Row
 from extractbook.reproduction.freshness import is_current
@@ -11,7 +13,7 @@ from extractbook.reproduction.results import append_line, read_lines
 from extractbook.reproduction.run import headline, name_of
 from extractbook.reproduction.schedule import run_cells
 from extractlib.data.sources import FOLDER, NOISE, Source
-from extractlib.errors import InputError
+from extractlib.errors import InputError, one_line
 from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
 
@@ -19,6 +21,22 @@ KINDS_A_RUN = 4
 """Kinds of cells that one run computes, in rotation."""
 
 RECORD = "verified.jsonl"
+
+
+class Entry(TypedDict):
+    """What the record keeps of a check."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    cell: str
+    name: str
+    commit: str
+    date: str
+    processor: str
+    difference: float
+    allowed: float
+
+
+ENTRY = TypeAdapter(Entry)
 
 LEAST = 0.03
 """How far apart the headlines of a cell's two rows may always lie."""
@@ -137,16 +155,14 @@ def record(path: Path, checks: Iterable[Check]) -> None:
         append_line(path, name | made | {"difference": check.difference, "allowed": check.allowed})
 
 
-def recorded(path: Path) -> list[dict]:
+def recorded(path: Path) -> list[Entry]:
     """Return the entries of the committed record.
 
     Raises:
         InputError: It is damaged.
     """
     try:
-        entries = [json.loads(line) for line in read_lines(path)]
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is no record of checks ({error}): restore it with git checkout") from None
-    if not all(isinstance(entry, dict) and "cell" in entry for entry in entries):
-        raise InputError(f"{path} is no record of checks: restore it with git checkout")
-    return entries
+        return [ENTRY.validate_json(line) for line in read_lines(path)]
+    except ValidationError as error:
+        reason = one_line(error)
+        raise InputError(f"{path} is no record of checks ({reason}): restore it with git checkout") from None

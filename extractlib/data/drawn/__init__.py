@@ -16,7 +16,7 @@ import torch
 from extractlib.data.drawn.canvas import draw_by_class, seed_from
 from extractlib.data.drawn.tables import read_table
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_positive, check_seed
 from extractlib.store import Store, digest
 from extractlib.versions import VERSIONS, versions
 
@@ -54,8 +54,8 @@ def draw(name: str, *, part: str, size: int, seed: int, shifted: bool = False, s
     """
     check_choice("drawn set", name, PARTS)
     check_choice(f"part of {name}", part, PARTS[name])
-    if size < 1:
-        raise InputError(f"{name}/{part}: a size of {size} was asked for: at least 1 is wanted")
+    check_positive(f"size of {name}/{part}", size)
+    check_seed(seed)
     if shifted and name in POOLS:
         raise InputError(f"{name} is a pool: only a task ({', '.join(TASKS)}) has a shifted source")
     module = _module(name)

@@ -90,7 +90,7 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     adaptive, free = cell.attack == "adaptive", cell.defense == DENY_FREE
     pool = setup.queries(labeled=adaptive)
     budget = check_positive("budget", cell.budget)
-    whole = len(pool) if free else settings.middle_budget if adaptive else min(settings.budget, len(pool))
+    whole = len(pool) if free else min(settings.middle_budget if adaptive else settings.budget, len(pool))
     attack = Knockoff(budget=max(budget, whole), seed=cell.seed, fill=cell.fill)
     if adaptive:
         bandit = asdict(settings.bandit) | {"reward": cell.reward}
@@ -142,7 +142,7 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balance
 def _compared(theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool) -> dict:
     found = evaluate_labels(theirs, ours, labels, balanced=balanced)
     result: dict = found.to_json() | {"images": found.n}
-    del result["n"]
+    del result["n"], result["both_right"]
     better = found.victim_accuracy > found.constant_accuracy
     result["recovery_above_constant"] = found.recovery_above_constant if better else None
     return result | ({} if found.errors else {"errors_repeated": None})

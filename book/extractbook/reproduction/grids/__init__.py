@@ -14,9 +14,9 @@ from typing import Any
 from extractbook.reproduction import editions
 from extractbook.reproduction.cells import Cell, plain_cell
 from extractbook.reproduction.scales import Cut, Scale, checked, read_toml, scale
-from extractlib.api.granularity import TopK
+from extractlib.api.granularity import Granularity, TopK
 from extractlib.data.sources import FOLDER
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.models import networks
 
 DETECTOR_IMAGES = 4_000
@@ -125,7 +125,8 @@ def _expanded(block: Mapping[str, Any], plain: Cell, names: Mapping[str, Any]) -
     changes = {key: _values(stated, names) for key, stated in block.items()}
     changes.pop("decides", None)
     tasks, [parity] = changes.pop("tasks", [plain.task]), changes.pop("parity", [""])
-    if plain.task not in tasks or parity not in ("", ("even", "odd")[plain.seed % 2]):
+    kind = FOLDER if plain.task.startswith(FOLDER) else plain.task
+    if not {plain.task, kind} & set(tasks) or parity not in ("", ("even", "odd")[plain.seed % 2]):
         return
     if "budget" in changes:  # the largest first: its collection serves the smaller ones
         changes["budget"].sort(reverse=True)
@@ -181,10 +182,50 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool =
         for cell in chosen.cells(scale, seed=seed, shown=shown and number < scale.fewer_seeds)
         if not _is_cut(cell, table, scale)
     ]
+    if _on_folders(scale):  # the task's own images as a pool: then no pool is known to its detector
+        cells = [cell for cell in cells if str(cell.pool) == scale.pool]
     if not cells:
         tasks, numbers = ", ".join(scale.tasks), ", ".join(map(str, seeds))
         raise InputError(f"table {table!r} has no cell for {tasks} and seed {numbers}: use reproduction")
     return cells
+
+
+def with_options(
+    cells: Iterable[Cell], *, budget: int | None = None, granularity: str | None = None, network: str | None = None
+) -> list[Cell]:
+    """Return cells with other settings, each once.
+
+    Args:
+        cells: The cells of a table.
+        budget: Queries of the attack; as in the table if None.
+        granularity: What an answer shows; as in the table if None.
+        network: Network of victim and surrogate; as in the table if None.
+
+    Raises:
+        InputError: A value is none, or no cell has a use for it.
+    """
+    changes: dict[str, Any] = {}
+    if budget is not None:
+        changes["budget"] = check_positive("budget", budget)
+    if granularity is not None:
+        changes["granularity"] = Granularity.parse(granularity)
+    if network is not None:
+        changes["victim"] = changes["surrogate"] = check_choice("network", network, networks.NETWORKS)
+    cells = list(cells)
+    for name in changes:
+        if name != "surrogate" and not any(_uses(cell, name) for cell in cells):
+            raise InputError(f"{cells[0].experiment} has no use for --{name}: leave it out")
+    return list(
+        dict.fromkeys(
+            replace(cell, **{name: value for name, value in changes.items() if _uses(cell, name)}) for cell in cells
+        )
+    )
+
+
+def _uses(cell: Cell, option: str) -> bool:
+    """Say whether a cell's outcome depends on an option."""
+    asks = cell.budget > 0 and cell.attack != "own-labels" and cell.experiment != "accounts"
+    return {"victim": True, "surrogate": cell.surrogate != "", "budget": cell.budget > 0, "granularity": asks}[option]
 
 
 def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
