@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "roc",
         ],
         "pictures": ["errors", "queries", "threat_model"],
+        "in_rows": ["dots", "gallery"],
         "origin": ["provenance", "provenance_of", "run_provenance"],
     },
 )
