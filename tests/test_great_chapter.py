@@ -409,8 +409,8 @@ BREAKAGES = [
     (4, "def ", "x = 1\n" * 8 + "def ", "the median cell has"),
     (
         5,
-        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide decimals"
-        " or to hide classes?",
+        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide"
+        " decimals or to hide classes?",
         "It is large.",
         "nothing is asked before show-main",
     ),

@@ -96,7 +96,7 @@ def guarded(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor]:
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
     sides = [drawn.draw(name, part="detector", size=600, seed=seed) for name in (VICTIM, "atlas")]
     detector = BinaryDetector.train(sides[0].unlabeled(), sides[1].unlabeled(), trainer)
-    images = torch.cat([drawn.draw(name, part="test", size=150, seed=seed).images for name in (VICTIM, "atlas")])
+    images = torch.cat([drawn.draw(name, part="test", size=150, seed=seed).images[:] for name in (VICTIM, "atlas")])
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
     return detector, images, detector.detect(images).double()
 

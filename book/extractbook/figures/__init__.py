@@ -36,8 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "of_seeds",
             "roc",
         ],
-        "pictures": ["errors", "queries", "threat_model"],
-        "in_rows": ["dots", "gallery"],
+        "pictures": ["errors", "gallery", "queries", "threat_model"],
         "origin": ["provenance", "provenance_of", "run_provenance"],
     },
 )

@@ -130,7 +130,8 @@ def agreements(
         seeds: How many seeds.
     """
     points = 4 * torch.rand(5_000, 2, generator=torch.Generator().manual_seed(99)) - 2
-    truth, found = victim(points).argmax(1), {}
+    truth: torch.Tensor = victim(points).argmax(1)
+    found: dict = {}
     for budget in budgets:
         for seed in range(seeds):
             for name, copy in zip(("full answers", "labels"), copies(budget, seed)[1:], strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from extractbook.figures.base import Plot
-from extractbook.figures.in_rows import dots
+from extractbook.figures.plots import dots
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import lines
 from extractbook.reproduction import paper
