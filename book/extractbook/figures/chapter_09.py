@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from extractbook.figures.base import Plot
-from extractbook.figures.plots import dots
 from extractbook.figures.notebook import mean_sd, table
-from extractbook.figures.plots import lines
+from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
 
 TASKS = ("things", "birds", "retina", "signs", "objects")
