@@ -3,7 +3,7 @@
 # Of each exercise: what is wrong, the solution's text that is replaced, what replaces it, and a part of the reason.
 MISTAKES = {
     "1.1": [
-        ("wrong sign", "- accounts", "+ accounts", "a cost of the theft"),
+        ("wrong sign", "- accounts", "+ accounts", "a cost of extraction"),
         ("one account pays", "accounts * upfront) ", "upfront) ", "every account pays"),
         ("no fees", " - accounts * upfront", "", "also pays for its accounts"),
         ("per label, not per query", "/ queries", "/ images", "the number is too large"),
@@ -36,17 +36,20 @@ MISTAKES = {
         ),
     ],
     "1.4": [
-        ("accounts in parts", "ceil(queries / limit)", "queries / limit", "a part of an account"),
-        ("off by one", "ceil(queries / limit)", "queries // limit + 1", "one account more"),
-        ("no last account", "ceil(queries / limit)", "queries // limit", "the last account, which sends what is left"),
-        ("one account", "ceil(queries / limit)", "1", "may not send all"),
         (
-            "a negative fee",
-            "max(0.0, (honest - queries * price) / accounts)",
-            "(honest - queries * price) / accounts",
-            "no fee",
+            "noise",
+            'size=32,\n        mode="bilinear")',
+            "size=32)\n    return (256 * torch.rand(count, 3, 32, 32, generator=generator)).to(torch.uint8)",
+            "agreement is 0.",
         ),
-        ("wrong sign", "honest - queries", "honest + queries", "the number is too large"),
+        (
+            "unseeded",
+            "torch.rand(3, count, 1, 1, generator=generator)",
+            "torch.rand(3, count, 1, 1)",
+            "when asked again",
+        ),
+        ("seed ignored", "manual_seed(seed)", "manual_seed(0)", "another seed makes the same"),
+        ("one channel", "torch.rand(count, 3, 2, 2", "torch.rand(count // 2, 3, 2, 2", "raises RuntimeError"),
     ],
     "2.1": [
         ("one picture", "0.5 * sqrt(pictures)", "0.5", "tell more than one"),
