@@ -34,8 +34,7 @@ def perturbations(rows: pd.DataFrame) -> Plot:
     tasks, step = sorted(set(own["task"])), 0.15
     data = summaries(marks, "Task", "recovery")
     with plotting(data, height=3.2, xlabel="recovery", columns=2) as (figure, axes):
-        for number, name in enumerate(DEFENSES.values()):
-            line = data[data["Series"] == name]
+        for number, (name, line) in enumerate(data.groupby("Series", sort=False)):
             y = line["Task"].map(tasks.index) + (number - 1.5) * step
             axes.errorbar(line["recovery"], y, xerr=line["±"], label=name, linestyle="none", markersize=8)
         floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
