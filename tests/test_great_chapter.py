@@ -32,12 +32,9 @@ NOT_YET_REWRITTEN = {
     "01_threat",
     "02_images",
     "03_victims",
-    "04_api",
     "05_knockoff",
-    "06_granularity",
     "07_architecture",
     "08_diversity",
-    "09_detection",
     "10_realistic",
     "11_scale",
     "12_ledger",
@@ -59,11 +56,10 @@ NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
     "05_knockoff": {"95%"},
-    # An example worked out, and a logarithm.
-    "06_granularity": {"3.3", "0.7", "0.2", "0.9"},
+    "06_granularity": {"0.05"},  # half a unit of one decimal
     "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
     "08_diversity": {"0.82", "0.93"},  # the authors'
-    "09_detection": {"100%", "0.5"},  # a whole, and a threshold
+    "09_detection": {"95%"},  # the share that a threshold accepts
     "11_scale": {"1.50", "1.00"},  # prices
     "12_ledger": {"95%", "0.15"},
 }
@@ -77,8 +73,8 @@ CLAIMS = {
     "06_granularity": ["C3", "C4"],
     "07_architecture": ["C5", "C6", "B10"],
     "08_diversity": ["C7", "C8"],
-    "09_detection": ["C9", "C10", "C11", "C12", "B4", "B6", "B7", "B8", "B9"],
-    "10_realistic": ["C13", "C14", "C15", "B2", "B3", "B11", "B12", "B13"],
+    "09_detection": ["C9", "C10", "C11", "C12", "C15", "B4", "B6", "B7", "B8", "B9"],
+    "10_realistic": ["C13", "C14", "B2", "B3", "B11", "B12", "B13"],
 }
 
 
@@ -401,49 +397,60 @@ BREAKAGES = [
     (1, "write top-k", "WORD " * 121 + "write top-k", "words in the head block"),
     (1, "# 6. Granularity", "# Granularity", "number and title"),
     (1, "**Question.**", "**Aim.**", "no question"),
-    (1, "judge two claims of the paper.", "judge; claim; report.", "7 objectives"),
+    (1, "weigh what customers lose.", "judge; claim; report.", "7 objectives"),
     (1, "[The prediction API](04_api.ipynb) and [Knockoff nets](05_knockoff.ipynb)", "Two others", "no link"),
     (1, ", seconds at smoke", "", "scales drawn and smoke"),
     (1, "| Who | knows", "| Who | is", "no threat model"),
     (2, "## Showing less\n", "## Showing less\n" + "word " * 400, "before the first result"),
     (3, "## Showing less\n", "## Showing less\n" + "word " * 2000, "words"),
-    (4, "top(logits, 2)", "top(logits, 2)  #" + "x" * 60, "more than 79 columns"),
-    (4, "def rounded(", "\n" * 20 + "def rounded(", "lines: def top"),
-    (5, "Predict before you look: which two tasks lose most?", "Here it is.", "nothing is asked before main-data"),
+    (4, "top(full, 2)", "top(full, 2)  #" + "x" * 60, "more than 79 columns"),
+    (4, "def rounded(", "x = 1\n" * 20 + "def rounded(", "a cell has 23 lines"),
+    (4, "def ", "x = 1\n" * 8 + "def ", "one cell in ten has more than"),
+    (4, "def ", "x = 1\n" * 8 + "def ", "the median cell has"),
+    (
+        5,
+        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide"
+        " decimals or to hide classes?",
+        "It is large.",
+        "nothing is asked before show-main",
+    ),
     (5, ".\n", ". And so on.\n", "more than one sentence"),
     (6, "assert torch", "torch", "shown equal"),
-    (7, "Services seldom show", "Recovery is 0.81; services seldom show", "0.81 is typed"),
-    (7, "mean ± sd", "mean", "what the spread over the seeds is"),
-    (7, 'with labels alone, mean ± sd "\n    "over 5 seeds; diamonds: authors\' slides, 2020', 'alone" "', "how many"),
-    (7, "book.bars(", "own(", "no data is below own(groups"),
+    (7, "Many services show less", "Recovery is 0.81; many services show less", "0.81 is typed"),
+    (7, "10,000 queries", "many queries", "how many"),
+    (7, "book.chapter_06.borders(", "own(", "no data is below own("),
     (7, "alt=", "title=", "a figure has only caption, name, title"),
     (8, '"C3", ', "", "C3 is not shown"),
     (8, "Two claims of the paper belong", "C12 belongs", "C12 is not shown"),
     (9, "run_provenance(", "str(", "live run"),
-    (9, "book.provenance(", "str(", "committed rows"),
+    (9, "book.provenance_of(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
-    (10, "rows = book.rows", 'scale = "drawn"\nrows = book.rows', "set again"),
+    (10, "started = time", 'scale = "drawn"\nstarted = time', "set again"),
     (11, ": attack or defend,", ": implement,", "no exercise of the kind attack or defend"),
     (11, "**How it is graded.**", "**The grade.**", "6.5 has no rubric"),
     (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
     (11, ": understand, 6 minutes", "", "no kind and minutes"),
     (11, 'check("6.1"', 'print("6.1"', "6.1 has no check"),
     (12, "```{quiz}", "```{query}", "0 questions"),
-    (12, "They might, and the attacker would not notice.", "They might.", "too short a feedback: They might."),
+    (12, "Both name classes; a label names one.", "Both name it.", "too short a feedback: Both name it."),
     (13, "## Limits", "## Bounds", "0 limits"),
     (13, "owner's leave", "owner's blessing", "responsible use"),
     (13, "for learning", "for teaching", "teaching code"),
-    (14, "- A drop is read", "A drop is read", "4 key points for 5 objectives"),
+    (14, "- One decimal costs", "One decimal costs", "4 key points for 5 objectives"),
     (14, "**Next.**", "Next.", "no Next"),
     (14, "{cite}`hinton2015distilling`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
+    (16, "import torch\n", "import torch\n" + "import time\n" * 60, "of the visible lines teach"),
+    (17, "book.show(", "book.display(", "0 pictures"),
+    (18, "30 minutes to read", "10 minutes to read", "10 minutes to read it, and its words"),
+    (18, ", 20 minutes", ", 60 minutes", "99 for the exercises"),
+    (19, "\n    d: ", " ", "3 choices: A service cuts"),
+    (20, "Showing less is", "Showing less, told so, is", "told"),
 ]
 
 
 @pytest.mark.parametrize(("number", "old", "new", "finding"), BREAKAGES)
 def test_a_broken_chapter_is_found_out(number, old, new, finding):
-    if SOUND in NOT_YET_REWRITTEN and number in SINCE_FIRST:
-        pytest.skip("until a rewritten chapter is the sound one")
     assert list(POINTS[number].check(Chapter.read(SOUND))) == []
     found = list(POINTS[number].check(Chapter.read(SOUND).changed(old, new)))
     assert any(finding in text for text in found), found
@@ -466,7 +473,7 @@ def test_in_all_chapters_neither_a_letter_nor_the_longest_choice_is_right_too_of
 
 
 def test_every_point_is_broken():
-    assert {number for number, *_ in BREAKAGES} | set(range(16, 21)) == set(POINTS) == set(range(1, 21))
+    assert {number for number, *_ in BREAKAGES} == set(POINTS) == set(range(1, 21))
 
 
 def test_each_claim_has_a_chapter():
