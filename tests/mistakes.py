@@ -596,9 +596,39 @@ MISTAKES = {
         ("the last value", "return float(min(fits)[1])", "return recoveries[-1]", "to within 0.02 is 0."),
         ("a fixed power", "np.linspace(0.2, 0.7, 51)", "[0.7]", "to within 0.02 is 0."),
     ],
+    "13.1": [
+        ("in cents", "* cents / 100", "* cents", "dollars are asked for"),
+        ("the whole bill", " / queries", "", "divide it among the queries"),
+        ("upside down", "images * cents / 100 / queries", "queries / (images * cents / 100)", "a dollar buys"),
+    ],
+    "13.2": [
+        ("at the threshold too", "< threshold", "<= threshold", "the answer stays true"),
+        ("the other way round", "unsure, false, answers", "unsure, answers, false", "below the threshold, not above"),
+        ("class by class", "answers.amax(1, keepdim=True)", "answers", "as a whole"),
+    ],
+    "13.3": [
+        (
+            "classes",
+            "np.corrcoef(victim) - np.corrcoef(suspect)",
+            "np.corrcoef(victim.T) - np.corrcoef(suspect.T)",
+            "correlate samples",
+        ),
+        ("signed", "np.abs(apart)", "apart", "of either sign"),
+        ("the sum", ".mean()", ".sum()", "the mean difference"),
+    ],
+    "13.4": [
+        ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "recovery is 0."),
+        ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "recovery is 0."),
+        ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "shape (5,) where (600,)"),
+    ],
     "12.A": [
         ("each alone", "0.05 / (len(p) - place)", "0.05", "one holds by chance"),
         ("divided by twenty", "0.05 / (len(p) - place)", "0.05 / len(p)", "one claim fewer is left"),
         ("the wrong way", 'alternative="greater"', 'alternative="less"', "values are wrong"),
+    ],
+    "13.A": [
+        ("query by query", "apart.mean(1), axis=1)", "apart, axis=2).mean(1)", "customers' is 0."),
+        ("the wrong way", "return np.linalg", "return -np.linalg", "customers' is 0."),
+        ("from the middle", "means[said]", "means.mean(0)", "customers' is 0."),
     ],
 }

@@ -55,7 +55,7 @@ def distance(victim: np.ndarray, suspect: np.ndarray) -> float:
     return float(np.abs(np.corrcoef(victim) - np.corrcoef(suspect)).mean())
 
 
-class AnyOther:
+class OtherClass:
     """A model that gives all labels but the victim's the same probability: what misinformation is trained to be."""
 
     fingerprint = "any other"
@@ -82,7 +82,7 @@ def misinforming_services(seed: int) -> list[tuple]:
     """Return an API that answers falsely where its victim is unsure, the attacker's images, and test images."""
     pool, test, _ = world(seed)
     victim = load_victim(VICTIM)
-    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
+    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=OtherClass(victim))
     return [(PredictionAPI(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
 
 
@@ -171,7 +171,7 @@ EXERCISES = (
         cases=misinforming_services,
         key=answer_key,
         score=recovery,
-        marks=(0.62, 0.69),
+        marks=(0.6, 0.66),
     ),
     Exercise(
         id="13.5",

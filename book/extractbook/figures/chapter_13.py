@@ -34,21 +34,15 @@ def perturbations(rows: pd.DataFrame) -> Plot:
     tasks, step = sorted(set(own["task"])), 0.15
     data = summaries(marks, "Task", "recovery")
     with plotting(data, height=3.2, xlabel="recovery", columns=2) as (figure, axes):
-        for number, name in enumerate(DEFENSES.values()):
-            line = data[data["Series"] == name]
+        for number, (name, line) in enumerate(data.groupby("Series", sort=False)):
             y = line["Task"].map(tasks.index) + (number - 1.5) * step
             axes.errorbar(line["recovery"], y, xerr=line["±"], label=name, linestyle="none", markersize=8)
-        for place, task in enumerate(tasks):
-            rate = own[own["task"] == task]
-            floor = (rate["constant_accuracy"] / rate["victim_accuracy"]).mean()
-            axes.plot([floor, floor], [place - 0.3, place + 0.3], color=BLACK, label=_once("constant predictor", place))
+        floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
+        y = [tasks.index(task) for task in floors.index]
+        axes.plot(floors, y, "|", color=BLACK, markersize=40, label="constant predictor")
         name_rows(axes, tasks)
         axes.set_xlim(0, 1.05)
     return figure
-
-
-def _once(label: str, place: int) -> str:
-    return label if place == 0 else "_"
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
