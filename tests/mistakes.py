@@ -188,19 +188,22 @@ MISTAKES = {
         ("no answer", "where(doubt, turned, values)", "where(doubt, 2 * turned, values)", "sum to 1"),
     ],
     "5.1": [
-        ("an id used again", "requests * chunk - breaks * chunk", "requests * chunk", "under the same id"),
-        ("wrong sign", "- breaks", "+ breaks", "charged before it was lost"),
-        ("off by one", "- breaks", "- (breaks - 1)", "too large"),
-        ("requests, not images", "requests * chunk - breaks * chunk", "requests - breaks", "count images"),
+        ("steps", "-(-steps // -(-few // batch))", "steps", "that is the number of steps"),
+        ("in proportion", "-(-steps // -(-few // batch))", "epochs * many // few", "count batches, not images"),
+        ("the same number", "-(-steps // -(-few // batch))", "epochs", "gets fewer steps"),
+        ("one too few", "-(-steps // -(-few // batch))", "-(-steps // -(-few // batch)) - 1", "too small"),
     ],
     "5.2": [
-        ("no replacement", "replace=True", "replace=budget > pool_size", "repeats are not as frequent"),
-        ("off by one", "choice(pool_size", "choice(pool_size + 1", "outside the pool"),
-        ("the last image never", "choice(pool_size", "choice(pool_size - 1", "more likely than others"),
-        ("one too few", "budget, replace", "budget - 1, replace", "shape ("),
-        ("unseeded", "generator.choice", "np.random.default_rng().choice", "another draw when asked again"),
-        ("seed ignored", "generator.choice", "np.random.default_rng(0).choice", "another seed gives the same"),
-        ("one image is preferred", "replace=True)", "replace=True) // 2", "repeats are not as frequent"),
+        ("no mask", "np.where(left > 0, preferences, -np.inf)", "preferences", "is still chosen"),
+        (
+            "masked afterwards",
+            "np.where(left > 0, preferences, -np.inf)\n    weights",
+            "preferences\n    return np.exp(preferences - preferences.max()) / np.exp(preferences - preferences.max())"
+            ".sum() * (left > 0)\n    weights",
+            "must sum to 1",
+        ),
+        ("overflow", "np.exp(open_ones - open_ones.max())", "np.exp(open_ones)", "NaN"),
+        ("not normalized", "weights / weights.sum()", "weights", "too large, by the same factor"),
     ],
     "5.3": [
         ("wrong sign", "logits.softmax(1) - targets", "targets - logits.softmax(1)", "sign is turned round"),
@@ -215,10 +218,9 @@ MISTAKES = {
         ),
     ],
     "5.4": [
-        ("plain recovery", "(surrogate - constant) / (victim - constant)", "surrogate / victim", "does not get 0"),
-        ("half done", "/ (victim - constant)", "/ victim", "victim itself does not get 1"),
-        ("cut at zero", "return (", "return max(0, surrogate - constant) and (", "on input 3 of 3"),
-        ("wrong sign", "(surrogate - constant)", "(constant - surrogate)", "sign is turned round"),
+        ("untrained", "steps=600", "steps=1", "agreement is 0."),
+        ("too many queries", "budget=1_000", "budget=1_001", "are left: ask at most"),
+        ("a label less", "surrogate.predict(wanted)", "surrogate.predict(wanted[1:])", "shape (1999,) where (2000,)"),
     ],
     "5.5": [
         ("no bias taken off", "(log_p[1:] - bias).T", "log_p[1:].T", "take off the answer to zeros"),

@@ -37,6 +37,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "roc",
         ],
         "pictures": ["errors", "gallery", "queries", "threat_model"],
-        "origin": ["provenance", "provenance_of", "run_provenance"],
+        "origin": ["provenance", "provenance_of", "run_provenance", "seeds"],
     },
 )

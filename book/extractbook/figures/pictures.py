@@ -40,7 +40,7 @@ ARROWS: Mapping[str, tuple[tuple[float, float], tuple[float, float], str]] = {
 API = "api"
 """The frame around meter, detector and policy."""
 
-LINES, LETTERS = 4, 30
+LINES, LETTERS = 4, 28
 """How many lines of how many letters stand beside an image."""
 
 
