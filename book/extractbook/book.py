@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
 FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
-FIGURES += " threat_or_boogeyman TABLES conditions errors queries roc seeds sizes threat_model"
+FIGURES += " threat_or_boogeyman TABLES conditions errors queries roc sizes threat_model"
+FIGURES += " constant_recovery dots grouped of_seeds gallery seeds"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 

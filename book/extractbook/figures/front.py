@@ -62,7 +62,7 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
     with plotting(data, height=1.3 + 0.5 * len(shown), xlabel="recovery") as (figure, axes):
         for number, (task, line) in enumerate(data.groupby("Series", sort=False)):
             y = [shown.index(one) + (number - 2) * 0.12 for one in line["Condition"]]
-            look = {"linestyle": "none", "capsize": 0, "markersize": 7}
+            look: dict[str, Any] = {"linestyle": "none", "capsize": 0, "markersize": 7}
             axes.errorbar(line["recovery"], y, xerr=line["±"].fillna(0), label=task, **look)
         name_rows(axes, shown)
         axes.set_xlim(0, 1.05)
