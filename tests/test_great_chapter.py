@@ -31,12 +31,6 @@ from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 NOT_YET_REWRITTEN = {
     "02_images",
     "03_victims",
-<<<<<<< HEAD
-    "05_knockoff",
-=======
-    "04_api",
-    "06_granularity",
->>>>>>> frame
     "07_architecture",
     "08_diversity",
     "10_realistic",
@@ -59,14 +53,8 @@ BULLET = re.compile(r"^- ", re.MULTILINE)
 NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
-<<<<<<< HEAD
-    "05_knockoff": {"95%"},
-    "06_granularity": {"0.05"},  # half a unit of one decimal
-=======
     "05_knockoff": {"96%", "70%", "60%", "0.97", "0.75", "0.80"},  # examples of exercises and questions
-    # An example worked out, and a logarithm.
-    "06_granularity": {"3.3", "0.7", "0.2", "0.9"},
->>>>>>> frame
+    "06_granularity": {"0.05"},  # half a unit of one decimal
     "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
     "08_diversity": {"0.82", "0.93"},  # the authors'
     "09_detection": {"95%"},  # the share that a threshold accepts
@@ -411,30 +399,6 @@ BREAKAGES = [
     (1, "write its draw", "WORD " * 121 + "write its draw", "words in the head block"),
     (1, "# 5. Knockoff", "# Knockoff", "number and title"),
     (1, "**Question.**", "**Aim.**", "no question"),
-<<<<<<< HEAD
-    (1, "weigh what customers lose.", "judge; claim; report.", "7 objectives"),
-    (1, "[The prediction API](04_api.ipynb) and [Knockoff nets](05_knockoff.ipynb)", "Two others", "no link"),
-    (1, ", seconds at smoke", "", "scales drawn and smoke"),
-    (1, "| Who | knows", "| Who | is", "no threat model"),
-    (2, "## Showing less\n", "## Showing less\n" + "word " * 400, "before the first result"),
-    (3, "## Showing less\n", "## Showing less\n" + "word " * 2000, "words"),
-    (4, "top(full, 2)", "top(full, 2)  #" + "x" * 60, "more than 79 columns"),
-    (4, "def rounded(", "x = 1\n" * 20 + "def rounded(", "a cell has 23 lines"),
-    (4, "def ", "x = 1\n" * 8 + "def ", "one cell in ten has more than"),
-    (4, "def ", "x = 1\n" * 8 + "def ", "the median cell has"),
-    (
-        5,
-        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide"
-        " decimals or to hide classes?",
-        "It is large.",
-        "nothing is asked before show-main",
-    ),
-    (5, ".\n", ". And so on.\n", "more than one sentence"),
-    (6, "assert torch", "torch", "shown equal"),
-    (7, "Many services show less", "Recovery is 0.81; many services show less", "0.81 is typed"),
-    (7, "10,000 queries", "many queries", "how many"),
-    (7, "book.chapter_06.borders(", "own(", "no data is below own("),
-=======
     (1, "judge adaptive queries.", "judge; claim; report.", "7 objectives"),
     (1, "[Victims](03_victims.ipynb) and [the prediction API](04_api.ipynb)", "Two others", "no link"),
     (1, ", seconds at smoke", "", "scales drawn and smoke"),
@@ -450,7 +414,6 @@ BREAKAGES = [
     (7, "They send the images", "Recovery is 0.81; they send the images", "0.81 is typed"),
     (7, "n = {budget // 2:,} queries each, one seed", "live", "how many"),
     (7, "book.chapter_05.asked(", "own(", "no data is below own(asked"),
->>>>>>> frame
     (7, "alt=", "title=", "a figure has only caption, name, title"),
     (8, '"B1", ', "", "B1 is not shown"),
     (8, "C1 and C2 are the paper's", "C12 is the paper's", "C12 is not shown"),
@@ -464,37 +427,20 @@ BREAKAGES = [
     (11, ": understand, 5 minutes", "", "no kind and minutes"),
     (11, 'check("5.1"', 'print("5.1"', "5.1 has no check"),
     (12, "```{quiz}", "```{query}", "0 questions"),
-<<<<<<< HEAD
-    (12, "Both name classes; a label names one.", "Both name it.", "too short a feedback: Both name it."),
-    (13, "## Limits", "## Bounds", "0 limits"),
-    (13, "owner's leave", "owner's blessing", "responsible use"),
-    (13, "for learning", "for teaching", "teaching code"),
-    (14, "- One decimal costs", "One decimal costs", "4 key points for 5 objectives"),
-=======
     (12, "It says that somebody asked, and not that this model was trained on the answers.", "No.", "feedback: No."),
     (13, "## Limits", "## Bounds", "0 limits"),
     (13, "owner's leave", "owner's blessing", "responsible use"),
     (13, "for learning", "for teaching", "teaching code"),
     (14, "- Six lines", "Six lines", "4 key points for 5 objectives"),
->>>>>>> frame
     (14, "**Next.**", "Next.", "no Next"),
     (14, "{cite}`maini2021dataset`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
-<<<<<<< HEAD
-    (16, "import torch\n", "import torch\n" + "import time\n" * 60, "of the visible lines teach"),
-    (17, "book.show(", "book.display(", "0 pictures"),
-    (18, "30 minutes to read", "10 minutes to read", "10 minutes to read it, and its words"),
-    (18, ", 20 minutes", ", 60 minutes", "99 for the exercises"),
-    (19, "\n    d: ", " ", "3 choices: A service cuts"),
-    (20, "Showing less is", "Showing less, told so, is", "told"),
-=======
     (16, "xl.", "book.", "of the visible lines teach"),
     (17, "book.show(", "book.see(", "0 pictures"),
     (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
     (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
     (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),
     (20, "Suppose the owner", "Suppose whoever owns it", "whoever|whomever (anyone who"),
->>>>>>> frame
 ]
 
 
