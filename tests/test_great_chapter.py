@@ -34,7 +34,6 @@ NOT_YET_REWRITTEN = {
     "03_victims",
     "04_api",
     "05_knockoff",
-    "07_architecture",
     "08_diversity",
     "09_detection",
     "10_realistic",
@@ -59,7 +58,8 @@ NOT_MEASURED = {
     "04_api": {"0.002"},  # a price
     "05_knockoff": {"95%"},
     "06_granularity": {"0.05"},  # half a unit of one decimal
-    "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
+    # Bounds of the claims, and others' figures.
+    "07_architecture": {"0.15", "0.10", "0.05", "0.06", "94.28", "73.20"},
     "08_diversity": {"0.82", "0.93"},  # the authors'
     "09_detection": {"100%", "0.5"},  # a whole, and a threshold
     "11_scale": {"1.50", "1.00"},  # prices
@@ -411,8 +411,8 @@ BREAKAGES = [
     (4, "def ", "x = 1\n" * 8 + "def ", "the median cell has"),
     (
         5,
-        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide decimals"
-        " or to hide classes?",
+        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide"
+        " decimals or to hide classes?",
         "It is large.",
         "nothing is asked before show-main",
     ),

@@ -164,10 +164,9 @@ def dots(
     data = summaries(marks, "Group", xlabel)
     bars = pd.DataFrame((constant or {}).items(), columns=["Group", xlabel]).assign(Series="constant predictor")
     step = 0.6 / len(names)
-    with plotting(pd.concat([data, bars]), height=1.5 + (0.3 + 0.12 * len(names)) * len(titles), xlabel=xlabel) as (
-        figure,
-        axes,
-    ):
+    columns = 3 if max(map(len, names)) < 16 else 2
+    height = 1.3 + 0.25 * (len(names) // columns) + (0.3 + 0.12 * len(names)) * len(titles)
+    with plotting(pd.concat([data, bars]), height=height, xlabel=xlabel, columns=columns) as (figure, axes):
         for number, name in enumerate(names):
             line = data[data["Series"] == name]
             y = line["Group"].map(titles.index) + (number - (len(names) - 1) / 2) * step
@@ -176,7 +175,7 @@ def dots(
             y = bars["Group"].map(titles.index)
             axes.errorbar(bars[xlabel], y, fmt="|", color=BLACK, markersize=16, capsize=0, label="constant predictor")
         name_rows(axes, titles)
-        axes.set_xlim(*limits)
+        axes.set(xlim=limits, ylim=(len(titles) - 0.5, -0.5))
     return figure
 
 
