@@ -281,19 +281,16 @@ MISTAKES = {
         ("wrong sign", "1 - (1", "1 + (1", "too large"),
     ],
     "7.2": [
+        ("as they stand", "second[order]", "second", "the order still matters"),
+        ("the worst assignment", "(-first @ second.T)", "(first @ second.T)", "on input 1 of 3"),
         (
-            "unpaired",
-            "half = quantile * apart.std(ddof=1) / np.sqrt(n)",
-            "half = stats.t.ppf(0.975, 2 * n - 2) * np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / n)",
-            "have their seeds in common",
+            "each for itself",
+            "linear_sum_assignment(-first @ second.T)[1]",
+            "(first @ second.T).argmax(1)",
+            "take the same one",
         ),
-        ("shuffled", "first - second", "first - second[::-1]", "in part 1 of 2, the number is too small"),
-        ("spread of all", "ddof=1", "ddof=0", "in part 1 of 2, the number is too large"),
-        ("normal quantile", "stats.t.ppf(0.975, n - 1)", "1.96", "in part 1 of 2, the number is too large"),
-        ("one degree too many", "n - 1)", "n)", "in part 1 of 2, the number is too large"),
-        ("one side", "0.975", "0.95", "in part 1 of 2, the number is too large"),
-        ("of one seed", " / np.sqrt(n)", "", "in part 1 of 2, the number is too small"),
-        ("wrong sign", "first - second", "second - first", "in part 1 of 2, the number is too small"),
+        ("whatever the sign", "(-first @ second.T)", "(-np.abs(first @ second.T))", "the sign of a product counts"),
+        ("not scaled", " / lengths", "", "on input 1 of 3"),
     ],
     "7.3": [
         (
@@ -314,11 +311,14 @@ MISTAKES = {
         ("mean over the seeds", ".mean(1)", ".mean(0)", "shape"),
     ],
     "7.4": [
-        ("measured where fitted", "x[half:] @ head - logs[half:]", "x[:half] @ head - logs[:half]", "fit even noise"),
-        ("fitted to all", "(x[:half], logs[:half]", "(x, logs", "on input"),
-        ("the worst", "np.argmin", "np.argmax", "fit even noise"),
-        ("off by one", "int(np.argmin(errors))", "int(np.argmin(errors)) + 1", "on input"),
-        ("the sign decides", " ** 2).mean()", ").mean()", "on input"),
+        ("the worst", "min(errors", "max(errors", "the share of victims named is 0.000"),
+        ("asked twice", "service(images)", "service(torch.cat([images, images]))[:500]", "are left: ask fewer"),
+        (
+            "another word",
+            "return min(errors, key=errors.get)",
+            'return "resnet"',
+            "the share of victims named is 0.000",
+        ),
     ],
     "8.1": [
         ("those that come up", "(1 - share) ** budget", "(1 - (1 - share) ** budget)", "that do come up"),
