@@ -37,7 +37,6 @@ NOT_YET_REWRITTEN = {
     "06_granularity",
     "07_architecture",
     "08_diversity",
-    "10_realistic",
     "11_scale",
     "12_ledger",
 }

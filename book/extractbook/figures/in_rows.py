@@ -1,5 +1,6 @@
 """Marks and images in rows, a name beside each."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -27,13 +28,14 @@ def dots(
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     marks = [(name, row, group[name]) for name in names for row, group in groups.items() if len(group.get(name, ()))]
     data, rows = summaries(marks, "Row", xlabel), list(groups)
-    with plotting(data, height=1.4 + 0.55 * len(rows), xlabel=xlabel, columns=columns) as (figure, axes):
+    height = 0.8 + 0.28 * math.ceil(len(names) / columns) + 0.6 * len(rows)
+    with plotting(data, height=height, xlabel=xlabel, columns=columns) as (figure, axes):
         for name, line in data.groupby("Series", sort=False):
             place = 0.6 * (names.index(name) + 0.5) / len(names) - 0.3
             y = [rows.index(row) + place for row in line["Row"]]
             axes.errorbar(line[xlabel], y, xerr=line["±"], label=name, linestyle="none", markersize=8, capsize=0)
         name_rows(axes, rows)
-        axes.set_xlim(*limits)
+        axes.set(xlim=limits, ylim=(len(rows) - 0.5, -0.5))
     return figure
 
 
