@@ -32,7 +32,6 @@ NOT_YET_REWRITTEN = {
     "02_images",
     "03_victims",
     "08_diversity",
-    "10_realistic",
     "11_scale",
     "12_ledger",
 }
