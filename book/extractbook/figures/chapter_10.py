@@ -10,8 +10,8 @@ from scipy import stats
 
 from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, plotting, summaries
 from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
-from extractbook.figures.plots import dots
 from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.plots import dots
 from extractlib.defenses.accounts import CountingDetector
 
 POLICIES = {"shuffled": "shuffle", "adaptive misinformation": "misinformation", "reverse sigmoid": "reverse-sigmoid"}
