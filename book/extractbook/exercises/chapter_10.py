@@ -77,13 +77,13 @@ def defended(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor, Ima
     """Return a detector of objects, an adversary's own images, a pool's, and test images."""
     recipe = Recipe(epochs=4, learning_rate=0.05, batch_size=128)
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
-    sides = [drawn.draw(name, part="detector", size=1_000, seed=seed).unlabeled() for name in (VICTIM, "atlas")]
+    benign, ood = (drawn.draw(name, part="detector", size=1_000, seed=seed).unlabeled() for name in (VICTIM, "atlas"))
     own = drawn.draw(VICTIM, part="adversary", size=100, seed=seed, shifted=True)
     pool = drawn.draw("atlas", part="queries", size=1_000, seed=seed)
     return (
-        BinaryDetector.train(*sides, trainer),
-        own.images,
-        pool.images,
+        BinaryDetector.train(benign, ood, trainer),
+        own.images[:],
+        pool.images[:],
         drawn.draw(VICTIM, part="test", size=600, seed=seed),
     )
 

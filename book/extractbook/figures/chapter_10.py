@@ -1,6 +1,7 @@
 """Figures of chapter 10, The realistic adversary."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ def counts(flags: Mapping[str, torch.Tensor], *, rate: float, chance: float = 1e
     data = pd.concat([pd.DataFrame({"Series": name, x: numbers[: len(line)], y: line}) for name, line in lines.items()])
     with plotting(data[data[x] % 25 == 1], height=4.4, xlabel=x, ylabel=y, columns=2) as (figure, axes):
         for name, line in lines.items():
-            look = {"color": BLACK, "linestyle": "--"} if name == "flagged from here on" else {}
+            look: dict[str, Any] = {"color": BLACK, "linestyle": "--"} if name == "flagged from here on" else {}
             axes.plot(numbers[: len(line)], line, marker="", label=name, linewidth=2, **look)
         detector = CountingDetector(rate=rate, chance=chance)
         for name, one in flags.items():
@@ -177,8 +178,8 @@ def accounts_sentence(frame: pd.DataFrame) -> str:
         crafted = frame[f"{name}.positive_control_flagged"].astype(bool).groupby(frame["task"]).all().sum()
         worst = frame.groupby("task")[f"{name}.sybil_flagged"].mean().max()
         said.append(
-            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks, and most of the adversary's single accounts"
-            f" on {most}; of its Sybils it flags at most {worst:.1%} on any task."
+            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks, and most of the adversary's single"
+            f" accounts on {most}; of its Sybils it flags at most {worst:.1%} on any task."
         )
     return " ".join(said)
 

@@ -41,7 +41,12 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
         name: Their scale.
     """
     settings, marks = scale(name), []
-    plain = {"pool": settings.pool, "victim": settings.network, "surrogate": settings.network, "fill": "even"}
+    plain: dict[str, str | int] = {
+        "pool": settings.pool,
+        "victim": settings.network,
+        "surrogate": settings.network,
+        "fill": "even",
+    }
     plain |= {"budget": settings.budget, "granularity": "full", "defense": "none", "attack": "random"}
     plain |= {"experiment": "extraction"}
     plain |= {"victim_weights": "A", "surrogate_weights": "A"}
