@@ -92,7 +92,7 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
         "asked, labels": of_tasks(asked, "recovery", granularity="label"),
         "true labels, no API": of_tasks(own, "recovery", attack="own-labels"),
         "independent control": of_tasks(alone, "recovery"),
-        "constant predictor": constant(asked),
+        "constant predictor": constant(asked[asked["granularity"] == "full"]),
     }
     columns = {name: found for name, found in columns.items() if found}
     body = [[task, *(mean_sd(found.get(task, []), digits=2) for found in columns.values())] for task in TASKS]
@@ -140,8 +140,8 @@ def accounts_table(frame: pd.DataFrame) -> str:
     """Return how the adversary's accounts fare with both stateful detectors, as Markdown."""
     body = []
     for task in TASKS:
-        for name, shown in (("counting", "count"), ("prada", "PRADA")):
-            rows = frame[frame["task"] == task]
+        rows = frame[frame["task"] == task]
+        for name, shown in (("counting", "count"), ("prada", "PRADA")) if len(rows) else ():
             times = [time for seed in rows[f"{name}.flag_times"] for time in seed]
             found = sorted(time for time in times if time is not None)
             middle = f"{np.median(found):,.0f}" if 2 * len(found) > len(times) else "–"
