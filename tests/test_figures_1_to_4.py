@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
-from extractbook.figures import chapter_04
+from extractbook.figures import chapter_01, chapter_04
 from extractlib.api.granularity import Full, Granularity, Label, TopK
 from extractlib.data.drawn import TASKS, draw
 from extractlib.models.classifier import load_victim
@@ -58,3 +58,36 @@ def test_plots_of_what_was_measured():
         "noise": (1.5, 0.5),
         "images of the pool": (1.0, 2.0),
     }
+
+
+# -- chapter 1 -----------------------------------------------------------------
+
+
+def test_copies_on_the_same_images_are_marked_right_or_wrong():
+    labels = torch.tensor([0, 1])
+    copies = {"noise": torch.tensor([1, 1]), "own": torch.tensor([0, 0])}
+    figure = chapter_01.same_images(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), labels, copies, ("stop", "yield"))
+    written = [text.get_text() for text in figure.texts]
+    assert written == ["stop", "✗ noise: yield", "✓ own", "yield", "✓ noise", "✗ own: stop"]
+
+
+def test_what_attackers_recover_is_picked_from_the_tables():
+    row = {"granularity": "full", "attack": "random", "seed": 0, "constant_accuracy": 0.2, "victim_accuracy": 0.8}
+    lines = [
+        row | {"table": "reproduction", "task": "signs", "pool": "atlas", "budget": 10_000, "recovery": 0.9},
+        row | {"table": "own_images", "task": "signs", "pool": "signs/shifted", "budget": 2_500, "recovery": 0.95},
+        row | {"table": "own_images", "task": "signs", "pool": "signs/shifted", "budget": 5_000, "recovery": 0.5},
+        row | {"table": "own_images", "task": "signs", "pool": "signs", "budget": 2_500, "recovery": 0.5},
+    ]
+    lines.append(lines[1] | {"granularity": "label"})
+    lines.append(lines[1] | {"attack": "own-labels"})
+    found = chapter_01.recovered(pd.DataFrame(lines))
+    assert dict(zip(found["attacker"], found["recovery"], strict=True)) == {
+        "public images": 0.9,
+        "own images": 0.95,
+        "constant": 0.25,
+    }
+    twice = pd.concat([found, found.assign(recovery=found["recovery"] - 0.1)])
+    data = chapter_01.attackers(twice).data.set_index("Series")
+    assert data.loc["own images", "recovery"] == pytest.approx(0.9)
+    assert data.loc["own images", "±"] == pytest.approx(0.1 / 2**0.5)

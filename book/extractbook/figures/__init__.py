@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reproduction_table",
             "threat_or_boogeyman",
         ],
+        "front": ["TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": [
             "bars",
@@ -37,6 +38,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "roc",
         ],
         "pictures": ["errors", "gallery", "queries", "threat_model"],
-        "origin": ["provenance", "provenance_of", "run_provenance"],
+        "origin": ["provenance", "provenance_of", "run_provenance", "seeds"],
     },
 )

@@ -40,7 +40,7 @@ ARROWS: Mapping[str, tuple[tuple[float, float], tuple[float, float], str]] = {
 API = "api"
 """The frame around meter, detector and policy."""
 
-LINES, LETTERS = 4, 30
+LINES, LETTERS = 4, 28
 """How many lines of how many letters stand beside an image."""
 
 
@@ -115,7 +115,7 @@ def queries(images: torch.Tensor, answers: torch.Tensor, classes: Sequence[str],
         [(f"{share:.2f} {classes[number]}", BLACK) for share, number in zip(*row, strict=True) if share >= 0.005]
         for row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    return _beside(images, texts)
+    return beside(images, texts)
 
 
 def errors(
@@ -165,10 +165,10 @@ def errors(
             sign, color = {said: ("=", VERMILION), truth: ("✓", BLUE)}.get(label, ("≠", BLACK))
             lines.append((f"{sign} {name}: {classes[label]}", color))
         texts.append(lines)
-    return _beside(images[wrong[:shown]], texts, data=pd.DataFrame(counts, columns=columns))
+    return beside(images[wrong[:shown]], texts, data=pd.DataFrame(counts, columns=columns))
 
 
-def _beside(
+def beside(
     images: torch.Tensor, texts: Sequence[Sequence[tuple[str, str]]], *, data: pd.DataFrame | None = None
 ) -> Any:
     """Return images in two columns, each with lines of text of a color to its right.
