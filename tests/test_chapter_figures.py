@@ -48,7 +48,7 @@ def test_recoveries_stand_beside_the_authors_the_control_and_a_constant():
 
 
 def test_one_seed_has_no_spread():
-    data = chapter_05.recoveries(COPIES, CONTROLS).data.set_index(["Series", "Task"])["±"]
+    data = chapter_05.recoveries(COPIES, CONTROLS).data.set_index(["Series", "Group"])["±"]
     assert data["copy", "signs (GTSRB)"] == pytest.approx(0.1414, abs=1e-4)
     assert pd.isna(data["copy", "birds (CUBS)"])
 
@@ -112,7 +112,7 @@ def test_the_front_page_has_a_row_for_each_condition_that_ran():
         cell("birds", 0.4, granularity="top-2", table="granularity"),
     ]
     figure = figures.conditions(pd.DataFrame(lines))
-    assert figure.data[["Series", "Condition", "recovery"]].values.tolist() == [
+    assert figure.data[["Series", "Group", "recovery"]].values.tolist() == [
         ["signs", "own images, a quarter of the queries", 0.95],
         ["signs", "public images, full answers", 0.9],
         ["signs", "public images, labels only", 0.7],

@@ -8,22 +8,10 @@ import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot, name_rows, plotting, summaries
+from extractbook.figures.base import BLUE, STYLE, WIDTH, Plot
 from extractbook.figures.first_edition import _authors, _task_name
-
-LOOKS: Mapping[str, Mapping] = {
-    "copy": {"color": BLUE, "marker": "o", "markersize": 9},
-    "random": {"color": BLUE, "marker": "o", "markersize": 9},
-    "independent control": {"color": VERMILION, "marker": "X", "markersize": 9},
-    "authors": {"color": "black", "marker": "D", "markerfacecolor": "white", "markersize": 8},
-    "Orekondy et al.": {"color": "black", "marker": "^", "markerfacecolor": "white", "markersize": 8},
-    "constant predictor": {"color": "#666666", "marker": "|", "markersize": 14, "markeredgewidth": 3},
-    "certainty": {"color": ORANGE, "marker": "s"},
-    "diversity": {"color": VERMILION, "marker": "^"},
-    "loss": {"color": "#009E73", "marker": "v"},
-    "all": {"color": "#CC79A7", "marker": "D"},
-}
-"""How each series is marked: by color and shape."""
+from extractbook.figures.plots import dots, lines
+from extractlib.attacks.adaptive import REWARDS
 
 
 def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
@@ -33,18 +21,17 @@ def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
         copies: Rows of table ``reproduction``.
         controls: Rows of table ``control``.
     """
-    marks = []
+    groups, constant = {}, {}
     for task in by_recovery(copies):
-        rows = copies[copies["task"] == task]
-        theirs = {"authors": "recovery", "Orekondy et al.": "orekondy_recovery"}
-        shown = {
-            "copy": rows["recovery"],
-            "independent control": controls[controls["task"] == task]["recovery"],
-            **{name: [value] for name, key in theirs.items() if (value := _authors(task).get(key))},
-            "constant predictor": [(rows["constant_accuracy"] / rows["victim_accuracy"]).mean()],
+        rows, authors = copies[copies["task"] == task], _authors(task)
+        theirs = {"authors": authors.get("recovery"), "Orekondy et al.": authors.get("orekondy_recovery")}
+        groups[_task_name(task)] = {
+            "copy": list(rows["recovery"]),
+            "independent control": list(controls[controls["task"] == task]["recovery"]),
+            **{name: [value] for name, value in theirs.items() if value},
         }
-        marks += [(name, _task_name(task), list(values)) for name, values in shown.items() if len(values)]
-    return _dots(summaries(marks, "Task", "recovery"), "recovery: surrogate's / victim's accuracy")
+        constant[_task_name(task)] = (rows["constant_accuracy"] / rows["victim_accuracy"]).mean()
+    return dots(groups, xlabel="recovery: surrogate's / victim's accuracy", constant=constant, columns=2)
 
 
 def by_recovery(copies: pd.DataFrame) -> list[str]:
@@ -58,13 +45,13 @@ def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
     Args:
         copies, controls: As `recoveries`.
     """
-    marks = []
+    kinds = {"copy": copies, "independent control": controls}
+    groups = {}
     for task in by_recovery(copies):
         errors = copies[copies["task"] == task]["errors"].mean()
-        for name, rows in (("copy", copies), ("independent control", controls)):
-            values = list(rows[rows["task"] == task]["errors_repeated"])
-            marks += [(name, f"{task} ({errors:,.0f} errors)", values)] if values else []
-    return _dots(summaries(marks, "Task", "repeated"), "share of the victim's errors repeated")
+        shares = {name: list(rows[rows["task"] == task]["errors_repeated"]) for name, rows in kinds.items()}
+        groups[f"{task} ({errors:,.0f} errors)"] = shares
+    return dots(groups, xlabel="share of the victim's errors repeated")
 
 
 def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
@@ -74,27 +61,13 @@ def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
         adaptive: Rows of table ``adaptive``, of one budget.
         random: Rows of random queries of the same budget.
     """
-    marks = []
-    for task in by_recovery(random):
-        marks.append(("random", task, list(random[random["task"] == task]["recovery"])))
-        for reward in ("certainty", "diversity", "loss", "all"):
-            values = list(adaptive[(adaptive["task"] == task) & (adaptive["reward"] == reward)]["recovery"])
-            marks += [(reward, task, values)] if values else []
-    return _dots(summaries(marks, "Task", "recovery"), "recovery")
-
-
-def _dots(data: pd.DataFrame, xlabel: str) -> Plot:
-    """Return a mark for each line of data, in the row of its task, with a whisker of ± where there is one."""
-    tasks, series = list(data["Task"].unique()), list(data["Series"].unique())
-    column = data.columns[2]
-    with plotting(data, height=1.5 + 0.62 * len(tasks), xlabel=xlabel, columns=2) as (figure, axes):
-        for place, name in enumerate(series):
-            line = data[data["Series"] == name]
-            y = [tasks.index(task) + (place - (len(series) - 1) / 2) * 0.13 for task in line["Task"]]
-            axes.errorbar(line[column], y, xerr=line["±"].fillna(0), label=name, linestyle="none", **LOOKS[name])
-        name_rows(axes, tasks)
-        axes.set_xlim(0, 1.05)
-    return figure
+    ran = [name for name in REWARDS if name in set(adaptive["reward"])]
+    kinds = {"random": random} | {name: adaptive[adaptive["reward"] == name] for name in ran}
+    groups = {
+        task: {name: list(rows[rows["task"] == task]["recovery"]) for name, rows in kinds.items()}
+        for task in by_recovery(random)
+    }
+    return dots(groups, xlabel="recovery")
 
 
 def budgets(rows: pd.DataFrame) -> Plot:
@@ -103,17 +76,10 @@ def budgets(rows: pd.DataFrame) -> Plot:
     Args:
         rows: Rows of the tables ``reproduction`` and ``budget``.
     """
-    places = [(task, budget, list(group["recovery"])) for (task, budget), group in rows.groupby(["task", "budget"])]
-    data = summaries(places, "queries", "recovery")
-    with plotting(data, height=4.2, xlabel="queries", ylabel="recovery") as (figure, axes):
-        for name, line in data.groupby("Series", sort=False):
-            axes.errorbar(line["queries"], line["recovery"], line["±"].fillna(0), label=name)
-        ticks = sorted(set(data["queries"]))
-        axes.set_xscale("log")
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axes.minorticks_off()
-        axes.set_ylim(0, 1.05)
-    return figure
+    series: dict[str, dict[float, list[float]]] = {}
+    for (task, budget), group in rows.groupby(["task", "budget"]):
+        series.setdefault(task, {})[budget] = list(group["recovery"])
+    return lines(series, xlabel="queries", ylabel="recovery", logarithmic=True)
 
 
 def asked(labels: Mapping[str, torch.Tensor], classes: int) -> Figure:

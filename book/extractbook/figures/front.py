@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from extractbook.figures.base import Plot, name_rows, plotting, summaries
+from extractbook.figures.base import Plot
+from extractbook.figures.plots import dots
 from extractbook.reproduction import editions, results
 from extractbook.reproduction.scales import scale
 
@@ -40,15 +41,11 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
         rows: Of the tables `TABLES`.
         name: Their scale.
     """
-    settings, marks = scale(name), []
-    plain: dict[str, str | int] = {
-        "pool": settings.pool,
-        "victim": settings.network,
-        "surrogate": settings.network,
-        "fill": "even",
-    }
+    settings = scale(name)
+    groups: dict[str, dict[str, list[float]]] = {}
+    plain: dict[str, Any] = {"pool": settings.pool, "victim": settings.network, "surrogate": settings.network}
     plain |= {"budget": settings.budget, "granularity": "full", "defense": "none", "attack": "random"}
-    plain |= {"experiment": "extraction"}
+    plain |= {"experiment": "extraction", "fill": "even"}
     plain |= {"victim_weights": "A", "surrogate_weights": "A"}
     names = {key: getattr(settings, key) for key in ("other_network", "narrow_pool", "narrow_budget", "own_number")}
     for condition, changes in CONDITIONS.items():
@@ -58,20 +55,12 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
             cell = {"task": task, **plain, **changes}
             cell = {key: _named(value, names | {"task": task}) for key, value in cell.items()}
             found = rows[(rows[list(cell)] == pd.Series(cell)).all(axis=1)]
-            marks += [(task, condition, list(found["recovery"]))] if len(found) else []
+            if len(found):
+                groups.setdefault(condition, {})[task] = list(found["recovery"])
     copies = rows[rows["table"] == "reproduction"]
     constant = (copies["constant_accuracy"] / copies["victim_accuracy"]).groupby(copies["task"])
-    marks += [(task, "constant predictor", list(values)) for task, values in constant]
-    data = summaries(marks, "Condition", "recovery")
-    shown = [name for name in [*CONDITIONS, "constant predictor"] if name in set(data["Condition"])]
-    with plotting(data, height=1.3 + 0.5 * len(shown), xlabel="recovery") as (figure, axes):
-        for number, (task, line) in enumerate(data.groupby("Series", sort=False)):
-            y = [shown.index(one) + (number - 2) * 0.12 for one in line["Condition"]]
-            look: dict[str, Any] = {"linestyle": "none", "capsize": 0, "markersize": 7}
-            axes.errorbar(line["recovery"], y, xerr=line["±"].fillna(0), label=task, **look)
-        name_rows(axes, shown)
-        axes.set_xlim(0, 1.05)
-    return figure
+    groups["constant predictor"] = {task: list(values) for task, values in constant}
+    return dots(groups, xlabel="recovery")
 
 
 def _named(value: Any, names: Mapping[str, Any]) -> Any:
