@@ -30,7 +30,6 @@ from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 
 NOT_YET_REWRITTEN = {
     "02_images",
-    "03_victims",
     "05_knockoff",
     "06_granularity",
     "07_architecture",
