@@ -131,7 +131,7 @@ lint: $(READY) ## check the code's form, its types, and the spelling of code and
 	@$(RUN) -m mypy
 	@$(RUN) -m codespell_lib
 
-chapters:  ## print what each chapter of the book shows, counted
+chapters: $(READY) ## print what each chapter of the book shows, counted
 	@$(RUN) -m benchmarks.chapters
 
 sizes: $(READY) ## print how many lines of code each part has

@@ -30,12 +30,7 @@ from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 
 NOT_YET_REWRITTEN = {
     "02_images",
-    "05_knockoff",
-    "06_granularity",
-    "07_architecture",
     "08_diversity",
-    "09_detection",
-    "10_realistic",
     "11_scale",
     "12_ledger",
 }
@@ -48,19 +43,19 @@ SHOWN = re.compile(r"ledger_table|\.verdict\b|book\.(cards|matrix)\(")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
 BLOCK = re.compile(r"^```\{quiz\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COUNT = re.compile(r"\d|\b[Oo]ne\b|\{[^{}]*(?:len\(|:,|epochs)[^{}]*\}")
+COUNT = re.compile(r"\d|\b[Oo]ne\b|\{[^{}]*(?:len\(|:,|epochs|seeds\()[^{}]*\}")
 BULLET = re.compile(r"^- ", re.MULTILINE)
 
 # Decimals and shares of a chapter's text that nobody measured here: settings, bounds, examples, the authors' figures.
 NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
-    "05_knockoff": {"95%"},
-    # An example worked out, and a logarithm.
-    "06_granularity": {"3.3", "0.7", "0.2", "0.9"},
-    "07_architecture": {"0.15", "0.10"},  # bounds of C5 and C6
+    "05_knockoff": {"96%", "70%", "60%", "0.97", "0.75", "0.80"},  # examples of exercises and questions
+    "06_granularity": {"0.05"},  # half a unit of one decimal
+    # Bounds of the claims, and others' figures.
+    "07_architecture": {"0.15", "0.10", "0.05", "0.06", "94.28", "73.20"},
     "08_diversity": {"0.82", "0.93"},  # the authors'
-    "09_detection": {"100%", "0.5"},  # a whole, and a threshold
+    "09_detection": {"95%"},  # the share that a threshold accepts
     "11_scale": {"1.50", "1.00"},  # prices
     "12_ledger": {"95%", "0.15"},
 }
@@ -74,8 +69,8 @@ CLAIMS = {
     "06_granularity": ["C3", "C4"],
     "07_architecture": ["C5", "C6", "B10"],
     "08_diversity": ["C7", "C8"],
-    "09_detection": ["C9", "C10", "C11", "C12", "B4", "B6", "B7", "B8", "B9"],
-    "10_realistic": ["C13", "C14", "C15", "B2", "B3", "B11", "B12", "B13"],
+    "09_detection": ["C9", "C10", "C11", "C12", "C15", "B4", "B6", "B7", "B8", "B9"],
+    "10_realistic": ["C13", "C14", "B2", "B3", "B11", "B12", "B13"],
 }
 
 
@@ -393,54 +388,62 @@ def test_chapter_meets_point(name, number):
 
 # Each check can fail: on a sound chapter in which one text is replaced, it says so.
 
-SOUND = "06_granularity"
+SOUND = "05_knockoff"
+LAST_QUESTION = next(
+    "- question: " + cell.source.rpartition("- question: ")[2] for cell in Chapter.read(SOUND).all("markdown")
+    if "```{quiz}" in cell.source
+)  # fmt: skip
 BREAKAGES = [
-    (1, "write top-k", "WORD " * 121 + "write top-k", "words in the head block"),
-    (1, "# 6. Granularity", "# Granularity", "number and title"),
+    (1, "write its draw", "WORD " * 121 + "write its draw", "words in the head block"),
+    (1, "# 5. Knockoff", "# Knockoff", "number and title"),
     (1, "**Question.**", "**Aim.**", "no question"),
-    (1, "judge two claims of the paper.", "judge; claim; report.", "7 objectives"),
-    (1, "[The prediction API](04_api.ipynb) and [Knockoff nets](05_knockoff.ipynb)", "Two others", "no link"),
+    (1, "judge adaptive queries.", "judge; claim; report.", "7 objectives"),
+    (1, "[Victims](03_victims.ipynb) and [the prediction API](04_api.ipynb)", "Two others", "no link"),
     (1, ", seconds at smoke", "", "scales drawn and smoke"),
     (1, "| Who | knows", "| Who | is", "no threat model"),
-    (2, "## Showing less\n", "## Showing less\n" + "word " * 400, "before the first result"),
-    (3, "## Showing less\n", "## Showing less\n" + "word " * 2000, "words"),
-    (4, "top(logits, 2)", "top(logits, 2)  #" + "x" * 60, "more than 79 columns"),
-    (4, "def rounded(", "\n" * 20 + "def rounded(", "lines: def top"),
-    (5, "Predict before you look: which two tasks lose most?", "Here it is.", "nothing is asked before main-data"),
+    (2, "## What is recovered\n", "## What is recovered\n" + "word " * 400, "before the first result"),
+    (3, "## What is recovered\n", "## What is recovered\n" + "word " * 2000, "words"),
+    (4, "ours.round(2)", "ours.round(2)  #" + "x" * 70, "more than 79 columns"),
+    (4, "ours.round(2)", "ours = ours + 0\n" * 10 + "ours", "a cell has 22 lines"),
+    (4, "print(", "f(1)\n" * 10 + "print(", "one cell in ten has more than"),
+    (5, "Predict: which of the five tasks resists most?", "Here it is.", "nothing is asked before main-figure"),
     (5, ".\n", ". And so on.\n", "more than one sentence"),
-    (6, "assert torch", "torch", "shown equal"),
-    (7, "Services seldom show", "Recovery is 0.81; services seldom show", "0.81 is typed"),
-    (7, "mean ± sd", "mean", "what the spread over the seeds is"),
-    (7, 'with labels alone, mean ± sd "\n    "over 5 seeds; diamonds: authors\' slides, 2020', 'alone" "', "how many"),
-    (7, "book.bars(", "own(", "no data is below own(groups"),
+    (6, "assert ", "", "shown equal"),
+    (7, "They send the images", "Recovery is 0.81; they send the images", "0.81 is typed"),
+    (7, "n = {budget // 2:,} queries each, one seed", "live", "how many"),
+    (7, "book.chapter_05.asked(", "own(", "no data is below own(asked"),
     (7, "alt=", "title=", "a figure has only caption, name, title"),
-    (8, '"C3", ', "", "C3 is not shown"),
-    (8, "Two claims of the paper belong", "C12 belongs", "C12 is not shown"),
+    (8, '"B1", ', "", "B1 is not shown"),
+    (8, "C1 and C2 are the paper's", "C12 is the paper's", "C12 is not shown"),
     (9, "run_provenance(", "str(", "live run"),
-    (9, "book.provenance(", "str(", "committed rows"),
+    (9, "book.provenance_of(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
-    (10, "rows = book.rows", 'scale = "drawn"\nrows = book.rows', "set again"),
+    (10, "started = time", 'scale = "drawn"\nstarted = time', "set again"),
     (11, ": attack or defend,", ": implement,", "no exercise of the kind attack or defend"),
-    (11, "**How it is graded.**", "**The grade.**", "6.5 has no rubric"),
-    (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
-    (11, ": understand, 6 minutes", "", "no kind and minutes"),
-    (11, 'check("6.1"', 'print("6.1"', "6.1 has no check"),
+    (11, "**How it is graded.**", "**The grade.**", "5.6 has no rubric"),
+    (11, "exercise-5.1", "exercise-5.9", "not numbered in order"),
+    (11, ": understand, 5 minutes", "", "no kind and minutes"),
+    (11, 'check("5.1"', 'print("5.1"', "5.1 has no check"),
     (12, "```{quiz}", "```{query}", "0 questions"),
-    (12, "They might, and the attacker would not notice.", "They might.", "too short a feedback: They might."),
+    (12, "It says that somebody asked, and not that this model was trained on the answers.", "No.", "feedback: No."),
     (13, "## Limits", "## Bounds", "0 limits"),
     (13, "owner's leave", "owner's blessing", "responsible use"),
     (13, "for learning", "for teaching", "teaching code"),
-    (14, "- A drop is read", "A drop is read", "4 key points for 5 objectives"),
+    (14, "- Six lines", "Six lines", "4 key points for 5 objectives"),
     (14, "**Next.**", "Next.", "no Next"),
-    (14, "{cite}`hinton2015distilling`", "{cite}`nobody2015`", "nobody2015 is cited"),
+    (14, "{cite}`maini2021dataset`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
+    (16, "xl.", "book.", "of the visible lines teach"),
+    (17, "book.show(", "book.see(", "0 pictures"),
+    (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
+    (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
+    (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),
+    (20, "Suppose the owner", "Suppose whoever owns it", "whoever|whomever (anyone who"),
 ]
 
 
 @pytest.mark.parametrize(("number", "old", "new", "finding"), BREAKAGES)
 def test_a_broken_chapter_is_found_out(number, old, new, finding):
-    if SOUND in NOT_YET_REWRITTEN and number in SINCE_FIRST:
-        pytest.skip("until a rewritten chapter is the sound one")
     assert list(POINTS[number].check(Chapter.read(SOUND))) == []
     found = list(POINTS[number].check(Chapter.read(SOUND).changed(old, new)))
     assert any(finding in text for text in found), found
@@ -463,7 +466,7 @@ def test_in_all_chapters_neither_a_letter_nor_the_longest_choice_is_right_too_of
 
 
 def test_every_point_is_broken():
-    assert {number for number, *_ in BREAKAGES} | set(range(16, 21)) == set(POINTS) == set(range(1, 21))
+    assert {number for number, *_ in BREAKAGES} == set(POINTS) == set(range(1, 21))
 
 
 def test_each_claim_has_a_chapter():

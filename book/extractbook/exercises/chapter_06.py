@@ -1,13 +1,20 @@
 """Exercises of chapter 6, Granularity."""
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
 
-from extractbook.exercises.answers import difference
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import LabelService
+from extractlib.data import drawn
+from extractlib.errors import InputError
+from extractlib.metrics import share
+from extractlib.models import Recipe, fit, networks, predict
+from extractlib.models.classifier import load_victim
+
+HELD_OUT, POOL, LIMIT = "birds", "atlas", 0.5
+"""A victim that the chapter does not attack, the attacker's pool, and what customers may lose (see `prevented`)."""
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -56,27 +63,55 @@ def likeliest(soft: torch.Tensor, labels: torch.Tensor, temperatures: tuple[floa
     return temperatures[int(np.argmax([logs[range(len(labels)), labels].mean() for logs in plain]))]
 
 
-def label_services(seed: int) -> list[tuple]:
-    """Return label services of two classes, whose border crosses each axis within 10 of zero, and their features."""
-    generator, cases = np.random.default_rng(seed), []
-    for features in (2, 9, 9):
-        crossings = generator.uniform(0.5, 9.5, features) * generator.choice([-1, 1], features)
-        bias = generator.choice([-1.0, 1.0])
-        weights = torch.from_numpy(np.stack([0 * crossings, -bias / crossings]))
-        cases.append((LabelService(weights, torch.tensor([0.0, bias]), 40 * features), features))
-    return cases
+@cache
+def _images(seed: int) -> dict[str, torch.Tensor]:
+    """Return 1,000 images that an attacker sends, that customers send, and to compare the copy on."""
+    parts = {"attacker": (POOL, "queries"), "customers": (HELD_OUT, "validation"), "test": (HELD_OUT, "test")}
+    return {name: drawn.draw(of, part=part, size=1_000, seed=seed).images[:] for name, (of, part) in parts.items()}
 
 
-def judge_crossings(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Right is what is near the border; if all that is missed lies on one side of zero, that is told."""
-    reason = next(filter(None, (difference(*pair, tolerance=1e-4) for pair in zip(found, wanted, strict=True))), None)
-    if not reason or any(crossings.shape != true.shape for crossings, true in zip(found, wanted, strict=True)):
-        return reason
-    crossings, true = np.concatenate(found), np.concatenate(wanted)
-    wrong = np.abs(crossings - true) > 1e-4 * np.abs(true).max()
-    if np.array_equal(wrong, true < 0) or np.array_equal(wrong, true > 0):
-        return "the border crosses some axes on the other side of zero, and there it is missed"
-    return reason
+def full_answers(seed: int) -> list[tuple]:
+    """Return full answers with their images, an attacker's and the customers', each beside the customers' answers."""
+    victim, images = load_victim(HELD_OUT), _images(seed)
+    answers = {name: victim.logits(images[name]).softmax(1) for name in ("attacker", "customers")}
+    return [(full, images[name], answers["customers"]) for name, full in answers.items()]
+
+
+def stolen(images: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return how often a copy that learned these answers to images agrees with the victim on test images."""
+    victim, test = load_victim(HELD_OUT), _images(0)["test"]
+    recipe = Recipe(steps=300, learning_rate=0.1, batch_size=64, weight_decay=0.0, shift=0)
+    model = networks.build("resnet", classes=len(victim.classes), seed=0, backbone=networks.shipped_backbone())
+    fit(model, images, targets.float(), recipe, seed=0)
+    return share(predict(model, test).argmax(1) == victim.predict(test))
+
+
+@cache
+def stolen_in_full(seed: int) -> np.ndarray:
+    """Return the same of full answers, of shape (1,)."""
+    return np.array([stolen(_images(seed)["attacker"], full_answers(seed)[0][0])])
+
+
+def prevented(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return which share of the copy's agreement altered answers prevent.
+
+    Raises:
+        InputError: They are no probabilities, another label comes out, or customers' answers change too much.
+    """
+    for given, (answers, *_) in zip(found, cases, strict=True):
+        if given.shape != tuple(answers.shape) or given.min() < 0 or np.abs(given.sum(1) - 1).max() > 1e-4:
+            raise InputError(f"an answer is {answers.shape[1]} probabilities that sum to 1, for each of {len(answers)}")
+        if changed := int((given.argmax(1) != answers.argmax(1).numpy()).sum()):
+            raise InputError(f"{changed} of {len(answers)} answers have another most probable class than before")
+    (_, images, _), (customers, *_) = cases
+    labels = torch.nn.functional.one_hot(customers.argmax(1), customers.shape[1])
+    cost = float((torch.from_numpy(found[1]) - customers).abs().sum() / (labels - customers).abs().sum())
+    if cost > LIMIT:
+        raise InputError(
+            f"customers' answers change {cost:.2f} times as much as labels alone change them: at most {LIMIT}"
+        )
+    left = stolen(images, torch.from_numpy(found[0])) / float(wanted[0][0])
+    return 1 - left, "the prevented share of the copy's agreement"
 
 
 EXERCISES = (
@@ -97,9 +132,9 @@ EXERCISES = (
     ),
     Exercise(
         id="6.2",
-        title="A temperature that nobody told",
+        title="An unknown temperature",
         kind="modify",
-        minutes=15,
+        minutes=12,
         variants={"seed": SEEDS},
         cases=softened,
         right=likeliest,
@@ -116,7 +151,7 @@ EXERCISES = (
         id="6.3",
         title="What rounding leaves open",
         kind="implement",
-        minutes=15,
+        minutes=12,
         variants={"seed": SEEDS},
         cases=rounded_answers,
         right=together,
@@ -124,18 +159,19 @@ EXERCISES = (
     ),
     Exercise(
         id="6.4",
-        title="A border found by labels",
+        title="Harden without losing customers",
         kind="attack or defend",
-        minutes=25,
+        minutes=20,
         variants={"seed": SEEDS},
-        cases=label_services,
-        right=lambda service, features: -service._bias[1] / service._weights[1],
-        judge=judge_crossings,
+        cases=full_answers,
+        key=lambda seed: 2 * [stolen_in_full(seed)],
+        score=prevented,
+        marks=(0.10, 0.45),
     ),
     Exercise(
         id="6.5",
         title="Hidden or only disguised",
         kind="discuss",
-        minutes=12,
+        minutes=9,
     ),
 )

@@ -1,30 +1,52 @@
-"""Exercises of chapter 7, Architecture and pre-training."""
+"""Exercises of chapter 7, Architecture and initial weights."""
 
-from functools import partial
+from functools import cache
 
 import numpy as np
-from scipy import stats
+import torch
+from scipy.optimize import linear_sum_assignment
 
+from extractbook.exercises.answers import normalized
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.metrics import t_interval
+from extractbook.exercises.services import Service
+from extractlib.data import drawn
+from extractlib.models import Recipe, fit, networks, predict
+from extractlib.models.classifier import load_victim
 
-SIZES = (8, 60, 8, 8)
-"""Features of the public backbones; the victim is never built on the one that is large enough to fit noise."""
-
-
-def columns(seed: int) -> list[tuple]:
-    """Return two columns of recoveries over the same seeds, which differ more from seed to seed than the columns do."""
-    generator, cases = np.random.default_rng(seed), []
-    for count in (5, 3, 8):
-        first = 0.9 + 0.03 * generator.standard_normal(count)
-        cases.append((first, first - generator.uniform(0.01, 0.05) + 0.005 * generator.standard_normal(count)))
-    return cases
+STARTS = ("resnet A", "resnet B", "vgg A", "vgg B")
 
 
-def unpaired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the difference of two columns that have nothing in common."""
-    error = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / len(first))
-    return stats.t.interval(0.95, 2 * len(first) - 2, first.mean() - second.mean(), error)
+def layers(seed: int) -> list[tuple]:
+    """Return pairs of layers: in another order with noise, with nothing in common, and with rows that are alike."""
+    generator = np.random.default_rng(seed)
+    first = generator.standard_normal((3, 16, 27))
+    noise = 0.3 * generator.standard_normal((16, 27))
+    alike = np.repeat(first[2, :8], 2, axis=0) + 0.1 * noise
+    return [
+        (first[0], (first[0] + noise)[generator.permutation(16)]),
+        (first[1], generator.standard_normal((16, 27))),
+        (alike, first[2]),
+    ]
+
+
+def similarity(first: np.ndarray, second: np.ndarray, order: np.ndarray | slice = slice(None)) -> float:
+    """Return the cosine similarity of two layers of one shape, the second's rows in another order."""
+    return (first * second[order]).sum() / np.sqrt((first**2).sum() * (second**2).sum())
+
+
+def matched(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the similarity where the rows are assigned to each other as well as can be."""
+    return similarity(first, second, linear_sum_assignment(first @ second.T, maximize=True)[1])
+
+
+def nearest(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the same where each row takes the row that fits it best, whether another has it or not."""
+    return similarity(first, second, (first @ second.T).argmax(1))
+
+
+def by_angle(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the same where rows are assigned by the size of their products, whatever the sign."""
+    return similarity(first, second, linear_sum_assignment(np.abs(first @ second.T), maximize=True)[1])
 
 
 def factorial_tables(seed: int) -> list[tuple]:
@@ -47,30 +69,51 @@ def architecture_first(table: np.ndarray) -> np.ndarray:
     return np.stack([table[:, 0, 1] - table[:, 1, 1], table[:, 0, 0] - table[:, 0, 1]])
 
 
-def victims(seed: int) -> list[tuple]:
-    """Return a victim's answers and the features of the public backbones, one of which the victim was built on."""
-    generator, cases = np.random.default_rng(seed), []
-    for true in generator.permutation([0, 2, 3, 0, 2, 3]):
-        features = [generator.standard_normal((80, size)) for size in SIZES]
-        logits = features[true] @ generator.standard_normal((SIZES[true], 5)) / np.sqrt(SIZES[true])
-        answers = np.exp(2 * (logits + 0.7 * generator.standard_normal(logits.shape)))
-        cases.append((answers / answers.sum(1, keepdims=True), features))
-    return cases
+class ImageService(Service):
+    """A model behind an API with full answers to uint8 images, float of shape (n, classes)."""
+
+    def __init__(self, model: networks.Network, budget: int):
+        super().__init__(budget)
+        self._model = model
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the victim's probabilities.
+
+        Raises:
+            BudgetExceeded: These are more queries than are left.
+        """
+        self.charge(len(images))
+        return predict(self._model, images).softmax(1)
 
 
-def best_backbone(answers: np.ndarray, features: list[np.ndarray], *, held_out: bool = True) -> int:
-    """Return which features tell the answers best, by a linear head that was fitted to the other half of them.
+@cache
+def _victims(seed: int) -> tuple[tuple[str, networks.Network], ...]:
+    """Return five victims with what they started from, in any order: one that ships, four tuned shortly."""
+    images = drawn.draw("objects", part="victim", size=1_000, seed=seed)
+    recipe, made = Recipe(steps=60, learning_rate=0.05), [("resnet A", load_victim("birds").model)]
+    for name in STARTS:
+        network, initial = name.split()
+        backbone = networks.shipped_backbone(network, initial=initial)
+        model = networks.build(network, classes=len(images.classes), seed=seed, backbone=backbone)
+        made.append((name, fit(model, images.images, images.known_labels(), recipe, seed=seed)))
+    return tuple(made[place] for place in np.random.default_rng(seed).permutation(len(made)))
 
-    By mistake it is measured on the half that it was fitted to: not `held_out`.
-    """
-    logs = np.log(answers) - np.log(answers).mean(1, keepdims=True)
-    inputs = [np.column_stack([vectors, np.ones(len(vectors))]) for vectors in features]
-    half = len(logs) // 2
-    asked = slice(half, None) if held_out else slice(half)
-    heads = [np.linalg.lstsq(x[:half], logs[:half], rcond=None)[0] for x in inputs]
-    return int(
-        np.argmin([((x[asked] @ head - logs[asked]) ** 2).mean() for x, head in zip(inputs, heads, strict=True)])
-    )
+
+@cache
+def _pool(seed: int) -> torch.Tensor:
+    """Return 500 images of the pool."""
+    return drawn.draw("atlas", part="queries", size=500, seed=seed).images[:]
+
+
+def services(seed: int) -> list[tuple]:
+    """Return for each victim a service of 500 queries with as many images of the pool."""
+    return [(ImageService(model, len(_pool(seed))), _pool(seed)) for _, model in _victims(seed)]
+
+
+def share_named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the share of victims whose start is named."""
+    named = [normalized(given) == normalized(right) for given, right in zip(found, wanted, strict=True)]
+    return float(np.mean(named)), "the share of victims named"
 
 
 EXERCISES = (
@@ -97,19 +140,23 @@ EXERCISES = (
     ),
     Exercise(
         id="7.2",
-        title="The same seeds on both sides",
+        title="Filters in another order",
         kind="modify",
         minutes=12,
         variants={"seed": SEEDS},
-        cases=columns,
-        right=lambda first, second: t_interval(first - second),
-        slips={"the columns are treated as independent, and they have their seeds in common": unpaired},
+        cases=layers,
+        right=matched,
+        slips={
+            "the order still matters: assign the filters to each other first": similarity,
+            "two filters take the same one: assign them one to one": nearest,
+            "a filter and its opposite are not alike: the sign of a product counts": by_angle,
+        },
     ),
     Exercise(
         id="7.3",
         title="Shares that do not depend on the order",
         kind="implement",
-        minutes=12,
+        minutes=10,
         variants={"seed": SEEDS},
         cases=factorial_tables,
         right=lambda table: np.mean([pretraining_first(table), architecture_first(table)], axis=0),
@@ -120,22 +167,19 @@ EXERCISES = (
     ),
     Exercise(
         id="7.4",
-        title="On which backbone it stands",
+        title="Name the weights",
         kind="attack or defend",
-        minutes=25,
+        minutes=22,
         variants={"seed": SEEDS},
-        cases=victims,
-        right=best_backbone,
-        slips={
-            "the most features fit even noise: measure on answers that the head was not fitted to": partial(
-                best_backbone, held_out=False
-            )
-        },
+        cases=services,
+        key=lambda seed: [name for name, _ in _victims(seed)],
+        score=share_named,
+        marks=(0.4, 1.0),
     ),
     Exercise(
         id="7.5",
         title="What one comparison says",
         kind="discuss",
-        minutes=12,
+        minutes=10,
     ),
 )

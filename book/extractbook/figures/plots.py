@@ -115,6 +115,74 @@ def bars(
     return figure
 
 
+def grouped(rows: pd.DataFrame, by: str, names: Mapping[str, str], column: str = "recovery") -> dict[str, dict]:
+    """Return a column's values by task and by the words in another column, in the order of `names`, which rename them.
+
+    Args:
+        rows: Of `book.frame`.
+        by: The other column.
+        names: Which words count, and what each is called.
+        column: The column.
+    """
+    known = rows[rows[by].isin(list(names))]
+    parts = {(task, word): part[column].tolist() for (task, word), part in known.groupby(["task", by])}
+    return {
+        task: {name: parts[task, word] for word, name in names.items() if (task, word) in parts}
+        for task in sorted(set(known["task"]))
+    }
+
+
+def of_seeds(rows: pd.DataFrame) -> str:
+    """Return over how many seeds of `book.frame` a caption's values are, and on which images they were measured."""
+    count, part = len(rows.attrs["seeds"]), " and ".join(rows.attrs["parts"])
+    spread = "one seed" if count == 1 else f"mean ± standard deviation over {count} seeds"
+    return f"{spread}, {part} images"
+
+
+def constant_recovery(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the recovery of the constant predictor by task, of rows of `book.frame`."""
+    return (rows["constant_accuracy"] / rows["victim_accuracy"]).groupby(rows["task"]).mean().to_dict()
+
+
+def dots(
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    xlabel: str,
+    constant: Mapping[str, float] | None = None,
+    limits: tuple[float, float] = (0, 1.05),
+    columns: int = 0,
+) -> Plot:
+    """Return a row a group with a mark for each of its series, mean ± standard deviation of the values.
+
+    Args:
+        groups: By name of the group, by name of the series, the values, one a seed; at most five series.
+        xlabel: What the axis shows, with units.
+        constant: By name of the group, what the constant predictor has; a short bar across the row.
+        limits: Of the axis.
+        columns: Of the legend; as many as fit if 0.
+    """
+    titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
+    marks = [
+        (name, title, groups[title][name]) for name in names for title in titles if len(groups[title].get(name, ()))
+    ]
+    data = summaries(marks, "Group", xlabel)
+    bars = pd.DataFrame((constant or {}).items(), columns=["Group", xlabel]).assign(Series="constant predictor")
+    step = 0.6 / len(names)
+    columns = columns or (3 if max(map(len, names)) < 16 else 2)
+    height = 1.3 + 0.25 * (len(names) // columns) + (0.3 + 0.12 * len(names)) * len(titles)
+    with plotting(pd.concat([data, bars]), height=height, xlabel=xlabel, columns=columns) as (figure, axes):
+        for number, name in enumerate(names):
+            line = data[data["Series"] == name]
+            y = line["Group"].map(titles.index) + (number - (len(names) - 1) / 2) * step
+            axes.errorbar(line[xlabel], y, xerr=line["±"], label=name, linestyle="none", capsize=0, markersize=8)
+        if len(bars):
+            y = bars["Group"].map(titles.index)
+            axes.errorbar(bars[xlabel], y, fmt="|", color=BLACK, markersize=16, capsize=0, label="constant predictor")
+        name_rows(axes, titles)
+        axes.set(xlim=limits, ylim=(len(titles) - 0.5, -0.5))
+    return figure
+
+
 def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Plot:
     """Return confusion matrices side by side: a row a true class, in shares of its images.
 

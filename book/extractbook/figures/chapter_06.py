@@ -1,0 +1,242 @@
+"""What chapter 6, Granularity, shows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot
+from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.plots import constant_recovery, dots, grouped
+from extractlib.api.granularity import Answers, Granularity
+from extractlib.metrics import agreement, hidden_and_divergence
+
+ANSWERS = {"full": "full", "rounded-1": "one decimal", "top-5": "top-5", "top-2": "top-2", "label": "label"}
+"""The granularities that decide a claim, from more to less, and what the figures call them."""
+
+MOST, LETTERS = 4, 17
+"""Classes that an answer is written out for, and letters of a name."""
+
+FILLS = {"even": "evenly", "renormalized": "renormalized"}
+
+
+def filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one line a granularity, task and seed: the fill that agrees better with the API on held-out queries."""
+    ordered = rows.sort_values(["held_out_agreement", "fill"], ascending=[True, False], kind="stable")
+    kept = ordered.drop_duplicates(["task", "seed", "granularity"], keep="last").sort_index()
+    return kept[kept["granularity"].isin(ANSWERS)]
+
+
+def recoveries(rows: pd.DataFrame) -> Plot:
+    """Return recovery by granularity, a row a task.
+
+    Args:
+        rows: Of the tables reproduction and granularity.
+    """
+    kept = filled(rows)
+    return dots(grouped(kept, "granularity", ANSWERS), xlabel="recovery", constant=constant_recovery(kept))
+
+
+def fills(rows: pd.DataFrame, granularity: str = "top-2") -> Plot:
+    """Return the recovery that each way to fill in truncated answers brings, a row a task."""
+    kept = rows[rows["granularity"] == granularity]
+    return dots(
+        grouped(kept, "fill", FILLS), xlabel=f"recovery, {granularity} answers", constant=constant_recovery(kept)
+    )
+
+
+def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
+    """Return which share of the victim's errors copies repeat, and the independent control, a row a task.
+
+    Args:
+        rows: Of the tables reproduction and granularity.
+        control: Of the table control.
+    """
+    names = {"full": "copy, full answers", "top-2": "copy, top-2", "label": "copy, labels", "control": "control"}
+    both = pd.concat([filled(rows), control.assign(granularity="control")])
+    return dots(grouped(both, "granularity", names, "errors_repeated"), xlabel="share of the victim's errors repeated")
+
+
+def drops(rows: pd.DataFrame, granularity: str = "label") -> pd.Series:
+    """Return by task how much recovery a granularity costs against full answers, seed by seed, in the mean; falling."""
+    kept = filled(rows).pivot_table(index=["task", "seed"], columns="granularity", values="recovery")
+    return (kept["full"] - kept[granularity]).dropna().groupby("task").mean().sort_values(ascending=False)
+
+
+def drop_words(rows: pd.DataFrame) -> str:
+    """Return on which tasks labels cost most and least, and what each granularity costs in the mean."""
+    labels = drops(rows)
+    costs = {name: drops(rows, word).mean() for word, name in ANSWERS.items() if word not in ("full", "label")}
+    return (
+        f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
+        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks "
+        + ", ".join(f"{name} costs {cost:.2f}" for name, cost in costs.items())
+        + f", and labels cost {labels.mean():.2f}."
+    )
+
+
+def gains(rows: pd.DataFrame, granularity: str = "top-2") -> pd.Series:
+    """Return by task how much more renormalized answers recover than evenly filled ones, in the mean; falling."""
+    kept = rows[rows["granularity"] == granularity]
+    both = kept.pivot_table(index=["task", "seed"], columns="fill", values="recovery")
+    return (both["renormalized"] - both["even"]).groupby("task").mean().sort_values(ascending=False)
+
+
+def gain_words(rows: pd.DataFrame) -> str:
+    """Return how much renormalizing changes, task by task, and how often it is the better fill."""
+    found = gains(rows)
+    listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in found.items()).replace("-", "−")
+    better = f"{(found > 0).sum()} of {len(found)} tasks"
+    return f"Renormalized answers recover {listed}: more than evenly filled ones on {better}."
+
+
+def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:
+    """Return what granularities hide of answers, as a table: hidden mass and divergence on what is shown, in nats.
+
+    Args:
+        answers: Full answers, float of shape (n, classes), by what the images are called.
+    """
+    lines = []
+    for word in ("rounded-2", "rounded-1", "top-5", "top-2", "label"):
+        line = [ANSWERS.get(word, "two decimals")]
+        for full in answers.values():
+            kind = Granularity.parse(word)
+            told = kind.show(full).targets(full.shape[1], fill="renormalized")
+            mass, divergence = (part.mean().item() for part in hidden_and_divergence(full, told))
+            line += [f"{mass:.3f}", f"{divergence:.4f}"]
+        lines.append(line)
+    columns = ["Answer", *(f"{what}, {name}" for name in answers for what in ("Hidden mass", "Divergence"))]
+    counts = ", ".join(f"{len(full):,} images of {name}" for name, full in answers.items())
+    return table(lines, columns, caption=f"What an answer hides, mean over {counts}")
+
+
+def agreements(
+    victim: Callable[[torch.Tensor], torch.Tensor],
+    copies: Callable[[int, int], Sequence[Any]],
+    budgets: Sequence[int],
+    *,
+    seeds: int,
+) -> list[list[str]]:
+    """Return how often copies of a victim in the plane agree with it on 5,000 points, as the lines of a table.
+
+    Args:
+        victim: Returns logits of points of shape (n, 2).
+        copies: Given a number of queries and a seed, returns the points, and the copies from full answers and labels.
+        budgets: The numbers of queries, a column each.
+        seeds: How many seeds.
+    """
+    points = 4 * torch.rand(5_000, 2, generator=torch.Generator().manual_seed(99)) - 2
+    truth: torch.Tensor = victim(points).argmax(1)
+    found: dict = {}
+    for budget in budgets:
+        for seed in range(seeds):
+            for name, copy in zip(("full answers", "labels"), copies(budget, seed)[1:], strict=True):
+                found.setdefault((name, budget), []).append(agreement(copy(points).argmax(1), truth))
+    return [
+        [name, *(mean_sd(found[name, budget], digits=3) for budget in budgets)] for name in ("full answers", "labels")
+    ]
+
+
+def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
+    """Return on how many tasks copies repeat the victim's errors more than others do, of `repeated`'s rows."""
+    kept = filled(rows).pivot_table(index=["task", "seed"], columns="granularity", values="errors_repeated")
+    kept["control"] = control.set_index(["task", "seed"])["errors_repeated"]
+    means = kept.groupby("task").mean()
+    less, more = (means["label"] < means["full"]).sum(), (means["label"] > means["control"]).sum()
+    return (
+        f"Copies from labels repeat fewer of the victim's errors than copies from full answers do on {less} of"
+        f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}."
+    )
+
+
+def claim_words(rows: pd.DataFrame) -> str:
+    """Return what the rows have for the chapter's claims, whatever the verdicts will be."""
+    labels, between = drops(rows), pd.DataFrame({word: drops(rows, word) for word in ("top-2", "label")})
+    first, ordered = list(labels.index[:2]), (between["top-2"] < between["label"]).sum()
+    same = "as in the paper" if set(first) == {"birds", "things"} else "which is not the paper's pattern"
+    return (
+        f"Labels cost most on *{first[0]}* and *{first[1]}*, {same}; the paper's figures are largest for the twins of"
+        f" *birds* and *things*.\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
+    )
+
+
+def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequence[str]) -> Figure:
+    """Return queries, a row each, with what answers of several granularities show of them.
+
+    Args:
+        images: uint8 of shape (n, 3, height, width).
+        answers: The n answers by what the granularity is called; at most three granularities.
+        classes: Name of each class.
+    """
+    height, step = 0.35 + 1.12 * len(images), (WIDTH - 1) / len(answers)
+    with style.context([STYLE, {"font.size": 9.5, "axes.grid": False}]):
+        figure = Figure(figsize=(WIDTH, height))
+        for column, name in enumerate(answers):
+            figure.text((1.05 + column * step) / WIDTH, 1 - 0.2 / height, name, weight="bold")
+        for row, image in enumerate(images):
+            bottom = height - 0.35 - 1.12 * (row + 1)
+            axes = figure.add_axes((0.05 / WIDTH, (bottom + 0.15) / height, 0.9 / WIDTH, 0.9 / height))
+            axes.set_axis_off()
+            axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            for column, answer in enumerate(answers.values()):
+                text = "\n".join(_lines(answer[row : row + 1], classes))
+                figure.text((1.05 + column * step) / WIDTH, (bottom + 1.05) / height, text, va="top")
+    return figure
+
+
+def _lines(answer: Answers, classes: Sequence[str]) -> list[str]:
+    """Return an answer's most probable classes with what is shown of each; names are cut, and so is the list."""
+    names = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in classes]
+    if answer.probabilities is None:
+        return [names[int(answer.labels)]]
+    values, order = answer.probabilities[0].sort(descending=True, stable=True)
+    places = order if answer.classes is None else answer.classes[0, order]
+    pairs = [(names[int(place)], float(value)) for place, value in zip(places, values, strict=True) if value >= 0.005]
+    return [f"{value:.2f} {name}" for name, value in pairs[:MOST]] + (["…"] if len(pairs) > MOST else [])
+
+
+def borders(
+    victim: Callable[[torch.Tensor], torch.Tensor],
+    copies: Mapping[str, Sequence[tuple[str, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]]],
+    *,
+    extent: float = 2.0,
+) -> Figure:
+    """Return the regions that copies of a victim in the plane give each class, and the victim's borders in black.
+
+    Args:
+        victim: Returns logits, float of shape (n, 3), of points of shape (n, 2).
+        copies: By name of the row, for each panel its title, the points that were asked about, and the copy.
+        extent: The plane is shown from minus this to this on both axes.
+    """
+    side = torch.linspace(-extent, extent, 160)
+    x, y = torch.meshgrid(side, side, indexing="xy")
+    points = torch.stack([x.ravel(), y.ravel()], 1)
+
+    def classes(model: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        with torch.no_grad():
+            return model(points).argmax(1).view(x.shape).numpy()
+
+    columns = max(map(len, copies.values()))
+    look: dict[str, Any] = {"extent": 2 * (-extent, extent), "origin": "lower", "interpolation": "nearest"}
+    with style.context([STYLE, {"font.size": 10, "axes.grid": False}]):
+        figure = Figure(figsize=(WIDTH, 2.25 * len(copies)), layout="constrained")
+        all_axes = figure.subplots(len(copies), columns, squeeze=False, sharex=True, sharey=True)
+        for (name, row), axes_row in zip(copies.items(), all_axes, strict=True):
+            axes_row[0].set_ylabel(name)
+            for axes, (title, asked, copy) in zip(axes_row, row, strict=True):
+                axes.imshow(_light(classes(copy)), **look)
+                for label in range(3):
+                    axes.contour(x, y, classes(victim) == label, levels=[0.5], colors=BLACK, linewidths=1.2)
+                axes.plot(*asked.T, ".", color=BLACK, markersize=5 if len(asked) < 50 else 2)
+                axes.set(title=title, xticks=(), yticks=())
+    return figure
+
+
+def _light(classes: np.ndarray) -> np.ndarray:
+    """Return the light color of each class, float of shape (height, width, 3)."""
+    colors = np.array([[int(code[place : place + 2], 16) for place in (1, 3, 5)] for code in (BLUE, ORANGE, VERMILION)])
+    return 1 - 0.45 * (1 - colors[classes] / 255)

@@ -1,0 +1,225 @@
+"""What chapter 7, Architecture and initial weights, shows."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from extractbook.figures.base import BLACK, STYLE, WIDTH, Plot, summaries
+from extractbook.figures.notebook import table
+from extractbook.figures.plots import constant_recovery, dots, grouped
+from extractlib.models import networks
+
+STARTS = {
+    ("resnet", "A"): "same network, same weights",
+    ("resnet", "B"): "same network, other weights",
+    ("vgg", "A"): "other network",
+    ("vgg", "B"): "other network, its other weights",
+}
+"""What a surrogate of the pre-trained ResNet victim starts from, and what the figures call it."""
+
+REPEATED = "share of the victim's errors repeated"
+
+VICTIMS = {
+    ("resnet", "A"): "pre-trained ResNet",
+    ("resnet", "none"): "ResNet from scratch",
+    ("cnn", "none"): "small CNN from scratch",
+}
+
+
+def grid(rows: pd.DataFrame, column: str, names: Mapping[str, str]) -> Plot:
+    """Return what the sides of an attack have in common as squares, a square a task: the victim's down, the surrogate's
+    across, the recovery in each place; a place without rows stays white.
+
+    Args:
+        rows: Of `book.frame`, the cells of the grid alone.
+        column: What differs, ``"weights"`` for the columns ``victim_weights`` and ``surrogate_weights``, or
+            ``"network"`` for ``victim`` and ``surrogate``.
+        names: Its words, and what each is called.
+    """
+    sides = ["victim_weights", "surrogate_weights"] if column == "weights" else ["victim", "surrogate"]
+    parts = {key: part["recovery"].tolist() for key, part in rows.groupby(["task", *sides])}
+    known = [(*key, values) for key, values in parts.items() if {key[1], key[2]} <= set(names)]
+    data = summaries(
+        ((task, (names[one], names[other]), values) for task, one, other, values in known), "pair", "recovery"
+    )
+    data[["victim", "surrogate"]] = data.pop("pair").tolist()
+    data = data[["Series", "victim", "surrogate", "recovery", "±"]]
+    words, tasks = list(names.values()), list(dict.fromkeys(data["Series"]))
+    with style.context([STYLE, {"axes.grid": False}]):
+        figure = Plot(data, height=0.6 + WIDTH / max(2, len(tasks)))
+        for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+            shares = np.full((len(words), len(words)), np.nan)
+            for _, line in data[data["Series"] == task].iterrows():
+                place = words.index(line["victim"]), words.index(line["surrogate"])
+                shares[place] = line["recovery"]
+                text = f"{line['recovery']:.2f}" + ("" if np.isnan(line["±"]) else f"\n± {line['±']:.2f}")
+                color = "white" if line["recovery"] > 0.6 else BLACK
+                axes.text(place[1], place[0], text, ha="center", va="center", color=color)
+            axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+            axes.set(title=task, xlabel="surrogate", ylabel="victim" if axes.get_subplotspec().is_first_col() else "")
+            axes.set_xticks(range(len(words)), words)
+            axes.set_yticks(range(len(words)), words, rotation=90, va="center")
+    return figure
+
+
+def crossed(rows: pd.DataFrame) -> pd.Series:
+    """Return by task what shared weights are worth: ½ [(AA + BB) − (AB + BA)] of the recoveries, in the mean."""
+    wide = rows.pivot_table(index=["task", "seed"], columns=["victim_weights", "surrogate_weights"], values="recovery")
+    same, other = wide["A", "A"] + wide["B", "B"], wide["A", "B"] + wide["B", "A"]
+    return ((same - other) / 2).dropna().groupby("task").mean()
+
+
+def crossed_words(rows: pd.DataFrame) -> str:
+    """Return what shared initial weights are worth, task by task."""
+    found = crossed(rows)
+    listed = " and ".join(f"{value:.2f} on *{task}*" for task, value in found.items())
+    return f"Starting from the victim's very weights is worth {listed}, in the mean over both directions."
+
+
+def starts(rows: pd.DataFrame) -> Plot:
+    """Return the recovery of the pre-trained ResNet victim by what the surrogate starts from, a row a task.
+
+    Args:
+        rows: Of the tables reproduction and architecture; the tasks without another network are left out.
+    """
+    kept = rows[(rows["victim"] == "resnet") & (rows["victim_weights"] == "A")]
+    kept = _named(kept, "surrogate", "surrogate_weights", STARTS)
+    return dots(grouped(kept, "start", _words(STARTS)), xlabel="recovery", constant=constant_recovery(kept))
+
+
+def scratch(rows: pd.DataFrame) -> Plot:
+    """Return the recovery of victims by what they start from, a row a task, attacked by the pre-trained ResNet.
+
+    Args:
+        rows: Of the tables reproduction and architecture.
+    """
+    kept = rows[(rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "A")]
+    kept = kept.assign(victim=kept["victim"].str.replace(r"cnn.*", "cnn", regex=True))
+    kept = _named(kept, "victim", "victim_weights", VICTIMS)
+    return dots(grouped(kept, "start", _words(VICTIMS)), xlabel="recovery", constant=constant_recovery(kept))
+
+
+def _named(rows: pd.DataFrame, network: str, weights: str, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
+    """Return the rows that have a name, with it in a column ``start``, of tasks that have several."""
+    starts = [names.get(pair, "") for pair in zip(rows[network], rows[weights], strict=True)]
+    known = rows.assign(start=starts).query("start != ''")
+    return known[known.groupby("task")["start"].transform("nunique") > 1]
+
+
+def _words(names: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    return {word: word for word in names.values()}
+
+
+def _lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
+    """Return by task how much less other cells recover than the plain attack does, seed by seed, in the mean."""
+    sides = rows[["victim", "victim_weights", "surrogate", "surrogate_weights"]]
+    plain = rows[(sides == ["resnet", "A", "resnet", "A"]).all(axis=1)].set_index(["task", "seed"])["recovery"]
+    return (plain - rows[which].set_index(["task", "seed"])["recovery"]).dropna().groupby("task").mean()
+
+
+def _listed(values: pd.Series) -> str:
+    return " and ".join(f"{value:.2f} on *{task}*" for task, value in values.items())
+
+
+def start_words(rows: pd.DataFrame) -> str:
+    """Return what a surrogate of another network loses, task by task."""
+    other = (rows["victim"] == "resnet") & (rows["victim_weights"] == "A")
+    other &= (rows["surrogate"] == "vgg") & (rows["surrogate_weights"] == "A")
+    return f"The other network loses {_listed(_lost(rows, other))} of recovery."
+
+
+def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
+    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it.
+
+    Args:
+        rows: Of the tables reproduction and architecture.
+        weights: Of the table weights.
+    """
+    small = rows["victim"].str.startswith("cnn") & (rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "A")
+    return (
+        f"The small victim from scratch costs the attacker {_listed(_lost(rows, small))} of recovery; other initial"
+        f" weights cost it {_listed(crossed(weights))}."
+    )
+
+
+def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
+    """Return which share of the victim's errors is repeated, by `repeated`'s rows, task by task."""
+    shares = repeated(rows, control).data
+    lines = [
+        f"on *{task}* copies from the same weights repeat {of['copy, same weights']:.0%}, copies from other weights"
+        f" {of['copy, other weights']:.0%}, the control {of['control, same weights']:.0%}"
+        for task, of in shares.pivot_table(index="Group", columns="Series", values=REPEATED).iterrows()
+    ]
+    return f"Of the victim's errors, {'; '.join(lines)}."
+
+
+def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
+    """Return which share of the victim's errors is repeated, a row a task.
+
+    Args:
+        rows: Of the table weights.
+        control: Of the table control, the same tasks.
+    """
+    shared = rows["victim_weights"] == rows["surrogate_weights"]
+    names = {"same": "copy, same weights", "other": "copy, other weights", "control": "control, same weights"}
+    both = pd.concat([rows.assign(kind=np.where(shared, "same", "other")), control.assign(kind="control")])
+    both = both[both["task"].isin(set(rows["task"]))]
+    # Two victims a seed, one of each backbone: their mean is a value.
+    both = both.groupby(["task", "seed", "kind"])["errors_repeated"].mean().reset_index()
+    return dots(grouped(both, "kind", names, "errors_repeated"), xlabel=REPEATED)
+
+
+def backbones() -> str:
+    """Return a table of the public backbones: weights, training images, accuracy on images that none has seen."""
+    lines = []
+    for network in ("resnet", "vgg"):
+        count = sum(weight.numel() for weight in networks.build(network, classes=2, seed=0).parameters())
+        for initial in networks.INITIAL:
+            name = networks.backbone_name(network, initial)
+            card = json.loads((networks.WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
+            steps = card["recipe"]["epochs"] * card["images"] // card["recipe"]["batch_size"]
+            right = f"{card['validation_accuracy']:.1%}"
+            lines.append(
+                [f"{network} {initial}", f"{count:,}", f"{card['images']:,}", f"{steps:,}", card["seed"], right]
+            )
+    columns = ["Backbone", "Weights", "Images", "Steps", "Seed", "Right on validation"]
+    return table(lines, columns, caption="The public backbones, from their cards")
+
+
+def filters(models: Mapping[str, torch.Tensor]) -> Figure:
+    """Return filters of first layers as small images, a row a model: each scaled to its own range.
+
+    Args:
+        models: By name, float of shape (filters, 3, height, width).
+    """
+    count = max(map(len, models.values()))
+    with style.context([STYLE, {"font.size": 11, "axes.grid": False}]):
+        figure = Figure(figsize=(WIDTH, 0.62 * len(models)))
+        grids = figure.subplots(len(models), count, squeeze=False, gridspec_kw={"wspace": 0.12, "hspace": 0.65})
+        figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.02)
+        for (name, weights), axes_row in zip(models.items(), grids, strict=True):
+            axes_row[0].set_title(name, loc="left", pad=3)
+            for axes, weight in zip(axes_row, weights.detach(), strict=False):
+                low, high = weight.min(), weight.max()
+                axes.imshow(((weight - low) / (high - low)).permute(1, 2, 0).numpy(), interpolation="nearest")
+            for axes in axes_row:
+                axes.set_axis_off()
+    return figure
+
+
+def fits(found: Mapping[str, Mapping[str, float]]) -> Plot:
+    """Return how well each public backbone explains a victim's answers, a row a victim.
+
+    Args:
+        found: By victim, by backbone, the share of the variance of held-out answers that a linear head explains.
+    """
+    groups: dict[str, dict[str, Any]] = {
+        victim: {name: [fit] for name, fit in of.items()} for victim, of in found.items()
+    }
+    return dots(groups, xlabel="variance of the answers explained, held out")
