@@ -91,12 +91,16 @@ def features() -> dict[str, torch.Tensor]:
     return found
 
 
-def starts() -> list[tuple]:
-    """Return the answers of each victim with the features, the victims in a mixed order."""
-    return [(victims()[name].clone(), {key: value.clone() for key, value in features().items()}) for name in ORDER]
+def order(seed: int) -> list[str]:
+    """Return the names of the six victims in an order that the seed decides."""
+    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(victims()))]
 
 
-ORDER = ("birds B", "objects none", "objects A", "birds none", "objects B", "birds A")
+def starts(seed: int) -> list[tuple]:
+    """Return the answers of each victim with the features of both public weights."""
+    return [
+        (victims()[name].clone(), {key: value.clone() for key, value in features().items()}) for name in order(seed)
+    ]
 
 
 def named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
@@ -165,8 +169,9 @@ EXERCISES = (
         title="Which weights did it start from?",
         kind="attack or defend",
         minutes=20,
+        variants={"seed": SEEDS},
         cases=starts,
-        key=lambda: [name.split()[1] for name in ORDER],
+        key=lambda seed: [name.split()[1] for name in order(seed)],
         score=named,
         marks=(0.5, 1.0),
     ),
