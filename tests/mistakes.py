@@ -94,11 +94,15 @@ MISTAKES = {
         ("wrong side", "return test", "return ~test", "goes on growing"),
     ],
     "2.4": [
-        ("pixel by pixel", "> 0.9", "> 0.9999999", "no copy equals its original"),
-        ("no mirror", "torch.cat([train, train.flip(3)])", "train", "may be mirrored"),
-        ("upside down", "train.flip(3)", "train.flip(2)", "may be mirrored"),
-        ("mean forgotten", "rows -= rows.mean(1, keepdim=True)", "pass", "values are wrong"),
-        ("wrong way", "> 0.9", "< 0.9", "values are wrong"),
+        ("nothing mixed", "torch.where(patch[:, None], altered(), altered())", "altered()", "agreement is 0."),
+        (
+            "unseeded",
+            "torch.rand(2, count, 3, 1, 1, generator=generator)",
+            "torch.rand(2, count, 3, 1, 1)",
+            "when asked",
+        ),
+        ("seed ignored", "manual_seed(seed)", "manual_seed(0)", "another seed makes the same"),
+        ("twenty", "len(images), (count,)", "len(images), (20,)", "raises RuntimeError"),
     ],
     "3.1": [
         (

@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 import torch
 
-from extractbook.figures import chapter_01, chapter_03, chapter_04
+from extractbook.build import execute
+from extractbook.figures import chapter_01, chapter_02, chapter_03, chapter_04
 from extractbook.reproduction import paper
 from extractlib.api.granularity import Full, Granularity, Label, TopK
-from extractlib.data.drawn import TASKS, draw
+from extractlib.data.drawn import SIZES, TASKS, atlas, draw, things
 from extractlib.data.images import ImageSet
 from extractlib.models.classifier import load_victim
 
@@ -137,3 +138,44 @@ def test_reliability_in_groups_of_equal_size():
     assert data["confidence"].tolist() == pytest.approx([0.55, 0.8])
     assert data["share that is right"].tolist() == [0.5, 1.0]
     assert data["±"].tolist() == pytest.approx([0.5 / 2**0.5, 0.0]) and data["answers"].tolist() == [2, 2]
+
+
+# -- chapter 2 and the datasheets -------------------------------------------------
+
+
+def test_rows_of_images_have_names_and_frames():
+    first, second = (torch.full((3, 3, 4, 4), value, dtype=torch.uint8) for value in (10, 200))
+    figure = chapter_02.rows({"dark": first, "light": second})
+    assert [text.get_text() for text in figure.texts] == ["dark", "light"]
+    shown = [axes.images[0].get_array().data for axes in figure.axes]
+    assert shown[0].shape == (6, 18, 3)  # three images with a frame of one pixel
+    assert (shown[0][1, 1] == 10).all() and (shown[1][1, 7] == 200).all() and (shown[0][0] == 255).all()
+
+
+def test_first_images_of_classes():
+    found = chapter_02.of_classes(tiny([1, 0, 1, 1]), ("yield",), each=2)
+    assert torch.equal(found["yield"], tiny([1, 0, 1, 1]).images[[0, 2]])
+
+
+def test_an_image_is_nearest_to_itself():
+    images = draw("signs", part="test", size=30, seed=0).images[:]
+    seen = chapter_02.features(images)
+    assert torch.allclose(seen.norm(dim=1), torch.ones(30), atol=1e-5)
+    assert (seen @ seen.T).argmax(1).tolist() == list(range(30))
+    table = chapter_02.nearness({"atlas": images}, count=30)
+    assert table.loc["signs", "atlas"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["signs", "the task itself"] < 0.999
+    near = chapter_02.near(table)
+    assert near.axes[0].get_yticklabels()[0].get_text() == "signs"
+
+
+def test_the_datasheets_have_the_sets_sizes():
+    text = (execute.BOOK / "datasheets.md").read_text(encoding="utf-8")
+    lines = [[cell.strip().replace(",", "") for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+    sizes = {cells[0]: cells[1:] for cells in lines if cells[0] in SIZES and len(cells) > 2}
+    assert sizes.keys() == SIZES.keys()
+    for name, (classes, *numbers) in sizes.items():
+        assert int(classes) == len(draw(name, part="test", size=1, seed=0).classes)
+        assert [int(number) for number in numbers if number != "–"] == list(SIZES[name].values())
+    shared = set(things.CLASSES) & set(atlas.CLASSES)
+    assert f"Of its {len(things.CLASSES)} kinds *atlas* draws {len(shared)} in the same way" in text
