@@ -87,9 +87,9 @@ FEW, QUERIES = 20, 1_000
 
 
 def few(seed: int) -> list[tuple]:
-    """Return twenty images of a held-out victim's task, a number and a seed: once, again, and with another seed."""
+    """Return twenty images of a held-out victim's task, and a number and a seed for each trial."""
     images = held_out.images("birds", "adversary", FEW, seed).images[:]
-    return [(images.clone(), QUERIES, one) for one in (seed, seed, seed + 1)]
+    return [(images.clone(), *trial) for trial in held_out.trials(QUERIES, seed)]
 
 
 def from_few(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:

@@ -40,25 +40,34 @@ def answers(task: str, asked: torch.Tensor) -> torch.Tensor:
     return victim(task).logits(asked).double().softmax(1)
 
 
+SAMPLE = 16
+"""Queries made anew to see whether they follow from the seed: fewer, since each pixel is kept in eight bytes."""
+
+
+def trials(count: int, seed: int) -> list[tuple[int, int]]:
+    """Return the numbers of queries and the seeds with which a reader's function is called, for `made`."""
+    return [(count, seed), (SAMPLE, seed), (SAMPLE, seed), (SAMPLE, seed + 1)]
+
+
 def made(found: list[np.ndarray], count: int) -> torch.Tensor:
     """Return queries that a reader made, uint8 of shape (count, 3, 32, 32).
 
     Args:
-        found: What was made with a seed, with the same seed again, and with another.
+        found: What was made for each of the `trials`.
         count: How many are wanted.
 
     Raises:
         InputError: They are no such images, or do not follow from the seed alone.
     """
-    images, again, other = found
+    images, first, again, other = found
     if images.shape != (count, 3, 32, 32):
         raise InputError(f"shape {images.shape} where {(count, 3, 32, 32)} is wanted")
     if images.min() < 0 or images.max() > 255:
         outside = images.min() if images.min() < 0 else images.max()
         raise InputError(f"a pixel is {outside}: uint8 from 0 to 255 is wanted")
-    if not np.array_equal(images, again):
+    if not np.array_equal(first, again):
         raise InputError("the same seed makes other images when asked again")
-    if np.array_equal(images, other):
+    if np.array_equal(first, other):
         raise InputError("another seed makes the same images")
     return torch.from_numpy(images.astype(np.uint8))
 
