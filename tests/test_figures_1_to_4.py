@@ -4,9 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
-from extractbook.figures import chapter_01, chapter_04
+from extractbook.build import execute
+from extractbook.figures import chapter_01, chapter_02, chapter_03, chapter_04
+from extractbook.reproduction import paper
 from extractlib.api.granularity import Full, Granularity, Label, TopK
-from extractlib.data.drawn import TASKS, draw
+from extractlib.data.drawn import SIZES, TASKS, atlas, draw, things
+from extractlib.data.images import ImageSet
 from extractlib.models.classifier import load_victim
 
 ROW = torch.tensor([[0.2, 0.5, 0.3]])
@@ -91,3 +94,88 @@ def test_what_attackers_recover_is_picked_from_the_tables():
     data = chapter_01.attackers(twice).data.set_index("Series")
     assert data.loc["own images", "recovery"] == pytest.approx(0.9)
     assert data.loc["own images", "±"] == pytest.approx(0.1 / 2**0.5)
+
+
+# -- chapter 3 -----------------------------------------------------------------
+
+
+def tiny(labels: list[int]) -> ImageSet:
+    """Return gray images of two classes, all alike but for a bright corner that grows along the set."""
+    images = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
+    for number in range(len(labels)):
+        images[number, :, : number + 1] = 200
+    return ImageSet("tiny", images, torch.tensor(labels), ("stop", "yield"), "1")
+
+
+def test_victims_are_beside_the_papers_and_a_constant():
+    frame = pd.DataFrame({"task": ["signs", "signs"], "victim_accuracy": [0.9, 0.8], "constant_accuracy": [0.1, 0.1]})
+    data = chapter_03.victims(frame).data.set_index("Series")["test accuracy, %"]
+    theirs = paper.tables()["reproduction"]["rows"]["GTSRB-RN34"]["victim"]
+    assert data.to_dict() == pytest.approx({chapter_03.OURS: 85, chapter_03.CONSTANT: 10, chapter_03.THEIRS: theirs})
+
+
+def test_the_surest_errors_come_first():
+    answers = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    figure = chapter_03.confident_errors(tiny([0, 0, 0, 1]), answers)
+    assert [text.get_text() for text in figure.texts] == ["true: stop", "0.80 yield", "true: stop", "0.60 yield"]
+
+
+def test_confused_pairs_are_counted_and_shown():
+    answers = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.8, 0.2], [0.9, 0.1]])
+    images = tiny([0, 0, 0, 1])
+    figure = chapter_03.confused({"signs": (images, answers)}, pairs=1)
+    assert figure.data.to_dict("records") == [
+        {"true": "stop", "taken for": "yield", "images": 2, "of": 3, "Task": "signs"}
+    ]
+    shown = [axes.images[0].get_array().data[:, 0, 0].tolist() for axes in figure.axes]
+    assert shown == [images.images[2][0, :, 0].tolist(), images.images[3][0, :, 0].tolist()]
+
+
+def test_reliability_in_groups_of_equal_size():
+    confidence = torch.tensor([0.9, 0.5, 0.7, 0.6])
+    right = torch.tensor([True, False, True, True])
+    data = chapter_03.reliability({"signs": (confidence, right)}, groups=2).data
+    assert data["confidence"].tolist() == pytest.approx([0.55, 0.8])
+    assert data["share that is right"].tolist() == [0.5, 1.0]
+    assert data["±"].tolist() == pytest.approx([0.5 / 2**0.5, 0.0]) and data["answers"].tolist() == [2, 2]
+
+
+# -- chapter 2 and the datasheets -------------------------------------------------
+
+
+def test_rows_of_images_have_names_and_frames():
+    first, second = (torch.full((3, 3, 4, 4), value, dtype=torch.uint8) for value in (10, 200))
+    figure = chapter_02.rows({"dark": first, "light": second})
+    assert [text.get_text() for text in figure.texts] == ["dark", "light"]
+    shown = [axes.images[0].get_array().data for axes in figure.axes]
+    assert shown[0].shape == (6, 18, 3)  # three images with a frame of one pixel
+    assert (shown[0][1, 1] == 10).all() and (shown[1][1, 7] == 200).all() and (shown[0][0] == 255).all()
+
+
+def test_first_images_of_classes():
+    found = chapter_02.of_classes(tiny([1, 0, 1, 1]), ("yield",), each=2)
+    assert torch.equal(found["yield"], tiny([1, 0, 1, 1]).images[[0, 2]])
+
+
+def test_an_image_is_nearest_to_itself():
+    images = draw("signs", part="test", size=30, seed=0).images[:]
+    seen = chapter_02.features(images)
+    assert torch.allclose(seen.norm(dim=1), torch.ones(30), atol=1e-5)
+    assert (seen @ seen.T).argmax(1).tolist() == list(range(30))
+    table = chapter_02.nearness({"atlas": images}, count=30)
+    assert table.loc["signs", "atlas"] == pytest.approx(1, abs=1e-5)
+    assert table.loc["signs", "the task itself"] < 0.999
+    near = chapter_02.near(table)
+    assert near.axes[0].get_yticklabels()[0].get_text() == "signs"
+
+
+def test_the_datasheets_have_the_sets_sizes():
+    text = (execute.BOOK / "datasheets.md").read_text(encoding="utf-8")
+    lines = [[cell.strip().replace(",", "") for cell in line.strip("|\n").split("|")] for line in text.splitlines()]
+    sizes = {cells[0]: cells[1:] for cells in lines if cells[0] in SIZES and len(cells) > 2}
+    assert sizes.keys() == SIZES.keys()
+    for name, (classes, *numbers) in sizes.items():
+        assert int(classes) == len(draw(name, part="test", size=1, seed=0).classes)
+        assert [int(number) for number in numbers if number != "–"] == list(SIZES[name].values())
+    shared = set(things.CLASSES) & set(atlas.CLASSES)
+    assert f"Of its {len(things.CLASSES)} kinds *atlas* draws {len(shared)} in the same way" in text

@@ -29,8 +29,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 
 NOT_YET_REWRITTEN = {
-    "02_images",
-    "03_victims",
     "08_diversity",
     "11_scale",
     "12_ledger",

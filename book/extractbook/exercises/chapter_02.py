@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 
 
@@ -81,35 +82,27 @@ def judge_splits(found: list, wanted: list, cases: list[tuple]) -> str | None:
     return None
 
 
-def pictures(seed: int) -> list[tuple]:
-    """Return training and test images, uint8 of shape (n, 3, 16, 16); a third of the latter are altered copies."""
+FEW, QUERIES = 20, 1_000
+"""What the attacker of exercise 2.4 has, and how many queries it makes of it."""
+
+
+def few(seed: int) -> list[tuple]:
+    """Return twenty images of a held-out victim's task, and a number and a seed for each trial."""
+    images = held_out.images("birds", "adversary", FEW, seed).images[:]
+    return [(images.clone(), *trial) for trial in held_out.trials(QUERIES, seed)]
+
+
+def from_few(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the agreement of a copy that learned from a held-out victim's answers, and what the number is."""
+    images = held_out.made(found, QUERIES)
+    return held_out.copied("birds", images, held_out.answers("birds", images), seed=0), "agreement"
+
+
+def repeated(images: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """Return images again and again, uint8 of shape (count, 3, 32, 32), mirrored half of the time: the baseline."""
     generator = torch.Generator().manual_seed(seed)
-
-    def patches(count: int) -> torch.Tensor:
-        coarse = torch.rand(count, 3, 5, 5, generator=generator)
-        return 60 + 120 * F.interpolate(coarse, size=16, mode="bilinear")
-
-    cases = []
-    for count in (24, 45):
-        train, test = patches(count), patches(count)
-        copies = torch.randperm(count, generator=generator)[: count // 3]
-        test[copies] = train[torch.randperm(count, generator=generator)[: len(copies)]]
-        test[copies[::2]] = test[copies[::2]].flip(3)
-        gain, shift = (torch.rand(count, 1, 1, 1, generator=generator) - 0.5 for _ in range(2))
-        test = (test - 120) * (1 + 0.6 * gain) + 120 + 60 * shift + 2 * torch.randn(test.shape, generator=generator)
-        cases.append(tuple(part.clamp(0, 255).to(torch.uint8) for part in (train, test)))
-    return cases
-
-
-def copies(train: torch.Tensor, test: torch.Tensor, *, mirrored: bool = True) -> torch.Tensor:
-    """Return which test images are altered copies, bool of shape (n,): their pixels correlate with a training image."""
-
-    def standardized(images: torch.Tensor) -> torch.Tensor:
-        rows = images.flatten(1).double()
-        return F.normalize(rows - rows.mean(1, keepdim=True))
-
-    known = torch.cat([train, train.flip(3)]) if mirrored else train
-    return (standardized(test) @ standardized(known).T).amax(1) > 0.93
+    chosen = images[torch.randint(len(images), (count,), generator=generator)]
+    return torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, chosen.flip(3), chosen)
 
 
 EXERCISES = (
@@ -159,20 +152,18 @@ EXERCISES = (
     ),
     Exercise(
         id="2.4",
-        title="Copies in disguise",
+        title="Twenty images and a thousand queries",
         kind="attack or defend",
         minutes=20,
         variants={"seed": SEEDS},
-        cases=pictures,
-        right=copies,
-        slips={
-            "a copy may be mirrored": partial(copies, mirrored=False),
-            "no copy equals its original pixel by pixel": lambda train, test: torch.zeros(len(test), dtype=torch.bool),
-        },
+        cases=few,
+        right=repeated,
+        score=from_few,
+        marks=(0.25, 0.50),
     ),
     Exercise(
         id="2.5",
-        title="What five seeds can tell",
+        title="What a spread over seeds can say",
         kind="discuss",
         minutes=10,
     ),

@@ -1,33 +1,43 @@
 """Exercises of chapter 3, Victims."""
 
-from functools import partial
-from math import pi
+from functools import cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import logits_and_targets
+from extractlib.models import networks
+from extractlib.models.classifier import Victim
+from extractlib.models.training import Recipe
 
 
 def answers(seed: int) -> list[tuple]:
-    """Return confidences and whether each answer is right: too sure where it is sure, too modest where it is not."""
+    """Return confidences, whether each answer is right, and a number of groups that divides theirs.
+
+    They are too sure where they are sure, and too modest where they are not.
+    """
     generator = torch.Generator().manual_seed(seed)
     cases = []
-    for count, lowest in ((400, 0.1), (60, 0.65), (2_000, 0.0)):
-        confidence = lowest + (1 - lowest) * torch.rand(count, generator=generator, dtype=torch.float64)
+    for count, lowest, groups in ((400, 0.1, 10), (60, 0.65, 4), (2_000, 0.0, 8)):
+        confidence = lowest + (1 - lowest) * torch.rand(count, generator=generator, dtype=torch.float64) ** 2
         right = torch.rand(count, generator=generator) < 0.3 + 0.5 * confidence
-        cases.append((confidence, right))
+        cases.append((confidence, right, groups))
     return cases
 
 
-def gaps(confidence: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return confidence minus share right, and the share of answers, of each group of confidence that is not empty."""
-    group = (10 * confidence).long()
-    count = group.bincount(minlength=10).double()
-    gap = group.bincount(weights=confidence - right.double(), minlength=10)
-    return (gap / count)[count > 0], (count / len(group))[count > 0]
+def gaps(confidence: torch.Tensor, right: torch.Tensor, groups: int) -> torch.Tensor:
+    """Return confidence minus share right of each of so many groups of equally many answers, float64 (groups,)."""
+    order = confidence.argsort()
+    return (confidence - right.double())[order].view(groups, -1).mean(1)
+
+
+def wide_gaps(confidence: torch.Tensor, right: torch.Tensor, groups: int) -> float:
+    """Return the expected calibration error with groups of equal width, as on the page."""
+    group = (groups * confidence).long().clamp(max=groups - 1)
+    return group.bincount(weights=confidence - right.double()).abs().sum().item() / len(group)
 
 
 def with_zeros(seed: int) -> list[tuple]:
@@ -45,83 +55,97 @@ def excess(logits: torch.Tensor, targets: torch.Tensor) -> float:
     return (F.cross_entropy(logits, targets) + torch.xlogy(targets, targets).sum(1).mean()).item()
 
 
-def suspects(seed: int) -> list[tuple]:
-    """Return labels that a victim and four suspects give, and true ones; one of the suspects learned from the victim.
+STARTS = {"A": "shipped", "B": "shipped-B", "none": None}
+"""What the victims of exercise 3.4 start from."""
 
-    Another is better than the victim, and a third is mostly wrong where the victim is.
-    """
-    generator = np.random.default_rng(seed)
-    classes, count = 10, 600
-    cases = []
-    for _ in range(3):
-
-        def spoiled(labels: np.ndarray, share: float | np.ndarray) -> np.ndarray:
-            other = (labels + generator.integers(1, classes, size=count)) % classes
-            return np.where(generator.random(count) < share, other, labels)
-
-        true = generator.integers(classes, size=count)
-        victim = spoiled(true, 0.2)
-        wrong = victim != true
-        others = [
-            spoiled(np.where(generator.random(count) < 0.55, victim, true), 0.22),
-            spoiled(true, 0.03),
-            spoiled(true, np.where(wrong, 0.97, 0.1)),
-            spoiled(true, 0.3),
-        ]
-        names = generator.permutation(["ann", "ben", "cleo", "dan"]).tolist()
-        given = {name: torch.from_numpy(said) for name, said in sorted(zip(names, others, strict=True))}
-        cases.append((torch.from_numpy(victim), given, torch.from_numpy(true)))
-    return cases
+TRAINED, ASKED, STEPS = 1_000, 600, 80
 
 
-def suspect(victim: torch.Tensor, suspects: dict[str, torch.Tensor], true: torch.Tensor, *, sign: str = "same") -> str:
-    """Return the suspect with the most of a sign: the same mistakes, any mistakes on the victim's, or any agreement."""
-    wrong = victim != true
-    signs = {
-        "same": lambda said: (said == victim) & wrong,
-        "wrong": lambda said: (said != true) & wrong,
-        "agreement": lambda said: said == victim,
-    }
-    return max(suspects, key=lambda name: signs[sign](suspects[name]).sum())
+@cache
+def victims() -> dict[str, torch.Tensor]:
+    """Return full answers to the same public images of six victims, float64, by task and start, as ``"objects A"``."""
+    asked, recipe = public(), Recipe(steps=STEPS, learning_rate=0.05)
+    found = {}
+    for seed, task in enumerate(("objects", "birds")):
+        images = held_out.images(task, "victim", TRAINED, seed)
+        for start, backbone in STARTS.items():
+            victim = Victim.train(images, recipe=recipe, seed=seed, backbone=backbone, progress=False)
+            found[f"{task} {start}"] = victim.logits(asked).double().softmax(1)
+    return found
+
+
+def public() -> torch.Tensor:
+    """Return the images that the victims were asked about, uint8 of shape (600, 3, 32, 32)."""
+    return held_out.images("atlas", "queries", ASKED, 0).images[:]
+
+
+@cache
+def features() -> dict[str, torch.Tensor]:
+    """Return what the public weights make of the same images, float64 of shape (600, 64), by their name."""
+    found = {}
+    for start in ("A", "B"):
+        backbone = networks.shipped_backbone(initial=start)
+        model = networks.build("resnet", classes=2, seed=0, backbone=backbone).eval()
+        with torch.inference_mode():
+            found[start] = model.features(model.normalize(public())).double().clone()
+    return found
+
+
+def order(seed: int) -> list[str]:
+    """Return the names of the six victims in an order that the seed decides."""
+    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(victims()))]
+
+
+def starts(seed: int) -> list[tuple]:
+    """Return the answers of each victim with the features of both public weights."""
+    return [
+        (victims()[name].clone(), {key: value.clone() for key, value in features().items()}) for name in order(seed)
+    ]
+
+
+def named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the share of victims whose start is named, and what the number is."""
+    return float(np.mean([one == true for one, true in zip(found, wanted, strict=True)])), "the share named right"
 
 
 EXERCISES = (
     Exercise(
         id="3.1",
-        title="How far a recipe walks",
+        title="How much two good models agree",
         kind="understand",
         minutes=8,
         variants={
-            "peak": (0.2, 0.05, 0.1, 0.15, 0.25, 0.3),
-            "start": (0.04, 0.1, 0.02, 0.2),
-            "warm_up": (0.25, 0.1, 0.2, 0.3, 0.4),
+            "victim": (0.9, 0.92, 0.95, 0.97, 0.88),
+            "copy": (0.8, 0.7, 0.75, 0.85, 0.82),
         },
-        right=lambda peak, start, warm_up: peak * (1 + warm_up * start) / 2,
+        right=lambda victim, copy: [victim + copy - 1, 1 - abs(victim - copy)],
         slips={
-            "that is the highest rate, not the mean": lambda peak, start, warm_up: peak,
-            "the line begins above zero": lambda peak, start, warm_up: peak / 2,
-            "each stretch counts by its length": lambda peak, start, warm_up: peak * ((1 + start) / 2 + 0.5) / 2,
-            "the falling half of a cosine, lifted to end at zero, has another mean": lambda peak, start, warm_up: (
-                peak * (warm_up * (1 + start) / 2 + (1 - warm_up) * 2 / pi)
-            ),
+            "that is right if they err independently, and they need not": lambda victim, copy: [
+                victim * copy,
+                victim * copy + (1 - victim) * (1 - copy),
+            ],
+            "where only one of them is right they differ": lambda victim, copy: [victim + copy - 1, 1.0],
+            "they agree where both are wrong only if they name the same class": lambda victim, copy: [
+                victim + copy - 1 + min(1 - victim, 1 - copy),
+                1 - abs(victim - copy),
+            ],
         },
     ),
     Exercise(
         id="3.2",
-        title="One number for honesty",
+        title="Groups of equal size",
         kind="modify",
-        minutes=10,
+        minutes=8,
         variants={"seed": SEEDS},
         cases=answers,
-        right=lambda confidence, right: (torch.mul(*gaps(confidence, right)).abs()).sum().item(),
+        right=lambda *case: gaps(*case).abs().mean().item(),
         slips={
-            "a group counts by its number of answers": lambda confidence, right: (
-                gaps(confidence, right)[0].abs().mean().item()
+            "the groups hold equally many answers, and are not equally wide": wide_gaps,
+            "too sure in one group does not make good for too modest in another": lambda *case: abs(
+                gaps(*case).mean().item()
             ),
-            "too sure in one group does not make good for too modest in another": lambda confidence, right: abs(
-                (confidence - right.double()).mean().item()
-            ),
-            "the sign of a gap does not matter": lambda confidence, right: (confidence - right.double()).mean().item(),
+            "the sign of a gap does not matter": lambda *case: gaps(*case).mean().item(),
+            "the mean over the groups is asked for": lambda *case: gaps(*case).abs().sum().item(),
         },
     ),
     Exercise(
@@ -142,20 +166,18 @@ EXERCISES = (
     ),
     Exercise(
         id="3.4",
-        title="The copy among the suspects",
+        title="Which weights did it start from?",
         kind="attack or defend",
-        minutes=15,
+        minutes=20,
         variants={"seed": SEEDS},
-        cases=suspects,
-        right=suspect,
-        slips={
-            "a good model agrees with a good victim without having seen it": partial(suspect, sign="agreement"),
-            "to fail on the same images is no proof, for they may be hard": partial(suspect, sign="wrong"),
-        },
+        cases=starts,
+        key=lambda seed: [name.split()[1] for name in order(seed)],
+        score=named,
+        marks=(0.5, 1.0),
     ),
     Exercise(
         id="3.5",
-        title="A figure to rely on",
+        title="A number to rely on",
         kind="discuss",
         minutes=10,
     ),

@@ -6,10 +6,12 @@ agreement with the victim as the score.
 
 from functools import cache
 
+import numpy as np
 import torch
 
 from extractlib.data.drawn import draw
 from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
 from extractlib.models import networks
 from extractlib.models.classifier import Victim, load_victim
 from extractlib.models.training import Recipe, fit, predict
@@ -36,6 +38,38 @@ def images(name: str, part: str, size: int, seed: int) -> ImageSet:
 def answers(task: str, asked: torch.Tensor) -> torch.Tensor:
     """Return a victim's full answers, float64 of shape (n, classes), to uint8 images of shape (n, 3, 32, 32)."""
     return victim(task).logits(asked).double().softmax(1)
+
+
+SAMPLE = 16
+"""Queries made anew to see whether they follow from the seed: fewer, since each pixel is kept in eight bytes."""
+
+
+def trials(count: int, seed: int) -> list[tuple[int, int]]:
+    """Return the numbers of queries and the seeds with which a reader's function is called, for `made`."""
+    return [(count, seed), (SAMPLE, seed), (SAMPLE, seed), (SAMPLE, seed + 1)]
+
+
+def made(found: list[np.ndarray], count: int) -> torch.Tensor:
+    """Return queries that a reader made, uint8 of shape (count, 3, 32, 32).
+
+    Args:
+        found: What was made for each of the `trials`.
+        count: How many are wanted.
+
+    Raises:
+        InputError: They are no such images, or do not follow from the seed alone.
+    """
+    images, first, again, other = found
+    if images.shape != (count, 3, 32, 32):
+        raise InputError(f"shape {images.shape} where {(count, 3, 32, 32)} is wanted")
+    if images.min() < 0 or images.max() > 255:
+        outside = images.min() if images.min() < 0 else images.max()
+        raise InputError(f"a pixel is {outside}: uint8 from 0 to 255 is wanted")
+    if not np.array_equal(first, again):
+        raise InputError("the same seed makes other images when asked again")
+    if np.array_equal(first, other):
+        raise InputError("another seed makes the same images")
+    return torch.from_numpy(images.astype(np.uint8))
 
 
 def copied(task: str, asked: torch.Tensor, targets: torch.Tensor, *, seed: int, recipe: Recipe = RECIPE) -> float:
