@@ -84,6 +84,12 @@ def check_output(path: Path) -> Path:
     return path
 
 
+def in_bytes(count: float) -> str:
+    """Return a number of bytes in the unit that suits it, as ``"3.3 MB"``."""
+    unit, size = next((one for one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= one[1]), ("bytes", 1))
+    return f"{count / size:,.{int(size > 1)}f} {unit}"
+
+
 def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
     """Return `value` if it is one of `choices`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells, not_plain, prose
+from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells, not_plain, plain, prose
 from layouts import WRITE
 
 from extractbook import book
@@ -73,6 +73,10 @@ PAGES = [*sorted(execute.BOOK.glob("*.md")), *(execute.ROOT / name for name in (
 def test_pages_are_plain(path):
     text = nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))
     assert list(not_plain(prose([text]))) == []
+
+
+def test_the_front_page_is_plain():
+    assert list(plain(Chapter.read("index"))) == []
 
 
 def test_a_word_that_is_not_plain_is_found_with_what_is_better():

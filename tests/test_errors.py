@@ -19,6 +19,7 @@ from extractlib.errors import (
     check_output,
     check_positive,
     check_seed,
+    in_bytes,
     shown,
 )
 from extractlib.models import networks
@@ -158,3 +159,16 @@ def test_numbers_beyond_their_range_are_refused_at_once(command, words):
     assert (status, printed) == (2, "") and re.search(
         "should be (less|greater) than or", re.sub(r"[\s│]+", " ", errors)
     )
+
+
+def test_numbers_of_bytes_have_the_unit_that_suits_them():
+    counts = (0, 999, 1_000, 3_345_000, 999_949_999, 1e9, 138e9)
+    assert [in_bytes(count) for count in counts] == [
+        "0 bytes",
+        "999 bytes",
+        "1.0 kB",
+        "3.3 MB",
+        "999.9 MB",
+        "1.0 GB",
+        "138.0 GB",
+    ]

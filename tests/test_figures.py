@@ -426,7 +426,7 @@ def test_queries_stand_beside_the_most_probable_classes():
     answers = torch.tensor([[0.6, 0.3, 0.1], [1.0, 0.0, 0.0]])
     names = ["cup", "an animal with a name of thirty-six", "ink"]
     figure = figures.queries(images, answers, names, top=2)
-    assert said(figure) == ["0.60 cup", "0.30 an animal … of thirty-six", "1.00 cup"]
+    assert said(figure) == ["0.60 cup", "0.30 an animal…of thirty-six", "1.00 cup"]
     assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes] == [0, 10]
     assert said(figures.queries(images, torch.tensor([2, 0]), names)) == ["1.00 ink", "1.00 cup"]
     with pytest.raises(InputError, match="2 images and 1 answers"):

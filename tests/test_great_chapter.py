@@ -29,12 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 
 NOT_YET_REWRITTEN = {
-    "01_threat",
     "02_images",
     "03_victims",
-    "04_api",
-    "05_knockoff",
-    "09_detection",
     "10_realistic",
     "11_scale",
     "12_ledger",
@@ -48,19 +44,19 @@ SHOWN = re.compile(r"ledger_table|\.verdict\b|book\.(cards|matrix)\(")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
 BLOCK = re.compile(r"^```\{quiz\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
-COUNT = re.compile(r"\d|\b[Oo]ne\b|\{[^{}]*(?:len\(|:,|epochs)[^{}]*\}")
+COUNT = re.compile(r"\d|\b[Oo]ne\b|\{[^{}]*(?:len\(|:,|epochs|seeds\()[^{}]*\}")
 BULLET = re.compile(r"^- ", re.MULTILINE)
 
 # Decimals and shares of a chapter's text that nobody measured here: settings, bounds, examples, the authors' figures.
 NOT_MEASURED = {
     "03_victims": {"70%"},  # what confidence means
     "04_api": {"0.002"},  # a price
-    "05_knockoff": {"95%"},
+    "05_knockoff": {"96%", "70%", "60%", "0.97", "0.75", "0.80"},  # examples of exercises and questions
     "06_granularity": {"0.05"},  # half a unit of one decimal
     # Bounds of the claims, and others' figures.
     "07_architecture": {"0.15", "0.10", "0.05", "0.06", "94.28", "73.20"},
     "08_diversity": {"4.7"},  # others'
-    "09_detection": {"100%", "0.5"},  # a whole, and a threshold
+    "09_detection": {"95%"},  # the share that a threshold accepts
     "11_scale": {"1.50", "1.00"},  # prices
     "12_ledger": {"95%", "0.15"},
 }
@@ -74,8 +70,8 @@ CLAIMS = {
     "06_granularity": ["C3", "C4"],
     "07_architecture": ["C5", "C6", "B10"],
     "08_diversity": ["C7", "C8"],
-    "09_detection": ["C9", "C10", "C11", "C12", "B4", "B6", "B7", "B8", "B9"],
-    "10_realistic": ["C13", "C14", "C15", "B2", "B3", "B11", "B12", "B13"],
+    "09_detection": ["C9", "C10", "C11", "C12", "C15", "B4", "B6", "B7", "B8", "B9"],
+    "10_realistic": ["C13", "C14", "B2", "B3", "B11", "B12", "B13"],
 }
 
 
@@ -393,60 +389,57 @@ def test_chapter_meets_point(name, number):
 
 # Each check can fail: on a sound chapter in which one text is replaced, it says so.
 
-SOUND = "06_granularity"
+SOUND = "05_knockoff"
+LAST_QUESTION = next(
+    "- question: " + cell.source.rpartition("- question: ")[2] for cell in Chapter.read(SOUND).all("markdown")
+    if "```{quiz}" in cell.source
+)  # fmt: skip
 BREAKAGES = [
-    (1, "write top-k", "WORD " * 121 + "write top-k", "words in the head block"),
-    (1, "# 6. Granularity", "# Granularity", "number and title"),
+    (1, "write its draw", "WORD " * 121 + "write its draw", "words in the head block"),
+    (1, "# 5. Knockoff", "# Knockoff", "number and title"),
     (1, "**Question.**", "**Aim.**", "no question"),
-    (1, "weigh what customers lose.", "judge; claim; report.", "7 objectives"),
-    (1, "[The prediction API](04_api.ipynb) and [Knockoff nets](05_knockoff.ipynb)", "Two others", "no link"),
+    (1, "judge adaptive queries.", "judge; claim; report.", "7 objectives"),
+    (1, "[Victims](03_victims.ipynb) and [the prediction API](04_api.ipynb)", "Two others", "no link"),
     (1, ", seconds at smoke", "", "scales drawn and smoke"),
     (1, "| Who | knows", "| Who | is", "no threat model"),
-    (2, "## Showing less\n", "## Showing less\n" + "word " * 400, "before the first result"),
-    (3, "## Showing less\n", "## Showing less\n" + "word " * 2000, "words"),
-    (4, "top(full, 2)", "top(full, 2)  #" + "x" * 60, "more than 79 columns"),
-    (4, "def rounded(", "x = 1\n" * 20 + "def rounded(", "a cell has 23 lines"),
-    (4, "def ", "x = 1\n" * 8 + "def ", "one cell in ten has more than"),
-    (4, "def ", "x = 1\n" * 8 + "def ", "the median cell has"),
-    (
-        5,
-        "Predict before you look: on which task do labels cost the attacker most, and does it cost more to hide"
-        " decimals or to hide classes?",
-        "It is large.",
-        "nothing is asked before show-main",
-    ),
+    (2, "## What is recovered\n", "## What is recovered\n" + "word " * 400, "before the first result"),
+    (3, "## What is recovered\n", "## What is recovered\n" + "word " * 2000, "words"),
+    (4, "ours.round(2)", "ours.round(2)  #" + "x" * 70, "more than 79 columns"),
+    (4, "ours.round(2)", "ours = ours + 0\n" * 10 + "ours", "a cell has 22 lines"),
+    (4, "print(", "f(1)\n" * 10 + "print(", "one cell in ten has more than"),
+    (5, "Predict: which of the five tasks resists most?", "Here it is.", "nothing is asked before main-figure"),
     (5, ".\n", ". And so on.\n", "more than one sentence"),
-    (6, "assert torch", "torch", "shown equal"),
-    (7, "Many services show less", "Recovery is 0.81; many services show less", "0.81 is typed"),
-    (7, "10,000 queries", "many queries", "how many"),
-    (7, "book.chapter_06.borders(", "own(", "no data is below own("),
+    (6, "assert ", "", "shown equal"),
+    (7, "They send the images", "Recovery is 0.81; they send the images", "0.81 is typed"),
+    (7, "n = {budget // 2:,} queries each, one seed", "live", "how many"),
+    (7, "book.chapter_05.asked(", "own(", "no data is below own(asked"),
     (7, "alt=", "title=", "a figure has only caption, name, title"),
-    (8, '"C3", ', "", "C3 is not shown"),
-    (8, "Two claims of the paper belong", "C12 belongs", "C12 is not shown"),
+    (8, '"B1", ', "", "B1 is not shown"),
+    (8, "C1 and C2 are the paper's", "C12 is the paper's", "C12 is not shown"),
     (9, "run_provenance(", "str(", "live run"),
     (9, "book.provenance_of(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
     (10, "started = time", 'scale = "drawn"\nstarted = time', "set again"),
     (11, ": attack or defend,", ": implement,", "no exercise of the kind attack or defend"),
-    (11, "**How it is graded.**", "**The grade.**", "6.5 has no rubric"),
-    (11, "exercise-6.1", "exercise-6.9", "not numbered in order"),
-    (11, ": understand, 6 minutes", "", "no kind and minutes"),
-    (11, 'check("6.1"', 'print("6.1"', "6.1 has no check"),
+    (11, "**How it is graded.**", "**The grade.**", "5.6 has no rubric"),
+    (11, "exercise-5.1", "exercise-5.9", "not numbered in order"),
+    (11, ": understand, 5 minutes", "", "no kind and minutes"),
+    (11, 'check("5.1"', 'print("5.1"', "5.1 has no check"),
     (12, "```{quiz}", "```{query}", "0 questions"),
-    (12, "Both name classes; a label names one.", "Both name it.", "too short a feedback: Both name it."),
+    (12, "It says that somebody asked, and not that this model was trained on the answers.", "No.", "feedback: No."),
     (13, "## Limits", "## Bounds", "0 limits"),
     (13, "owner's leave", "owner's blessing", "responsible use"),
     (13, "for learning", "for teaching", "teaching code"),
-    (14, "- One decimal costs", "One decimal costs", "4 key points for 5 objectives"),
+    (14, "- Six lines", "Six lines", "4 key points for 5 objectives"),
     (14, "**Next.**", "Next.", "no Next"),
-    (14, "{cite}`hinton2015distilling`", "{cite}`nobody2015`", "nobody2015 is cited"),
+    (14, "{cite}`maini2021dataset`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
-    (16, "import torch\n", "import torch\n" + "import time\n" * 60, "of the visible lines teach"),
-    (17, "book.show(", "book.display(", "0 pictures"),
-    (18, "30 minutes to read", "10 minutes to read", "10 minutes to read it, and its words"),
-    (18, ", 20 minutes", ", 60 minutes", "99 for the exercises"),
-    (19, "\n    d: ", " ", "3 choices: A service cuts"),
-    (20, "Showing less is", "Showing less, told so, is", "told"),
+    (16, "xl.", "book.", "of the visible lines teach"),
+    (17, "book.show(", "book.see(", "0 pictures"),
+    (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
+    (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
+    (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),
+    (20, "Suppose the owner", "Suppose whoever owns it", "whoever|whomever (anyone who"),
 ]
 
 

@@ -90,6 +90,10 @@ def test_roles_become_what_every_program_shows():
         "([He et al., 2016](https://doi.org/10.1109/CVPR.2016.90); "
         "[Simonyan and Zisserman, 2015](https://arxiv.org/abs/1409.1556))"
     )
+    words = "a {term}`prediction API` and {term}`budgets <budget>`"
+    assert re.sub(r"https[^)]*/book/", "", plain(words, "05_knockoff")) == (
+        "a [prediction API](glossary.html#term-prediction-API) and [budgets](glossary.html#term-budget)"
+    )
     assert plain("see [four](04_api.ipynb#x) and [words](glossary.md)", "05_knockoff") == (
         f"see [four]({furniture.site()}book/04_api.html#x) and [words]({furniture.site()}book/glossary.html)"
     )

@@ -111,7 +111,7 @@ def test_of_two_rows_of_a_cell_the_later_is_shown_once(shown):
     again = replace(first, result={"recovery": 0.3}, provenance=first.provenance | {"date": "2026-12-03"})
     append_row(results.FOLDER / "edition-2" / "drawn" / "copied.jsonl", again)
     assert results.newest("granularity")["recovery"].tolist() == [0.1]
-    assert results.newest("granularity", "copied")[["table", "recovery"]].values.tolist() == [["copied", 0.3]]
+    assert results.newest("granularity", "copied")[["table", "recovery"]].values.tolist() == [["granularity", 0.3]]
 
 
 def test_a_table_without_rows_is_refused(shown):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
 FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
-FIGURES += " threat_or_boogeyman errors queries roc threat_model constant_recovery dots grouped of_seeds"
+FIGURES += " threat_or_boogeyman TABLES conditions errors queries roc sizes threat_model"
+FIGURES += " constant_recovery dots grouped of_seeds gallery seeds"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.grids": ["expected_seconds", "tables_for"],
         "claim_cards": ["cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
+        "reproduction.claims": ["claims"],
         "reproduction.edition_1": ["verdicts"],
         "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
         "reproduction.scales": ["scale"],

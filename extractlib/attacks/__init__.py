@@ -10,7 +10,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["adaptive", "knockoff", "own_images", "transfer", "twice"],
+    submodules=["adaptive", "jacobian", "knockoff", "own_images", "transfer", "twice"],
     submod_attrs={
         "adaptive": ["AdaptiveKnockoff"],
         "knockoff": ["API", "Knockoff"],

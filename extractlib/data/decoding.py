@@ -30,7 +30,7 @@ from extractlib.data.images import ImageSet
 from extractlib.data.layouts import RECORD
 from extractlib.data.pixels import USUAL, Reading, read_square, resized
 from extractlib.data.sets import RECORD_PATH, Listing, file_of
-from extractlib.errors import DataWarning, InputError, shown
+from extractlib.errors import DataWarning, InputError, in_bytes, shown
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store, digest
 from extractlib.versions import versions
@@ -126,7 +126,7 @@ def require_free_space(folder: Path, size: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(
-            f"{what} take {size / 1e9:,.1f} GB and {folder} has {free / 1e9:,.1f} GB free: free some, or name another"
+            f"{what} take {in_bytes(size)} and {folder} has {in_bytes(free)} free: free some, or name another"
             " folder by EXTRACTLIB_CACHE (for what is decoded) or --data (for what is downloaded)"
         )
 

@@ -198,15 +198,15 @@ def test_nbgrader_gives_the_points_that_are_earned(course, chapter):
 
 FAULTS = {
     "wrong": {
-        "5.2": "def draw(pool_size, budget, seed):\n    raise SystemExit",
+        "5.2": "def policy(preferences, left):\n    raise SystemExit",
         "5.3": "def gradient(logits, targets):\n    raise KeyboardInterrupt",
-        "5.4": "def recovery_above(*case):\n    raise ValueError('\\udc80')",
+        "5.4": "def steal(*case):\n    raise ValueError('\\udc80')",
         "5.5": "steal = []\nsteal.append(steal)",
         "5.A": "from extractbook.exercises.assigned.chapter_05 import EXERCISE\nextract = EXERCISE.right",
     },
-    "another's-name": {"5.2": "import hand_in\nhand_in.hand_in('5.4', lambda *case: 1.0)\ndraw = None"},
+    "another's-name": {"5.2": "import hand_in\nhand_in.hand_in('5.4', lambda *case: 1.0)\npolicy = None"},
     "patches": {"5.2": "import hand_in\nhand_in.hand_in = lambda *answer: None"},
-    "memory": {"5.2": "draw = bytearray(16 * 2**30)"},
+    "memory": {"5.2": "policy = bytearray(16 * 2**30)"},
 }
 """Of each student the answers that are worth nothing; the others are right."""
 LOST = {"another's-name": {"5.2", "5.4"}, "patches": {"5.2", "5.3", "5.4", "5.5", "5.A"}}

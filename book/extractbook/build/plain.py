@@ -15,6 +15,7 @@ from extractbook.sphinx.quiz import questions
 
 PAGE = re.compile(r"\]\((?P<page>\w+)\.(?:ipynb|md)(?P<anchor>#[^)\s]*)?\)")
 CITATION = re.compile(r"\{cite(?P<textual>:t)?\}`(?P<keys>[^`]+)`")
+TERM = re.compile(r"\{term\}`(?P<text>[^`<]+?)(?: <(?P<entry>[^`>]+)>)?`")
 QUIZ = re.compile(r"^```\{quiz\}\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 SLIDERS = re.compile(r"^```\{sliders\} \w+\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 CHAPTER = re.compile(r"\b[Tt]h(e|is) chapter\b(?!\])|\bstep (?P<step>\d)\b(?!\])")
@@ -31,6 +32,7 @@ def address(page: str, anchor: str = "") -> str:
 def plain(text: str, page: str) -> str:
     """Return Markdown of a page without what only Sphinx understands, its links to other pages absolute."""
     text = CITATION.sub(lambda found: citation(found["keys"].split(","), textual=bool(found["textual"])), text)
+    text = TERM.sub(lambda found: term(found["text"], found["entry"] or found["text"]), text)
     text = QUIZ.sub(lambda found: "\n\n".join(map(question, questions(found["text"]))), text)
     text = SLIDERS.sub(lambda found: f"*{found['text'].strip()}* Move it on [the page]({address(page)}).", text)
     return PAGE.sub(lambda found: f"]({address(found['page'], found['anchor'] or '')})", text)
@@ -63,6 +65,11 @@ def question(asked: dict) -> str:
     ]
     folded = ["<details>\n<summary>Answer</summary>\n", *reasons, "\n</details>"]
     return "\n".join([f"**{asked['question']}**\n", *choices, "", *folded])
+
+
+def term(text: str, entry: str) -> str:
+    """Return a text that leads to an entry of the glossary."""
+    return f"[{text}]({address('glossary', '#term-' + re.sub(r'[^A-Za-z0-9]+', '-', entry).strip('-'))})"
 
 
 def citation(keys: list[str], *, textual: bool) -> str:

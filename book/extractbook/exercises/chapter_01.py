@@ -1,12 +1,13 @@
 """Exercises of chapter 1, The threat."""
 
-from collections.abc import Callable
 from functools import partial
-from math import ceil, floor, inf
 
 import numpy as np
+import torch
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractlib.errors import InputError
 
 
 def requests(seed: int) -> list[tuple]:
@@ -51,29 +52,44 @@ def labels_worth(sizes: list[int], accuracies: list[float], stolen: float) -> fl
     return float(np.interp(stolen, np.sort(accuracies), np.sort(sizes)))
 
 
-def bills(seed: int) -> list[tuple]:
-    """Return the honest cost, the queries of a theft, their price and the limit of one account, once divided evenly."""
-    generator = np.random.default_rng(seed)
-    settings = ((10_000, 0.001, 700), (6_000, 0.01, 500), (9_000, 0.2, 400))
-    return [(float(generator.integers(300, 600)), *setting) for setting in settings]
+QUERIES = 2_000
+"""What is sent to the victim of exercise 1.4."""
 
 
-def fee(
-    honest: float, queries: int, price: float, limit: int, *, accounts: Callable = ceil, least: float = 0.0
-) -> float:
-    """Return the lowest fee per account that makes a theft as dear as honest work; `accounts` rounds their number."""
-    return max(least, (honest - queries * price) / accounts(queries / limit))
+def noise(count: int, seed: int) -> torch.Tensor:
+    """Return random pixels, uint8 of shape (count, 3, 32, 32): the baseline of exercise 1.4."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+
+def from_nothing(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the agreement of a copy that learned from a held-out victim's answers, and what the number is.
+
+    Raises:
+        InputError: The queries are no such images, or do not follow from the seed alone.
+    """
+    made, again, other = found
+    if made.shape != (QUERIES, 3, 32, 32):
+        raise InputError(f"shape {made.shape} where {(QUERIES, 3, 32, 32)} is wanted")
+    if made.min() < 0 or made.max() > 255:
+        raise InputError(f"a pixel is {made.min() if made.min() < 0 else made.max()}: uint8 from 0 to 255 is wanted")
+    if not np.array_equal(made, again):
+        raise InputError("the same seed makes other images when asked again")
+    if np.array_equal(made, other):
+        raise InputError("another seed makes the same images")
+    images = torch.from_numpy(made.astype(np.uint8))
+    return held_out.copied("objects", images, held_out.answers("objects", images), seed=0), "agreement"
 
 
 def price(images: int, label_price: float, queries: int, accounts: int, upfront: float) -> float:
-    """Return the price of a query at which a theft costs as much as honest work."""
+    """Return the price of a query at which extraction costs as much as honest training."""
     return (images * label_price - accounts * upfront) / queries
 
 
 EXERCISES = (
     Exercise(
         id="1.1",
-        title="When theft stops paying",
+        title="When extraction stops paying",
         kind="understand",
         minutes=5,
         variants={
@@ -86,8 +102,8 @@ EXERCISES = (
         right=price,
         slips={
             "every account pays its fee": lambda **given: price(**given | {"accounts": 1}),
-            "the thief also pays for its accounts": lambda **given: price(**given | {"accounts": 0}),
-            "the fees are a cost of the theft, not of honest work": (
+            "the attacker also pays for its accounts": lambda **given: price(**given | {"accounts": 0}),
+            "the fees are a cost of extraction, not of honest training": (
                 lambda upfront, **given: price(**given, upfront=-upfront)
             ),
         },
@@ -109,7 +125,7 @@ EXERCISES = (
         id="1.3",
         title="What a copy is worth in labels",
         kind="implement",
-        minutes=12,
+        minutes=10,
         variants={"seed": SEEDS},
         cases=curves,
         right=labels_worth,
@@ -127,23 +143,17 @@ EXERCISES = (
     ),
     Exercise(
         id="1.4",
-        title="A fee against many names",
+        title="Pictures of nothing",
         kind="attack or defend",
-        minutes=12,
-        variants={"seed": SEEDS},
-        cases=bills,
-        right=fee,
-        slips={
-            "nobody opens a part of an account": partial(fee, accounts=float),
-            "one account more is counted than is needed": partial(fee, accounts=lambda share: floor(share) + 1),
-            "the last account, which sends what is left, pays its fee too": partial(fee, accounts=floor),
-            "one account may not send all the queries": partial(fee, accounts=lambda share: 1),
-            "where the price alone makes theft too dear, no fee is needed": partial(fee, least=-inf),
-        },
+        minutes=20,
+        cases=lambda: [(QUERIES, seed) for seed in (0, 0, 1)],
+        right=noise,
+        score=from_nothing,
+        marks=(0.30, 0.65),
     ),
     Exercise(
         id="1.5",
-        title="Whom would you not notice?",
+        title="Which client would you stop?",
         kind="discuss",
         minutes=12,
     ),

@@ -5,7 +5,10 @@ from functools import partial
 import numpy as np
 import torch
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
 
 
 def most_hidden(classes: int, shown: tuple[float, ...]) -> float:
@@ -84,29 +87,33 @@ def charged(
     return np.array(charges)
 
 
-def flattened(seed: int) -> list[tuple]:
-    """Return answers at a temperature, and one more whose true probabilities are known."""
-    generator = torch.Generator().manual_seed(seed)
-    cases = []
-    for count, classes, lowest in ((6, 4, 2.0), (8, 10, 5.0), (5, 3, 0.3)):
-        temperature = lowest * (1 + torch.rand(1, generator=generator, dtype=torch.float64))
-        logits = 3 * torch.randn(count + 1, classes, generator=generator, dtype=torch.float64)
-        answers = (logits / temperature).softmax(1)
-        cases.append((answers[1:], answers[0], logits[0].softmax(0)))
-    return cases
+QUERIES, PATIENCE = 2_000, 0.045
+"""What the attacker sends in exercise 4.4, and the mean total variation distance that customers put up with."""
 
 
-def sharpened(answers: torch.Tensor, shown: torch.Tensor, true: torch.Tensor, *, power: int = 1) -> torch.Tensor:
-    """Return the answers without their temperature, or, with another power, with it on top or half undone."""
-    spread = [torch.aminmax(row.log()) for row in (true, shown)]
-    temperature = torch.sub(*spread[0]) / torch.sub(*spread[1])
-    return (answers.log() * temperature**power).softmax(1)
+def asked() -> list[ImageSet]:
+    """Return what an attacker sends to the victim of exercise 4.4, and what its customers send."""
+    return [held_out.images("atlas", "queries", QUERIES, 0), held_out.images("objects", "test", held_out.TESTED, 0)]
 
 
-def without_logs(answers: torch.Tensor, shown: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Return what comes out if probabilities are multiplied by the temperature as if they were logits."""
-    spread = [torch.aminmax(row.log()) for row in (true, shown)]
-    return (answers * torch.sub(*spread[0]) / torch.sub(*spread[1])).softmax(1)
+def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return one minus the agreement of a copy that learns from what is served, and what the number is.
+
+    Raises:
+        InputError: What is served is no answer, has another label, or changes the customers' answers too much.
+    """
+    for served, full in zip(found, wanted, strict=True):
+        if served.shape != full.shape:
+            raise InputError(f"shape {served.shape} where {full.shape} is wanted")
+        if not (np.isfinite(served).all() and (served >= 0).all() and np.allclose(served.sum(1), 1, atol=1e-4)):
+            raise InputError("a row is no answer: its numbers must be at least 0 and sum to 1")
+        if (served.argmax(1) != full.argmax(1)).any():
+            raise InputError("the most probable class of an answer is another than the victim's")
+    change = np.abs(found[1] - wanted[1]).sum(1).mean() / 2
+    if change > PATIENCE:
+        raise InputError(f"the customers' answers change by {change:.3f} in the mean: {PATIENCE} is the most")
+    agreement = held_out.copied("objects", asked()[0].images[:], torch.from_numpy(found[0]), seed=0)
+    return 1 - agreement, "the copy's disagreement with the victim"
 
 
 EXERCISES = (
@@ -135,7 +142,7 @@ EXERCISES = (
         id="4.2",
         title="Nothing but zeros",
         kind="modify",
-        minutes=8,
+        minutes=6,
         variants={"seed": SEEDS},
         cases=rounded_answers,
         right=scaled,
@@ -145,7 +152,7 @@ EXERCISES = (
         id="4.3",
         title="Charged once",
         kind="implement",
-        minutes=20,
+        minutes=15,
         variants={"seed": SEEDS},
         cases=journals,
         right=charged,
@@ -153,7 +160,7 @@ EXERCISES = (
             "a retry is charged again": partial(charged, free=False),
             "two clients may choose the same id": partial(charged, own=False),
             "what was refused is no request, and its id is still free": partial(charged, kept=True),
-            "each client has a budget of its own": partial(charged, shared=True),
+            "a budget is that of one client": partial(charged, shared=True),
             "a client that has spent everything cannot fetch again what it has paid for: look at the id first": partial(
                 charged, money_first=True
             ),
@@ -161,17 +168,13 @@ EXERCISES = (
     ),
     Exercise(
         id="4.4",
-        title="A secret temperature",
+        title="Show less in doubt",
         kind="attack or defend",
-        minutes=15,
-        variants={"seed": SEEDS},
-        cases=flattened,
-        right=sharpened,
-        slips={
-            "the temperature is applied once more": partial(sharpened, power=-1),
-            "the temperature is undone twice": partial(sharpened, power=2),
-            "a temperature divides logits, and what is left of those in an answer are its logarithms": without_logs,
-        },
+        minutes=20,
+        cases=lambda: [(held_out.answers("objects", images.images[:]),) for images in asked()],
+        right=lambda probabilities: probabilities,
+        score=disagreement,
+        marks=(0.16, 0.24),
     ),
     Exercise(
         id="4.5",

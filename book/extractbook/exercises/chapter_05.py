@@ -7,36 +7,45 @@ import torch
 import torch.nn.functional as F
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import LinearService, linear_victim, logits_and_targets, probabilities
+from extractbook.exercises.services import (
+    LinearService,
+    agreement,
+    linear_victim,
+    logits_and_targets,
+    probabilities,
+)
+from extractlib import PredictionAPI, load_victim
+from extractlib.attacks.adaptive import Bandit
+from extractlib.data.drawn import draw
 
 
-def draws(seed: int) -> list[tuple]:
-    """Return sizes of pool, budgets and seeds; the first twice, and once with another seed."""
+def epochs_for(few: int, many: int, batch: int, epochs: int) -> int:
+    """Return over how many epochs a small transfer set is trained in as many steps as a large one in `epochs`."""
+    return math.ceil(math.ceil(many / batch) * epochs / math.ceil(few / batch))
+
+
+def preferences(seed: int) -> list[tuple]:
+    """Return preferences and images left; of the first the best class has none, the last would overflow."""
     generator = np.random.default_rng(seed)
-    pool, budget, first = (int(generator.integers(*bounds)) for bounds in ((900, 1_100), (580, 620), (0, 1_000)))
-    return [(pool, budget, first), (pool, budget, first), (pool, budget, first + 1), (5, 400, first)]
+    cases = []
+    for classes, scale in ((4, 1.0), (6, 2.0), (5, 2_000.0)):
+        values, left = scale * generator.normal(size=classes), generator.integers(1, 9, classes)
+        left[values.argmax()] = 0
+        cases.append((values, left))
+    return cases
 
 
-def judge_draws(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Any fair draw with replacement that its seed alone decides is right."""
-    for drawn, like, (pool, budget, _) in zip(found, wanted, cases, strict=True):
-        if drawn.shape != like.shape:
-            return f"shape {drawn.shape} where {like.shape} is wanted"
-        if drawn.min() < 0 or drawn.max() >= pool:
-            return "an index lies outside the pool"
-        expected = pool * (1 - (1 - 1 / pool) ** budget)
-        # The variance of the number of different images is below the expected number of those drawn twice or more.
-        if abs(len(np.unique(drawn)) - expected) > 6 * math.sqrt(max(budget - expected, 1) + 1) and budget < pool:
-            return "repeats are not as frequent as chance makes them"
-        if abs(drawn.mean() - (pool - 1) / 2) > 6 * pool / math.sqrt(12 * budget):
-            return "some images are more likely than others"
-        if budget > pool and len(np.unique(drawn)) < pool:
-            return "some images are never drawn"
-    if not np.array_equal(found[0], found[1]):
-        return "the same seed gives another draw when asked again"
-    if np.array_equal(found[0], found[2]):
-        return "another seed gives the same draw"
-    return None
+def policy(preferences: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """Return the softmax over the classes that have images left, as a bandit does."""
+    bandit = Bandit(len(preferences))
+    bandit.preferences = preferences
+    return bandit.policy(left > 0)
+
+
+def softmax(values: np.ndarray) -> np.ndarray:
+    """Return the softmax of values, which may be large."""
+    weights = np.exp(values - values.max())
+    return weights / weights.sum()
 
 
 def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -45,14 +54,20 @@ def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(F.cross_entropy(logits, targets), logits)[0]
 
 
-def accuracies(seed: int) -> list[tuple]:
-    """Return accuracies of surrogate, victim and constant predictor, the surrogate's once below the constant's."""
-    generator = np.random.default_rng(seed)
-    cases = []
-    for low, high in ((0.5, 1.0), (0.8, 1.1), (-0.4, -0.1)):
-        constant, gain = generator.uniform(0.05, 0.4), generator.uniform(0.2, 0.5)
-        cases.append((constant + gain * generator.uniform(low, high), constant + gain, constant))
-    return [tuple(map(float, case)) for case in cases]
+HELD_OUT, QUERIES, WANTED = "birds", 1_000, 2_000
+"""The task of a shipped victim that the chapter does not attack, the budget, and how many labels are wanted."""
+
+
+def thousand(seed: int) -> list[tuple]:
+    """Return an API with full answers, a pool, and images whose labels are wanted."""
+    api = PredictionAPI(load_victim(HELD_OUT), budget=QUERIES)
+    pool = draw("atlas", part="queries", size=2 * QUERIES, seed=seed)
+    return [(api, pool.unlabeled(), wanted_images(seed))]
+
+
+def wanted_images(seed: int) -> torch.Tensor:
+    """Return test images of the task, uint8 of shape (n, 3, 32, 32)."""
+    return draw(HELD_OUT, part="test", size=WANTED, seed=seed).images[:]
 
 
 def linear_services(seed: int) -> list[tuple]:
@@ -94,62 +109,64 @@ def judge_copies(found: list, wanted: list, cases: list[tuple]) -> str | None:
 EXERCISES = (
     Exercise(
         id="5.1",
-        title="The price of a broken line",
+        title="Steps, not epochs",
         kind="understand",
         minutes=5,
         variants={
-            "requests": (40, *range(20, 100)),
-            "chunk": (250, *range(50, 500, 10)),
-            "breaks": (3, *range(2, 15)),
+            "few": (1_000, *range(650, 1_900, 100)),
+            "many": (10_000, *range(8_050, 20_000, 500)),
+            "batch": (128, 64, 100),
+            "epochs": (16, *range(10, 20)),
         },
-        right=lambda requests, chunk, breaks: (requests - breaks) * chunk,
+        right=epochs_for,
         slips={
-            "that is what an attacker holds who asks again under the same id": lambda requests, chunk, breaks: (
-                requests * chunk
+            "that is the number of steps": lambda few, many, batch, epochs: math.ceil(many / batch) * epochs,
+            "count batches, not images: the last one of an epoch may be smaller": (
+                lambda few, many, batch, epochs: epochs * many / few
             ),
-            "a lost answer was charged before it was lost, and the limit is on what is charged": (
-                lambda requests, chunk, breaks: (requests + breaks) * chunk
-            ),
-            "count images, not requests": lambda requests, chunk, breaks: requests - breaks,
+            "with as many epochs the small set gets fewer steps": lambda few, many, batch, epochs: epochs,
         },
     ),
     Exercise(
         id="5.2",
-        title="A careless draw",
+        title="A class runs dry",
         kind="modify",
-        minutes=8,
+        minutes=7,
         variants={"seed": SEEDS},
-        cases=draws,
-        right=lambda pool_size, budget, seed: np.random.default_rng(seed).integers(pool_size, size=budget),
-        judge=judge_draws,
+        cases=preferences,
+        right=policy,
+        slips={
+            "a class without images is still chosen": lambda preferences, left: softmax(preferences),
+            "the probabilities of the classes that are left must sum to 1": (
+                lambda preferences, left: softmax(preferences) * (left > 0)
+            ),
+        },
     ),
     Exercise(
         id="5.3",
         title="The gradient that steals",
         kind="implement",
-        minutes=15,
+        minutes=10,
         variants={"seed": SEEDS},
         cases=logits_and_targets,
         right=gradient,
     ),
     Exercise(
         id="5.4",
-        title="Recovery from nothing",
-        kind="modify",
-        minutes=10,
+        title="More from a thousand queries",
+        kind="attack or defend",
+        minutes=15,
         variants={"seed": SEEDS},
-        cases=accuracies,
-        right=lambda surrogate, victim, constant: (surrogate - constant) / (victim - constant),
-        slips={
-            "a constant predictor does not get 0": lambda surrogate, victim, constant: surrogate / victim,
-            "the victim itself does not get 1": lambda surrogate, victim, constant: (surrogate - constant) / victim,
-        },
+        cases=thousand,
+        key=lambda seed: [load_victim(HELD_OUT).predict(wanted_images(seed))],
+        score=agreement,
+        marks=(0.50, 0.53),
     ),
     Exercise(
         id="5.5",
         title="A victim stolen to the last digit",
         kind="attack or defend",
-        minutes=25,
+        minutes=15,
         variants={"seed": SEEDS},
         cases=linear_services,
         right=lambda service, features: (service._weights, service._bias),
@@ -157,8 +174,8 @@ EXERCISES = (
     ),
     Exercise(
         id="5.6",
-        title="What the attack stands on",
+        title="An accusation",
         kind="discuss",
-        minutes=12,
+        minutes=8,
     ),
 )

@@ -67,7 +67,7 @@ def likeliest(soft: torch.Tensor, labels: torch.Tensor, temperatures: tuple[floa
 def _images(seed: int) -> dict[str, torch.Tensor]:
     """Return 1,000 images that an attacker sends, that customers send, and to compare the copy on."""
     parts = {"attacker": (POOL, "queries"), "customers": (HELD_OUT, "validation"), "test": (HELD_OUT, "test")}
-    return {name: drawn.draw(of, part=part, size=1_000, seed=seed).images for name, (of, part) in parts.items()}
+    return {name: drawn.draw(of, part=part, size=1_000, seed=seed).images[:] for name, (of, part) in parts.items()}
 
 
 def full_answers(seed: int) -> list[tuple]:

@@ -1,20 +1,30 @@
 """Exercises of chapter 9, Detecting the queries."""
 
-from functools import partial
+from functools import cache, partial
 from math import ceil
 
 import numpy as np
 import torch
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import LinearService, linear_victim, probabilities
-from extractlib.defenses.policies import keyed_generator
-from extractlib.defenses.watermark import Mislabel
-from extractlib.metrics import auroc
+from extractlib.api.service import PredictionAPI
+from extractlib.data import drawn, transforms
+from extractlib.data.images import ImageSet
+from extractlib.defenses.detectors import BinaryDetector
+from extractlib.defenses.policies import Shuffle
+from extractlib.errors import InputError
+from extractlib.metrics import auroc, threshold_at, tpr_tnr
+from extractlib.models.classifier import load_victim
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import Recipe
+
+VICTIM, RESAMPLED = "objects", "size-16"
+SIZES = {(VICTIM, "detector"): 800, ("atlas", "detector"): 800, (VICTIM, "test"): 400, ("atlas", "test"): 400}
+"""Number of images of each part of exercise 9.4."""
 
 
 def precision(customers: int, questions: int, stolen: int, tpr: float, tnr: float) -> float:
-    """Return the share of the detected queries that the thief has sent."""
+    """Return the share of the detected queries that the attacker has sent."""
     return stolen * tnr / (stolen * tnr + customers * questions * (1 - tpr))
 
 
@@ -47,90 +57,73 @@ def above(benign: torch.Tensor, ood: torch.Tensor, *, ties: float) -> float:
     return ((difference > 0).double() + ties * (difference == 0)).mean().item()
 
 
-def caught(seed: int) -> list[tuple]:
-    """Return one answer with many images and two secrets: each image with both, and the first ten once more."""
-    generator = torch.Generator().manual_seed(seed)
-    answer = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.07, 0.03])[torch.randperm(6, generator=generator)]
-    images = torch.randint(256, (60, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    secrets = [bytes(torch.randint(256, (16,), generator=generator).tolist()) for _ in range(2)]
-    return [(answer, image, secret) for secret in secrets for image in images] + [
-        (answer, image, secrets[0]) for image in images[:10]
-    ]
+@cache
+def archive(seed: int) -> tuple[ImageSet, ImageSet, torch.Tensor, torch.Tensor]:
+    """Return an owner's resampled images, a pool's, queries of both sides in random order, and which are an attacker's.
 
-
-def never_true(answer: torch.Tensor, image: torch.Tensor, secret: bytes) -> torch.Tensor:
-    """Return an answer in another order, drawn by lot, in which the highest probability has left its place."""
-    generator = keyed_generator(secret, image)
-    while True:
-        shuffled = answer[torch.from_numpy(generator.permutation(len(answer)))]
-        if shuffled.argmax() != answer.argmax():
-            return shuffled
-
-
-def judge_shuffles(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Any fair draw by image and secret that moves the highest probability is right."""
-    answer = cases[0][0].double().numpy()
-    if any(row.shape != answer.shape or abs(np.sort(row) - np.sort(answer)).max() > 1e-6 for row in found):
-        return "the numbers of some answers are no longer those of the victim"
-    first, second, again = (np.round(found[start : start + 60], 3) for start in (0, 60, 120))
-    if not np.array_equal(first[:10], again):
-        return "the same image and secret bring another order when asked again"
-    if len(np.unique(first, axis=0)) == 1:
-        return "the order does not depend on the image"
-    tops, seconds = (np.array([np.abs(row - value).argmin() for row in found]) for value in np.sort(answer)[:-3:-1])
-    if (tops == answer.argmax()).any():
-        return "in some answers the highest probability has kept its place"
-    orders, stays = len(np.unique(first, axis=0)), (seconds == answer.argsort()[-2]).mean()
-    if np.bincount(tops).max() > 55 or orders < 20 or stays > 0.6:
-        return "some orders are much more likely than others"
-    if (first == second).all(1).mean() > 0.2:
-        return "the order does not depend on the secret"
-    return None
-
-
-class SwappingService(LinearService):
-    """A linear service in whose every answer the highest probability has changed places with another class's.
-
-    The other class is drawn by lot from a secret and the vector, so that the same vector gets the same answer.
+    Half of each side's queries were resampled like the owner's images; the first half of the numbers is the customers'.
     """
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return altered probabilities; all else is as in `LinearService`."""
-        everything = torch.ones(len(vectors), dtype=torch.bool)
-        return Mislabel(b"swapping").answer(super().__call__(vectors), everything, vectors.double())
-
-
-def swapping_services(seed: int) -> list[tuple]:
-    """Return services with 100 queries each, and the vector whose true answer is wanted."""
-    cases = []
-    for features, classes in ((4, 3), (8, 4), (10, 6)):
-        weights, bias = linear_victim(seed, features, classes)
-        generator = torch.Generator().manual_seed(seed)
-        vectors = torch.randn(50, features, generator=generator, dtype=torch.float64)
-        # One that the victim finds neither so clear that nothing is left to hide nor so unclear that it has no top.
-        certainty = probabilities(vectors, weights, bias).topk(2).values.diff().abs()[:, 0]
-        cases.append((SwappingService(weights, bias, 100), vectors[(certainty - 0.4).abs().argmin()]))
-    return cases
+    parts = {(name, part): drawn.draw(name, part=part, size=size, seed=seed) for (name, part), size in SIZES.items()}
+    owner, pool = (parts[name, "detector"] for name in (VICTIM, "atlas"))
+    sides = [parts[name, "test"].images for name in (VICTIM, "atlas")]
+    mixed = [torch.cat([side[::2], transforms.apply(side[1::2], RESAMPLED)]) for side in sides]
+    is_attack = torch.arange(2).repeat_interleave(len(mixed[0])).double()
+    order = torch.randperm(len(is_attack), generator=torch.Generator().manual_seed(seed))
+    return transforms.apply_to_set(owner, RESAMPLED), pool, torch.cat(mixed)[order], is_attack[order]
 
 
-def judge_undone(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Right is whatever is near the victim's own answers."""
-    for answer, true in zip(found, wanted, strict=True):
-        if answer.shape != true.shape:
-            return f"shape {answer.shape} where {true.shape} is wanted"
-        if answer.argmax() != true.argmax():
-            return "the highest probability is not at the victim's class"
-        if abs(answer - true).max() > 0.01:
-            return "the highest probability is at the victim's class, and others are off"
-    return None
+def tnr(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the TNR at 95% TPR of scores of the queries.
+
+    Raises:
+        InputError: There is not one number for each query.
+    """
+    scores, is_attack = _scores(found[0], wanted[0])
+    threshold = threshold_at(scores[~is_attack], 0.95)
+    return tpr_tnr(scores[~is_attack], scores[is_attack], threshold)[1], "TNR at 95% TPR"
+
+
+def _scores(found: np.ndarray, flags: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    if found.shape != flags.shape:
+        raise InputError(f"shape {found.shape} where {flags.shape} is wanted")
+    return torch.from_numpy(np.asarray(found, dtype=float)), torch.from_numpy(flags > 0)
+
+
+@cache
+def guarded(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor]:
+    """Return a detector of objects, and images of customers and of a pool with which of them it detects."""
+    recipe = Recipe(epochs=3, learning_rate=0.05, batch_size=128)
+    trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
+    sides = [drawn.draw(name, part="detector", size=600, seed=seed) for name in (VICTIM, "atlas")]
+    detector = BinaryDetector.train(sides[0].unlabeled(), sides[1].unlabeled(), trainer)
+    images = torch.cat([drawn.draw(name, part="test", size=150, seed=seed).images[:] for name in (VICTIM, "atlas")])
+    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
+    return detector, images, detector.detect(images).double()
+
+
+def shuffling_services(seed: int) -> list[tuple]:
+    """Return an API that shuffles the answers to what it detects, and images; each may be asked about twice."""
+    detector, images, _ = guarded(seed)
+    policy = Shuffle(seed.to_bytes(8, "big"))
+    return [(PredictionAPI(load_victim(VICTIM), budget=2 * len(images), detector=detector, policy=policy), images)]
+
+
+def separated(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the AUROC of the numbers against whether an image was detected.
+
+    Raises:
+        InputError: There is not one number for each image.
+    """
+    scores, is_altered = _scores(found[0], wanted[0])
+    return auroc(scores[~is_altered], scores[is_altered]), "AUROC"
 
 
 EXERCISES = (
     Exercise(
         id="9.1",
-        title="A million customers and one thief",
+        title="A million customers and one attacker",
         kind="understand",
-        minutes=8,
+        minutes=6,
         variants={
             "customers": (1_000_000, 500_000, 2_000_000),
             "questions": (20, 5, 10, 30, 50),
@@ -145,14 +138,14 @@ EXERCISES = (
             ),
             "TPR and TNR have changed places": lambda tpr, tnr, **given: precision(**given, tpr=tnr, tnr=tpr),
             "count queries, not customers": lambda **given: precision(**given | {"questions": 1}),
-            "that is the share of the thief's queries that is caught": lambda **given: given["tnr"],
+            "that is the share of the attacker's queries that is caught": lambda **given: given["tnr"],
         },
     ),
     Exercise(
         id="9.2",
-        title="As many as you can bear to lose",
+        title="The lowest threshold that accepts enough",
         kind="modify",
-        minutes=10,
+        minutes=7,
         variants={"seed": SEEDS},
         cases=benign_scores,
         right=threshold,
@@ -165,9 +158,9 @@ EXERCISES = (
     ),
     Exercise(
         id="9.3",
-        title="A chance instead of an area",
+        title="AUROC without a curve",
         kind="implement",
-        minutes=15,
+        minutes=9,
         variants={"seed": SEEDS},
         cases=two_sides,
         right=auroc,
@@ -179,28 +172,30 @@ EXERCISES = (
     ),
     Exercise(
         id="9.4",
-        title="A shuffle that is never right",
-        kind="modify",
+        title="Customers with other cameras",
+        kind="attack or defend",
         minutes=15,
         variants={"seed": SEEDS},
-        cases=caught,
-        right=never_true,
-        judge=judge_shuffles,
+        cases=lambda seed: [(load_victim(VICTIM), *archive(seed)[:3])],
+        key=lambda seed: [archive(seed)[3]],
+        score=tnr,
+        marks=(0.6, 0.7),
     ),
     Exercise(
         id="9.5",
-        title="One grain of sand",
+        title="Which answers were shuffled?",
         kind="attack or defend",
-        minutes=25,
+        minutes=11,
         variants={"seed": SEEDS},
-        cases=swapping_services,
-        right=lambda service, vector: probabilities(vector[None], service._weights, service._bias)[0],
-        judge=judge_undone,
+        cases=shuffling_services,
+        key=lambda seed: [guarded(seed)[2]],
+        score=separated,
+        marks=(0.8, 0.9),
     ),
     Exercise(
         id="9.6",
-        title="When to stop relying on it",
+        title="When to rely on it",
         kind="discuss",
-        minutes=12,
+        minutes=7,
     ),
 )

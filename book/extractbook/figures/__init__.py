@@ -24,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reproduction_table",
             "threat_or_boogeyman",
         ],
+        "front": ["TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": [
             "bars",
@@ -36,7 +37,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "of_seeds",
             "roc",
         ],
-        "pictures": ["errors", "queries", "threat_model"],
-        "origin": ["provenance", "provenance_of", "run_provenance"],
+        "pictures": ["errors", "gallery", "queries", "threat_model"],
+        "origin": ["provenance", "provenance_of", "run_provenance", "seeds"],
     },
 )

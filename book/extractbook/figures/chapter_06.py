@@ -18,6 +18,8 @@ from extractlib.metrics import agreement, hidden_and_divergence
 ANSWERS = {"full": "full", "rounded-1": "one decimal", "top-5": "top-5", "top-2": "top-2", "label": "label"}
 """The granularities that decide a claim, from more to less, and what the figures call them."""
 
+REPEATED = "share of the victim's errors repeated"
+
 MOST, LETTERS = 4, 17
 """Classes that an answer is written out for, and letters of a name."""
 
@@ -58,7 +60,7 @@ def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
     """
     names = {"full": "copy, full answers", "top-2": "copy, top-2", "label": "copy, labels", "control": "control"}
     both = pd.concat([filled(rows), control.assign(granularity="control")])
-    return dots(grouped(both, "granularity", names, "errors_repeated"), xlabel="share of the victim's errors repeated")
+    return dots(grouped(both, "granularity", names, "errors_repeated"), xlabel=REPEATED, columns=2)
 
 
 def drops(rows: pd.DataFrame, granularity: str = "label") -> pd.Series:
@@ -130,7 +132,8 @@ def agreements(
         seeds: How many seeds.
     """
     points = 4 * torch.rand(5_000, 2, generator=torch.Generator().manual_seed(99)) - 2
-    truth, found = victim(points).argmax(1), {}
+    truth: torch.Tensor = victim(points).argmax(1)
+    found: dict = {}
     for budget in budgets:
         for seed in range(seeds):
             for name, copy in zip(("full answers", "labels"), copies(budget, seed)[1:], strict=True):

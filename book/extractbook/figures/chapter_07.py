@@ -90,7 +90,7 @@ def starts(rows: pd.DataFrame) -> Plot:
     """
     kept = rows[(rows["victim"] == "resnet") & (rows["victim_weights"] == "A")]
     kept = _named(kept, "surrogate", "surrogate_weights", STARTS)
-    return dots(grouped(kept, "start", _words(STARTS)), xlabel="recovery", constant=constant_recovery(kept))
+    return dots(grouped(kept, "start", _words(STARTS)), xlabel="recovery", constant=constant_recovery(kept), columns=2)
 
 
 def scratch(rows: pd.DataFrame) -> Plot:
@@ -102,7 +102,7 @@ def scratch(rows: pd.DataFrame) -> Plot:
     kept = rows[(rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "A")]
     kept = kept.assign(victim=kept["victim"].str.replace(r"cnn.*", "cnn", regex=True))
     kept = _named(kept, "victim", "victim_weights", VICTIMS)
-    return dots(grouped(kept, "start", _words(VICTIMS)), xlabel="recovery", constant=constant_recovery(kept))
+    return dots(grouped(kept, "start", _words(VICTIMS)), xlabel="recovery", constant=constant_recovery(kept), columns=2)
 
 
 def _named(rows: pd.DataFrame, network: str, weights: str, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
@@ -172,7 +172,7 @@ def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
     both = both[both["task"].isin(set(rows["task"]))]
     # Two victims a seed, one of each backbone: their mean is a value.
     both = both.groupby(["task", "seed", "kind"])["errors_repeated"].mean().reset_index()
-    return dots(grouped(both, "kind", names, "errors_repeated"), xlabel=REPEATED)
+    return dots(grouped(both, "kind", names, "errors_repeated"), xlabel=REPEATED, columns=2)
 
 
 def backbones() -> str:

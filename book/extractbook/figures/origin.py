@@ -66,6 +66,12 @@ def provenance_of(frame: pd.DataFrame) -> str:
     return f"*Provenance*: {'; '.join([*editions, *parts])}"
 
 
+def seeds(frame: pd.DataFrame) -> str:
+    """Return over how many seeds marks of a frame's rows are, for a caption: with several, what the spread is."""
+    count = frame["seed"].nunique()
+    return "one seed" if count == 1 else f"mean ± sd over {count} seeds"
+
+
 def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:
     """Return where a chapter's own run comes from, as one line of Markdown.
 

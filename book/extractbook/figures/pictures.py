@@ -40,7 +40,7 @@ ARROWS: Mapping[str, tuple[tuple[float, float], tuple[float, float], str]] = {
 API = "api"
 """The frame around meter, detector and policy."""
 
-LINES, LETTERS = 4, 30
+LINES, LETTERS = 4, 28
 """How many lines of how many letters stand beside an image."""
 
 
@@ -115,7 +115,7 @@ def queries(images: torch.Tensor, answers: torch.Tensor, classes: Sequence[str],
         [(f"{share:.2f} {classes[number]}", BLACK) for share, number in zip(*row, strict=True) if share >= 0.005]
         for row in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]
-    return _beside(images, texts)
+    return beside(images, texts)
 
 
 def errors(
@@ -165,10 +165,10 @@ def errors(
             sign, color = {said: ("=", VERMILION), truth: ("✓", BLUE)}.get(label, ("≠", BLACK))
             lines.append((f"{sign} {name}: {classes[label]}", color))
         texts.append(lines)
-    return _beside(images[wrong[:shown]], texts, data=pd.DataFrame(counts, columns=columns))
+    return beside(images[wrong[:shown]], texts, data=pd.DataFrame(counts, columns=columns))
 
 
-def _beside(
+def beside(
     images: torch.Tensor, texts: Sequence[Sequence[tuple[str, str]]], *, data: pd.DataFrame | None = None
 ) -> Any:
     """Return images in two columns, each with lines of text of a color to its right.
@@ -192,4 +192,25 @@ def _beside(
             for line, (text, color) in enumerate(lines):
                 text = text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}…{text[1 - LETTERS // 2 :]}"
                 figure.text(left + side + 0.01, bottom + (0.64 - 0.19 * line) / height, text, color=color, va="center")
+    return figure
+
+
+def gallery(rows: Mapping[str, torch.Tensor], *, columns: int = 8) -> Figure:
+    """Return rows of images, each row under its name; a row with fewer images than columns ends early.
+
+    Args:
+        rows: By name, uint8 of shape (n, channels, height, width), channels 1 or 3.
+        columns: Images of a row, at most.
+    """
+    side, height = WIDTH / columns, len(rows) * (WIDTH / columns + 0.32)
+    with style.context([STYLE, {"axes.grid": False}]):
+        figure = Figure(figsize=(WIDTH, height))
+        for number, (name, images) in enumerate(rows.items()):
+            top = height - number * (side + 0.32) - 0.3
+            figure.text(0.005, (top + 0.05) / height, name)
+            for place, image in enumerate(images[:columns]):
+                box = (place / columns, (top - side) / height, 0.96 / columns, 0.96 * side / height)
+                axes = figure.add_axes(box)
+                axes.set_axis_off()
+                axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=255)
     return figure

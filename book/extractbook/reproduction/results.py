@@ -122,7 +122,7 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     one cell it is the later.
 
     Args:
-        tables: Their names, such as ``"granularity"``. One cell of several tables is one line.
+        tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
         scale: At which scale.
 
     Returns:
@@ -141,12 +141,10 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
         lines["data"] = [digest(json.dumps(row.provenance["data"], sort_keys=True)) for row in rows]
         found.append(lines)
     cell = [field.name for field in fields(Cell)]
-    lines = (
-        pd.concat(found, ignore_index=True)
-        .sort_values("date", kind="stable")
-        .drop_duplicates([*cell, "edition"], keep="last")
-    )
-    lines = lines.sort_index().reset_index(drop=True)
+    every = pd.concat(found, ignore_index=True)
+    every["table"] = every.groupby([*cell, "edition"], dropna=False)["table"].transform("first")
+    latest = every.sort_values("date", kind="stable").drop_duplicates([*cell, "edition"], keep="last")
+    lines = latest.sort_index().reset_index(drop=True)
     said = {"editions": "edition", "parts": "part", "seeds": "seed"}
     lines.attrs = {name: tuple(sorted(set(lines[column]))) for name, column in said.items()}
     return lines
@@ -154,14 +152,12 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
 
 def _shown(table: str, scale: str) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of `newest`, with edition and part."""
-    kept = {name: FOLDER / name / scale / f"{table}{SUFFIX}" for name in ("edition-2", "exploring")}
-    counted = (
-        [row for row in read_rows(kept["edition-2"]) if editions.counts(row)] if kept["edition-2"].exists() else []
-    )
+    second, exploring = (FOLDER / edition / scale / f"{table}{SUFFIX}" for edition in ("edition-2", "exploring"))
+    counted = [row for row in read_rows(second) if editions.counts(row)] if second.exists() else []
     if counted:
         return counted, {"edition": "second", "part": "test"}
-    if kept["exploring"].exists():
-        return read_rows(kept["exploring"]), {"edition": "exploring", "part": "validation"}
+    if exploring.exists():
+        return read_rows(exploring), {"edition": "exploring", "part": "validation"}
     raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
 
 

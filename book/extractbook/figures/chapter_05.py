@@ -1,0 +1,103 @@
+"""What chapter 5 shows: recovery by task and budget, errors that copies repeat, what a bandit asks about."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from extractbook.figures.base import BLUE, STYLE, WIDTH, Plot
+from extractbook.figures.first_edition import _authors, _task_name
+from extractbook.figures.plots import dots, lines
+from extractlib.attacks.adaptive import REWARDS
+
+
+def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
+    """Return the recovery of each task beside the authors', Orekondy's, the independent control's and a constant's.
+
+    Args:
+        copies: Rows of table ``reproduction``.
+        controls: Rows of table ``control``.
+    """
+    groups, constant = {}, {}
+    for task in by_recovery(copies):
+        rows, authors = copies[copies["task"] == task], _authors(task)
+        theirs = {"authors": authors.get("recovery"), "Orekondy et al.": authors.get("orekondy_recovery")}
+        groups[_task_name(task)] = {
+            "copy": list(rows["recovery"]),
+            "independent control": list(controls[controls["task"] == task]["recovery"]),
+            **{name: [value] for name, value in theirs.items() if value},
+        }
+        constant[_task_name(task)] = (rows["constant_accuracy"] / rows["victim_accuracy"]).mean()
+    return dots(groups, xlabel="recovery: surrogate's / victim's accuracy", constant=constant, columns=2)
+
+
+def by_recovery(copies: pd.DataFrame) -> list[str]:
+    """Return the tasks, the best recovered first."""
+    return list(copies.groupby("task")["recovery"].mean().sort_values(ascending=False).index)
+
+
+def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
+    """Return which share of the victim's errors copies and independent controls repeat, a row a task.
+
+    Args:
+        copies, controls: As `recoveries`.
+    """
+    kinds = {"copy": copies, "independent control": controls}
+    groups = {}
+    for task in by_recovery(copies):
+        errors = copies[copies["task"] == task]["errors"].mean()
+        shares = {name: list(rows[rows["task"] == task]["errors_repeated"]) for name, rows in kinds.items()}
+        groups[f"{task} ({errors:,.0f} errors)"] = shares
+    return dots(groups, xlabel="share of the victim's errors repeated")
+
+
+def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
+    """Return the recovery of adaptive queries by reward, beside that of as many random ones, a row a task.
+
+    Args:
+        adaptive: Rows of table ``adaptive``, of one budget.
+        random: Rows of random queries of the same budget.
+    """
+    ran = [name for name in REWARDS if name in set(adaptive["reward"])]
+    kinds = {"random": random} | {name: adaptive[adaptive["reward"] == name] for name in ran}
+    groups = {
+        task: {name: list(rows[rows["task"] == task]["recovery"]) for name, rows in kinds.items()}
+        for task in by_recovery(random)
+    }
+    return dots(groups, xlabel="recovery")
+
+
+def budgets(rows: pd.DataFrame) -> Plot:
+    """Return recovery over the number of random queries, a line a task, equally many steps of training everywhere.
+
+    Args:
+        rows: Rows of the tables ``reproduction`` and ``budget``.
+    """
+    series: dict[str, dict[float, list[float]]] = {}
+    for (task, budget), group in rows.groupby(["task", "budget"]):
+        series.setdefault(task, {})[budget] = list(group["recovery"])
+    return lines(series, xlabel="queries", ylabel="recovery", logarithmic=True)
+
+
+def asked(labels: Mapping[str, torch.Tensor], classes: int) -> Figure:
+    """Return which of the pool's classes each query was of, in the order of the queries, a panel a strategy.
+
+    Args:
+        labels: By strategy, class of each query in order, int64 of shape (n,).
+        classes: Number of the pool's classes. They are ordered by how often the first strategy asked about them.
+    """
+    order = np.argsort(-np.bincount(next(iter(labels.values())), minlength=classes), kind="stable")
+    place = np.empty(classes, int)
+    place[order] = np.arange(classes)
+    with style.context([STYLE, {"font.size": 11}]):
+        figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+        all_axes = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
+        for axes, (name, found) in zip(all_axes, labels.items(), strict=True):
+            kinds = len(found.unique())
+            axes.plot(place[found.numpy()], "s", color=BLUE, markersize=1.5)
+            axes.set(title=f"{name}:\n{kinds} of {classes} classes", xlabel="query")
+        all_axes[0].set_ylabel("class of the pool")
+    return figure

@@ -1,0 +1,146 @@
+"""Figures of chapter 9, Detecting the queries."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from extractbook.figures.base import Plot
+from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.plots import dots, lines
+from extractbook.reproduction import paper
+
+TASKS = ("things", "birds", "retina", "signs", "objects")
+
+DETECTORS = {"binary": "binary", "ODIN": "odin", "Mahalanobis": "mahalanobis"}
+"""By the name that figures show, the columns' of a table's frame."""
+
+
+def of_tasks(frame: pd.DataFrame, column: str, **cell: object) -> dict[str, list[float]]:
+    """Return a column of a frame by task, one value a seed, of the lines that have these settings.
+
+    Args:
+        frame: Of `book.frame`.
+        column: Such as ``"recovery"``.
+        cell: Settings by name, such as ``defense="shuffle"``.
+    """
+    kept = frame
+    for name, value in cell.items():
+        kept = kept[kept[name] == value]
+    by_task = {task: kept.loc[kept["task"] == task, column].dropna().tolist() for task in TASKS}
+    return {task: values for task, values in by_task.items() if values}
+
+
+def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, Sequence[float]]]:
+    """Return values by task and series, given by series and task."""
+    return {task: {name: values[task] for name, values in columns.items() if task in values} for task in TASKS}
+
+
+def about(frame: pd.DataFrame) -> str:
+    """Return over how many seeds and images a figure's values are, for its caption."""
+    seeds, images = frame["seed"].nunique(), int(frame["images"].min())
+    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed, so no spread"
+    return f"{spread}, {images:,} {frame['part'].iloc[0]} images"
+
+
+def mean(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean of each task's values."""
+    return {task: float(np.mean(several)) for task, several in values.items()}
+
+
+def constant(frame: pd.DataFrame) -> dict[str, list[float]]:
+    """Return by task what a constant predictor recovers."""
+    return of_tasks(frame.assign(constant=frame["constant_accuracy"] / frame["victim_accuracy"]), "constant")
+
+
+def authors(table: str) -> dict[str, list[float]]:
+    """Return by task the authors' recovery in one of their tables."""
+    rows = paper.tables()[table]["rows"]
+    return {task: [rows[name]["recovery"]] for task in TASKS if (name := paper.victim(task)) in rows}
+
+
+def defended(frame: pd.DataFrame) -> Plot:
+    """Return recovery without and with shuffled answers, the authors' and a constant predictor's beside them."""
+    plain = frame[frame["defense"] == "none"]
+    columns = {
+        "no defense": of_tasks(plain, "recovery"),
+        "shuffled": of_tasks(frame, "recovery", defense="shuffle"),
+        "constant predictor": constant(plain),
+        f"shuffled ({paper.LABEL})": authors("defended"),
+    }
+    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def policies(frame: pd.DataFrame) -> Plot:
+    """Return what each policy leaves of the recovery, and a constant predictor's beside it."""
+    names = {"shuffle": "shuffled", "deny": "denied", "label": "label only"}
+    columns = {shown: of_tasks(frame, "recovery", defense=name) for name, shown in names.items()}
+    columns["constant predictor"] = constant(frame)
+    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "TNR at 95% TPR") -> Plot:
+    """Return a figure of each detector against the first pool, a row a task."""
+    columns = {name: of_tasks(frame, f"{key}.pool.{column}") for name, key in DETECTORS.items()}
+    return dots(series(columns), xlabel=xlabel)
+
+
+def overlap(frame: pd.DataFrame) -> Plot:
+    """Return balanced accuracy over the share of the pool that shows the task's classes, a line a task."""
+    shifted = frame[frame["pool"].str.endswith("/shifted")]
+    found = {
+        task: {share: rows["balanced_accuracy"].tolist() for share, rows in lines.groupby("overlap")}
+        for task, lines in shifted.groupby("task")
+    }
+    xlabel = "share of the queries that show the task's classes"
+    return lines({task: found[task] for task in TASKS if task in found}, xlabel=xlabel, ylabel="balanced accuracy")
+
+
+def rates_table(frame: pd.DataFrame) -> str:
+    """Return the binary detector's TPR and TNR at a probability of one half, with the authors', as Markdown."""
+    rows = paper.tables()["detection"]["rows"]
+    columns = {"TPR": "binary.pool.tpr", "TNR, atlas": "binary.pool.tnr", "TNR, web": "binary.second.tnr"}
+    found = {name: of_tasks(frame, column) for name, column in columns.items()}
+    body = []
+    for task in TASKS:
+        ours = [mean_sd([100 * value for value in found[name].get(task, [])], digits=1) for name in columns]
+        first, second = (rows[paper.victim(task)][pool] for pool in ("imagenet", "openimages"))
+        body.append([task, *ours, f"{first[0]} / {first[1]}", f"{second[0]} / {second[1]}"])
+    heads = ["Task", *columns, "Authors' TPR / TNR, ImageNet", "OpenImages"]
+    return table(body, heads, caption="The binary detector at a probability of one half, in %")
+
+
+def _overlaps(frame: pd.DataFrame) -> pd.DataFrame:
+    shifted = frame[frame["pool"].str.endswith("/shifted")]
+    return shifted.groupby(["task", "overlap"])[["balanced_accuracy", "tnr_public"]].mean()
+
+
+def overlap_ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return by task the mean balanced accuracy at the least and at the most overlap."""
+    found = _overlaps(frame)["balanced_accuracy"]
+    return {task: (found[task].iloc[0], found[task].iloc[-1]) for task in TASKS if task in found}
+
+
+def public_caught(frame: pd.DataFrame) -> dict[str, float]:
+    """Return by task the mean share caught, at the most overlap, of the queries from the ordinary pool."""
+    found = _overlaps(frame)["tnr_public"]
+    return {task: found[task].iloc[-1] for task in TASKS if task in found}
+
+
+def honest_table(frame: pd.DataFrame) -> str:
+    """Return what policies cost an honest user, as Markdown; denied answers count as wrong ones."""
+    shuffled = frame[frame["defense"] == "shuffle"]
+    columns = {
+        "Detected, %": of_tasks(shuffled, "honest_caught"),
+        **{
+            f"Accuracy lost, points: {name}": of_tasks(
+                frame.assign(lost=frame["victim_accuracy"] - frame["honest_accuracy"]), "lost", defense=name
+            )
+            for name in ("shuffle", "deny", "label")
+        },
+    }
+    body = [
+        [task, *(mean_sd([100 * value for value in found.get(task, [])], digits=1) for found in columns.values())]
+        for task in TASKS
+    ]
+    return table(body, ["Task", *columns], caption="What an honest user pays")

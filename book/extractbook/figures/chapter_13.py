@@ -1,0 +1,112 @@
+"""What chapter 13, Since then, shows."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from extractbook.figures.base import BLACK, BLUE, VERMILION, Plot, name_rows, plotting, summaries
+from extractbook.figures.pictures import queries
+
+DEFENSES = {
+    "none": "no defense",
+    "shuffle": "shuffling",
+    "misinformation": "misinformation",
+    "reverse-sigmoid": "reverse sigmoid",
+}
+"""The defenses that are compared at one price, and what the figure calls them."""
+
+
+def perturbations(rows: pd.DataFrame) -> Plot:
+    """Return the recovery of the adversary with in-distribution images behind each defense, a row a task.
+
+    Args:
+        rows: Of the tables perturbation and own_images.
+    """
+    own = judged(rows)
+    marks = [
+        (name, task, values.tolist())
+        for defense, name in DEFENSES.items()
+        for task, values in own[own["defense"] == defense].groupby("task")["recovery"]
+    ]
+    tasks, step = sorted(set(own["task"])), 0.15
+    data = summaries(marks, "Task", "recovery")
+    with plotting(data, height=3.2, xlabel="recovery", columns=2) as (figure, axes):
+        for number, (name, line) in enumerate(data.groupby("Series", sort=False)):
+            y = line["Task"].map(tasks.index) + (number - 1.5) * step
+            axes.errorbar(line["recovery"], y, xerr=line["±"], label=name, linestyle="none", markersize=8)
+        floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
+        y = [tasks.index(task) for task in floors.index]
+        axes.plot(floors, y, "|", color=BLACK, markersize=40, label="constant predictor")
+        name_rows(axes, tasks)
+        axes.set_xlim(0, 1.05)
+    return figure
+
+
+def judged(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the tasks of B13: own images of a shifted source, random queries, full answers."""
+    tasks = set(rows.loc[rows["table"] == "perturbation", "task"])
+    like = {"attack": "random", "granularity": "full", "experiment": "extraction"}
+    kept = rows[rows["task"].isin(tasks) & (rows["pool"] == rows["task"] + "/shifted")]
+    kept = kept[(kept[list(like)] == pd.Series(like)).all(axis=1)]
+    budget = kept.loc[kept["table"] == "perturbation", "budget"].max()
+    return kept[(kept["budget"] == budget) & kept["defense"].isin(DEFENSES)]
+
+
+def costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return a line a task and defense: recovery, points of accuracy that customers lose, and the chosen strength."""
+    own = judged(rows).assign(lost=lambda kept: 100 * (kept["victim_accuracy"] - kept["honest_accuracy"]))
+    return own.groupby(["task", "defense"])[["recovery", "lost", "strength"]].mean()
+
+
+def beside(images: torch.Tensor, answers: torch.Tensor, altered: torch.Tensor, classes: tuple[str, ...]) -> Figure:
+    """Return queries, each with the victim's answer to its left and the altered one to its right.
+
+    Args:
+        images: uint8 of shape (n, channels, height, width).
+        answers, altered: Probabilities, float of shape (n, classes).
+        classes: Name of each class.
+    """
+    both = torch.stack([answers, altered], dim=1).flatten(0, 1)
+    return queries(images.repeat_interleave(2, dim=0), both, classes)
+
+
+def below(confidence: Mapping[str, torch.Tensor], threshold: float) -> Plot:
+    """Return which share of images the victim is less sure of than each threshold, a line a kind of images.
+
+    Args:
+        confidence: By what the images are called, the victim's largest probabilities, float of shape (n,).
+        threshold: The one that the defense uses; a vertical line.
+    """
+    places = np.linspace(0, 1, 101)
+    marks = [
+        (name, place, [float((found < place).float().mean())]) for name, found in confidence.items() for place in places
+    ]
+    data = summaries(marks, "threshold τ", "share of the images")[["Series", "threshold τ", "share of the images"]]
+    with plotting(data, height=3.4, xlabel="threshold τ", ylabel="share answered falsely", columns=2) as (figure, axes):
+        for (name, line), (color, dashes) in zip(
+            data.groupby("Series", sort=False), ((VERMILION, "--"), (BLUE, "-")), strict=True
+        ):
+            x, y = line["threshold τ"], line["share of the images"]
+            axes.plot(x, y, color=color, linestyle=dashes, label=name, marker="")
+        axes.axvline(threshold, color=BLACK, linewidth=1)
+        axes.set_ylim(0, 1.02)
+    return figure
+
+
+def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
+    """Return one run's recoveries, a row an attempt.
+
+    Args:
+        recoveries: By what was tried.
+        floor: The constant predictor's.
+    """
+    data = pd.DataFrame(recoveries.items(), columns=["Attempt", "recovery"]).assign(Series="one run")
+    with plotting(data, height=0.9 + 0.45 * len(data), xlabel="recovery", columns=2) as (figure, axes):
+        axes.plot(data["recovery"], range(len(data)), "o", color=BLUE, markersize=9, label="one run")
+        axes.axvline(floor, color=BLACK, linewidth=1, label="constant predictor")
+        name_rows(axes, list(recoveries))
+        axes.set_xlim(0, 1.05)
+    return figure

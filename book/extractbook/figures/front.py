@@ -1,0 +1,95 @@
+"""What the front page shows: under which conditions how much is recovered, and at which size the tables ran."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from extractbook.figures.base import Plot
+from extractbook.figures.plots import dots
+from extractbook.reproduction import editions, results
+from extractbook.reproduction.scales import scale
+
+TABLES = ("reproduction", "granularity", "architecture", "weights", "defended", "diversity", "own_images")
+
+CONDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "own images, a quarter of the queries": {"pool": "{task}/shifted", "budget": "{own_number}"},
+    "public images, full answers": {},
+    "public images, labels only": {"granularity": "label"},
+    "other initial weights": {"surrogate_weights": "B"},
+    "other architecture": {"surrogate": "{other_network}"},
+    "queries detected, answers shuffled": {"defense": "shuffle"},
+    "images of one other task": {"pool": "{narrow_pool}", "budget": "{narrow_budget}"},
+}
+"""Of each condition what it changes in the plain cell; names in braces are the scale's, or the task."""
+
+PAPER = 224
+"""Height and width of the paper's images, in pixels."""
+
+SCALES = {
+    "drawn": "Drawn images",
+    "photos": "photographs",
+    "photos-gpu": "photographs",
+    "paper": "the paper's images",
+}
+
+
+def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
+    """Return recovery under each of `CONDITIONS`, a row each, a mark a task, and that of a constant predictor.
+
+    Args:
+        rows: Of the tables `TABLES`.
+        name: Their scale.
+    """
+    settings = scale(name)
+    groups: dict[str, dict[str, list[float]]] = {}
+    plain: dict[str, Any] = {"pool": settings.pool, "victim": settings.network, "surrogate": settings.network}
+    plain |= {"budget": settings.budget, "granularity": "full", "defense": "none", "attack": "random"}
+    plain |= {"experiment": "extraction", "fill": "even"}
+    plain |= {"victim_weights": "A", "surrogate_weights": "A"}
+    names = {key: getattr(settings, key) for key in ("other_network", "narrow_pool", "narrow_budget", "own_number")}
+    for condition, changes in CONDITIONS.items():
+        for task in settings.tasks:
+            if changes.get("pool") == "{narrow_pool}" and task == settings.narrow_pool:
+                continue  # there they are the task's own
+            cell = {"task": task, **plain, **changes}
+            cell = {key: _named(value, names | {"task": task}) for key, value in cell.items()}
+            found = rows[(rows[list(cell)] == pd.Series(cell)).all(axis=1)]
+            if len(found):
+                groups.setdefault(condition, {})[task] = list(found["recovery"])
+    copies = rows[rows["table"] == "reproduction"]
+    constant = (copies["constant_accuracy"] / copies["victim_accuracy"]).groupby(copies["task"])
+    groups["constant predictor"] = {task: list(values) for task, values in constant}
+    return dots(groups, xlabel="recovery")
+
+
+def _named(value: Any, names: Mapping[str, Any]) -> Any:
+    if not isinstance(value, str):
+        return value
+    alone = value[1:-1] if value.startswith("{") else ""
+    return names[alone] if alone in names else value.format(**names)
+
+
+def sizes() -> str:
+    """Return which tables ran at which size, and whether any ran at the paper's, as sentences of Markdown."""
+    parts, largest = [], 0
+    for name, what in SCALES.items():
+        decided, explored = _tables("edition-2", name), _tables("exploring", name)
+        pixels = scale(name).image_size
+        largest = max(largest, pixels) if decided | explored else largest
+        waiting = f"{_many(explored - decided)} explored on one seed, not yet decided" if explored - decided else ""
+        ran = " and ".join(filter(None, [_many(decided) if decided else "", waiting]))
+        parts += [f"{what} at {pixels} px: {ran}"] if ran else []
+    none = "" if largest == PAPER else f" None of them is at the paper's {PAPER} px."
+    return f"{'; '.join(parts)}.{none}"
+
+
+def _tables(edition: str, name: str) -> set[str]:
+    """Return the tables of which an edition has rows at a scale; of the second, rows that count."""
+    paths = (results.FOLDER / edition / name).glob(f"*{results.SUFFIX}")
+    counts = editions.counts if edition == "edition-2" else lambda row: True
+    return {path.stem for path in paths if any(map(counts, results.read_rows(path)))}
+
+
+def _many(tables: set[str]) -> str:
+    return "1 table" if len(tables) == 1 else f"{len(tables)} tables"

@@ -1,0 +1,137 @@
+"""The figures of single chapters: what they mark, on hand-made rows."""
+
+import pandas as pd
+import pytest
+import torch
+
+from extractbook import figures
+from extractbook.reproduction import editions, results
+from extractlib.errors import InputError
+
+chapter_05 = figures.chapter_05
+
+
+def rows(**recoveries: list[float]) -> pd.DataFrame:
+    """Return rows of tasks with these recoveries, one a seed."""
+    lines = [
+        {"task": task, "recovery": value, "errors_repeated": value / 2, "errors": 100, "budget": 10, "reward": ""}
+        for task, values in recoveries.items()
+        for value in values
+    ]
+    return pd.DataFrame(lines).assign(constant_accuracy=0.1, victim_accuracy=0.5)
+
+
+COPIES, CONTROLS = rows(signs=[0.8, 1.0], birds=[0.5]), rows(birds=[0.75], signs=[0.875])
+
+
+def marks(figure) -> dict[tuple[str, str], float]:
+    """Return the value of each mark by its series and row."""
+    return {(line.iloc[0], line.iloc[1]): line.iloc[2] for _, line in figure.data.iterrows()}
+
+
+def drawn(figure, name: str) -> list[float]:
+    """Return where the marks of a series are."""
+    [found] = [one for one in figure.axes[0].containers if one.get_label() == name]
+    return found.lines[0].get_xdata().tolist()
+
+
+def test_recoveries_stand_beside_the_authors_the_control_and_a_constant():
+    figure = chapter_05.recoveries(COPIES, CONTROLS)
+    found = marks(figure)
+    assert found["copy", "signs (GTSRB)"] == pytest.approx(0.9)
+    assert found["independent control", "birds (CUBS)"] == 0.75
+    assert (found["authors", "signs (GTSRB)"], found["Orekondy et al.", "birds (CUBS)"]) == (0.96, 0.89)
+    assert ("Orekondy et al.", "signs (GTSRB)") not in found
+    assert found["constant predictor", "birds (CUBS)"] == pytest.approx(0.2)
+    assert drawn(figure, "copy") == pytest.approx([0.9, 0.5])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["signs\n(GTSRB)", "birds\n(CUBS)"]
+
+
+def test_one_seed_has_no_spread():
+    data = chapter_05.recoveries(COPIES, CONTROLS).data.set_index(["Series", "Group"])["±"]
+    assert data["copy", "signs (GTSRB)"] == pytest.approx(0.1414, abs=1e-4)
+    assert pd.isna(data["copy", "birds (CUBS)"])
+
+
+def test_repeated_errors_have_their_number_in_the_row():
+    found = marks(chapter_05.repeated(COPIES, CONTROLS))
+    assert found["copy", "signs (100 errors)"] == pytest.approx(0.45)
+    assert found["independent control", "birds (100 errors)"] == 0.375
+
+
+def test_rewards_stand_beside_as_many_random_queries():
+    adaptive = pd.concat([rows(signs=[0.7]).assign(reward="loss"), rows(signs=[0.6]).assign(reward="all")])
+    found = marks(chapter_05.rewards(adaptive, COPIES))
+    assert found["loss", "signs"] == 0.7 and found["all", "signs"] == 0.6
+    assert found["random", "signs"] == pytest.approx(0.9) and ("loss", "birds") not in found
+
+
+def test_recovery_over_queries_has_a_line_a_task():
+    figure = chapter_05.budgets(pd.concat([COPIES, rows(signs=[0.25]).assign(budget=1)]))
+    [birds, signs] = [one.lines[0].get_xydata().tolist() for one in figure.axes[0].containers]
+    assert signs == [[1, 0.25], [10, pytest.approx(0.9)]] and birds == [[10, 0.5]]
+
+
+def test_what_was_asked_is_ordered_by_the_first_strategy():
+    labels = {"bandit": torch.tensor([2, 2, 0]), "random": torch.tensor([0, 1, 2])}
+    bandit, random = chapter_05.asked(labels, 3).axes
+    assert bandit.lines[0].get_ydata().tolist() == [0, 0, 1]
+    assert random.lines[0].get_ydata().tolist() == [1, 2, 0]
+    assert (bandit.get_title(), random.get_title()) == ("bandit:\n2 of 3 classes", "random:\n3 of 3 classes")
+
+
+def test_a_caption_says_over_how_many_seeds():
+    assert figures.seeds(pd.DataFrame({"seed": [1000, 1000]})) == "one seed"
+    assert figures.seeds(pd.DataFrame({"seed": [200, 201, 200]})) == "mean ± sd over 2 seeds"
+
+
+def test_a_frame_of_nothing_has_no_provenance():
+    with pytest.raises(InputError, match="give a frame of book.frame"):
+        figures.provenance_of(COPIES)
+
+
+# -- the front page ------------------------------------------------------------------
+
+
+def cell(task: str, recovery: float, **changes) -> dict:
+    """Return a row of the plain cell of the scale drawn, with changes."""
+    plain = {"pool": "atlas", "victim": "resnet", "surrogate": "resnet", "budget": 10_000, "granularity": "full"}
+    plain |= {"defense": "none", "attack": "random", "experiment": "extraction", "fill": "even"}
+    plain |= {"victim_weights": "A", "surrogate_weights": "A", "table": "reproduction"}
+    plain |= {"constant_accuracy": 0.1, "victim_accuracy": 0.5}
+    return {"task": task, "recovery": recovery, **plain, **changes}
+
+
+def test_the_front_page_has_a_row_for_each_condition_that_ran():
+    lines = [
+        cell("signs", 0.9),
+        cell("signs", 0.7, granularity="label", table="granularity"),
+        cell("signs", 0.95, pool="signs/shifted", budget=2_500, table="own_images"),
+        cell("signs", 0.1, pool="retina", table="diversity"),
+        cell("retina", 0.99, pool="retina", table="diversity"),
+        cell("birds", 0.4, granularity="top-2", table="granularity"),
+    ]
+    figure = figures.conditions(pd.DataFrame(lines))
+    assert figure.data[["Series", "Group", "recovery"]].values.tolist() == [
+        ["signs", "own images, a quarter of the queries", 0.95],
+        ["signs", "public images, full answers", 0.9],
+        ["signs", "public images, labels only", 0.7],
+        ["signs", "images of one other task", 0.1],
+        ["signs", "constant predictor", pytest.approx(0.2)],
+    ]
+
+
+def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "read_rows", lambda path: ["row"])
+    monkeypatch.setattr(editions, "counts", lambda row: True)
+    for name in ("exploring/drawn/a", "exploring/drawn/b", "edition-2/drawn/a", "edition-2/photos/a"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.jsonl").touch()
+    assert figures.sizes() == (
+        "Drawn images at 32 px: 1 table and 1 table explored on one seed, not yet decided;"
+        " photographs at 128 px: 1 table. None of them is at the paper's 224 px."
+    )
+    (tmp_path / "edition-2" / "paper").mkdir()
+    (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
+    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table.")

@@ -1,0 +1,93 @@
+"""What chapters 1 to 4 alone show."""
+
+import pandas as pd
+import pytest
+import torch
+
+from extractbook.figures import chapter_01, chapter_04
+from extractlib.api.granularity import Full, Granularity, Label, TopK
+from extractlib.data.drawn import TASKS, draw
+from extractlib.models.classifier import load_victim
+
+ROW = torch.tensor([[0.2, 0.5, 0.3]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "seen"), [(Full(), [0.2, 0.5, 0.3]), (TopK(2), [None, 0.5, 0.3]), (Label(), [None, 1.0, None])]
+)
+def test_what_an_answer_shows_of_each_class(kind: Granularity, seen: list):
+    answer = kind.show(ROW)
+    assert [chapter_04.shown(answer, label) for label in range(3)] == pytest.approx(seen)
+
+
+def test_one_query_shows_the_likeliest_classes_and_hides_what_is_hidden():
+    signs = draw("signs", part="test", size=86, seed=0)
+    full = torch.zeros(1, 43).index_fill_(1, torch.tensor([7]), 0.7).index_fill_(1, torch.tensor([4]), 0.3)
+    answers = {"full": Full().show(full), "top-1": TopK(1).show(full)}
+    figure = chapter_04.one_query(signs.images[0], answers, signs)
+    cells = figure.axes[1]
+    written = [text.get_text() for text in cells.texts]
+    assert written == ["full", "0.70", "0.30", "0.00", "0.00", "0.00", "0.00", "top-1", "0.70"]
+    assert [bool(patch.get_hatch()) for patch in cells.patches] == [False] * 7 + [True] * 5
+    # The query, then a sign of each class.
+    shown = [torch.from_numpy(axes.images[0].get_array().data) for axes in figure.axes if axes.images]
+    assert len(shown) == 7
+    assert torch.equal(shown[1], signs.images[(signs.labels == 7).nonzero()[0, 0]].permute(1, 2, 0))
+
+
+def test_measures_of_the_five_victims():
+    pool = draw("atlas", part="queries", size=40, seed=0).images
+    data = chapter_04.measured(["label", "full"], {"images of the pool": pool}, count=30)
+    assert len(data) == 3 * len(TASKS) and (data["full"] < 1e-6).all()
+    # Of a label the distance is one minus the confidence.
+    confidence = load_victim("birds").logits(pool).softmax(1).amax(1).mean().item()
+    line = data[(data["task"] == "birds") & (data["images"] == "images of the pool")].iloc[0]
+    assert line["label"] == pytest.approx(1 - confidence, abs=1e-5)
+    assert 0 < line["mutual information"] < line["mean entropy"] + line["mutual information"] < 5.33
+
+
+def test_plots_of_what_was_measured():
+    data = pd.DataFrame(
+        [["signs", "noise", 0.1, 1.5, 0.5], ["signs", "images of the pool", 0.4, 1.0, 2.0]],
+        columns=["task", "images", "label", "mean entropy", "mutual information"],
+    )
+    (panel,) = chapter_04.distances(data, ["label"]).axes
+    assert {line.get_label(): line.get_xdata()[0] for line in panel.lines} == {"noise": 0.1, "images of the pool": 0.4}
+    (axes,) = chapter_04.varieties(data).axes
+    assert {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines} == {
+        "noise": (1.5, 0.5),
+        "images of the pool": (1.0, 2.0),
+    }
+
+
+# -- chapter 1 -----------------------------------------------------------------
+
+
+def test_copies_on_the_same_images_are_marked_right_or_wrong():
+    labels = torch.tensor([0, 1])
+    copies = {"noise": torch.tensor([1, 1]), "own": torch.tensor([0, 0])}
+    figure = chapter_01.same_images(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), labels, copies, ("stop", "yield"))
+    written = [text.get_text() for text in figure.texts]
+    assert written == ["stop", "✗ noise: yield", "✓ own", "yield", "✓ noise", "✗ own: stop"]
+
+
+def test_what_attackers_recover_is_picked_from_the_tables():
+    row = {"granularity": "full", "attack": "random", "seed": 0, "constant_accuracy": 0.2, "victim_accuracy": 0.8}
+    lines = [
+        row | {"table": "reproduction", "task": "signs", "pool": "atlas", "budget": 10_000, "recovery": 0.9},
+        row | {"table": "own_images", "task": "signs", "pool": "signs/shifted", "budget": 2_500, "recovery": 0.95},
+        row | {"table": "own_images", "task": "signs", "pool": "signs/shifted", "budget": 5_000, "recovery": 0.5},
+        row | {"table": "own_images", "task": "signs", "pool": "signs", "budget": 2_500, "recovery": 0.5},
+    ]
+    lines.append(lines[1] | {"granularity": "label"})
+    lines.append(lines[1] | {"attack": "own-labels"})
+    found = chapter_01.recovered(pd.DataFrame(lines))
+    assert dict(zip(found["attacker"], found["recovery"], strict=True)) == {
+        "public images": 0.9,
+        "own images": 0.95,
+        "constant": 0.25,
+    }
+    twice = pd.concat([found, found.assign(recovery=found["recovery"] - 0.1)])
+    data = chapter_01.attackers(twice).data.set_index("Series")
+    assert data.loc["own images", "recovery"] == pytest.approx(0.9)
+    assert data.loc["own images", "±"] == pytest.approx(0.1 / 2**0.5)

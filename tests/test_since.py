@@ -1,0 +1,81 @@
+"""What chapter 13 shows, by hand."""
+
+import pandas as pd
+import pytest
+import torch
+
+from extractbook.figures import chapter_13
+
+
+def rows() -> pd.DataFrame:
+    """Return rows of two tables: one task without and with each defense, others that are not compared."""
+    shared = {
+        "task": "signs",
+        "pool": "signs/shifted",
+        "attack": "random",
+        "granularity": "full",
+        "experiment": "extraction",
+        "budget": 100,
+        "victim_accuracy": 0.8,
+        "constant_accuracy": 0.2,
+    }
+    lines = [
+        {"table": "own_images", "defense": "none", "recovery": 0.9},
+        {"table": "own_images", "defense": "none", "recovery": 0.95, "budget": 200},
+        {"table": "own_images", "defense": "none", "recovery": 0.7, "granularity": "label"},
+        {"table": "own_images", "defense": "none", "recovery": 0.6, "task": "birds", "pool": "birds/shifted"},
+        {"table": "perturbation", "defense": "shuffle", "recovery": 0.5, "honest_accuracy": 0.7, "seed": 0},
+        {"table": "perturbation", "defense": "shuffle", "recovery": 0.7, "honest_accuracy": 0.6, "seed": 1},
+        {
+            "table": "perturbation",
+            "defense": "misinformation",
+            "recovery": 0.4,
+            "honest_accuracy": 0.8,
+            "strength": 0.3,
+        },
+        {"table": "perturbation", "defense": "misinformation", "recovery": 0.1, "pool": "atlas"},
+    ]
+    return pd.DataFrame([shared | line for line in lines])
+
+
+def test_what_is_compared_has_the_tables_tasks_images_and_budget():
+    found = chapter_13.judged(rows())
+    assert found["recovery"].tolist() == [0.9, 0.5, 0.7, 0.4]
+
+
+def test_costs_are_points_of_accuracy_by_task_and_defense():
+    found = chapter_13.costs(rows())
+    assert found.loc[("signs", "shuffle")].tolist()[:2] == pytest.approx([0.6, 15])
+    assert found.loc[("signs", "misinformation")].tolist() == pytest.approx([0.4, 0, 0.3])
+    assert found.loc[("signs", "none"), "recovery"] == 0.9
+
+
+def test_perturbations_show_means_with_spread_and_the_constant_predictor():
+    figure = chapter_13.perturbations(rows())
+    data = figure.data.set_index("Series")
+    assert data.loc["shuffling", "recovery"] == pytest.approx(0.6)
+    assert data.loc["shuffling", "±"] == pytest.approx(0.1 * 2**0.5)
+    assert pd.isna(data.loc["no defense", "±"])
+    floor = next(line for line in figure.axes[0].lines if line.get_label() == "constant predictor")
+    assert floor.get_xdata().tolist() == pytest.approx([0.25])
+
+
+def test_below_counts_what_is_less_sure_than_a_threshold():
+    data = chapter_13.below({"the pool": torch.tensor([0.2, 0.5]), "customers": torch.tensor([0.9])}, 0.5).data
+    shares = data.set_index(["Series", data.columns[1].strip()])["share of the images"]
+    assert shares["the pool"].round(3).loc[[0.2, 0.3, 0.5, 0.6]].tolist() == [0, 0.5, 0.5, 1]
+    assert shares["customers"].iloc[[90, 91]].tolist() == [0, 1]
+
+
+def test_attempts_are_marks_in_order_above_the_floor():
+    figure = chapter_13.attempts({"first": 0.4, "second": 0.3}, 0.1)
+    marks, floor = figure.axes[0].lines
+    assert marks.get_xdata().tolist() == [0.4, 0.3] and set(floor.get_xdata()) == {0.1}
+
+
+def test_an_answer_and_its_altered_one_stand_beside_the_same_image():
+    images = torch.arange(2, dtype=torch.uint8)[:, None, None, None].expand(2, 3, 4, 4)
+    true = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    figure = chapter_13.beside(images, true, 1 - true, ("a", "b"))
+    assert [text.get_text() for text in figure.texts] == ["1.00 a", "1.00 b", "1.00 b", "1.00 a"]
+    assert [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes] == [0, 0, 1, 1]
