@@ -102,7 +102,7 @@ def _victims(seed: int) -> tuple[tuple[str, networks.Network], ...]:
 @cache
 def _pool(seed: int) -> torch.Tensor:
     """Return 500 images of the pool."""
-    return drawn.draw("atlas", part="queries", size=500, seed=seed).images
+    return drawn.draw("atlas", part="queries", size=500, seed=seed).images[:]
 
 
 def services(seed: int) -> list[tuple]:

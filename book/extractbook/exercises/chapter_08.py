@@ -54,7 +54,7 @@ def blind_to_truth(victim: np.ndarray, surrogate: np.ndarray) -> tuple[float, fl
 def _collected(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return 2,000 images, uint8, of which 400 are the diverse pool's and the others retinas, and which are which."""
     parts = (("atlas", "queries", BUDGET), ("retina", "adversary", 2_000 - BUDGET))
-    images = torch.cat([drawn.draw(name, part=part, size=size, seed=seed).images for name, part, size in parts])
+    images = torch.cat([drawn.draw(name, part=part, size=size, seed=seed).images[:] for name, part, size in parts])
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
     return images[order], order < BUDGET
 

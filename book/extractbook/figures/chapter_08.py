@@ -8,6 +8,7 @@ from matplotlib import style
 
 from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
 from extractbook.figures.plots import constant_recovery, dots, grouped, lines
+from extractlib.data.drawn import atlas
 
 POOLS = {"atlas": "diverse pool", "retina": "images of retinas"}
 
@@ -37,9 +38,10 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
     Args:
         rows: Of the tables budget and diversity; without cut pools there is nothing to return.
     """
-    cut = rows["pool"].str.fullmatch(r"atlas/\\d+")
+    cut = rows["pool"].str.fullmatch(r"atlas/\d+")
     alike = rows[rows["budget"].isin(set(rows.loc[cut, "budget"])) & (cut | (rows["pool"] == "atlas"))]
-    counts = alike["pool"].str.extract(r"/(\\d+)", expand=False).fillna(0).astype(int)
+    alike = alike[alike["steps"] == rows["steps"].mode()[0]]
+    counts = alike["pool"].str.extract(r"/(\d+)", expand=False).fillna(len(atlas.CLASSES)).astype(int)
     found: dict[str, dict[int, list[float]]] = {}
     for (task, count), part in alike.groupby(["task", counts]):
         found.setdefault(task, {})[count] = part["recovery"].tolist()
@@ -65,7 +67,7 @@ def budget_words(rows: pd.DataFrame) -> str:
         index="task", columns="budget", values="recovery"
     )
     most, middle = means.columns[-1], means.columns[len(means.columns) // 2 - 1]
-    gain = (means[most] - means[middle]).sort_values()
+    gain = (means[most] - means[middle]).dropna().sort_values()
     listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in gain.items()).replace("-", "−")
     return f"From {middle:,} to {most:,} queries recovery changes by {listed}."
 
