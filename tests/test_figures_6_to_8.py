@@ -207,6 +207,13 @@ def test_what_networks_and_scratch_cost():
     )
 
 
+def test_the_rows_beside_the_bounds_of_the_claims():
+    assert chapter_07.claim_words(ARCHITECTURES, CROSSED) == (
+        "In these rows another architecture costs between 0 and 0.15 on 0 of 1 tasks, a victim from scratch at least"
+        " 0.10 on 1 of 1, and shared weights are worth more than 0.05 on 1 of 1."
+    )
+
+
 def test_two_victims_of_a_seed_are_one_value():
     control = frame({"task": "signs"}, {"task": "birds"}).assign(errors_repeated=[0.1, 0.9])
     figure = chapter_07.repeated(CROSSED, control)
