@@ -143,7 +143,7 @@ def start_words(rows: pd.DataFrame) -> str:
 
 
 def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
-    """Return on how many tasks the rows lie within the bounds of the chapter's claims, whatever the verdicts will be."""
+    """Return on how many tasks rows lie within the bounds of the chapter's claims, whatever the verdicts will be."""
     other, small, shared = _other_network(rows), _small_victim(rows), crossed(weights)
     within = ((other > 0) & (other < 0.15)).sum()
     return (
