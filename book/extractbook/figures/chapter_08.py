@@ -20,7 +20,7 @@ def narrow(rows: pd.DataFrame) -> Plot:
         rows: Of the tables reproduction and diversity.
     """
     kept = rows[rows["budget"] == rows["budget"].max()]
-    return dots(grouped(kept, "pool", POOLS), xlabel="recovery", constant=constant_recovery(kept))
+    return dots(grouped(kept, "pool", POOLS), xlabel="recovery", constant=constant_recovery(kept), columns=2)
 
 
 def narrow_words(rows: pd.DataFrame) -> str:
