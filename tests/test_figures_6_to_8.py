@@ -133,7 +133,7 @@ def test_queries_are_shown_with_what_is_cut_from_their_answers():
     full, names = torch.tensor([[0.5, 0.3, 0.2, 0.0]]), ["a", "b", "c", "the longest of all names"]
     answers = {"top-2": TopK(2).show(full), "label": Label().show(full.flip(1))}
     figure = chapter_06.shown(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), answers, names)
-    assert [text.get_text() for text in figure.texts] == ["top-2", "label", "0.50 a\n0.30 b", "the longest of a…"]
+    assert [text.get_text() for text in figure.texts] == ["top-2", "label", "0.50 a\n0.30 b", "the longest o…"]
     assert len(figure.axes) == 1
 
 
