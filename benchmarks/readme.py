@@ -36,7 +36,7 @@ def results() -> str:
         "05_knockoff": "With 10,000 queries of unrelated pictures a copy recovers "
         f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean.",
         "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
-        f"{mean['public images; detected: shuffled']:.0%}, and one with images of its own still "
+        f"{mean['public images; detected: shuffled']:.0%}, and one with images like the victim's still "
         f"{mean['own images; detected: shuffled*']:.0%}, with half the queries.",
         "12_ledger": f"Of the paper's {count.total()} claims on drawn images: {verdicts}.",
     }

@@ -74,7 +74,7 @@ def test_every_module_is_on_one_page_of_the_reference():
         if sizes.code_lines(path.read_bytes())
     }
     inner = re.compile(
-        r"extractbook\.(build|sphinx|cli|__main__|exercises\.(chapter_|assigned|hand_in|run_submission))|extractlib\.(cli|__main__|exercises)"
+        r"extractbook\.(build|sphinx|cli|__main__|figures\.chapter_|exercises\.(chapter_|assigned|hand_in|run_submission))|extractlib\.(cli|__main__|exercises)"
         r"|extractlib\.data\.drawn\.(?!canvas|vocabulary)|extract(lib|book)(\.(api|attacks|data|defenses|models|reproduction))?$"
     )
     assert len(named) == len(set(named))

@@ -456,7 +456,9 @@ def test_a_listed_file_that_is_missing_is_named_and_nothing_is_kept(tmp_path, st
 def test_too_little_disk_says_what_is_needed(tmp_path, store, monkeypatch):
     write_cub200(tmp_path / "cub200")
     monkeypatch.setattr(decoding.shutil, "disk_usage", lambda _: decoding.shutil._ntuple_diskusage(9, 9, 8_000))
-    with pytest.raises(InputError, match="the images of cub200 take 0.0 GB and .* free some, or name another folder"):
+    with pytest.raises(
+        InputError, match="the images of cub200 take 9.2 kB and .* has 8.0 kB free: free some, or name another folder"
+    ):
         decode(listing("cub200", tmp_path / "cub200"), name="cub200", store=store)
     assert not list(store.root.rglob("*.npy"))
 

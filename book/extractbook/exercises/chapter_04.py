@@ -91,9 +91,14 @@ QUERIES, PATIENCE = 2_000, 0.045
 """What the attacker sends in exercise 4.4, and the mean total variation distance that customers put up with."""
 
 
-def asked() -> list[ImageSet]:
-    """Return what an attacker sends to the victim of exercise 4.4, and what its customers send."""
-    return [held_out.images("atlas", "queries", QUERIES, 0), held_out.images("objects", "test", held_out.TESTED, 0)]
+def sent() -> ImageSet:
+    """Return what an attacker sends to the victim of exercise 4.4."""
+    return held_out.images("atlas", "queries", QUERIES, 0)
+
+
+def asked(seed: int) -> list[ImageSet]:
+    """Return the attacker's images and the customers'."""
+    return [sent(), held_out.images("objects", "test", held_out.TESTED, seed)]
 
 
 def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
@@ -112,7 +117,7 @@ def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, 
     change = np.abs(found[1] - wanted[1]).sum(1).mean() / 2
     if change > PATIENCE:
         raise InputError(f"the customers' answers change by {change:.3f} in the mean: {PATIENCE} is the most")
-    agreement = held_out.copied("objects", asked()[0].images[:], torch.from_numpy(found[0]), seed=0)
+    agreement = held_out.copied("objects", sent().images[:], torch.from_numpy(found[0]), seed=0)
     return 1 - agreement, "the copy's disagreement with the victim"
 
 
@@ -171,7 +176,8 @@ EXERCISES = (
         title="Show less in doubt",
         kind="attack or defend",
         minutes=20,
-        cases=lambda: [(held_out.answers("objects", images.images[:]),) for images in asked()],
+        variants={"seed": SEEDS},
+        cases=lambda seed: [(held_out.answers("objects", images.images[:]),) for images in asked(seed)],
         right=lambda probabilities: probabilities,
         score=disagreement,
         marks=(0.16, 0.24),

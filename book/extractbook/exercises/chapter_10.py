@@ -1,28 +1,27 @@
 """Exercises of chapter 10, The realistic adversary."""
 
 import math
+from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
 from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import LabelService
-from extractlib.defenses.policies import keyed_generator
+from extractlib.api.service import PredictionAPI
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data import drawn
+from extractlib.data.images import ImageSet
+from extractlib.data.images import images as as_images
+from extractlib.defenses.detectors import BinaryDetector
+from extractlib.defenses.policies import Shuffle
+from extractlib.errors import InputError
+from extractlib.models.classifier import load_victim
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import Recipe
 
-CLASSES, MARKS = 6, 0.1
-
-
-class MarkingService(LabelService):
-    """A label service that gives a keyed share of all vectors a wrong label, the same one whenever it is asked."""
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        labels = super().__call__(vectors)
-        for row, vector in enumerate(vectors.double()):
-            lot = keyed_generator(b"owner", vector)
-            if lot.random() < MARKS:
-                labels[row] = (labels[row] + int(lot.integers(1, CLASSES))) % CLASSES
-        return labels
+VICTIM = "objects"
 
 
 def bill(budget: int, until: int, fee: float, price: float) -> float:
@@ -52,31 +51,69 @@ def until_flagged(caught: np.ndarray, rate: float, window: int, chance: float, *
     return int(found[0]) if len(found) else 0
 
 
-def marked_surrogates(seed: int) -> list[tuple]:
-    """Return numbers of repeated and of all marks, with the share that an honest model repeats."""
+def marked_models(seed: int) -> list[tuple]:
+    """Return numbers of repeated and of all marks, with how many of them each control repeats."""
     generator = np.random.default_rng(seed)
-    shares = ((50, 0.1, 0.02), (200, 0.6, 0.1), (100, 0.2, 0.2), (300, 0.5, 0.05), (4, 1, 0.3))
-    return [(min(int(marks * share + generator.integers(4)), marks), marks, rate) for marks, share, rate in shares]
+    shares = ((50, 0.1, 0.02, 3), (200, 0.6, 0.1, 1), (100, 0.2, 0.2, 5), (300, 0.5, 0.05, 10), (4, 1, 0.3, 2))
+    return [
+        (
+            min(int(marks * share + generator.integers(4)), marks),
+            marks,
+            generator.binomial(marks - 1, rate, size).tolist(),
+        )
+        for marks, share, rate, size in shares
+    ]
 
 
-def marking_services(seed: int) -> list[tuple]:
-    """Return a marking service and vectors that lie off its victim's borders."""
-    generator = torch.Generator().manual_seed(seed)
-    weights, vectors = torch.randn(CLASSES, 8, generator=generator), torch.randn(300, 8, generator=generator)
-    first, second = (vectors @ weights.T).topk(2).values.T
-    vectors = vectors[first - second > 0.2][:150]
-    return [(MarkingService(weights.double(), torch.zeros(CLASSES), 7 * len(vectors)), vectors)]
+def p_value(repeated: int, marks: int, by_controls: Sequence[int], *, bound: float = 0.975) -> float:
+    """Return how probable so many repeated marks are at the upper bound of the controls' rate; 0.5 for no bound."""
+    hits, trials = sum(by_controls), marks * len(by_controls)
+    rate = stats.beta.ppf(bound, hits + 1, trials - hits) if bound > 0.5 else hits / trials
+    return float(stats.binom.sf(repeated - 1, marks, rate))
 
 
-def judge_labels(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """A few wrong labels are bad luck."""
-    for labels, true in zip(found, wanted, strict=True):
-        if labels.shape != true.shape:
-            return f"shape {labels.shape} where {true.shape} is wanted"
-        wrong = (labels != true).mean()
-        if wrong > 0.01:
-            return "as many labels are wrong as without the attack" if wrong > 0.07 else "too many labels are wrong"
-    return None
+@cache
+def defended(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor, ImageSet]:
+    """Return a detector of objects, an adversary's own images, a pool's, and test images."""
+    recipe = Recipe(epochs=4, learning_rate=0.05, batch_size=128)
+    trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
+    benign, ood = (drawn.draw(name, part="detector", size=1_000, seed=seed).unlabeled() for name in (VICTIM, "atlas"))
+    own = drawn.draw(VICTIM, part="adversary", size=100, seed=seed, shifted=True)
+    pool = drawn.draw("atlas", part="queries", size=1_000, seed=seed)
+    return (
+        BinaryDetector.train(benign, ood, trainer),
+        own.images[:],
+        pool.images[:],
+        drawn.draw(VICTIM, part="test", size=600, seed=seed),
+    )
+
+
+def defended_services(seed: int) -> list[tuple]:
+    """Return an API of 500 queries behind a detector that shuffles, the attacker's images, and images to label."""
+    detector, own, pool, test = defended(seed)
+    policy = Shuffle(seed.to_bytes(8, "big"))
+    return [(PredictionAPI(load_victim(VICTIM), budget=500, detector=detector, policy=policy), own, pool, test.images)]
+
+
+@cache
+def alone(seed: int) -> np.ndarray:
+    """Return the labels of the copy that asks about the adversary's images once and stops."""
+    api, own, _, images = defended_services(seed)[0]
+    return Knockoff(budget=len(own))(api, as_images(own), progress=False).predict(images).numpy()
+
+
+def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the recovery of the copy's labels above that of the adversary's images alone.
+
+    Raises:
+        InputError: There is not one label for each image.
+    """
+    labels, (truth, few) = found[0], wanted[0]
+    if labels.shape != truth.shape:
+        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+    victim = load_victim(VICTIM).predict(cases[0][3]).numpy()
+    gain = (labels == truth).mean() - (few == truth).mean()
+    return float(gain / (victim == truth).mean()), "recovery above that of the 100 images alone"
 
 
 EXERCISES = (
@@ -107,7 +144,7 @@ EXERCISES = (
         id="10.2",
         title="An account with a past",
         kind="modify",
-        minutes=12,
+        minutes=10,
         variants={"seed": SEEDS},
         cases=histories,
         right=until_flagged,
@@ -120,31 +157,34 @@ EXERCISES = (
     ),
     Exercise(
         id="10.3",
-        title="How often by chance",
+        title="More than one control",
         kind="implement",
-        minutes=12,
+        minutes=10,
         variants={"seed": SEEDS},
-        cases=marked_surrogates,
-        right=lambda repeated, marks, rate: stats.binom.sf(repeated - 1, marks, rate),
+        cases=marked_models,
+        right=p_value,
         slips={
-            "exactly so many count too": lambda repeated, *case: stats.binom.sf(repeated, *case),
-            "still more count too": stats.binom.pmf,
+            "exactly so many count too": lambda repeated, *case: p_value(repeated + 1, *case),
+            "the rate is uncertain: take its upper bound": partial(p_value, bound=0.5),
+            "the bound has one side": partial(p_value, bound=0.9875),
+            "all controls count, not the first alone": lambda repeated, marks, by: p_value(repeated, marks, by[:1]),
         },
     ),
     Exercise(
         id="10.4",
-        title="Washing out the marks",
+        title="A hundred images",
         kind="attack or defend",
-        minutes=20,
+        minutes=16,
         variants={"seed": SEEDS},
-        cases=marking_services,
-        right=lambda service, vectors: (vectors.double() @ service._weights.T).argmax(1),
-        judge=judge_labels,
+        cases=defended_services,
+        key=lambda seed: [np.stack([defended(seed)[3].known_labels().numpy(), alone(seed)])],
+        score=gained,
+        marks=(0.02, 0.08),
     ),
     Exercise(
         id="10.5",
         title="When a mark accuses",
         kind="discuss",
-        minutes=12,
+        minutes=8,
     ),
 )

@@ -55,7 +55,7 @@ def distance(victim: np.ndarray, suspect: np.ndarray) -> float:
     return float(np.abs(np.corrcoef(victim) - np.corrcoef(suspect)).mean())
 
 
-class OtherClass:
+class AnyOther:
     """A model that gives all labels but the victim's the same probability: what misinformation is trained to be."""
 
     fingerprint = "any other"
@@ -82,7 +82,7 @@ def misinforming_services(seed: int) -> list[tuple]:
     """Return an API that answers falsely where its victim is unsure, the attacker's images, and test images."""
     pool, test, _ = world(seed)
     victim = load_victim(VICTIM)
-    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=OtherClass(victim))
+    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
     return [(PredictionAPI(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
 
 

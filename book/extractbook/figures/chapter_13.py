@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLACK, BLUE, VERMILION, Plot, name_rows, plotting, summaries
 from extractbook.figures.pictures import queries
+from extractbook.figures.plots import dots
 
 DEFENSES = {
     "none": "no defense",
@@ -26,23 +27,16 @@ def perturbations(rows: pd.DataFrame) -> Plot:
         rows: Of the tables perturbation and own_images.
     """
     own = judged(rows)
-    marks = [
-        (name, task, values.tolist())
-        for defense, name in DEFENSES.items()
-        for task, values in own[own["defense"] == defense].groupby("task")["recovery"]
-    ]
-    tasks, step = sorted(set(own["task"])), 0.15
-    data = summaries(marks, "Task", "recovery")
-    with plotting(data, height=3.2, xlabel="recovery", columns=2) as (figure, axes):
-        for number, (name, line) in enumerate(data.groupby("Series", sort=False)):
-            y = line["Task"].map(tasks.index) + (number - 1.5) * step
-            axes.errorbar(line["recovery"], y, xerr=line["±"], label=name, linestyle="none", markersize=8)
-        floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
-        y = [tasks.index(task) for task in floors.index]
-        axes.plot(floors, y, "|", color=BLACK, markersize=40, label="constant predictor")
-        name_rows(axes, tasks)
-        axes.set_xlim(0, 1.05)
-    return figure
+    groups = {
+        task: {
+            name: found.tolist()
+            for key, name in DEFENSES.items()
+            if len(found := of_task.loc[of_task["defense"] == key, "recovery"])
+        }
+        for task, of_task in own.groupby("task")
+    }
+    floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
+    return dots(groups, xlabel="recovery", constant=floors.to_dict(), columns=2)
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +98,7 @@ def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
         floor: The constant predictor's.
     """
     data = pd.DataFrame(recoveries.items(), columns=["Attempt", "recovery"]).assign(Series="one run")
-    with plotting(data, height=0.9 + 0.45 * len(data), xlabel="recovery", columns=2) as (figure, axes):
+    with plotting(data, height=1.2 + 0.5 * len(data), xlabel="recovery", columns=2) as (figure, axes):
         axes.plot(data["recovery"], range(len(data)), "o", color=BLUE, markersize=9, label="one run")
         axes.axvline(floor, color=BLACK, linewidth=1, label="constant predictor")
         name_rows(axes, list(recoveries))

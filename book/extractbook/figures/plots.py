@@ -150,7 +150,7 @@ def dots(
     xlabel: str,
     constant: Mapping[str, float] | None = None,
     limits: tuple[float, float] = (0, 1.05),
-    columns: int = 3,
+    columns: int = 0,
 ) -> Plot:
     """Return a row a group with a mark for each of its series, mean ± standard deviation of the values.
 
@@ -159,7 +159,7 @@ def dots(
         xlabel: What the axis shows, with units.
         constant: By name of the group, what the constant predictor has; a short bar across the row.
         limits: Of the axis.
-        columns: Of the legend.
+        columns: Of the legend; as many as fit if 0.
     """
     titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
     marks = [
@@ -168,6 +168,7 @@ def dots(
     data = summaries(marks, "Group", xlabel)
     bars = pd.DataFrame((constant or {}).items(), columns=["Group", xlabel]).assign(Series="constant predictor")
     step = 0.6 / len(names)
+    columns = columns or (3 if max(map(len, names)) < 16 else 2)
     height = 1.3 + 0.25 * (len(names) // columns) + (0.3 + 0.12 * len(names)) * len(titles)
     with plotting(pd.concat([data, bars]), height=height, xlabel=xlabel, columns=columns) as (figure, axes):
         for number, name in enumerate(names):

@@ -1,0 +1,258 @@
+"""Figures of chapter 10, The realistic adversary."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib import style
+from scipy import stats
+
+from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, plotting, summaries
+from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
+from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.plots import dots
+from extractlib.defenses.accounts import CountingDetector
+
+POLICIES = {"shuffled": "shuffle", "adaptive misinformation": "misinformation", "reverse sigmoid": "reverse-sigmoid"}
+"""Defenses against which own images are sent, by the name that figures show."""
+
+SURE = 0.975
+"""Confidence of the upper bound of the control's rate (claim B3)."""
+
+
+def caught(frame: pd.DataFrame) -> Plot:
+    """Return what share of each kind of query the binary detector catches, a row a task."""
+    kinds = {"customers": "benign", "attacker's own images": "shifted", "public images": "pool"}
+    columns = {name: of_tasks(frame, f"caught.{kind}") for name, kind in kinds.items()}
+    return dots(series(columns), xlabel="share that the detector catches", limits=(-0.02, 1.05))
+
+
+def extra(frame: pd.DataFrame) -> dict[str, float]:
+    """Return by task how much more often own images are caught than customers'."""
+    own, benign = (mean(of_tasks(frame, f"caught.{kind}")) for kind in ("shifted", "benign"))
+    return {task: own[task] - benign[task] for task in own}
+
+
+def own_and_public(frame: pd.DataFrame) -> Plot:
+    """Return recovery over the number of queries, own images beside public ones, a panel a task, on undefended APIs."""
+    plain = frame[(frame["attack"] == "random") & (frame["granularity"] == "full") & (frame["defense"] == "none")]
+    x, y = "queries", "recovery"
+    kinds = {"own images": plain["pool"].str.endswith("/shifted"), "public images": plain["pool"] == "atlas"}
+    marks = [
+        (f"{task}: {name}", budget, rows[y].tolist())
+        for task in TASKS
+        for name, kept in kinds.items()
+        for budget, rows in plain[kept & (plain["task"] == task)].groupby("budget")
+    ]
+    data = summaries(marks, x, y)
+    with style.context(STYLE):
+        figure = Plot(data, height=3.3)
+        panels = figure.subplots(1, len(TASKS), sharey=True)
+        for axes, task in zip(panels, TASKS, strict=True):
+            for name, color, marker in zip(kinds, (BLUE, ORANGE), ("o", "s"), strict=True):
+                line = data[data["Series"] == f"{task}: {name}"]
+                axes.errorbar(line[x], line[y], line["±"], color=color, marker=marker, label=name)
+            axes.set(title=task, xscale="log", ylim=(0, 1.05))
+            ticks = sorted({data[x].min(), data[x].max()})
+            axes.set_xticks(ticks, [f"{tick / 1000:g}k" for tick in ticks])
+            axes.minorticks_off()
+            axes.set_xlim(ticks[0] / 1.6, ticks[-1] * 1.6)
+        panels[0].set_ylabel(y)
+        figure.supxlabel(x)
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure
+
+
+def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return by task how much more own images recover than as many public ones, and than four times as many."""
+    own = frame[
+        frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
+    ]
+    public, most = frame[frame["pool"] == "atlas"], int(frame["budget"].max())
+    number = most // 4
+    r = mean(of_tasks(own, "recovery", budget=number))
+    same, more = (mean(of_tasks(public, "recovery", budget=budget)) for budget in (number, most))
+    return {task: (r[task] - same[task], r[task] - more[task]) for task in r}
+
+
+def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
+    """Return what own images recover when asked about, beside their true labels and a label-only API, as Markdown.
+
+    Args:
+        frame: Of the own images.
+        alone: Of the independent controls.
+    """
+    own = frame[frame["pool"].str.endswith("/shifted") & (frame["budget"] == frame["budget"].median())]
+    asked = own[own["attack"] == "random"]
+    columns = {
+        "asked, full answers": of_tasks(asked, "recovery", granularity="full"),
+        "asked, labels": of_tasks(asked, "recovery", granularity="label"),
+        "true labels, no API": of_tasks(own, "recovery", attack="own-labels"),
+        "independent control": of_tasks(alone, "recovery"),
+        "constant predictor": constant(asked[asked["granularity"] == "full"]),
+    }
+    columns = {name: found for name, found in columns.items() if found}
+    body = [[task, *(mean_sd(found.get(task, []), digits=2) for found in columns.values())] for task in TASKS]
+    count = int(own["budget"].iloc[0])
+    return table(body, ["Task", *columns], caption=f"Recovery with {count:,} own images (the control has more)")
+
+
+def against_control(frame: pd.DataFrame) -> str:
+    """Return on how many tasks copies of own images recover more than the independent control does, as words."""
+    own = frame[
+        frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
+    ]
+    copy = mean(of_tasks(own[own["budget"] == own["budget"].median()], "recovery"))
+    alone = mean(of_tasks(frame[frame["experiment"] == "control"], "recovery"))
+    return f"{sum(copy[task] > alone[task] for task in copy)} of {len(copy)}"
+
+
+def counts(flags: Mapping[str, torch.Tensor], *, rate: float, chance: float = 1e-6, highest: int = 60) -> Plot:
+    """Return how many of each sender's first queries were caught, and how many chance explains.
+
+    Args:
+        flags: By sender, whether each query was caught, bool of shape (n,).
+        rate, chance: See `CountingDetector`.
+        highest: Where the vertical axis ends.
+    """
+    x, y = "queries of one account", "of them caught"
+    longest = max(map(len, flags.values()))
+    numbers = np.arange(1, longest + 1)
+    bound = stats.binom.isf(chance, numbers, rate) + 1
+    lines = {"flagged from here on": bound, **{name: one.cumsum(0).numpy() for name, one in flags.items()}}
+    data = pd.concat([pd.DataFrame({"Series": name, x: numbers[: len(line)], y: line}) for name, line in lines.items()])
+    with plotting(data[data[x] % 25 == 1], height=4.4, xlabel=x, ylabel=y, columns=2) as (figure, axes):
+        for name, line in lines.items():
+            look: dict[str, Any] = {"color": BLACK, "linestyle": "--"} if name == "flagged from here on" else {}
+            axes.plot(numbers[: len(line)], line, marker="", label=name, linewidth=2, **look)
+        detector = CountingDetector(rate=rate, chance=chance)
+        for name, one in flags.items():
+            if until := detector.queries_until_flagged(one):
+                axes.plot(until, lines[name][until - 1], "D", color=BLACK, markersize=8)
+        axes.set_ylim(0, highest)
+    return figure
+
+
+def accounts_table(frame: pd.DataFrame) -> str:
+    """Return how the adversary's accounts fare with both stateful detectors, as Markdown."""
+    body = []
+    for task in TASKS:
+        rows = frame[frame["task"] == task]
+        for name, shown in (("counting", "count"), ("prada", "PRADA")) if len(rows) else ():
+            times = [time for seed in rows[f"{name}.flag_times"] for time in seed]
+            found = sorted(time for time in times if time is not None)
+            middle = f"{np.median(found):,.0f}" if 2 * len(found) > len(times) else "–"
+            shares = (f"{name}.sybil_flagged", f"{name}.honest_flagged")
+            body.append(
+                [
+                    f"{task}, {shown}",
+                    f"{len(found)} of {len(times)}",
+                    middle,
+                    f"{rows[f'{name}.accounts'].mean():,.0f}",
+                    *(mean_sd((100 * rows[column]).tolist(), digits=1) for column in shares),
+                ]
+            )
+    heads = [
+        "Task, detector",
+        "Accounts flagged",
+        "Median query",
+        "Sybils",
+        "of them flagged, %",
+        "Customers flagged, %",
+    ]
+    return table(body, heads, caption="10,000 own images by one account, and shared among many")
+
+
+def accounts_sentence(frame: pd.DataFrame) -> str:
+    """Return in words on how many tasks each detector flags the adversary's accounts, its control and Sybils."""
+    said = []
+    for name, shown in (("counting", "The count"), ("prada", "PRADA")):
+        tasks = [task for task in TASKS if task in set(frame["task"])]
+        times = {
+            task: [t for seed in frame.loc[frame["task"] == task, f"{name}.flag_times"] for t in seed] for task in tasks
+        }
+        most = sum(2 * sum(time is not None for time in of_task) > len(of_task) for of_task in times.values())
+        crafted = frame[f"{name}.positive_control_flagged"].astype(bool).groupby(frame["task"]).all().sum()
+        worst = frame.groupby("task")[f"{name}.sybil_flagged"].mean().max()
+        said.append(
+            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks, and most of the adversary's single"
+            f" accounts on {most}; of its Sybils it flags at most {worst:.1%} on any task."
+        )
+    return " ".join(said)
+
+
+def distances(senders: Mapping[str, torch.Tensor], *, highest: float = 25.0) -> Plot:
+    """Return how far each query is from the nearest earlier one with the same label, a histogram a sender.
+
+    Args:
+        senders: By name, distances, float of shape (n,), NaN where there is no earlier query of the label.
+        highest: Where the horizontal axis ends.
+    """
+    x, y = "distance to the nearest earlier query of the same label", "share of the queries"
+    edges = np.linspace(0, highest, 26)
+    shares = {name: np.histogram(one[~one.isnan()].numpy(), edges)[0] for name, one in senders.items()}
+    data = pd.concat(
+        [pd.DataFrame({"Series": name, x: edges[:-1], y: one / one.sum()}) for name, one in shares.items()]
+    )
+    with plotting(data, height=3.6, xlabel=x, ylabel=y) as (figure, axes):
+        for (name, line), dash in zip(data.groupby("Series", sort=False), ("-", "--", ":"), strict=False):
+            axes.stairs(line[y], edges, label=name, linewidth=2, linestyle=dash, color=f"C{list(senders).index(name)}")
+    return figure
+
+
+def twice_table(frame: pd.DataFrame) -> str:
+    """Return what asking twice finds and gains, as Markdown."""
+    columns = {
+        "queries shuffled": "shuffled",
+        "AUROC": "auroc",
+        "pairs kept": "consistent",
+        "r, consistent answers": "recovery_consistent",
+        "r, all answers": "recovery_all",
+    }
+    tasks = [task for task in TASKS if task in set(frame["task"])]
+    body = [[task, *(mean_sd(of_tasks(frame, key)[task], digits=3) for key in columns.values())] for task in tasks]
+    return table(body, ["Task", *columns], caption="10,000 queries to an API that shuffles: 5,000 images asked twice")
+
+
+def perturbed(frame: pd.DataFrame, undefended: pd.DataFrame) -> Plot:
+    """Return what own images recover behind each defense, and behind none."""
+    own = frame[frame["pool"].str.endswith("/shifted")]
+    columns = {"no defense": of_tasks(undefended[undefended["budget"] == own["budget"].iloc[0]], "recovery")}
+    columns |= {name: of_tasks(own, "recovery", defense=key) for name, key in POLICIES.items()}
+    columns["constant predictor"] = constant(own)
+    rows = {task: marks for task, marks in series(columns).items() if "shuffled" in marks}
+    return dots(rows, xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def marks_table(frame: pd.DataFrame) -> str:
+    """Return by task and steps how many marks copy and control repeat, and the p value of claim B3, as Markdown."""
+    body = []
+    for steps, cells in frame.groupby("steps"):
+        for task in TASKS:
+            rows = cells[cells["task"] == task]
+            if rows.empty:
+                continue
+            marked, copy, control = (
+                int(rows[name].sum()) for name in ("marked", "marks_repeated", "marks_repeated_by_control")
+            )
+            half = "yes" if copy >= marked / 2 else "no"
+            p = p_value(copy, marked, control)
+            body.append([f"{task}, {steps:,} steps", marked, copy, control, f"{p:.0e}", half])
+    heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p", "Half of them"]
+    return table(body, heads, caption="Marks among 10,000 queries")
+
+
+def longer(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return by task what share of the marks copies repeat, at the fewest and at the most steps, where both ran."""
+    found = frame.groupby(["task", "steps"])[["marks_repeated", "marked"]].sum()
+    shares = (found["marks_repeated"] / found["marked"]).unstack().dropna()
+    return {task: (row.iloc[0], row.iloc[-1]) for task, row in shares.iterrows()}
+
+
+def p_value(repeated: int, marks: int, by_control: int) -> float:
+    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3)."""
+    rate = stats.beta.ppf(SURE, by_control + 1, marks - by_control) if by_control < marks else 1.0
+    return float(stats.binom.sf(repeated - 1, marks, rate))

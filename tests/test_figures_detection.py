@@ -1,0 +1,205 @@
+"""The figures and tables of chapters 9 and 10, and the marks and images in rows that they are made of."""
+
+from math import comb
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from extractbook import figures
+from extractbook.figures import chapter_09, chapter_10
+
+
+def frame(lines: list[dict]) -> pd.DataFrame:
+    """Return lines as `book.frame` does, with what all of them share."""
+    shared = {"seed": 200, "images": 1_000, "part": "test", "attack": "random", "granularity": "full"}
+    return pd.DataFrame(
+        [shared | {"constant_accuracy": 0.1, "victim_accuracy": 0.8, "budget": 100} | one for one in lines]
+    )
+
+
+DEFENDED = frame(
+    [
+        {"task": "things", "defense": "none", "recovery": 0.9},
+        {"task": "things", "defense": "none", "recovery": 0.7, "seed": 201},
+        {"task": "things", "defense": "shuffle", "recovery": 0.2, "honest_caught": 0.25, "honest_accuracy": 0.6},
+        {"task": "signs", "defense": "shuffle", "recovery": 0.1, "honest_caught": 0.0, "honest_accuracy": 0.8},
+    ]
+)
+
+
+def test_dots_have_a_row_a_group_and_a_whisker_where_there_are_seeds():
+    plot = figures.dots({"things": {"a": [0.2, 0.4], "b": [0.5]}, "signs": {"a": [0.3]}}, xlabel="recovery")
+    lines = plot.data.to_dict("records")
+    assert [(one["Series"], one["Group"]) for one in lines] == [("a", "things"), ("a", "signs"), ("b", "things")]
+    assert [one["recovery"] for one in lines] == pytest.approx([0.3, 0.3, 0.5])
+    assert lines[0]["±"] == pytest.approx(np.sqrt(0.02)) and np.isnan(lines[1]["±"])
+    [axes] = plot.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["things", "signs"]
+    assert axes.get_ylim() == (1.5, -0.5)
+
+
+def test_a_gallery_shows_each_row_from_its_first_image_to_its_last():
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+    picture = figures.gallery({"three": images[:3], "five": images}, columns=4)
+    shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in picture.axes]
+    assert shown == [0, 1, 2, 0, 1, 2, 3]
+    tops = [axes.get_position().y1 for axes in picture.axes]
+    assert len({round(top, 6) for top in tops[:3]}) == 1 and max(tops[3:]) < min(tops[:3])
+    assert [text.get_text() for text in picture.texts] == ["three", "five"]
+
+
+def test_values_are_taken_by_task_of_the_cells_asked_for():
+    assert chapter_09.of_tasks(DEFENDED, "recovery", defense="none") == {"things": [0.9, 0.7]}
+    assert chapter_09.of_tasks(DEFENDED, "recovery", defense="shuffle") == {"things": [0.2], "signs": [0.1]}
+    assert chapter_09.mean({"things": [0.9, 0.7]}) == {"things": pytest.approx(0.8)}
+    assert chapter_09.constant(DEFENDED)["things"] == pytest.approx([0.125] * 3)
+
+
+def test_a_caption_names_seeds_and_images_as_they_are():
+    assert chapter_09.about(DEFENDED) == "mean ± sd over 2 seeds, 1,000 test images"
+    assert chapter_09.about(DEFENDED[DEFENDED["seed"] == 200]) == "one seed, so no spread, 1,000 test images"
+
+
+def test_what_an_honest_user_pays_is_in_points():
+    lines = chapter_09.honest_table(DEFENDED).splitlines()
+    assert lines[4] == "| things | 25.0 | 20.0 | – | – |"
+    assert lines[7] == "| signs | 0.0 | 0.0 | – | – |"
+
+
+def test_the_authors_rates_stand_beside_ours():
+    rows = frame([{"task": "birds", "binary.pool.tpr": 1.0, "binary.pool.tnr": 0.5, "binary.second.tnr": 0.25}])
+    lines = chapter_09.rates_table(rows).splitlines()
+    assert lines[5] == "| birds | 100.0 | 50.0 | 25.0 | 93 / 93 | 93 / 93 |"
+
+
+def test_overlap_is_that_of_the_shifted_source():
+    cells = [("signs/shifted", 0.0, 0.9, 0.8), ("signs/shifted", 0.75, 0.6, 0.7), ("signs", 0.75, 0.5, 0.1)]
+    names = ("pool", "overlap", "balanced_accuracy", "tnr_public")
+    rows = frame([{"task": "signs"} | dict(zip(names, cell, strict=True)) for cell in cells])
+    assert chapter_09.overlap_ends(rows) == {"signs": (0.9, 0.6)}
+    assert chapter_09.public_caught(rows) == {"signs": 0.7}
+    assert chapter_09.overlap(rows).data.iloc[:, 2].tolist() == [0.9, 0.6]
+
+
+OWN = frame(
+    [
+        {"task": "signs", "defense": "none", "experiment": "extraction"} | one
+        for one in (
+            {"pool": "signs/shifted", "budget": 25, "recovery": 0.9},
+            {"pool": "signs/shifted", "budget": 25, "recovery": 0.8, "granularity": "label"},
+            {"pool": "atlas", "budget": 25, "recovery": 0.5},
+            {"pool": "atlas", "budget": 100, "recovery": 0.8},
+            {"pool": "atlas", "budget": 0, "recovery": 0.95, "experiment": "control"},
+        )
+    ]
+)
+
+
+def test_own_images_are_set_against_as_many_public_ones_and_four_times_as_many():
+    asked = OWN[OWN["experiment"] == "extraction"]
+    assert chapter_10.gains(asked) == {"signs": (pytest.approx(0.4), pytest.approx(0.1))}
+    data = chapter_10.own_and_public(asked).data
+    assert data["Series"].tolist() == ["signs: own images", "signs: public images", "signs: public images"]
+    assert data["recovery"].tolist() == [0.9, 0.5, 0.8]
+
+
+def test_own_images_with_and_without_labels_stand_in_a_line():
+    control = OWN["experiment"] == "control"
+    lines = chapter_10.labels_table(OWN[~control], OWN[control]).splitlines()
+    assert lines[2] == "| Task | asked, full answers | asked, labels | independent control | constant predictor |"
+    assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
+    assert chapter_10.against_control(OWN) == "0 of 1"
+
+
+def test_a_count_is_drawn_beside_what_chance_explains():
+    flags = {"public": torch.ones(30, dtype=torch.bool), "customer": torch.zeros(60, dtype=torch.bool)}
+    [axes] = chapter_10.counts(flags, rate=0.01).axes
+    bound, public, customer, flag = (line.get_xydata() for line in axes.lines)
+    # Three of three have probability 1e-6, which is not below it; four of four have 1e-8.
+    assert flag.tolist() == [[4.0, 4.0]]
+    assert public[-1].tolist() == [30.0, 30.0] and customer[-1].tolist() == [60.0, 0.0]
+    assert bound[3].tolist() == [4.0, 4.0]
+
+
+COUNTING = {"flag_times": [10, 30, 20], "accounts": 345, "sybil_flagged": 0.02, "honest_flagged": 0.0}
+PRADA = {"flag_times": [None, None, 50], "accounts": 20, "sybil_flagged": 0.0, "honest_flagged": 0.04}
+ACCOUNTS = frame(
+    [
+        {"task": "signs", "counting.positive_control_flagged": True, "prada.positive_control_flagged": False}
+        | {f"counting.{name}": value for name, value in COUNTING.items()}
+        | {f"prada.{name}": value for name, value in PRADA.items()}
+    ]
+)
+
+
+def test_accounts_have_a_median_where_most_are_flagged():
+    lines = chapter_10.accounts_table(ACCOUNTS).splitlines()
+    assert lines[4] == "| signs, count | 3 of 3 | 20 | 345 | 2.0 | 0.0 |"
+    assert lines[5] == "| signs, PRADA | 1 of 3 | – | 20 | 0.0 | 4.0 |"
+    said = chapter_10.accounts_sentence(ACCOUNTS)
+    assert said.startswith(
+        "The count flags crafted queries on 1 of 1 tasks, and most of the adversary's single accounts on 1;"
+    )
+    assert "PRADA flags crafted queries on 0 of 1 tasks" in said
+
+
+def test_distances_are_shares_of_those_that_there_are():
+    plot = chapter_10.distances({"own": torch.tensor([1.5, 1.6, 3.5, torch.nan])}, highest=25.0)
+    found = plot.data[plot.data.iloc[:, 2] > 0]
+    assert found.iloc[:, 1].tolist() == [1.0, 3.0] and found.iloc[:, 2].tolist() == pytest.approx([2 / 3, 1 / 3])
+
+
+MARKS = frame(
+    [
+        {"task": "signs", "steps": 10, "marked": 41, "marks_repeated": 6, "marks_repeated_by_control": 0},
+        {"task": "signs", "steps": 30, "marked": 41, "marks_repeated": 25, "marks_repeated_by_control": 0},
+        {"task": "birds", "steps": 10, "marked": 40, "marks_repeated": 20, "marks_repeated_by_control": 40},
+    ]
+)
+
+
+def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
+    # With none of 41 the bound is the rate at which none has a probability of 2.5%.
+    rate = 1 - 0.025 ** (1 / 41)
+    by_hand = sum(comb(41, k) * rate**k * (1 - rate) ** (41 - k) for k in range(6, 42))
+    assert chapter_10.p_value(6, 41, 0) == pytest.approx(by_hand)
+    assert chapter_10.p_value(40, 40, 40) == 1.0
+    lines = chapter_10.marks_table(MARKS).splitlines()
+    assert lines[4] == "| birds, 10 steps | 40 | 20 | 40 | 1e+00 | yes |"
+    assert lines[5] == "| signs, 10 steps | 41 | 6 | 0 | 1e-01 | no |"
+    assert chapter_10.longer(MARKS) == {"signs": (pytest.approx(6 / 41), pytest.approx(25 / 41))}
+
+
+def test_what_is_caught_more_often_is_a_difference_of_means():
+    rows = frame([{"task": "signs", "caught.shifted": 0.03, "caught.benign": 0.01, "caught.pool": 0.9}])
+    assert chapter_10.extra(rows) == {"signs": pytest.approx(0.02)}
+    assert chapter_10.caught(rows).data["Series"].tolist() == ["customers", "attacker's own images", "public images"]
+
+
+def test_defenses_are_set_side_by_side_where_they_ran():
+    own = frame(
+        [
+            {"task": "signs", "pool": "signs/shifted", "defense": name, "recovery": value}
+            for name, value in (("shuffle", 0.9), ("misinformation", 0.8), ("reverse-sigmoid", 0.7))
+        ]
+    )
+    plain = frame([{"task": task, "pool": f"{task}/shifted", "recovery": 0.95} for task in ("signs", "birds")])
+    data = chapter_10.perturbed(own, plain).data
+    assert set(data["Group"]) == {"signs"}
+    assert dict(zip(data["Series"], data.iloc[:, 2], strict=True)) == pytest.approx(
+        {
+            "no defense": 0.95,
+            "shuffled": 0.9,
+            "adaptive misinformation": 0.8,
+            "reverse sigmoid": 0.7,
+            "constant predictor": 0.125,
+        }
+    )
+
+
+def test_asking_twice_has_a_line_a_task():
+    names = ("shuffled", "auroc", "consistent", "recovery_consistent", "recovery_all")
+    rows = frame([{"task": "things"} | dict(zip(names, (0.75, 0.99, 0.2, 0.8, 0.2), strict=True))])
+    assert chapter_10.twice_table(rows).splitlines()[4] == "| things | 0.750 | 0.990 | 0.200 | 0.800 | 0.200 |"
