@@ -57,10 +57,10 @@ def test_book_has_maths():
 
 
 def test_search_finds_a_word(open_page):
-    page = open_page("search.html?q=ornithologist")
+    page = open_page("search.html?q=teapot")
     page.wait_for_selector("#search-results li")
     links = page.locator("#search-results li a").evaluate_all("links => links.map(link => link.pathname)")
-    assert [link.rsplit("/", 1)[1] for link in links] == ["01_threat.html"]
+    assert [link.rsplit("/", 1)[1] for link in links] == ["09_detection.html"]
 
 
 def test_search_shows_text_before_names_of_the_code(open_page):
@@ -138,8 +138,8 @@ QUIZZES = [page for page in CHAPTERS if 'class="quiz"' in (build.PAGES / page).r
 SLIDERS = [page for page in CHAPTERS if 'class="sliders"' in (build.PAGES / page).read_text(encoding="utf-8")]
 
 
-def test_book_has_questions_and_sliders():
-    assert len(QUIZZES) >= 3 and len(SLIDERS) >= 2
+def test_book_has_questions():
+    assert len(QUIZZES) >= 13
 
 
 @pytest.mark.parametrize("path", QUIZZES)
