@@ -350,19 +350,13 @@ MISTAKES = {
     ],
     "8.4": [
         (
-            "the first images",
-            "generator.choice(len(pool), count, replace=False)",
-            "np.arange(count)",
-            "first images are of one kind",
+            "at random",
+            "np.array(chosen)",
+            "np.arange(budget)",
+            "agreement, over that of a copy from the diverse images, is 0.",
         ),
-        (
-            "classes that come up",
-            "-(shares * shares.log()).sum().item()",
-            "len(shares)",
-            "most are rare are worth less",
-        ),
-        ("wrong sign", "-(shares", "(shares", "on input"),
-        ("too many probes", "probes // len(pools)", "probes", "are left: ask fewer"),
+        ("one image again and again", "np.array(chosen)", "np.zeros(budget, int)", "different places of the pool"),
+        ("too many", "np.array(chosen)", "np.arange(budget + 1)", "different places of the pool"),
     ],
     "9.1": [
         ("passed, not stopped", "(1 - tpr)", "tpr", "share of the customers' queries that pass"),

@@ -10,7 +10,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from chapters import CHAPTERS, MAGIC, Chapter, crowded_lines, long_cells, not_plain, plain, prose
-from layouts import WRITE
 
 from extractbook import book
 from extractbook.build import execute
@@ -33,20 +32,6 @@ def test_notebook_runs_at_scale_smoke(path):
     except execute.ChapterError as error:
         pytest.fail(str(error), pytrace=False)
     assert len(executed.cells) == len(nbformat.read(path, as_version=4).cells) + execute.has_parameters(path)
-
-
-@pytest.mark.book
-def test_a_chapter_runs_on_photographs(tmp_path, monkeypatch):
-    for data in ("cifar10", "gtsrb", "tinyimagenet"):
-        (tmp_path / "data" / data).mkdir(parents=True)
-        WRITE[data](tmp_path / "data" / data)
-    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path / "cache"))
-    try:
-        executed = execute.run_notebook(execute.BOOK / "08_diversity.ipynb", scale="small-cpu")
-    except execute.ChapterError as error:
-        pytest.fail(str(error), pytrace=False)
-    assert "What the cifar10 victim makes of a pool, live" in nbformat.writes(executed)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, **named)

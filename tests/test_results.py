@@ -106,6 +106,17 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     assert "the second edition's rows, one seed, 200, judged on test images; commit `abc`" in provenance_of(after)
 
 
+def test_tables_to_be_compared_are_of_one_edition(shown):
+    for table, value in (("granularity", 0.25), ("adaptive", 0.75)):
+        make("exploring", table=table, recovery=value)
+    make("edition-2", recovery=0.5)
+    assert results.newest("granularity", "adaptive")["recovery"].tolist() == [0.5, 0.75]
+    assert results.newest("granularity", "adaptive", one_edition=True)["recovery"].tolist() == [0.25, 0.75]
+    make("edition-2", table="adaptive", recovery=1.0)
+    both = results.newest("granularity", "adaptive", one_edition=True)
+    assert both["recovery"].tolist() == [0.5, 1.0] and both.attrs["editions"] == ("second",)
+
+
 @pytest.mark.parametrize(("table", "shown"), [("granularity", False), ("accounts", False), ("answers", True)])
 def test_a_seed_counts_once_all_its_deciding_cells_are_there(table, shown):
     cells = table_cells(table, scale("drawn"), seeds=[5, 6], shown=shown)

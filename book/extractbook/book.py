@@ -56,7 +56,7 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     return first_edition(scale, table)
 
 
-def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
+def frame(*tables: str, scale: str = "drawn", one_edition: bool = False) -> "pd.DataFrame":
     """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
 
     Raises:
@@ -64,7 +64,7 @@ def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
     """
     from extractbook.reproduction import results
 
-    return results.newest(*tables, scale=scale)
+    return results.newest(*tables, scale=scale, one_edition=one_edition)
 
 
 @contextmanager

@@ -1,14 +1,19 @@
 """Exercises of chapter 8, Diversity and classes."""
 
+from functools import cache
+
 import numpy as np
 import torch
-from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import LabelService
+from extractlib.data import drawn
+from extractlib.errors import InputError
+from extractlib.metrics import share
+from extractlib.models import Recipe, fit, networks, predict
+from extractlib.models.classifier import load_victim
 
-SHARES = ([1 / 6] * 6, [0.7, *[0.03] * 10], [0.5, 0.3, 0.2])
-"""Shares of classes in pools: few equal ones are worth more than many of which most are rare."""
+HELD_OUT, BUDGET = "objects", 400
+"""A victim that the chapter does not attack, and how many queries it answers."""
 
 
 def halves(seed: int) -> list[tuple]:
@@ -41,30 +46,60 @@ def possible_agreement(victim: np.ndarray, surrogate: np.ndarray) -> tuple[float
 
 
 def blind_to_truth(victim: np.ndarray, surrogate: np.ndarray) -> tuple[float, float]:
-    """Return the same, had nobody told which answers were to images of which class."""
+    """Return the same, had nobody said which answers were to images of which class."""
     return possible_agreement(victim.sum(0, keepdims=True), surrogate.sum(0, keepdims=True))
 
 
+@cache
+def _collected(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return 2,000 images, uint8, of which 400 are the diverse pool's and the others retinas, and which are which."""
+    parts = (("atlas", "queries", BUDGET), ("retina", "adversary", 2_000 - BUDGET))
+    images = torch.cat([drawn.draw(name, part=part, size=size, seed=seed).images[:] for name, part, size in parts])
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
+    return images[order], order < BUDGET
+
+
 def pools(seed: int) -> list[tuple]:
-    """Return label services with three pools that stand kind beside kind, and numbers of probes."""
-    generator, cases = np.random.default_rng(seed), []
-    for best in generator.permutation(3):
-        kinds, made = generator.permutation(11), []
-        for shares in np.roll(np.array(SHARES, object), best):
-            classes = np.repeat(kinds[: len(shares)], np.multiply(shares, 1_200).round().astype(int))
-            made.append(torch.eye(11)[classes] + torch.from_numpy(generator.uniform(0, 0.2, (len(classes), 11))))
-        cases.append((LabelService(torch.eye(11).double(), torch.zeros(11), 600), made, 600))
-    return cases
+    """Return the images that were collected, and the budget."""
+    return [(_collected(seed)[0], BUDGET)]
 
 
-def effective_classes(pool: torch.Tensor) -> float:
-    """Return the effective number of classes among vectors that are labeled by their highest number."""
-    return float(np.exp(stats.entropy(pool.argmax(1).bincount().numpy())))
+def stolen(images: torch.Tensor, seed: int) -> float:
+    """Return how often a copy that learned the victim's answers to images agrees with it on test images."""
+    victim, test = load_victim(HELD_OUT), drawn.draw(HELD_OUT, part="test", size=1_000, seed=seed).images
+    recipe = Recipe(steps=200, learning_rate=0.1, batch_size=64, weight_decay=0.0, shift=0)
+    model = networks.build("resnet", classes=len(victim.classes), seed=0, backbone=networks.shipped_backbone())
+    fit(model, images, victim.logits(images).softmax(1), recipe, seed=0)
+    return share(predict(model, test).argmax(1) == victim.predict(test))
 
 
-def widest(pools: list[torch.Tensor]) -> int:
-    """Return the place of the pool with the largest effective number of classes."""
-    return int(np.argmax([effective_classes(pool) for pool in pools]))
+@cache
+def diverse(seed: int) -> np.ndarray:
+    """Return the places of the diverse images, int64 of shape (400,), behind them the seed, for the score."""
+    return np.append(_collected(seed)[1].nonzero()[:, 0].numpy(), seed)
+
+
+@cache
+def _stolen_by_diverse(seed: int) -> float:
+    images, known = _collected(seed)
+    return stolen(images[known], seed)
+
+
+def of_diverse(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the copy's agreement over that of a copy that asked about the diverse images.
+
+    Raises:
+        InputError: There are not as many different places as the budget.
+    """
+    (places,), ((images, budget),), seed = found, cases, int(wanted[0][-1])
+    if (
+        places.shape != (budget,)
+        or len(set(places.tolist())) != budget
+        or not 0 <= places.min() <= places.max() < 2_000
+    ):
+        raise InputError(f"{budget} different places of the pool are wanted, whole numbers below {len(images):,}")
+    reached = stolen(images[torch.from_numpy(places)], seed) / _stolen_by_diverse(seed)
+    return reached, "agreement, over that of a copy from the diverse images,"
 
 
 EXERCISES = (
@@ -107,7 +142,7 @@ EXERCISES = (
         id="8.3",
         title="What two matrices cannot tell",
         kind="implement",
-        minutes=20,
+        minutes=12,
         variants={"seed": SEEDS},
         cases=confusions,
         right=possible_agreement,
@@ -115,25 +150,19 @@ EXERCISES = (
     ),
     Exercise(
         id="8.4",
-        title="A pool worth its money",
+        title="A pool with dead weight",
         kind="attack or defend",
-        minutes=15,
+        minutes=20,
         variants={"seed": SEEDS},
         cases=pools,
-        right=lambda service, pools, probes: widest(pools),
-        slips={
-            "a pool's first images are of one kind: draw those that you ask about": lambda service, pools, probes: (
-                widest([pool[: probes // len(pools)] for pool in pools])
-            ),
-            "many classes of which most are rare are worth less than fewer equal ones": lambda service, pools, probes: (
-                int(np.argmax([len(pool.argmax(1).unique()) for pool in pools]))
-            ),
-        },
+        key=lambda seed: [diverse(seed)],
+        score=of_diverse,
+        marks=(0.65, 0.85),
     ),
     Exercise(
         id="8.5",
         title="Chosen for what it shows",
         kind="discuss",
-        minutes=12,
+        minutes=10,
     ),
 )

@@ -18,7 +18,9 @@ from extractlib.metrics import agreement, hidden_and_divergence
 ANSWERS = {"full": "full", "rounded-1": "one decimal", "top-5": "top-5", "top-2": "top-2", "label": "label"}
 """The granularities that decide a claim, from more to less, and what the figures call them."""
 
-MOST, LETTERS = 4, 17
+REPEATED = "share of the victim's errors repeated"
+
+MOST, LETTERS = 4, 14
 """Classes that an answer is written out for, and letters of a name."""
 
 FILLS = {"even": "evenly", "renormalized": "renormalized"}
@@ -58,7 +60,7 @@ def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
     """
     names = {"full": "copy, full answers", "top-2": "copy, top-2", "label": "copy, labels", "control": "control"}
     both = pd.concat([filled(rows), control.assign(granularity="control")])
-    return dots(grouped(both, "granularity", names, "errors_repeated"), xlabel="share of the victim's errors repeated")
+    return dots(grouped(both, "granularity", names, "errors_repeated"), xlabel=REPEATED, columns=2)
 
 
 def drops(rows: pd.DataFrame, granularity: str = "label") -> pd.Series:
@@ -172,13 +174,13 @@ def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequenc
         answers: The n answers by what the granularity is called; at most three granularities.
         classes: Name of each class.
     """
-    height, step = 0.35 + 1.12 * len(images), (WIDTH - 1) / len(answers)
-    with style.context([STYLE, {"font.size": 9.5, "axes.grid": False}]):
+    height, step = 0.35 + 1.15 * len(images), (WIDTH - 1) / len(answers)
+    with style.context([STYLE, {"font.size": 11, "axes.grid": False}]):
         figure = Figure(figsize=(WIDTH, height))
         for column, name in enumerate(answers):
             figure.text((1.05 + column * step) / WIDTH, 1 - 0.2 / height, name, weight="bold")
         for row, image in enumerate(images):
-            bottom = height - 0.35 - 1.12 * (row + 1)
+            bottom = height - 0.35 - 1.15 * (row + 1)
             axes = figure.add_axes((0.05 / WIDTH, (bottom + 0.15) / height, 0.9 / WIDTH, 0.9 / height))
             axes.set_axis_off()
             axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")

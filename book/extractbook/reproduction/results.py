@@ -115,7 +115,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
 
 
-def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
+def newest(*tables: str, scale: str = "drawn", one_edition: bool = False) -> pd.DataFrame:
     """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
 
     Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
@@ -124,6 +124,7 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     Args:
         tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
         scale: At which scale.
+        one_edition: Whether all are the exploration's where one is, so that they can be compared seed by seed.
 
     Returns:
         The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
@@ -133,9 +134,10 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     Raises:
         InputError: There is no row of a table.
     """
-    found = []
-    for table in tables:
-        rows, where = _shown(table, scale)
+    shown, found = {table: _shown(table, scale) for table in tables}, []
+    if one_edition and len({where["edition"] for _, where in shown.values()}) > 1:
+        shown = {table: _shown(table, scale, second=False) for table in tables}
+    for table, (rows, where) in shown.items():
         lines = frame(rows).assign(table=table, **where)
         lines["libraries"] = [", ".join(map(" ".join, row.provenance["libraries"].items())) for row in rows]
         lines["data"] = [digest(json.dumps(row.provenance["data"], sort_keys=True)) for row in rows]
@@ -150,10 +152,10 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     return lines
 
 
-def _shown(table: str, scale: str) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of `newest`, with edition and part."""
-    second, exploring = (FOLDER / edition / scale / f"{table}{SUFFIX}" for edition in ("edition-2", "exploring"))
-    counted = [row for row in read_rows(second) if editions.counts(row)] if second.exists() else []
+def _shown(table: str, scale: str, *, second: bool = True) -> tuple[list[Row], dict[str, str]]:
+    """Return the rows of `newest`, with edition and part; not `second`, the exploration's."""
+    path, exploring = (FOLDER / edition / scale / f"{table}{SUFFIX}" for edition in ("edition-2", "exploring"))
+    counted = [row for row in read_rows(path) if editions.counts(row)] if second and path.exists() else []
     whole = complete(counted, table, scale)
     if whole:
         return [row for row in counted if row.cell.seed in whole], {"edition": "second", "part": "test"}

@@ -1,0 +1,151 @@
+"""What chapter 8, Diversity and classes, shows."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+
+from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
+from extractbook.figures.plots import constant_recovery, dots, grouped, lines
+from extractlib.data.drawn import atlas
+
+POOLS = {"atlas": "diverse pool", "retina": "images of retinas"}
+
+
+def narrow(rows: pd.DataFrame) -> Plot:
+    """Return recovery from the diverse pool and from the narrow one at the whole budget, a row a task.
+
+    Args:
+        rows: Of the tables reproduction and diversity.
+    """
+    kept = rows[rows["budget"] == rows["budget"].max()]
+    return dots(grouped(kept, "pool", POOLS), xlabel="recovery", constant=constant_recovery(kept), columns=2)
+
+
+def narrow_words(rows: pd.DataFrame) -> str:
+    """Return what the narrow pool recovers of its own task and of the others."""
+    kept = rows[(rows["budget"] == rows["budget"].max()) & (rows["pool"] == "retina")]
+    means = kept.groupby("task")["recovery"].mean()
+    others = means.drop("retina", errors="ignore").sort_values()
+    listed = ", ".join(f"*{task}* {value:.2f}" for task, value in others.items())
+    return f"Images of retinas recover {means['retina']:.2f} of the *retina* victim, and of the others {listed}."
+
+
+def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
+    """Return recovery by task and number of the pool's classes, with one budget and the pool whole or cut.
+
+    Args:
+        rows: Of the tables budget and diversity; without cut pools there is nothing to return.
+    """
+    cut = rows["pool"].str.fullmatch(r"atlas/\d+")
+    alike = rows[rows["budget"].isin(set(rows.loc[cut, "budget"])) & (cut | (rows["pool"] == "atlas"))]
+    alike = alike[alike["steps"] == rows["steps"].mode()[0]]
+    counts = alike["pool"].str.extract(r"/(\d+)", expand=False).fillna(len(atlas.CLASSES)).astype(int)
+    found: dict[str, dict[int, list[float]]] = {}
+    for (task, count), part in alike.groupby(["task", counts]):
+        found.setdefault(task, {})[count] = part["recovery"].tolist()
+    return found
+
+
+def budget_curve(rows: pd.DataFrame) -> Plot:
+    """Return recovery over the number of queries, a line a task, at the number of steps that most rows have.
+
+    Args:
+        rows: Of the tables budget and reproduction.
+    """
+    kept = rows[rows["steps"] == rows["steps"].mode()[0]]
+    series: dict[str, dict[float, list[float]]] = {}
+    for (task, budget), part in kept.groupby(["task", "budget"]):
+        series.setdefault(task, {})[budget] = part["recovery"].tolist()
+    return lines(series, xlabel="queries", ylabel="recovery", logarithmic=True)
+
+
+def budget_words(rows: pd.DataFrame) -> str:
+    """Return how much recovery the last part of the budget brings, task by task, of `budget_curve`'s rows."""
+    means = rows[rows["steps"] == rows["steps"].mode()[0]].pivot_table(
+        index="task", columns="budget", values="recovery"
+    )
+    most, middle = means.columns[-1], means.columns[len(means.columns) // 2 - 1]
+    gain = (means[most] - means[middle]).dropna().sort_values()
+    listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in gain.items()).replace("-", "−")
+    return f"From {middle:,} to {most:,} queries recovery changes by {listed}."
+
+
+def scatter(data: pd.DataFrame, *, xlabel: str, ylabel: str, named: bool = False, logarithmic: bool = False) -> Plot:
+    """Return points in a plane.
+
+    Args:
+        data: A line a point: its name, and its values in two columns that are called as the axes are.
+        xlabel, ylabel: What the axes show, with units.
+        named: Whether each point has its name beside it.
+        logarithmic: Whether the horizontal axis is, from 1.
+    """
+    with style.context(STYLE):
+        figure = Plot(data, height=4.4)
+        axes = figure.subplots()
+        axes.plot(data[xlabel], data[ylabel], "o", color=BLUE, markersize=8)
+        for number, (name, x, y) in enumerate(data.itertuples(index=False) if named else ()):
+            axes.annotate(name, (x, y), (6, -16 if number % 2 else 6), textcoords="offset points")
+        axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.03, 1.05 * max(1e-9, data[ylabel].max())))
+        if logarithmic:
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xlim(left=-0.2)
+        else:
+            axes.set_xlim(0, 1.25 * data[xlabel].max())
+    return figure
+
+
+def steps_grid(found: Mapping[tuple[int, int], float]) -> Plot:
+    """Return recovery over queries and steps as a field of colored squares.
+
+    Args:
+        found: By number of queries and of steps, the recovery.
+    """
+    data = pd.DataFrame([(*place, value) for place, value in found.items()], columns=["queries", "steps", "recovery"])
+    table = data.pivot_table(index="steps", columns="queries", values="recovery")
+    with style.context([STYLE, {"axes.grid": False}]):
+        figure = Plot(data, height=1.2 + 0.9 * len(table))
+        axes = figure.subplots()
+        axes.imshow(table, vmin=0, vmax=1, cmap="Blues", origin="lower", aspect="auto")
+        for (y, x), value in np.ndenumerate(table.to_numpy()):
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 else BLACK)
+        axes.set_xticks(range(len(table.columns)), [f"{count:,}" for count in table.columns])
+        axes.set_yticks(range(len(table)), [f"{count:,}" for count in table.index])
+        axes.set(xlabel="queries", ylabel="steps")
+    return figure
+
+
+def difference(victim: Sequence[Sequence[int]], copy: Sequence[Sequence[int]], classes: Sequence[str]) -> Plot:
+    """Return how a copy's confusion matrix differs from its victim's: a row a true class, in shares of its images.
+
+    Args:
+        victim, copy: Counts of shape (classes, classes).
+        classes: Name of each class; the data name those whose share differs by a tenth or more.
+    """
+    first, second = (pd.DataFrame(counts, classes, classes) for counts in (victim, copy))
+    apart = second.div(second.sum(axis=1), axis=0) - first.div(first.sum(axis=1), axis=0)
+    label = "copy's share − victim's share"
+    data = apart.stack()[lambda share: share.abs() >= 0.1].rename_axis(["true", "predicted"]).reset_index(name=label)
+    with style.context([STYLE, {"font.size": 11, "axes.grid": False}]):
+        figure = Plot(data, height=WIDTH * 0.8)
+        axes = figure.subplots()
+        image = axes.imshow(apart, vmin=-1, vmax=1, cmap="RdBu")
+        axes.set(xlabel="predicted class", ylabel="true class", xticks=(), yticks=())
+        figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def class_words(rows: pd.DataFrame) -> str:
+    """Return how unevenly classes are recovered, task by task, by rows of the table classes."""
+    texts = []
+    for task, part in rows.groupby("task"):
+        shares = []
+        for _, row in part.iterrows():
+            both = [np.array(row[f"{model}_confusion"]) for model in ("victim", "surrogate")]
+            victim, copy = (matrix.diagonal() / matrix.sum(axis=1).clip(min=1) for matrix in both)
+            shares.append((copy[victim > 0] / victim[victim > 0]).min())
+        added = part["errors_introduced"].sum() / part["images"].sum()
+        low, errors = np.mean(shares), f"the copy adds errors on {added:.1%} of the images"
+        texts.append(f"on *{task}* the lowest recovery of a class is {low:.2f}, and {errors}")
+    return f"With 10,000 queries, {'; '.join(texts)}."
