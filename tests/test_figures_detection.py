@@ -32,7 +32,7 @@ DEFENDED = frame(
 def test_dots_have_a_row_a_group_and_a_whisker_where_there_are_seeds():
     plot = figures.dots({"things": {"a": [0.2, 0.4], "b": [0.5]}, "signs": {"a": [0.3]}}, xlabel="recovery")
     lines = plot.data.to_dict("records")
-    assert [(one["Series"], one["Row"]) for one in lines] == [("a", "things"), ("a", "signs"), ("b", "things")]
+    assert [(one["Series"], one["Group"]) for one in lines] == [("a", "things"), ("a", "signs"), ("b", "things")]
     assert [one["recovery"] for one in lines] == pytest.approx([0.3, 0.3, 0.5])
     assert lines[0]["±"] == pytest.approx(np.sqrt(0.02)) and np.isnan(lines[1]["±"])
     [axes] = plot.axes
@@ -187,7 +187,7 @@ def test_defenses_are_set_side_by_side_where_they_ran():
     )
     plain = frame([{"task": task, "pool": f"{task}/shifted", "recovery": 0.95} for task in ("signs", "birds")])
     data = chapter_10.perturbed(own, plain).data
-    assert set(data["Row"]) == {"signs"}
+    assert set(data["Group"]) == {"signs"}
     assert dict(zip(data["Series"], data.iloc[:, 2], strict=True)) == pytest.approx(
         {
             "no defense": 0.95,

@@ -36,7 +36,7 @@ NOT_YET_REWRITTEN = {
 }
 """Chapters of the first edition: who rewrites one takes it out."""
 
-ATTACK_AND_DEFENSE = {f"{number:02}" for number in range(4, 11)}
+ATTACK_AND_DEFENSE = {f"{number:02}" for number in (*range(4, 11), 13)}
 """Numbers of the chapters in which the attack or a defense is built on the page."""
 
 SHOWN = re.compile(r"ledger_table|\.verdict\b|book\.(cards|matrix)\(")

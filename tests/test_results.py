@@ -90,6 +90,7 @@ def shown(tmp_path, monkeypatch):
     """Folders of rows of which those of the second edition count."""
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(editions, "refusal", lambda row: "" if row.cell.seed == 200 else "explored")
+    monkeypatch.setattr(results, "complete", lambda rows, table, scale: {row.cell.seed for row in rows})
 
 
 def test_chapters_show_the_exploration_until_a_row_counts(shown):
@@ -103,6 +104,15 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     assert after[["recovery", "binary.pool.tnr", "seed", "table"]].values.tolist() == [[0.5, 0.75, 200, "granularity"]]
     assert after.attrs == {"editions": ("second",), "parts": ("test",), "seeds": (200,)}
     assert "the second edition's rows, one seed, 200, judged on test images; commit `abc`" in provenance_of(after)
+
+
+@pytest.mark.parametrize(("table", "shown"), [("granularity", False), ("accounts", False), ("answers", True)])
+def test_a_seed_counts_once_all_its_deciding_cells_are_there(table, shown):
+    cells = table_cells(table, scale("drawn"), seeds=[5, 6], shown=shown)
+    rows = [row_of(cell) for cell in cells]
+    assert len(rows) > 2 and results.complete(rows, table, "drawn") == {5, 6}
+    assert results.complete(rows[1:], table, "drawn") == {6}
+    assert results.complete([], table, "drawn") == set()
 
 
 def test_of_two_rows_of_a_cell_the_later_is_shown_once(shown):

@@ -36,7 +36,7 @@ def perturbations(rows: pd.DataFrame) -> Plot:
         for task, of_task in own.groupby("task")
     }
     floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
-    return dots(groups, xlabel="recovery", constant=floors.to_dict())
+    return dots(groups, xlabel="recovery", constant=floors.to_dict(), columns=2)
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
         floor: The constant predictor's.
     """
     data = pd.DataFrame(recoveries.items(), columns=["Attempt", "recovery"]).assign(Series="one run")
-    with plotting(data, height=0.9 + 0.45 * len(data), xlabel="recovery", columns=2) as (figure, axes):
+    with plotting(data, height=1.2 + 0.5 * len(data), xlabel="recovery", columns=2) as (figure, axes):
         axes.plot(data["recovery"], range(len(data)), "o", color=BLUE, markersize=9, label="one run")
         axes.axvline(floor, color=BLACK, linewidth=1, label="constant predictor")
         name_rows(axes, list(recoveries))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from extractbook.reproduction import edition_1, editions
+from extractbook.reproduction import edition_1, editions, grids, scales
 from extractbook.reproduction.cells import Cell, Row
 from extractlib.errors import InputError, check_output
 from extractlib.store import digest, held
@@ -118,8 +118,8 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
 
-    Of a table without such a row it is the exploration's: a seed or few, judged on validation images. Of two rows of
-    one cell it is the later.
+    Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
+    validation images. Of two rows of one cell it is the later.
 
     Args:
         tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
@@ -154,11 +154,20 @@ def _shown(table: str, scale: str) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of `newest`, with edition and part."""
     second, exploring = (FOLDER / edition / scale / f"{table}{SUFFIX}" for edition in ("edition-2", "exploring"))
     counted = [row for row in read_rows(second) if editions.counts(row)] if second.exists() else []
-    if counted:
-        return counted, {"edition": "second", "part": "test"}
+    whole = complete(counted, table, scale)
+    if whole:
+        return [row for row in counted if row.cell.seed in whole], {"edition": "second", "part": "test"}
     if exploring.exists():
         return read_rows(exploring), {"edition": "exploring", "part": "validation"}
     raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
+
+
+def complete(rows: Iterable[Row], table: str, scale: str) -> set[int]:
+    """Return the seeds of rows that have all cells of a table on which claims rest, or all where none does."""
+    cells, settings = {row.cell for row in rows}, scales.scale(scale)
+    chosen = {"shown": not any(block.get("decides", True) for block in grids.TABLES[table].blocks)}
+    wanted = {seed: grids.table_cells(table, settings, seeds=[seed], **chosen) for seed in {one.seed for one in cells}}
+    return {seed for seed, needed in wanted.items() if cells.issuperset(needed)}
 
 
 def _plain(provenance: Mapping) -> dict:
