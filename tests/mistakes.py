@@ -489,11 +489,10 @@ MISTAKES = {
         ("one image", "return changed", "return changed[:1]", "shape"),
     ],
     "12.1": [
-        ("normal", "stats.t.ppf(0.975, seeds - 1)", "1.96", "wider than the normal"),
-        ("one end", "0.975", "0.95", "at each end"),
-        ("no root", "seeds**0.5", "seeds", "too small"),
-        ("off by one", "seeds += 1", "seeds += 3", "the number is"),
-        ("width for half of it", ">= distance", ">= 2 * distance", "too small"),
+        ("one look", "(bounds * looks)", "bounds", "one more chance"),
+        ("summed", "1 - (1 - error) ** (bounds * looks)", "bounds * looks * error", "the number to expect"),
+        ("none is false", "chance = 1 - ", "chance = ", "none is false"),
+        ("both sides", "(1 - error)", "(1 - 2 * error)", "the number is too large"),
     ],
     "12.2": [
         ("doubt is failure", " + holds.count(None)", "", "has not failed"),
@@ -502,11 +501,16 @@ MISTAKES = {
         ("truth of None", "holds.count(None)", "len(holds) - holds.count(True)", "on input"),
     ],
     "12.3": [
-        ("unpaired", "second[seed] for", "np.mean(list(second.values())) for", "on input"),
-        ("turned round", "first[seed] - second[seed]", "second[seed] - first[seed]", "taken from the first"),
-        ("of the population", "ddof=1", "ddof=0", "on input"),
-        ("no mean", "/ np.sqrt(len(gains))", "", "on input"),
-        ("all seeds", "for seed in first if seed in second", "for seed in first", "raises KeyError"),
+        ("unpaired", "(weights @ victim)", "(weights[::-1] @ victim)", "the same resample"),
+        ("one accuracy fixed", "(weights @ victim)", "(victim.mean() * weights.sum(1))", "resampled too"),
+        (
+            "turned round",
+            "(weights @ copy) / (weights @ victim)",
+            "(weights @ victim) / (weights @ copy)",
+            "above the line",
+        ),
+        ("one image left out", "(weights @ copy)", "(weights[:, 1:] @ copy[1:])", "values are wrong"),
+        ("agreement", "(weights @ copy)", "(weights @ (copy == victim))", "values are wrong"),
     ],
     "12.4": [
         ("one look", "range(first, len(values) + 1)", "[len(values)]", "looks once"),

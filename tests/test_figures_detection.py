@@ -168,7 +168,7 @@ def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
     assert chapter_10.p_value(40, 40, 40) == 1.0
     lines = chapter_10.marks_table(MARKS).splitlines()
     assert lines[4] == "| birds, 10 steps | 40 | 20 | 40 | 1e+00 | yes |"
-    assert lines[5] == "| signs, 10 steps | 41 | 6 | 0 | 1e-01 | no |"
+    assert lines[5] == "| signs, 10 steps | 41 | 6 | 0 | 1e−01 | no |"
     assert chapter_10.longer(MARKS) == {"signs": (pytest.approx(6 / 41), pytest.approx(25 / 41))}
 
 

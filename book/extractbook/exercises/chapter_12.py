@@ -1,25 +1,16 @@
 """Exercises of chapter 12, The ledger."""
 
 from functools import partial
-from math import sqrt
 
 import numpy as np
-from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractlib.metrics import t_interval
 
 
-def seeds_needed(distance: float, deviation: float, *, normal: bool = False, one_sided: bool = False) -> int:
-    """Return the least number of seeds whose interval is narrower than `distance` on either side of its mean.
-
-    Two mistakes can be made: the normal distribution is taken for the t distribution, or one end of it for both.
-    """
-    share = 0.95 if one_sided else 0.975
-    count = 2
-    while (stats.norm.ppf(share) if normal else stats.t.ppf(share, count - 1)) * deviation / sqrt(count) >= distance:
-        count += 1
-    return count
+def any_false(bounds: int, looks: int, error: float) -> float:
+    """Return the probability that at least one of independent looks decides falsely."""
+    return 1 - (1 - error) ** (bounds * looks)
 
 
 def outcomes(seed: int) -> list[tuple]:
@@ -40,31 +31,20 @@ def judged(holds: list, needed: int, *, doubtful: bool = False) -> str:
     return "does not hold" if possible < needed else "undecided"
 
 
-def two_attacks(seed: int) -> list[tuple]:
-    """Return the recoveries of two attacks by seed, in no order; most seeds are those of both."""
+def resampled_images(seed: int) -> list[tuple]:
+    """Return whether victim and copy are right about each test image, and how often resamples draw it."""
     generator = np.random.default_rng(seed)
     cases = []
-    for count in (3, 5, 9):
-        hard = generator.normal(0.7, 0.1, size=count + 2)  # how hard a seed is to both
-        first, second = hard + generator.normal(0.03, 0.01, size=(2, 1)) + generator.normal(0, 0.01, (2, count + 2))
-        order = generator.permutation(count + 2)
-        kept = [int(place) for place in order if place != 0], [int(place) for place in order[::-1] if place != 1]
-        cases.append(tuple({n: float(v[n]) for n in names} for names, v in zip(kept, (first, second), strict=True)))
+    for count, draws in ((40, 5), (200, 30), (1_000, 8)):
+        hard = generator.random(count)
+        sides = [hard < share for share in (0.9, 0.7)]
+        cases.append((*sides, generator.multinomial(count, np.full(count, 1 / count), size=draws)))
     return cases
 
 
-def paired(first: dict[int, float], second: dict[int, float]) -> np.ndarray:
-    """Return the t interval of the difference of two attacks over the seeds that both have."""
-    return np.array(t_interval([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]))
-
-
-def unpaired(first: dict[int, float], second: dict[int, float]) -> np.ndarray:
-    """Return the interval of the difference of two means, as if the seeds had nothing to do with each other."""
-    seeds = sorted(first.keys() & second.keys())
-    values = [np.array([attack[seed] for seed in seeds]) for attack in (first, second)]
-    half = stats.t.ppf(0.975, len(seeds) - 1) * sqrt(sum(v.var(ddof=1) for v in values) / len(seeds))
-    difference = values[0].mean() - values[1].mean()
-    return np.array([difference - half, difference + half])
+def resampled(victim: np.ndarray, copy: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the recovery under each resample of the test images."""
+    return (weights @ copy) / (weights @ victim)
 
 
 def patient_authors(seed: int) -> list[tuple]:
@@ -89,19 +69,21 @@ def stopped(values: list[float], bound: float, first: int, *, late: int = 0) -> 
 EXERCISES = (
     Exercise(
         id="12.1",
-        title="How many seeds would decide",
+        title="A false verdict somewhere",
         kind="understand",
-        minutes=10,
+        minutes=8,
         variants={
-            "distance": (0.03, *(part / 1_000 for part in range(20, 51))),
-            "deviation": (0.06, *(part / 1_000 for part in range(50, 81, 5))),
+            "bounds": (100, *range(40, 161, 5)),
+            "looks": (2, 3),
+            "error": (0.0125, 0.01, 0.02, 0.005),
         },
-        right=seeds_needed,
+        right=any_false,
         slips={
-            "with few seeds the interval is wider than the normal distribution says": partial(
-                seeds_needed, normal=True
+            "each look is one more chance": lambda looks, **given: any_false(looks=1, **given),
+            "a probability is at most 1: that is the number to expect": lambda bounds, looks, error: (
+                bounds * looks * error
             ),
-            "a 95% interval leaves half of the rest out at each end": partial(seeds_needed, one_sided=True),
+            "that is the probability that none is false": lambda **given: 1 - any_false(**given),
         },
     ),
     Exercise(
@@ -120,15 +102,22 @@ EXERCISES = (
     ),
     Exercise(
         id="12.3",
-        title="Seed against seed",
+        title="The same images drawn again",
         kind="implement",
-        minutes=15,
+        minutes=12,
         variants={"seed": SEEDS},
-        cases=two_attacks,
-        right=paired,
+        cases=resampled_images,
+        right=resampled,
         slips={
-            "what a seed does to both attacks is still in the spread": unpaired,
-            "the second is taken from the first": lambda first, second: paired(second, first),
+            "both models meet the same resample": lambda victim, copy, weights: (
+                (weights @ copy) / (weights[::-1] @ victim)
+            ),
+            "the victim's accuracy is resampled too": lambda victim, copy, weights: (
+                (weights @ copy) / (victim.mean() * weights.sum(1))
+            ),
+            "the surrogate's accuracy is above the line": lambda victim, copy, weights: (
+                1 / resampled(victim, copy, weights)
+            ),
         },
     ),
     Exercise(

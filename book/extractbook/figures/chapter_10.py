@@ -239,8 +239,8 @@ def marks_table(frame: pd.DataFrame) -> str:
                 int(rows[name].sum()) for name in ("marked", "marks_repeated", "marks_repeated_by_control")
             )
             half = "yes" if copy >= marked / 2 else "no"
-            p = p_value(copy, marked, control)
-            body.append([f"{task}, {steps:,} steps", marked, copy, control, f"{p:.0e}", half])
+            p = f"{p_value(copy, marked, control):.0e}".replace("-", "−")
+            body.append([f"{task}, {steps:,} steps", marked, copy, control, p, half])
     heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p", "Half of them"]
     return table(body, heads, caption="Marks among 10,000 queries")
 

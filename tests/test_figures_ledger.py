@@ -1,0 +1,55 @@
+"""What chapter 12 shows beside the ledger's own page."""
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+
+from extractbook.figures import chapter_12
+from extractbook.reproduction import ledger, results
+from extractbook.reproduction.judging import Entry, Verdict
+from extractbook.reproduction.scales import scale
+
+
+def made(*verdicts: tuple[str, str, Verdict]) -> ledger.Ledger:
+    return ledger.Ledger(scale("drawn"), tuple(Entry(*one, reason="") for one in verdicts), {})
+
+
+def test_words_are_counted_for_the_papers_claims_and_for_ours():
+    said = chapter_12.counted(made(("C2", "birds", Verdict.HOLDS), ("B1", "birds", Verdict.NOT_TESTABLE)))
+    assert said == "15 of the paper's claims: 1 holds, 14 not run; 13 of ours: 1 not testable, 12 not run."
+
+
+def test_claims_that_differ_between_tasks_are_named():
+    cells = [("C3", "birds", Verdict.HOLDS), ("C3", "things", Verdict.DOES_NOT_HOLD), ("C4", "birds", Verdict.HOLDS)]
+    assert chapter_12.mixed(made(*cells)) == "Claims that hold on some tasks and not on others: C3."
+    assert chapter_12.mixed(made(*cells[1:])).endswith("none so far.")
+
+
+def test_numbers_are_the_second_editions_once_it_has_several_seeds():
+    lines = [("signs", 200, 0.9, "extraction"), ("signs", 201, 0.8, "extraction"), ("signs", 200, 0.1, "control")]
+    frame = pd.DataFrame(lines, columns=["task", "seed", "recovery", "experiment"]).assign(images=900)
+    assert chapter_12.numbers(frame) == ({"signs": [0.9, 0.8]}, 900, "the second edition")
+    found, images, whose = chapter_12.numbers(frame[frame["seed"] == 200])
+    assert [len(values) for values in found.values()] == [5] * 5 and images == 1_000
+    assert whose.startswith("the first edition")
+    assert found["signs"] == [
+        row.result["recovery"] for row in results.first_edition("drawn", "reproduction") if row.cell.task == "signs"
+    ]
+
+
+def test_a_bound_has_the_floor_of_half_an_image():
+    # t(1) exceeds 25.4517 once in eighty: the half width is 25.4517 · 0.0005 / √2 where two seeds are equal.
+    low, high = chapter_12.bound([0.8, 0.8], 1_000).interval
+    assert (high - low) / 2 == pytest.approx(25.4517 * 0.0005 / 2**0.5, rel=1e-5)
+    assert chapter_12.bound([0.8, 0.8], 1_000).holds is True and chapter_12.bound([0.7, 0.9], 1_000).holds is None
+
+
+def test_the_first_editions_verdicts_are_folded():
+    page = BeautifulSoup(chapter_12.first_edition_fold(), "html.parser")
+    assert page.details.summary.text == "The first edition's verdicts" and len(page("tr")) == 1 + 24
+    [line] = [line for line in page("tr") if line.th.text == "C1"]
+    assert [cell.text for cell in line("td")][1:] == ["undecided", "holds"]
+
+
+def test_the_command_makes_the_claims_table():
+    assert chapter_12.command() == "extractbook results --scale drawn --table reproduction"

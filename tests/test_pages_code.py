@@ -1,0 +1,43 @@
+"""The pages whose code a reader copies: each piece runs, and what it prints is what the page shows."""
+
+import contextlib
+import io
+import re
+
+import pytest
+import torch
+
+from extractbook.build import execute
+
+PIECE = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+CLOSE = 0.06
+"""How far a printed number may be from the page's: other processors round otherwise, and training amplifies that."""
+
+
+def pieces(name: str) -> list[re.Match]:
+    return list(PIECE.finditer((execute.BOOK / name).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", ["own_black_box.md", pytest.param("surrogate_stays_low.md", marks=pytest.mark.slow)])
+def test_each_piece_runs_and_prints_what_the_page_shows(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+    found, space = pieces(name), {}
+    assert len(found) >= 5
+    for piece in found:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), torch.random.fork_rng():
+            torch.manual_seed(0)
+            exec(compile(piece["code"], name, "exec"), space)
+        shown, given = piece["output"] or "", printed.getvalue()
+        assert NUMBER.sub("#", given) == NUMBER.sub("#", shown), piece["code"]
+        numbers = [[float(number.replace(",", "")) for number in NUMBER.findall(text)] for text in (given, shown)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=CLOSE), piece["code"]
+
+
+@pytest.mark.parametrize("name", ["own_black_box.md", "surrogate_stays_low.md"])
+def test_no_piece_is_long(name):
+    assert max(len(piece["code"].splitlines()) for piece in pieces(name)) <= 20
+    lines = [line for piece in pieces(name) for line in piece["code"].splitlines()]
+    assert max(map(len, lines)) <= 110
