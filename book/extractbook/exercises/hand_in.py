@@ -10,10 +10,16 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
+
+from extractlib.api.granularity import Answers, Granularity
+from extractlib.api.meter import Usage
+from extractlib.api.service import PredictionAPI
+from extractlib.data.images import ImageSet, Rows
 
 SOCKET = "/tmp/answers/socket"
 LARGEST = 128 * 2**20
@@ -23,6 +29,30 @@ DTYPES = "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()
 
 class Refused(Exception):
     """What a service says that does not answer."""
+
+
+class FarAPI:
+    """The judge's prediction API as a function in the notebook sees it: with all that an attack uses.
+
+    Args:
+        classes: Name of each of the victim's classes.
+        granularity: What an answer shows.
+        fingerprint: Digest of all that decides the answers.
+        query: The judge's, which returns the parts of its answers.
+        usage: The judge's, which returns the parts of its account.
+    """
+
+    def __init__(self, classes: list[str], granularity: str, fingerprint: str, query: Callable, usage: Callable):
+        self.classes, self.granularity, self.fingerprint = classes, Granularity.parse(granularity), fingerprint
+        self._query, self._usage = query, usage
+
+    def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
+        """Return the answers to uint8 images of shape (n, channels, height, width)."""
+        return Answers(**self._query(images, client, request))
+
+    def usage(self, client: str) -> Usage:
+        """Return what a client has asked and what is left."""
+        return Usage(**self._usage(client))
 
 
 def send(connection: socket.socket, **message: object) -> None:
@@ -82,10 +112,26 @@ def encode(value: object, services: list | None = None) -> object:
         return {"kind": kind, "items": [encode(item, services) for item in value]}
     if isinstance(value, dict):
         return {"kind": "dict", "items": [[encode(part, services) for part in item] for item in value.items()]}
+    if isinstance(value, Rows):
+        return encode(value[:], services)
+    if isinstance(value, ImageSet):
+        parts = value.name, value.images, value.labels, value.classes, value.fingerprint
+        return {"kind": "images", "items": [encode(part, services) for part in parts]}
+    if services is not None and isinstance(value, PredictionAPI):
+        far = list(value.classes), str(value.granularity), value.fingerprint, *_services_of(value)
+        return {"kind": "api", "items": [encode(part, services) for part in far]}
     if services is not None and callable(value):
         services.append(value)
         return {"kind": "service", "place": len(services) - 1}
     raise TypeError(f"a value of type {type(value).__name__} cannot be handed in")
+
+
+def _services_of(api: PredictionAPI) -> tuple[Callable, Callable]:
+    def query(images: torch.Tensor, client: str, request: str | None) -> dict:
+        answers = api.query(images, client=client, request=request)
+        return {"labels": answers.labels, "classes": answers.classes, "probabilities": answers.probabilities}
+
+    return query, lambda client: asdict(api.usage(client))
 
 
 def decode(value: object, ask: Callable[[int, list], object] | None = None) -> Any:
@@ -105,7 +151,13 @@ def decode(value: object, ask: Callable[[int, list], object] | None = None) -> A
     if kind == "service" and ask:
         place = int(value["place"])
         return lambda *arguments: ask(place, list(arguments))
-    items = [[decode(part, ask) for part in item] if kind == "dict" else decode(item, ask) for item in value["items"]]
+    items: list[Any] = [
+        [decode(part, ask) for part in item] if kind == "dict" else decode(item, ask) for item in value["items"]
+    ]
+    if kind == "images":
+        return ImageSet(*items)
+    if kind == "api":
+        return FarAPI(*items)
     return {"list": list, "tuple": tuple, "set": set, "dict": dict}[kind](items)
 
 

@@ -1,0 +1,75 @@
+"""Values that go to a graded notebook and back."""
+
+import json
+
+import pytest
+import torch
+from linear_victim import linear_victim, noise
+
+from extractbook.exercises import hand_in
+from extractlib import ImageSet, PredictionAPI
+from extractlib.api.meter import BudgetExceeded
+from extractlib.attacks import Knockoff
+from extractlib.data.images import Rows
+
+
+def at_the_other_end(value: object) -> object:
+    """Return a value as a notebook gets it; what it asks is answered as the judge answers."""
+    services: list = []
+    sent = json.loads(json.dumps(hand_in.encode(value, services)))
+
+    def ask(place: int, arguments: list) -> object:
+        asked = json.loads(json.dumps(hand_in.encode(arguments)))
+        return hand_in.decode(json.loads(json.dumps(hand_in.encode(services[place](*hand_in.decode(asked))))))
+
+    return hand_in.decode(sent, ask)
+
+
+@pytest.mark.parametrize("answers", ["full", "top-2", "label"])
+def test_an_api_answers_from_afar_as_from_near(answers):
+    near = PredictionAPI(linear_victim(), answers=answers, budget=8)
+    far = at_the_other_end(near)
+    assert (far.classes, far.granularity, far.fingerprint) == (list(near.classes), near.granularity, near.fingerprint)
+    given, wanted = far.query(noise(5), client="one"), near.query(noise(5), client="two")
+    for part in ("labels", "classes", "probabilities"):
+        found, right = getattr(given, part), getattr(wanted, part)
+        assert (found is None) == (right is None)
+        assert right is None or (found.dtype == right.dtype and torch.equal(found, right))
+    assert far.usage("one") == near.usage("one")
+    assert near.usage("one").remaining == 3
+
+
+def test_a_budget_is_kept_from_afar():
+    near = PredictionAPI(linear_victim(), budget=8)
+    with pytest.raises(BudgetExceeded):
+        at_the_other_end(near).query(noise(9))
+    assert near.usage("anonymous").queries == 0
+
+
+def test_an_api_without_a_judge_is_not_sent():
+    with pytest.raises(TypeError, match="a value of type PredictionAPI cannot be handed in"):
+        hand_in.encode(PredictionAPI(linear_victim()))
+
+
+@pytest.mark.parametrize("labels", [None, torch.tensor([1, 0, 1])])
+def test_images_arrive_as_they_are(labels):
+    sent = ImageSet("some", noise(3), labels, ("a", "b") if labels is not None else ())
+    found = at_the_other_end(sent)
+    assert (found.name, found.classes, found.fingerprint) == (sent.name, sent.classes, sent.fingerprint)
+    assert torch.equal(found.images, sent.images)
+    assert found.labels is None if labels is None else torch.equal(found.labels, labels)
+
+
+def test_rows_arrive_as_a_tensor():
+    order = torch.tensor([2, 0])
+    assert torch.equal(at_the_other_end(Rows(noise(3), order)), noise(3)[order])
+
+
+def test_an_attack_runs_from_afar():
+    near = PredictionAPI(linear_victim(), budget=8)
+    pool = ImageSet("pool", noise(12))
+    far, sent = at_the_other_end((near, pool))
+    attack = Knockoff(budget=8, batch=3)
+    found, wanted = attack.collect(far, sent), attack.collect(PredictionAPI(linear_victim()), pool)
+    assert torch.equal(found.answers.probabilities, wanted.answers.probabilities)
+    assert near.usage("attacker").remaining == 0
