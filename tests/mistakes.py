@@ -482,7 +482,12 @@ MISTAKES = {
         ("too soft", "(24, 16, 12, 8)", "(4,)", "as it comes is -0.0"),
         ("not soft enough", "(24, 16, 12, 8)", "(24,)", "as it comes is 0."),
         ("logits", ".predict(images)", ".logits(images)", "whole numbers"),
-        ("one image", "return attack(api, queries, progress=False).predict(images)", "return images[:1, 0, 0, 0]", "shape"),
+        (
+            "one image",
+            "return attack(api, queries, progress=False).predict(images)",
+            "return images[:1, 0, 0, 0]",
+            "shape",
+        ),
     ],
     "12.1": [
         ("one look", "(bounds * looks)", "bounds", "one more chance"),

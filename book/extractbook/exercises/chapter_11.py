@@ -96,7 +96,7 @@ def unpaired(first: np.ndarray, second: np.ndarray, bound: float) -> int:
 
 @cache
 def grained(seed: int) -> tuple[BinaryDetector, torch.Tensor, ImageSet]:
-    """Return a detector whose owner's images are soft and whose pool's are sharp, an attacker's pool, and test images."""
+    """Return a detector with soft images of the owner and sharp ones of a pool, an attacker's pool, and test images."""
     recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=128)
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
     owner, ood = (drawn.draw(name, part="detector", size=600, seed=seed).unlabeled() for name in (VICTIM, "atlas"))

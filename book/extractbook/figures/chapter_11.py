@@ -69,11 +69,12 @@ def recoveries(photos: pd.DataFrame, drawn: pd.DataFrame) -> Plot:
 
 
 def recovery_words(photos: pd.DataFrame, drawn: pd.DataFrame) -> str:
-    """Return which photographed task is recovered most and which least, and how often the drawn twin is recovered more."""
+    """Return how many photographed tasks reach claim C1's bound, which is recovered most and least, and the twins."""
     found, twins = (rows.groupby("task")["recovery"].mean() for rows in (photos, drawn))
     found = found.sort_values()
     more = sum(twins[paper.drawn(task)] > value for task, value in found.items())
     return (
+        f"At least three quarters are recovered from {(found >= 0.75).sum()} of {len(found)}.\n"
         f"Of the photographed victims *{NAMES[found.index[-1]]}* is recovered most ({found.iloc[-1]:.2f}) and"
         f" *{NAMES[found.index[0]]}* least ({found.iloc[0]:.2f}); the drawn twin is recovered more on {more} of"
         f" {len(found)}."
@@ -156,7 +157,7 @@ def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
-    """Return the binary detector's balanced accuracy, a row a task: images as they come, through one chain, second pool.
+    """Return the binary detector's balanced accuracy, a row a task: images as they come, through a chain, second pool.
 
     Args:
         rows: Of table ``detection``. A task without a chain has its detector's figures under "as they come".
@@ -165,9 +166,8 @@ def detectors(rows: pd.DataFrame) -> Plot:
     for task in tasks(rows):
         own = rows[rows["task"] == task]
         matched = task in scale("photos").matched
-        found = {
-            "as they come": own["unmatched.pool.balanced_accuracy" if matched else "binary.pool.balanced_accuracy"]
-        }
+        plain = "unmatched" if matched else "binary"
+        found = {"as they come": own[f"{plain}.pool.balanced_accuracy"]}
         found |= {"through one chain": own["binary.pool.balanced_accuracy"]} if matched else {}
         found["second pool, as judged"] = own["binary.second.balanced_accuracy"]
         groups[NAMES[task]] = {name: values.tolist() for name, values in found.items()}
@@ -191,10 +191,8 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
     """
     body = []
     for claim in claims():
-        met = [
-            judging.fulfilled(bound)
-            for bound in explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
-        ]
+        bounds = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
+        met = [judging.fulfilled(bound) for bound in bounds]
         said = f"{sum(met)} of {len(met)}" if met else None
         word = f"no verdict: {claim.photos}" if claim.photos else str(photos.word(claim))
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
@@ -203,11 +201,11 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
 
 
 def cost(rows: pd.DataFrame) -> str:
-    """Return what an attack on photographs took, in words: seconds of one core, and hours for all rows that are there."""
+    """Return in words what an attack on photographs took, and all rows together."""
     attacks = rows.loc[rows["experiment"] == "extraction", "seconds"]
     return (
-        f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours on"
-        f" a busy core, and one attack {attacks.median():.0f} seconds in the median, its images being kept."
+        f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours"
+        f" of a busy core, and one attack {attacks.median():.0f} seconds in the median, its images being kept."
     )
 
 
