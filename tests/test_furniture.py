@@ -4,23 +4,15 @@ import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-import nbformat
+import pandas as pd
 import pytest
-import test_ledger
 
 from benchmarks import sizes
 from extractbook.build import execute
-from extractbook.reproduction.ledger import Evidence
+from extractbook.reproduction.results import newest
 from extractbook.sphinx import furniture, quiz, sliders
 
 TRACKED = [path for name in ("book", "binder", ".github") for path in (execute.ROOT / name).rglob("*")]
-BLOCK = re.compile(r"^```\{sliders\} ?(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SLIDERS = [
-    (path.stem, name, text)
-    for path in execute.notebooks()
-    for cell in nbformat.read(path, as_version=4).cells
-    for name, text in BLOCK.findall(cell.source)
-]
 
 
 # The address.
@@ -194,50 +186,27 @@ def test_a_question_that_lacks_something_is_refused(old, new, message):
 # Grids.
 
 
-def row(task: str, seed: int, recovery: float, **changes):
-    result = {"recovery": recovery, "victim_accuracy": 0.8, "surrogate_accuracy": 0.8 * recovery}
-    return test_ledger.row(task, seed, result, **({"budget": 10_000} | changes))
-
-
-def test_budget_grid_holds_the_means_where_something_was_measured():
-    rows = [row("signs", seed, 0.8 + 0.1 * seed) for seed in range(2)] + [row("signs", 0, 0.4, budget=1_000)]
-    rows += [row("signs", 0, 0.7, granularity="label")]
-    grid = sliders.budget(Evidence(rows))
-    full, label = grid["choices"]["Answers"].index("full"), grid["choices"]["Answers"].index("label")
-    assert grid["choices"]["Task"] == ["signs"]
-    assert set(grid["series"]) == {f"0,{full}", f"0,{label}"}
-    assert grid["series"][f"0,{full}"] == [
-        (0.0, 0.4, ["1,000", "0.40", "1"]),
-        (pytest.approx(1.0), pytest.approx(0.85), ["10,000", "0.85 ± 0.07", "2"]),
-    ]
-
-
-def test_threshold_grid_is_the_mean_of_the_curves():
+def test_a_threshold_has_the_means_of_the_curves_of_all_seeds():
     curves = [[[0.0, 0.5, 1.0], [1.0, 0.8, 0.0]], [[0.0, 0.5, 1.0], [1.0, 0.6, 0.0]]]
-    measured = [
-        {who: {pool: {"roc": roc} for pool in ("pool", "second")} for who in ("binary", "odin", "mahalanobis")}
-        for roc in curves
+    other = [[0.0, 1.0], [1.0, 0.0]]
+    columns = [f"{who}.{pool}.roc" for who in ("binary", "odin", "mahalanobis") for pool in ("pool", "second")]
+    rows = [{"task": "birds"} | dict.fromkeys(columns, other) for _ in curves]
+    rows += [{"task": "signs"} | dict.fromkeys(columns, other) | {"odin.second.roc": curve} for curve in curves]
+    grid = sliders.thresholds(pd.DataFrame(rows))
+    assert grid["choices"]["Task"] == ["birds", "signs"]
+    assert [len(grid["choices"][name]) for name in ("Task", "Detector", "Queries from")] == [2, 3, 2]
+    assert len(grid["series"]) == 12
+    assert grid["series"]["0,0,0"] == [
+        (0.0, 1.0, ["0.0%", "100.0%", "100.0", "0.0", 2]),
+        (1.0, 0.0, ["100.0%", "0.0%", "0.0", "100.0", 2]),
     ]
-    cell = {"experiment": "detection", "surrogate": "", "budget": 0}
-    rows = [test_ledger.row("signs", seed, result, **cell) for seed, result in enumerate(measured)]
-    rows += [row("signs", 0, 0.9)]
-    grid = sliders.threshold(Evidence(rows))
-    assert len(grid["series"]) == 6
-    assert grid["series"]["0,0,0"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", "2"])
+    assert grid["series"]["1,1,1"][1] == (0.5, pytest.approx(0.7), ["50.0%", "70.0%", "50.0", "30.0", 2])
 
 
-def test_overlap_grid():
-    rows = [row("signs", 0, 0.9)]
-    options = {"experiment": "overlap", "surrogate": "", "budget": 0, "pool": "signs/shifted", "overlap": 0.5}
-    rows += [test_ledger.row("signs", seed, {"balanced_accuracy": 0.6}, **options) for seed in range(2)]
-    assert sliders.overlap(Evidence(rows))["series"] == {"0,0": [(0.5, 0.6, ["50%", "0.60 ± 0.00", "2"])]}
-
-
-@pytest.mark.parametrize(("chapter", "name", "text"), SLIDERS)
-def test_grids_of_the_book_are_measured(chapter, name, text):
-    grid = sliders.GRIDS[name](Evidence(sliders.first_edition("drawn")))
-    assert text.strip() and grid["series"]
+def test_thresholds_of_the_book_are_measured():
+    grid = sliders.thresholds(newest("detection"))
+    assert len(grid["choices"]["Task"]) == 5 and len(grid["series"]) == 30
     for points in grid["series"].values():
-        for across, upward, words in points:
-            assert 0 <= across <= 1 and 0 <= upward <= 1.2
-            assert "{" not in sliders.TEXTS[name]["sentence"].format(*words)
+        for tpr, tnr, words in points:
+            assert 0 <= tpr <= 1 and 0 <= tnr <= 1
+            assert "{" not in sliders.WORDS["sentence"].format(*words)

@@ -7,7 +7,7 @@ import torch
 from linear_victim import linear_victim, noise
 
 from extractbook.exercises import hand_in
-from extractlib import ImageSet, PredictionAPI
+from extractlib import ImageSet, PredictionAPI, load_victim
 from extractlib.api.meter import BudgetExceeded
 from extractlib.attacks import Knockoff
 from extractlib.data.images import Rows
@@ -58,6 +58,10 @@ def test_images_arrive_as_they_are(labels):
     assert (found.name, found.classes, found.fingerprint) == (sent.name, sent.classes, sent.fingerprint)
     assert torch.equal(found.images, sent.images)
     assert found.labels is None if labels is None else torch.equal(found.labels, labels)
+
+
+def test_a_victim_that_ships_is_loaded_at_the_other_end():
+    assert at_the_other_end(load_victim("retina")).fingerprint == load_victim("retina").fingerprint
 
 
 def test_rows_arrive_as_a_tensor():

@@ -138,8 +138,8 @@ QUIZZES = [page for page in CHAPTERS if 'class="quiz"' in (build.PAGES / page).r
 SLIDERS = [page for page in CHAPTERS if 'class="sliders"' in (build.PAGES / page).read_text(encoding="utf-8")]
 
 
-def test_book_has_questions():
-    assert len(QUIZZES) >= 13
+def test_book_has_questions_and_sliders():
+    assert len(QUIZZES) >= 13 and SLIDERS
 
 
 @pytest.mark.parametrize("path", QUIZZES)

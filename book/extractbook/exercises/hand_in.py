@@ -20,6 +20,7 @@ from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet, Rows
+from extractlib.models.classifier import Victim, load_victim
 
 SOCKET = "/tmp/answers/socket"
 LARGEST = 128 * 2**20
@@ -91,8 +92,11 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 def encode(value: object, services: list | None = None) -> object:
     """Return a value as JSON can hold it; a function becomes its place in `services`, to which it is added.
 
+    Of a victim that ships the name is sent.
+
     Raises:
         TypeError: It is of a kind that cannot be sent.
+        InputError: It is a victim that does not ship.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value.item() if isinstance(value, np.generic) else value
@@ -117,6 +121,8 @@ def encode(value: object, services: list | None = None) -> object:
     if isinstance(value, ImageSet):
         parts = value.name, value.images, value.labels, value.classes, value.fingerprint
         return {"kind": "images", "items": [encode(part, services) for part in parts]}
+    if isinstance(value, Victim) and load_victim(value.name).fingerprint == value.fingerprint:
+        return {"kind": "victim", "items": [value.name]}
     if services is not None and isinstance(value, PredictionAPI):
         far = list(value.classes), str(value.granularity), value.fingerprint, *_services_of(value)
         return {"kind": "api", "items": [encode(part, services) for part in far]}
@@ -156,6 +162,8 @@ def decode(value: object, ask: Callable[[int, list], object] | None = None) -> A
     ]
     if kind == "images":
         return ImageSet(*items)
+    if kind == "victim":
+        return load_victim(*items)
     if kind == "api":
         return FarAPI(*items)
     return {"list": list, "tuple": tuple, "set": set, "dict": dict}[kind](items)
