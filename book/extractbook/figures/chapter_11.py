@@ -184,7 +184,7 @@ def chain_words(rows: pd.DataFrame) -> str:
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
-    """Return the words on all claims at both scales, and on how many tasks the exploration meets a claim's first bound.
+    """Return the words on all claims at both scales, and how many of a claim's bounds the exploration meets.
 
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
@@ -196,7 +196,7 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
         said = f"{sum(met)} of {len(met)}" if met else None
         word = f"no verdict: {claim.photos}" if claim.photos else str(photos.word(claim))
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
-    heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: first bound met"]
+    heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]
     return table(body, heads, words=True)
 
 
