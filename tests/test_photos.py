@@ -376,6 +376,9 @@ def test_what_a_grid_leaves_out_is_no_cell():
     assert all(one.what and one.table in TABLES for one in PHOTOS.left_out)
     made = {cell.surrogate_weights for cell in table_cells("weights", PHOTOS, seeds=[1])}
     assert made == {"B"}
+    assert "accusation" not in grids.tables_for(PHOTOS) and "accusation" in grids.tables_for(
+        replace(PHOTOS, left_out=())
+    )
 
 
 def test_settings_of_photographs_are_in_their_rows_and_in_no_others():
