@@ -53,6 +53,12 @@ def test_victims_copies_and_controls_stand_side_by_side():
     assert "the mean over classes on Caltech101 and EyePACS" in table
 
 
+def test_a_control_is_fair_within_three_points():
+    near = CONTROLS.assign(surrogate_accuracy=[0.29, 0.225])
+    assert chapter_11.fair_words(PHOTOS, near) == "The control is within three points of the copy on Caltech101."
+    assert chapter_11.fair_words(PHOTOS, near.assign(surrogate_accuracy=0.1)).endswith("on no task.")
+
+
 def test_repeated_errors_have_their_number_in_the_row():
     found = marks(chapter_11.repeated(PHOTOS, CONTROLS))
     assert found["copy", "GTSRB (200 errors)"] == 0.5
