@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from extractbook import figures
+from extractbook.reproduction import results
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
@@ -105,6 +106,11 @@ def test_every_claim_has_a_line_with_its_words_at_both_scales():
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [claim.id for claim in claims()]
     assert all("not run" in line for line in lines)
     assert "no verdict: with the weights at hand it is B10" in table
+
+
+def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert chapter_11.rows("reproduction") is None
 
 
 def test_the_cost_is_that_of_attacks_in_the_median():
