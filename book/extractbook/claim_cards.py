@@ -71,7 +71,10 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
 
 def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bound]:
     """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value."""
-    evidence = claims.Evidence(results.frame(rows), scale, sorted({row.cell.seed for row in rows}))
+    frame = results.frame(rows)
+    # A bootstrap is for intervals over deciding seeds; where a cell is missing it has nothing to draw from.
+    frame = frame.loc[:, [column for column in frame if not str(column).startswith(claims.RESAMPLED)]]
+    evidence = claims.Evidence(frame, scale, sorted({row.cell.seed for row in rows}))
     found = []
     for task in (*scale.tasks, claims.ACROSS) if rows else ():
         stated = (limit for limit in claim.bounds if (paper.drawn(task) or task) in limit.tasks)

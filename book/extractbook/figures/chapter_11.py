@@ -1,5 +1,6 @@
 """What chapter 11, Real images, real scale, shows."""
 
+import operator
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,7 +15,7 @@ from extractbook.figures import pictures
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import table
 from extractbook.figures.plots import constant_recovery, dots, grouped
-from extractbook.reproduction import judging, paper, results
+from extractbook.reproduction import paper, results
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
@@ -43,6 +44,8 @@ SIDE = 64
 STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": "independent control"}
 
 MISSING = "*The rows of this experiment on photographs are not computed yet.*"
+
+SIGNS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
 NEAR = 0.03
 """How far an independent control's accuracy may be from the copy's."""
@@ -205,7 +208,7 @@ def chain_words(rows: pd.DataFrame) -> str:
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
-    """Return the words on all claims at both scales, and how many of a claim's bounds the exploration meets.
+    """Return the words on all claims at both scales, and on how many of its bounds exploration's means lie right.
 
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
@@ -213,7 +216,8 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
     body = []
     for claim in claims():
         bounds = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
-        met = [judging.fulfilled(bound) for bound in bounds]
+        means = [(float(np.mean(list(bound.values.values()))), bound) for bound in bounds if bound.stated.sign in SIGNS]
+        met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
         said = f"{sum(met)} of {len(met)}" if met else None
         word = f"no verdict: {claim.photos}" if claim.photos else str(photos.word(claim))
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
