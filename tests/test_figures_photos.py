@@ -113,11 +113,9 @@ def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
     assert chapter_11.rows("reproduction") is None
 
 
-def test_the_cost_is_that_of_attacks_in_the_median():
-    found = pd.DataFrame({"experiment": ["extraction"] * 3 + ["detection"], "seconds": [60, 70, 3_470, 3_600]})
-    assert chapter_11.cost(found) == (
-        "The 4 rows on photographs that this chapter reads took 2.0 hours of a busy core, and one attack 70 seconds in"
-        " the median, its images being kept."
+def test_the_cost_is_that_of_all_rows():
+    assert "The 2 rows on photographs that this chapter reads took 1.5 hours" in chapter_11.cost(
+        pd.DataFrame({"seconds": [1_800, 3_600]})
     )
 
 
