@@ -515,6 +515,10 @@ def test_a_missing_trainer_and_unknown_settings_are_refused(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+def test_a_transfer_set_says_its_strategy():
+    assert AdaptiveKnockoff(budget=10).strategy == "adaptive-all, window 25, 30 clusters"
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmarks import chapters, device, device_steps, gpu
+from benchmarks import chapters, device, device_steps, gpu, mutants
 from extractlib.data.layouts import listing
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
@@ -441,3 +441,38 @@ def test_median_and_the_cell_that_nine_in_ten_do_not_exceed():
     assert (found.median, found.most, max(found.lines)) == (5.5, 9, 20)
     assert found.minutes == 10
     assert chapters.Counts.of([]).minutes == 0
+
+
+# -- mutants -------------------------------------------------------------------------
+
+
+def judged(file: str, killed: int, survives: int) -> list[dict[str, str]]:
+    verdicts = ["killed"] * killed + ["survives"] * survives
+    return [{"file": file, "before": "a", "after": str(n), "verdict": verdict} for n, verdict in enumerate(verdicts)]
+
+
+def test_mutants_are_scored_without_those_that_no_test_can_notice(monkeypatch):
+    monkeypatch.setattr(mutants, "equivalents", lambda: {("one.py", "a", "9"): "a reason"})
+    found = mutants.counted(judged("one.py", 9, 2) + judged("two.py", 10, 0))
+    assert found["one.py"] == {"killed": 9, "equivalent": 1, "survives": 1}
+    assert [mutants.score(counts) for counts in found.values()] == [0.9, 1.0, 0.95]
+    assert mutants.summary(found).splitlines()[-1].split() == ["all", "21", "19", "1", "0.950"]
+    assert mutants.faults(found) == ["killed: 0.950 of 0.96"]
+    # One more that survives is too many for its module.
+    worse = mutants.counted(judged("one.py", 8, 2) + judged("two.py", 90, 0))
+    assert mutants.faults(worse) == ["one.py: 0.889"]
+
+
+def test_no_more_than_a_share_may_be_called_equivalent(monkeypatch):
+    monkeypatch.setattr(mutants, "equivalents", lambda: {("one.py", "a", str(n)): "a reason" for n in (10, 11)})
+    assert mutants.faults(mutants.counted(judged("one.py", 10, 2))) == ["called equivalent: 0.167, at most 0.08"]
+    assert mutants.faults(mutants.counted(judged("one.py", 10, 0))) == []
+
+
+def test_a_mutant_meets_the_quickest_tests_of_its_lines():
+    mutant = mutants.Mutant("one.py", "number changed", range(3, 5), "a = 1", "a = 2", "a = 2")
+    seconds = {"slow": 80.0, "quick": 1.0, "middle": 20.0, "elsewhere": 0.1}
+    lines = {1: {"elsewhere"}, 3: {"slow", "quick"}, 4: {"middle", "failing here"}}
+    assert mutants.chosen(mutant, lines, seconds) == ["quick", "middle"]  # the slow one would make it 101 seconds
+    at_import = mutants.Mutant("one.py", "number changed", range(9, 10), "a = 1", "a = 2", "a = 2")
+    assert mutants.chosen(at_import, lines, seconds) == ["elsewhere", "quick", "middle"]

@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from extractlib.defenses.detectors import (
     MahalanobisDetector,
     OdinDetector,
     features_of,
+    layers_of,
     logistic_regression,
     stages_of,
     tune,
@@ -391,6 +393,46 @@ def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
     given = MahalanobisDetector(victim, known, epsilon=0.001, features=features_of(victim, known.images))
     found = MahalanobisDetector(victim, known, epsilon=0.001)
     assert torch.equal(given.score(IMAGES), found.score(IMAGES)) and given.fingerprint == found.fingerprint
+
+
+def test_features_of_another_number_of_layers_are_refused(foreign):
+    known, sides = small(90, seed=2), (small(20, seed=3), small(20, seed=4))
+    features = layers_of(foreign, known.images, ["1", "2"])
+    options = {"benign": sides[0], "ood": sides[1], "epsilon": 0.0, "layers": ["1", "2"]}
+    assert LayeredMahalanobisDetector(foreign, known, features=features, **options).weights.shape == (3,)
+    with pytest.raises(ValueError):
+        LayeredMahalanobisDetector(foreign, known, features=features[:1], **options)
+
+
+def test_the_layers_of_a_network_that_names_them_are_those():
+    lite = networks.build("lite0-6", classes=2, seed=0)
+    assert stages_of(Victim(lite, classes=("a", "b"))) == ["stages.3", "stages.5", "stages.7"]
+
+
+class Recording(nn.Module):
+    """Notes how many images come at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.sizes = nn.Parameter(torch.zeros(1)), []
+
+    def normalize(self, images):
+        return images.float()
+
+    def features(self, x):
+        self.sizes.append(len(x))
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [((513, 1, 1, 1), [512, 1]), ((497, 3, 32, 33), [496, 1]), ((2, 3, 725, 725), [1, 1]), ((1, 1, 600, 600), [1])],
+)
+def test_a_batch_has_no_more_pixels_than_512_images_of_32(shape, sizes):
+    model = Recording()
+    images = torch.arange(shape[0]).remainder(256).byte().view(-1, 1, 1, 1).expand(shape)
+    assert torch.equal(features_of(SimpleNamespace(model=model), images)[:, 0], images[:, 0, 0, 0].float())
+    assert model.sizes == sizes
 
 
 def test_detectors_compute_where_the_victim_is(victim, monkeypatch):

@@ -399,6 +399,8 @@ def test_called_it_trains_as_the_original_unless_told_otherwise():
     attack = Knockoff(budget=20)
     found = attack(PredictionAPI(victim), pool, progress=False)
     transfer = attack.collect(PredictionAPI(victim), pool)
+    assert (SURROGATE.epochs, SURROGATE.learning_rate, SURROGATE.batch_size) == (16, 0.1, 128)
+    assert (SURROGATE.weight_decay, SURROGATE.shift) == (0, 0)
     backbone = networks.shipped_backbone("resnet")
     apart = attack.train(transfer, pool, Trainer(network="resnet", recipe=SURROGATE, seed=0, backbone=backbone))
     assert same_weights(found.model, apart)

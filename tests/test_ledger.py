@@ -69,6 +69,13 @@ def test_rows_of_other_tables_are_passed_over():
     assert [row.cell.seed for row in evidence.reproduction] == [0, 1, 2]
 
 
+def test_the_plain_attack_has_the_highest_budget_that_there_is():
+    made = rows({"signs": around(0.1)}, budget=1_000) + rows({"signs": around(0.2)}, budget=2_500)
+    evidence = ledger.Evidence(made)
+    assert evidence.tasks == ("signs",)
+    assert evidence.values("signs") == dict(enumerate(around(0.2)))
+
+
 def test_what_a_cell_of_an_experiment_lacks_need_not_be_said():
     alone = {"surrogate": "", "budget": 0}
     made = rows({"signs": around(0.9)})

@@ -12,7 +12,7 @@ from linear_victim import linear_victim, noise
 from postgres import charges, execute
 
 from extractlib import database
-from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.meter import DEAREST, LARGEST, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
@@ -103,6 +103,15 @@ def test_every_commit_is_on_the_disk_before_the_answer(meter):
                 "on",
                 "on",
             ]
+
+
+def test_a_record_is_never_without_one_of_its_parts():
+    columns = {name: [column.name for column in table.columns] for name, table in TABLES.tables.items()}
+    assert columns == {
+        "accounts": ["client", "queries", "cost", "seal"],
+        "requests": ["client", "id", "digest", "queries", "cost", "answer", "seal"],
+    }
+    assert not [column for table in TABLES.tables.values() for column in table.columns if column.nullable]
 
 
 def test_costs_are_exact(meter):

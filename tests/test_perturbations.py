@@ -37,6 +37,9 @@ def test_reverse_sigmoid_by_hand():
     assert three[0].tolist() == pytest.approx([0.55 / 1.25, 0.4 / 1.25, 0.3 / 1.25])
     none = ReverseSigmoid(strength=0.0).answer(answers, ALL[:1], IMAGES[:1])
     assert none[0].tolist() == pytest.approx([0.8, 0.2])
+    # A certain answer counts as one of 1 - 1e-7: S(0.2 · 16) is 0.96.
+    certain = ReverseSigmoid(strength=0.5).answer(torch.tensor([[1.0, 0.0]]), ALL[:1], IMAGES[:1])
+    assert certain[0].tolist() == pytest.approx([0.77, 0.23], abs=2e-3)
     far = ReverseSigmoid(strength=3.0, slope=5.0).answer(torch.eye(3), ALL[:3], IMAGES[:3])
     assert (far >= 0).all() and far.sum(1).tolist() == pytest.approx([1.0] * 3)
 
@@ -117,7 +120,7 @@ def test_the_wrong_model_learns_to_be_wrong(tmp_path):
     own = ImageSet("own", images, labels, tuple("abc"))
     recipe = Recipe(epochs=10, learning_rate=0.1, batch_size=15, shift=0)
     model = misinformation_model(own, Trainer(network="tiny", recipe=recipe, seed=0))
-    assert model.image_shape == (3, SIDE, SIDE)
+    assert (model.image_shape, model.classes, model.name) == ((3, SIDE, SIDE), tuple("abc"), "misinformation")
     answers = model.logits(images).softmax(1)
     assert (answers.argmax(1) == labels).double().mean() < 0.1
     assert answers.gather(1, labels[:, None]).mean() < 0.1
