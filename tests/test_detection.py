@@ -16,6 +16,7 @@ from torch import nn
 from extractlib import metrics
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
+from extractlib.defenses import detectors
 from extractlib.defenses.detectors import (
     BinaryDetector,
     Detector,
@@ -87,6 +88,10 @@ def test_roc_curve_runs_from_nothing_accepted_to_everything():
     accepted, caught = metrics.roc_curve(BENIGN, OOD, points=5)
     assert accepted.tolist() == [0, 0.25, 0.75, 0.75, 1]
     assert caught.tolist() == pytest.approx([1, 1, 2 / 3, 2 / 3, 0])
+
+
+def test_a_roc_curve_has_101_points_unless_told_otherwise():
+    assert [len(side) for side in metrics.roc_curve(BENIGN, OOD)] == [101, 101]
 
 
 def test_the_thresholds_of_a_roc_curve_are_at_the_nearest_ranks():
@@ -511,6 +516,16 @@ def recorded(benign: ImageSet, ood: ImageSet) -> tuple:
 
     BinaryDetector.train(benign, ood, Recording(network="tiny", recipe=RECIPE, seed=0))
     return seen[0]
+
+
+def test_a_detector_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr("extractlib.models.fitted.fit", lambda model, *given, **options: trained.append(1) or model)
+    for number in (1, 1, 2):
+        monkeypatch.setattr(detectors, "versions", lambda name, number=number: {name: number})
+        trainer = Trainer(network="tiny", recipe=RECIPE, seed=0, store=Store(tmp_path))
+        BinaryDetector.train(flat(20, 5, seed=1), flat(200, 3, seed=2), trainer)
+    assert len(trained) == 2
 
 
 def test_the_binary_detector_learns_from_equally_many_of_both_sides():

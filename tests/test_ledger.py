@@ -9,6 +9,7 @@ import pytest
 from extractbook.reproduction import Cell, Row, edition_1, first_edition, ledger
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
+from extractlib.store import digest
 
 PROVENANCE = {
     "commit": "abc",
@@ -127,6 +128,7 @@ def test_provenance_sums_up_the_rows():
     assert (provenance.commits, provenance.devices, provenance.checked) == (("abc",), ("cpu",), 0)
     assert (provenance.cells, provenance.seconds, provenance.seeds) == (6, 120.0, (0, 1, 2))
     assert provenance.versions == ("torch 2.6.0",)
+    assert provenance.data == digest('{"pool": "2", "victim": "1"}')
     assert provenance.dates == ("2026-01-02T03:04:05+00:00",) * 2
 
 

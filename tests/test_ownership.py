@@ -39,6 +39,12 @@ def test_the_margin_is_the_first_step_at_which_the_label_is_lost():
     assert found[2] == pytest.approx(2 * STEPS[-1])
 
 
+def test_a_walk_has_sixteen_steps_and_three_directions_of_each_kind_unless_told_otherwise():
+    assert (STEPS[0], STEPS[-1], len(STEPS)) == (pytest.approx(2), pytest.approx(128), 16)
+    never = Holds(lambda brightness: -1 + 0 * brightness)
+    assert margins(never, flat([100]).images, torch.zeros(1, dtype=torch.int64)).shape == (1, 9)
+
+
 def test_directions_are_of_three_kinds_around_nothing_and_of_mean_square_one():
     """A model that always gives the label is asked at all steps; the eleventh is of 32 gray levels."""
     asked = []

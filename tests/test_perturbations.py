@@ -8,6 +8,7 @@ from linear_victim import SIDE, linear_victim, noise
 
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
+from extractlib.defenses import perturbations
 from extractlib.defenses.detectors import Everything
 from extractlib.defenses.perturbations import (
     AdaptiveMisinformation,
@@ -19,6 +20,7 @@ from extractlib.defenses.policies import Shuffle, Unchanged
 from extractlib.errors import InputError
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
+from extractlib.store import Store
 
 IMAGES = noise(4)
 ALL = torch.ones(4, dtype=torch.bool)
@@ -97,6 +99,26 @@ def test_whatever_differs_makes_another_policy():
         Unchanged(),
     ]
     assert len({policy.fingerprint for policy in made}) == len(made)
+
+
+def test_what_they_are_unless_told_otherwise():
+    assert vars(ReverseSigmoid(strength=0.5)) == {"strength": 0.5, "slope": 0.2}
+    assert AdaptiveMisinformation(strength=0.5, wrong=wrong([1.0])).sharpness == 1_000
+
+
+def test_the_wrong_model_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
+    own, targets = ImageSet("own", noise(3), torch.arange(3), tuple("abc"), "own"), []
+
+    def fit(model, images, wanted, *given, **options):
+        targets.append(wanted.tolist())
+        return model
+
+    monkeypatch.setattr("extractlib.models.fitted.fit", fit)
+    for number in (1, 1, 2):
+        monkeypatch.setattr(perturbations, "versions", lambda name, number=number: {name: number})
+        recipe = Recipe(epochs=1, learning_rate=0.1)
+        misinformation_model(own, Trainer(network="tiny", recipe=recipe, seed=0, store=Store(tmp_path)))
+    assert targets == [[[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]] * 2
 
 
 @pytest.mark.parametrize(

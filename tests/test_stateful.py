@@ -65,6 +65,19 @@ def test_distances_that_differ_say_something(values):
     assert normality(np.array(values)) == pytest.approx(stats.shapiro(values).statistic) < 0.95
 
 
+def test_only_the_newest_5000_distances_count():
+    newest = np.random.default_rng(2).normal(5, 1, 5_000)
+    expected = stats.shapiro(newest[np.abs(newest - newest.mean()) <= 3 * newest.std()]).statistic
+    assert normality(np.append(7.5, newest)) == expected
+    assert normality(np.append(newest[1:], 7.5)) != expected
+
+
+def test_what_detectors_of_accounts_are_unless_told_otherwise():
+    assert vars(StatefulDetector(delta=0.9)) == {"delta": 0.9, "first": 100, "every": 100}
+    assert vars(CountingDetector(rate=0.1)) == {"rate": 0.1, "chance": 1e-6}
+    assert stateful.GRID.tolist() == [number / 100 for number in range(70, 100)]
+
+
 def stream(gaps: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images on a line, each as many gray levels (of one pixel) from the last as `gaps` says."""
     images = torch.zeros(len(gaps), 3, 20, 20, dtype=torch.uint8)

@@ -43,6 +43,10 @@ def test_pairs_are_drawn_images_and_the_same_moved_by_a_pixel():
     )
 
 
+def test_pairs_are_consistent_up_to_one_half_unless_told_otherwise():
+    assert TwiceKnockoff(budget=2).tolerance == 0.5
+
+
 def test_each_pair_is_charged_twice_and_disagrees_by_half_the_l1_distance():
     api = PredictionAPI(linear_victim(), budget=40)
     transfer = ATTACK.collect(api, POOL)
