@@ -62,7 +62,7 @@ def test_too_little_says_nothing(values):
 
 @pytest.mark.parametrize("values", [[0.0, 0.0, 0.0, 1.0], [0.0, 0.25, 1.0]])
 def test_distances_that_differ_say_something(values):
-    assert normality(np.array(values)) == pytest.approx(stats.shapiro(values).statistic) < 0.95
+    assert normality(np.array(values)) == stats.shapiro(values).statistic < 0.98
 
 
 def test_only_the_newest_5000_distances_count():
