@@ -1,8 +1,10 @@
 """Do the tests notice changed code? `make coverage`, then `python -m benchmarks.mutants --seed 0 --count 200`.
 
 Changes one place of the code that this project exists for, runs the tests that run the changed line (the quick ones
-first), and looks whether one fails. Modules are drawn with equal chances, then a place within the module. What survives
-is read by a person: `equivalent.csv` holds the changes that no test can notice, each with its reason.
+first), and looks whether one fails: in a process that has loaded everything, whose functions are given the changed
+code, and, what no test notices there, in one that imports it. Modules are drawn with equal chances, then a place within
+the module. What survives is read by a person: `equivalent.csv` holds the changes that no test can notice, each with its
+reason.
 """
 
 import argparse
@@ -18,13 +20,16 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
 from xml.etree import ElementTree
 
 from benchmarks.canary_mutants import BOOK, LIBRARY, LOADED, ROOT, Mutant, changed, sites
+from benchmarks.graft import Pair, differences, functions, graft
 
 COVERED = (
     *(LIBRARY / "api" / f"{name}.py" for name in ("granularity", "meter", "service")),
@@ -95,81 +100,151 @@ def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, 
     return kept
 
 
-# -- running them in a process forked before the package is imported ------------------
+# -- running them in a process of its own ---------------------------------------------
 
 
-def passed(root: Path, cache: Path, tests: Iterable[str], *, limit: float, stop: bool) -> tuple[dict[str, float], str]:
-    """Run tests in a new process; return how long each that passed took, and the first that did not.
+def failing(root: Path, cache: Path, tests: Sequence[str], *, limit: float, changed: Sequence[Pair] = ()) -> str:
+    """Run tests in a forked process; return the first that fails, or what else went wrong; "" if all pass.
 
     Args:
         root: The copy of the checkout.
         cache: The folder of victims and images, which is copied.
         tests: Their names.
         limit: Seconds until they count as hanging.
-        stop: Whether the first failure ends the run.
+        changed: Functions to be given other code, where this process has loaded the package; `NO_GRAFT` if none fits.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         own = Path(folder) / "cache"
         shutil.copytree(cache, own, copy_function=os.link)
-        process = fork.Process(target=_test, args=(root, own, theirs, list(tests), stop))
+        process = fork.Process(target=_test, args=(root, own, theirs, tests, changed))
         process.start()
         theirs.close()
-        deadline, took = time.monotonic() + limit, defaultdict(float)
-        failures: list[str] = []
         try:
-            while ours.poll(max(0.0, deadline - time.monotonic())):
-                name, outcome, seconds = ours.recv()
-                took[name] += seconds
-                if outcome == "failed":
-                    failures.append(name)
-            failures.append("hangs")
+            found = ours.recv() if ours.poll(limit) else "hangs"
         except EOFError:
             process.join()
-            failures += ["its process died"] if process.exitcode else []
+            found = "its process died" if process.exitcode else ""
         finally:
             process.kill()
             process.join()
-    return {name: spent for name, spent in took.items() if name not in failures}, next(iter(failures), "")
+    return found
+
+
+NO_GRAFT = "no loaded function fits"
 
 
 class _Report:
-    """Sends the outcome of each test."""
+    """Sends the name of each test that fails."""
 
     def __init__(self, pipe: Connection):
         self.pipe = pipe
 
     def pytest_runtest_logreport(self, report) -> None:
-        name = report.nodeid.partition("[")[0]
-        self.pipe.send((name, "failed" if report.failed else "passed", report.duration))
-
-    def pytest_collectreport(self, report) -> None:
         if report.failed:
-            self.pipe.send((report.nodeid, "failed", 0.0))
+            self.pipe.send(report.nodeid.partition("[")[0])
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
-def _test(root: Path, cache: Path, pipe: Connection, tests: list[str], stop: bool) -> None:
+def _test(root: Path, cache: Path, pipe: Connection, tests: Sequence[str], changed: Sequence[Pair]) -> None:
+    _load(root)
+    os.environ["EXTRACTLIB_CACHE"] = str(cache)
+    if changed and not graft(LOADED_FUNCTIONS, changed):
+        pipe.send(NO_GRAFT)
+    code = importlib.import_module("pytest").main([*QUIETLY, "-x", *tests], plugins=[_Report(pipe)])
+    pipe.close()
+    os._exit(0 if code in (0, 1, 5) else 2)
+
+
+QUIETLY = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", "not slow")
+
+LOADED_FUNCTIONS: list[FunctionType] = []
+"""Those of the covered modules, in the process that has loaded them."""
+
+
+def _load(root: Path) -> None:
+    """Import the package from a copy of the checkout, quietly."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)
     os.chdir(root)
-    os.environ |= {"EXTRACTLIB_CACHE": str(cache), "PYTHONPATH": f"{root}:{root / 'book'}"}
-    sys.dont_write_bytecode = stop  # the first run, of unchanged code, compiles it for all others
+    os.environ["PYTHONPATH"] = f"{root}:{root / 'book'}"
+    sys.dont_write_bytecode = True
     sys.path[:0] = [str(root), str(root / "book"), str(root / "tests")]
     importlib.import_module("torch").set_num_threads(1)
     package = importlib.import_module("extractlib")
     assert Path(package.__file__).is_relative_to(root), package.__file__
-    words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", "not slow"]
-    code = importlib.import_module("pytest").main([*words, *(["-x"] if stop else []), *tests], plugins=[_Report(pipe)])
+
+
+Job = tuple[int, Mutant, list[str], float]
+"""Number of a mutant, itself, its tests, and the seconds until they count as hanging."""
+
+
+def _quickly(root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection) -> None:
+    """Send the number of each mutant that a test notices, with the test, where loaded functions can be changed.
+
+    The package and all tests are loaded once. A test that fails without a change too is left out.
+    """
+    _load(root)
+    files = sorted({test.partition("::")[0] for _, _, tests, _ in jobs for test in tests})
+    importlib.import_module("pytest").main([*QUIETLY, "--collect-only", *files])
+    LOADED_FUNCTIONS[:] = [one for path in COVERED for one in functions(str(root / path))]
+    sound: dict[str, bool] = {}
+    for number, mutant, tests, limit in jobs:
+        changed, test = list(differences((root / mutant.file).read_text(), mutant.code)), ""
+        while changed and time.monotonic() < deadline:
+            with written(root, mutant):
+                test = failing(
+                    root, cache, [name for name in tests if sound.get(name, True)], limit=limit, changed=changed
+                )
+            if test in tests and test not in sound:
+                sound[test] = not failing(root, cache, [test], limit=limit)
+            if sound.get(test, True):
+                break
+        pipe.send((number, "" if test == NO_GRAFT else test))
     pipe.close()
-    os._exit(0 if code in (0, 1, 5) else 2)
+
+
+@contextmanager
+def written(root: Path, mutant: Mutant) -> Iterator[None]:
+    """Keep a mutant in its file."""
+    file = root / mutant.file
+    whole = file.read_bytes()
+    file.write_text(mutant.code)
+    try:
+        yield
+    finally:
+        file.write_bytes(whole)
+
+
+def judged(root: Path, cache: Path, jobs: Sequence[Job], deadline: float) -> Iterator[tuple[int, str]]:
+    """Yield the number of each mutant with the test that notices it, "" for none: the quick ones first."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_quickly, args=(root, cache, jobs, deadline, theirs))
+    process.start()
+    theirs.close()
+    noticed = {}
+    with suppress(EOFError):
+        while True:
+            number, test = ours.recv()
+            if test:
+                noticed[number] = test
+                yield number, test
+    process.join()
+    # What is left changes what runs at import, or what was imported hides it.
+    for number, mutant, tests, limit in jobs:
+        if number not in noticed and time.monotonic() < deadline:
+            with written(root, mutant):
+                yield number, failing(root, cache, tests, limit=limit)
 
 
 # -- judging --------------------------------------------------------------------------
 
 
-def sampled(root: Path, seed: int, done: int) -> Iterator[Mutant]:
-    """Yield different mutants without end, of modules with equal chances, from a number on."""
+def sampled(root: Path, seed: int) -> Iterator[Mutant]:
+    """Yield different mutants without end, of modules with equal chances."""
     paths = [str(path) for path in COVERED]
     places = {name: len(list(sites(ast.parse((root / name).read_text())))) for name in paths}
     chance, seen = random.Random(seed), set()
@@ -178,8 +253,7 @@ def sampled(root: Path, seed: int, done: int) -> Iterator[Mutant]:
         number = chance.randrange(places[file])
         if (file, number) not in seen:
             seen.add((file, number))
-            if len(seen) > done:
-                yield changed(root, file, number)
+            yield changed(root, file, number)
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
@@ -245,28 +319,17 @@ def main() -> None:
         shutil.copytree(ROOT, root, ignore=skipped)
         cache = Path(os.environ.get("EXTRACTLIB_CACHE", ROOT / "_build" / "cache"))
         cache.mkdir(parents=True, exist_ok=True)
-        if options.again:
-            waiting = [(_found(root, entry), entry) for entry in entries if entry["verdict"] == "survives"]
-        else:
-            missing = max(0, options.count - len(entries))
-            waiting = [(mutant, {}) for mutant in islice(sampled(root, options.seed, len(entries)), missing)]
-        everything = sorted(set().union(*(chosen(mutant, lines[mutant.file], seconds) for mutant, _ in waiting)))
-        seconds, failed = passed(root, cache, everything, limit=3_600, stop=False)
-        print(f"{len(seconds)} tests in {sum(seconds.values()):.0f} s; the first that fails here: {failed or 'none'}")
-        for number, (mutant, entry) in enumerate(waiting, start=1):
-            if time.monotonic() > deadline:
-                break
-            if not entry:
-                entries.append(entry)
-                entry |= {"file": mutant.file, "line": mutant.lines[0], "kind": mutant.kind}
-                entry |= {"before": mutant.before, "after": mutant.after}
-            file = root / mutant.file
-            whole = file.read_bytes()
-            tests = chosen(mutant, lines[mutant.file], seconds)
-            file.write_text(mutant.code)
-            limit = 60 + 3 * sum(seconds[name] for name in tests)
-            _, test = passed(root, cache, tests, limit=limit, stop=True) if tests else ({}, "")
-            file.write_bytes(whole)
+        mutants = list(islice(sampled(root, options.seed), options.count))
+        entries += [described(mutant) for mutant in mutants[len(entries) :]]
+        jobs = []
+        for number, (mutant, entry) in enumerate(zip(mutants, entries, strict=True)):
+            if described(mutant).items() - {("verdict", "open")} - entry.items():
+                raise SystemExit(f"{options.log} is of other code or another sample: name another file")
+            if entry["verdict"] == "open" or (options.again and entry["verdict"] == "survives"):
+                tests = chosen(mutant, lines[mutant.file], seconds)
+                jobs.append((number, mutant, tests, 60 + 3 * sum(seconds[test] for test in tests)))
+        for number, test in judged(root, cache, jobs, deadline):
+            entry = entries[number]
             entry |= {"verdict": "killed" if test else "survives", "test": test}
             print(f"{number:>3} {entry['verdict']:<9} {entry['file']}:{entry['line']} {entry['kind']}", flush=True)
             options.log.write_text("".join(json.dumps(one) + "\n" for one in entries))
@@ -278,13 +341,10 @@ def main() -> None:
     raise SystemExit("\n".join(faults(found)) or 0)
 
 
-def _found(root: Path, entry: Mapping[str, str]) -> Mutant:
-    """Return the mutant that a line of the log is about, in today's code."""
-    for number in range(len(list(sites(ast.parse((root / entry["file"]).read_text()))))):
-        mutant = changed(root, entry["file"], number)
-        if (mutant.kind, mutant.before, mutant.after) == (entry["kind"], entry["before"], entry["after"]):
-            return mutant
-    raise SystemExit(f"{entry['file']} has no {entry['before']!r} any more: begin another log")
+def described(mutant: Mutant) -> dict:
+    """Return what the log says of a mutant that is not yet judged."""
+    names = ("file", "kind", "before", "after")
+    return {name: getattr(mutant, name) for name in names} | {"line": mutant.lines[0], "verdict": "open"}
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmarks import chapters, device, device_steps, gpu, mutants
+from benchmarks import chapters, device, device_steps, gpu, graft, mutants
 from extractlib.data.layouts import listing
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
@@ -476,3 +477,54 @@ def test_a_mutant_meets_the_quickest_tests_of_its_lines():
     assert mutants.chosen(mutant, lines, seconds) == ["quick", "middle"]  # the slow one would make it 101 seconds
     at_import = mutants.Mutant("one.py", "number changed", range(9, 10), "a = 1", "a = 2", "a = 2")
     assert mutants.chosen(at_import, lines, seconds) == ["elsewhere", "quick", "middle"]
+
+
+MODULE = """
+LIMIT = 3
+
+class Counter:
+    step = 1
+
+    def up(self, number, by=2):
+        # More.
+        return number + by * self.step
+
+def above(numbers):
+    return [number for number in numbers if number > LIMIT]
+
+def adder(first):
+    return lambda second: first + second
+
+add = adder(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "result"),
+    [
+        ("number + by", "number - by", (8, [4], 6)),
+        ("number > LIMIT", "number >= LIMIT", (12, [3, 4], 6)),
+        ("first + second", "first * second", (12, [4], 5)),
+        ("return [number", "return numbers and [number", (12, [4], 6)),
+    ],
+)
+def test_loaded_functions_are_given_changed_code(old, new, result):
+    module = ModuleType("changed")
+    exec(compile(MODULE, "changed.py", "exec"), vars(module))
+    changed = list(graft.differences(MODULE, MODULE.replace(old, new)))
+    assert graft.graft(graft.functions("changed.py"), changed)
+    assert (module.Counter().up(10), module.above([2, 3, 4]), module.add(5)) == result
+
+
+@pytest.mark.parametrize(("old", "new"), [("LIMIT = 3", "LIMIT = 4"), ("by=2", "by=3"), ("step = 1", "step = 2")])
+def test_what_runs_at_import_cannot_be_changed_in_a_loaded_module(old, new):
+    assert list(graft.differences(MODULE, MODULE.replace(old, new))) == []
+    assert list(graft.differences(MODULE, MODULE.replace("LIMIT = 3", "LIMIT = 3  # the same"))) == []
+
+
+def test_a_function_that_uses_other_variables_around_it_is_not_changed():
+    module = ModuleType("changed")
+    exec(compile(MODULE, "changed.py", "exec"), vars(module))
+    loaded = [one for one in graft.functions("changed.py") if one is module.add]
+    assert not graft.graft(loaded, graft.differences(MODULE, MODULE.replace("first + second", "second")))
+    assert module.add(5) == 6
