@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -103,22 +103,21 @@ def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, 
 # -- running them in a process of its own ---------------------------------------------
 
 
-def failing(root: Path, cache: Path, tests: Sequence[str], *, limit: float, changed: Sequence[Pair] = ()) -> str:
+def failing(cache: Path, limit: float, run: Callable[..., None], *given: object) -> str:
     """Run tests in a forked process; return the first that fails, or what else went wrong; "" if all pass.
 
     Args:
-        root: The copy of the checkout.
-        cache: The folder of victims and images, which is copied.
-        tests: Their names.
-        limit: Seconds until they count as hanging.
-        changed: Functions to be given other code, where this process has loaded the package; `NO_GRAFT` if none fits.
+        cache: The folder of victims and images, of which the process gets a copy.
+        limit: Seconds until it counts as hanging.
+        run: Runs the tests, given a pipe that it sends the first one's name to, and the rest.
+        given: The rest.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         own = Path(folder) / "cache"
         shutil.copytree(cache, own, copy_function=os.link)
-        process = fork.Process(target=_test, args=(root, own, theirs, tests, changed))
+        process = fork.Process(target=_forked, args=(own, run, theirs, *given))
         process.start()
         theirs.close()
         try:
@@ -132,7 +131,13 @@ def failing(root: Path, cache: Path, tests: Sequence[str], *, limit: float, chan
     return found
 
 
-NO_GRAFT = "no loaded function fits"
+def _forked(cache: Path, run: Callable[..., None], *given: object) -> None:
+    os.environ["EXTRACTLIB_CACHE"] = str(cache)
+    run(*given)
+    os._exit(0)
+
+
+# In a process that imports the package.
 
 
 class _Report:
@@ -148,20 +153,13 @@ class _Report:
     pytest_collectreport = pytest_runtest_logreport
 
 
-def _test(root: Path, cache: Path, pipe: Connection, tests: Sequence[str], changed: Sequence[Pair]) -> None:
+def _import_and_run(pipe: Connection, root: Path, tests: Sequence[str]) -> None:
     _load(root)
-    os.environ["EXTRACTLIB_CACHE"] = str(cache)
-    if changed and not graft(LOADED_FUNCTIONS, changed):
-        pipe.send(NO_GRAFT)
     code = importlib.import_module("pytest").main([*QUIETLY, "-x", *tests], plugins=[_Report(pipe)])
-    pipe.close()
     os._exit(0 if code in (0, 1, 5) else 2)
 
 
-QUIETLY = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", "not slow")
-
-LOADED_FUNCTIONS: list[FunctionType] = []
-"""Those of the covered modules, in the process that has loaded them."""
+QUIETLY = ("-q", *"-p no:cacheprovider -p no:xdist -p no:randomly --hypothesis-profile=ci".split(), "-m", "not slow")
 
 
 def _load(root: Path) -> None:
@@ -177,32 +175,59 @@ def _load(root: Path) -> None:
     assert Path(package.__file__).is_relative_to(root), package.__file__
 
 
+# In a process that has loaded package and tests.
+
 Job = tuple[int, Mutant, list[str], float]
 """Number of a mutant, itself, its tests, and the seconds until they count as hanging."""
 
 
-def _quickly(root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection) -> None:
-    """Send the number of each mutant that a test notices, with the test, where loaded functions can be changed.
+class _Loop:
+    """In the place of pytest's own loop: sends the number of each mutant with the test that notices it, or "".
 
-    The package and all tests are loaded once. A test that fails without a change too is left out.
+    A test that fails without a change too is left out, as are those of a database server, which would outlive them.
     """
+
+    def __init__(self, root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection):
+        self.root, self.cache, self.jobs, self.deadline, self.pipe = root, cache, jobs, deadline, pipe
+
+    def pytest_runtestloop(self, session) -> bool:
+        items, sound = defaultdict(list), {}
+        for item in session.items:
+            if "postgresql" not in item.nodeid and "postgresql" not in item.fixturenames:
+                items[item.nodeid.partition("[")[0]].append(item)
+        loaded = [one for path in COVERED for one in functions(str(self.root / path))]
+        for number, mutant, tests, limit in self.jobs:
+            changed, test = list(differences((self.root / mutant.file).read_text(), mutant.code)), ""
+            while changed and time.monotonic() < self.deadline:
+                fit = [item for name in tests if sound.get(name, True) for item in items[name]]
+                with written(self.root, mutant):
+                    test = failing(self.cache, limit, _graft_and_run, self.pipe, fit, loaded, changed)
+                if test in items and test not in sound:
+                    sound[test] = not failing(self.cache, limit, _graft_and_run, self.pipe, items[test], [], [])
+                if sound.get(test, True):
+                    break
+            self.pipe.send((number, test if test in items or test == "hangs" else ""))
+        return True
+
+
+def _graft_and_run(
+    pipe: Connection, above: Connection, items: Sequence, loaded: Sequence[FunctionType], changed: Sequence[Pair]
+) -> None:
+    above.close()  # of the process above, whose end must be seen
+    if changed and not graft(loaded, changed):
+        return
+    protocol = importlib.import_module("_pytest.runner").runtestprotocol
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        if any(report.failed for report in protocol(item, log=False, nextitem=following)):
+            pipe.send(item.nodeid.partition("[")[0])
+            item.session._setupstate.teardown_exact(None)
+            return
+
+
+def _quickly(root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection) -> None:
     _load(root)
     files = sorted({test.partition("::")[0] for _, _, tests, _ in jobs for test in tests})
-    importlib.import_module("pytest").main([*QUIETLY, "--collect-only", *files])
-    LOADED_FUNCTIONS[:] = [one for path in COVERED for one in functions(str(root / path))]
-    sound: dict[str, bool] = {}
-    for number, mutant, tests, limit in jobs:
-        changed, test = list(differences((root / mutant.file).read_text(), mutant.code)), ""
-        while changed and time.monotonic() < deadline:
-            with written(root, mutant):
-                test = failing(
-                    root, cache, [name for name in tests if sound.get(name, True)], limit=limit, changed=changed
-                )
-            if test in tests and test not in sound:
-                sound[test] = not failing(root, cache, [test], limit=limit)
-            if sound.get(test, True):
-                break
-        pipe.send((number, "" if test == NO_GRAFT else test))
+    importlib.import_module("pytest").main([*QUIETLY, *files], plugins=[_Loop(root, cache, jobs, deadline, pipe)])
     pipe.close()
 
 
@@ -237,7 +262,7 @@ def judged(root: Path, cache: Path, jobs: Sequence[Job], deadline: float) -> Ite
     for number, mutant, tests, limit in jobs:
         if number not in noticed and time.monotonic() < deadline:
             with written(root, mutant):
-                yield number, failing(root, cache, tests, limit=limit)
+                yield number, failing(cache, limit, _import_and_run, root, tests)
 
 
 # -- judging --------------------------------------------------------------------------
@@ -321,11 +346,13 @@ def main() -> None:
         cache.mkdir(parents=True, exist_ok=True)
         mutants = list(islice(sampled(root, options.seed), options.count))
         entries += [described(mutant) for mutant in mutants[len(entries) :]]
-        jobs = []
+        jobs, known = [], equivalents()
         for number, (mutant, entry) in enumerate(zip(mutants, entries, strict=True)):
             if described(mutant).items() - {("verdict", "open")} - entry.items():
                 raise SystemExit(f"{options.log} is of other code or another sample: name another file")
-            if entry["verdict"] == "open" or (options.again and entry["verdict"] == "survives"):
+            if (entry["file"], entry["before"], entry["after"]) in known:
+                entry |= {"verdict": "survives", "test": ""}
+            elif entry["verdict"] == "open" or (options.again and entry["verdict"] == "survives"):
                 tests = chosen(mutant, lines[mutant.file], seconds)
                 jobs.append((number, mutant, tests, 60 + 3 * sum(seconds[test] for test in tests)))
         for number, test in judged(root, cache, jobs, deadline):
@@ -333,7 +360,7 @@ def main() -> None:
             entry |= {"verdict": "killed" if test else "survives", "test": test}
             print(f"{number:>3} {entry['verdict']:<9} {entry['file']}:{entry['line']} {entry['kind']}", flush=True)
             options.log.write_text("".join(json.dumps(one) + "\n" for one in entries))
-    known, found = equivalents(), counted(entries)
+    found = counted(entries)
     for entry in entries:
         if entry["verdict"] == "survives" and (entry["file"], entry["before"], entry["after"]) not in known:
             print(f"survives {entry['file']}:{entry['line']}  {entry['before']}  ->  {entry['after']}")
