@@ -51,7 +51,7 @@ TIMED = MEASURED.with_name("tests.xml")
 """How long each test took there."""
 
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
-MOST = 90.0
+MOST = 240.0
 """Seconds of tests that a mutant is given; the slowest beyond them are left out."""
 
 PRELOADED = (*LOADED, "hypothesis", "pandas", "pytest", "sqlalchemy")
@@ -88,9 +88,12 @@ def durations() -> dict[str, float]:
 def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, float]) -> list[str]:
     """Return the tests that run a mutant's lines, the quick ones first, of all no more than `MOST` seconds.
 
-    Lines that run at import only are tried by all tests of the module.
+    Lines that run at import only are tried by all tests of the files whose tests run any line of the module.
     """
-    near = set().union(*(lines.get(line, set()) for line in mutant.lines)) or set().union(*lines.values())
+    near = set().union(*(lines.get(line, set()) for line in mutant.lines))
+    if not near:
+        files = {test.partition("::")[0] for test in set().union(*lines.values())}
+        near = {test for test in seconds if test.partition("::")[0] in files}
     spent, kept = 0.0, []
     for test in sorted(near & seconds.keys(), key=lambda name: (seconds[name], name)):
         spent += seconds[test]

@@ -472,11 +472,12 @@ def test_no_more_than_a_share_may_be_called_equivalent(monkeypatch):
 
 def test_a_mutant_meets_the_quickest_tests_of_its_lines():
     mutant = mutants.Mutant("one.py", "number changed", range(3, 5), "a = 1", "a = 2", "a = 2")
-    seconds = {"slow": 80.0, "quick": 1.0, "middle": 20.0, "elsewhere": 0.1}
-    lines = {1: {"elsewhere"}, 3: {"slow", "quick"}, 4: {"middle", "failing here"}}
-    assert mutants.chosen(mutant, lines, seconds) == ["quick", "middle"]  # the slow one would make it 101 seconds
+    seconds = {"a::slow": 230.0, "a::quick": 1.0, "b::middle": 20.0, "b::reads only": 0.1, "c::elsewhere": 0.1}
+    lines = {3: {"a::slow", "a::quick"}, 4: {"b::middle", "b::not timed"}, 5: {"a::quick"}}
+    assert mutants.chosen(mutant, lines, seconds) == ["a::quick", "b::middle"]  # the slow one would make it 251 seconds
+    # What runs at import only may be looked at by a test that runs no line of the module.
     at_import = mutants.Mutant("one.py", "number changed", range(9, 10), "a = 1", "a = 2", "a = 2")
-    assert mutants.chosen(at_import, lines, seconds) == ["elsewhere", "quick", "middle"]
+    assert mutants.chosen(at_import, lines, seconds) == ["b::reads only", "a::quick", "b::middle"]
 
 
 MODULE = """

@@ -442,6 +442,13 @@ def test_answers_are_filled_in_as_agrees_better():
     assert list(step.values.values()) == pytest.approx([0.5 - 0.94, 0.92 - 0.94] * 4)
 
 
+def test_answers_that_show_all_or_nothing_are_not_filled_in():
+    evidence = claims.Evidence(FRAME, SCALE, LOOK)
+    for granularity, recovery in (("full", 0.95), ("label", 0.89), ("rounded-1", 0.93)):
+        found = evidence.find("recovery_filled", "signs", granularity=granularity).by_seed
+        assert found.to_dict() == pytest.approx(dict.fromkeys(LOOK, recovery))
+
+
 def test_threshold_is_the_third_largest_of_the_controls():
     frame = FRAME.copy()
     mask = (frame["task"] == "signs") & frame["seed"].isin(CONTROLS)

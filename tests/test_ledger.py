@@ -148,6 +148,24 @@ def test_provenance_takes_rows_of_both_editions():
     assert (provenance.cells, provenance.seconds, provenance.checked) == (2, 50.0, 0)
 
 
+def test_the_ledger_is_that_of_the_rows_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match="none holds no results: make them with extractbook results"):
+        ledger.ledger("drawn", folder=tmp_path / "none")
+    nothing = ledger.ledger("drawn", only="C1", folder=tmp_path)
+    assert {(entry.claim, entry.verdict) for entry in nothing.entries} == {("C1", "not run")}
+    assert (nothing.scale.name, nothing.refused, nothing.of("C2")) == ("drawn", {}, [])
+
+
+def test_rows_that_do_not_count_are_left_out_and_counted_by_the_reason(monkeypatch):
+    judged = []
+    monkeypatch.setattr(ledger.editions, "refusal", lambda row: "it is odd" if row.cell.seed % 2 else "")
+    monkeypatch.setattr(
+        ledger.claims, "verdicts", lambda frame, scale, only: judged.append((sorted(frame["seed"]), only)) or ()
+    )
+    found = ledger.Ledger.of_rows(rows({"signs": [0.9] * 5}), scale("drawn"), only="C1")
+    assert (found.refused, judged) == ({"it is odd": 2}, [([0, 2, 4], "C1")])
+
+
 def test_the_worst_class_is_chosen_on_one_half_and_measured_on_the_other():
     # Class 0 is worst on the first half, class 1 on the second; class 2's victim knows too little to count.
     result = {

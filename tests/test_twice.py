@@ -36,6 +36,7 @@ def test_pairs_are_drawn_images_and_the_same_moved_by_a_pixel():
     pairs = ATTACK.asked(POOL)
     drawn = POOL.images[Knockoff(budget=20, seed=2).indices(60)]
     assert len(pairs) == 40 and torch.equal(pairs.images[:20], drawn)
+    assert (pairs.name, pairs.labels, pairs.classes) == ("pool, twice", None, ())
     assert torch.equal(pairs.images[20:, :, :, 1:], drawn[:, :, :, :-1])
     assert torch.equal(pairs.images[20:, :, :, 0], drawn[:, :, :, 0])
     assert (
