@@ -132,6 +132,7 @@ def test_terms_out_of_range_are_refused():
         with pytest.raises(InputError, match="^price is .*: a finite number from 0 to 1,000,000,000,000 is wanted$"):
             Terms(price=price)
     assert Terms(budget=LARGEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
+    assert vars(Terms()) == {"budget": None, "price": 0.0}
 
 
 @pytest.mark.parametrize("name", [None, 1, "", [], b"eve", "\ud800"])
