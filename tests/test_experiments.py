@@ -413,7 +413,8 @@ def test_rates_by_hand():
 def test_a_detection_row_says_what_each_detector_catches(made, shared):
     [row] = made["detection"]
     result, setup = row.result, Setup(row.cell, store=shared)
-    honest, pool = (setups.evenly(one, 128).images for one in (setup.held_out, setup.pool[setup.part]))
+    most = setup.settings.judged_on
+    honest, pool = (setups.evenly(one, most).images for one in (setup.held_out, setup.pool[setup.part]))
     right = (~setup.detector.detect(honest)).double().mean().item(), setup.detector.detect(pool).double().mean().item()
     assert result["binary"]["pool"]["balanced_accuracy"] == pytest.approx(sum(right) / 2)
     for name in ("binary", "odin", "mahalanobis"):
