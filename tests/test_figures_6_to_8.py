@@ -130,10 +130,11 @@ def test_what_an_answer_hides_is_a_table():
 
 
 def test_the_papers_pattern_is_seen_where_it_is():
-    assert "which is not the paper's pattern" in chapter_06.claim_words(ROWS)
+    words = chapter_06.claim_words(ROWS)
+    assert "which is not the paper's pattern" in words
     assert ", as in the paper;" in chapter_06.claim_words(ROWS.replace({"task": {"signs": "things"}}))
-    assert "those of *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in chapter_06.claim_words(ROWS)
-    assert chapter_06.claim_words(ROWS).endswith("Two classes cost less than labels do on 2 of 2 tasks.")
+    assert "those of *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in words
+    assert words.endswith("Two classes cost less than labels do on 2 of 2 tasks.")
 
 
 def test_queries_are_shown_with_what_is_cut_from_their_answers():

@@ -178,7 +178,8 @@ def claim_words(rows: pd.DataFrame) -> str:
     apart = " and ".join(f"*{task}* ({labels[task]:.2f} here, {theirs[task]:.2f} there)" for task in far)
     return (
         f"Labels cost most on *{first[0]}* and *{first[1]}*, {same}; the paper's figures are largest for the twins of"
-        f" *birds* and *things*.\nThe largest differences from the paper are those of {apart}.\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
+        f" *birds* and *things*.\nThe largest differences from the paper are those of {apart}."
+        f"\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
     )
 
 
