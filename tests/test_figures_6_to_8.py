@@ -107,17 +107,21 @@ def test_what_the_better_fill_gains():
 
 
 def test_how_often_the_rule_takes_the_better_fill():
-    assert " in 2 of 2 runs, and recovers 0.00 less" in chapter_06.rule_words(ROWS)
-    ties = ROWS.assign(held_out_agreement=0.5)  # even is taken, which on signs recovers 0.2 less
-    assert " in 1 of 2 runs, and recovers 0.10 less" in chapter_06.rule_words(ties)
+    words = chapter_06.rule_words(ROWS)
+    assert " in 2 of 2 runs; the rule fails on no task." in words
+    assert words.endswith("would cost 0.10 of recovery in the mean instead of the main figure's 0.10.")
+    ties = chapter_06.rule_words(ROWS.assign(held_out_agreement=0.5))  # even is taken, which on signs recovers 0.2 less
+    assert " in 1 of 2 runs; the rule fails on *signs* (0.20 of recovery lost)." in ties
+    assert ties.endswith("would cost 0.10 of recovery in the mean instead of the main figure's 0.20.")
 
 
 def test_errors_that_copies_and_the_control_repeat():
-    control = frame({"task": "birds"}, {"task": "signs"}).assign(errors_repeated=[0.2, 0.5])
+    control = frame({"task": "birds"}, {"task": "signs"}).assign(errors_repeated=[0.2, 0.5], recovery=[0.9, 0.98])
     assert marks(chapter_06.repeated(ROWS, control))["control", "signs"] == 0.5
     assert chapter_06.repeated_words(ROWS, control) == (
         "Copies from labels repeat fewer of the victim's errors than copies from full answers do on 2 of 2 tasks, and"
-        " more than the independent control does on 1 of 2."
+        " more than the independent control does on 1 of 2.\nIn the mean the control recovers 0.94, copies from full"
+        " answers 0.95, and copies from labels 0.55."
     )
 
 
