@@ -109,7 +109,7 @@ def tiny(labels: list[int]) -> ImageSet:
 
 def test_victims_are_beside_the_papers_and_a_constant():
     frame = pd.DataFrame({"task": ["signs", "signs"], "victim_accuracy": [0.9, 0.8], "constant_accuracy": [0.1, 0.1]})
-    data = chapter_03.victims(frame).data.set_index("Series")["test accuracy, %"]
+    data = chapter_03.victims(frame).data.set_index("Series")["accuracy, %"]
     theirs = paper.tables()["reproduction"]["rows"]["GTSRB-RN34"]["victim"]
     assert data.to_dict() == pytest.approx({chapter_03.OURS: 85, chapter_03.CONSTANT: 10, chapter_03.THEIRS: theirs})
 
