@@ -163,7 +163,8 @@ def test_an_image_is_nearest_to_itself():
     assert torch.allclose(seen.norm(dim=1), torch.ones(30), atol=1e-5)
     assert (seen @ seen.T).argmax(1).tolist() == list(range(30))
     table = chapter_02.nearness({"atlas": images}, count=30)
-    assert table.loc["signs", "atlas"] == pytest.approx(1, abs=1e-5)
+    first = (seen @ seen[:29].T).amax(1)  # as many as there are other images of the task
+    assert table.loc["signs", "atlas"] == pytest.approx(first.mean().item(), abs=1e-5) and first[0] > 0.999 > first[29]
     assert table.loc["signs", "the task itself"] < 0.999
     near = chapter_02.near(table)
     assert near.axes[0].get_yticklabels()[0].get_text() == "signs"
