@@ -165,7 +165,7 @@ CROSSED = frame(
         {"task": "signs", "victim_weights": one, "surrogate_weights": other, "recovery": value}
         for one, other, value in (("A", "A", 1.0), ("A", "B", 0.6), ("B", "A", 0.7), ("B", "B", 0.9))
     )
-).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6])
+).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6], errors=[5, 5, 9, 9])
 
 
 def test_the_square_of_initial_weights():
@@ -188,7 +188,7 @@ def test_a_square_of_networks_leaves_open_what_was_not_run():
 ARCHITECTURES = frame(
     {"task": "signs", "recovery": 1.0},
     {"task": "signs", "recovery": 0.5, "surrogate": "vgg"},
-    {"task": "signs", "recovery": 0.7, "victim": "cnn-5", "victim_weights": "none"},
+    {"task": "signs", "recovery": 0.7, "victim": "cnn-5", "victim_weights": "none", "victim_accuracy": 0.78},
     {"task": "birds", "recovery": 0.9},
 )
 
@@ -203,7 +203,8 @@ def test_what_networks_and_scratch_cost():
     assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.50 on *signs* of recovery."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch costs the attacker 0.30 on *signs* of recovery; other initial weights cost it"
-        " 0.30 on *signs*."
+        " 0.30 on *signs*. Side by side, on *signs* the victim costs it 0.30 and other weights 0.30. The owner gives up"
+        " 0.020 on *signs* of accuracy."
     )
 
 
@@ -223,8 +224,9 @@ def test_two_victims_of_a_seed_are_one_value():
         ("control, same weights", "signs"): 0.1,
     }
     assert figure.data["±"].isna().all()
-    assert "copies from the same weights repeat 70%, copies from other weights 30%, the control 10%" in (
-        chapter_07.repeated_words(CROSSED, control)
+    assert chapter_07.repeated_words(CROSSED, control) == (
+        "Of the victim's errors, on *signs* copies from the same weights repeat 70%, copies from other weights 30%, the"
+        " control 10% (7 errors a victim). Copies from other weights repeat more than the control on 1 of 1 tasks."
     )
 
 
