@@ -267,13 +267,24 @@ POOLS = frame(
 def test_the_narrow_pool():
     assert marks(chapter_08.narrow(POOLS))["images of retinas", "signs"] == 0.1
     assert chapter_08.narrow_words(POOLS) == (
-        "Images of retinas recover 0.99 of the *retina* victim, and of the others *signs* 0.10."
+        "Images of retinas recover 0.99 of the *retina* victim, of which the diverse pool recovers 0.90, and of the"
+        " others *signs* 0.10."
     )
 
 
 def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
     assert chapter_08.cut_pools(POOLS) == {"signs": {9: [0.4], 189: [0.6]}}
     assert chapter_08.cut_pools(POOLS[POOLS["budget"] > 1_000]) == {}
+
+
+def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
+    assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
+        "With 9 kinds in place of 189 the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
+        " *signs* needs many kinds most."
+    )
+    old = chapter_08.first_edition_cuts()
+    assert len(old) == 5 and {tuple(of) for of in old.values()} == {(9, 27, 81, 189)}
+    assert {len(values) for of in old.values() for values in of.values()} == {5}
 
 
 def test_the_budget_curve_is_of_one_number_of_steps():
@@ -309,9 +320,9 @@ def test_the_difference_of_two_confusion_matrices():
 
 
 def test_how_unevenly_classes_are_recovered():
-    row = {"task": "signs", "errors_introduced": 3, "images": 20}
+    row = {"task": "signs", "errors_introduced": 3, "images": 20, "queries": [7, 2]}
     row |= {"victim_confusion": [[8, 2], [0, 10]], "surrogate_confusion": [[4, 6], [0, 10]]}
     assert chapter_08.class_words(pd.DataFrame([row])) == (
-        "With 10,000 queries, on *signs* the lowest recovery of a class is 0.50, and the copy adds errors on 15.0% of"
-        " the images."
+        "With 10,000 queries, on *signs* the lowest recovery of a class is 0.50, the copy adds errors on 15.0% of the"
+        " images, and the rank correlation of queries and accuracy is −1.00."
     )
