@@ -292,7 +292,8 @@ def test_the_tables_for_other_systems_hold_no_formula(course):
     with (course / "grades.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert list(rows[0])[:4] == ["Student ID", "First name", "Last name", "Email address"]
-    assert {row["Student ID"]: float(row["chapter-05"]) for row in rows}["'=1+1"] == 0
+    [row] = [row for row in rows if row["Student ID"] == "'=1+1"]
+    assert float(row["chapter-05"]) == 0
     canvas = ("export", "--exporter", "extractbook.build.grading.Canvas", "--to", "canvas.csv")
     assert nbgrader(*canvas, folder=course).returncode == 0
     with (course / "canvas.csv").open(newline="") as table:

@@ -95,15 +95,18 @@ def budget_words(rows: pd.DataFrame) -> str:
     return f"From {middle:,} to {most:,} queries recovery changes by {listed}."
 
 
-def scatter(data: pd.DataFrame, *, xlabel: str, ylabel: str, named: bool = False, logarithmic: bool = False) -> Plot:
+def scatter(
+    points: Mapping[str, Sequence], *, xlabel: str, ylabel: str, named: bool = False, logarithmic: bool = False
+) -> Plot:
     """Return points in a plane.
 
     Args:
-        data: A line a point: its name, and its values in two columns that are called as the axes are.
+        points: Their names, and their values in two columns that are called as the axes are.
         xlabel, ylabel: What the axes show, with units.
         named: Whether each point has its name beside it.
         logarithmic: Whether the horizontal axis is, from 1.
     """
+    data = pd.DataFrame(points)
     with style.context(STYLE):
         figure = Plot(data, height=4.4)
         axes = figure.subplots()
