@@ -62,7 +62,8 @@ def test_a_verdict_that_changed_since_the_first_edition_is_named():
 
 
 def test_what_the_authors_slides_cannot_mean_is_named():
-    found = [slip for table in ("reproduction", "granularity", "query_diversity", "defended") for slip in chapter_12.slips(table)]
+    tables = ("reproduction", "granularity", "query_diversity", "defended")
+    found = [slip for table in tables for slip in chapter_12.slips(table)]
     assert found == [
         "GTSRB-RN34: 41.9 / 98.1 is 0.43, where the slides print 0.44",
         "CIFAR10-RN34: 28.6 / 94.6 is 0.30, where the slides print 0.32",

@@ -165,7 +165,8 @@ def _forest(data: pd.DataFrame) -> Plot:
     bands = sizes.clip(lower=FEWEST).cumsum()
     plot = Plot(data, height=1.2 + 0.09 * int(bands.iloc[-1] if len(bands) else 0))
     axes = plot.subplots()
-    places = [place for size, end in zip(sizes, bands, strict=True) for place in np.arange(size) + end - max(size, FEWEST)]
+    starts = bands - sizes.clip(lower=FEWEST)
+    places = [place for size, start in zip(sizes, starts, strict=True) for place in start + np.arange(size)]
     numbers = data[["low", "distance", "high"]].clip(-FARTHEST, FARTHEST)
     for holds, (name, color, marker) in SIDES.items():
         kept = [one is holds for one in data["holds"]]
@@ -173,9 +174,9 @@ def _forest(data: pd.DataFrame) -> Plot:
             of, y = numbers[kept], np.array(places)[kept]
             axes.hlines(y, of["low"], of["high"], color=color, linewidth=1.2)
             axes.plot(of["distance"], y, marker, color=color, markersize=4, linestyle="none", label=name)
-    for number, (end, size) in enumerate(zip(bands, sizes, strict=True)):
-        axes.axhspan(end - max(size, FEWEST) - 0.5, end - 0.5, color="#000000", alpha=0.05 * (number % 2), linewidth=0)
-    axes.set_yticks(bands - sizes.clip(lower=FEWEST) / 2 - 0.5, sizes.index)
+    for start, end in list(zip(starts, bands, strict=True))[1::2]:
+        axes.axhspan(start - 0.5, end - 0.5, color="#000000", alpha=0.05, linewidth=0)
+    axes.set_yticks((starts + bands - 1) / 2, sizes.index)
     axes.grid(visible=False, axis="y")
     axes.axvline(0, color="#777777", linewidth=0.8)
     axes.set(xlim=(-FARTHEST * 1.04, FARTHEST * 1.04), ylim=(bands.max() - 0.5, -0.5) if len(bands) else None)

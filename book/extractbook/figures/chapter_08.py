@@ -54,7 +54,7 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
 
 
 def first_edition_cuts() -> dict[str, dict[int, list[float]]]:
-    """Return what `cut_pools` does, of the first edition's rows: all have 1,000 queries and the same number of steps."""
+    """Return what `cut_pools` does, of the first edition's rows, which have 1,000 queries and equally many steps."""
     rows = results.frame([row for table in ("budget", "diversity") for row in results.first_edition("drawn", table)])
     return cut_pools(rows.assign(steps=0))
 
@@ -66,8 +66,8 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     fewest = min(min(of) for of in found.values())
     listed = ", ".join(f"*{task}* {value:.0%}" for task, value in sorted(lost.items(), key=lambda pair: pair[1]))
     return (
-        f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares: {listed}."
-        f" So *{most}* needs many kinds most."
+        f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares:"
+        f" {listed}. So *{most}* needs many kinds most."
     ).replace("-", "−")
 
 

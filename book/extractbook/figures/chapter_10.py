@@ -281,7 +281,10 @@ def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
     lines = [tuple(map(int, line)) for line in counts.itertuples(index=False)]
     by_p = sum(p_value(copy, marks, control) < level for marks, copy, control in lines)
     by_half = sum(copy >= marks / 2 for marks, copy, _ in lines)
-    return f"At one in a thousand the p value accuses in {by_p} of these {len(lines)} lines, and half of the marks in {by_half}."
+    return (
+        f"At one in a thousand the p value accuses in {by_p} of these {len(lines)} lines, and half of the marks in"
+        f" {by_half}."
+    )
 
 
 def p_words(p: float) -> str:

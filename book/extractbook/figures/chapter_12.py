@@ -107,20 +107,25 @@ def authors() -> str:
 
 def _printed(rows: Mapping[str, Any]) -> str:
     """Return rows of the authors' as a table in HTML; a pair is victim and surrogate, or TPR and TNR."""
-    named = {row: values if isinstance(values, dict) else {"victim / surrogate": values} for row, values in rows.items()}
+    pair = "victim / surrogate"
+    named = {row: values if isinstance(values, dict) else {pair: values} for row, values in rows.items()}
     columns = [name for name in dict.fromkeys(key for values in named.values() for key in values) if name != "note"]
-    heads = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in ("", *columns))
+    heads = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in ("row", *columns))
     lines = []
     for row, values in named.items():
         cells = [" / ".join(map(str, value)) if isinstance(value, list) else str(value)
                  for value in (values.get(name, "–") for name in columns)]  # fmt: skip
-        lines.append(f"<tr><th scope='row'>{escape(row)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        told = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f"<tr><th scope='row'>{escape(row)}</th>{told}</tr>")
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def slips(name: str) -> Iterator[str]:
-    """Yield what cannot be as printed in one of the authors' tables: a ratio that is not its two figures', rounded or cut
-    to two decimals, and a surrogate below what guessing reaches on as many balanced classes."""
+    """Yield what cannot be as printed in one of the authors' tables.
+
+    It is a ratio that is not its two figures', rounded or cut to two decimals, or a surrogate far below what guessing
+    reaches on as many balanced classes.
+    """
     known = paper.tables()["reproduction"]["rows"]
     for row, values in paper.tables()[name]["rows"].items():
         if not isinstance(values, dict) or "surrogate" not in values:
