@@ -58,9 +58,9 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
         lines[head] = _list(_line(bound) for bound in explored) if explored else "nothing yet"
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
-        lines["Ours"] = _list(_line(entry.bounds[0], entry.verdict) for entry in entries if entry.bounds)
+        lines["Ours"] = _list(_line(bound, entry.verdict) for entry in entries for bound in entry.bounds)
     lines["Why"] = escape(_why(entries, word))
-    lines["Test"] = f"<details><summary>what has to come out</summary>{escape(claim.test)}</details>"
+    lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
     link = f'<a href="12_ledger.html#{ledger.scale.name}-{claim.id}">{claim.id}</a>'
     return (
@@ -70,13 +70,12 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
 
 
 def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bound]:
-    """Return of each task the first bound of a claim, as rows of the exploration have it; none that has no value."""
+    """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value."""
     evidence = claims.Evidence(results.frame(rows), scale, sorted({row.cell.seed for row in rows}))
     found = []
     for task in (*scale.tasks, claims.ACROSS) if rows else ():
         stated = (limit for limit in claim.bounds if (paper.drawn(task) or task) in limit.tasks)
-        first = [bound for limit in stated for bound in evidence.bounds(limit, task)][:1]
-        found += [bound for bound in first if bound.values]
+        found += [bound for limit in stated for bound in evidence.bounds(limit, task) if bound.values]
     return found
 
 
@@ -99,7 +98,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
 def _why(entries: list[Entry], word: Verdict) -> str:
