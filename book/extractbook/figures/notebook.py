@@ -91,11 +91,8 @@ def table(rows: Iterable[Sequence], columns: Sequence[str], *, caption: str = ""
 
 
 def mean_sd(values: Sequence[float], *, digits: int) -> str:
-    """Return ``"mean ± standard deviation"`` of the values, the value where there is but one, a dash for none.
-
-    The spaces are no-break ones, so that a narrow table keeps the two on one line.
-    """
+    """Return ``"mean ± standard deviation"`` of the values, the value where there is but one, a dash for none."""
     if len(values) < 2:
         return f"{values[0]:.{digits}f}" if len(values) else "–"
     mean, spread = summary(values)
-    return f"{mean:.{digits}f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{spread:.{digits}f}"
+    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
