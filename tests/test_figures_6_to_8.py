@@ -106,6 +106,12 @@ def test_what_the_better_fill_gains():
     assert marks(chapter_06.fills(ROWS))["renormalized", "birds"] == 0.7
 
 
+def test_how_often_the_rule_takes_the_better_fill():
+    assert " in 2 of 2 runs, and recovers 0.00 less" in chapter_06.rule_words(ROWS)
+    ties = ROWS.assign(held_out_agreement=0.5)  # even is taken, which on signs recovers 0.2 less
+    assert " in 1 of 2 runs, and recovers 0.10 less" in chapter_06.rule_words(ties)
+
+
 def test_errors_that_copies_and_the_control_repeat():
     control = frame({"task": "birds"}, {"task": "signs"}).assign(errors_repeated=[0.2, 0.5])
     assert marks(chapter_06.repeated(ROWS, control))["control", "signs"] == 0.5
@@ -124,16 +130,18 @@ def test_what_an_answer_hides_is_a_table():
 
 
 def test_the_papers_pattern_is_seen_where_it_is():
-    assert "which is not the paper's pattern" in chapter_06.claim_words(ROWS)
+    words = chapter_06.claim_words(ROWS)
+    assert "which is not the paper's pattern" in words
     assert ", as in the paper;" in chapter_06.claim_words(ROWS.replace({"task": {"signs": "things"}}))
-    assert chapter_06.claim_words(ROWS).endswith("Two classes cost less than labels do on 2 of 2 tasks.")
+    assert "those of *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in words
+    assert words.endswith("Two classes cost less than labels do on 2 of 2 tasks.")
 
 
 def test_queries_are_shown_with_what_is_cut_from_their_answers():
     full, names = torch.tensor([[0.5, 0.3, 0.2, 0.0]]), ["a", "b", "c", "the longest of all names"]
     answers = {"top-2": TopK(2).show(full), "label": Label().show(full.flip(1))}
     figure = chapter_06.shown(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), answers, names)
-    assert [text.get_text() for text in figure.texts] == ["top-2", "label", "0.50 a\n0.30 b", "the longest o…"]
+    assert [text.get_text() for text in figure.texts] == ["top-2", "label", "0.50 a\n0.30 b", "the lo…l names"]
     assert len(figure.axes) == 1
 
 

@@ -403,7 +403,12 @@ BREAKAGES = [
     (4, "ours.round(2)", "ours.round(2)  #" + "x" * 70, "more than 79 columns"),
     (4, "ours.round(2)", "ours = ours + 0\n" * 10 + "ours", "a cell has 22 lines"),
     (4, "print(", "f(1)\n" * 10 + "print(", "one cell in ten has more than"),
-    (5, "Predict: which of the five tasks resists most?", "Here it is.", "nothing is asked before main-figure"),
+    (
+        5,
+        "Predict: how many labeled images of the {term}`task` make a model as accurate as the copy?",
+        "Here it is.",
+        "nothing is asked before main-figure",
+    ),
     (5, ".\n", ". And so on.\n", "more than one sentence"),
     (6, "assert ", "", "shown equal"),
     (7, "They send the images", "Recovery is 0.81; they send the images", "0.81 is typed"),

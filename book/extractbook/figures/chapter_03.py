@@ -96,7 +96,7 @@ def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 
                     axes.set_axis_off()
                     axes.imshow(images.images[clearest].permute(1, 2, 0).numpy(), interpolation="nearest")
                 text = f"{line['true']} taken for {line['taken for']}: {line['images']} of {line['of']}"
-                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 22), va="center")
+                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 19), va="center")
     return figure
 
 

@@ -60,7 +60,8 @@ def lines(
     """
     marks = [(name, x, places[x]) for name, places in series.items() for x in sorted(places)]
     data = summaries(marks, xlabel, ylabel)
-    with plotting(data, height=4.6, xlabel=xlabel, ylabel=ylabel) as (figure, axes):
+    columns = 3 if max(map(len, series)) < 16 else 2
+    with plotting(data, height=4.6, xlabel=xlabel, ylabel=ylabel, columns=columns) as (figure, axes):
         axes.set_xscale("log" if logarithmic else "linear")
         for name, line in data.groupby("Series", sort=False):
             axes.errorbar(line[xlabel], line[ylabel], line["±"], label=name)
