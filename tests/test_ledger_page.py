@@ -101,6 +101,10 @@ def test_the_forest_shows_each_bound_right_of_zero_where_it_holds():
     birds = data[(data["claim"] == "C1") & (data["task"] == "birds")].iloc[0]
     assert birds["distance"] == pytest.approx(-0.25)
     assert birds["low"] <= birds["distance"] <= birds["high"]
+    [axes] = ledger_page.forest(found).axes
+    shapes = {line.get_label(): line.get_marker() for line in axes.lines if line.get_label() in ("holds", "violated")}
+    assert shapes == {"holds": "o", "violated": "X"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(dict.fromkeys(data["claim"]))
     below = data[(data["claim"] == "C5") & data["bound"].str.contains("<")].iloc[0]
     assert below["distance"] == pytest.approx(0.15 - 0.05)
 
@@ -116,6 +120,10 @@ def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
     assert ledger_page.expected([WORLD, WORLD]) == (
         f"{2 * cells} cells are judged, of which chance alone would make at most {2 * false:.1f} wrong."
     )
+
+
+def test_where_nothing_is_judged_no_false_cell_is_expected():
+    assert ledger_page.expected([judged(results.frame([]))]) == "No cell is judged yet."
 
 
 def test_freezes_and_deviations_stand_in_one_table(tmp_path, monkeypatch):
