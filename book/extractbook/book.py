@@ -34,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reproduction.experiments.extraction": ["compare"],
         "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
         "reproduction.grids": ["expected_seconds", "tables_for"],
-        "claim_cards": ["cards"],
+        "claim_cards": ["all_explored", "cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
         "reproduction.claims": ["claims"],
         "reproduction.edition_1": ["verdicts"],
