@@ -177,7 +177,7 @@ CROSSED = frame(
         {"task": "signs", "victim_weights": one, "surrogate_weights": other, "recovery": value}
         for one, other, value in (("A", "A", 1.0), ("A", "B", 0.6), ("B", "A", 0.7), ("B", "B", 0.9))
     )
-).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6])
+).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6], errors=[5, 5, 9, 9])
 
 
 def test_the_square_of_initial_weights():
@@ -200,7 +200,7 @@ def test_a_square_of_networks_leaves_open_what_was_not_run():
 ARCHITECTURES = frame(
     {"task": "signs", "recovery": 1.0},
     {"task": "signs", "recovery": 0.5, "surrogate": "vgg"},
-    {"task": "signs", "recovery": 0.7, "victim": "cnn-5", "victim_weights": "none"},
+    {"task": "signs", "recovery": 0.7, "victim": "cnn-5", "victim_weights": "none", "victim_accuracy": 0.78},
     {"task": "birds", "recovery": 0.9},
 )
 
@@ -215,7 +215,8 @@ def test_what_networks_and_scratch_cost():
     assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.50 on *signs* of recovery."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch costs the attacker 0.30 on *signs* of recovery; other initial weights cost it"
-        " 0.30 on *signs*."
+        " 0.30 on *signs*. Side by side, on *signs* the victim costs it 0.30 and other weights 0.30. The owner gives up"
+        " 0.020 on *signs* of accuracy."
     )
 
 
@@ -235,8 +236,9 @@ def test_two_victims_of_a_seed_are_one_value():
         ("control, same weights", "signs"): 0.1,
     }
     assert figure.data["±"].isna().all()
-    assert "copies from the same weights repeat 70%, copies from other weights 30%, the control 10%" in (
-        chapter_07.repeated_words(CROSSED, control)
+    assert chapter_07.repeated_words(CROSSED, control) == (
+        "Of the victim's errors, on *signs* copies from the same weights repeat 70%, copies from other weights 30%, the"
+        " control 10% (7 errors a victim). Copies from other weights repeat more than the control on 1 of 1 tasks."
     )
 
 
@@ -277,13 +279,24 @@ POOLS = frame(
 def test_the_narrow_pool():
     assert marks(chapter_08.narrow(POOLS))["images of retinas", "signs"] == 0.1
     assert chapter_08.narrow_words(POOLS) == (
-        "Images of retinas recover 0.99 of the *retina* victim, and of the others *signs* 0.10."
+        "Images of retinas recover 0.99 of the *retina* victim, of which the diverse pool recovers 0.90, and of the"
+        " others *signs* 0.10."
     )
 
 
 def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
     assert chapter_08.cut_pools(POOLS) == {"signs": {9: [0.4], 189: [0.6]}}
     assert chapter_08.cut_pools(POOLS[POOLS["budget"] > 1_000]) == {}
+
+
+def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
+    assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
+        "With 9 kinds in place of 189 the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
+        " *signs* needs many kinds most."
+    )
+    old = chapter_08.first_edition_cuts()
+    assert len(old) == 5 and {tuple(of) for of in old.values()} == {(9, 27, 81, 189)}
+    assert {len(values) for of in old.values() for values in of.values()} == {5}
 
 
 def test_the_budget_curve_is_of_one_number_of_steps():
@@ -319,9 +332,9 @@ def test_the_difference_of_two_confusion_matrices():
 
 
 def test_how_unevenly_classes_are_recovered():
-    row = {"task": "signs", "errors_introduced": 3, "images": 20}
+    row = {"task": "signs", "errors_introduced": 3, "images": 20, "queries": [7, 2]}
     row |= {"victim_confusion": [[8, 2], [0, 10]], "surrogate_confusion": [[4, 6], [0, 10]]}
     assert chapter_08.class_words(pd.DataFrame([row])) == (
-        "With 10,000 queries, on *signs* the lowest recovery of a class is 0.50, and the copy adds errors on 15.0% of"
-        " the images."
+        "With 10,000 queries, on *signs* the lowest recovery of a class is 0.50, the copy adds errors on 15.0% of the"
+        " images, and the rank correlation of queries and accuracy is −1.00."
     )

@@ -35,8 +35,8 @@ def cards(*names: str, scale: str = "drawn") -> HTML:
     known, settings = {claim.id: claim for claim in claims.claims()}, read_scale(scale)
     texts = []
     for claim in (known[check_choice("claim", name, known)] for name in names):
-        ledger = Ledger.of_rows(_rows("edition-2", claim, settings), settings, only=claim.id)
-        texts.append(card(claim, ledger, explored(_rows("exploring", claim, settings), claim, settings)))
+        ledger = Ledger.of_rows(rows_of("edition-2", claim, settings), settings, only=claim.id)
+        texts.append(card(claim, ledger, explored(rows_of("exploring", claim, settings), claim, settings)))
     return HTML(f'<div class="cards">{"".join(texts)}</div>')
 
 
@@ -79,7 +79,13 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bou
     return found
 
 
-def _rows(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
+def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:
+    """Return of each claim the bounds as rows of the exploration have them (see `explored`), by the claim's id."""
+    settings = read_scale(scale)
+    return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings) for claim in claims.claims()}
+
+
+def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
     """Return an edition's rows of a claim's tables; perhaps there are none."""
     paths = [results.FOLDER / edition / scale.name / f"{table}{results.SUFFIX}" for table in claim.tables]
     return [row for path in paths if path.exists() for row in results.read_rows(path)]

@@ -123,8 +123,8 @@ def _lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
     return (plain - rows[which].set_index(["task", "seed"])["recovery"]).dropna().groupby("task").mean()
 
 
-def _listed(values: pd.Series) -> str:
-    return " and ".join(f"{value:.2f} on *{task}*" for task, value in values.items())
+def _listed(values: pd.Series, digits: int = 2) -> str:
+    return " and ".join(f"{value:.{digits}f} on *{task}*" for task, value in values.items())
 
 
 def _other_network(rows: pd.DataFrame) -> pd.Series:
@@ -154,27 +154,46 @@ def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
 
 
 def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
-    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it.
+    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it, and
+    what they cost the owner.
 
     Args:
         rows: Of the tables reproduction and architecture.
         weights: Of the table weights.
     """
+    small, other = _small_victim(rows), crossed(weights)
+    price = _accuracy_lost(rows)
+    both = [f"on *{task}* the victim costs it {small[task]:.2f} and other weights {other[task]:.2f}"
+            for task in small.index.intersection(other.index)]  # fmt: skip
     return (
-        f"The small victim from scratch costs the attacker {_listed(_small_victim(rows))} of recovery; other initial"
-        f" weights cost it {_listed(crossed(weights))}."
+        f"The small victim from scratch costs the attacker {_listed(small)} of recovery; other initial weights cost it"
+        f" {_listed(other)}. Side by side, {'; '.join(both)}. The owner gives up {_listed(price, 3)} of accuracy."
     )
 
 
+def _accuracy_lost(rows: pd.DataFrame) -> pd.Series:
+    """Return by task how much less accurate the small victim from scratch is than the pre-trained one, in the mean."""
+    means = rows.assign(small=rows["victim"].str.startswith("cnn")).pivot_table(
+        index="task", columns="small", values="victim_accuracy"
+    )
+    return (means[False] - means[True]).dropna()
+
+
 def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
-    """Return which share of the victim's errors is repeated, by `repeated`'s rows, task by task."""
-    shares = repeated(rows, control).data
+    """Return which share of the victim's errors is repeated, by `repeated`'s rows, and of how many, task by task."""
+    more = repeated(rows, control).data.pivot_table(index="Group", columns="Series", values=REPEATED)
+    errors = rows.groupby("task")["errors"].mean()
     lines = [
         f"on *{task}* copies from the same weights repeat {of['copy, same weights']:.0%}, copies from other weights"
-        f" {of['copy, other weights']:.0%}, the control {of['control, same weights']:.0%}"
-        for task, of in shares.pivot_table(index="Group", columns="Series", values=REPEATED).iterrows()
+        f" {of['copy, other weights']:.0%}, the control {of['control, same weights']:.0%} ({errors[task]:,.0f} errors"
+        " a victim)"
+        for task, of in more.iterrows()
     ]
-    return f"Of the victim's errors, {'; '.join(lines)}."
+    ahead = (more["copy, other weights"] > more["control, same weights"]).sum()
+    return (
+        f"Of the victim's errors, {'; '.join(lines)}. Copies from other weights repeat more than the control on"
+        f" {ahead} of {len(more)} tasks."
+    )
 
 
 def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:

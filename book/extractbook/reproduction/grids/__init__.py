@@ -94,7 +94,7 @@ def _names(scale: Scale, task: str) -> dict[str, Any]:
         "other_network": scale.other_network or (),
         "other_budgets": tuple(budget for budget in scale.budgets[:-1] if budget not in (middle, public)),
         "public_budgets": () if public in (0, middle, scale.budget) else (public,),
-        "low_budgets": tuple(budget for budget in low if budget not in scale.budgets),
+        "low_budgets": tuple(budget for budget in dict.fromkeys(low) if budget not in scale.budgets),
         "own_number": own,
         "other_own_budgets": tuple(budget for budget in scale.realistic_budgets if budget != own),
         "middle_budget": middle,
