@@ -214,8 +214,8 @@ def test_what_networks_and_scratch_cost():
     assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.500 on *signs* of recovery."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch costs the attacker 0.300 on *signs* of recovery. Other initial weights were"
-        " tried on *signs*; in both comparisons, on *signs* the victim costs it 0.300 and other weights 0.300. Rows of a"
-        " ResNet from scratch, which would change the start alone, are missing. The owner gives up 0.020 on *signs* of"
+        " tried on *signs*; in both comparisons, on *signs* the victim costs it 0.300 and other weights 0.300. Rows of"
+        " a ResNet from scratch, which would change the start alone, are missing. The owner gives up 0.020 on *signs* of"
         " accuracy."
     )
     alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
@@ -230,9 +230,7 @@ def test_the_rows_beside_the_bounds_of_the_claims():
 
 
 def test_two_victims_of_a_seed_are_one_value():
-    control = frame({"task": "signs"}, {"task": "birds"}).assign(
-        errors_repeated=[0.1, 0.9], surrogate_accuracy=0.75
-    )
+    control = frame({"task": "signs"}, {"task": "birds"}).assign(errors_repeated=[0.1, 0.9], surrogate_accuracy=0.75)
     figure = chapter_07.repeated(CROSSED, control)
     assert marks(figure) == {
         ("copy, same weights", "signs"): pytest.approx(0.7),
@@ -241,8 +239,9 @@ def test_two_victims_of_a_seed_are_one_value():
     }
     assert figure.data["±"].isna().all()
     assert chapter_07.repeated_words(CROSSED, control) == (
-        "Of the victim's errors, on *signs*, where the victims make 5 (A) and 9 (B) errors, copies from the same weights"
-        " repeat 70% (accuracy 0.700), copies from other weights 30% (accuracy 0.600), the control 10% (accuracy 0.750)."
+        "Of the victim's errors, on *signs*, where the victims make 5 (A) and 9 (B) errors, copies from the same"
+        " weights repeat 70% (accuracy 0.700), copies from other weights 30% (accuracy 0.600), the control 10%"
+        " (accuracy 0.750)."
     )
 
 
