@@ -28,7 +28,7 @@ from benchmarks.chapters import ASKS, RESULT, Counts, visible  # noqa: E402
 ATTACK_AND_DEFENSE = {f"{number:02}" for number in (*range(4, 11), 13)}
 """Numbers of the chapters in which the attack or a defense is built on the page."""
 
-SHOWN = re.compile(r"ledger_table|\.verdict\b|book\.(cards|matrix)\(")
+SHOWN = re.compile(r"\.verdict\b|book\.(cards|matrix)\(")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
 BLOCK = re.compile(r"^```\{quiz\}\n(.*?)^```", re.MULTILINE | re.DOTALL)

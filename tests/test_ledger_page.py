@@ -39,6 +39,16 @@ def test_the_matrix_has_a_line_a_claim_its_word_first_and_the_seeds_of_each_cell
     assert by_claim["C11"] == ["holds", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8"]
 
 
+def test_what_was_explored_is_counted_beside_the_verdict():
+    explored = {name: [bound for entry in BROKEN.of(name) for bound in entry.bounds] for name in ("C1", "C5", "B3")}
+    head, *lines = cells(ledger_page.matrix(judged(results.frame([])), explored=explored))
+    assert head[:3] == ["claim", "verdict", "explored"]
+    words = {line[0]: line[1:3] for line in lines}
+    # Birds miss C1's bound; B3's bounds are of hits and have no mean to compare.
+    assert words["C1"] == ["not run", "4 of 5"] and words["C5"] == ["not run", "4 of 4"]
+    assert words["B3"] == words["C2"] == ["not run", ""]
+
+
 def test_a_cell_of_some_seeds_is_not_run_and_says_how_many_there_are():
     frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
     lines = {line[0]: line[1:] for line in cells(ledger_page.matrix(judged(frame, only="C1")))}

@@ -43,7 +43,7 @@ SIDES: Mapping[bool | None, tuple[str, str, str]] = MappingProxyType(
 # -- the first screen ------------------------------------------------------------
 
 
-def matrix(ledger: Ledger, *, heading: str = "") -> str:
+def matrix(ledger: Ledger, *, heading: str = "", explored: Mapping[str, Sequence[Bound]] = MappingProxyType({})) -> str:
     """Return a ledger's verdicts as a table: a line a claim, first the word on all of it, then a cell a task.
 
     A cell has a sign and the number of seeds behind it, and leads to the claim's entry.
@@ -51,9 +51,12 @@ def matrix(ledger: Ledger, *, heading: str = "") -> str:
     Args:
         ledger: The verdicts at one scale.
         heading: Of the table; the scale's name if empty.
+        explored: By claim, its bounds as the exploration has them, which decide nothing: a column says of how many the
+            mean is on the side on which they hold. No column if empty.
     """
     tasks = [*ledger.scale.tasks, ACROSS]
-    heads = "".join(f'<th scope="col">{escape(task)}</th>' for task in ["claim", "verdict", *tasks])
+    columns = ["claim", "verdict", *(["explored"] if explored else []), *tasks]
+    heads = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     lines = []
     for claim in claims():
         found = {entry.task: entry for entry in ledger.of(claim.id)}
@@ -62,11 +65,21 @@ def matrix(ledger: Ledger, *, heading: str = "") -> str:
         name = f'<a href="#{_anchor(ledger, claim)}">{claim.id}</a>'
         lines.append(
             f'<tr><th scope="row" title="{escape(claim.statement)}">{name}</th>'
-            f'<td class="word {MARKS[word][0]}">{word}</td>{cells}</tr>'
+            f'<td class="word {MARKS[word][0]}">{word}</td>{_explored(explored, claim)}{cells}</tr>'
         )
     body = "".join(lines)
     caption = f"<caption>{escape(heading or ledger.scale.name)}</caption>"
     return f'<table class="ledger">{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
+    if not explored:
+        return ""
+    # Hits are judged with a control's, which one seed does not do.
+    bounds = [bound for bound in explored.get(claim.id, ()) if not bound.stated.counts]
+    means = ((float(np.mean(list(bound.values.values()))), bound) for bound in bounds)
+    met = sum(mean >= bound.limit if bound.stated.sign in "≥>" else mean <= bound.limit for mean, bound in means)
+    return f"<td>{f'{met} of {len(bounds)}' if bounds else ''}</td>"
 
 
 def legend() -> str:
