@@ -177,7 +177,7 @@ CROSSED = frame(
         {"task": "signs", "victim_weights": one, "surrogate_weights": other, "recovery": value}
         for one, other, value in (("A", "A", 1.0), ("A", "B", 0.6), ("B", "A", 0.7), ("B", "B", 0.9))
     )
-).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6], errors=[5, 5, 9, 9])
+).assign(errors_repeated=[0.8, 0.4, 0.2, 0.6], errors=[5, 5, 9, 9], surrogate_accuracy=[0.8, 0.5, 0.7, 0.6])
 
 
 def test_the_square_of_initial_weights():
@@ -187,7 +187,10 @@ def test_the_square_of_initial_weights():
     [axes] = figure.axes
     assert [text.get_text() for text in axes.texts] == ["1.00", "0.60", "0.70", "0.90"]
     assert chapter_07.crossed(CROSSED).to_dict() == pytest.approx({"signs": 0.3})
-    assert "is worth 0.30 on *signs*" in chapter_07.crossed_words(CROSSED)
+    assert chapter_07.crossed_words(CROSSED) == (
+        "At 2,500 steps, starting from the victim's very weights gains 0.30 on *signs* of recovery, in the mean over"
+        " both directions."
+    )
 
 
 def test_a_square_of_networks_leaves_open_what_was_not_run():
@@ -212,23 +215,26 @@ def test_what_networks_and_scratch_cost():
         ("constant predictor", "signs"): 0.25,
     }
     assert marks(chapter_07.scratch(ARCHITECTURES))["small CNN from scratch", "signs"] == 0.7
-    assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.50 on *signs* of recovery."
+    assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.500 on *signs* of recovery."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
-        "The small victim from scratch costs the attacker 0.30 on *signs* of recovery; other initial weights cost it"
-        " 0.30 on *signs*. Side by side, on *signs* the victim costs it 0.30 and other weights 0.30. The owner gives up"
-        " 0.020 on *signs* of accuracy."
+        "The small victim from scratch costs the attacker 0.300 on *signs* of recovery. Other initial weights were"
+        " tried on *signs*; in both comparisons, on *signs* the victim costs it 0.300 and other weights 0.300. Rows of"
+        " a ResNet from scratch, which would change the start alone, are missing. The owner gives up 0.020 on *signs*"
+        " of accuracy."
     )
+    alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
+    assert "are missing" not in chapter_07.scratch_words(pd.concat([ARCHITECTURES, alone]), CROSSED)
 
 
 def test_the_rows_beside_the_bounds_of_the_claims():
     assert chapter_07.claim_words(ARCHITECTURES, CROSSED) == (
         "In these rows another architecture costs between 0 and 0.15 on 0 of 1 tasks, a victim from scratch at least"
-        " 0.10 on 1 of 1, and shared weights are worth more than 0.05 on 1 of 1."
+        " 0.10 on 1 of 1, and shared weights gain more than 0.05 on 1 of 1."
     )
 
 
 def test_two_victims_of_a_seed_are_one_value():
-    control = frame({"task": "signs"}, {"task": "birds"}).assign(errors_repeated=[0.1, 0.9])
+    control = frame({"task": "signs"}, {"task": "birds"}).assign(errors_repeated=[0.1, 0.9], surrogate_accuracy=0.75)
     figure = chapter_07.repeated(CROSSED, control)
     assert marks(figure) == {
         ("copy, same weights", "signs"): pytest.approx(0.7),
@@ -237,8 +243,9 @@ def test_two_victims_of_a_seed_are_one_value():
     }
     assert figure.data["±"].isna().all()
     assert chapter_07.repeated_words(CROSSED, control) == (
-        "Of the victim's errors, on *signs* copies from the same weights repeat 70%, copies from other weights 30%, the"
-        " control 10% (7 errors a victim). Copies from other weights repeat more than the control on 1 of 1 tasks."
+        "Of the victim's errors, on *signs*, where the victims make 5 (A) and 9 (B) errors, copies from the same"
+        " weights repeat 70% (accuracy 0.700), copies from other weights 30% (accuracy 0.600), the control 10%"
+        " (accuracy 0.750)."
     )
 
 

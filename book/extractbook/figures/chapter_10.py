@@ -220,7 +220,8 @@ def twice_table(frame: pd.DataFrame) -> str:
 
 
 def perturbed_table(frame: pd.DataFrame, undefended: pd.DataFrame) -> str:
-    """Return what own and public images recover behind each defense, and own ones behind none, as Markdown.
+    """Return what own and public images recover behind each defense, and own ones behind none, and what each defense
+    costs honest users, as Markdown.
 
     Args:
         frame: Of the table perturbation.
@@ -231,15 +232,18 @@ def perturbed_table(frame: pd.DataFrame, undefended: pd.DataFrame) -> str:
     kinds = {"own images": frame[own], "public images": frame[~own]}
     kinds = {name: rows for name, rows in kinds.items() if len(rows)}
     plain = of_tasks(undefended[undefended["budget"] == budget], "recovery", granularity="full", attack="random")
-    floor, rest, body = mean(constant(frame[own])), [None] * (len(kinds) - 1), []
+    floor, rest, body = mean(constant(frame[own])), [None] * (len(kinds) + 1), []
+    lost = frame[own].assign(lost=100 * (frame["victim_accuracy"] - frame["honest_accuracy"]))
     for task in _defended(frame):
         body.append([f"{task}, no defense", mean_sd(plain.get(task, []), digits=2), *rest])
         for name, key in POLICIES.items():
             found = [of_tasks(rows, "recovery", defense=key).get(task, []) for rows in kinds.values()]
-            body.append([f"{task}, {name}", *(mean_sd(values, digits=2) for values in found)])
-        body.append([f"{task}, constant predictor", *[f"{floor[task]:.2f}"] * len(kinds)])
-    caption = f"Recovery with {budget:,} queries behind defenses that cost honest users as much as the shuffle does"
-    return table(body, ["Task, answers", *kinds], caption=caption)
+            paid = [of_tasks(lost, column, defense=key).get(task, []) for column in ("lost", "strength")]
+            shown = [mean_sd(values, digits=1) if values else None for values in paid]
+            body.append([f"{task}, {name}", *(mean_sd(values, digits=2) for values in found), *shown])
+        body.append([f"{task}, constant predictor", *[f"{floor[task]:.2f}"] * len(kinds), None, None])
+    caption = f"Recovery with {budget:,} queries behind defenses that cost honest users at most what the shuffle does"
+    return table(body, ["Task, answers", *kinds, "Accuracy lost, points", "Strength"], caption=caption)
 
 
 def perturbed_words(frame: pd.DataFrame) -> str:
@@ -258,7 +262,8 @@ def _defended(frame: pd.DataFrame) -> list[str]:
 
 
 def marks_table(frame: pd.DataFrame) -> str:
-    """Return by task and steps how many marks copy and control repeat, and the p value of claim B3, as Markdown."""
+    """Return by task and steps how many marks copy and control repeat, with the p value of claim B3 and Fisher's, as
+    Markdown."""
     body = []
     for steps, cells in frame.groupby("steps"):
         for task in TASKS:
@@ -269,21 +274,23 @@ def marks_table(frame: pd.DataFrame) -> str:
                 int(rows[name].sum()) for name in ("marked", "marks_repeated", "marks_repeated_by_control")
             )
             half = "yes" if copy >= marked / 2 else "no"
-            p = p_words(p_value(copy, marked, control))
-            body.append([f"{task}, {steps:,} steps", marked, copy, control, p, half])
-    heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p", "Half of them"]
+            both = [p_words(test(copy, marked, control)) for test in (p_value, fisher)]
+            body.append([f"{task}, {steps:,} steps", marked, copy, control, *both, half])
+    heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p, bound given", "p, Fisher", "Half of them"]
     return table(body, heads, caption="Marks among 10,000 queries")
 
 
 def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
-    """Return in how many lines of `marks_table` the p value accuses a copy, and in how many half of the marks do."""
+    """Return in how many lines of `marks_table` each p value accuses a copy, and in how many half of the marks do."""
     counts = frame.groupby(["task", "steps"])[["marked", "marks_repeated", "marks_repeated_by_control"]].sum()
     lines = [tuple(map(int, line)) for line in counts.itertuples(index=False)]
-    by_p = sum(p_value(copy, marks, control) < level for marks, copy, control in lines)
+    by_p, by_fisher = (
+        sum(test(copy, marks, control) < level for marks, copy, control in lines) for test in (p_value, fisher)
+    )
     by_half = sum(copy >= marks / 2 for marks, copy, _ in lines)
     return (
-        f"At one in a thousand the p value accuses in {by_p} of these {len(lines)} lines, and half of the marks in"
-        f" {by_half}."
+        f"At one in a thousand the p value with the bound as given accuses in {by_p} of these {len(lines)} lines,"
+        f" Fisher's in {by_fisher}, and half of the marks in {by_half}."
     )
 
 
@@ -303,6 +310,15 @@ def longer(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def p_value(repeated: int, marks: int, by_control: int) -> float:
-    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3)."""
+    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3).
+
+    The bound is taken as given: a p value without that condition is larger by what the bound fails in, 1 − `SURE`.
+    """
     rate = stats.beta.ppf(SURE, by_control + 1, marks - by_control) if by_control < marks else 1.0
     return float(stats.binom.sf(repeated - 1, marks, rate))
+
+
+def fisher(repeated: int, marks: int, by_control: int) -> float:
+    """Return Fisher's exact p, one-sided: copy and control repeat marks at one rate, independently of each other."""
+    counts = [[repeated, marks - repeated], [by_control, marks - by_control]]
+    return float(stats.fisher_exact(counts, alternative="greater").pvalue)
