@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from extractbook import figures
+from extractbook.reproduction import results
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
@@ -51,6 +52,12 @@ def test_victims_copies_and_controls_stand_side_by_side():
     table = chapter_11.victims_table(PHOTOS, CONTROLS.assign(surrogate_accuracy=0.2))
     assert "| GTSRB | 1,000 | 0.50 | 0.25 | 0.20 | 0.10 | 0.75 | 0.75 |" in table
     assert "the mean over classes on Caltech101 and EyePACS" in table
+
+
+def test_a_control_is_fair_within_three_points():
+    near = CONTROLS.assign(surrogate_accuracy=[0.29, 0.225])
+    assert chapter_11.fair_words(PHOTOS, near) == "The control is within three points of the copy on Caltech101."
+    assert chapter_11.fair_words(PHOTOS, near.assign(surrogate_accuracy=0.1)).endswith("on no task.")
 
 
 def test_repeated_errors_have_their_number_in_the_row():
@@ -99,6 +106,11 @@ def test_every_claim_has_a_line_with_its_words_at_both_scales():
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [claim.id for claim in claims()]
     assert all("not run" in line for line in lines)
     assert "no verdict: with the weights at hand it is B10" in table
+
+
+def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert chapter_11.rows("reproduction") is None
 
 
 def test_the_cost_is_that_of_attacks_in_the_median():

@@ -14,7 +14,7 @@ from extractbook.figures import pictures
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import table
 from extractbook.figures.plots import constant_recovery, dots, grouped
-from extractbook.reproduction import judging, paper
+from extractbook.reproduction import judging, paper, results
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
@@ -23,6 +23,7 @@ from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup, evenly
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import layouts, sets
+from extractlib.errors import InputError
 from extractlib.store import default_store
 
 NAMES = {
@@ -41,8 +42,21 @@ SIDE = 64
 
 STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": "independent control"}
 
+MISSING = "*The rows of this experiment on photographs are not computed yet.*"
+
+NEAR = 0.03
+"""How far an independent control's accuracy may be from the copy's."""
+
 SHOWN = 8
 """Queries that are shown with their answers, and errors."""
+
+
+def rows(table: str) -> pd.DataFrame | None:
+    """Return what the chapter shows of a table on photographs (see `results.newest`); None where there is nothing."""
+    try:
+        return results.newest(table, scale="photos")
+    except InputError:
+        return None
 
 
 def tasks(rows: pd.DataFrame) -> list[str]:
@@ -96,6 +110,13 @@ def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     heads = ["Task", "Images", "Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
     balanced = " and ".join(NAMES[task] for task in scale("photos").balanced)
     return table(body, heads, caption=f"Share of images named rightly, the mean over classes on {balanced}; agreement")
+
+
+def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return on which tasks the independent control is within three points of the copy."""
+    ours, alone = (rows.groupby("task")["surrogate_accuracy"].mean() for rows in (copies, controls))
+    near = [NAMES[task] for task in tasks(copies) if abs(ours[task] - alone[task]) <= NEAR]
+    return f"The control is within three points of the copy on {' and '.join(near) or 'no task'}."
 
 
 def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
