@@ -42,7 +42,7 @@ book: $(READY) ## execute the chapters (SCALE=drawn) and build _build/html
 	@$(RUN) -m extractbook build --scale $(SCALE)
 
 test: $(READY) ## run the tests
-	@$(RUN) -m pytest -n 2 -m "not slow"
+	@$(RUN) -m pytest -n 2 -m "not slow" --durations=20
 
 test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow

@@ -90,6 +90,7 @@ def miniature() -> Scale:
         asked=16,
         trained_on=16,
         resamples=5,
+        left_out=tuple(cut for cut in SCALES["photos"].left_out if cut.table != "accusation"),
     )
 
 

@@ -35,7 +35,7 @@ def test_a_claim_that_holds_says_so_first_and_names_its_tasks():
     assert section["class"] == ["card", "holds"]
     assert list(lines) == ["Paper", "Ours", "Why", "Test"]
     assert lines["Paper"] == "r 0.75 to 0.97 on all five"
-    assert lines["Ours"].count("✓") == 5 and "r(signs) ≥ 0.75: 0.95 0.95 to 0.95" in lines["Ours"]
+    assert lines["Ours"].count("✓") == 5 and "r(signs) ≥ 0.75: 0.950 0.950 to 0.950" in lines["Ours"]
     assert lines["Why"] == f"All bounds hold on {', '.join(SCALE.tasks)}."
     assert section.a["href"] == "12_ledger.html#drawn-C1"
 
@@ -55,7 +55,7 @@ def test_without_deciding_rows_a_card_shows_what_was_explored_and_that_it_decide
     nothing = judged(results.frame([]), only="C1")
     lines, section = read(nothing, "C1", explored({"birds": 0.8, "signs": 0.7}))
     assert section.get_text(" ", strip=True).startswith("· not run yet C1")
-    assert lines["Explored, seed 1000"] == "r(birds) ≥ 0.75: 0.80 r(signs) ≥ 0.75: 0.70"
+    assert lines["Explored, seed 1000"] == "r(birds) ≥ 0.75: 0.800 r(signs) ≥ 0.75: 0.700"
     assert lines["Why"].endswith("what was explored decides nothing.")
     assert read(nothing, "C1")[0]["Explored"] == "nothing yet"
 
@@ -65,6 +65,12 @@ def test_a_card_gives_few_reasons_and_counts_the_others():
     frame.loc[frame["task"] == "retina", "recovery"] = 0.99
     lines, _ = read(judged(frame, only="C2"), "C2")
     assert lines["Why"].count("seeds") == cards.REASONS and lines["Why"].endswith("; and 2 more.")
+
+
+def test_a_card_has_both_bounds_of_a_task():
+    bounds = [line.get_text() for line in BeautifulSoup(cards.cards("C5").data, "html.parser").select("ul li")]
+    assert len(bounds) == 4
+    assert sum("> 0:" in bound for bound in bounds) == sum("< 0.15:" in bound for bound in bounds) == 2
 
 
 def test_cards_of_the_book_are_one_grid_and_an_unknown_claim_is_refused():

@@ -56,7 +56,7 @@ def test_solutions_stand_in_the_solution_notebooks_alone(path):
 
 @each
 def test_all_else_is_the_chapters_own(path):
-    """The first code cell installs the package; cells that the page does not show are folded; a GPU where it helps."""
+    """The first code cell installs the package; cells that the page does not show are folded."""
     notebook = nbformat.reads(GENERATED[path], 4)
     chapter = [cell for cell in nbformat.read(execute.BOOK / path.name, 4).cells if cell.cell_type == "code"]
     own = [cell.source for cell in chapter if not courses.tagged(cell, "solution")]
@@ -65,7 +65,6 @@ def test_all_else_is_the_chapters_own(path):
     for cell in notebook.cells:
         hidden = {"remove-cell", "remove-input", "hide-input"} & set(cell.metadata.get("tags", []))
         assert cell.cell_type != "code" or bool(hidden) == ("jupyter" in cell.metadata)
-    assert ("accelerator" in notebook.metadata) == (path.stem in courses.GPU)
     assert json.loads(GENERATED[path])["cells"][1]["id"] == "about"
 
 

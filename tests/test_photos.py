@@ -1,5 +1,6 @@
 """The scale of photographs, in miniature: every experiment runs on files, and its rows are what the claims ask for."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -376,6 +377,9 @@ def test_what_a_grid_leaves_out_is_no_cell():
     assert all(one.what and one.table in TABLES for one in PHOTOS.left_out)
     made = {cell.surrogate_weights for cell in table_cells("weights", PHOTOS, seeds=[1])}
     assert made == {"B"}
+    assert "accusation" not in grids.tables_for(PHOTOS) and "accusation" in grids.tables_for(
+        replace(PHOTOS, left_out=())
+    )
 
 
 def test_settings_of_photographs_are_in_their_rows_and_in_no_others():
@@ -391,6 +395,18 @@ def test_settings_of_photographs_are_in_their_rows_and_in_no_others():
     drawn = settings_of(table_cells("detection", scale("smoke"), seeds=[1])[0])
     assert not {"matched", "judged_on", "resamples", "task_shares"} & set(drawn)
     assert "transform" in versions_of(cells("reproduction")[0])
+
+
+def test_a_class_of_which_the_part_has_no_image_counts_as_zero(folders, store):
+    missing = 0
+    for seed in range(1, 4):
+        cell = replace(the("classes"), seed=seed)
+        row = run_cell(cell, store=store, folders=folders, device="cpu", part="validation")
+        json.dumps(row.to_json(), allow_nan=False)
+        absent = np.array(row.result["victim_confusion"]).sum(axis=1) == 0
+        assert not np.array(row.result["victim_accuracy"])[:, absent].any()
+        missing += absent.sum()
+    assert missing
 
 
 # -- bad inputs -------------------------------------------------------------------------------

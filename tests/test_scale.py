@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import pytest
 import torch
 import torchvision
@@ -199,3 +200,22 @@ def test_the_page_names_the_batches_that_the_profiles_use():
 
     answered = signature(predict).parameters["batch_size"].default
     assert f"`paper` trains on batches of {largest('paper')} images and answers {answered} at a time" in PAGE
+
+
+COMMAND = re.compile(r"extractbook run reproduction --scale (\S+) --task (\w+)")
+
+
+def test_the_pages_commands_name_all_tasks_of_their_scales():
+    found = COMMAND.findall(PAGE)
+    assert sorted(found) == sorted((name, task) for name in ("paper", "photos") for task in scale(name).tasks)
+
+
+def test_the_gpu_notebook_runs_both_tasks_with_full_answers_and_labels():
+    notebook = nbformat.read(Path(__file__).parents[1] / "benchmarks" / "photos_gpu.ipynb", as_version=4)
+    lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
+    assert "%env RUN=extractbook run reproduction --scale photos-gpu --device cuda" in lines
+    runs = [line.removeprefix("!$RUN --task ").split(" --output")[0] for line in lines if line.startswith("!$RUN")]
+    assert runs == ["cifar10", "cifar10 --granularity label", "gtsrb", "gtsrb --granularity label"]
+    fetched = {line.removeprefix("!extractlib data get ") for line in lines if line.startswith("!extractlib")}
+    assert fetched == {"cifar10", "gtsrb", scale("photos-gpu").pool}
+    assert not any(cell.get("outputs") for cell in notebook.cells)

@@ -35,8 +35,8 @@ def cards(*names: str, scale: str = "drawn") -> HTML:
     known, settings = {claim.id: claim for claim in claims.claims()}, read_scale(scale)
     texts = []
     for claim in (known[check_choice("claim", name, known)] for name in names):
-        ledger = Ledger.of_rows(_rows("edition-2", claim, settings), settings, only=claim.id)
-        texts.append(card(claim, ledger, explored(_rows("exploring", claim, settings), claim, settings)))
+        ledger = Ledger.of_rows(rows_of("edition-2", claim, settings), settings, only=claim.id)
+        texts.append(card(claim, ledger, explored(rows_of("exploring", claim, settings), claim, settings)))
     return HTML(f'<div class="cards">{"".join(texts)}</div>')
 
 
@@ -58,9 +58,9 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
         lines[head] = _list(_line(bound) for bound in explored) if explored else "nothing yet"
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
-        lines["Ours"] = _list(_line(entry.bounds[0], entry.verdict) for entry in entries if entry.bounds)
+        lines["Ours"] = _list(_line(bound, entry.verdict) for entry in entries for bound in entry.bounds)
     lines["Why"] = escape(_why(entries, word))
-    lines["Test"] = f"<details><summary>what has to come out</summary>{escape(claim.test)}</details>"
+    lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
     link = f'<a href="12_ledger.html#{ledger.scale.name}-{claim.id}">{claim.id}</a>'
     return (
@@ -70,17 +70,22 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
 
 
 def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bound]:
-    """Return of each task the first bound of a claim, as rows of the exploration have it; none that has no value."""
+    """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value."""
     evidence = claims.Evidence(results.frame(rows), scale, sorted({row.cell.seed for row in rows}))
     found = []
     for task in (*scale.tasks, claims.ACROSS) if rows else ():
         stated = (limit for limit in claim.bounds if (paper.drawn(task) or task) in limit.tasks)
-        first = [bound for limit in stated for bound in evidence.bounds(limit, task)][:1]
-        found += [bound for bound in first if bound.values]
+        found += [bound for limit in stated for bound in evidence.bounds(limit, task) if bound.values]
     return found
 
 
-def _rows(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
+def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:
+    """Return of each claim the bounds as rows of the exploration have them (see `explored`), by the claim's id."""
+    settings = read_scale(scale)
+    return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings) for claim in claims.claims()}
+
+
+def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
     """Return an edition's rows of a claim's tables; perhaps there are none."""
     paths = [results.FOLDER / edition / scale.name / f"{table}{results.SUFFIX}" for table in claim.tables]
     return [row for path in paths if path.exists() for row in results.read_rows(path)]
@@ -99,7 +104,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
 def _why(entries: list[Entry], word: Verdict) -> str:

@@ -201,7 +201,7 @@ FAULTS = {
         "5.2": "def policy(preferences, left):\n    raise SystemExit",
         "5.3": "def gradient(logits, targets):\n    raise KeyboardInterrupt",
         "5.4": "def steal(*case):\n    raise ValueError('\\udc80')",
-        "5.5": "steal = []\nsteal.append(steal)",
+        "5.5": "solve = []\nsolve.append(solve)",
         "5.A": "from extractbook.exercises.assigned.chapter_05 import EXERCISE\nextract = EXERCISE.right",
     },
     "another's-name": {"5.2": "import hand_in\nhand_in.hand_in('5.4', lambda *case: 1.0)\npolicy = None"},
@@ -292,7 +292,8 @@ def test_the_tables_for_other_systems_hold_no_formula(course):
     with (course / "grades.csv").open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert list(rows[0])[:4] == ["Student ID", "First name", "Last name", "Email address"]
-    assert {row["Student ID"]: float(row["chapter-05"]) for row in rows}["'=1+1"] == 0
+    [row] = [row for row in rows if row["Student ID"] == "'=1+1"]
+    assert float(row["chapter-05"]) == 0
     canvas = ("export", "--exporter", "extractbook.build.grading.Canvas", "--to", "canvas.csv")
     assert nbgrader(*canvas, folder=course).returncode == 0
     with (course / "canvas.csv").open(newline="") as table:

@@ -26,8 +26,6 @@ from extractlib.errors import InputError
 COURSES = execute.ROOT / "_build" / "courses"
 LAUNCH = execute.BOOK / "launch"
 ASSIGNED = Path(exercises.__file__).parent / "assigned"
-GPU = {"11_scale"}
-"""Notebooks that a GPU shortens."""
 # What the page reads as an exercise with a folded hint and the start of its folded solution.
 STATEMENT = re.compile(
     r"::::\{exercise\} (?P<title>[^\n]+)\n:label: exercise-(?P<id>\d+\.\w+)\n:nonumber:\n\n"
@@ -161,8 +159,6 @@ def launch_notebook(path: Path, *, solved: bool) -> NotebookNode:
             cell.metadata["jupyter"] = {"source_hidden": True}
     head = new_markdown_cell(ABOUT.format(page=address(page), what=about), id="about")
     notebook.cells = [cells[0], head, *(cell for cell in cells[1:] if cell.source)]
-    if page in GPU:
-        notebook.metadata.update(accelerator="GPU", colab={"gpuType": "T4"})
     return notebook
 
 

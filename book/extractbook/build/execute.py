@@ -147,6 +147,8 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
         with tempfile.TemporaryDirectory() as sockets:
             config = Config(KernelManager=Config(transport="ipc", ip=f"{sockets}/kernel"))
             options = {"kernel_name": "python3", "cwd": BOOK, "progress_bar": False, "config": config}
+            # A kernel that is asked to end says that it was interrupted, in red.
+            options["shutdown_kernel"] = "immediate"
             return papermill.execute_notebook(notebook, None, parameters, **options)
     except papermill.PapermillExecutionError as error:
         trace = ANSI.sub("", "\n".join(error.traceback)).rstrip().splitlines()[-TRACEBACK_LINES:]

@@ -115,8 +115,8 @@ EXERCISES = (
         kind="understand",
         minutes=8,
         variants={
-            "victim": (0.9, 0.92, 0.95, 0.97, 0.88),
-            "copy": (0.8, 0.7, 0.75, 0.85, 0.82),
+            "victim": (0.9, 0.92, 0.95, 0.97, 0.88, 0.94, 0.96, 0.93),
+            "copy": (0.8, 0.7, 0.75, 0.85, 0.82, 0.78, 0.72, 0.84),
         },
         right=lambda victim, copy: [victim + copy - 1, 1 - abs(victim - copy)],
         slips={

@@ -1,43 +1,29 @@
 """Exercises of chapter 11, Real images, real scale."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import Service
+from extractlib.api.service import PredictionAPI
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data import drawn, transforms
+from extractlib.data.images import ImageSet
+from extractlib.data.images import images as as_images
+from extractlib.defenses.detectors import BinaryDetector
+from extractlib.defenses.policies import Deny
+from extractlib.errors import InputError
 from extractlib.metrics import t_interval
+from extractlib.models.classifier import load_victim
+from extractlib.models.fitted import Trainer
+from extractlib.models.training import Recipe
 
-
-class ProcessingService(Service):
-    """Shows labels, int64 of shape (n,), and -1 for each image that is sharper than its victim's own images are."""
-
-    def __init__(self, weights: torch.Tensor, sharpest: float, budget: int):
-        super().__init__(budget)
-        self._weights, self._sharpest = weights, sharpest
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Return labels for images, uint8 of shape (n, 3, 16, 16).
-
-        Raises:
-            BudgetExceeded: These are more queries than are left.
-        """
-        self.charge(len(images))
-        return torch.where(self.refused(images), -1, self.logits(images).argmax(1))
-
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the victim's logits, which see nothing finer than blocks of four by four pixels."""
-        blocks = F.avg_pool2d(images.double(), 4).flatten(1)
-        return (blocks - blocks.mean(1, keepdim=True)) @ self._weights.T
-
-    def refused(self, images: torch.Tensor) -> torch.Tensor:
-        """Return which images the detector takes for out of distribution: their mean second difference is too large."""
-        bends = [images.double().diff(n=2, dim=side).abs().mean((1, 2, 3)) for side in (2, 3)]
-        return (bends[0] + bends[1]) / 2 > self._sharpest
+VICTIM, SOFT = "things", "size-12"
+"""The victim of exercise 11.4, and what its owner's images went through."""
 
 
 def bill(queries: int, free: int, until: int, price: float, less: float) -> float:
@@ -108,59 +94,44 @@ def unpaired(first: np.ndarray, second: np.ndarray, bound: float) -> int:
     return enough(lambda seeds: stats.t.ppf(0.975, 2 * seeds - 2) * spread / np.sqrt(seeds), distance)
 
 
-def guarded_services(seed: int) -> list[tuple]:
-    """Return services with a strict and a mild detector, each with images that are too sharp for it."""
-    cases = []
-    for number, sharpest in enumerate((9.0, 15.4)):
-        generator = torch.Generator().manual_seed(2 * seed + number)
-        content = F.interpolate(torch.rand(120, 3, 5, 5, generator=generator), size=16, mode="bilinear")
-        grain = torch.randn(content.shape, generator=generator)
-        images = (60 + 140 * content + 8 * grain).round().clamp(0, 255).to(torch.uint8)
-        weights = torch.randn(6, 48, generator=generator).double()
-        first, second = ProcessingService(weights, sharpest, 0).logits(images).topk(2).values.T
-        images = images[first - second > 40][:50]
-        cases.append((ProcessingService(weights, sharpest, 4 * len(images)), images))
-    return cases
+@cache
+def grained(seed: int) -> tuple[BinaryDetector, torch.Tensor, ImageSet]:
+    """Return a detector with soft images of the owner and sharp ones of a pool, an attacker's pool, and test images."""
+    recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=128)
+    trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
+    owner, ood = (drawn.draw(name, part="detector", size=600, seed=seed).unlabeled() for name in (VICTIM, "atlas"))
+    return (
+        BinaryDetector.train(transforms.apply_to_set(owner, SOFT), ood, trainer),
+        drawn.draw("atlas", part="queries", size=1_500, seed=seed).images[:],
+        drawn.draw(VICTIM, part="test", size=600, seed=seed),
+    )
 
 
-def softened(service: ProcessingService, images: torch.Tensor) -> torch.Tensor:
-    """Return the images with as much of a blur mixed in as the detector asks for."""
-    sharp = images.double()
-    blurred = F.avg_pool2d(F.pad(sharp, (1, 1, 1, 1), "reflect"), 3, stride=1)
-    for share in (0.25, 0.5, 0.75, 1.0):
-        mixed = ((1 - share) * sharp + share * blurred).round().to(torch.uint8)
-        if not service.refused(mixed).double().mean() > 0.05:
-            break
-    return mixed
+def denying_services(seed: int) -> list[tuple]:
+    """Return an API of 1,500 queries behind a detector that denies, a pool, and images to label."""
+    detector, pool, test = grained(seed)
+    return [(PredictionAPI(load_victim(VICTIM), budget=1_500, detector=detector, policy=Deny()), pool, test.images)]
 
 
-MORE = 1.75
-"""How many times our own solution's mean change of a pixel is allowed."""
+@cache
+def unprocessed(seed: int) -> np.ndarray:
+    """Return the labels of the copy whose queries are the pool's images as they come."""
+    api, pool, images = denying_services(seed)[0]
+    return Knockoff(budget=len(pool))(api, as_images(pool), progress=False).predict(images).numpy()
 
 
-def judge_disguises(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Right is whatever the detector accepts, the victim sees as before, and is hardly changed."""
-    for changed, ours, (service, images) in zip(found, wanted, cases, strict=True):
-        if changed.shape != ours.shape:
-            return f"shape {changed.shape} where {ours.shape} is wanted"
-        if changed.min() < 0 or changed.max() > 255:
-            return "a pixel lies outside 0 to 255"
-        reason = _disguise_fails(torch.from_numpy(changed), torch.from_numpy(ours), service, images)
-        if reason:
-            return reason
-    return None
+def passed(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the recovery of the copy's labels above that of the pool as it comes.
 
-
-def _disguise_fails(
-    changed: torch.Tensor, ours: torch.Tensor, service: ProcessingService, images: torch.Tensor
-) -> str | None:
-    refused = service.refused(changed).double().mean()
-    if refused > 0.05:
-        return "as many images are refused as without the attack" if refused > 0.9 else "too many images are refused"
-    if (service.logits(changed).argmax(1) != service.logits(images).argmax(1)).double().mean() > 0.02:
-        return "the victim sees other things in the changed images"
-    moved, allowed = ((part - images.double()).abs().mean() for part in (changed, ours))
-    return "the images are changed more than they need to be" if moved > MORE * allowed else None
+    Raises:
+        InputError: There is not one label for each image.
+    """
+    labels, (truth, plain) = found[0], wanted[0]
+    if labels.shape != truth.shape:
+        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+    victim = load_victim(VICTIM).predict(cases[0][2]).numpy()
+    gain = (labels == truth).mean() - (plain == truth).mean()
+    return float(gain / (victim == truth).mean()), "recovery above that of the pool as it comes"
 
 
 EXERCISES = (
@@ -241,9 +212,10 @@ EXERCISES = (
         kind="attack or defend",
         minutes=20,
         variants={"seed": SEEDS},
-        cases=guarded_services,
-        right=softened,
-        judge=judge_disguises,
+        cases=denying_services,
+        key=lambda seed: [np.stack([grained(seed)[2].known_labels().numpy(), unprocessed(seed)])],
+        score=passed,
+        marks=(0.05, 0.25),
     ),
     Exercise(
         id="11.5",

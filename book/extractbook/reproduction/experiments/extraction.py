@@ -259,7 +259,8 @@ def classes(setup: Setup) -> dict:
     """Return class by class what the attack recovers, on each half of the held-out images.
 
     Returns:
-        ``victim_accuracy`` and ``surrogate_accuracy``: per half, per class; images of a class go to the halves in turn.
+        ``victim_accuracy`` and ``surrogate_accuracy``: per half, per class, 0 where no image is of the class; images of
+        a class go to the halves in turn.
         ``queries``: how many of the attacker's queries the victim put into each class. ``victim_confusion`` and
         ``surrogate_confusion``: counts, a row a true class, a column a predicted one. ``recovery``: of all images.
         ``errors_introduced``: how many images the victim has right and the surrogate wrong, of all ``images``.
@@ -273,10 +274,8 @@ def classes(setup: Setup) -> dict:
     half = _turn(labels) % 2
     result: dict = {"queries": collected(setup)[1].answers.labels.bincount(minlength=count).tolist()}
     for name, guess in predicted.items():
-        result[f"{name}_accuracy"] = [
-            [round(value, 4) for value in per_class_accuracy(guess[half == side], labels[half == side], count).tolist()]
-            for side in (0, 1)
-        ]
+        halves = [per_class_accuracy(guess[half == side], labels[half == side], count) for side in (0, 1)]
+        result[f"{name}_accuracy"] = [[round(value, 4) for value in one.nan_to_num(0.0).tolist()] for one in halves]
         result[f"{name}_confusion"] = (labels * count + guess).bincount(minlength=count**2).view(count, count).tolist()
     right = {name: _right(setup, guess, held_out) for name, guess in predicted.items()}
     introduced = (predicted["victim"] == labels) & (predicted["surrogate"] != labels)

@@ -94,7 +94,7 @@ def _names(scale: Scale, task: str) -> dict[str, Any]:
         "other_network": scale.other_network or (),
         "other_budgets": tuple(budget for budget in scale.budgets[:-1] if budget not in (middle, public)),
         "public_budgets": () if public in (0, middle, scale.budget) else (public,),
-        "low_budgets": tuple(budget for budget in low if budget not in scale.budgets),
+        "low_budgets": tuple(budget for budget in dict.fromkeys(low) if budget not in scale.budgets),
         "own_number": own,
         "other_own_budgets": tuple(budget for budget in scale.realistic_budgets if budget != own),
         "middle_budget": middle,
@@ -241,7 +241,8 @@ def _is_cut(cell: Cell, table: str, scale: Scale) -> bool:
 def tables_for(scale: Scale, *, shown: bool = True) -> list[str]:
     """Return the names of the tables that a scale's tasks and pool can fill, or their cells that decide claims."""
     fitting = (name for name, table in TABLES.items() if table.folders >= _on_folders(scale))
-    return [name for name in fitting if any(TABLES[name].cells(scale, seed=0, shown=shown))]
+    cells = {name: TABLES[name].cells(scale, seed=0, shown=shown) for name in fitting}
+    return [name for name, its in cells.items() if any(not _is_cut(cell, name, scale) for cell in its)]
 
 
 def _on_folders(scale: Scale) -> bool:

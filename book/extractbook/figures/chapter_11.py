@@ -1,0 +1,305 @@
+"""What chapter 11, Real images, real scale, shows."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from extractbook.claim_cards import explored, rows_of
+from extractbook.figures import pictures
+from extractbook.figures.base import Plot
+from extractbook.figures.notebook import table
+from extractbook.figures.plots import constant_recovery, dots, grouped
+from extractbook.reproduction import judging, paper, results
+from extractbook.reproduction.cells import plain_cell
+from extractbook.reproduction.claims import claims
+from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
+from extractbook.reproduction.ledger import Ledger
+from extractbook.reproduction.scales import scale
+from extractbook.reproduction.setups import Setup, evenly
+from extractlib.attacks.knockoff import Knockoff
+from extractlib.data import layouts, sets
+from extractlib.errors import InputError
+from extractlib.store import default_store
+
+NAMES = {
+    "caltech101": "Caltech101",
+    "cub2010": "CUB-200-2010",
+    "eyepacs": "EyePACS",
+    "gtsrb": "GTSRB",
+    "cifar10": "CIFAR-10",
+    "tinyimagenet": "Tiny ImageNet, the pool",
+    "miniplaces": "MiniPlaces, the second pool",
+}
+"""The data sets of the scale photos, and what figures call them."""
+
+SIDE = 64
+"""Height and width of a photograph on the contact sheet, in pixels."""
+
+STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": "independent control"}
+
+MISSING = "*The rows of this experiment on photographs are not computed yet.*"
+
+NEAR = 0.03
+"""How far an independent control's accuracy may be from the copy's."""
+
+SHOWN = 8
+"""Queries that are shown with their answers, and errors."""
+
+
+def rows(table: str) -> pd.DataFrame | None:
+    """Return what the chapter shows of a table on photographs (see `results.newest`); None where there is nothing."""
+    try:
+        return results.newest(table, scale="photos")
+    except InputError:
+        return None
+
+
+def tasks(rows: pd.DataFrame) -> list[str]:
+    """Return the photographed tasks that rows are of, in the order of `NAMES`."""
+    return [task for task in NAMES if task in set(rows["task"])]
+
+
+def recoveries(photos: pd.DataFrame, drawn: pd.DataFrame) -> Plot:
+    """Return the recovery of each photographed task beside its drawn twin's and the authors', a row a task.
+
+    Args:
+        photos, drawn: Rows of table ``reproduction`` at both scales.
+    """
+    constant, groups = constant_recovery(photos), {}
+    for task in tasks(photos):
+        authors = paper.tables()["reproduction"]["rows"].get(paper.victim(task), {}).get("recovery")
+        groups[f"{NAMES[task]} ({paper.drawn(task)})"] = {
+            "photographs": photos.loc[photos["task"] == task, "recovery"].tolist(),
+            "drawn twin": drawn.loc[drawn["task"] == paper.drawn(task), "recovery"].tolist(),
+            "authors": [authors] if authors else [],
+        }
+    bars = dict(zip(groups, (constant[task] for task in tasks(photos)), strict=True))
+    return dots(groups, xlabel="recovery: surrogate's / victim's accuracy", constant=bars, columns=2)
+
+
+def recovery_words(photos: pd.DataFrame, drawn: pd.DataFrame) -> str:
+    """Return how many photographed tasks reach claim C1's bound, which is recovered most and least, and the twins."""
+    found, twins = (rows.groupby("task")["recovery"].mean() for rows in (photos, drawn))
+    found = found.sort_values()
+    more = sum(twins[paper.drawn(task)] > value for task, value in found.items())
+    return (
+        f"At least three quarters are recovered from {(found >= 0.75).sum()} of {len(found)}.\n"
+        f"Of the photographed victims *{NAMES[found.index[-1]]}* is recovered most ({found.iloc[-1]:.2f}) and"
+        f" *{NAMES[found.index[0]]}* least ({found.iloc[0]:.2f}); the drawn twin is recovered more on {more} of"
+        f" {len(found)}."
+    )
+
+
+def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return what victims, copies and independent controls name rightly, as Markdown.
+
+    Args:
+        rows, controls: Of the tables reproduction and control.
+    """
+    body = []
+    for task in tasks(rows):
+        own, alone = (one[one["task"] == task] for one in (rows, controls))
+        shares = [own["victim_accuracy"], own["surrogate_accuracy"], alone["surrogate_accuracy"]]
+        shares += [own["constant_accuracy"], own["agreement"], alone["agreement"]]
+        body.append([NAMES[task], f"{own['images'].min():,}", *(f"{one.mean():.2f}" for one in shares)])
+    heads = ["Task", "Images", "Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
+    balanced = " and ".join(NAMES[task] for task in scale("photos").balanced)
+    return table(body, heads, caption=f"Share of images named rightly, the mean over classes on {balanced}; agreement")
+
+
+def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return on which tasks the independent control is within three points of the copy."""
+    ours, alone = (rows.groupby("task")["surrogate_accuracy"].mean() for rows in (copies, controls))
+    near = [NAMES[task] for task in tasks(copies) if abs(ours[task] - alone[task]) <= NEAR]
+    return f"The control is within three points of the copy on {' and '.join(near) or 'no task'}."
+
+
+def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
+    """Return which share of the victim's errors copies and independent controls repeat, a row a task."""
+    both = pd.concat([copies.assign(kind="copy"), controls.assign(kind="independent control")])
+    found = grouped(both, "kind", {kind: kind for kind in ("copy", "independent control")}, "errors_repeated")
+    errors = copies.groupby("task")["errors"].mean()
+    rows = {f"{NAMES[task]} ({errors[task]:,.0f} errors)": found[task] for task in tasks(copies)}
+    return dots(rows, xlabel="share of the victim's errors repeated")
+
+
+def starts(copies: pd.DataFrame, weights: pd.DataFrame, controls: pd.DataFrame) -> Plot:
+    """Return recovery by the public weights that the surrogate starts from, a row a task that has both.
+
+    Args:
+        copies, weights, controls: Rows of the tables reproduction, weights and control.
+    """
+    rows = pd.concat([copies, weights, controls.assign(surrogate_weights="control")])
+    found = grouped(rows[rows["task"].isin(set(weights["task"]))], "surrogate_weights", STARTS)
+    named = {NAMES[task]: found[task] for task in tasks(weights)}
+    bars = {NAMES[task]: value for task, value in constant_recovery(copies).items() if NAMES[task] in named}
+    return dots(named, xlabel="recovery", constant=bars, columns=2)
+
+
+def start_words(copies: pd.DataFrame, weights: pd.DataFrame) -> str:
+    """Return what the other public weights cost the attacker, task by task."""
+    same, other = (rows.groupby("task")["recovery"].mean() for rows in (copies, weights))
+    listed = " and ".join(f"{same[task] - other[task]:.2f} on *{NAMES[task]}*" for task in tasks(weights))
+    return f"Starting from Lite1's weights, and Lite1's depth, costs the attacker {listed} of recovery."
+
+
+def labels(copies: pd.DataFrame, less: pd.DataFrame) -> pd.Series:
+    """Return by task how much recovery labels alone cost against full answers, in the mean; falling."""
+    only = less[less["granularity"] == "label"]
+    full, label = (rows.groupby("task")["recovery"].mean() for rows in (copies, only))
+    return (full - label).dropna().sort_values(ascending=False)
+
+
+def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
+    """Return recovery with full answers and with labels alone, a row a task.
+
+    Args:
+        copies, less: Rows of the tables reproduction and granularity.
+    """
+    found = grouped(pd.concat([copies, less]), "granularity", {"full": "full answers", "label": "labels alone"})
+    bars = {NAMES[task]: value for task, value in constant_recovery(copies).items()}
+    return dots({NAMES[task]: found[task] for task in tasks(copies)}, xlabel="recovery", constant=bars)
+
+
+def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
+    """Return on which tasks labels alone cost most and least, and whether the first is one of many classes alike."""
+    lost = labels(copies, less)
+    alike = " and ".join(NAMES[task] for task in NAMES if paper.drawn(task) in ("birds", "things"))
+    most, second = (NAMES[task] for task in lost.index[:2])
+    return (
+        f"Labels alone cost most on *{most}* ({lost.iloc[0]:.2f}) and *{second}* ({lost.iloc[1]:.2f}), and least on"
+        f" *{NAMES[lost.index[-1]]}* ({lost.iloc[-1]:.2f}); the tasks with many classes that are alike are {alike}."
+    )
+
+
+def detectors(rows: pd.DataFrame) -> Plot:
+    """Return the binary detector's balanced accuracy, a row a task: images as they come, through a chain, second pool.
+
+    Args:
+        rows: Of table ``detection``. A task without a chain has its detector's figures under "as they come".
+    """
+    groups = {}
+    for task in tasks(rows):
+        own = rows[rows["task"] == task]
+        matched = task in scale("photos").matched
+        plain = "unmatched" if matched else "binary"
+        found = {"as they come": own[f"{plain}.pool.balanced_accuracy"]}
+        found |= {"through one chain": own["binary.pool.balanced_accuracy"]} if matched else {}
+        found["second pool, as judged"] = own["binary.second.balanced_accuracy"]
+        groups[NAMES[task]] = {name: values.tolist() for name, values in found.items()}
+    chance = dict.fromkeys(groups, 0.5)
+    return dots(groups, xlabel="balanced accuracy (bar: guessing)", constant=chance, limits=(0.4, 1.02), columns=2)
+
+
+def chain_words(rows: pd.DataFrame) -> str:
+    """Return what the chain takes from the detector's balanced accuracy, task by task."""
+    means = rows.groupby("task")[[f"{one}.pool.balanced_accuracy" for one in ("unmatched", "binary")]].mean().dropna()
+    lost = (means.iloc[:, 0] - means.iloc[:, 1]).sort_values(ascending=False)
+    listed = ", ".join(f"{100 * value:.1f} points on *{NAMES[task]}*" for task, value in lost.items())
+    return f"Of the detector's balanced accuracy the chain takes {listed}; a negative number is a gain."
+
+
+def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
+    """Return the words on all claims at both scales, and how many of a claim's bounds the exploration meets.
+
+    Args:
+        drawn, photos: The ledgers of the scales drawn and photos.
+    """
+    body = []
+    for claim in claims():
+        bounds = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
+        met = [judging.fulfilled(bound) for bound in bounds]
+        said = f"{sum(met)} of {len(met)}" if met else None
+        word = f"no verdict: {claim.photos}" if claim.photos else str(photos.word(claim))
+        body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
+    heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]
+    return table(body, heads, words=True)
+
+
+def cost(rows: pd.DataFrame) -> str:
+    """Return in words what an attack on photographs took, and all rows together."""
+    attacks = rows.loc[rows["experiment"] == "extraction", "seconds"]
+    return (
+        f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours"
+        f" of a busy core, and one attack {attacks.median():.0f} seconds in the median, its images being kept."
+    )
+
+
+# -- photographs, where they are at hand ------------------------------------------
+
+
+def at_hand() -> list[str]:
+    """Return the data sets of the scale that lie in `download.default_data`, by name."""
+    return [name for name in NAMES if sets.data_folders()[name].is_dir()]
+
+
+def photographs(*, columns: int = 8) -> Figure:
+    """Return photographs of the data sets that are at hand, a row a set, each of another class.
+
+    Nothing of them is part of the book: they are read where they lie.
+    """
+    return pictures.gallery({NAMES[name]: _some(name, columns) for name in at_hand()}, columns=columns)
+
+
+def _some(name: str, count: int) -> torch.Tensor:
+    """Return photographs of different classes, uint8 of shape (n, 3, SIDE, SIDE)."""
+    listing = layouts.listing(name, sets.data_folders()[name])
+    found = next(iter(listing.splits.values())).drop_duplicates("class")
+    chosen = found["path"].iloc[np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)]
+    # What lies in a file of records is passed over.
+    files = [listing.root / path for path in chosen if sets.file_of(path) == path]
+    opened = [ImageOps.fit(Image.open(file).convert("RGB"), (SIDE, SIDE)) for file in files]
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in opened])
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """An attack on photographs that was played here, seed 0.
+
+    Attributes:
+        sent: Queries, uint8 of shape (n, 3, height, width).
+        answers: The victim's probabilities, float of shape (n, classes).
+        images: Test images, uint8.
+        truth, victim, copy, control: Labels of the test images, int64 of shape (n,).
+        classes: Name of each class.
+    """
+
+    sent: torch.Tensor
+    answers: torch.Tensor
+    images: torch.Tensor
+    truth: torch.Tensor
+    victim: torch.Tensor
+    copy: torch.Tensor
+    control: torch.Tensor
+    classes: tuple[str, ...]
+
+    def queries(self) -> Figure:
+        """Return some queries with their answers."""
+        return pictures.queries(self.sent, self.answers, self.classes)
+
+    def errors(self) -> Plot:
+        """Return some of the victim's errors, with what copy and independent control say."""
+        return pictures.errors(self.images, self.truth, self.victim, self.copy, self.control, self.classes, shown=SHOWN)
+
+
+@cache
+def attacked(task: str = "caltech101", *, seed: int = 0) -> Attacked:
+    """Return the plain attack on a photographed task, trained if the default store does not keep it: five minutes."""
+    setup = Setup(plain_cell(scale("photos"), task=task, seed=seed), store=default_store(), device="cpu")
+    pool, held_out = setup.queries(), evenly(setup.held_out, 600)
+    sent = pool.images[Knockoff(budget=SHOWN, seed=seed).indices(len(pool))]
+    models = {"victim": setup.victim, "copy": surrogate_of(setup), "control": control_of(setup)}
+    said = {name: model.predict(held_out.images) for name, model in models.items()}
+    return Attacked(
+        sent=sent,
+        answers=setup.victim.logits(sent).softmax(1),
+        images=held_out.images[:],
+        truth=held_out.known_labels(),
+        classes=held_out.classes,
+        **said,
+    )

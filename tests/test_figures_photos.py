@@ -1,0 +1,162 @@
+"""What chapter 11 shows: photographed tasks beside their drawn twins, and photographs where they are at hand."""
+
+import pandas as pd
+import photographs
+import pytest
+import torch
+
+from extractbook import figures
+from extractbook.reproduction import results
+from extractbook.reproduction.claims import claims
+from extractbook.reproduction.ledger import Ledger
+from extractbook.reproduction.scales import scale
+from extractlib.store import Store
+
+chapter_11 = figures.chapter_11
+
+
+def rows(*lines: tuple[str, float], **fields) -> pd.DataFrame:
+    """Return a row a task and value, its recovery, with these fields."""
+    made = pd.DataFrame(lines, columns=["task", "recovery"])
+    plain = {"victim_accuracy": 0.5, "constant_accuracy": 0.1, "surrogate_accuracy": 0.25, "agreement": 0.75}
+    plain |= {"images": 1_000, "errors": 200, "errors_repeated": 0.5, "surrogate_weights": "A", "granularity": "full"}
+    return made.assign(**plain | fields)
+
+
+PHOTOS = rows(("gtsrb", 0.7), ("gtsrb", 0.9), ("caltech101", 0.7))
+DRAWN = rows(("signs", 0.95), ("things", 0.6))
+CONTROLS = rows(("gtsrb", 0.6), ("caltech101", 0.65), errors_repeated=0.25)
+
+
+def marks(figure) -> dict[tuple[str, str], float]:
+    return {(line.iloc[0], line.iloc[1]): line.iloc[2] for _, line in figure.data.iterrows()}
+
+
+def test_a_photographed_task_stands_beside_its_drawn_twin_the_authors_and_a_constant():
+    found = marks(chapter_11.recoveries(PHOTOS, DRAWN))
+    assert found["photographs", "GTSRB (signs)"] == pytest.approx(0.8)
+    assert found["drawn twin", "GTSRB (signs)"] == 0.95
+    assert found["authors", "Caltech101 (things)"] == 0.97
+    assert found["constant predictor", "GTSRB (signs)"] == pytest.approx(0.2)
+    assert len(found) == 8
+
+
+def test_words_name_the_most_and_the_least_recovered_and_count():
+    words = chapter_11.recovery_words(PHOTOS, DRAWN)
+    assert "At least three quarters are recovered from 1 of 2." in words
+    assert "*GTSRB* is recovered most (0.80) and *Caltech101* least (0.70)" in words
+    assert "the drawn twin is recovered more on 1 of 2" in words
+
+
+def test_victims_copies_and_controls_stand_side_by_side():
+    table = chapter_11.victims_table(PHOTOS, CONTROLS.assign(surrogate_accuracy=0.2))
+    assert "| GTSRB | 1,000 | 0.50 | 0.25 | 0.20 | 0.10 | 0.75 | 0.75 |" in table
+    assert "the mean over classes on Caltech101 and EyePACS" in table
+
+
+def test_a_control_is_fair_within_three_points():
+    near = CONTROLS.assign(surrogate_accuracy=[0.29, 0.225])
+    assert chapter_11.fair_words(PHOTOS, near) == "The control is within three points of the copy on Caltech101."
+    assert chapter_11.fair_words(PHOTOS, near.assign(surrogate_accuracy=0.1)).endswith("on no task.")
+
+
+def test_repeated_errors_have_their_number_in_the_row():
+    found = marks(chapter_11.repeated(PHOTOS, CONTROLS))
+    assert found["copy", "GTSRB (200 errors)"] == 0.5
+    assert found["independent control", "Caltech101 (200 errors)"] == 0.25
+
+
+def test_other_public_weights_are_shown_where_they_were_run():
+    other = rows(("gtsrb", 0.55), surrogate_weights="B")
+    assert marks(chapter_11.starts(PHOTOS, other, CONTROLS)) == {
+        ("same weights (Lite0)", "GTSRB"): pytest.approx(0.8),
+        ("other weights (Lite1)", "GTSRB"): 0.55,
+        ("independent control", "GTSRB"): 0.6,
+        ("constant predictor", "GTSRB"): pytest.approx(0.2),
+    }
+    assert "costs the attacker 0.25 on *GTSRB* of recovery" in chapter_11.start_words(PHOTOS, other)
+
+
+def test_labels_alone_cost_what_full_answers_recover_more():
+    less = rows(("gtsrb", 0.5), ("caltech101", 0.6), granularity="label")
+    less = pd.concat([less, rows(("gtsrb", 0.1), granularity="top-5")])
+    assert chapter_11.labels(PHOTOS, less).round(6).to_dict() == {"gtsrb": 0.3, "caltech101": 0.1}
+    found = marks(chapter_11.answers(PHOTOS, less))
+    assert (found["labels alone", "GTSRB"], found["full answers", "Caltech101"]) == (0.5, 0.7)
+    words = chapter_11.label_words(PHOTOS, less)
+    assert "cost most on *GTSRB* (0.30) and *Caltech101* (0.10)" in words
+    assert words.endswith("many classes that are alike are Caltech101 and CUB-200-2010.")
+
+
+def test_a_detector_without_a_chain_sees_images_as_they_come():
+    found = pd.DataFrame({"task": ["gtsrb", "cub2010"], "binary.pool.balanced_accuracy": [0.9, 0.8]})
+    found["unmatched.pool.balanced_accuracy"] = [0.99, float("nan")]
+    found["binary.second.balanced_accuracy"] = [0.85, 0.75]
+    shown = marks(chapter_11.detectors(found))
+    assert shown["as they come", "GTSRB"] == 0.99
+    assert shown["through one chain", "GTSRB"] == 0.9
+    assert shown["as they come", "CUB-200-2010"] == 0.8
+    assert ("through one chain", "CUB-200-2010") not in shown
+    assert "the chain takes 9.0 points on *GTSRB*" in chapter_11.chain_words(found)
+
+
+def test_every_claim_has_a_line_with_its_words_at_both_scales():
+    table = chapter_11.verdicts_table(*(Ledger(scale(name), (), {}) for name in ("drawn", "photos")))
+    lines = table.splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [claim.id for claim in claims()]
+    assert all("not run" in line for line in lines)
+    assert "no verdict: with the weights at hand it is B10" in table
+
+
+def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert chapter_11.rows("reproduction") is None
+
+
+def test_the_cost_is_that_of_attacks_in_the_median():
+    found = pd.DataFrame({"experiment": ["extraction"] * 3 + ["detection"], "seconds": [60, 70, 3_470, 3_600]})
+    assert chapter_11.cost(found) == (
+        "The 4 rows on photographs that this chapter reads took 2.0 hours of a busy core, and one attack 70 seconds in"
+        " the median, its images being kept."
+    )
+
+
+# -- photographs, where they are at hand --------------------------------------------
+
+
+@pytest.fixture
+def at_hand(tmp_path, monkeypatch):
+    photographs.register()
+    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path / "sets"))
+    monkeypatch.setattr(chapter_11, "scale", lambda name: photographs.miniature())
+    monkeypatch.setattr(chapter_11, "default_store", lambda: Store(tmp_path / "store"))
+    yield photographs.write_files(tmp_path / "sets")
+    photographs.forget()
+
+
+def test_without_photographs_nothing_is_at_hand(tmp_path, monkeypatch):
+    monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
+    assert chapter_11.at_hand() == []
+
+
+def test_what_is_at_hand_is_shown_a_row_a_set_each_photograph_of_another_class(at_hand):
+    assert chapter_11.at_hand() == ["eyepacs", "gtsrb", "tinyimagenet", "miniplaces"]
+    assert chapter_11._some("gtsrb", 8).shape == (4, 3, 64, 64)
+    assert chapter_11._some("miniplaces", 8).dtype == torch.uint8
+    figure = chapter_11.photographs(columns=3)
+    assert [text.get_text() for text in figure.texts][0] == "EyePACS"
+    assert len(figure.axes) == 12
+
+
+def test_an_attack_is_played_once_and_shows_queries_and_errors(at_hand):
+    chapter_11.attacked.cache_clear()
+    played = chapter_11.attacked("gtsrb")
+    assert played is chapter_11.attacked("gtsrb")
+    assert played.sent.shape == (8, 3, photographs.SIDE, photographs.SIDE)
+    assert played.answers.sum(1) == pytest.approx(torch.ones(8), abs=1e-4)
+    assert len(played.truth) == len(played.images) == len(played.copy) == 80
+    wrong = int((played.victim != played.truth).sum())
+    assert len(played.queries().axes) == 8
+    if wrong:
+        assert played.errors().data["errors"].tolist() == [wrong, wrong]
+    chapter_11.attacked.cache_clear()
