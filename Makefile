@@ -96,7 +96,7 @@ check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader hand the assignments 
 
 coverage: $(READY) ## run the tests and print how many of the library's lines they run; at least 95% must
 	@rm -rf _build/coverage && mkdir -p _build/coverage
-	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow"
+	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow" --junitxml=_build/coverage/tests.xml
 	@$(RUN) -m coverage combine --quiet && $(RUN) -m coverage report --skip-covered --fail-under=95
 
 mutants: $(READY) ## change 200 places of the code and look whether a test fails (SEED=0); run `make coverage` first

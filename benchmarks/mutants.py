@@ -1,11 +1,14 @@
 """Do the tests notice changed code? `make coverage`, then `python -m benchmarks.mutants --seed 0 --count 200`.
 
 Changes one place of the code that this project exists for, runs the tests that run the changed line (the quick ones
-first), and looks whether one fails. Modules are drawn with equal chances, then a place within the module. What survives
-is read by a person: `equivalent.csv` holds the changes that no test can notice, each with its reason.
+first), and looks whether one fails: in a process that has loaded everything, whose functions are given the changed
+code, and, what no test notices there, in one that imports it. Modules are drawn with equal chances, then a place within
+the module. What survives is read by a person: `equivalent.csv` holds the changes that no test can notice, each with its
+reason.
 """
 
 import argparse
+import ast
 import csv
 import importlib
 import json
@@ -17,11 +20,16 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FunctionType
+from xml.etree import ElementTree
 
 from benchmarks.canary_mutants import BOOK, LIBRARY, LOADED, ROOT, Mutant, changed, sites
+from benchmarks.graft import Pair, differences, functions, graft
 
 COVERED = (
     *(LIBRARY / "api" / f"{name}.py" for name in ("granularity", "meter", "service")),
@@ -39,11 +47,18 @@ COVERED = (
 MEASURED = ROOT / "_build" / "coverage" / "data"
 """Which test runs which line, as `make coverage` leaves it."""
 
+TIMED = MEASURED.with_name("tests.xml")
+"""How long each test took there."""
+
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 MOST = 240.0
 """Seconds of tests that a mutant is given; the slowest beyond them are left out."""
 
-GOALS = {"killed of those that can be": 0.96, "of a module": 0.90, "called equivalent, at most": 0.08}
+PRELOADED = (*LOADED, "hypothesis", "pandas", "pytest", "sqlalchemy")
+"""Libraries that all runs share."""
+
+KILLED, OF_A_MODULE, EQUIVALENTS = 0.96, 0.90, 0.08
+"""Goals: the share killed of those that can be, the same of a module, and the most that may be called equivalent."""
 
 
 # -- which tests --------------------------------------------------------------------
@@ -61,12 +76,24 @@ def tests_by_line(file: str) -> dict[int, set[str]]:
     return found
 
 
+def durations() -> dict[str, float]:
+    """Return how many seconds each test took, with all its parameters."""
+    found: dict[str, float] = defaultdict(float)
+    for case in ElementTree.parse(TIMED).iter("testcase"):
+        file = case.get("classname", "").replace(".", "/")
+        found[f"{file}.py::{case.get('name', '').partition('[')[0]}"] += float(case.get("time", 0))
+    return found
+
+
 def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, float]) -> list[str]:
     """Return the tests that run a mutant's lines, the quick ones first, of all no more than `MOST` seconds.
 
-    Lines that run at import only are tried by all tests of the module.
+    Lines that run at import only are tried by all tests of the files whose tests run any line of the module.
     """
-    near = set().union(*(lines.get(line, set()) for line in mutant.lines)) or set().union(*lines.values())
+    near = set().union(*(lines.get(line, set()) for line in mutant.lines))
+    if not near:
+        files = {test.partition("::")[0] for test in set().union(*lines.values())}
+        near = {test for test in seconds if test.partition("::")[0] in files}
     spent, kept = 0.0, []
     for test in sorted(near & seconds.keys(), key=lambda name: (seconds[name], name)):
         spent += seconds[test]
@@ -76,83 +103,176 @@ def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, 
     return kept
 
 
-# -- running them in a process forked before the package is imported ------------------
+# -- running them in a process of its own ---------------------------------------------
 
 
-def passed(root: Path, cache: Path, tests: Iterable[str], *, limit: float, stop: bool) -> tuple[dict[str, float], str]:
-    """Run tests in a new process; return how long each that passed took, and the first that did not.
+def failing(cache: Path, limit: float, run: Callable[..., None], *given: object) -> str:
+    """Run tests in a forked process; return the first that fails, or what else went wrong; "" if all pass.
 
     Args:
-        root: The copy of the checkout.
-        cache: The folder of victims and images, which is copied.
-        tests: Their names.
-        limit: Seconds until they count as hanging.
-        stop: Whether the first failure ends the run.
+        cache: The folder of victims and images, of which the process gets a copy.
+        limit: Seconds until it counts as hanging.
+        run: Runs the tests, given a pipe that it sends the first one's name to, and the rest.
+        given: The rest.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         own = Path(folder) / "cache"
         shutil.copytree(cache, own, copy_function=os.link)
-        process = fork.Process(target=_test, args=(root, own, theirs, list(tests), stop))
+        process = fork.Process(target=_forked, args=(own, run, theirs, *given))
         process.start()
         theirs.close()
-        deadline, took = time.monotonic() + limit, defaultdict(float)
-        failures: list[str] = []
         try:
-            while ours.poll(max(0.0, deadline - time.monotonic())):
-                name, outcome, seconds = ours.recv()
-                took[name] += seconds
-                if outcome == "failed":
-                    failures.append(name)
-            failures.append("hangs")
+            found = ours.recv() if ours.poll(limit) else "hangs"
         except EOFError:
             process.join()
-            failures += ["its process died"] if process.exitcode else []
+            found = "its process died" if process.exitcode else ""
         finally:
             process.kill()
             process.join()
-    return {name: spent for name, spent in took.items() if name not in failures}, next(iter(failures), "")
+    return found
+
+
+def _forked(cache: Path, run: Callable[..., None], *given: object) -> None:
+    os.environ["EXTRACTLIB_CACHE"] = str(cache)
+    run(*given)
+    os._exit(0)
+
+
+# In a process that imports the package.
 
 
 class _Report:
-    """Sends the outcome of each test."""
+    """Sends the name of each test that fails."""
 
     def __init__(self, pipe: Connection):
         self.pipe = pipe
 
     def pytest_runtest_logreport(self, report) -> None:
-        name = report.nodeid.partition("[")[0]
-        self.pipe.send((name, "failed" if report.failed else "passed", report.duration))
-
-    def pytest_collectreport(self, report) -> None:
         if report.failed:
-            self.pipe.send((report.nodeid, "failed", 0.0))
+            self.pipe.send(report.nodeid.partition("[")[0])
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
-def _test(root: Path, cache: Path, pipe: Connection, tests: list[str], stop: bool) -> None:
+def _import_and_run(pipe: Connection, root: Path, tests: Sequence[str]) -> None:
+    _load(root)
+    code = importlib.import_module("pytest").main([*QUIETLY, "-x", *tests], plugins=[_Report(pipe)])
+    os._exit(0 if code in (0, 1, 5) else 2)
+
+
+QUIETLY = ("-q", *"-p no:cacheprovider -p no:xdist -p no:randomly --hypothesis-profile=ci".split(), "-m", "not slow")
+
+
+def _load(root: Path) -> None:
+    """Import the package from a copy of the checkout, quietly."""
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1), os.dup2(quiet, 2)
     os.chdir(root)
-    os.environ |= {"EXTRACTLIB_CACHE": str(cache), "PYTHONPATH": f"{root}:{root / 'book'}"}
+    os.environ["PYTHONPATH"] = f"{root}:{root / 'book'}"
     sys.dont_write_bytecode = True
     sys.path[:0] = [str(root), str(root / "book"), str(root / "tests")]
     importlib.import_module("torch").set_num_threads(1)
     package = importlib.import_module("extractlib")
     assert Path(package.__file__).is_relative_to(root), package.__file__
-    words = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "-m", "not slow"]
-    code = importlib.import_module("pytest").main([*words, *(["-x"] if stop else []), *tests], plugins=[_Report(pipe)])
+
+
+# In a process that has loaded package and tests.
+
+Job = tuple[int, Mutant, list[str], float]
+"""Number of a mutant, itself, its tests, and the seconds until they count as hanging."""
+
+
+class _Loop:
+    """In the place of pytest's own loop: sends the number of each mutant with the test that notices it, or "".
+
+    A test that fails without a change too is left out, as are those of a database server, which would outlive them.
+    """
+
+    def __init__(self, root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection):
+        self.root, self.cache, self.jobs, self.deadline, self.pipe = root, cache, jobs, deadline, pipe
+
+    def pytest_runtestloop(self, session) -> bool:
+        items, sound = defaultdict(list), {}
+        for item in session.items:
+            if "postgresql" not in item.nodeid and "postgresql" not in item.fixturenames:
+                items[item.nodeid.partition("[")[0]].append(item)
+        loaded = [one for path in COVERED for one in functions(str(self.root / path))]
+        for number, mutant, tests, limit in self.jobs:
+            changed, test = list(differences((self.root / mutant.file).read_text(), mutant.code)), ""
+            while changed and time.monotonic() < self.deadline:
+                fit = [item for name in tests if sound.get(name, True) for item in items[name]]
+                with written(self.root, mutant):
+                    test = failing(self.cache, limit, _graft_and_run, self.pipe, fit, loaded, changed)
+                if test in items and test not in sound:
+                    sound[test] = not failing(self.cache, limit, _graft_and_run, self.pipe, items[test], [], [])
+                if sound.get(test, True):
+                    break
+            self.pipe.send((number, test if test in items or test == "hangs" else ""))
+        return True
+
+
+def _graft_and_run(
+    pipe: Connection, above: Connection, items: Sequence, loaded: Sequence[FunctionType], changed: Sequence[Pair]
+) -> None:
+    above.close()  # of the process above, whose end must be seen
+    if changed and not graft(loaded, changed):
+        return
+    protocol = importlib.import_module("_pytest.runner").runtestprotocol
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        if any(report.failed for report in protocol(item, log=False, nextitem=following)):
+            pipe.send(item.nodeid.partition("[")[0])
+            item.session._setupstate.teardown_exact(None)
+            return
+
+
+def _quickly(root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection) -> None:
+    _load(root)
+    files = sorted({test.partition("::")[0] for _, _, tests, _ in jobs for test in tests})
+    importlib.import_module("pytest").main([*QUIETLY, *files], plugins=[_Loop(root, cache, jobs, deadline, pipe)])
     pipe.close()
-    os._exit(0 if code in (0, 1, 5) else 2)
+
+
+@contextmanager
+def written(root: Path, mutant: Mutant) -> Iterator[None]:
+    """Keep a mutant in its file."""
+    file = root / mutant.file
+    whole = file.read_bytes()
+    file.write_text(mutant.code)
+    try:
+        yield
+    finally:
+        file.write_bytes(whole)
+
+
+def judged(root: Path, cache: Path, jobs: Sequence[Job], deadline: float) -> Iterator[tuple[int, str]]:
+    """Yield the number of each mutant with the test that notices it, "" for none: the quick ones first."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=_quickly, args=(root, cache, jobs, deadline, theirs))
+    process.start()
+    theirs.close()
+    noticed = {}
+    with suppress(EOFError):
+        while True:
+            number, test = ours.recv()
+            if test:
+                noticed[number] = test
+                yield number, test
+    process.join()
+    # What is left changes what runs at import, or what was imported hides it.
+    for number, mutant, tests, limit in jobs:
+        if number not in noticed and time.monotonic() < deadline:
+            with written(root, mutant):
+                yield number, failing(cache, limit, _import_and_run, root, tests)
 
 
 # -- judging --------------------------------------------------------------------------
 
 
-def sampled(root: Path, seed: int, done: int) -> Iterator[Mutant]:
-    """Yield different mutants without end, of modules with equal chances, from a number on."""
-    import ast
-
+def sampled(root: Path, seed: int) -> Iterator[Mutant]:
+    """Yield different mutants without end, of modules with equal chances."""
     paths = [str(path) for path in COVERED]
     places = {name: len(list(sites(ast.parse((root / name).read_text())))) for name in paths}
     chance, seen = random.Random(seed), set()
@@ -161,8 +281,7 @@ def sampled(root: Path, seed: int, done: int) -> Iterator[Mutant]:
         number = chance.randrange(places[file])
         if (file, number) not in seen:
             seen.add((file, number))
-            if len(seen) > done:
-                yield changed(root, file, number)
+            yield changed(root, file, number)
 
 
 def equivalents() -> dict[tuple[str, str, str], str]:
@@ -171,21 +290,38 @@ def equivalents() -> dict[tuple[str, str, str], str]:
         return {(line["file"], line["before"], line["after"]): line["reason"] for line in csv.DictReader(file)}
 
 
-def summary(entries: Iterable[Mapping[str, str]]) -> str:
-    """Return the scores of judged mutants, by module and in all, and what survives."""
-    known, by_module, survivors = equivalents(), defaultdict(Counter), []
+def counted(entries: Iterable[Mapping[str, str]]) -> dict[str, Counter]:
+    """Return how many mutants of each module, and of ``"all"``, are killed, survive and are called equivalent."""
+    known, found = equivalents(), defaultdict(Counter)
     for entry in entries:
-        key = entry["file"], entry["before"], entry["after"]
-        verdict = "equivalent" if entry["verdict"] == "survives" and key in known else entry["verdict"]
-        by_module[entry["file"]][verdict] += 1
-        if verdict == "survives":
-            survivors.append(f"survives  {entry['file']}:{entry['line']}  {entry['before']}  ->  {entry['after']}")
+        alive = entry["verdict"] == "survives"
+        equivalent = alive and (entry["file"], entry["before"], entry["after"]) in known
+        found[entry["file"]]["equivalent" if equivalent else entry["verdict"]] += 1
+    return dict(sorted(found.items())) | {"all": sum(found.values(), Counter())}
+
+
+def score(counts: Mapping[str, int]) -> float:
+    """Return the share that is killed of those that can be; 1 where there are none."""
+    real = counts["killed"] + counts["survives"]
+    return counts["killed"] / real if real else 1.0
+
+
+def faults(found: Mapping[str, Counter]) -> list[str]:
+    """Return which goals are missed."""
+    every = found["all"]
+    missed = [f"{name}: {score(counts):.3f}" for name, counts in found.items() if score(counts) < OF_A_MODULE]
+    missed += [f"killed: {score(every):.3f} of {KILLED}"] if score(every) < KILLED else []
+    share = every["equivalent"] / max(1, every.total())
+    return missed + ([f"called equivalent: {share:.3f}, at most {EQUIVALENTS}"] if share > EQUIVALENTS else [])
+
+
+def summary(found: Mapping[str, Counter]) -> str:
+    """Return the scores by module and in all."""
     text = [f"{'module':48} {'run':>4} {'killed':>6} {'equivalent':>10} {'score':>6}"]
-    for name, counts in [*sorted(by_module.items()), ("all", sum(by_module.values(), Counter()))]:
-        real = counts["killed"] + counts["survives"]
-        score = f"{counts['killed'] / real:6.3f}" if real else "     -"
-        text.append(f"{name:48} {counts.total():4} {counts['killed']:6} {counts['equivalent']:10} {score}")
-    return "\n".join([*survivors, *text])
+    for name, counts in found.items():
+        line = f"{name:48} {counts.total():4} {counts['killed']:6} {counts['equivalent']:10} {score(counts):6.3f}"
+        text.append(line)
+    return "\n".join(text)
 
 
 def main() -> None:
@@ -200,60 +336,45 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="only judge those again that survived")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
-    for name in LOADED:
+    for name in PRELOADED:
         importlib.import_module(name)
     options.log.parent.mkdir(parents=True, exist_ok=True)
     entries = [json.loads(line) for line in options.log.read_text().splitlines()] if options.log.exists() else []
-    lines = {str(path): tests_by_line(str(path)) for path in COVERED}
-    everything = sorted(set().union(*(names for one in lines.values() for names in one.values())))
+    lines, seconds = {str(path): tests_by_line(str(path)) for path in COVERED}, durations()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         root = Path(folder).resolve() / "checkout"
         skipped = shutil.ignore_patterns("__pycache__", ".venv", "_build", ".git", "launch", ".hypothesis")
         shutil.copytree(ROOT, root, ignore=skipped)
         cache = Path(os.environ.get("EXTRACTLIB_CACHE", ROOT / "_build" / "cache"))
         cache.mkdir(parents=True, exist_ok=True)
-        seconds, failed = passed(root, cache, everything, limit=3_600, stop=False)
-        print(f"{len(seconds)} tests in {sum(seconds.values()):.0f} s; left out as failing here: {failed or 'none'}")
-        waiting = (
-            [entry for entry in entries if entry["verdict"] == "survives"]
-            if options.again
-            else sampled(root, options.seed, len(entries))
-        )
-        for mutant in waiting:
-            if time.monotonic() > deadline or (len(entries) >= options.count and not options.again):
-                break
-            if isinstance(mutant, dict):  # judged again by tests that were added since
-                entry = mutant
-                made = _found(root, entry)
-            else:
-                made, entry = mutant, {}
-                entry |= {"file": made.file, "line": made.lines[0], "kind": made.kind}
-                entry |= {"before": made.before, "after": made.after}
-                entries.append(entry)
-            file = root / made.file
-            whole = file.read_bytes()
-            tests = chosen(made, lines[made.file], seconds)
-            limit = 60 + 3 * sum(seconds[name] for name in tests)
-            file.write_text(made.code)
-            _, test = passed(root, cache, tests, limit=limit, stop=True) if tests else ({}, "")
-            file.write_bytes(whole)
+        mutants = list(islice(sampled(root, options.seed), options.count))
+        entries += [described(mutant) for mutant in mutants[len(entries) :]]
+        jobs, known = [], equivalents()
+        for number, (mutant, entry) in enumerate(zip(mutants, entries, strict=True)):
+            if described(mutant).items() - {("verdict", "open")} - entry.items():
+                raise SystemExit(f"{options.log} is of other code or another sample: name another file")
+            if (entry["file"], entry["before"], entry["after"]) in known:
+                entry |= {"verdict": "survives", "test": ""}
+            elif entry["verdict"] == "open" or (options.again and entry["verdict"] == "survives"):
+                tests = chosen(mutant, lines[mutant.file], seconds)
+                jobs.append((number, mutant, tests, 60 + 3 * sum(seconds[test] for test in tests)))
+        for number, test in judged(root, cache, jobs, deadline):
+            entry = entries[number]
             entry |= {"verdict": "killed" if test else "survives", "test": test}
-            print(
-                f"{len(entries):>3} {entry['verdict']:<9} {entry['file']}:{entry['line']} {entry['kind']}", flush=True
-            )
+            print(f"{number:>3} {entry['verdict']:<9} {entry['file']}:{entry['line']} {entry['kind']}", flush=True)
             options.log.write_text("".join(json.dumps(one) + "\n" for one in entries))
-    print(summary(entries))
+    found = counted(entries)
+    for entry in entries:
+        if entry["verdict"] == "survives" and (entry["file"], entry["before"], entry["after"]) not in known:
+            print(f"survives {entry['file']}:{entry['line']}  {entry['before']}  ->  {entry['after']}")
+    print(f"seed {options.seed}\n{summary(found)}")
+    raise SystemExit("\n".join(faults(found)) or 0)
 
 
-def _found(root: Path, entry: Mapping[str, str]) -> Mutant:
-    """Return the mutant that a line of the log is about, in today's code."""
-    import ast
-
-    for number in range(len(list(sites(ast.parse((root / entry["file"]).read_text()))))):
-        mutant = changed(root, entry["file"], number)
-        if (mutant.kind, mutant.before, mutant.after) == (entry["kind"], entry["before"], entry["after"]):
-            return mutant
-    raise SystemExit(f"{entry['file']} has no {entry['before']!r} any more: begin another log")
+def described(mutant: Mutant) -> dict:
+    """Return what the log says of a mutant that is not yet judged."""
+    names = ("file", "kind", "before", "after")
+    return {name: getattr(mutant, name) for name in names} | {"line": mutant.lines[0], "verdict": "open"}
 
 
 if __name__ == "__main__":

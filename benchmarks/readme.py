@@ -26,26 +26,26 @@ FIGURE = README.parent / "book" / "_static" / "front.png"
 
 def results() -> str:
     """Return the headline results in Markdown, each with the chapter that tells it."""
-    rows = book.rows("drawn")
-    plot = book.threat_or_boogeyman(book.Evidence(rows))
-    mean = plot.data.groupby("Situation", sort=False)["recovery"].mean()
-    count = Counter(str(entry.verdict) for entry in book.verdicts(rows) if entry.claim.id[0] == "C")
-    words = {"holds": "hold", "does not hold": "do not", "undecided": "are undecided"}
-    verdicts = ", ".join(f"{count[verdict]} {said}" for verdict, said in words.items() if count[verdict])
+    rows, ledger = book.frame(*book.TABLES), book.ledger("drawn")
+    mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
+    seeds = ", ".join(map(str, sorted(set(rows.loc[rows["table"] == "reproduction", "seed"]))))
+    words = Counter(str(ledger.word(claim)) for claim in book.claims())
+    decided = ", ".join(f"{count} {word}" for word, count in words.items() if word != "not run") or "none is judged yet"
     told = {
-        "05_knockoff": "With 10,000 queries of unrelated pictures a copy recovers "
-        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean.",
+        "05_knockoff": f"With {rows['budget'].max():,} queries of unrelated pictures a copy recovers "
+        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean (of seed {seeds}).",
         "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
-        f"{mean['public images; detected: shuffled']:.0%}, and one with images like the victim's still "
-        f"{mean['own images; detected: shuffled*']:.0%}, with half the queries.",
-        "12_ledger": f"Of the paper's {count.total()} claims on drawn images: {verdicts}.",
+        f"{mean['queries detected, answers shuffled']:.0%}; one with images like the victim's recovers "
+        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries.",
+        "12_ledger": f"Of {words.total()} claims, the paper's and ours, whose tests were frozen before their rows were "
+        f"run: {decided}.",
     }
     return "".join(f"- {text} [How]({furniture.site()}book/{page}.html)\n" for page, text in told.items())
 
 
 def figure() -> bytes:
     """Return the front figure, as a PNG."""
-    return render(book.threat_or_boogeyman(book.Evidence(book.rows("drawn"))), kind="png")
+    return render(book.conditions(book.frame(*book.TABLES)), kind="png")
 
 
 def code(text: str) -> str:

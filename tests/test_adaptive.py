@@ -515,6 +515,15 @@ def test_a_missing_trainer_and_unknown_settings_are_refused(tmp_path):
     assert not (tmp_path / "t").exists()
 
 
+def test_what_an_adaptive_attack_is_unless_told_otherwise():
+    settings = {"budget": 10, "seed": 0, "batch": 8, "fill": "even", "client": "attacker"}
+    attack = AdaptiveKnockoff(budget=10)
+    assert vars(attack) == settings | {"reward": "all", "window": 25, "clusters": 30}
+    assert attack.strategy == "adaptive-all, window 25, 30 clusters"
+    online = {"epochs": 1, "learning_rate": 0.05, "batch_size": 128, "weight_decay": 0.0, "shift": 0}
+    assert online.items() <= vars(ONLINE).items() and ONLINE.schedule == "cosine"
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [

@@ -231,6 +231,8 @@ def test_the_victim_sees_no_more_than_a_batch_at_a_time():
     victim = linear_victim()
     PredictionAPI(victim, batch_size=8).query(noise(20))
     assert victim.calls == [8, 8, 4]
+    PredictionAPI(victim).query(noise(513))
+    assert victim.calls[3:] == [512, 1]
 
 
 def reachable(start: object) -> list:

@@ -11,6 +11,7 @@ import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from benchmarks import chapters, device, device_steps, gpu
+from benchmarks import chapters, device, device_steps, gpu, graft, mutants
 from extractlib.data.layouts import listing
 from extractlib.data.sources import Loader, parts_table
 from extractlib.errors import InputError
@@ -441,3 +442,90 @@ def test_median_and_the_cell_that_nine_in_ten_do_not_exceed():
     assert (found.median, found.most, max(found.lines)) == (5.5, 9, 20)
     assert found.minutes == 10
     assert chapters.Counts.of([]).minutes == 0
+
+
+# -- mutants -------------------------------------------------------------------------
+
+
+def judged(file: str, killed: int, survives: int) -> list[dict[str, str]]:
+    verdicts = ["killed"] * killed + ["survives"] * survives
+    return [{"file": file, "before": "a", "after": str(n), "verdict": verdict} for n, verdict in enumerate(verdicts)]
+
+
+def test_mutants_are_scored_without_those_that_no_test_can_notice(monkeypatch):
+    monkeypatch.setattr(mutants, "equivalents", lambda: {("one.py", "a", "9"): "a reason"})
+    found = mutants.counted(judged("one.py", 9, 2) + judged("two.py", 10, 0))
+    assert found["one.py"] == {"killed": 9, "equivalent": 1, "survives": 1}
+    assert [mutants.score(counts) for counts in found.values()] == [0.9, 1.0, 0.95]
+    assert mutants.summary(found).splitlines()[-1].split() == ["all", "21", "19", "1", "0.950"]
+    assert mutants.faults(found) == ["killed: 0.950 of 0.96"]
+    # One more that survives is too many for its module.
+    worse = mutants.counted(judged("one.py", 8, 2) + judged("two.py", 90, 0))
+    assert mutants.faults(worse) == ["one.py: 0.889"]
+
+
+def test_no_more_than_a_share_may_be_called_equivalent(monkeypatch):
+    monkeypatch.setattr(mutants, "equivalents", lambda: {("one.py", "a", str(n)): "a reason" for n in (10, 11)})
+    assert mutants.faults(mutants.counted(judged("one.py", 10, 2))) == ["called equivalent: 0.167, at most 0.08"]
+    assert mutants.faults(mutants.counted(judged("one.py", 10, 0))) == []
+
+
+def test_a_mutant_meets_the_quickest_tests_of_its_lines():
+    mutant = mutants.Mutant("one.py", "number changed", range(3, 5), "a = 1", "a = 2", "a = 2")
+    seconds = {"a::slow": 230.0, "a::quick": 1.0, "b::middle": 20.0, "b::reads only": 0.1, "c::elsewhere": 0.1}
+    lines = {3: {"a::slow", "a::quick"}, 4: {"b::middle", "b::not timed"}, 5: {"a::quick"}}
+    assert mutants.chosen(mutant, lines, seconds) == ["a::quick", "b::middle"]  # the slow one would make it 251 seconds
+    # What runs at import only may be looked at by a test that runs no line of the module.
+    at_import = mutants.Mutant("one.py", "number changed", range(9, 10), "a = 1", "a = 2", "a = 2")
+    assert mutants.chosen(at_import, lines, seconds) == ["b::reads only", "a::quick", "b::middle"]
+
+
+MODULE = """
+LIMIT = 3
+
+class Counter:
+    step = 1
+
+    def up(self, number, by=2):
+        # More.
+        return number + by * self.step
+
+def above(numbers):
+    return [number for number in numbers if number > LIMIT]
+
+def adder(first):
+    return lambda second: first + second
+
+add = adder(1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "result"),
+    [
+        ("number + by", "number - by", (8, [4], 6)),
+        ("number > LIMIT", "number >= LIMIT", (12, [3, 4], 6)),
+        ("first + second", "first * second", (12, [4], 5)),
+        ("return [number", "return numbers and [number", (12, [4], 6)),
+    ],
+)
+def test_loaded_functions_are_given_changed_code(old, new, result):
+    module = ModuleType("changed")
+    exec(compile(MODULE, "changed.py", "exec"), vars(module))
+    changed = list(graft.differences(MODULE, MODULE.replace(old, new)))
+    assert graft.graft(graft.functions("changed.py"), changed)
+    assert (module.Counter().up(10), module.above([2, 3, 4]), module.add(5)) == result
+
+
+@pytest.mark.parametrize(("old", "new"), [("LIMIT = 3", "LIMIT = 4"), ("by=2", "by=3"), ("step = 1", "step = 2")])
+def test_what_runs_at_import_cannot_be_changed_in_a_loaded_module(old, new):
+    assert list(graft.differences(MODULE, MODULE.replace(old, new))) == []
+    assert list(graft.differences(MODULE, MODULE.replace("LIMIT = 3", "LIMIT = 3  # the same"))) == []
+
+
+def test_a_function_that_uses_other_variables_around_it_is_not_changed():
+    module = ModuleType("changed")
+    exec(compile(MODULE, "changed.py", "exec"), vars(module))
+    loaded = [one for one in graft.functions("changed.py") if one is module.add]
+    assert not graft.graft(loaded, graft.differences(MODULE, MODULE.replace("first + second", "second")))
+    assert module.add(5) == 6

@@ -121,6 +121,14 @@ def test_the_front_page_has_a_row_for_each_condition_that_ran():
     ]
 
 
+def test_the_front_page_does_not_say_which_task_is_which():
+    lines = [cell("signs", 0.9), cell("birds", 0.5), cell("signs", 0.7, granularity="label", table="granularity")]
+    figure = figures.conditions(pd.DataFrame(lines))
+    means = next(line for line in figure.axes[0].lines if line.get_label() == "mean of the tasks")
+    assert list(means.get_xdata()) == pytest.approx([0.7, 0.7, 0.2])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mean of the tasks", "one task"]
+
+
 def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(results, "read_rows", lambda path: ["row"])
@@ -129,9 +137,9 @@ def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatc
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.jsonl").touch()
     assert figures.sizes() == (
-        "Drawn images at 32 px: 1 table and 1 table explored on one seed, not yet decided;"
-        " photographs at 128 px: 1 table. None of them is at the paper's 224 px."
+        "Drawn images at 32 px: 1 table on the seeds that decide, 1 table on one seed of exploration;"
+        " photographs at 128 px: 1 table on the seeds that decide. None of them is at the paper's 224 px."
     )
     (tmp_path / "edition-2" / "paper").mkdir()
     (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
-    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table.")
+    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table on the seeds that decide.")

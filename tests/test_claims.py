@@ -442,6 +442,13 @@ def test_answers_are_filled_in_as_agrees_better():
     assert list(step.values.values()) == pytest.approx([0.5 - 0.94, 0.92 - 0.94] * 4)
 
 
+def test_answers_that_show_all_or_nothing_are_not_filled_in():
+    evidence = claims.Evidence(FRAME, SCALE, LOOK)
+    for granularity, recovery in (("full", 0.95), ("label", 0.89), ("rounded-1", 0.93)):
+        found = evidence.find("recovery_filled", "signs", granularity=granularity).by_seed
+        assert found.to_dict() == pytest.approx(dict.fromkeys(LOOK, recovery))
+
+
 def test_threshold_is_the_third_largest_of_the_controls():
     frame = FRAME.copy()
     mask = (frame["task"] == "signs") & frame["seed"].isin(CONTROLS)
@@ -567,24 +574,78 @@ def test_each_claim_says_its_tables_and_the_command_that_makes_its_rows():
     assert c3.command("drawn") == "extractbook results --scale drawn --table reproduction --table granularity"
 
 
-ELSEWHERE = {("B4", "detector"): "C9's first bound", ("B7", "shortcut"): "B6 holds", ("B9", "shortcut"): "B8 holds"}
-"""Limits that a test takes from another claim, in words."""
+STATED = {
+    ("C1", "recovery"): ("≥", 0.75, "r ≥ 0.75"),
+    ("C2", "difference"): (">", 0, "r(Retina) below that of each other task"),
+    ("C3", "drop"): (">", 0, "drop > 0 for Birds and Things"),
+    ("C3", "difference"): (">", 0, "each larger than each drop of the other three"),
+    ("C4", "step"): ("≤", 0.03, "no step reversed by more than 0.03"),
+    ("C4", "label costs"): (">", 0.05, "r(full) − r(label) > 0.05"),
+    ("C5", "above"): (">", 0, "0 < r(same) − r(other)"),
+    ("C5", "below"): ("<", 0.15, "r(same) − r(other) < 0.15"),
+    ("C6", "drop"): ("≥", 0.1, "r lower by ≥ 0.10"),
+    ("C6", "pre-trained"): ("≥", 0.6, "r(pre-trained) ≥ 0.6"),
+    ("C7", "others"): ("≤", 0.5, "r ≤ 0.5 on the four others"),
+    ("C7", "own"): ("≥", 0.9, "r ≥ 0.9 on its own"),
+    ("C7", "public"): ("≥", 0.6, "r(public images, the same number) ≥ 0.6"),
+    ("C7", "constant"): ("≤", 0.4, "not testable where the constant predictor's r is above 0.4"),
+    ("C8", "shortfall"): ("≥", 0.1, "≥ 0.10 below the mean"),
+    ("C8", "errors"): ("≥", 100, "at least 100 test images that the victim has right"),
+    ("C9", "accurate"): ("≥", 0.9, "balanced accuracy ≥ 0.90 on the four"),
+    ("C9", "weak"): ("<", 0.85, "< 0.85, on Things"),
+    ("C9", "lowest"): (">", 0, "lowest, and"),
+    ("C10", "change"): ("≥", -0.05, "second pool ≥ that on the first − 0.05"),
+    ("C11", "mean"): (">", 0, "higher in the mean over tasks"),
+    ("C11", "not lower"): ("≥", -0.005, "nowhere lower by more than 0.005"),
+    ("C12", "left"): ("≤", 0, "r₀(defended) ≤ 0.5 · r₀(undefended)"),
+    ("C12", "undefended"): ("≥", 0.6, "undefended r ≥ 0.6"),
+    ("C13", "caught more"): ("≤", 0.1, "caught at most 10 points more often"),
+    ("C13", "detector"): ("≥", 0.8, "C9's balanced accuracy ≥ 0.8"),
+    ("C14", "gain"): (">", -0.02, "r(own, n) − r(public, 4n) > −0.02"),
+    ("C15", "slope"): ("<", 0, "slope of balanced accuracy over f < 0"),
+    ("B1", "gain"): (">", 0, "r(adaptive, reward) − r(random) > 0"),
+    ("B2", "prada"): ("≤", 0.05, "share flagged ≤ 0.05"),
+    ("B2", "counting"): ("≤", 0.05, "share flagged ≤ 0.05"),
+    ("B2", "prada works"): ("≥", 1, "a positive control (Jacobian augmentation) is flagged"),
+    ("B2", "counting works"): ("≥", 1, "a positive control (Jacobian augmentation) is flagged"),
+    ("B2", "prada time"): ("≥", 20, "T < 20: not testable"),
+    ("B2", "counting time"): ("≥", 20, "T < 20: not testable"),
+    ("B3", "steps"): ("<", 0.001, "control's rate < 0.001; at the scale's steps"),
+    ("B3", "three times"): ("<", 0.001, "at three times as well"),
+    ("B4", "loss"): ("≤", 0.02, "accuracy lost ≤ 2 points"),
+    ("B4", "refused"): ("≤", 0.02, "share refused ≤ 2%"),
+    ("B4", "detector"): ("≥", 0.9, "where C9's first bound holds"),
+    ("B5", "more"): (">", 0, "copy − control > 0"),
+    ("B5", "matched"): ("±", 0.03, "validation accuracies within 3 points"),
+    ("B6", "caught less"): ("≥", 0.2, "caught ≥ 0.2 less often"),
+    ("B6", "sides"): (">", 0, "the sides differ"),
+    ("B7", "caught less"): ("≤", 0.05, "caught ≤ 0.05 less often"),
+    ("B7", "shortcut"): ("≥", 0.2, "precondition B6 holds"),
+    ("B8", "caught less"): ("≥", 0.2, "caught ≥ 0.2 less often"),
+    ("B8", "sides"): (">", 0, "the sides differ"),
+    ("B9", "caught less"): ("≤", 0.05, "caught ≤ 0.05 less often"),
+    ("B9", "shortcut"): ("≥", 0.2, "precondition B8 holds"),
+    ("B10", "gain"): (">", 0.05, "½[(AA + BB) − (AB + BA)] > 0.05"),
+    ("B11", "accused"): ("≥", 0.5, "exact lower bound ≥ 0.5"),
+    ("B11", "matched"): ("±", 0.03, "validation accuracies within 3 points"),
+    ("B12", "told apart"): ("≥", 0.9, 'against "was shuffled" ≥ 0.9'),
+    ("B12", "gain"): (">", 0, "r(all answers, equal charge) > 0"),
+    ("B12", "some"): ("≥", 0.05, "5 to 95% of the queries are shuffled"),
+    ("B12", "not all"): ("≤", 0.95, "5 to 95% of the queries are shuffled"),
+    ("B13", "gain"): (">", 0, "r(shuffled) − r(defense) > 0"),
+    ("B13", "shuffling fails"): ("≥", 0.1, "r(shuffled) − r(constant) ≥ 0.10"),
+}
+"""Each bound and precondition: its sign, its limit, and the words of the claim's test that say them."""
 
 
 def test_every_limit_of_a_bound_stands_in_the_words_of_its_test():
-    words = {0: ("> 0", "below", "lowest", "higher", "≤ 0.5 ·", "< 0", "differ", "larger"), 1: ("is flagged",)}
-    for claim in claims.claims():
-        for limit in (*claim.bounds, *claim.preconditions):
-            number = abs(limit.limit)
-            spelled = {
-                f"{number:g}",
-                f"{number:.2f}",
-                f"{number:.0%}",
-                f"{number * 100:g} points",
-                f"{number * 100:g} to",
-            }
-            spelled |= {*words.get(number, ()), ELSEWHERE.get((claim.id, limit.name), "nowhere")}
-            assert any(text in claim.test for text in spelled), (claim.id, limit.name)
+    limits = {
+        (claim.id, limit.name): (limit.sign, limit.limit, claim.test)
+        for claim in claims.claims()
+        for limit in (*claim.bounds, *claim.preconditions)
+    }
+    assert {name: found[:2] for name, found in limits.items()} == {name: told[:2] for name, told in STATED.items()}
+    assert [name for name, told in STATED.items() if told[2] not in limits[name][2]] == []
 
 
 # -- the tables have the cells that the tests need -------------------------------------

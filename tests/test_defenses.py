@@ -66,6 +66,14 @@ def test_a_mark_swaps_the_highest_with_another():
     assert torch.equal(shown.sort(1).values, PROBABILITIES.sort(1).values)
 
 
+def test_the_wrong_class_is_the_one_that_the_key_gives():
+    shown = Mislabel(SECRET).answer(PROBABILITIES, ALL, IMAGES)
+    for label, image, true in zip(shown.argmax(1), IMAGES, PROBABILITIES.argmax(1), strict=True):
+        key = hmac.new(SECRET, image.numpy().tobytes(), hashlib.sha256).digest()
+        further = int(np.random.default_rng(int.from_bytes(key, "big")).integers(1, 10))
+        assert int(label) == (int(true) + further) % 10
+
+
 def test_marked_labels_are_spread_over_all_other_classes():
     images = noise(900, seed=4)
     certain = torch.eye(10)[torch.full((900,), 3)]
@@ -195,10 +203,10 @@ def test_rates_that_cannot_be(rate):
         KeyedSample(rate=rate, secret=SECRET)
 
 
-@pytest.mark.parametrize("secret", [b"", "text", None])
-def test_secrets_that_are_none(secret):
+@pytest.mark.parametrize(("secret", "wrong"), [(b"", "empty"), ("text", "no bytes"), (None, "no bytes")])
+def test_secrets_that_are_none(secret, wrong):
     for make in (Shuffle, Mislabel, lambda secret: KeyedSample(rate=0.1, secret=secret)):
-        with pytest.raises(InputError, match="the secret is"):
+        with pytest.raises(InputError, match=f"^the secret is {wrong}: bytes, at least one, are wanted$"):
             make(secret)
 
 

@@ -3,6 +3,7 @@
 import math
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from extractlib import metrics
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
+from extractlib.defenses import detectors
 from extractlib.defenses.detectors import (
     BinaryDetector,
     Detector,
@@ -22,6 +24,7 @@ from extractlib.defenses.detectors import (
     MahalanobisDetector,
     OdinDetector,
     features_of,
+    layers_of,
     logistic_regression,
     stages_of,
     tune,
@@ -85,6 +88,10 @@ def test_roc_curve_runs_from_nothing_accepted_to_everything():
     accepted, caught = metrics.roc_curve(BENIGN, OOD, points=5)
     assert accepted.tolist() == [0, 0.25, 0.75, 0.75, 1]
     assert caught.tolist() == pytest.approx([1, 1, 2 / 3, 2 / 3, 0])
+
+
+def test_a_roc_curve_has_101_points_unless_told_otherwise():
+    assert [len(side) for side in metrics.roc_curve(BENIGN, OOD)] == [101, 101]
 
 
 def test_the_thresholds_of_a_roc_curve_are_at_the_nearest_ranks():
@@ -393,6 +400,46 @@ def test_features_at_hand_are_the_ones_that_would_be_extracted(victim):
     assert torch.equal(given.score(IMAGES), found.score(IMAGES)) and given.fingerprint == found.fingerprint
 
 
+def test_features_of_another_number_of_layers_are_refused(foreign):
+    known, sides = small(90, seed=2), (small(20, seed=3), small(20, seed=4))
+    features = layers_of(foreign, known.images, ["1", "2"])
+    options = {"benign": sides[0], "ood": sides[1], "epsilon": 0.0, "layers": ["1", "2"]}
+    assert LayeredMahalanobisDetector(foreign, known, features=features, **options).weights.shape == (3,)
+    with pytest.raises(ValueError):
+        LayeredMahalanobisDetector(foreign, known, features=features[:1], **options)
+
+
+def test_the_layers_of_a_network_that_names_them_are_those():
+    lite = networks.build("lite0-6", classes=2, seed=0)
+    assert stages_of(Victim(lite, classes=("a", "b"))) == ["stages.3", "stages.5", "stages.7"]
+
+
+class Recording(nn.Module):
+    """Notes how many images come at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.sizes = nn.Parameter(torch.zeros(1)), []
+
+    def normalize(self, images):
+        return images.float()
+
+    def features(self, x):
+        self.sizes.append(len(x))
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"),
+    [((513, 1, 1, 1), [512, 1]), ((497, 3, 32, 33), [496, 1]), ((2, 3, 725, 725), [1, 1]), ((1, 1, 600, 600), [1])],
+)
+def test_a_batch_has_no_more_pixels_than_512_images_of_32(shape, sizes):
+    model = Recording()
+    images = torch.arange(shape[0]).remainder(256).byte().view(-1, 1, 1, 1).expand(shape)
+    assert torch.equal(features_of(SimpleNamespace(model=model), images)[:, 0], images[:, 0, 0, 0].float())
+    assert model.sizes == sizes
+
+
 def test_detectors_compute_where_the_victim_is(victim, monkeypatch):
     """No environment variable has a say: the GPU that this one names is nowhere."""
     monkeypatch.setenv("EXTRACTLIB_DEVICE", "cuda:99")
@@ -469,6 +516,16 @@ def recorded(benign: ImageSet, ood: ImageSet) -> tuple:
 
     BinaryDetector.train(benign, ood, Recording(network="tiny", recipe=RECIPE, seed=0))
     return seen[0]
+
+
+def test_a_detector_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr("extractlib.models.fitted.fit", lambda model, *given, **options: trained.append(1) or model)
+    for number in (1, 1, 2):
+        monkeypatch.setattr(detectors, "versions", lambda name, number=number: {name: number})
+        trainer = Trainer(network="tiny", recipe=RECIPE, seed=0, store=Store(tmp_path))
+        BinaryDetector.train(flat(20, 5, seed=1), flat(200, 3, seed=2), trainer)
+    assert len(trained) == 2
 
 
 def test_the_binary_detector_learns_from_equally_many_of_both_sides():

@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 from extractbook import figures
-from extractbook.reproduction import edition_1, ledger, paper
+from extractbook.reproduction import ledger, paper
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import digest
@@ -72,53 +72,6 @@ def test_mean_sd():
     assert figures.mean_sd([], digits=1) == "–"
 
 
-def test_reproduction_table_stands_beside_the_papers():
-    lines = figures.reproduction_table(ROWS).splitlines()
-    assert lines[0] == "**Ours beside the paper's (authors' slides, 2020)**"
-    assert lines[2].startswith("| Task | Victim | Surrogate | Recovery | Constant | Authors' victim |")
-    assert lines[5] == (
-        "| things (Caltech) | 80.0 ± 0.0 | 62.0 ± 2.8 | 0.775 ± 0.035 | 0.25 ± 0.00"
-        " | 74.1 | 72.2 | 0.97 | 78.8 | 75.4 | 0.96 |"
-    )
-    assert lines[4] == (
-        "| signs (GTSRB) | 80.0 ± 0.0 | 72.0 ± 0.0 | 0.900 ± 0.000 | 0.25 ± 0.00 | 98.1 | 94.8 | 0.96 | – | – | – |"
-    )
-
-
-def test_what_is_to_be_known_of_the_authors_row_stands_below_the_table():
-    birds = [replace(row, cell=replace(row.cell, task="birds")) for row in ROWS if row.cell.task == "things"]
-    *lines, empty, note = figures.reproduction_table([*ROWS, *birds]).splitlines()
-    [line] = [line for line in lines if line.startswith("| birds (CUBS) |")]
-    assert line.endswith("| 77.2 | 70.9 | 0.91 | 77.2 | 70.9 | 0.89 |")
-    assert (empty, note.startswith("birds (CUBS): ")) == ("", True)
-    assert note.endswith("Orekondy et al. report 76.5 and 68.0.")
-
-
-def entry(claim: str, verdict: str, reason: str = "", values: tuple[int, ...] = ()) -> edition_1.Entry:
-    """Return an entry of all tasks and five seeds, with bounds of as many values as `values` says."""
-    bounds = tuple(edition_1.Bound("r ≥ 0.75", None, (0.8,) * count, (0.8, 0.8), True) for count in values)
-    return edition_1.Entry(paper.claim(claim), edition_1.Verdict(verdict), reason, bounds, ("signs",), (0, 1, 2, 3, 4))
-
-
-def test_ledger_table_shows_first_what_does_not_hold():
-    made = [entry("C1", "holds"), entry("C2", "does not hold", "r(signs) is 0.4"), entry("C3", "not run")]
-    lines = figures.ledger_table([*made, entry("B5", "undecided")]).splitlines()
-    assert lines[1] == "| :--- | :--- | :--- | :--- | :--- | :--- |"
-    found = [(line.split(" | ")[0], line.split(" | ")[4]) for line in lines[2:]]
-    assert found == [("| C2", "does not hold"), ("| B5", "undecided"), ("| C1", "holds"), ("| C3", "not run")]
-    assert lines[2].endswith("| r(signs) is 0.4 |")
-
-
-def test_ledger_table_has_a_column_for_another_scale():
-    other = [entry("C1", "does not hold", values=(5, 3)), entry("C2", "not testable"), entry("C15", "not run")]
-    here = [entry(claim, "holds") for claim in ("C1", "C2", "C3", "C15")]
-    lines = figures.ledger_table(here, beside={"drawn": other}).splitlines()
-    assert lines[0].endswith("| Why | In drawn |")
-    last = {line.split(" | ")[0]: line.rpartition(" | ")[2].removesuffix(" |") for line in lines[2:]}
-    found = {"| C1": "does not hold (3 seeds)", "| C2": "not testable", "| C3": "not run", "| C15": "not run"}
-    assert last == found
-
-
 def test_provenance_is_one_line():
     line = figures.provenance(ROWS)
     assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12]) + FIRST_EDITION
@@ -158,69 +111,34 @@ def lengths_of_bars(axes) -> dict[str, list[float]]:
     return {container.get_label(): [bar.get_width() for bar in container] for container in drawn}
 
 
-def test_bars_are_as_long_as_the_recoveries():
-    figure = figures.reproduction_bars(ROWS)
-    [axes] = figure.axes
-    lengths = lengths_of_bars(axes)
-    assert lengths["ours"] == pytest.approx([0.9, 0.775])
-    assert lengths["the authors"] == [0.96, 0.97]
-    assert lengths["Orekondy et al."] == [0.96]  # who attacked no GTSRB
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["signs\n(GTSRB)", "things\n(Caltech)"]
-    [constant] = [line for line in axes.lines if line.get_label() == "constant predictor"]
-    assert constant.get_xdata().tolist() == pytest.approx([0.25, 0.25])
+def two_bars() -> figures.Plot:
+    return figures.bars({"signs": {"ours": [0.9]}, "things": {"ours": [0.75, 0.8]}}, xlabel="recovery")
 
 
-def test_bars_of_a_task_that_the_authors_lack():
-    [axes] = figures.reproduction_bars([row("folder:pets", 0, 0.4)]).axes
-    assert lengths_of_bars(axes) == {"ours": [0.5]}
+def curve() -> figures.Plot:
+    return figures.lines({"things": {1_000: [0.5], 10_000: [0.75, 0.8]}}, xlabel="queries", ylabel="recovery")
 
 
-def test_curve_goes_through_the_means():
-    [axes] = figures.budget_curve([*ROWS, row("things", 0, 0.4, budget=1_000)]).axes
-    line = axes.containers[0].lines[0]
-    assert line.get_xdata().tolist() == [1_000, 10_000]
-    assert line.get_ydata().tolist() == pytest.approx([0.5, 0.775])
+def test_a_figure_reaches_the_picture():
+    picture = np.asarray(Image.open(io.BytesIO(figures.render(two_bars(), kind="png"))).convert("L"))
+    assert picture.shape[1] == 200 * figures.WIDTH
+    assert picture.min() < 60 and picture.max() == 255
 
 
-@pytest.mark.parametrize("plot", [figures.reproduction_bars, figures.budget_curve])
+@pytest.mark.parametrize("plot", [two_bars, curve])
 def test_svg_is_equal_each_time_and_legible(plot):
-    rows = [*ROWS, row("things", 0, 0.4, budget=1_000)]
-    first, second = figures.render(plot(rows)), figures.render(plot(rows))
+    first, second = figures.render(plot()), figures.render(plot())
     assert first == second
     root = ElementTree.fromstring(first)
     assert float(root.get("width").removesuffix("pt")) == 72 * figures.WIDTH
-    sizes = [text.get_size() for text in plot(rows).findobj(matplotlib.text.Text) if text.get_text()]
+    sizes = [text.get_size() for text in plot().findobj(matplotlib.text.Text) if text.get_text()]
     assert min(sizes) >= 10
-
-
-def test_contact_sheet_takes_the_classes_in_turn():
-    figure = figures.contact_sheet(stripes(classes=4, each=2), rows=2, columns=3)
-    shown = [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
-    assert shown == [0, 10, 20, 30, 0, 10]
-
-
-def test_contact_sheet_reaches_the_picture():
-    sheet = figures.contact_sheet(stripes(classes=4, each=1), rows=1, columns=4)
-    picture = np.asarray(Image.open(io.BytesIO(figures.render(sheet, kind="png"))).convert("L"))
-    assert picture.shape[1] == 200 * figures.WIDTH
-    assert {0, 10, 20, 30, 255} <= set(picture.ravel().tolist())
-
-
-def test_contact_sheet_leaves_places_empty():
-    sheet = figures.contact_sheet(stripes(classes=2, each=1).unlabeled(), rows=2, columns=2)
-    assert [len(axes.images) for axes in sheet.axes] == [1, 1, 0, 0]
-
-
-def test_contact_sheet_without_a_place_is_refused():
-    with pytest.raises(InputError, match="a contact sheet of 0 rows and 2 columns"):
-        figures.contact_sheet(stripes(classes=2, each=1), rows=0, columns=2)
 
 
 def test_style_does_not_leak():
     matplotlib.get_backend()  # chosen, and noted among the parameters, when first asked for
     before = matplotlib.rcParams.copy()
-    figures.render(figures.reproduction_bars(ROWS))
-    figures.contact_sheet(stripes(classes=2, each=1), rows=1, columns=2)
+    figures.render(two_bars())
     assert matplotlib.rcParams == before
 
 
@@ -231,7 +149,7 @@ def test_style_does_not_leak():
 def test_a_figure_without_words_is_refused(missing):
     texts = {"alt": "Two bars.", "caption": "Bars.", "name": "fig-bars", missing: " "}
     with pytest.raises(InputError, match=f"has no {missing}: describe it in words"):
-        figures.show(figures.reproduction_bars(ROWS), **texts)
+        figures.show(two_bars(), **texts)
 
 
 def cells_of(table: str) -> list[list[str]]:
@@ -243,16 +161,11 @@ def data_of(figure) -> list[list[str]]:
     return cells_of(figures.data_table(figure.data))
 
 
-def test_data_of_bars():
-    assert data_of(figures.reproduction_bars(ROWS)) == [
-        ["Series", "Group", "recovery: surrogate's / victim's accuracy", "±"],
-        ["ours", "signs (GTSRB)", "0.9", "0"],
-        ["ours", "things (Caltech)", "0.775", "0.03536"],
-        ["the authors", "signs (GTSRB)", "0.96", ""],
-        ["the authors", "things (Caltech)", "0.97", ""],
-        ["Orekondy et al.", "things (Caltech)", "0.96", ""],
-        ["ours (constant predictor)", "signs (GTSRB)", "0.25", ""],
-        ["ours (constant predictor)", "things (Caltech)", "0.25", ""],
+def test_data_of_lines():
+    assert data_of(curve()) == [
+        ["Series", "queries", "recovery", "±"],
+        ["things", "1000", "0.5", ""],
+        ["things", "10000", "0.775", "0.03536"],
     ]
 
 
@@ -260,26 +173,6 @@ def test_data_of_marks_beside_bars():
     figure = figures.bars({"a": {"x": [0.1, 0.3]}, "b": {"x": [0.5]}}, xlabel="TNR", marks={"b": {"x": 0.4}})
     beside = f"x ({paper.LABEL})"
     assert data_of(figure)[1:] == [["x", "a", "0.2", "0.1414"], ["x", "b", "0.5", ""], [beside, "b", "0.4", ""]]
-
-
-def test_data_of_lines():
-    assert data_of(figures.budget_curve([*ROWS[:2], row("things", 0, 0.4, budget=1_000)])) == [
-        ["Series", "queries", "recovery", "±"],
-        ["things", "1000", "0.5", ""],
-        ["things", "10000", "0.775", "0.03536"],
-    ]
-
-
-def test_data_of_matrices():
-    figure = figures.confusions({"victim": [[3, 1], [0, 4]], "copy": [[4, 0], [4, 0]]}, ["cat", "dog"])
-    assert data_of(figure) == [
-        ["Series", "true", "predicted", "share of the class's images"],
-        ["victim", "cat", "cat", "0.75"],
-        ["victim", "cat", "dog", "0.25"],
-        ["victim", "dog", "dog", "1"],
-        ["copy", "cat", "cat", "1"],
-        ["copy", "dog", "cat", "1"],
-    ]
 
 
 def test_a_table_of_data_is_whole_and_escaped():
@@ -350,49 +243,6 @@ def test_bars_are_means_and_marks_stand_on_their_bars():
     bar = next(c for c in axes.containers if c.get_label() == "theirs")[0]
     # Where the bar is missing, its mark is as well.
     assert marks.get_xydata().tolist() == [[0.8, pytest.approx(bar.get_y() + bar.get_height() / 2)]]
-
-
-def test_confusions_are_shares_of_the_rows():
-    figure = figures.confusions({"victim": [[3, 1], [0, 2]], "surrogate": [[1, 0], [1, 1]]}, ["a", "b"])
-    shown = [axes.images[0].get_array().tolist() for axes in figure.axes[:2]]
-    assert shown == [[[0.75, 0.25], [0, 1]], [[1, 0], [0.5, 0.5]]]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b"]
-    many = figures.confusions({"victim": np.eye(20)}, [str(number) for number in range(20)])
-    assert many.axes[0].get_xticklabels() == []
-
-
-def situations() -> list:
-    """Return rows of five tasks and five seeds for seven of the front page's situations."""
-    changes = [{}, {"granularity": "label"}, {"pool": "retina"}, *({"defense": name} for name in POLICIES)]
-    return [
-        test_ledger.row(task, seed, {"recovery": 0.9 - 0.1 * number - 0.01 * seed - 0.001 * len(task)}, **cell)
-        for task in ("birds", "objects", "retina", "signs", "things")
-        for seed in range(5)
-        for number, cell in enumerate([*changes, {"pool": f"{task}/shifted", "budget": 5_000}])
-    ]
-
-
-def test_the_main_figure_shows_each_situation_that_was_run():
-    evidence = ledger.Evidence(situations())
-    figure = figures.threat_or_boogeyman(evidence)
-    assert set(figures.SITUATIONS) - set(figure.data["Situation"]) == {
-        "public images, chosen adaptively*",
-        "own images, label only*",
-        "own images; detected: shuffled*",
-    }
-    [axes] = figure.axes
-    assert len(axes.lines) == 5 and len(axes.get_yticklabels()) == 7
-    [signs] = [container for container in axes.containers if container.get_label() == "signs"]
-    values = list(evidence.values("signs").values())
-    assert signs.lines[0].get_xdata()[0] == pytest.approx(np.mean(values))
-    low, high = signs.lines[2][0].get_segments()[0][:, 0]
-    assert (high - low) / 2 == pytest.approx(np.std(values, ddof=1))
-    recovery = figure.data.set_index(["Situation", "Series"])
-    assert recovery.loc["public images, full answers", "signs"].tolist() == pytest.approx(
-        [np.mean(values), np.std(values, ddof=1)]
-    )
-    own = evidence.values("signs", pool="signs/shifted", budget=5_000).values()
-    assert recovery.loc[("own images, full answers*", "signs"), "recovery"] == pytest.approx(np.mean(list(own)))
 
 
 # -- pictures that chapters share ----------------------------------------------------

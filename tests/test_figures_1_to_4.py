@@ -109,7 +109,7 @@ def tiny(labels: list[int]) -> ImageSet:
 
 def test_victims_are_beside_the_papers_and_a_constant():
     frame = pd.DataFrame({"task": ["signs", "signs"], "victim_accuracy": [0.9, 0.8], "constant_accuracy": [0.1, 0.1]})
-    data = chapter_03.victims(frame).data.set_index("Series")["test accuracy, %"]
+    data = chapter_03.victims(frame).data.set_index("Series")["accuracy, %"]
     theirs = paper.tables()["reproduction"]["rows"]["GTSRB-RN34"]["victim"]
     assert data.to_dict() == pytest.approx({chapter_03.OURS: 85, chapter_03.CONSTANT: 10, chapter_03.THEIRS: theirs})
 
@@ -163,7 +163,8 @@ def test_an_image_is_nearest_to_itself():
     assert torch.allclose(seen.norm(dim=1), torch.ones(30), atol=1e-5)
     assert (seen @ seen.T).argmax(1).tolist() == list(range(30))
     table = chapter_02.nearness({"atlas": images}, count=30)
-    assert table.loc["signs", "atlas"] == pytest.approx(1, abs=1e-5)
+    first = (seen @ seen[:29].T).amax(1)  # as many as there are other images of the task
+    assert table.loc["signs", "atlas"] == pytest.approx(first.mean().item(), abs=1e-5) and first[0] > 0.999 > first[29]
     assert table.loc["signs", "the task itself"] < 0.999
     near = chapter_02.near(table)
     assert near.axes[0].get_yticklabels()[0].get_text() == "signs"

@@ -78,8 +78,10 @@ def test_overlap_is_that_of_the_shifted_source():
     cells = [("signs/shifted", 0.0, 0.9, 0.8), ("signs/shifted", 0.75, 0.6, 0.7), ("signs", 0.75, 0.5, 0.1)]
     names = ("pool", "overlap", "balanced_accuracy", "tnr_public")
     rows = frame([{"task": "signs"} | dict(zip(names, cell, strict=True)) for cell in cells])
+    rows = rows.assign(tpr=[0.95, 0.75, 0.0], tnr=[0.8, 0.55, 0.0])
     assert chapter_09.overlap_ends(rows) == {"signs": (0.9, 0.6)}
-    assert chapter_09.public_caught(rows) == {"signs": 0.7}
+    # Of four queries three show the task's classes: 0.55 = ¼ · 0.7 + ¾ · 0.5.
+    assert chapter_09.overlap_rates(rows).splitlines()[4] == "| signs | 5 | 80 | 25 | 70 | 50 |"
     assert chapter_09.overlap(rows).data.iloc[:, 2].tolist() == [0.9, 0.6]
 
 
@@ -167,8 +169,16 @@ def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
     assert chapter_10.p_value(6, 41, 0) == pytest.approx(by_hand)
     assert chapter_10.p_value(40, 40, 40) == 1.0
     lines = chapter_10.marks_table(MARKS).splitlines()
-    assert lines[4] == "| birds, 10 steps | 40 | 20 | 40 | 1e+00 | yes |"
-    assert lines[5] == "| signs, 10 steps | 41 | 6 | 0 | 1e−01 | no |"
+    assert lines[4] == "| birds, 10 steps | 40 | 20 | 40 | 1.000 | 1.000 | yes |"
+    assert lines[5] == "| signs, 10 steps | 41 | 6 | 0 | 0.137 | 0.013 | no |"
+    # All six of 82 answers that repeat a mark are the copy's.
+    assert chapter_10.fisher(6, 41, 0) == pytest.approx(comb(41, 6) / comb(82, 6))
+    assert chapter_10.p_words(5.2e-6) == "5 × 10⁻⁶" and chapter_10.p_words(0.04) == "0.040"
+    # Of three lines: 25 of 41 beside a control of none, 6 of 41 beside none, and 20 of 40 beside a control of all.
+    assert chapter_10.accused(MARKS) == (
+        "At one in a thousand the p value with the bound as given accuses in 1 of these 3 lines, Fisher's in 1, and"
+        " half of the marks in 2."
+    )
     assert chapter_10.longer(MARKS) == {"signs": (pytest.approx(6 / 41), pytest.approx(25 / 41))}
 
 
@@ -179,23 +189,29 @@ def test_what_is_caught_more_often_is_a_difference_of_means():
 
 
 def test_defenses_are_set_side_by_side_where_they_ran():
-    own = frame(
+    defenses = (("shuffle", 0.9, 0.2), ("misinformation", 0.8, 0.3), ("reverse-sigmoid", 0.7, 0.4))
+    both = frame(
         [
-            {"task": "signs", "pool": "signs/shifted", "defense": name, "recovery": value}
-            for name, value in (("shuffle", 0.9), ("misinformation", 0.8), ("reverse-sigmoid", 0.7))
+            {"task": "signs", "pool": pool, "defense": name, "recovery": value}
+            for name, *values in defenses
+            for pool, value in zip(("signs/shifted", "atlas"), values, strict=True)
         ]
     )
+    both = both.assign(honest_accuracy=both["victim_accuracy"] - 0.125, strength=[None, None, 0.5, 0.5, 0.0, 0.0])
     plain = frame([{"task": task, "pool": f"{task}/shifted", "recovery": 0.95} for task in ("signs", "birds")])
-    data = chapter_10.perturbed(own, plain).data
-    assert set(data["Group"]) == {"signs"}
-    assert dict(zip(data["Series"], data.iloc[:, 2], strict=True)) == pytest.approx(
-        {
-            "no defense": 0.95,
-            "shuffled": 0.9,
-            "adaptive misinformation": 0.8,
-            "reverse sigmoid": 0.7,
-            "constant predictor": 0.125,
-        }
+    lines = chapter_10.perturbed_table(both, plain).splitlines()
+    assert lines[4:] == [
+        "| signs, no defense | 0.95 | – | – | – |",
+        "| signs, shuffled | 0.90 | 0.20 | 12.5 | – |",
+        "| signs, adaptive misinformation | 0.80 | 0.30 | 12.5 | 0.5 |",
+        "| signs, reverse sigmoid | 0.70 | 0.40 | 12.5 | 0.0 |",
+        "| signs, constant predictor | 0.12 | 0.12 | – | – |",
+    ]
+    alone = chapter_10.perturbed_table(both[both["pool"] != "atlas"], plain).splitlines()
+    assert alone[2] == "| Task, answers | own images | Accuracy lost, points | Strength |"
+    assert alone[5] == "| signs, shuffled | 0.90 | 12.5 | – |"
+    assert chapter_10.perturbed_words(both) == (
+        "Behind the three defenses, on *signs* own images recover 0.70 (reverse sigmoid) to 0.90."
     )
 
 

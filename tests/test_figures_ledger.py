@@ -5,7 +5,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from extractbook.figures import chapter_12
-from extractbook.reproduction import ledger, results
+from extractbook.reproduction import editions, ledger, results
 from extractbook.reproduction.judging import Entry, Verdict
 from extractbook.reproduction.scales import scale
 
@@ -21,7 +21,7 @@ def test_words_are_counted_for_the_papers_claims_and_for_ours():
 
 def test_claims_that_differ_between_tasks_are_named():
     cells = [("C3", "birds", Verdict.HOLDS), ("C3", "things", Verdict.DOES_NOT_HOLD), ("C4", "birds", Verdict.HOLDS)]
-    assert chapter_12.mixed(made(*cells)) == "Claims that hold on some tasks and not on others: C3."
+    assert chapter_12.mixed(made(*cells)) == "claims that hold on some tasks and not on others: C3."
     assert chapter_12.mixed(made(*cells[1:])).endswith("none so far.")
 
 
@@ -49,6 +49,43 @@ def test_the_first_editions_verdicts_are_folded():
     assert page.details.summary.text == "The first edition's verdicts" and len(page("tr")) == 1 + 24
     [line] = [line for line in page("tr") if line.th.text == "C1"]
     assert [cell.text for cell in line("td")][1:] == ["undecided", "holds"]
+
+
+def test_a_verdict_that_changed_since_the_first_edition_is_named():
+    # The first edition's words on drawings: C1 undecided, C7 holds.
+    cells = [("C1", "birds", Verdict.HOLDS), ("C7", "birds", Verdict.HOLDS), ("B10", "signs", Verdict.HOLDS)]
+    assert chapter_12.changed(made(*cells)) == (
+        "Of its 24 claims 2 have a word from the second edition's rows, and it is another one for C1 (undecided, now"
+        " holds)."
+    )
+    assert chapter_12.changed(made()).startswith("None of its 24 claims")
+
+
+def test_what_the_authors_slides_cannot_mean_is_named():
+    tables = ("reproduction", "granularity", "query_diversity", "defended")
+    found = [slip for table in tables for slip in chapter_12.slips(table)]
+    assert found == [
+        "GTSRB-RN34: 41.9 / 98.1 is 0.43, where the slides print 0.44",
+        "CIFAR10-RN34: 28.6 / 94.6 is 0.30, where the slides print 0.32",
+        "CIFAR10-RN34: 2.8% is far below the 10% that guessing among balanced classes reaches",
+    ]  # fmt: skip
+
+
+def test_the_authors_tables_are_printed_with_their_notes():
+    page = BeautifulSoup(chapter_12.authors(), "html.parser")
+    rows = {line.th.text: [cell.text for cell in line("td")] for line in page("tr") if line.td}
+    assert rows["horse"] == ["96 / 79"] and rows["GTSRB-5L"] == ["91.5", "54.5", "0.59", "55.8", "0.6"]
+    notes = [text.text for text in page("p") if text.text.startswith("Note: ")]
+    assert any("Orekondy et al. report 76.5 and 68.0" in note for note in notes)
+    assert any("class 21 99 vs 0" in note for note in notes) and len(notes) == 6
+
+
+def test_deviations_are_counted_for_each_freeze(tmp_path, monkeypatch):
+    monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
+    editions.FILE.write_text(
+        '[drawn]\ndate = "2026-12-01T10:00:00+00:00"\n[[deviations]]\nfreeze = "drawn"\nwhat = "train"\n'
+    )
+    assert chapter_12.deviated() == "Deviations so far: 1 from the freeze of drawn."
 
 
 def test_the_command_makes_the_claims_table():

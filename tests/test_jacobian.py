@@ -87,3 +87,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked():
     with pytest.raises(InputError, match="step is 0"):
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=4, step=0)
     assert api.asked == []
+
+
+def test_a_move_is_the_step_times_255_gray_levels():
+    """0.8 · 255 is 204: what was answered "down" loses that above, where it ends at black, and gains it below."""
+    seeds = ImageSet("dark", torch.full((1, 1, 4, 4), 20, dtype=torch.uint8))
+    queries, _ = jacobian_augmentation(Service(), seeds, LinearTrainer(), budget=2, step=0.8)
+    assert queries[1, 0, :, 0].tolist() == [0, 0, 224, 224]

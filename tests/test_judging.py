@@ -12,6 +12,7 @@ from extractbook.reproduction.judging import (
     Quantity,
     Verdict,
     bound,
+    fulfilled,
     holm,
     judge,
     summarize,
@@ -47,6 +48,26 @@ def test_interval_is_students_at_97_5_percent():
     assert found.interval == pytest.approx((0.9 - HALF, 0.9 + HALF), abs=1e-6)
     assert str(found) == "r(signs) ≥ 0.75: 0.900, interval 0.890 to 0.910, 8 seeds"
     assert found.seeds == tuple(SEEDS)
+
+
+def test_negative_numbers_have_a_minus_sign():
+    found = judged(around(-0.9), "≤", -0.75)
+    assert str(found) == "r(signs) ≤ −0.75: −0.900, interval −0.910 to −0.890, 8 seeds"
+
+
+@pytest.mark.parametrize(("limit", "violation"), [(0.5, 1.0), (0.6, 1 / 4_001), (0.4, 1.0)])
+def test_a_violation_counts_the_resamples_that_reach_the_limit(limit, violation):
+    """All of 4,000 draws are 0.5: none, or all, reach the limit."""
+    values = Quantity(pd.DataFrame(np.full((8, 4), 0.5), index=list(SEEDS)), 1e9, frozenset(SEEDS))
+    assert judged(values, "≥", limit).violation == pytest.approx(violation)
+    assert judged(values * -1, "≤", -limit).violation == pytest.approx(violation)
+
+
+@pytest.mark.parametrize(("sign", "fits"), [("≥", True), (">", False), ("≤", True), ("<", False), ("±", True)])
+def test_a_precondition_at_its_limit(sign, fits):
+    assert fulfilled(judged([0.5] * 8, sign, 0.5)) is fits
+    assert fulfilled(judged([0.4] * 8, sign, 0.5)) is (sign in "≤<±")
+    assert fulfilled(judged([0.6] * 8, sign, 0.5)) is (sign in "≥>")
 
 
 @pytest.mark.parametrize("sign", ["≥", ">"])

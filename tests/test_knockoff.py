@@ -16,6 +16,7 @@ from torch import nn
 
 from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Answers, PredictionAPI
+from extractlib.attacks import knockoff
 from extractlib.attacks.knockoff import SURROGATE, Knockoff
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
@@ -24,6 +25,7 @@ from extractlib.models import networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
+from extractlib.store import Store
 
 POOL = ImageSet("pool", noise(60), None, (), "pool of 60")
 
@@ -399,9 +401,25 @@ def test_called_it_trains_as_the_original_unless_told_otherwise():
     attack = Knockoff(budget=20)
     found = attack(PredictionAPI(victim), pool, progress=False)
     transfer = attack.collect(PredictionAPI(victim), pool)
+    assert (SURROGATE.epochs, SURROGATE.learning_rate, SURROGATE.batch_size) == (16, 0.1, 128)
+    assert (SURROGATE.weight_decay, SURROGATE.shift) == (0, 0)
     backbone = networks.shipped_backbone("resnet")
     apart = attack.train(transfer, pool, Trainer(network="resnet", recipe=SURROGATE, seed=0, backbone=backbone))
     assert same_weights(found.model, apart)
+
+
+def test_what_an_attack_is_unless_told_otherwise():
+    assert vars(Knockoff(budget=9)) == {"budget": 9, "seed": 0, "batch": 256, "fill": "even", "client": "attacker"}
+
+
+def test_a_surrogate_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
+    attack, trained = Knockoff(budget=20), []
+    transfer = attack.collect(PredictionAPI(linear_victim()), POOL)
+    monkeypatch.setattr("extractlib.models.fitted.fit", lambda model, *given, **options: trained.append(1) or model)
+    for number in (1, 1, 2):
+        monkeypatch.setattr(knockoff, "versions", lambda name, number=number: {name: number})
+        attack.train(transfer, POOL, Trainer(network="tiny", recipe=SHORT, seed=0, store=Store(tmp_path)))
+    assert len(trained) == 2
 
 
 def test_any_module_can_be_the_surrogate():

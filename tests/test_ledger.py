@@ -9,6 +9,7 @@ import pytest
 from extractbook.reproduction import Cell, Row, edition_1, first_edition, ledger
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
+from extractlib.store import digest
 
 PROVENANCE = {
     "commit": "abc",
@@ -69,6 +70,13 @@ def test_rows_of_other_tables_are_passed_over():
     assert [row.cell.seed for row in evidence.reproduction] == [0, 1, 2]
 
 
+def test_the_plain_attack_has_the_highest_budget_that_there_is():
+    made = rows({"signs": around(0.1)}, budget=1_000) + rows({"signs": around(0.2)}, budget=2_500)
+    evidence = ledger.Evidence(made)
+    assert evidence.tasks == ("signs",)
+    assert evidence.values("signs") == dict(enumerate(around(0.2)))
+
+
 def test_what_a_cell_of_an_experiment_lacks_need_not_be_said():
     alone = {"surrogate": "", "budget": 0}
     made = rows({"signs": around(0.9)})
@@ -120,6 +128,7 @@ def test_provenance_sums_up_the_rows():
     assert (provenance.commits, provenance.devices, provenance.checked) == (("abc",), ("cpu",), 0)
     assert (provenance.cells, provenance.seconds, provenance.seeds) == (6, 120.0, (0, 1, 2))
     assert provenance.versions == ("torch 2.6.0",)
+    assert provenance.data == digest('{"pool": "2", "victim": "1"}')
     assert provenance.dates == ("2026-01-02T03:04:05+00:00",) * 2
 
 
@@ -137,6 +146,24 @@ def test_provenance_takes_rows_of_both_editions():
     assert provenance.commits == ("abc", "def")
     assert provenance.dates == ("2026-01-02T03:04:05+00:00", "2026-03-04T05:06:07+00:00")
     assert (provenance.cells, provenance.seconds, provenance.checked) == (2, 50.0, 0)
+
+
+def test_the_ledger_is_that_of_the_rows_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match="none holds no results: make them with extractbook results"):
+        ledger.ledger("drawn", folder=tmp_path / "none")
+    nothing = ledger.ledger("drawn", only="C1", folder=tmp_path)
+    assert {(entry.claim, entry.verdict) for entry in nothing.entries} == {("C1", "not run")}
+    assert (nothing.scale.name, nothing.refused, nothing.of("C2")) == ("drawn", {}, [])
+
+
+def test_rows_that_do_not_count_are_left_out_and_counted_by_the_reason(monkeypatch):
+    judged = []
+    monkeypatch.setattr(ledger.editions, "refusal", lambda row: "it is odd" if row.cell.seed % 2 else "")
+    monkeypatch.setattr(
+        ledger.claims, "verdicts", lambda frame, scale, only: judged.append((sorted(frame["seed"]), only)) or ()
+    )
+    found = ledger.Ledger.of_rows(rows({"signs": [0.9] * 5}), scale("drawn"), only="C1")
+    assert (found.refused, judged) == ({"it is odd": 2}, [([0, 2, 4], "C1")])
 
 
 def test_the_worst_class_is_chosen_on_one_half_and_measured_on_the_other():

@@ -39,6 +39,16 @@ def test_the_matrix_has_a_line_a_claim_its_word_first_and_the_seeds_of_each_cell
     assert by_claim["C11"] == ["holds", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8"]
 
 
+def test_what_was_explored_is_counted_beside_the_verdict():
+    explored = {name: [bound for entry in BROKEN.of(name) for bound in entry.bounds] for name in ("C1", "C5", "B3")}
+    head, *lines = cells(ledger_page.matrix(judged(results.frame([])), explored=explored))
+    assert head[:3] == ["claim", "verdict", "explored"]
+    words = {line[0]: line[1:3] for line in lines}
+    # Birds miss C1's bound; B3's bounds are of hits and have no mean to compare.
+    assert words["C1"] == ["not run", "4 of 5"] and words["C5"] == ["not run", "4 of 4"]
+    assert words["B3"] == words["C2"] == ["not run", ""]
+
+
 def test_a_cell_of_some_seeds_is_not_run_and_says_how_many_there_are():
     frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
     lines = {line[0]: line[1:] for line in cells(ledger_page.matrix(judged(frame, only="C1")))}
@@ -101,6 +111,10 @@ def test_the_forest_shows_each_bound_right_of_zero_where_it_holds():
     birds = data[(data["claim"] == "C1") & (data["task"] == "birds")].iloc[0]
     assert birds["distance"] == pytest.approx(-0.25)
     assert birds["low"] <= birds["distance"] <= birds["high"]
+    [axes] = ledger_page.forest(found).axes
+    shapes = {line.get_label(): line.get_marker() for line in axes.lines if line.get_label() in ("holds", "violated")}
+    assert shapes == {"holds": "o", "violated": "X"}
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(dict.fromkeys(data["claim"]))
     below = data[(data["claim"] == "C5") & data["bound"].str.contains("<")].iloc[0]
     assert below["distance"] == pytest.approx(0.15 - 0.05)
 
@@ -116,6 +130,10 @@ def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
     assert ledger_page.expected([WORLD, WORLD]) == (
         f"{2 * cells} cells are judged, of which chance alone would make at most {2 * false:.1f} wrong."
     )
+
+
+def test_where_nothing_is_judged_no_false_cell_is_expected():
+    assert ledger_page.expected([judged(results.frame([]))]) == "No cell is judged yet."
 
 
 def test_freezes_and_deviations_stand_in_one_table(tmp_path, monkeypatch):

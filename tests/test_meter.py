@@ -12,7 +12,7 @@ from linear_victim import linear_victim, noise
 from postgres import charges, execute
 
 from extractlib import database
-from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.meter import DEAREST, LARGEST, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
@@ -105,6 +105,15 @@ def test_every_commit_is_on_the_disk_before_the_answer(meter):
             ]
 
 
+def test_a_record_is_never_without_one_of_its_parts():
+    columns = {name: [column.name for column in table.columns] for name, table in TABLES.tables.items()}
+    assert columns == {
+        "accounts": ["client", "queries", "cost", "seal"],
+        "requests": ["client", "id", "digest", "queries", "cost", "answer", "seal"],
+    }
+    assert not [column for table in TABLES.tables.values() for column in table.columns if column.nullable]
+
+
 def test_costs_are_exact(meter):
     for number in range(20):
         meter.charge(request(1, id=str(number)), b"answer", Terms(price=0.1))
@@ -123,6 +132,7 @@ def test_terms_out_of_range_are_refused():
         with pytest.raises(InputError, match="^price is .*: a finite number from 0 to 1,000,000,000,000 is wanted$"):
             Terms(price=price)
     assert Terms(budget=LARGEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
+    assert vars(Terms()) == {"budget": None, "price": 0.0}
 
 
 @pytest.mark.parametrize("name", [None, 1, "", [], b"eve", "\ud800"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from linear_victim import SIDE, noise
 
+from extractlib.attacks import own_images
 from extractlib.attacks.own_images import train_alone
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -95,6 +96,13 @@ def test_it_is_kept_in_the_store(tmp_path, fits):
         train_alone(OWN, trainer(store=Store(tmp_path), seed=seed), budget=budget)
     assert len(fits) == 3
     assert len(list((tmp_path / "control").glob("*/model.safetensors"))) == 3
+
+
+def test_it_is_trained_anew_where_its_version_is_another(tmp_path, fits, monkeypatch):
+    for number in (1, 1, 2):
+        monkeypatch.setattr(own_images, "versions", lambda name, number=number: {name: number})
+        train_alone(OWN, trainer(store=Store(tmp_path)), budget=25)
+    assert len(fits) == 2
 
 
 @pytest.mark.parametrize("budget", [0, -1, True, 2.0])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from extractlib.data.images import ImageSet
-from extractlib.defenses.ownership import STEPS, dataset_inference, margins
+from extractlib.defenses.ownership import STEPS, _regression, dataset_inference, margins
 from extractlib.errors import InputError
 
 
@@ -37,6 +37,39 @@ def test_the_margin_is_the_first_step_at_which_the_label_is_lost():
     assert found[0] == pytest.approx(past)
     assert found[1] == pytest.approx(STEPS[0])
     assert found[2] == pytest.approx(2 * STEPS[-1])
+
+
+def test_a_walk_has_sixteen_steps_and_three_directions_of_each_kind_unless_told_otherwise():
+    assert (STEPS[0], STEPS[-1], len(STEPS)) == (pytest.approx(2), pytest.approx(128), 16)
+    never = Holds(lambda brightness: -1 + 0 * brightness)
+    assert margins(never, flat([100]).images, torch.zeros(1, dtype=torch.int64)).shape == (1, 9)
+
+
+def test_directions_are_of_three_kinds_around_nothing_and_of_mean_square_one():
+    """A model that always gives the label is asked at all steps; the eleventh is of 32 gray levels."""
+    asked = []
+
+    class Recording:
+        def predict(self, images):
+            asked.append(images.double().flatten() - 128)
+            return torch.zeros(len(images), dtype=torch.int64)
+
+    margins(Recording(), flat([128]).images, torch.zeros(1, dtype=torch.int64), directions=2)
+    assert len(asked) == 2 * 3 * len(STEPS) and STEPS[10] == pytest.approx(32)
+    directions = torch.stack(asked[10 :: len(STEPS)]) / 32
+    assert (directions**2).mean(1).tolist() == pytest.approx([1] * 6, abs=0.05)
+    # Of 256 pixels the mean is 0 with a standard deviation of 1/16.
+    assert directions.mean(1).abs().max() < 0.25
+    # A uniform one ends at √3, and the others do not; Laplace's has the longest tails.
+    highest = directions.abs().amax(1)
+    assert highest[:2].max() < 1.76 and highest[2:4].min() > 2.2 and highest[4:].min() > 3
+
+
+def test_the_regression_by_hand():
+    """Margins of ±m around the middle: w = n m / (n m² + 0.001 n), and smaller ones count little beside the ridge."""
+    for margin in (1.0, 0.01):
+        sides = np.full((3, 1), 2 + margin), np.full((3, 1), 2 - margin)
+        assert _regression(*sides) == pytest.approx([margin / (margin**2 + 0.001)])
 
 
 def test_a_model_with_the_victims_margins_is_accused_and_others_are_not():

@@ -41,13 +41,44 @@ def test_tests_are_those_frozen_before_any_result():
     )
 
 
+STATED = {
+    "C1": {"recovery": (0.75, "r ≥ 0.75 on each task")},
+    "C2": {"difference": (0, "below that of each other task")},
+    "C3": {"drop": (0, "drop > 0 for Birds and Things"), "difference": (0, "each larger than each drop")},
+    "C4": {"precondition": (0.02, "r(full) − r(label) > 0.02"), "reversal": (0.02, "reverses by more than 0.02")},
+    "C5": {"lower": (0, "0 < r(ResNet) − r(VGG)"), "upper": (0.15, "r(ResNet) − r(VGG) < 0.15")},
+    "C6": {"drop": (0.1, "lower by ≥ 0.10 on both")},
+    "C7": {"others": (0.5, "r ≤ 0.5 on the four others"), "own": (0.9, "r ≥ 0.9 on its own")},
+    "C8": {
+        "drop": (0.1, "≥ 0.10 less than the mean"),
+        "images_per_class": (100, "at least 100 test images a class"),
+        "victim_accuracy": (0.2, "victim accuracy below 0.2 left out"),
+    },
+    "C9": {
+        "balanced_accuracy": (0.9, "balanced accuracy ≥ 0.90 on the four"),
+        "things": (0.85, "< 0.85, on Things"),
+        "threshold": (0.5, "at threshold 0.5"),
+    },
+    "C10": {"difference": (0.05, "within 0.05 of the first")},
+    "C11": {"mean": (0, "higher in the mean over tasks"), "tie": (0.005, "nowhere lower by more than 0.005")},
+    "C12": {
+        "precondition": (0.6, "undefended r ≥ 0.6"),
+        "share": (0.5, "r(defended) ≤ 0.5 · r(undefended)"),
+        "honest_loss": (0.02, "falls by ≤ 2 points"),
+    },
+    "C13": {"caught_more": (0.1, "at most 10 points more often"), "tasks": (4, "at least four of five")},
+    "C14": {"budget_share": (0.5, "no more than half the budget"), "tasks": (4, "at least four of five")},
+    "C15": {"slope": (0, "is negative")},
+}
+"""Each bound, and the words of the test that say it."""
+
+
 def test_every_number_of_a_bound_stands_in_its_test():
-    written = {0: "", 0.02: "0.02", 0.005: "0.005", 4: "four of five", 100: "100"}
-    for claim in paper.claims():
-        for name, bound in claim.bounds.items():
-            percent = f"{bound * 100:.0f} points"
-            spellings = (written.get(bound, f"{bound:g}"), f"{bound:.2f}", percent, "half")
-            assert any(spelling in claim.test for spelling in spellings), (claim.id, name)
+    assert {claim.id: dict(claim.bounds) for claim in paper.claims()} == {
+        claim: {name: number for name, (number, _) in bounds.items()} for claim, bounds in STATED.items()
+    }
+    said = [(claim, words) for claim, bounds in STATED.items() for _, words in bounds.values()]
+    assert [(claim, words) for claim, words in said if words not in paper.claim(claim).test] == []
 
 
 def test_every_claim_says_which_table_shows_it():

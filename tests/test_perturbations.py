@@ -8,6 +8,7 @@ from linear_victim import SIDE, linear_victim, noise
 
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
+from extractlib.defenses import perturbations
 from extractlib.defenses.detectors import Everything
 from extractlib.defenses.perturbations import (
     AdaptiveMisinformation,
@@ -19,6 +20,7 @@ from extractlib.defenses.policies import Shuffle, Unchanged
 from extractlib.errors import InputError
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
+from extractlib.store import Store
 
 IMAGES = noise(4)
 ALL = torch.ones(4, dtype=torch.bool)
@@ -37,6 +39,9 @@ def test_reverse_sigmoid_by_hand():
     assert three[0].tolist() == pytest.approx([0.55 / 1.25, 0.4 / 1.25, 0.3 / 1.25])
     none = ReverseSigmoid(strength=0.0).answer(answers, ALL[:1], IMAGES[:1])
     assert none[0].tolist() == pytest.approx([0.8, 0.2])
+    # A certain answer counts as one of 1 - 1e-7: S(0.2 · 16) is 0.96.
+    certain = ReverseSigmoid(strength=0.5).answer(torch.tensor([[1.0, 0.0]]), ALL[:1], IMAGES[:1])
+    assert certain[0].tolist() == pytest.approx([0.77, 0.23], abs=2e-3)
     far = ReverseSigmoid(strength=3.0, slope=5.0).answer(torch.eye(3), ALL[:3], IMAGES[:3])
     assert (far >= 0).all() and far.sum(1).tolist() == pytest.approx([1.0] * 3)
 
@@ -96,6 +101,26 @@ def test_whatever_differs_makes_another_policy():
     assert len({policy.fingerprint for policy in made}) == len(made)
 
 
+def test_what_they_are_unless_told_otherwise():
+    assert vars(ReverseSigmoid(strength=0.5)) == {"strength": 0.5, "slope": 0.2}
+    assert AdaptiveMisinformation(strength=0.5, wrong=wrong([1.0])).sharpness == 1_000
+
+
+def test_the_wrong_model_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
+    own, targets = ImageSet("own", noise(3), torch.arange(3), tuple("abc"), "own"), []
+
+    def fit(model, images, wanted, *given, **options):
+        targets.append(wanted.tolist())
+        return model
+
+    monkeypatch.setattr("extractlib.models.fitted.fit", fit)
+    for number in (1, 1, 2):
+        monkeypatch.setattr(perturbations, "versions", lambda name, number=number: {name: number})
+        recipe = Recipe(epochs=1, learning_rate=0.1)
+        misinformation_model(own, Trainer(network="tiny", recipe=recipe, seed=0, store=Store(tmp_path)))
+    assert targets == [[[0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]]] * 2
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -117,7 +142,7 @@ def test_the_wrong_model_learns_to_be_wrong(tmp_path):
     own = ImageSet("own", images, labels, tuple("abc"))
     recipe = Recipe(epochs=10, learning_rate=0.1, batch_size=15, shift=0)
     model = misinformation_model(own, Trainer(network="tiny", recipe=recipe, seed=0))
-    assert model.image_shape == (3, SIDE, SIDE)
+    assert (model.image_shape, model.classes, model.name) == ((3, SIDE, SIDE), tuple("abc"), "misinformation")
     answers = model.logits(images).softmax(1)
     assert (answers.argmax(1) == labels).double().mean() < 0.1
     assert answers.gather(1, labels[:, None]).mean() < 0.1

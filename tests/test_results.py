@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,12 +99,17 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     before = results.newest("granularity")
     assert before["recovery"].tolist() == [0.25]
     assert before.attrs == {"editions": ("exploring",), "parts": ("validation",), "seeds": (1000,)}
-    assert "rows of the exploration, one seed, 1000, judged on validation images;" in provenance_of(before)
+    assert "rows of the exploration, one seed, 1000, measured on validation images;" in provenance_of(before)
     make("edition-2", recovery=0.5, binary={"pool": {"tnr": 0.75}})
     after = results.newest("granularity")
     assert after[["recovery", "binary.pool.tnr", "seed", "table"]].values.tolist() == [[0.5, 0.75, 200, "granularity"]]
     assert after.attrs == {"editions": ("second",), "parts": ("test",), "seeds": (200,)}
-    assert "the second edition's rows, one seed, 200, judged on test images; commit `abc`" in provenance_of(after)
+    assert (
+        "the second edition's rows, one seed, 200, measured on test images; a claim is judged from 8 seeds on, so none"
+        " is judged by these yet; commit `abc`"
+    ) in provenance_of(after)
+    enough = pd.concat([after.assign(seed=seed) for seed in range(200, 208)])
+    assert "8 seeds, 200 to 207, measured on test images; commit `abc`" in provenance_of(enough)
 
 
 def test_tables_to_be_compared_are_of_one_edition(shown):

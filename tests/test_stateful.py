@@ -51,13 +51,31 @@ def test_normality_is_shapiros_without_outliers():
     values = values[np.abs(values - values.mean()) <= 3 * values.std()]
     spoiled = np.concatenate([values, [np.nan, np.nan]])
     assert normality(spoiled) == pytest.approx(stats.shapiro(values).statistic)
-    with_outlier = np.append(values, 1e3)
-    assert normality(with_outlier) == pytest.approx(stats.shapiro(values).statistic)
+    for place in (1e3, values.mean() + 3.5 * values.std()):
+        assert normality(np.append(values, place)) == pytest.approx(stats.shapiro(values).statistic)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, 2.0], [3.0] * 50, [np.nan] * 10])
 def test_too_little_says_nothing(values):
     assert normality(np.array(values)) == 1.0
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0, 1.0], [0.0, 0.25, 1.0]])
+def test_distances_that_differ_say_something(values):
+    assert normality(np.array(values)) == stats.shapiro(values).statistic < 0.98
+
+
+def test_only_the_newest_5000_distances_count():
+    newest = np.random.default_rng(2).normal(5, 1, 5_000)
+    expected = stats.shapiro(newest[np.abs(newest - newest.mean()) <= 3 * newest.std()]).statistic
+    assert normality(np.append(7.5, newest)) == expected
+    assert normality(np.append(newest[1:], 7.5)) != expected
+
+
+def test_what_detectors_of_accounts_are_unless_told_otherwise():
+    assert vars(StatefulDetector(delta=0.9)) == {"delta": 0.9, "first": 100, "every": 100}
+    assert vars(CountingDetector(rate=0.1)) == {"rate": 0.1, "chance": 1e-6}
+    assert stateful.GRID.tolist() == [number / 100 for number in range(70, 100)]
 
 
 def stream(gaps: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,12 +102,21 @@ def test_the_statistic_is_looked_at_when_it_should_be():
     assert StatefulDetector(delta=0.5).statistics(noise(99), torch.zeros(99, dtype=torch.int64)) == ([], [])
 
 
+def test_a_client_is_flagged_below_the_threshold_and_not_at_it(monkeypatch):
+    monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([100, 200, 300], [0.95, 0.9, 0.89]))
+    assert StatefulDetector(delta=0.9).queries_until_flagged(None, None) == 300
+    assert StatefulDetector(delta=0.89).queries_until_flagged(None, None) is None
+
+
 def test_delta_is_the_highest_that_flags_no_honest_client(monkeypatch):
     lows = iter([[0.97, 0.914], [0.95, 0.93]])
     monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], next(lows)))
     assert choose_delta([(None, None), (None, None)]) == 0.91
     monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], [0.2]))
     assert choose_delta([(None, None)]) == 0.70
+    # Clients of too few queries, and none at all, say nothing.
+    monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], []))
+    assert choose_delta([(None, None)]) == choose_delta([]) == 0.99
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from killing import content
 
 from extractlib.api.granularity import Answers, Granularity
-from extractlib.attacks.transfer import Header, TransferFile, TransferSet, load
+from extractlib.attacks.transfer import TABLES, Header, TransferFile, TransferSet, load
 from extractlib.errors import InputError
 
 HEADER = Header(
@@ -363,3 +363,8 @@ def test_headers_that_cannot_be_are_refused():
                 replace(HEADER, **{name: value})
     with pytest.raises(InputError, match="^granularity top-11: the victim has only 10 classes$"):
         replace(HEADER, granularity="top-11")
+
+
+def test_a_chunk_is_never_without_one_of_its_parts():
+    assert [column.name for column in TABLES.tables["chunks"].columns] == ["number", "records", "seal"]
+    assert not [column for table in TABLES.tables.values() for column in table.columns if column.nullable]

@@ -36,11 +36,16 @@ def test_pairs_are_drawn_images_and_the_same_moved_by_a_pixel():
     pairs = ATTACK.asked(POOL)
     drawn = POOL.images[Knockoff(budget=20, seed=2).indices(60)]
     assert len(pairs) == 40 and torch.equal(pairs.images[:20], drawn)
+    assert (pairs.name, pairs.labels, pairs.classes) == ("pool, twice", None, ())
     assert torch.equal(pairs.images[20:, :, :, 1:], drawn[:, :, :, :-1])
     assert torch.equal(pairs.images[20:, :, :, 0], drawn[:, :, :, 0])
     assert (
         pairs.fingerprint == ATTACK.asked(POOL).fingerprint != TwiceKnockoff(budget=40, seed=3).asked(POOL).fingerprint
     )
+
+
+def test_pairs_are_consistent_up_to_one_half_unless_told_otherwise():
+    assert TwiceKnockoff(budget=2).tolerance == 0.5
 
 
 def test_each_pair_is_charged_twice_and_disagrees_by_half_the_l1_distance():

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from extractbook.reproduction import Row
     from extractlib import Victim
 
-FIGURES = "BLUE ORANGE VERMILION bars budget_curve confusions contact_sheet ledger_table lines mean_sd provenance"
-FIGURES += " provenance_of reproduction_bars reproduction_table run_provenance say show show_html table"
-FIGURES += " threat_or_boogeyman TABLES conditions errors queries roc sizes threat_model"
-FIGURES += " constant_recovery dots grouped of_seeds gallery seeds"
+FIGURES = "TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seeds show"
+FIGURES += " show_html sizes table threat_model"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 
@@ -30,17 +28,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "exercises": ["check"],
         "figures": [*FIGURES.split(), *CHAPTERS],
-        "reproduction": ["Cell", "Setup", "paper", "run_cell", "table_cells"],
-        "reproduction.experiments.extraction": ["compare"],
-        "reproduction.experiments.shortcut": ["EVASIONS", "PROCESSING", "SIDES"],
-        "reproduction.grids": ["expected_seconds", "tables_for"],
-        "claim_cards": ["cards"],
+        "reproduction": ["paper"],
+        "claim_cards": ["all_explored", "cards"],
         "ledger_page": ["deviations", "downloads", "entries", "expected", "forest", "legend", "matrix", "refused"],
         "reproduction.claims": ["claims"],
-        "reproduction.edition_1": ["verdicts"],
-        "reproduction.ledger": ["Evidence", "ledger", "reproduction", "worst_class"],
+        "reproduction.ledger": ["ledger", "reproduction"],
         "reproduction.scales": ["scale"],
-        "reproduction.verify": ["tolerance"],
     },
 )
 

@@ -82,6 +82,12 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bou
     return found
 
 
+def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:
+    """Return of each claim the bounds as rows of the exploration have them (see `explored`), by the claim's id."""
+    settings = read_scale(scale)
+    return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings) for claim in claims.claims()}
+
+
 def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
     """Return an edition's rows of a claim's tables; perhaps there are none."""
     paths = [results.FOLDER / edition / scale.name / f"{table}{results.SUFFIX}" for table in claim.tables]

@@ -9,8 +9,9 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from matplotlib import style
 
-from extractbook.figures.base import BLUE, ORANGE, VERMILION, Plot
+from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, Plot
 from extractbook.reproduction import editions, judging, results
 from extractbook.reproduction.claims import ACROSS, Claim, claims
 from extractbook.reproduction.judging import Bound, Entry, Verdict
@@ -30,11 +31,19 @@ MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 FARTHEST = 0.5
 """Distance from its limit beyond which the forest plot cuts a bound's interval."""
 
+FEWEST = 3
+"""Lines of the forest plot that a claim's name needs."""
+
+SIDES: Mapping[bool | None, tuple[str, str, str]] = MappingProxyType(
+    {True: ("holds", BLUE, "o"), False: ("violated", VERMILION, "X"), None: ("open", ORANGE, "s")}
+)
+"""What a bound's word looks like in the forest plot: its name, color and marker."""
+
 
 # -- the first screen ------------------------------------------------------------
 
 
-def matrix(ledger: Ledger, *, heading: str = "") -> str:
+def matrix(ledger: Ledger, *, heading: str = "", explored: Mapping[str, Sequence[Bound]] = MappingProxyType({})) -> str:
     """Return a ledger's verdicts as a table: a line a claim, first the word on all of it, then a cell a task.
 
     A cell has a sign and the number of seeds behind it, and leads to the claim's entry.
@@ -42,9 +51,12 @@ def matrix(ledger: Ledger, *, heading: str = "") -> str:
     Args:
         ledger: The verdicts at one scale.
         heading: Of the table; the scale's name if empty.
+        explored: By claim, its bounds as the exploration has them, which decide nothing: a column says of how many the
+            mean is on the side on which they hold. No column if empty.
     """
     tasks = [*ledger.scale.tasks, ACROSS]
-    heads = "".join(f'<th scope="col">{escape(task)}</th>' for task in ["claim", "verdict", *tasks])
+    columns = ["claim", "verdict", *(["explored"] if explored else []), *tasks]
+    heads = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     lines = []
     for claim in claims():
         found = {entry.task: entry for entry in ledger.of(claim.id)}
@@ -53,11 +65,21 @@ def matrix(ledger: Ledger, *, heading: str = "") -> str:
         name = f'<a href="#{_anchor(ledger, claim)}">{claim.id}</a>'
         lines.append(
             f'<tr><th scope="row" title="{escape(claim.statement)}">{name}</th>'
-            f'<td class="word {MARKS[word][0]}">{word}</td>{cells}</tr>'
+            f'<td class="word {MARKS[word][0]}">{word}</td>{_explored(explored, claim)}{cells}</tr>'
         )
     body = "".join(lines)
     caption = f"<caption>{escape(heading or ledger.scale.name)}</caption>"
     return f'<table class="ledger">{caption}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
+    if not explored:
+        return ""
+    # Hits are judged with a control's, which one seed does not do.
+    bounds = [bound for bound in explored.get(claim.id, ()) if not bound.stated.counts]
+    means = ((float(np.mean(list(bound.values.values()))), bound) for bound in bounds)
+    met = sum(mean >= bound.limit if bound.stated.sign in "≥>" else mean <= bound.limit for mean, bound in means)
+    return f"<td>{f'{met} of {len(bounds)}' if bounds else ''}</td>"
 
 
 def legend() -> str:
@@ -138,7 +160,7 @@ def _number(value: float) -> str:
 def forest(ledger: Ledger) -> Plot:
     """Return a forest plot: of each bound the distance from its limit, with its interval, what is right of 0 holding.
 
-    Bounds without rows are left out.
+    A claim's bounds lie together, task by task, in a band that its name is beside. Bounds without rows are left out.
     """
     lines = [
         {"claim": entry.claim, "task": entry.task, "bound": bound.statement, "holds": bound.holds, **_distance(bound)}
@@ -147,21 +169,33 @@ def forest(ledger: Ledger) -> Plot:
         if not np.isnan(bound.mean)
     ]
     data = pd.DataFrame(lines, columns=["claim", "task", "bound", "holds", "distance", "low", "high"])
-    plot = Plot(data, height=0.8 + 0.14 * len(data))
+    with style.context(STYLE):
+        return _forest(data)
+
+
+def _forest(data: pd.DataFrame) -> Plot:
+    sizes = data.groupby("claim", sort=False).size()
+    bands = sizes.clip(lower=FEWEST).cumsum()
+    plot = Plot(data, height=1.2 + 0.09 * int(bands.iloc[-1] if len(bands) else 0))
     axes = plot.subplots()
-    colors = {True: BLUE, False: VERMILION, None: ORANGE}
-    for place, line in enumerate(data.itertuples()):
-        low, high = np.clip([line.low, line.high], -FARTHEST, FARTHEST)
-        color = colors[line.holds]
-        axes.plot([low, high], [place, place], color=color, linewidth=1.5)
-        axes.plot(np.clip(line.distance, -FARTHEST, FARTHEST), place, "o", color=color, markersize=3)
-    names = [f"{line.claim} {line.bound}" for line in data.itertuples()]
-    axes.set_yticks(range(len(names)), names, fontsize=5)
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
+    starts = bands - sizes.clip(lower=FEWEST)
+    places = [place for size, start in zip(sizes, starts, strict=True) for place in start + np.arange(size)]
+    numbers = data[["low", "distance", "high"]].clip(-FARTHEST, FARTHEST)
+    for holds, (name, color, marker) in SIDES.items():
+        kept = [one is holds for one in data["holds"]]
+        if any(kept):
+            of, y = numbers[kept], np.array(places)[kept]
+            axes.hlines(y, of["low"], of["high"], color=color, linewidth=1.2)
+            axes.plot(of["distance"], y, marker, color=color, markersize=4, linestyle="none", label=name)
+    for start, end in list(zip(starts, bands, strict=True))[1::2]:
+        axes.axhspan(start - 0.5, end - 0.5, color="#000000", alpha=0.05, linewidth=0)
+    axes.set_yticks((starts + bands - 1) / 2, sizes.index)
+    axes.grid(visible=False, axis="y")
     axes.axvline(0, color="#777777", linewidth=0.8)
-    axes.set_xlim(-FARTHEST * 1.04, FARTHEST * 1.04)
+    axes.set(xlim=(-FARTHEST * 1.04, FARTHEST * 1.04), ylim=(bands.max() - 0.5, -0.5) if len(bands) else None)
     axes.set_xlabel("distance from the limit, on the bound's side to the right")
+    if len(data):
+        plot.legend(loc="outside upper center", ncols=len(SIDES))
     return plot
 
 
@@ -202,6 +236,8 @@ def _link(ledger: Ledger, table: str, kind: str, text: str) -> str:
 def expected(ledgers: Iterable[Ledger]) -> str:
     """Return how many cells were judged, and how many false ones to expect, as a sentence of Markdown."""
     cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
+    if not cells:
+        return "No cell is judged yet."
     return f"{cells} cells are judged, of which chance alone would make at most {false:.1f} wrong."
 
 

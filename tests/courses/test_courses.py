@@ -201,7 +201,7 @@ FAULTS = {
         "5.2": "def policy(preferences, left):\n    raise SystemExit",
         "5.3": "def gradient(logits, targets):\n    raise KeyboardInterrupt",
         "5.4": "def steal(*case):\n    raise ValueError('\\udc80')",
-        "5.5": "steal = []\nsteal.append(steal)",
+        "5.5": "solve = []\nsolve.append(solve)",
         "5.A": "from extractbook.exercises.assigned.chapter_05 import EXERCISE\nextract = EXERCISE.right",
     },
     "another's-name": {"5.2": "import hand_in\nhand_in.hand_in('5.4', lambda *case: 1.0)\npolicy = None"},

@@ -16,21 +16,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=CHAPTERS,
     submod_attrs={
         "base": [*COLORS.split(), "FILLS", "STYLE", "WIDTH", "Plot", "render"],
-        "first_edition": [
-            "SITUATIONS",
-            "budget_curve",
-            "ledger_table",
-            "reproduction_bars",
-            "reproduction_table",
-            "threat_or_boogeyman",
-        ],
         "front": ["TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": [
             "bars",
-            "confusions",
             "constant_recovery",
-            "contact_sheet",
             "dots",
             "grouped",
             "lines",

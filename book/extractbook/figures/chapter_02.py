@@ -66,7 +66,8 @@ def nearness(images: Mapping[str, torch.Tensor], *, count: int, seed: int = 0) -
     """Return how near sets of images are to each task: the mean cosine of a test image to the nearest of the set.
 
     Args:
-        images: The sets by name, uint8; the other test images of the task come first, as ``"the task itself"``.
+        images: The sets by name, uint8; the other test images of the task come first, as ``"the task itself"``. Of
+            each set the first count − 1 are taken, as many as there are other test images.
         count: How many test images of each task are drawn.
         seed: Of the drawing.
 
@@ -78,7 +79,7 @@ def nearness(images: Mapping[str, torch.Tensor], *, count: int, seed: int = 0) -
     for task in TASKS:
         own = features(draw(task, part="test", size=count, seed=seed).images[:])
         itself = (own @ own.T).fill_diagonal_(-1).amax(1).mean().item()
-        others = {name: (own @ seen.T).amax(1).mean().item() for name, seen in sets.items()}
+        others = {name: (own @ seen[: count - 1].T).amax(1).mean().item() for name, seen in sets.items()}
         lines[task] = {"the task itself": itself, **others}
     return pd.DataFrame(lines).T.rename_axis("task")
 

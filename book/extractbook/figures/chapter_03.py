@@ -34,7 +34,7 @@ def victims(frame: pd.DataFrame) -> Plot:
         twin = paper.victim(str(task))
         if twin:
             marks.append((THEIRS, task, [theirs[twin]["victim"]]))
-    data = summaries(marks, "Task", "test accuracy, %")
+    data = summaries(marks, "Task", "accuracy, %")
     tasks = list(dict.fromkeys(data["Task"]))
     with style.context(STYLE):
         figure = Plot(data, height=3.8)
@@ -43,7 +43,7 @@ def victims(frame: pd.DataFrame) -> Plot:
             line = data[data["Series"] == kind]
             look: dict[str, Any] = {"color": color, "markersize": 16 if marker == "|" else 9, "markeredgewidth": 2}
             y = [tasks.index(task) for task in line["Task"]]
-            axes.errorbar(line["test accuracy, %"], y, xerr=line["±"], fmt=marker, label=kind, **look)
+            axes.errorbar(line["accuracy, %"], y, xerr=line["±"], fmt=marker, label=kind, **look)
         name_rows(axes, [f"{task} ({(paper.victim(task) or 'no twin').removesuffix('-RN34')})" for task in tasks])
         axes.set(xlim=(0, 102), xlabel="accuracy, %")
         axes.margins(y=0.12)
@@ -96,7 +96,7 @@ def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 
                     axes.set_axis_off()
                     axes.imshow(images.images[clearest].permute(1, 2, 0).numpy(), interpolation="nearest")
                 text = f"{line['true']} taken for {line['taken for']}: {line['images']} of {line['of']}"
-                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 22), va="center")
+                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 19), va="center")
     return figure
 
 

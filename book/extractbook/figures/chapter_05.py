@@ -9,8 +9,8 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLUE, STYLE, WIDTH, Plot
-from extractbook.figures.first_edition import _authors, _task_name
 from extractbook.figures.plots import dots, lines
+from extractbook.reproduction import paper
 from extractlib.attacks.adaptive import REWARDS
 
 
@@ -101,3 +101,12 @@ def asked(labels: Mapping[str, torch.Tensor], classes: int) -> Figure:
             axes.set(title=f"{name}:\n{kinds} of {classes} classes", xlabel="query")
         all_axes[0].set_ylabel("class of the pool")
     return figure
+
+
+def _authors(task: str) -> dict:
+    return paper.tables()["reproduction"]["rows"].get(paper.victim(task), {})
+
+
+def _task_name(task: str) -> str:
+    victim = paper.victim(task)
+    return f"{task} ({victim.removesuffix('-RN34')})" if victim else task

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import constant_recovery, dots, grouped
+from extractbook.reproduction import paper
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.metrics import agreement, hidden_and_divergence
 
@@ -96,6 +97,21 @@ def gain_words(rows: pd.DataFrame) -> str:
     return f"Renormalized answers recover {listed}: more than evenly filled ones on {better}."
 
 
+def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
+    """Return where the rule of `filled` does not take the fill that recovers more, and what it loses by it."""
+    cells = ["task", "seed"]
+    kept = filled(rows)
+    taken = kept[kept["granularity"] == granularity].set_index(cells)["recovery"]
+    lost = rows[rows["granularity"] == granularity].groupby(cells)["recovery"].max() - taken
+    by_task, cost = lost.groupby("task").mean(), drops(rows, granularity).mean()
+    failed = ", ".join(f"*{task}* ({loss:.2f} of recovery lost)" for task, loss in by_task.items() if loss > 0)
+    return (
+        f"By this rule the attacker takes the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs; the"
+        f" rule fails on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
+        f" {cost - by_task.mean():.2f} of recovery in the mean instead of the main figure's {cost:.2f}."
+    )
+
+
 def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:
     """Return what granularities hide of answers, as a table: hidden mass and divergence on what is shown, in nats.
 
@@ -148,10 +164,13 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
     kept = filled(rows).pivot_table(index=["task", "seed"], columns="granularity", values="errors_repeated")
     kept["control"] = control.set_index(["task", "seed"])["errors_repeated"]
     means = kept.groupby("task").mean()
+    recovered = filled(rows).groupby(["task", "granularity"])["recovery"].mean().unstack()
     less, more = (means["label"] < means["full"]).sum(), (means["label"] > means["control"]).sum()
     return (
         f"Copies from labels repeat fewer of the victim's errors than copies from full answers do on {less} of"
-        f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}."
+        f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}.\nIn the mean the"
+        f" control recovers {control['recovery'].mean():.2f}, copies from full answers"
+        f" {recovered['full'].mean():.2f}, and copies from labels {recovered['label'].mean():.2f}."
     )
 
 
@@ -160,10 +179,20 @@ def claim_words(rows: pd.DataFrame) -> str:
     labels, between = drops(rows), pd.DataFrame({word: drops(rows, word) for word in ("top-2", "label")})
     first, ordered = list(labels.index[:2]), (between["top-2"] < between["label"]).sum()
     same = "as in the paper" if set(first) == {"birds", "things"} else "which is not the paper's pattern"
+    theirs = pd.Series({task: _authors_drop(str(task)) for task in labels.index})
+    far = (labels - theirs).abs().sort_values(ascending=False).index[:2]
+    apart = " and ".join(f"*{task}* ({labels[task]:.2f} here, {theirs[task]:.2f} there)" for task in far)
     return (
         f"Labels cost most on *{first[0]}* and *{first[1]}*, {same}; the paper's figures are largest for the twins of"
-        f" *birds* and *things*.\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
+        f" *birds* and *things*.\nThe largest differences from the paper are those of {apart}."
+        f"\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
     )
+
+
+def _authors_drop(task: str) -> float:
+    """Return how much recovery labels cost against full answers in the authors' tables."""
+    full, label = (paper.tables()[table]["rows"][paper.victim(task)] for table in ("reproduction", "granularity"))
+    return float(full["recovery"] - label["recovery"])
 
 
 def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequence[str]) -> Figure:
@@ -191,8 +220,9 @@ def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequenc
 
 
 def _lines(answer: Answers, classes: Sequence[str]) -> list[str]:
-    """Return an answer's most probable classes with what is shown of each; names are cut, and so is the list."""
-    names = [name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…" for name in classes]
+    """Return an answer's most probable classes with what is shown; names lose their middle, and the list its end."""
+    half = LETTERS // 2
+    names = [name if len(name) <= LETTERS else f"{name[: half - 1]}…{name[-half:]}" for name in classes]
     if answer.probabilities is None:
         return [names[int(answer.labels)]]
     values, order = answer.probabilities[0].sort(descending=True, stable=True)

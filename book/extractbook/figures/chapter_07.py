@@ -25,6 +25,9 @@ STARTS = {
 
 REPEATED = "share of the victim's errors repeated"
 
+KINDS = {"same": "copy, same weights", "other": "copy, other weights", "control": "control, same weights"}
+"""Models that are asked whether they repeat errors, and what the figure calls them."""
+
 VICTIMS = {
     ("resnet", "A"): "pre-trained ResNet",
     ("resnet", "none"): "ResNet from scratch",
@@ -77,9 +80,11 @@ def crossed(rows: pd.DataFrame) -> pd.Series:
 
 def crossed_words(rows: pd.DataFrame) -> str:
     """Return what shared initial weights are worth, task by task."""
-    found = crossed(rows)
-    listed = " and ".join(f"{value:.2f} on *{task}*" for task, value in found.items())
-    return f"Starting from the victim's very weights is worth {listed}, in the mean over both directions."
+    steps = " or ".join(f"{count:,.0f}" for count in sorted(rows["steps"].unique()))
+    return (
+        f"At {steps} steps, starting from the victim's very weights gains {_listed(crossed(rows))} of recovery, in the"
+        " mean over both directions."
+    )
 
 
 def starts(rows: pd.DataFrame) -> Plot:
@@ -123,8 +128,8 @@ def _lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
     return (plain - rows[which].set_index(["task", "seed"])["recovery"]).dropna().groupby("task").mean()
 
 
-def _listed(values: pd.Series) -> str:
-    return " and ".join(f"{value:.2f} on *{task}*" for task, value in values.items())
+def _listed(values: pd.Series, digits: int = 2) -> str:
+    return " and ".join(f"{value:.{digits}f} on *{task}*" for task, value in values.items())
 
 
 def _other_network(rows: pd.DataFrame) -> pd.Series:
@@ -139,7 +144,7 @@ def _small_victim(rows: pd.DataFrame) -> pd.Series:
 
 def start_words(rows: pd.DataFrame) -> str:
     """Return what a surrogate of another network loses, task by task."""
-    return f"The other network loses {_listed(_other_network(rows))} of recovery."
+    return f"The other network loses {_listed(_other_network(rows), 3)} of recovery."
 
 
 def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
@@ -148,32 +153,59 @@ def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
     within = ((other > 0) & (other < 0.15)).sum()
     return (
         f"In these rows another architecture costs between 0 and 0.15 on {within} of {len(other)} tasks, a victim from"
-        f" scratch at least 0.10 on {(small >= 0.1).sum()} of {len(small)}, and shared weights are worth more than 0.05"
+        f" scratch at least 0.10 on {(small >= 0.1).sum()} of {len(small)}, and shared weights gain more than 0.05"
         f" on {(shared > 0.05).sum()} of {len(shared)}."
     )
 
 
 def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
-    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it.
+    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it, and
+    what they cost the owner.
 
     Args:
         rows: Of the tables reproduction and architecture.
         weights: Of the table weights.
     """
+    small, other = _small_victim(rows), crossed(weights)
+    price = _accuracy_lost(rows)
+    both = [f"on *{task}* the victim costs it {small[task]:.3f} and other weights {other[task]:.3f}"
+            for task in small.index.intersection(other.index)]  # fmt: skip
+    alone = (rows["victim"] == "resnet") & (rows["victim_weights"] == "none")
+    missing = "" if alone.any() else " Rows of a ResNet from scratch, which would change the start alone, are missing."
     return (
-        f"The small victim from scratch costs the attacker {_listed(_small_victim(rows))} of recovery; other initial"
-        f" weights cost it {_listed(crossed(weights))}."
+        f"The small victim from scratch costs the attacker {_listed(small, 3)} of recovery. Other initial weights were"
+        f" tried on {' and '.join(f'*{task}*' for task in other.index)}; in both comparisons, {'; '.join(both)}."
+        f"{missing} The owner gives up {_listed(price, 3)} of accuracy."
     )
 
 
+def _accuracy_lost(rows: pd.DataFrame) -> pd.Series:
+    """Return by task how much less accurate the small victim from scratch is than the pre-trained one, in the mean."""
+    means = rows.assign(small=rows["victim"].str.startswith("cnn")).pivot_table(
+        index="task", columns="small", values="victim_accuracy"
+    )
+    return (means[False] - means[True]).dropna()
+
+
 def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
-    """Return which share of the victim's errors is repeated, by `repeated`'s rows, task by task."""
-    shares = repeated(rows, control).data
-    lines = [
-        f"on *{task}* copies from the same weights repeat {of['copy, same weights']:.0%}, copies from other weights"
-        f" {of['copy, other weights']:.0%}, the control {of['control, same weights']:.0%}"
-        for task, of in shares.pivot_table(index="Group", columns="Series", values=REPEATED).iterrows()
-    ]
+    """Return which share of the victim's errors is repeated, of how many and at which accuracy, task by task.
+
+    Args:
+        rows: Of the table weights.
+        control: Of the table control, the same tasks.
+    """
+    both = _kinds(rows, control)
+    means = both.groupby(["task", "kind"])[["errors_repeated", "surrogate_accuracy"]].mean()
+    errors = rows.groupby(["task", "victim_weights"])["errors"].mean()
+    lines = []
+    for task in sorted(set(both["task"])):
+        found = [means.loc[task, kind] for kind in KINDS]
+        shares = [f"{of['errors_repeated']:.0%} (accuracy {of['surrogate_accuracy']:.3f})" for of in found]
+        count = " and ".join(f"{errors[task, initial]:,.0f} ({initial})" for initial in errors[task].index)
+        lines.append(
+            f"on *{task}*, where the victims make {count} errors, copies from the same weights repeat {shares[0]},"
+            f" copies from other weights {shares[1]}, the control {shares[2]}"
+        )
     return f"Of the victim's errors, {'; '.join(lines)}."
 
 
@@ -184,13 +216,16 @@ def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
         rows: Of the table weights.
         control: Of the table control, the same tasks.
     """
-    shared = rows["victim_weights"] == rows["surrogate_weights"]
-    names = {"same": "copy, same weights", "other": "copy, other weights", "control": "control, same weights"}
-    both = pd.concat([rows.assign(kind=np.where(shared, "same", "other")), control.assign(kind="control")])
-    both = both[both["task"].isin(set(rows["task"]))]
     # Two victims a seed, one of each backbone: their mean is a value.
-    both = both.groupby(["task", "seed", "kind"])["errors_repeated"].mean().reset_index()
-    return dots(grouped(both, "kind", names, "errors_repeated"), xlabel=REPEATED, columns=2)
+    both = _kinds(rows, control).groupby(["task", "seed", "kind"])["errors_repeated"].mean().reset_index()
+    return dots(grouped(both, "kind", KINDS, "errors_repeated"), xlabel=REPEATED, columns=2)
+
+
+def _kinds(rows: pd.DataFrame, control: pd.DataFrame) -> pd.DataFrame:
+    """Return copies and controls of the same tasks, with what each is in a column ``kind``."""
+    shared = rows["victim_weights"] == rows["surrogate_weights"]
+    both = pd.concat([rows.assign(kind=np.where(shared, "same", "other")), control.assign(kind="control")])
+    return both[both["task"].isin(set(rows["task"]))]
 
 
 def backbones() -> str:

@@ -8,6 +8,7 @@ from matplotlib import style
 
 from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
 from extractbook.figures.plots import constant_recovery, dots, grouped, lines
+from extractbook.reproduction import results
 from extractlib.data.drawn import atlas
 
 POOLS = {"atlas": "diverse pool", "retina": "images of retinas"}
@@ -29,7 +30,11 @@ def narrow_words(rows: pd.DataFrame) -> str:
     means = kept.groupby("task")["recovery"].mean()
     others = means.drop("retina", errors="ignore").sort_values()
     listed = ", ".join(f"*{task}* {value:.2f}" for task, value in others.items())
-    return f"Images of retinas recover {means['retina']:.2f} of the *retina* victim, and of the others {listed}."
+    whole = rows[(rows["budget"] == rows["budget"].max()) & (rows["pool"] == "atlas") & (rows["task"] == "retina")]
+    return (
+        f"Images of retinas recover {means['retina']:.2f} of the *retina* victim, of which the diverse pool recovers"
+        f" {whole['recovery'].mean():.2f}, and of the others {listed}."
+    )
 
 
 def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
@@ -41,11 +46,29 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
     cut = rows["pool"].str.fullmatch(r"atlas/\d+")
     alike = rows[rows["budget"].isin(set(rows.loc[cut, "budget"])) & (cut | (rows["pool"] == "atlas"))]
     alike = alike[alike["steps"] == rows["steps"].mode()[0]]
-    counts = alike["pool"].str.extract(r"/(\d+)", expand=False).fillna(len(atlas.CLASSES)).astype(int)
+    counts = alike["pool"].str.extract(r"/(\d+)", expand=False).fillna(str(len(atlas.CLASSES))).astype(int)
     found: dict[str, dict[int, list[float]]] = {}
     for (task, count), part in alike.groupby(["task", counts]):
         found.setdefault(task, {})[count] = part["recovery"].tolist()
     return found
+
+
+def first_edition_cuts() -> dict[str, dict[int, list[float]]]:
+    """Return what `cut_pools` does, of the first edition's rows, which have 1,000 queries and equally many steps."""
+    rows = results.frame([row for table in ("budget", "diversity") for row in results.first_edition("drawn", table)])
+    return cut_pools(rows.assign(steps=0))
+
+
+def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
+    """Return how much of the recovery is lost from all kinds to the fewest, task by task, of `cut_pools`."""
+    lost = {task: 1 - np.mean(of[min(of)]) / np.mean(of[max(of)]) for task, of in found.items()}
+    most = max(lost, key=lambda task: lost[task])
+    fewest = min(min(of) for of in found.values())
+    listed = ", ".join(f"*{task}* {value:.0%}" for task, value in sorted(lost.items(), key=lambda pair: pair[1]))
+    return (
+        f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares:"
+        f" {listed}. So *{most}* needs many kinds most."
+    ).replace("-", "−")
 
 
 def budget_curve(rows: pd.DataFrame) -> Plot:
@@ -150,5 +173,14 @@ def class_words(rows: pd.DataFrame) -> str:
             shares.append((copy[victim > 0] / victim[victim > 0]).min())
         added = part["errors_introduced"].sum() / part["images"].sum()
         low, errors = np.mean(shares), f"the copy adds errors on {added:.1%} of the images"
-        texts.append(f"on *{task}* the lowest recovery of a class is {low:.2f}, and {errors}")
+        close = np.mean([_rank_correlation(row) for _, row in part.iterrows()])
+        related = f"and the rank correlation of queries and accuracy is {close:.2f}".replace("-", "−")
+        texts.append(f"on *{task}* the lowest recovery of a class is {low:.2f}, {errors}, {related}")
     return f"With 10,000 queries, {'; '.join(texts)}."
+
+
+def _rank_correlation(row: pd.Series) -> float:
+    """Return how the classes' accuracy in the copy goes with the queries that the victim put into them."""
+    copy = np.array(row["surrogate_confusion"])
+    known = pd.Series(copy.diagonal() / copy.sum(axis=1).clip(min=1))
+    return pd.Series(row["queries"]).corr(known, method="spearman")

@@ -112,7 +112,7 @@ def rates_table(frame: pd.DataFrame) -> str:
 
 def _overlaps(frame: pd.DataFrame) -> pd.DataFrame:
     shifted = frame[frame["pool"].str.endswith("/shifted")]
-    return shifted.groupby(["task", "overlap"])[["balanced_accuracy", "tnr_public"]].mean()
+    return shifted.groupby(["task", "overlap"])[["balanced_accuracy", "tpr", "tnr", "tnr_public"]].mean()
 
 
 def overlap_ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -121,10 +121,19 @@ def overlap_ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return {task: (found[task].iloc[0], found[task].iloc[-1]) for task in TASKS if task in found}
 
 
-def public_caught(frame: pd.DataFrame) -> dict[str, float]:
-    """Return by task the mean share caught, at the most overlap, of the queries from the ordinary pool."""
-    found = _overlaps(frame)["tnr_public"]
-    return {task: found[task].iloc[-1] for task in TASKS if task in found}
+def overlap_rates(frame: pd.DataFrame) -> str:
+    """Return what the detector catches of each kind of image at no and at the most overlap, as Markdown.
+
+    The rows have the share caught of all queries and of those from the ordinary pool; the rest are the task's classes.
+    """
+    found, body = _overlaps(frame), []
+    for task in (task for task in TASKS if task in found.index):
+        first, last, most = found.loc[task].iloc[0], found.loc[task].iloc[-1], found.loc[task].index[-1]
+        new = (last["tnr"] - (1 - most) * last["tnr_public"]) / most
+        shares = (1 - first["tpr"], first["tnr"], 1 - last["tpr"], last["tnr_public"], new)
+        body.append([task, *(f"{100 * share:.0f}" for share in shares)])
+    heads = ["Task", "None: customers", "public", "Most: customers", "public", "task's classes"]
+    return table(body, heads, caption="What is caught with no and with the most overlap, in %")
 
 
 def honest_table(frame: pd.DataFrame) -> str:

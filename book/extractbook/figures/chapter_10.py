@@ -18,6 +18,8 @@ from extractlib.defenses.accounts import CountingDetector
 POLICIES = {"shuffled": "shuffle", "adaptive misinformation": "misinformation", "reverse sigmoid": "reverse-sigmoid"}
 """Defenses against which own images are sent, by the name that figures show."""
 
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 SURE = 0.975
 """Confidence of the upper bound of the control's rate (claim B3)."""
 
@@ -217,18 +219,51 @@ def twice_table(frame: pd.DataFrame) -> str:
     return table(body, ["Task", *columns], caption="10,000 queries to an API that shuffles: 5,000 images asked twice")
 
 
-def perturbed(frame: pd.DataFrame, undefended: pd.DataFrame) -> Plot:
-    """Return what own images recover behind each defense, and behind none."""
-    own = frame[frame["pool"].str.endswith("/shifted")]
-    columns = {"no defense": of_tasks(undefended[undefended["budget"] == own["budget"].iloc[0]], "recovery")}
-    columns |= {name: of_tasks(own, "recovery", defense=key) for name, key in POLICIES.items()}
-    columns["constant predictor"] = constant(own)
-    rows = {task: marks for task, marks in series(columns).items() if "shuffled" in marks}
-    return dots(rows, xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+def perturbed_table(frame: pd.DataFrame, undefended: pd.DataFrame) -> str:
+    """Return what own and public images recover behind each defense, and own ones behind none, and what each defense
+    costs honest users, as Markdown.
+
+    Args:
+        frame: Of the table perturbation.
+        undefended: Of the table own_images.
+    """
+    own = frame["pool"].str.endswith("/shifted")
+    budget = int(frame.loc[own, "budget"].iloc[0])
+    kinds = {"own images": frame[own], "public images": frame[~own]}
+    kinds = {name: rows for name, rows in kinds.items() if len(rows)}
+    plain = of_tasks(undefended[undefended["budget"] == budget], "recovery", granularity="full", attack="random")
+    floor, rest, body = mean(constant(frame[own])), [None] * (len(kinds) + 1), []
+    lost = frame[own].assign(lost=100 * (frame["victim_accuracy"] - frame["honest_accuracy"]))
+    for task in _defended(frame):
+        body.append([f"{task}, no defense", mean_sd(plain.get(task, []), digits=2), *rest])
+        for name, key in POLICIES.items():
+            found = [of_tasks(rows, "recovery", defense=key).get(task, []) for rows in kinds.values()]
+            paid = [of_tasks(lost, column, defense=key).get(task, []) for column in ("lost", "strength")]
+            shown = [mean_sd(values, digits=1) if values else None for values in paid]
+            body.append([f"{task}, {name}", *(mean_sd(values, digits=2) for values in found), *shown])
+        body.append([f"{task}, constant predictor", *[f"{floor[task]:.2f}"] * len(kinds), None, None])
+    caption = f"Recovery with {budget:,} queries behind defenses that cost honest users at most what the shuffle does"
+    return table(body, ["Task, answers", *kinds, "Accuracy lost, points", "Strength"], caption=caption)
+
+
+def perturbed_words(frame: pd.DataFrame) -> str:
+    """Return behind which defense own images recover least, and how far the defenses differ, task by task."""
+    own, said = frame[frame["pool"].str.endswith("/shifted")], []
+    for task in _defended(frame):
+        left = {name: mean(of_tasks(own, "recovery", defense=key))[task] for name, key in POLICIES.items()}
+        low, high = min(left.values()), max(left.values())
+        least = min(left, key=lambda name: left[name])
+        said.append(f"on *{task}* own images recover {low:.2f} ({least}) to {high:.2f}")
+    return f"Behind the three defenses, {' and '.join(said)}."
+
+
+def _defended(frame: pd.DataFrame) -> list[str]:
+    return [task for task in TASKS if task in set(frame["task"])]
 
 
 def marks_table(frame: pd.DataFrame) -> str:
-    """Return by task and steps how many marks copy and control repeat, and the p value of claim B3, as Markdown."""
+    """Return by task and steps how many marks copy and control repeat, with the p value of claim B3 and Fisher's, as
+    Markdown."""
     body = []
     for steps, cells in frame.groupby("steps"):
         for task in TASKS:
@@ -239,10 +274,32 @@ def marks_table(frame: pd.DataFrame) -> str:
                 int(rows[name].sum()) for name in ("marked", "marks_repeated", "marks_repeated_by_control")
             )
             half = "yes" if copy >= marked / 2 else "no"
-            p = f"{p_value(copy, marked, control):.0e}".replace("-", "−")
-            body.append([f"{task}, {steps:,} steps", marked, copy, control, p, half])
-    heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p", "Half of them"]
+            both = [p_words(test(copy, marked, control)) for test in (p_value, fisher)]
+            body.append([f"{task}, {steps:,} steps", marked, copy, control, *both, half])
+    heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p, bound given", "p, Fisher", "Half of them"]
     return table(body, heads, caption="Marks among 10,000 queries")
+
+
+def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
+    """Return in how many lines of `marks_table` each p value accuses a copy, and in how many half of the marks do."""
+    counts = frame.groupby(["task", "steps"])[["marked", "marks_repeated", "marks_repeated_by_control"]].sum()
+    lines = [tuple(map(int, line)) for line in counts.itertuples(index=False)]
+    by_p, by_fisher = (
+        sum(test(copy, marks, control) < level for marks, copy, control in lines) for test in (p_value, fisher)
+    )
+    by_half = sum(copy >= marks / 2 for marks, copy, _ in lines)
+    return (
+        f"At one in a thousand the p value with the bound as given accuses in {by_p} of these {len(lines)} lines,"
+        f" Fisher's in {by_fisher}, and half of the marks in {by_half}."
+    )
+
+
+def p_words(p: float) -> str:
+    """Return a p value with three decimals, a small one as a power of ten."""
+    if p >= 0.001:
+        return f"{p:.3f}"
+    factor, power = f"{p:.0e}".split("e")
+    return f"{factor} × 10⁻{str(abs(int(power))).translate(RAISED)}"
 
 
 def longer(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -253,6 +310,15 @@ def longer(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def p_value(repeated: int, marks: int, by_control: int) -> float:
-    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3)."""
+    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3).
+
+    The bound is taken as given: a p value without that condition is larger by what the bound fails in, 1 − `SURE`.
+    """
     rate = stats.beta.ppf(SURE, by_control + 1, marks - by_control) if by_control < marks else 1.0
     return float(stats.binom.sf(repeated - 1, marks, rate))
+
+
+def fisher(repeated: int, marks: int, by_control: int) -> float:
+    """Return Fisher's exact p, one-sided: copy and control repeat marks at one rate, independently of each other."""
+    counts = [[repeated, marks - repeated], [by_control, marks - by_control]]
+    return float(stats.fisher_exact(counts, alternative="greater").pvalue)

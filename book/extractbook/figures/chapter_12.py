@@ -1,13 +1,15 @@
 """What chapter 12, The ledger, shows beside the ledger's own page."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from math import floor
+from typing import Any
 
 import pandas as pd
 
 from extractbook.figures.chapter_09 import TASKS
-from extractbook.reproduction import claims, edition_1, judging, results
+from extractbook.reproduction import claims, edition_1, editions, judging, paper, results
 from extractbook.reproduction.judging import Bound, Quantity, Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.results import first_edition
@@ -71,13 +73,78 @@ def first_edition_fold() -> str:
     return f'<details class="fold claim"><summary>The first edition\'s verdicts</summary>{table}</details>'
 
 
+def deviated() -> str:
+    """Return how many deviations there are from each freeze so far, as a sentence."""
+    counts = {name: len(editions.deviations(name)) for name in ("drawn", "photos") if editions.frozen(name)}
+    return f"Deviations so far: {', '.join(f'{count} from the freeze of {name}' for name, count in counts.items())}."
+
+
+def changed(ledger: Ledger) -> str:
+    """Return which claims have another word than in the first edition, of those that have been run, as a sentence."""
+    old = {one.claim.id: str(one.verdict) for one in edition_1.verdicts(first_edition(ledger.scale.name))}
+    new = {claim.id: str(ledger.word(claim)) for claim in claims.claims() if claim.id in old}
+    run = {name: word for name, word in new.items() if word != Verdict.NOT_RUN}
+    other = [f"{name} ({old[name]}, now {word})" for name, word in run.items() if word != old[name]]
+    if not run:
+        return f"None of its {len(old)} claims has a word from the second edition's rows yet."
+    said = f"Of its {len(old)} claims {len(run)} have a word from the second edition's rows"
+    return f"{said}, and it is another one for {', '.join(other) or 'none of them'}."
+
+
+def authors() -> str:
+    """Return the authors' tables as their slides print them, each with its notes and with what we stumble over."""
+    parts = []
+    for name, entry in paper.tables().items():
+        if isinstance(entry, dict) and "rows" in entry:
+            parts.append(f"<p><b>{escape(name.replace('_', ' '))}</b>: {escape(entry['setting'])}.</p>")
+            parts.append(_printed(entry["rows"]))
+            notes = [f"{row}: {values['note']}" for row, values in entry["rows"].items() if "note" in values]
+            notes += [text for key, text in entry.items() if key != "setting" and isinstance(text, str)]
+            parts += [f"<p>Note: {escape(note)}.</p>" for note in (*notes, *slips(name))]
+    summary = "The authors' figures, as their slides print them, with notes"
+    return f'<details class="fold claim"><summary>{summary}</summary>{"".join(parts)}</details>'
+
+
+def _printed(rows: Mapping[str, Any]) -> str:
+    """Return rows of the authors' as a table in HTML; a pair is victim and surrogate, or TPR and TNR."""
+    pair = "victim / surrogate"
+    named = {row: values if isinstance(values, dict) else {pair: values} for row, values in rows.items()}
+    columns = [name for name in dict.fromkeys(key for values in named.values() for key in values) if name != "note"]
+    heads = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in ("row", *columns))
+    lines = []
+    for row, values in named.items():
+        cells = [" / ".join(map(str, value)) if isinstance(value, list) else str(value)
+                 for value in (values.get(name, "–") for name in columns)]  # fmt: skip
+        told = "".join(f"<td>{cell}</td>" for cell in cells)
+        lines.append(f"<tr><th scope='row'>{escape(row)}</th>{told}</tr>")
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def slips(name: str) -> Iterator[str]:
+    """Yield what cannot be as printed in one of the authors' tables.
+
+    It is a ratio that is not its two figures', rounded or cut to two decimals, or a surrogate far below what guessing
+    reaches on as many balanced classes.
+    """
+    known = paper.tables()["reproduction"]["rows"]
+    for row, values in paper.tables()[name]["rows"].items():
+        if not isinstance(values, dict) or "surrogate" not in values:
+            continue
+        victim, copy, printed = known[row]["victim"], values["surrogate"], values["recovery"]
+        if printed not in (round(copy / victim, 2), floor(100 * copy / victim) / 100):
+            yield f"{row}: {copy} / {victim} is {copy / victim:.2f}, where the slides print {printed:.2f}"
+        chance = 100 / known[row]["classes"]
+        if copy < chance / 2:
+            yield f"{row}: {copy}% is far below the {chance:.0f}% that guessing among balanced classes reaches"
+
+
 def mixed(ledger: Ledger) -> str:
     """Return which claims hold on some tasks and do not on others, as a sentence."""
     names = []
     for claim in claims.claims():
         found = {entry.verdict for entry in ledger.of(claim.id)}
         names += [claim.id] if {Verdict.HOLDS, Verdict.DOES_NOT_HOLD} <= found else []
-    return f"Claims that hold on some tasks and not on others: {', '.join(names) or 'none so far'}."
+    return f"claims that hold on some tasks and not on others: {', '.join(names) or 'none so far'}."
 
 
 def command() -> str:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from extractbook.figures.base import Plot
-from extractbook.figures.plots import dots
+from extractbook.figures.base import BLACK, BLUE, Plot, name_rows, plotting, summaries
 from extractbook.reproduction import editions, results
 from extractbook.reproduction.scales import scale
 
@@ -37,6 +36,8 @@ SCALES = {
 def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
     """Return recovery under each of `CONDITIONS`, a row each, a mark a task, and that of a constant predictor.
 
+    All tasks have the same mark: which task is which is what chapters 1, 5 and 6 ask their readers to predict.
+
     Args:
         rows: Of the tables `TABLES`.
         name: Their scale.
@@ -60,7 +61,17 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
     copies = rows[rows["table"] == "reproduction"]
     constant = (copies["constant_accuracy"] / copies["victim_accuracy"]).groupby(copies["task"])
     groups["constant predictor"] = {task: list(values) for task, values in constant}
-    return dots(groups, xlabel="recovery")
+    marks = [(task, title, values) for title, tasks in groups.items() for task, values in tasks.items()]
+    data, titles = summaries(marks, "Group", "recovery"), list(groups)
+    means = data.groupby("Group")["recovery"].mean()[titles]
+    with plotting(data, height=1.3 + 0.5 * len(titles), xlabel="recovery", columns=2) as (figure, axes):
+        look: dict[str, Any] = {"color": BLUE, "capsize": 0, "markersize": 8, "markerfacecolor": "none"}
+        rows_of = data["Group"].map(titles.index)
+        axes.errorbar(data["recovery"], rows_of, xerr=data["±"], fmt="o", label="one task", **look)
+        axes.plot(means, range(len(titles)), "|", color=BLACK, markersize=18, label="mean of the tasks")
+        name_rows(axes, titles)
+        axes.set_xlim(0, 1.05)
+    return figure
 
 
 def _named(value: Any, names: Mapping[str, Any]) -> Any:
@@ -77,8 +88,9 @@ def sizes() -> str:
         decided, explored = _tables("edition-2", name), _tables("exploring", name)
         pixels = scale(name).image_size
         largest = max(largest, pixels) if decided | explored else largest
-        waiting = f"{_many(explored - decided)} explored on one seed, not yet decided" if explored - decided else ""
-        ran = " and ".join(filter(None, [_many(decided) if decided else "", waiting]))
+        done = f"{_many(decided)} on the seeds that decide" if decided else ""
+        waiting = f"{_many(explored - decided)} on one seed of exploration" if explored - decided else ""
+        ran = ", ".join(filter(None, [done, waiting]))
         parts += [f"{what} at {pixels} px: {ran}"] if ran else []
     none = "" if largest == PAPER else f" None of them is at the paper's {PAPER} px."
     return f"{'; '.join(parts)}.{none}"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from extractbook.reproduction import edition_1
+from extractbook.reproduction import edition_1, editions
 from extractbook.reproduction.cells import Row, commit, describe, libraries
 from extractbook.reproduction.ledger import Provenance
 from extractlib.data.images import ImageSet
@@ -47,13 +47,16 @@ def provenance_of(frame: pd.DataFrame) -> str:
     """
     if frame.empty or "edition" not in frame:
         raise InputError("no rows that say where they come from: give a frame of book.frame")
-    editions = []
+    made = []
     for edition, rows in frame.groupby("edition", sort=False):
         seeds = sorted(set(rows["seed"]))
+        look = len(editions.looks(editions.of_scale(rows["scale"].iloc[0]))[0])
         said = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
         until = "" if edition == "second" else "; the rows that decide the claims are not run yet"
+        if edition == "second" and len(seeds) < look:
+            until = f"; a claim is judged from {look} seeds on, so none is judged by these yet"
         who = "the second edition's rows" if edition == "second" else "rows of the exploration"
-        editions.append(f"{who}, {said}, judged on {rows['part'].iloc[0]} images{until}")
+        made.append(f"{who}, {said}, measured on {rows['part'].iloc[0]} images{until}")
     dates = sorted(frame["date"].str[:10])
     parts = [
         "commit " + ", ".join(f"`{commit}`" for commit in sorted(set(frame["commit"]))),
@@ -63,7 +66,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
         *sorted(set(frame["libraries"])),
         f"data `{digest(*sorted(set(frame['data'])))[:12]}`",
     ]
-    return f"*Provenance*: {'; '.join([*editions, *parts])}"
+    return f"*Provenance*: {'; '.join([*made, *parts])}"
 
 
 def seeds(frame: pd.DataFrame) -> str:

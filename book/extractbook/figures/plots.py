@@ -5,41 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import style
-from matplotlib.figure import Figure
 
-from extractbook.figures.base import BLACK, FILLS, STYLE, WIDTH, Plot, name_rows, plotting, summaries
+from extractbook.figures.base import BLACK, FILLS, Plot, name_rows, plotting, summaries
 from extractbook.reproduction import paper
-from extractlib.data.images import ImageSet
-from extractlib.errors import InputError
-
-
-def contact_sheet(image_set: ImageSet, *, rows: int, columns: int) -> Figure:
-    """Return a sheet of images, the classes in turn; places for which there is no image stay empty.
-
-    Args:
-        image_set: Where they are taken from. An unlabeled set is shown in its own order.
-        rows, columns: Of the sheet.
-
-    Raises:
-        InputError: The sheet has no place.
-    """
-    if min(rows, columns) < 1:
-        raise InputError(f"a contact sheet of {rows} rows and {columns} columns: at least one of each is needed")
-    with style.context(STYLE):
-        figure = Figure(figsize=(WIDTH, rows * WIDTH / columns), layout="constrained")
-        all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in all_axes:
-            axes.set_axis_off()
-        for axes, index in zip(all_axes, _classes_in_turn(image_set), strict=False):
-            axes.imshow(image_set.images[index].permute(1, 2, 0).numpy(), interpolation="nearest")
-    return figure
-
-
-def _classes_in_turn(image_set: ImageSet) -> np.ndarray:
-    """Return where the first image of each class is, then the second of each, and so on."""
-    labels = np.zeros(len(image_set)) if image_set.labels is None else image_set.labels.numpy()
-    return np.lexsort((labels, pd.Series(labels).groupby(labels).cumcount()))
 
 
 def lines(
@@ -60,7 +28,8 @@ def lines(
     """
     marks = [(name, x, places[x]) for name, places in series.items() for x in sorted(places)]
     data = summaries(marks, xlabel, ylabel)
-    with plotting(data, height=4.6, xlabel=xlabel, ylabel=ylabel) as (figure, axes):
+    columns = 3 if max(map(len, series)) < 16 else 2
+    with plotting(data, height=4.6, xlabel=xlabel, ylabel=ylabel, columns=columns) as (figure, axes):
         axes.set_xscale("log" if logarithmic else "linear")
         for name, line in data.groupby("Series", sort=False):
             axes.errorbar(line[xlabel], line[ylabel], line["±"], label=name)
@@ -180,30 +149,6 @@ def dots(
             axes.errorbar(bars[xlabel], y, fmt="|", color=BLACK, markersize=16, capsize=0, label="constant predictor")
         name_rows(axes, titles)
         axes.set(xlim=limits, ylim=(len(titles) - 0.5, -0.5))
-    return figure
-
-
-def confusions(matrices: Mapping[str, Sequence[Sequence[int]]], classes: Sequence[str]) -> Plot:
-    """Return confusion matrices side by side: a row a true class, in shares of its images.
-
-    Args:
-        matrices: By name, counts of shape (classes, classes).
-        classes: Names of the classes; left out of the picture where there are more than 12.
-    """
-    label, ticks = "share of the class's images", classes if len(classes) <= 12 else []
-    counts = pd.concat({name: pd.DataFrame(matrix, classes, classes) for name, matrix in matrices.items()})
-    shares = counts.div(counts.sum(axis=1), axis=0)
-    data = shares.stack()[lambda share: share > 0].rename_axis(["Series", "true", "predicted"]).reset_index(name=label)
-    with style.context([STYLE, {"font.size": 10, "axes.grid": False}]):
-        figure = Plot(data, height=3.9 if ticks else 3.4)
-        all_axes = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
-        for axes, name in zip(all_axes, matrices, strict=True):
-            image = axes.imshow(shares.loc[name], vmin=0, vmax=1, cmap="Blues")
-            axes.set(title=name, xlabel="predicted")
-            axes.set_xticks(range(len(ticks)), ticks, rotation=90)
-        all_axes[0].set_yticks(range(len(ticks)), ticks)
-        all_axes[0].set_ylabel("true")
-        figure.colorbar(image, ax=list(all_axes), shrink=0.7, label=label)
     return figure
 
 
