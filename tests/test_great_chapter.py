@@ -421,7 +421,7 @@ BREAKAGES = [
     (14, "**Next.**", "Next.", "no Next"),
     (14, "{cite}`maini2021dataset`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
-    (16, "xl.", "book.", "of the visible lines teach"),
+    (16, "xl.", "book.", "visible lines teach"),
     (17, "book.show(", "book.see(", "0 pictures"),
     (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
     (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),

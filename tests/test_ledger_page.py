@@ -62,7 +62,8 @@ def test_without_rows_nothing_is_run():
     assert len(ledger_page.forest(empty).data) == 0
 
 
-def test_each_claim_leads_to_its_entry_which_has_a_test_bounds_rows_and_a_command():
+def test_each_claim_leads_to_its_entry_which_has_a_test_bounds_rows_and_a_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)  # there are no rows to link
     found = WORLD
     page = BeautifulSoup(ledger_page.entries(found), "html.parser")
     links = BeautifulSoup(ledger_page.matrix(found), "html.parser").select("th a")
