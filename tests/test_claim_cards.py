@@ -73,6 +73,14 @@ def test_a_card_has_both_bounds_of_a_task():
     assert sum("> 0:" in bound for bound in bounds) == sum("< 0.15:" in bound for bound in bounds) == 2
 
 
+def test_a_card_leads_to_an_entry_that_the_ledger_has():
+    """Of photographs it has none before their first deciding row, and drawn claims are always there."""
+    photos = ledger.Ledger.of_rows([], scale("photos"), only="C1")
+    for found, anchor in ((judged(FRAME, only="C1"), "drawn-C1"), (photos, "drawn-C1")):
+        page = BeautifulSoup(cards.card(CLAIMS["C1"], found, []), "html.parser")
+        assert page.find("a")["href"] == f"12_ledger.html#{anchor}"
+
+
 def test_cards_of_the_book_are_one_grid_and_an_unknown_claim_is_refused():
     page = BeautifulSoup(cards.cards("C1", "B5").data, "html.parser")
     assert [section.a.get_text() for section in page.select("div.cards > section.card")] == ["C1", "B5"]

@@ -62,7 +62,9 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
     lines["Why"] = escape(_why(entries, word))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
-    link = f'<a href="12_ledger.html#{ledger.scale.name}-{claim.id}">{claim.id}</a>'
+    # The ledger's page has no entries of photographs before their first deciding rows.
+    page = ledger.scale.name if any(entry.seeds for entry in entries) else "drawn"
+    link = f'<a href="12_ledger.html#{page}-{claim.id}">{claim.id}</a>'
     return (
         f'<section class="card {kind}"><p class="word"><span aria-hidden="true">{sign}</span> {said}</p>'
         f'<p class="statement">{link} {escape(claim.statement)}</p><dl>{listed}</dl></section>'
