@@ -18,6 +18,7 @@ CHAPTERS = [file.removeprefix("book/") for file in FILES if re.match(r"book/\d\d
 
 EXERCISES = {"exercise", "solution"}
 FENCE = re.compile(r"^(```|:::|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+QUIZ = re.compile(r"^```\{quiz\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 MAGIC = re.compile(r"^(\s*)[%!].*$", re.MULTILINE)
 """A line of a cell that only IPython understands."""
 
@@ -27,7 +28,7 @@ SENTENCE_END = re.compile(r"[a-z0-9)`*][.?!] +[A-Z]")
 NOT_PLAIN = {
     "dear|dearer": "a high price is expensive; nobody says dear of a price today",
     "whoever|whomever": "anyone who: two words that every reader knows",
-    "of its own": "says nothing, or from another distribution: a translated idiom",
+    "of (?:its|their) own": "says nothing, or from another distribution: a translated idiom",
     "look of (?:its|their|his) own": "with another style, from another distribution: a look cannot be measured",
     "strangers?": "out-of-distribution images, an unknown client: the field's terms",
     "rivals?": "baselines: the field's term",
@@ -122,8 +123,9 @@ def long_cells(notebook: Chapter) -> Iterator[str]:
 
 
 def plain(notebook: Chapter) -> Iterator[str]:
-    """No word of `NOT_PLAIN` is in its text, the exercises' among it."""
+    """No word of `NOT_PLAIN` is in its text, the exercises' and the quizzes' among it."""
     yield from not_plain(prose(notebook.all("markdown")))
+    yield from not_plain("\n".join(quiz for cell in notebook.all("markdown") for quiz in QUIZ.findall(cell.source)))
 
 
 def not_plain(text: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from mistakes import MISTAKES
 from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
-from extractbook.exercises import check, known, trial
+from extractbook.exercises import check, held_out, known, trial
 from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.exercise import Exercise, assigned, lookup
 from extractlib import exercises as former
@@ -409,3 +409,11 @@ def test_an_assignment_of_nothing_is_refused(words, message, command, monkeypatc
     assert (status, printed) == (2, "")
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "courses").exists()
+
+
+def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():
+    truth, baseline, copy = np.array([0, 1, 2, 3, 4]), np.array([0, 1, 9, 9, 9]), np.array([0, 1, 2, 9, 9])
+    victim = np.array([0, 1, 2, 3, 9])
+    assert held_out.gained([copy], [np.stack([truth, baseline])], victim) == pytest.approx((0.6 - 0.4) / 0.8)
+    with pytest.raises(InputError, match=r"shape \(4,\) where \(5,\) is wanted"):
+        held_out.gained([copy[:4]], [np.stack([truth, baseline])], victim)

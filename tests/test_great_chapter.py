@@ -427,6 +427,12 @@ BREAKAGES = [
     (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
     (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),
     (20, "Suppose the owner", "Suppose whoever owns it", "whoever|whomever (anyone who"),
+    (
+        20,
+        "It is an independent model, since",
+        "It is a model of their own, since",
+        "of (?:its|their) own (says nothing",
+    ),
 ]
 
 

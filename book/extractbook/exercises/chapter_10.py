@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
@@ -16,7 +17,6 @@ from extractlib.data.images import ImageSet
 from extractlib.data.images import images as as_images
 from extractlib.defenses.detectors import BinaryDetector
 from extractlib.defenses.policies import Shuffle
-from extractlib.errors import InputError
 from extractlib.models.classifier import load_victim
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
@@ -103,17 +103,9 @@ def alone(seed: int) -> np.ndarray:
 
 
 def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the copy's labels above that of the adversary's images alone.
-
-    Raises:
-        InputError: There is not one label for each image.
-    """
-    labels, (truth, few) = found[0], wanted[0]
-    if labels.shape != truth.shape:
-        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+    """Return the recovery of the copy's labels above that of the adversary's images alone (see `held_out.gained`)."""
     victim = load_victim(VICTIM).predict(cases[0][3]).numpy()
-    gain = (labels == truth).mean() - (few == truth).mean()
-    return float(gain / (victim == truth).mean()), "recovery above that of the 100 images alone"
+    return held_out.gained(found, wanted, victim), "recovery above that of the 100 images alone"
 
 
 EXERCISES = (

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.knockoff import Knockoff
@@ -16,7 +17,6 @@ from extractlib.data.images import ImageSet
 from extractlib.data.images import images as as_images
 from extractlib.defenses.detectors import BinaryDetector
 from extractlib.defenses.policies import Deny
-from extractlib.errors import InputError
 from extractlib.metrics import t_interval
 from extractlib.models.classifier import load_victim
 from extractlib.models.fitted import Trainer
@@ -121,17 +121,9 @@ def unprocessed(seed: int) -> np.ndarray:
 
 
 def passed(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the copy's labels above that of the pool as it comes.
-
-    Raises:
-        InputError: There is not one label for each image.
-    """
-    labels, (truth, plain) = found[0], wanted[0]
-    if labels.shape != truth.shape:
-        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+    """Return the recovery of the copy's labels above that of the pool as it comes (see `held_out.gained`)."""
     victim = load_victim(VICTIM).predict(cases[0][2]).numpy()
-    gain = (labels == truth).mean() - (plain == truth).mean()
-    return float(gain / (victim == truth).mean()), "recovery above that of the pool as it comes"
+    return held_out.gained(found, wanted, victim), "recovery above that of the pool as it comes"
 
 
 EXERCISES = (

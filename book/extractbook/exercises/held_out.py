@@ -86,3 +86,20 @@ def copied(task: str, asked: torch.Tensor, targets: torch.Tensor, *, seed: int, 
     fit(model, asked, targets.float(), recipe, seed=seed)
     test = images(task, "test", TESTED, seed).images
     return (predict(model, test).argmax(1) == victim(task).predict(test)).double().mean().item()
+
+
+def gained(found: list, wanted: list, victim: np.ndarray) -> float:
+    """Return how far a copy's recovery is above a baseline's: shares of the victim's accuracy.
+
+    Args:
+        found: The copy's labels, alone in a list, int64 of shape (n,).
+        wanted: The true labels and the baseline's, alone in a list, int64 of shape (2, n).
+        victim: The victim's labels, int64 of shape (n,).
+
+    Raises:
+        InputError: There is not one label for each image.
+    """
+    labels, (truth, baseline) = found[0], wanted[0]
+    if labels.shape != truth.shape:
+        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+    return float(((labels == truth).mean() - (baseline == truth).mean()) / (victim == truth).mean())
