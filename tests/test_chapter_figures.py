@@ -85,6 +85,15 @@ def test_a_caption_says_over_how_many_seeds():
     assert figures.seeds(pd.DataFrame({"seed": [200, 201, 200]})) == "mean ± sd over 2 seeds"
 
 
+def test_cells_of_different_seeds_have_no_spread():
+    def said(**seeds):
+        return figures.seeds(pd.DataFrame([{"task": task, "seed": seed} for task in seeds for seed in seeds[task]]))
+
+    assert said(birds=[200], signs=[1000]) == "one seed each"
+    assert said(birds=[200, 201], signs=[200, 201]) == "mean ± sd over 2 seeds"
+    assert said(birds=[200, 201], signs=[200]) == "mean ± sd over 1 to 2 seeds"
+
+
 def test_a_frame_of_nothing_has_no_provenance():
     with pytest.raises(InputError, match="give a frame of book.frame"):
         figures.provenance_of(COPIES)

@@ -63,7 +63,7 @@ def test_dots_show_a_mark_a_series_and_the_constant_predictor():
 def test_a_caption_says_over_how_many_seeds():
     assert figures.of_seeds(frame({"task": "a"})) == "one seed, test images"
     two = figures.of_seeds(frame({"task": "a"}, {"task": "a", "seed": 1}))
-    assert two == "mean ± standard deviation over 2 seeds, test images"
+    assert two == "mean ± sd over 2 seeds, test images"
 
 
 # -- chapter 6 -----------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_values_are_taken_by_task_of_the_cells_asked_for():
 
 
 def test_a_caption_names_seeds_and_images_as_they_are():
-    assert chapter_09.about(DEFENDED) == "mean ± sd over 2 seeds, 1,000 test images"
+    assert chapter_09.about(DEFENDED) == "mean ± sd over 1 to 2 seeds, 1,000 test images"
     assert chapter_09.about(DEFENDED[DEFENDED["seed"] == 200]) == "one seed, so no spread, 1,000 test images"
 
 

@@ -116,10 +116,10 @@ def test_tables_to_be_compared_are_of_one_edition(shown):
     for table, value in (("granularity", 0.25), ("adaptive", 0.75)):
         make("exploring", table=table, recovery=value)
     make("edition-2", recovery=0.5)
-    assert results.newest("granularity", "adaptive")["recovery"].tolist() == [0.5, 0.75]
-    assert results.newest("granularity", "adaptive", one_edition=True)["recovery"].tolist() == [0.25, 0.75]
+    assert results.newest("granularity")["recovery"].tolist() == [0.5]
+    assert results.newest("granularity", "adaptive")["recovery"].tolist() == [0.25, 0.75]
     make("edition-2", table="adaptive", recovery=1.0)
-    both = results.newest("granularity", "adaptive", one_edition=True)
+    both = results.newest("granularity", "adaptive")
     assert both["recovery"].tolist() == [0.5, 1.0] and both.attrs["editions"] == ("second",)
 
 

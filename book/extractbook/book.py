@@ -49,7 +49,7 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     return first_edition(scale, table)
 
 
-def frame(*tables: str, scale: str = "drawn", one_edition: bool = False) -> "pd.DataFrame":
+def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
     """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
 
     Raises:
@@ -57,7 +57,7 @@ def frame(*tables: str, scale: str = "drawn", one_edition: bool = False) -> "pd.
     """
     from extractbook.reproduction import results
 
-    return results.newest(*tables, scale=scale, one_edition=one_edition)
+    return results.newest(*tables, scale=scale)
 
 
 @contextmanager

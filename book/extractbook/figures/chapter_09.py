@@ -7,6 +7,7 @@ import pandas as pd
 
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.origin import seeds
 from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
 
@@ -38,9 +39,9 @@ def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, di
 
 def about(frame: pd.DataFrame) -> str:
     """Return over how many seeds and images a figure's values are, for its caption."""
-    seeds, images = frame["seed"].nunique(), int(frame["images"].min())
-    spread = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed, so no spread"
-    return f"{spread}, {images:,} {frame['part'].iloc[0]} images"
+    images, spread = int(frame["images"].min()), seeds(frame)
+    spread += ", so no spread" if spread.startswith("one") else ""
+    return f"{spread}, {images:,} {' and '.join(dict.fromkeys(frame['part']))} images"
 
 
 def mean(values: Mapping[str, Sequence[float]]) -> dict[str, float]:

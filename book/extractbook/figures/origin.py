@@ -1,12 +1,13 @@
 """Where what a chapter shows comes from, as a line of Markdown."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pandas as pd
 
 from extractbook.reproduction import edition_1, editions
-from extractbook.reproduction.cells import Row, commit, describe, libraries
+from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries
 from extractbook.reproduction.ledger import Provenance
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -70,9 +71,17 @@ def provenance_of(frame: pd.DataFrame) -> str:
 
 
 def seeds(frame: pd.DataFrame) -> str:
-    """Return over how many seeds marks of a frame's rows are, for a caption: with several, what the spread is."""
-    count = frame["seed"].nunique()
-    return "one seed" if count == 1 else f"mean ± sd over {count} seeds"
+    """Return over how many seeds a frame's values are, for a caption: with several of one cell, what the spread is.
+
+    Args:
+        frame: Of `book.frame`, or a part of it; rows of different cells may be of different seeds.
+    """
+    cell = [field.name for field in fields(Cell) if field.name != "seed" and field.name in frame]
+    counts = frame.groupby(cell, dropna=False)["seed"].nunique() if cell else pd.Series([frame["seed"].nunique()])
+    least, most = counts.min(), counts.max()
+    if most == 1:
+        return "one seed" if frame["seed"].nunique() == 1 else "one seed each"
+    return f"mean ± sd over {most if least == most else f'{least} to {most}'} seeds"
 
 
 def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:

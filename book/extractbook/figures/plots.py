@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from extractbook.figures.base import BLACK, FILLS, Plot, name_rows, plotting, summaries
+from extractbook.figures.origin import seeds
 from extractbook.reproduction import paper
 
 
@@ -103,9 +104,7 @@ def grouped(rows: pd.DataFrame, by: str, names: Mapping[str, str], column: str =
 
 def of_seeds(rows: pd.DataFrame) -> str:
     """Return over how many seeds of `book.frame` a caption's values are, and on which images they were measured."""
-    count, part = len(rows.attrs["seeds"]), " and ".join(rows.attrs["parts"])
-    spread = "one seed" if count == 1 else f"mean ± standard deviation over {count} seeds"
-    return f"{spread}, {part} images"
+    return f"{seeds(rows)}, {' and '.join(rows.attrs['parts'])} images"
 
 
 def constant_recovery(rows: pd.DataFrame) -> dict[str, float]:

@@ -115,16 +115,16 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
 
 
-def newest(*tables: str, scale: str = "drawn", one_edition: bool = False) -> pd.DataFrame:
+def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
 
     Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
-    validation images. Of two rows of one cell it is the later.
+    validation images. Tables that are asked for together are compared, so all are the exploration's where one is. Of
+    two rows of one cell it is the later.
 
     Args:
         tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
         scale: At which scale.
-        one_edition: Whether all are the exploration's where one is, so that they can be compared seed by seed.
 
     Returns:
         The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
@@ -135,7 +135,7 @@ def newest(*tables: str, scale: str = "drawn", one_edition: bool = False) -> pd.
         InputError: There is no row of a table.
     """
     shown, found = {table: _shown(table, scale) for table in tables}, []
-    if one_edition and len({where["edition"] for _, where in shown.values()}) > 1:
+    if len({where["edition"] for _, where in shown.values()}) > 1:
         shown = {table: _shown(table, scale, second=False) for table in tables}
     for table, (rows, where) in shown.items():
         lines = frame(rows).assign(table=table, **where)
