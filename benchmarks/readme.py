@@ -28,12 +28,13 @@ def results() -> str:
     """Return the headline results in Markdown, each with the chapter that tells it."""
     rows, ledger = book.frame(*book.TABLES), book.ledger("drawn")
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
+    kind = "exploring " if "exploring" in rows.attrs["editions"] else ""
     seeds = ", ".join(map(str, sorted(set(rows.loc[rows["table"] == "reproduction", "seed"]))))
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
     decided = ", ".join(f"{count} {word}" for word, count in words.items() if word != "not run") or "none is judged yet"
     told = {
         "05_knockoff": f"With {rows['budget'].max():,} queries of unrelated pictures a copy recovers "
-        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean (of seed {seeds}).",
+        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean ({kind}seed {seeds}).",
         "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
         f"{mean['queries detected, answers shuffled']:.0%}; one with images like the victim's recovers "
         f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries.",
