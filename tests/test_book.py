@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -174,6 +175,12 @@ def test_another_scale_or_a_lost_copy_makes_stale(tree):
     assert [path.stem for path in execute.stale("smoke")] == ["01_one", "02_two"]
     (execute.EXECUTED / "02_two.ipynb").unlink()
     assert [path.stem for path in execute.stale("drawn")] == ["02_two"]
+
+
+def test_a_build_that_finds_nothing_to_do_imports_neither_torch_nor_pandas():
+    code = "import sys; from extractbook.build import pages; print(sorted({'torch', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_a_failing_chapter_shows_its_cell_and_leaves_no_copy(tree):

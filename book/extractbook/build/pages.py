@@ -16,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from extractbook.build import data, execute
+from extractbook.build import execute
 from extractbook.build.stubs import without_markers
 from extractbook.sphinx import furniture
 from extractlib.errors import InputError
@@ -138,6 +138,9 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
 
 def render() -> bool:
     """Render the staged source into the folder of pages and say whether there was neither warning nor error."""
+    # Imported here, since it takes seconds: a build that finds nothing to do needs none of it.
+    from extractbook.build import data
+
     book = Path(sys.executable).with_name("jupyter-book")
     # --all: Sphinx repeats a warning only for pages that it reads again.
     options = ("-W", "--keep-going", "--all", "-q")
