@@ -79,7 +79,7 @@ def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 
     """
     counts = {task: _counts(task, images, answers.argmax(1)).head(pairs) for task, (images, answers) in sets.items()}
     contrast = {task: images.images[:].float().flatten(1).std(1) for task, (images, _) in sets.items()}
-    with style.context([STYLE, {"axes.grid": False, "font.size": 9}]):
+    with style.context([STYLE, {"axes.grid": False, "font.size": 8}]):
         height = 0.3 + 0.85 * pairs
         figure = Plot(pd.concat(counts.values(), ignore_index=True), height=height)
         figure.set_layout_engine("none")
@@ -96,7 +96,7 @@ def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 
                     axes.set_axis_off()
                     axes.imshow(images.images[clearest].permute(1, 2, 0).numpy(), interpolation="nearest")
                 text = f"{line['true']} taken for {line['taken for']}: {line['images']} of {line['of']}"
-                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 19), va="center")
+                figure.text(left + 0.02 + 1.4 / WIDTH, bottom + 0.45 / height, fill(text, 21), va="center")
     return figure
 
 
@@ -112,7 +112,7 @@ def _counts(task: str, images: ImageSet, said: torch.Tensor) -> pd.DataFrame:
 
 
 def reliability(answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], *, groups: int = 5) -> Plot:
-    """Return, of each task, the share of right answers over confidence in groups of equally many answers.
+    """Return, in a panel a task, the share of right answers over confidence in groups of equally many answers.
 
     Args:
         answers: By task confidences, float of shape (n,), and whether each answer is right, bool of shape (n,).
@@ -129,12 +129,13 @@ def reliability(answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], *, gro
             error = (share * (1 - share) / len(part)) ** 0.5
             lines.append((task, confidence[part].double().mean().item(), share, error, len(part)))
     data = pd.DataFrame(lines, columns=["Series", "confidence", "share that is right", "±", "answers"])
-    with style.context(STYLE):
-        figure = Plot(data, height=4.4)
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color="#777777", linestyle=":", marker="", label="calibrated")
-        for task, line in data.groupby("Series", sort=False):
-            axes.errorbar(line["confidence"], line["share that is right"], line["±"], label=task)
-        axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0.2, 1.02), ylim=(0.2, 1.02))
-        figure.legend(loc="outside upper center", ncols=3)
+    with style.context([STYLE, {"axes.titlesize": 11}]):
+        figure = Plot(data, height=2.4)
+        panels = figure.subplots(ncols=len(answers), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (task, line) in zip(panels, data.groupby("Series", sort=False), strict=True):
+            axes.plot([0, 1], [0, 1], color="#777777", linestyle=":", marker="")
+            axes.errorbar(line["confidence"], line["share that is right"], line["±"], color=BLUE, markersize=5)
+            axes.set(title=task, xlim=(0.2, 1.1), ylim=(0.2, 1.1), xticks=(0.5, 1), yticks=(0.2, 0.4, 0.6, 0.8, 1))
+        panels[0].set_ylabel("share that is right")
+        figure.supxlabel("confidence", fontsize=12)
     return figure
