@@ -50,13 +50,16 @@ def test_costs_are_points_of_accuracy_by_task_and_defense():
     assert found.loc[("signs", "none"), "recovery"] == 0.9
 
 
-def test_perturbations_show_means_with_spread_and_the_constant_predictor():
+def test_perturbations_show_recovery_over_cost_and_the_constant_predictor():
     figure = chapter_13.perturbations(rows())
     data = figure.data.set_index("Series")
-    assert data.loc["shuffling", "recovery"] == pytest.approx(0.6)
-    assert data.loc["shuffling", "±"] == pytest.approx(0.1 * 2**0.5)
-    assert pd.isna(data.loc["no defense", "±"])
-    assert data.loc["constant predictor", "recovery"] == pytest.approx(0.25)
+    cost = "points of accuracy that customers lose"
+    assert data.loc["signs: shuffling", [cost, "recovery", "±"]].tolist() == pytest.approx([15, 0.6, 0.1 * 2**0.5])
+    assert data.loc["signs: misinformation", [cost, "recovery"]].tolist() == pytest.approx([0, 0.4])
+    assert data.loc["signs: no defense", [cost, "recovery"]].tolist() == [0, 0.9]
+    assert pd.isna(data.loc["signs: no defense", "±"])
+    (panel,) = figure.axes
+    assert panel.lines[-1].get_ydata() == pytest.approx([0.25, 0.25])
 
 
 def test_below_counts_what_is_less_sure_than_a_threshold():

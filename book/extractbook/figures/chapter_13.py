@@ -5,11 +5,22 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
 
-from extractbook.figures.base import BLACK, BLUE, VERMILION, Plot, name_rows, plotting, summaries
+from extractbook.figures.base import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    STYLE,
+    VERMILION,
+    Plot,
+    name_rows,
+    plotting,
+    summaries,
+)
 from extractbook.figures.pictures import queries
-from extractbook.figures.plots import dots
 
 DEFENSES = {
     "none": "no defense",
@@ -19,24 +30,37 @@ DEFENSES = {
 }
 """The defenses that are compared at one price, and what the figure calls them."""
 
+LOOKS = {"none": ("o", BLACK), "shuffle": ("s", ORANGE), "misinformation": ("^", GREEN), "reverse-sigmoid": ("D", BLUE)}
+"""Marker and color of each."""
+
 
 def perturbations(rows: pd.DataFrame) -> Plot:
-    """Return the recovery of the adversary with in-distribution images behind each defense, a row a task.
+    """Return the recovery of the adversary with in-distribution images over what each defense costs, a panel a task.
 
     Args:
         rows: Of the tables perturbation and own_images.
     """
-    own = judged(rows)
-    groups = {
-        task: {
-            name: found.tolist()
-            for key, name in DEFENSES.items()
-            if len(found := of_task.loc[of_task["defense"] == key, "recovery"])
-        }
-        for task, of_task in own.groupby("task")
-    }
+    own, cost = judged(rows), costs(rows)["lost"].fillna(0)
+    x, y = "points of accuracy that customers lose", "recovery"
+    found = own.groupby(["task", "defense"])[y]
+    marks = [(f"{task}: {DEFENSES[key]}", cost[task, key], values.tolist()) for (task, key), values in found]
+    data = summaries(marks, x, y)
     floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
-    return dots(groups, xlabel="recovery", constant=floors.to_dict(), columns=2)
+    with style.context(STYLE):
+        figure = Plot(data, height=3.6)
+        panels = figure.subplots(ncols=len(floors), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (task, floor) in zip(panels, floors.items(), strict=True):
+            for key, (marker, color) in LOOKS.items():
+                line = data[data["Series"] == f"{task}: {DEFENSES[key]}"]
+                look = {"color": color, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 2}
+                axes.errorbar(line[x], line[y], line["±"], fmt=marker, label=DEFENSES[key], **look)
+            axes.axhline(floor, color=BLACK, linewidth=1, label="constant predictor")
+            axes.set(title=task, ylim=(0, 1.05))
+            axes.margins(x=0.15)
+        panels[0].set_ylabel(y)
+        figure.supxlabel(x, fontsize=12)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
