@@ -541,6 +541,14 @@ def test_resampled_test_images_widen_an_interval():
     assert pair.interval == pytest.approx((0.15, 0.15), abs=0.001)
 
 
+def test_a_photographed_cell_without_rows_is_not_run():
+    frame = world(seeds=editions.looks("photos")[0]).assign(scale="photos")
+    frame["resampled.recovery"] = [[0.9, 1.0]] * len(frame)
+    found = {entry.task: entry for entry in verdicts(frame[frame["task"] != "birds"], photos(), only="C1")}
+    assert found["birds"].verdict == "not run"
+    assert found["signs"].verdict != "not run"
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 

@@ -242,6 +242,15 @@ def test_photographs_are_frozen_with_the_very_tests_of_the_drawn(checkout):
     assert "scales/drawn.toml" not in frozen
 
 
+def test_a_deviation_from_the_drawn_tests_is_frozen_with_the_photographs(checkout):
+    editions.freeze("drawn")
+    (checkout.folder / "claims.py").write_text("mended")
+    deviate("claims.py", json.dumps(editions.digest(b"mended")))
+    checkout.commit()
+    assert editions.freeze("photos")["digests"]["claims.py"] == editions.digest(b"mended")
+    assert editions.changed_files("drawn") == editions.changed_files("photos") == []
+
+
 def deviate(what: str, now: str) -> None:
     with open(editions.FILE, "a") as file:
         file.write(

@@ -158,7 +158,8 @@ class Evidence:
             InputError: Two numbers of one seed differ.
         """
         numbers = np.asarray(values, dtype=float)[:, None]
-        draws = np.repeat(numbers, self.resamples, axis=1) if resampled is None else np.stack(resampled)
+        alone = resampled is None or rows.empty
+        draws = np.repeat(numbers, self.resamples, axis=1) if alone else np.stack(resampled)
         found = pd.DataFrame(np.hstack([numbers, draws]), index=rows["seed"].to_numpy())
         several = found[0][found.index.duplicated(keep=False)]
         for seed in several.index[several != several.groupby(level=0).transform("first")]:

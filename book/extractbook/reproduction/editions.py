@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "EDITIONS.toml"
 TESTS = ("judging.py", "claims.py", "paper/claims.toml", "paper/tables.json", "paper/victims.toml")
-"""What decides a verdict: the same, byte for byte, in both freezes."""
+"""What decides a verdict: the same, byte for byte, in both freezes, but for what a deviation from the first says."""
 
 CANARIES = "../../../tests/canaries.json"
 TABLES = "grids/tables.toml"
@@ -98,7 +98,7 @@ def freeze(name: str) -> dict[str, Any]:
 
     Raises:
         InputError: There is no such freeze, it is there already, files differ from the commit, or tests differ from
-            those of the first freeze.
+            those of the first freeze and its deviations.
     """
     check_choice("freeze", name, FROZEN)
     entries = read_toml(FILE)
@@ -107,9 +107,10 @@ def freeze(name: str) -> dict[str, Any]:
     if _git("status", "--porcelain"):
         raise InputError("files differ from the commit that is to be frozen: commit them first")
     digests = _digests(name, VERSIONS)
-    changed = [file for file in TESTS if entries.get("drawn", {}).get("digests", digests)[file] != digests[file]]
+    first = entries.get("drawn", {}).get("digests", digests) | _corrected("drawn")
+    changed = [file for file in TESTS if first[file] != digests[file]]
     if changed:
-        raise InputError(f"{changed[0]} is not what the freeze 'drawn' has: restore it")
+        raise InputError(f"{changed[0]} is not what the freeze 'drawn' has: restore it, or enter a deviation")
     entry = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _git("rev-parse", "HEAD")}
     tables = {"": entry, ".versions": VERSIONS, ".digests": digests}
     with open(FILE, "a", encoding="utf-8") as file:
@@ -133,6 +134,11 @@ def deviations(edition: str) -> list[dict[str, Any]]:
     return [entry for entry in read_toml(FILE).get("deviations", []) if entry["freeze"] == edition]
 
 
+def _corrected(edition: str) -> dict[str, Any]:
+    """Return what deviations changed, and what it is now."""
+    return {one["what"]: one["now"] for one in deviations(edition)}
+
+
 def changed_files(edition: str) -> list[str]:
     """Return what is frozen and neither as the freeze has it nor as a deviation says; nothing without a freeze.
 
@@ -142,7 +148,7 @@ def changed_files(edition: str) -> list[str]:
     if not entry:
         return []
     now = _digests(edition, entry["versions"])
-    digests = entry["digests"] | {one["what"]: one["now"] for one in deviations(edition)}
+    digests = entry["digests"] | _corrected(edition)
     return [what for what in entry["digests"] if now.get(what, "") not in ("bumped", digests[what])]
 
 
@@ -176,7 +182,7 @@ def refusal(row: "Row") -> str:
         return f"it was made by files that differ from commit {made['commit'].rstrip('+')}"
     if made["date"] < entry["date"]:
         return f"it was made on {made['date'][:10]}, before the freeze"
-    wanted = entry["versions"] | {one["what"]: one["now"] for one in deviations(edition)}
+    wanted = entry["versions"] | _corrected(edition)
     for key, version in made["versions"].items():
         if version != wanted.get(key):
             return f"version {version} of {key!r} made it, and the freeze has {wanted.get(key)}"
