@@ -27,7 +27,7 @@ export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 unexport MPLBACKEND
 
 # All that must hold before a change goes in, in this order: the one list of checks.
-CHECKS := lint binder test book pdf check-pages check-courses verify sizes
+CHECKS := lint binder test smoke book pdf check-pages check-courses verify sizes
 
 .PHONY: help check $(CHECKS) publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
 	verify-all weights coverage mutants bench bench-gpu readme lock newest clean
@@ -42,7 +42,10 @@ book: $(READY) ## execute the chapters (SCALE=drawn) and build _build/html
 	@$(RUN) -m extractbook build --scale $(SCALE)
 
 test: $(READY) ## run the tests
-	@$(RUN) -m pytest -n 2 -m "not slow" --durations=20
+	@$(RUN) -m pytest -n 2 -m "not slow and not book" --durations=20
+
+smoke: $(READY) ## execute each chapter at scale smoke
+	@$(RUN) -m pytest -n 2 -m book --durations=20
 
 test-slow: $(READY) ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
@@ -96,7 +99,7 @@ check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader hand the assignments 
 
 coverage: $(READY) ## run the tests and print how many of the library's lines they run; at least 95% must
 	@rm -rf _build/coverage && mkdir -p _build/coverage
-	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow" --junitxml=_build/coverage/tests.xml
+	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow and not book" --junitxml=_build/coverage/tests.xml
 	@$(RUN) -m coverage combine --quiet && $(RUN) -m coverage report --skip-covered --fail-under=95
 
 mutants: $(READY) ## change 200 places of the code and look whether a test fails (SEED=0); run `make coverage` first

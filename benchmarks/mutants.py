@@ -162,7 +162,10 @@ def _import_and_run(pipe: Connection, root: Path, tests: Sequence[str]) -> None:
     os._exit(0 if code in (0, 1, 5) else 2)
 
 
-QUIETLY = ("-q", *"-p no:cacheprovider -p no:xdist -p no:randomly --hypothesis-profile=ci".split(), "-m", "not slow")
+QUIETLY = (
+    *"-q -p no:cacheprovider -p no:xdist -p no:randomly --hypothesis-profile=ci".split(),
+    *("-m", "not slow and not book"),
+)
 
 
 def _load(root: Path) -> None:
