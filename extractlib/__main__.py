@@ -68,6 +68,8 @@ def explanation(error: Exception) -> str | None:
         return f"{file}{error.strerror}: {REMEDIES.get(error.errno or 0, PLACE)}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
         return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", said):  # NumPy's, of a full disk
+        return f"an array cannot be written ({said} values): {ROOM}"
     # By name, since to import where these come from would take seconds.
     kind = type(error).__name__
     if kind == "SafetensorError" and "os error" in said:

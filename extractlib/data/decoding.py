@@ -186,7 +186,7 @@ def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Read
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
         for split, table in _without(listing.splits, faults).items():
-            written = _Split(folder, split, len(table), size)
+            written = _Split(folder, split, size)
             read = partial(_read, listing.root, size=size, reading=reading)
             with progress_bar(len(table), what=f"decoding {split}", unit="images") as bar:
                 for first in range(0, len(table), BATCH):
@@ -241,33 +241,36 @@ def _groups(table: pd.DataFrame, signatures: Path) -> np.ndarray:
 
 
 class _Split:
-    """The images of a split on their way to the disk.
+    """The images of a split on their way to the disk, one behind the other: how many there are is known at the end.
 
     Args:
         folder: Where to.
         name: The split.
-        most: How many there may be.
         size: Height and width in pixels.
     """
 
-    def __init__(self, folder: Path, name: str, most: int, size: int):
-        self._folder, self._name, self._signatures = folder, name, list[np.ndarray]()
-        shape = (max(most, 1), 3, size, size)
-        self._pixels = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
+    def __init__(self, folder: Path, name: str, size: int):
+        self._folder, self._name, self._size = folder, name, size
+        self._signatures: list[np.ndarray] = []
+        self._file = open(folder / f"{name}.npy", "wb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        shape = (len(self._signatures), 3, self._size, self._size)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)  # of one length, whatever the number of images
 
     def add(self, image: _Image) -> None:
         """Write an image behind the others."""
-        self._pixels[len(self._signatures)] = image.pixels
+        self._file.write(image.pixels.tobytes())
         self._signatures.append(image.signature)
 
     def close(self) -> None:
-        """Finish the files, cut to the images that there are."""
-        self._pixels.flush()
-        count = len(self._signatures)
+        """Finish the files."""
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
         np.save(self._folder / f"{self._name}.signatures.npy", np.array(self._signatures, dtype=np.uint8))
-        if count < len(self._pixels):
-            np.save(self._folder / "cut.npy", self._pixels[:count])
-            os.replace(self._folder / "cut.npy", self._folder / f"{self._name}.npy")
 
 
 def _read(root: Path, path: str, *, size: int, reading: Reading) -> _Image | str:
