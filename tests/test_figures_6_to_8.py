@@ -218,9 +218,9 @@ def test_what_networks_and_scratch_cost():
     assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.500 on *signs* of recovery."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch costs the attacker 0.300 on *signs* of recovery. Other initial weights were"
-        " tried on *signs*; in both comparisons, on *signs* the victim costs it 0.300 and other weights 0.300. Rows of"
-        " a ResNet from scratch, which would change the start alone, are missing. The owner gives up 0.020 on *signs*"
-        " of accuracy."
+        " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300, and other"
+        " weights cost 0.300. Rows of a ResNet from scratch, which would change the start alone, are missing. The owner"
+        " gives up 0.020 on *signs* of accuracy."
     )
     alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
     assert "are missing" not in chapter_07.scratch_words(pd.concat([ARCHITECTURES, alone]), CROSSED)

@@ -168,13 +168,16 @@ def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
     """
     small, other = _small_victim(rows), crossed(weights)
     price = _accuracy_lost(rows)
-    both = [f"on *{task}* the victim costs it {small[task]:.3f} and other weights {other[task]:.3f}"
-            for task in small.index.intersection(other.index)]  # fmt: skip
+    both = [
+        f" On *{task}*, which is in both comparisons, a victim from scratch costs {small[task]:.3f}, and other weights"
+        f" cost {other[task]:.3f}."
+        for task in small.index.intersection(other.index)
+    ]
     alone = (rows["victim"] == "resnet") & (rows["victim_weights"] == "none")
     missing = "" if alone.any() else " Rows of a ResNet from scratch, which would change the start alone, are missing."
     return (
         f"The small victim from scratch costs the attacker {_listed(small, 3)} of recovery. Other initial weights were"
-        f" tried on {' and '.join(f'*{task}*' for task in other.index)}; in both comparisons, {'; '.join(both)}."
+        f" tried on {' and '.join(f'*{task}*' for task in other.index)}.{''.join(both)}"
         f"{missing} The owner gives up {_listed(price, 3)} of accuracy."
     )
 

@@ -88,7 +88,7 @@ def sizes() -> str:
         decided, explored = _tables("edition-2", name), _tables("exploring", name)
         pixels = scale(name).image_size
         largest = max(largest, pixels) if decided | explored else largest
-        done = f"{_many(decided)} on the seeds that decide" if decided else ""
+        done = f"{_many(decided)} on one or more of the seeds that decide" if decided else ""
         waiting = f"{_many(explored - decided)} on one seed of exploration" if explored - decided else ""
         ran = ", ".join(filter(None, [done, waiting]))
         parts += [f"{what} at {pixels} px: {ran}"] if ran else []
