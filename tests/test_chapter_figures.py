@@ -147,7 +147,8 @@ def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatc
         (tmp_path / f"{name}.jsonl").touch()
     assert figures.sizes() == (
         "Drawn images at 32 px: 1 table on one or more of the seeds that decide, 1 table on one seed of exploration;"
-        " photographs at 128 px: 1 table on one or more of the seeds that decide. None of them is at the paper's 224 px."
+        " photographs at 128 px: 1 table on one or more of the seeds that decide."
+        " None of them is at the paper's 224 px."
     )
     (tmp_path / "edition-2" / "paper").mkdir()
     (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
