@@ -224,10 +224,14 @@ def download(names: Iterable[str], folder: Path) -> None:
 
 
 def pins() -> dict[str, str]:
-    """Return the lock's version of each package, by the name that it is imported by."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pairs = (line.split(" ;")[0].split("==") for line in lines if "==" in line)
-    return {name.replace("-", "_"): version for name, version in pairs}
+    """Return the version of each package that the lock pins for the oldest Python, by the name it is imported by."""
+    from packaging.requirements import Requirement  # the machine that prepares has it
+
+    lines = (line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    found = [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
+    oldest = {"python_version": OLDEST_PYTHON, "python_full_version": f"{OLDEST_PYTHON}.0"}
+    wanted = [one for one in found if one.marker is None or one.marker.evaluate(oldest)]
+    return {one.name.replace("-", "_"): next(iter(one.specifier)).version for one in wanted}
 
 
 def tree_size() -> int:

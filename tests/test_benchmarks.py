@@ -167,6 +167,13 @@ def test_code_that_has_changed_since_it_was_prepared_is_marked(tmp_path, monkeyp
 
 def test_every_wheel_is_pinned_and_every_step_known():
     assert set(device.WHEELS) <= set(device.pins())
+
+
+def test_wheels_are_of_the_version_for_the_oldest_python(tmp_path, monkeypatch):
+    lock = "a-b==1.0 ; python_full_version < '3.12'\na-b==2.0 ; python_full_version >= '3.12'\nc==3.0\n    # via d==4\n"
+    (tmp_path / "requirements.txt").write_text(lock)
+    monkeypatch.setattr(device, "ROOT", tmp_path)
+    assert device.pins() == {"a_b": "1.0", "c": "3.0"}
     assert {step.name for step in device.STEPS} < set(device_steps.STEPS)
     assert {pack for pack, _ in device_steps.SETS.values()} == {*device.PACKS, *device.LATER}
     assert set().union(*device.NEEDS.values()) == {*device.PACKS, *device.LATER}
