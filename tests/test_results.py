@@ -118,6 +118,7 @@ def test_tables_to_be_compared_are_of_one_edition(shown):
     make("edition-2", recovery=0.5)
     assert results.newest("granularity")["recovery"].tolist() == [0.5]
     assert results.newest("granularity", "adaptive")["recovery"].tolist() == [0.25, 0.75]
+    assert results.newest("granularity", beside=["adaptive"])["recovery"].tolist() == [0.25]
     make("edition-2", table="adaptive", recovery=1.0)
     both = results.newest("granularity", "adaptive")
     assert both["recovery"].tolist() == [0.5, 1.0] and both.attrs["editions"] == ("second",)

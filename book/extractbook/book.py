@@ -3,7 +3,7 @@
 A room is loaded when a chapter first asks for something of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +49,7 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     return first_edition(scale, table)
 
 
-def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
+def frame(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> "pd.DataFrame":
     """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
 
     Raises:
@@ -57,7 +57,7 @@ def frame(*tables: str, scale: str = "drawn") -> "pd.DataFrame":
     """
     from extractbook.reproduction import results
 
-    return results.newest(*tables, scale=scale)
+    return results.newest(*tables, scale=scale, beside=beside)
 
 
 @contextmanager

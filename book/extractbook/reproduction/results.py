@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
 
 
-def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
+def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd.DataFrame:
     """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
 
     Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
@@ -125,6 +125,7 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
     Args:
         tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
         scale: At which scale.
+        beside: Other tables that these are compared with, as if they were asked for together.
 
     Returns:
         The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
@@ -135,7 +136,8 @@ def newest(*tables: str, scale: str = "drawn") -> pd.DataFrame:
         InputError: There is no row of a table.
     """
     shown, found = {table: _shown(table, scale) for table in tables}, []
-    if len({where["edition"] for _, where in shown.values()}) > 1:
+    others = [_shown(table, scale) for table in beside]
+    if len({where["edition"] for _, where in (*shown.values(), *others)}) > 1:
         shown = {table: _shown(table, scale, second=False) for table in tables}
     for table, (rows, where) in shown.items():
         lines = frame(rows).assign(table=table, **where)
