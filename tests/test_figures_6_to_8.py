@@ -93,9 +93,11 @@ def test_what_granularities_cost():
     assert list(labels.index) == ["signs", "birds"]
     assert labels.tolist() == pytest.approx([0.5, 0.3])
     assert chapter_06.drops(ROWS, "top-2").tolist() == pytest.approx([0.1, 0.1])
-    assert "cost most on *signs* (0.50 of recovery) and least on *birds* (0.30)" in chapter_06.drop_words(
+    words = chapter_06.drop_words(
         pd.concat([ROWS, *(ROWS.iloc[[0, 4]].assign(granularity=word) for word in ("rounded-1", "top-5"))])
     )
+    assert "cost most on *signs* (0.50 of recovery) and least on *birds* (0.30)" in words
+    assert words.endswith("Hiding decimals costs more than showing five classes and less than showing two classes.")
 
 
 def test_what_the_better_fill_gains():

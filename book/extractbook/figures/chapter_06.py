@@ -78,9 +78,9 @@ def drop_words(rows: pd.DataFrame) -> str:
         f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
         f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks "
         + ", ".join(f"{name} costs {cost:.2f}" for name, cost in costs.items())
-        + f", and labels cost {labels.mean():.2f}.\nTo hide decimals costs "
+        + f", and labels cost {labels.mean():.2f}.\nHiding decimals costs "
         + " and ".join(
-            f"{'less' if costs['one decimal'] < costs[name] else 'no less'} than to show {classes} classes"
+            f"{'less' if costs['one decimal'] < costs[name] else 'more'} than showing {classes} classes"
             for name, classes in (("top-5", "five"), ("top-2", "two"))
         )
         + "."
