@@ -303,6 +303,8 @@ def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
         "With 9 kinds in place of 189 the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
         " *signs* needs many kinds most."
     )
+    gaining = chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "retina": {9: [0.55], 189: [0.5]}})
+    assert "shares: *signs* 50%; *retina* gains 10%. So *signs*" in gaining
     old = chapter_08.first_edition_cuts()
     assert len(old) == 5 and {tuple(of) for of in old.values()} == {(9, 27, 81, 189)}
     assert {len(values) for of in old.values() for values in of.values()} == {5}

@@ -188,33 +188,6 @@ def test_what_is_caught_more_often_is_a_difference_of_means():
     assert chapter_10.caught(rows).data["Series"].tolist() == ["customers", "attacker's own images", "public images"]
 
 
-def test_defenses_are_set_side_by_side_where_they_ran():
-    defenses = (("shuffle", 0.9, 0.2), ("misinformation", 0.8, 0.3), ("reverse-sigmoid", 0.7, 0.4))
-    both = frame(
-        [
-            {"task": "signs", "pool": pool, "defense": name, "recovery": value}
-            for name, *values in defenses
-            for pool, value in zip(("signs/shifted", "atlas"), values, strict=True)
-        ]
-    )
-    both = both.assign(honest_accuracy=both["victim_accuracy"] - 0.125, strength=[None, None, 0.5, 0.5, 0.0, 0.0])
-    plain = frame([{"task": task, "pool": f"{task}/shifted", "recovery": 0.95} for task in ("signs", "birds")])
-    lines = chapter_10.perturbed_table(both, plain).splitlines()
-    assert lines[4:] == [
-        "| signs, no defense | 0.95 | – | – | – |",
-        "| signs, shuffled | 0.90 | 0.20 | 12.5 | – |",
-        "| signs, adaptive misinformation | 0.80 | 0.30 | 12.5 | 0.5 |",
-        "| signs, reverse sigmoid | 0.70 | 0.40 | 12.5 | 0.0 |",
-        "| signs, constant predictor | 0.12 | 0.12 | – | – |",
-    ]
-    alone = chapter_10.perturbed_table(both[both["pool"] != "atlas"], plain).splitlines()
-    assert alone[2] == "| Task, answers | own images | Accuracy lost, points | Strength |"
-    assert alone[5] == "| signs, shuffled | 0.90 | 12.5 | – |"
-    assert chapter_10.perturbed_words(both) == (
-        "Behind the three defenses, on *signs* own images recover 0.70 (reverse sigmoid) to 0.90."
-    )
-
-
 def test_asking_twice_has_a_line_a_task():
     names = ("shuffled", "auroc", "consistent", "recovery_consistent", "recovery_all")
     rows = frame([{"task": "things"} | dict(zip(names, (0.75, 0.99, 0.2, 0.8, 0.2), strict=True))])

@@ -64,11 +64,13 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     lost = {task: 1 - np.mean(of[min(of)]) / np.mean(of[max(of)]) for task, of in found.items()}
     most = max(lost, key=lambda task: lost[task])
     fewest = min(min(of) for of in found.values())
-    listed = ", ".join(f"*{task}* {value:.0%}" for task, value in sorted(lost.items(), key=lambda pair: pair[1]))
+    falling = sorted(lost.items(), key=lambda pair: pair[1])
+    listed = ", ".join(f"*{task}* {value:.0%}" for task, value in falling if value >= 0)
+    gained = "".join(f"; *{task}* gains {-value:.0%}" for task, value in falling if value < 0)
     return (
         f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares:"
-        f" {listed}. So *{most}* needs many kinds most."
-    ).replace("-", "−")
+        f" {listed}{gained}. So *{most}* needs many kinds most."
+    )
 
 
 def budget_curve(rows: pd.DataFrame) -> Plot:

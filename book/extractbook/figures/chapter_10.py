@@ -15,9 +15,6 @@ from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import dots
 from extractlib.defenses.accounts import CountingDetector
 
-POLICIES = {"shuffled": "shuffle", "adaptive misinformation": "misinformation", "reverse sigmoid": "reverse-sigmoid"}
-"""Defenses against which own images are sent, by the name that figures show."""
-
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 SURE = 0.975
@@ -217,48 +214,6 @@ def twice_table(frame: pd.DataFrame) -> str:
     tasks = [task for task in TASKS if task in set(frame["task"])]
     body = [[task, *(mean_sd(of_tasks(frame, key)[task], digits=3) for key in columns.values())] for task in tasks]
     return table(body, ["Task", *columns], caption="10,000 queries to an API that shuffles: 5,000 images asked twice")
-
-
-def perturbed_table(frame: pd.DataFrame, undefended: pd.DataFrame) -> str:
-    """Return what own and public images recover behind each defense, and own ones behind none, and what each defense
-    costs honest users, as Markdown.
-
-    Args:
-        frame: Of the table perturbation.
-        undefended: Of the table own_images.
-    """
-    own = frame["pool"].str.endswith("/shifted")
-    budget = int(frame.loc[own, "budget"].iloc[0])
-    kinds = {"own images": frame[own], "public images": frame[~own]}
-    kinds = {name: rows for name, rows in kinds.items() if len(rows)}
-    plain = of_tasks(undefended[undefended["budget"] == budget], "recovery", granularity="full", attack="random")
-    floor, rest, body = mean(constant(frame[own])), [None] * (len(kinds) + 1), []
-    lost = frame[own].assign(lost=100 * (frame["victim_accuracy"] - frame["honest_accuracy"]))
-    for task in _defended(frame):
-        body.append([f"{task}, no defense", mean_sd(plain.get(task, []), digits=2), *rest])
-        for name, key in POLICIES.items():
-            found = [of_tasks(rows, "recovery", defense=key).get(task, []) for rows in kinds.values()]
-            paid = [of_tasks(lost, column, defense=key).get(task, []) for column in ("lost", "strength")]
-            shown = [mean_sd(values, digits=1) if values else None for values in paid]
-            body.append([f"{task}, {name}", *(mean_sd(values, digits=2) for values in found), *shown])
-        body.append([f"{task}, constant predictor", *[f"{floor[task]:.2f}"] * len(kinds), None, None])
-    caption = f"Recovery with {budget:,} queries behind defenses that cost honest users at most what the shuffle does"
-    return table(body, ["Task, answers", *kinds, "Accuracy lost, points", "Strength"], caption=caption)
-
-
-def perturbed_words(frame: pd.DataFrame) -> str:
-    """Return behind which defense own images recover least, and how far the defenses differ, task by task."""
-    own, said = frame[frame["pool"].str.endswith("/shifted")], []
-    for task in _defended(frame):
-        left = {name: mean(of_tasks(own, "recovery", defense=key))[task] for name, key in POLICIES.items()}
-        low, high = min(left.values()), max(left.values())
-        least = min(left, key=lambda name: left[name])
-        said.append(f"on *{task}* own images recover {low:.2f} ({least}) to {high:.2f}")
-    return f"Behind the three defenses, {' and '.join(said)}."
-
-
-def _defended(frame: pd.DataFrame) -> list[str]:
-    return [task for task in TASKS if task in set(frame["task"])]
 
 
 def marks_table(frame: pd.DataFrame) -> str:
