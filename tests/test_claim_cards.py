@@ -19,7 +19,7 @@ def explored(recoveries: dict[str, float]) -> list:
     """Return the bounds of C1 as explored at seed 1000."""
     cells = [cell for cell in table_cells("reproduction", scale("drawn"), seeds=[1000]) if cell.task in recoveries]
     rows = [Row(cell, {"recovery": recoveries[cell.task], "images": 1_000}, MADE) for cell in cells]
-    return cards.explored(rows, CLAIMS["C1"], scale("drawn"))
+    return cards.explored(rows, CLAIMS["C1"], scale("drawn"))[0]
 
 
 def read(found: ledger.Ledger, claim: str, bounds: tuple = ()) -> tuple[dict[str, str], BeautifulSoup]:
@@ -58,6 +58,30 @@ def test_without_deciding_rows_a_card_shows_what_was_explored_and_that_it_decide
     assert lines["Explored, seed 1000"] == "r(birds) ≥ 0.75: 0.800 r(signs) ≥ 0.75: 0.700"
     assert lines["Why"].endswith("what was explored decides nothing.")
     assert read(nothing, "C1")[0]["Explored"] == "nothing yet"
+
+
+def test_a_bound_whose_precondition_fails_in_exploration_is_not_counted():
+    """The control of retina is a tenth more accurate than the copy, so it is no fair one."""
+    values = {"validation_accuracy": 0.75, "errors_repeated": 0.5, "images": 1_000}
+    other = {
+        ("signs", "control"): {"validation_accuracy": 0.75, "errors_repeated": 0.25},
+        ("retina", "control"): {"validation_accuracy": 0.85, "errors_repeated": 0.25},
+    }
+    cells = [cell for table in CLAIMS["B5"].tables for cell in table_cells(table, scale("drawn"), seeds=[1000])]
+    rows = [
+        Row(cell, values | other.get((cell.task, cell.experiment), {}), MADE)
+        for cell in cells
+        if cell.task in ("signs", "retina")
+    ]
+    bounds, failing = cards.explored(rows, CLAIMS["B5"], scale("drawn"))
+    assert [str(one.values) for one in bounds] == ["{1000: 0.25}"] and "signs" in bounds[0].statement
+    assert [one.statement for one in failing] == ["validation accuracy(retina), copy − control ± 0.03"]
+    section = BeautifulSoup(
+        cards.card(CLAIMS["B5"], judged(results.frame([]), only="B5"), bounds, failing), "html.parser"
+    )
+    assert "not testable: validation accuracy(retina), copy − control ± 0.03: −0.100" in section.get_text(
+        " ", strip=True
+    )
 
 
 def test_a_card_gives_few_reasons_and_counts_the_others():

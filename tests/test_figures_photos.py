@@ -64,6 +64,9 @@ def test_repeated_errors_have_their_number_in_the_row():
     found = marks(chapter_11.repeated(PHOTOS, CONTROLS))
     assert found["copy", "GTSRB (200 errors)"] == 0.5
     assert found["independent control", "Caltech101 (200 errors)"] == 0.25
+    words = chapter_11.repeated_words(PHOTOS, CONTROLS.assign(errors_repeated=[0.75, 0.25]))
+    assert words.startswith("The copy repeats more than the independent control on 1 of 2: *")
+    assert "*GTSRB* 0.50 against" in words and "*Caltech101* 0.50 against" in words
 
 
 def test_other_public_weights_are_shown_where_they_were_run():

@@ -1,15 +1,16 @@
 """Claims as cards, for the chapter that is about them: the word first, then the paper's figures, ours, and why."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
 from IPython.display import HTML
 
 from extractbook.ledger_page import MARKS
-from extractbook.reproduction import claims, paper, results
+from extractbook.reproduction import claims, judging, paper, results
 from extractbook.reproduction.cells import Row
-from extractbook.reproduction.judging import Bound, Entry, Verdict
+from extractbook.reproduction.judging import Bound, Entry, Limit, Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import Scale
 from extractbook.reproduction.scales import scale as read_scale
@@ -36,26 +37,27 @@ def cards(*names: str, scale: str = "drawn") -> HTML:
     texts = []
     for claim in (known[check_choice("claim", name, known)] for name in names):
         ledger = Ledger.of_rows(rows_of("edition-2", claim, settings), settings, only=claim.id)
-        texts.append(card(claim, ledger, explored(rows_of("exploring", claim, settings), claim, settings)))
+        texts.append(card(claim, ledger, *explored(rows_of("exploring", claim, settings), claim, settings)))
     return HTML(f'<div class="cards">{"".join(texts)}</div>')
 
 
-def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
+def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing: Sequence[Bound] = ()) -> str:
     """Return a claim as a card in HTML.
 
     Args:
         claim: The claim.
         ledger: Verdicts, its own among them.
-        explored: What to show where its deciding rows are missing (see `explored`).
+        explored, failing: What to show where its deciding rows are missing (see `explored`).
     """
     entries, word = ledger.of(claim.id), ledger.word(claim)
     seeds = sorted({len(entry.seeds) for entry in entries if entry.seeds})
     kind, sign = MARKS[word]
     lines = {"Paper": escape(claim.authors or "makes no such claim")}
     if word is Verdict.NOT_RUN:
-        said, of = "not run yet", {seed for bound in explored for seed in bound.seeds}
+        said, of = "not run yet", {seed for bound in (*explored, *failing) for seed in bound.seeds}
         head = f"Explored, seed {', '.join(map(str, sorted(of)))}" if of else "Explored"
-        lines[head] = _list(_line(bound) for bound in explored) if explored else "nothing yet"
+        told = [*map(_line, explored), *(f"not testable: {_line(one)}" for one in failing)]
+        lines[head] = _list(told) if told else "nothing yet"
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
         lines["Ours"] = _list(_line(bound, entry.verdict) for entry in entries for bound in entry.bounds)
@@ -71,23 +73,36 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound]) -> str:
     )
 
 
-def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> list[Bound]:
-    """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value."""
+def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[list[Bound], list[Bound]]:
+    """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value.
+
+    Returns:
+        The bounds that can be tested, and the preconditions that fail, whose bounds are left out.
+    """
     frame = results.frame(rows)
     # A bootstrap is for intervals over deciding seeds; where a cell is missing it has nothing to draw from.
     frame = frame.loc[:, [column for column in frame if not str(column).startswith(claims.RESAMPLED)]]
     evidence = claims.Evidence(frame, scale, sorted({row.cell.seed for row in rows}))
-    found = []
+
+    def bounds(limits: Iterable[Limit], task: str) -> list[Bound]:
+        entered = (limit for limit in limits if (paper.drawn(task) or task) in limit.tasks)
+        return [bound for limit in entered for bound in evidence.bounds(limit, task) if bound.values]
+
+    found, failing = [], []
     for task in (*scale.tasks, claims.ACROSS) if rows else ():
-        stated = (limit for limit in claim.bounds if (paper.drawn(task) or task) in limit.tasks)
-        found += [bound for limit in stated for bound in evidence.bounds(limit, task) if bound.values]
-    return found
+        # One seed has no interval, and so no mean of its own.
+        means = (replace(one, mean=_mean(one)) for one in bounds(claim.preconditions, task))
+        failed = [one for one in means if not judging.fulfilled(one)]
+        skipped = {one.stated.only for one in failed}
+        found += bounds((limit for limit in claim.bounds if not skipped & {"", limit.name}), task)
+        failing += failed
+    return found, failing
 
 
 def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:
-    """Return of each claim the bounds as rows of the exploration have them (see `explored`), by the claim's id."""
+    """Return of each claim the testable bounds as rows of the exploration have them (see `explored`), by its id."""
     settings = read_scale(scale)
-    return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings) for claim in claims.claims()}
+    return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings)[0] for claim in claims.claims()}
 
 
 def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
@@ -96,12 +111,15 @@ def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
     return [row for path in paths if path.exists() for row in results.read_rows(path)]
 
 
+def _mean(bound: Bound) -> float:
+    return float(np.mean(list(bound.values.values()))) if bound.values else np.nan
+
+
 def _line(bound: Bound, verdict: Verdict | None = None) -> str:
-    mean = float(np.mean(list(bound.values.values()))) if bound.values else np.nan
     low, high = bound.interval
     interval = "" if np.isnan(low) else f" <small>{_number(low)} to {_number(high)}</small>"
     mark = f'<span title="{verdict}">{MARKS[verdict][1]}</span> ' if verdict else ""
-    return f"{mark}{escape(bound.statement)}: <b>{_number(mean)}</b>{interval}"
+    return f"{mark}{escape(bound.statement)}: <b>{_number(_mean(bound))}</b>{interval}"
 
 
 def _list(lines: Iterable[str]) -> str:

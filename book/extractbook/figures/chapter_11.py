@@ -131,6 +131,14 @@ def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
     return dots(rows, xlabel="share of the victim's errors repeated")
 
 
+def repeated_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return on how many tasks the copy repeats more of the victim's errors than the control, with both shares."""
+    ours, alone = (rows.groupby("task")["errors_repeated"].mean() for rows in (copies, controls))
+    listed = ", ".join(f"*{NAMES[task]}* {ours[task]:.2f} against {alone[task]:.2f}" for task in tasks(copies))
+    more = sum(ours[task] > alone[task] for task in tasks(copies))
+    return f"The copy repeats more than the independent control on {more} of {len(tasks(copies))}: {listed}."
+
+
 def starts(copies: pd.DataFrame, weights: pd.DataFrame, controls: pd.DataFrame) -> Plot:
     """Return recovery by the public weights that the surrogate starts from, a row a task that has both.
 
@@ -208,14 +216,14 @@ def chain_words(rows: pd.DataFrame) -> str:
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
-    """Return the words on all claims at both scales, and on how many of its bounds exploration's means lie right.
+    """Return the words on all claims at both scales, and on how many testable bounds exploration's means lie right.
 
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
     """
     body = []
     for claim in claims():
-        bounds = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
+        bounds, _ = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
         means = [(float(np.mean(list(bound.values.values()))), bound) for bound in bounds if bound.stated.sign in SIGNS]
         met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
         said = f"{sum(met)} of {len(met)}" if met else None
