@@ -55,6 +55,15 @@ def test_a_cell_of_some_seeds_is_not_run_and_says_how_many_there_are():
     assert lines["C1"] == ["not run", "✓ 8", "✓ 8", "✓ 8", "· 3", "✓ 8", ""]
 
 
+def test_a_bound_of_too_few_seeds_has_no_word_in_the_forest():
+    """Three of eight seeds are no look, wherever their interval lies."""
+    frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
+    early = judged(frame, only="C1")
+    assert sorted(ledger_page.forest(early).data["task"]) == sorted({*SCALE.tasks} - {"signs"})
+    assert ledger_page.unjudged(early) == "1 bound has rows, of too few seeds to be judged."
+    assert ledger_page.unjudged(judged(FRAME, only="C1")) == ledger_page.unjudged(judged(results.frame([]))) == ""
+
+
 def test_without_rows_nothing_is_run():
     empty = judged(results.frame([]))
     lines = cells(ledger_page.matrix(empty))[1:]

@@ -110,6 +110,9 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     ) in provenance_of(after)
     enough = pd.concat([after.assign(seed=seed) for seed in range(200, 208)])
     assert "8 seeds, 200 to 207, measured on test images; commit `abc`" in provenance_of(enough)
+    for seeds, said in (((204, 200), "2 seeds, 200 and 204,"), ((200, 201, 204), "3 seeds, 200, 201 and 204,")):
+        assert said in provenance_of(pd.concat([after.assign(seed=seed) for seed in seeds]))
+    assert "2 seeds, 200 and 201," in provenance_of(enough[enough["seed"] < 202])
 
 
 def test_tables_to_be_compared_are_of_one_edition(shown):

@@ -160,17 +160,25 @@ def _number(value: float) -> str:
 def forest(ledger: Ledger) -> Plot:
     """Return a forest plot: of each bound the distance from its limit, with its interval, what is right of 0 holding.
 
-    A claim's bounds lie together, task by task, in a band that its name is beside. Bounds without rows are left out.
+    A claim's bounds lie together, task by task, in a band that its name is beside. Bounds that lack a seed of their
+    look are left out: nothing can be said of them yet.
     """
     lines = [
         {"claim": entry.claim, "task": entry.task, "bound": bound.statement, "holds": bound.holds, **_distance(bound)}
         for entry in ledger.entries
         for bound in entry.bounds
-        if not np.isnan(bound.mean)
+        if not (bound.missing or np.isnan(bound.mean))
     ]
     data = pd.DataFrame(lines, columns=["claim", "task", "bound", "holds", "distance", "low", "high"])
     with style.context(STYLE):
         return _forest(data)
+
+
+def unjudged(ledger: Ledger) -> str:
+    """Return how many bounds have rows that `forest` leaves out, as a sentence; empty where there are none."""
+    count = sum(bool(bound.values and bound.missing) for entry in ledger.entries for bound in entry.bounds)
+    have = "bound has" if count == 1 else "bounds have"
+    return f"{count} {have} rows, of too few seeds to be judged." if count else ""
 
 
 def _forest(data: pd.DataFrame) -> Plot:

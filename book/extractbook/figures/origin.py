@@ -1,6 +1,6 @@
 """Where what a chapter shows comes from, as a line of Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 
@@ -52,7 +52,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
     for edition, rows in frame.groupby("edition", sort=False):
         seeds = sorted(set(rows["seed"]))
         look = len(editions.looks(editions.of_scale(rows["scale"].iloc[0]))[0])
-        said = f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
+        said = f"{len(seeds)} seeds, {_listed(seeds)}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
         until = "" if edition == "second" else "; the rows that decide the claims are not run yet"
         if edition == "second" and len(seeds) < look:
             until = f"; a claim is judged from {look} seeds on, so none is judged by these yet"
@@ -68,6 +68,13 @@ def provenance_of(frame: pd.DataFrame) -> str:
         f"data `{digest(*sorted(set(frame['data'])))[:12]}`",
     ]
     return f"*Provenance*: {'; '.join([*made, *parts])}"
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    """Return sorted seeds in words: a span where they follow each other, else one by one."""
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
 
 
 def seeds(frame: pd.DataFrame) -> str:
