@@ -30,6 +30,7 @@ NOT_PLAIN = {
     "whoever|whomever": "anyone who: two words that every reader knows",
     "of (?:its|their) own": "says nothing, or from another distribution: a translated idiom",
     "look of (?:its|their|his) own": "with another style, from another distribution: a look cannot be measured",
+    "afterwards|towards": "afterward, toward: American English",
     "strangers?": "out-of-distribution images, an unknown client: the field's terms",
     "rivals?": "baselines: the field's term",
     "told(?! apart)": "given, said, known: nobody tells an experiment anything",

@@ -196,7 +196,7 @@ MISTAKES = {
     "5.2": [
         ("no mask", "np.where(left > 0, preferences, -np.inf)", "preferences", "is still chosen"),
         (
-            "masked afterwards",
+            "masked afterward",
             "np.where(left > 0, preferences, -np.inf)\n    weights",
             "preferences\n    return np.exp(preferences - preferences.max()) / np.exp(preferences - preferences.max())"
             ".sum() * (left > 0)\n    weights",

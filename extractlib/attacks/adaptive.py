@@ -43,7 +43,7 @@ class OnlineSurrogate:
     """
 
     def __init__(self, trainer: Trainer, *, classes: int):
-        # A copy: a module of one's own is trained afresh on the whole transfer set afterwards.
+        # A copy: a module of one's own is trained afresh on the whole transfer set afterward.
         self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
         self._trainer = replace(trainer, recipe=ONLINE)
 

@@ -1,4 +1,4 @@
-"""Jacobian-based augmentation (Papernot et al. 2017): a few images, moved step by step towards the decision boundaries.
+"""Jacobian-based augmentation (Papernot et al. 2017): a few images, moved step by step toward the decision boundaries.
 
 The attack that PRADA was made to notice; here it is the positive control of detectors of accounts.
 """

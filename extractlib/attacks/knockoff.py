@@ -117,7 +117,7 @@ class Knockoff:
                 them in memory.
             store: Keeps what a network's frozen layers make of images, which the victim may have computed; None to
                 compute it anew.
-            device: Where to train, and where the surrogate is afterwards.
+            device: Where to train, and where the surrogate is afterward.
             progress: Whether to show bars.
 
         Raises:

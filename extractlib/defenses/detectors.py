@@ -155,7 +155,7 @@ class MahalanobisDetector(_Baseline):
     """Mahalanobis (Lee et al. 2018): score = ½ min over classes of (z - μ)ᵀ Σ⁻¹ (z - μ), z the features of x'.
 
     The classes' means μ and their common scatter Σ (a sum over the images, not a mean) are those of the victim's
-    training images; x' is x moved by ε towards the nearest class. One layer is used: the last before the head in the
+    training images; x' is x moved by ε toward the nearest class. One layer is used: the last before the head in the
     package's networks, else the one that the victim names.
 
     Args:

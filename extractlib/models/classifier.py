@@ -124,7 +124,7 @@ class Classifier:
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
                 package, ``"imagenet"`` for ImageNet's; None to train from scratch.
             store: Keeps what is trained, so that the same is not trained twice; None to keep nothing.
-            device: Where to train, and where the model is afterwards.
+            device: Where to train, and where the model is afterward.
             progress: Whether to show a bar.
 
         Raises:

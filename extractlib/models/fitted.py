@@ -33,7 +33,7 @@ class Trainer:
         backbone: Weights of everything but the head that a network by name starts from, or a word for them (see
             `networks.backbone_of`); None to train from scratch.
         store: Keeps what is trained; None to keep nothing.
-        device: Where to train, and where the model is afterwards.
+        device: Where to train, and where the model is afterward.
         progress: Whether to show a bar.
         activations: Keeps what frozen layers make of images (see `networks.LiteNet`); None to compute it each time.
     """

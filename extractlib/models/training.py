@@ -113,7 +113,7 @@ def fit(
         targets: Labels, int64 of shape (n,), or probabilities, float of shape (n, classes) with rows that sum to 1.
         recipe: Epochs, learning rate and the rest.
         seed: Seed of the order of the images, of their shifts, flips and crops, and of dropout.
-        device: Where to train, and where the model is afterwards.
+        device: Where to train, and where the model is afterward.
         progress: Whether to show a bar.
 
     Returns:

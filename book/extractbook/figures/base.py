@@ -54,7 +54,7 @@ def render(figure: Figure, *, kind: str = "svg") -> bytes:
 def plotting(
     data: pd.DataFrame, *, height: float, xlabel: str, ylabel: str = "", columns: int = 3
 ) -> Iterator[tuple[Plot, Axes]]:
-    """Yield a new plot of `data` and its axes, which get their labels and their legend afterwards."""
+    """Yield a new plot of `data` and its axes, which get their labels and their legend afterward."""
     with style.context(STYLE):
         figure = Plot(data, height=height)
         axes = figure.subplots()

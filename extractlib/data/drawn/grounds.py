@@ -35,7 +35,7 @@ def studio_or_anywhere(sketch: Sketch, *, white: float) -> None:
 
 
 def _studio(sketch: Sketch) -> None:
-    """Fill the pictures with nearly white paper, a little darker towards one side."""
+    """Fill the pictures with nearly white paper, a little darker toward one side."""
     paper = sketch.color((0.95, 0.95, 0.94), 0.02)
     shade = paper * sketch.uniform(0.85, 1.0).unsqueeze(1)
     sketch.backdrop(sketch.fade(_gradient(sketch), paper, shade))
