@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from extractbook import book
@@ -27,21 +28,30 @@ FIGURE = README.parent / "book" / "_static" / "front.png"
 def results() -> str:
     """Return the headline results in Markdown, each with the chapter that tells it."""
     rows, ledger = book.frame(*book.TABLES), book.ledger("drawn")
+    copies = book.frame("reproduction")
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
-    kind = "exploring " if "exploring" in rows.attrs["editions"] else ""
-    seeds = ", ".join(map(str, sorted(set(rows.loc[rows["table"] == "reproduction", "seed"]))))
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
-    decided = ", ".join(f"{count} {word}" for word, count in words.items() if word != "not run") or "none is judged yet"
+    waiting = words.pop("not run", 0)
+    decided = ", ".join(f"“{word}” {count} times" for word, count in words.items())
+    judged = f"{words.total()} are judged so far: {decided}" if words else "none is judged yet"
     told = {
         "05_knockoff": f"With {rows['budget'].max():,} queries of unrelated pictures a copy recovers "
-        f"{mean['public images, full answers']:.0%} of five victims' accuracy in the mean ({kind}seed {seeds}).",
+        f"{copies.groupby('task')['recovery'].mean().mean():.0%} of five victims' accuracy in the mean "
+        f"({_seeds(copies)}).",
         "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
         f"{mean['queries detected, answers shuffled']:.0%}; one with images like the victim's recovers "
-        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries.",
-        "12_ledger": f"Of {words.total()} claims, the paper's and ours, whose tests were frozen before their rows were "
-        f"run: {decided}.",
+        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries ({_seeds(rows)}).",
+        "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, whose tests were frozen before their "
+        f"rows were run, {judged}.",
     }
     return "".join(f"- {text} [How]({furniture.site()}book/{page}.html)\n" for page, text in told.items())
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """Return the seeds of rows in words, and whether they only explored."""
+    found = sorted(set(rows.loc[rows["table"] == "reproduction", "seed"]))
+    many = f"{len(found)} seeds" if len(found) > 1 else f"seed {found[0]}"
+    return f"exploring {many}" if "exploring" in rows.attrs["editions"] else many
 
 
 def figure() -> bytes:
