@@ -32,7 +32,7 @@ def results() -> str:
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
     waiting = words.pop("not run", 0)
-    decided = ", ".join(f"“{word}” {count} times" for word, count in words.items())
+    decided = ", ".join(f"“{word}” {'once' if count == 1 else f'{count} times'}" for word, count in words.items())
     judged = f"{words.total()} are judged so far: {decided}" if words else "none is judged yet"
     told = {
         "05_knockoff": f"With {rows['budget'].max():,} queries of unrelated pictures a copy recovers "
