@@ -193,7 +193,11 @@ def test_displayed_figure_gets_its_words_and_its_data_on_the_page():
 
     display = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.'"
     start = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{display}"
-    sources = (f"{start})", f"{start}, data={{'x': [1, 2], 'y': [0.5, 3]}})", "figures.say('r is *0.9*')")
+    sources = (
+        f"{start})",
+        f"{start}, data={{'x': [1, 2], 'y': [0.5, 3]}})",
+        "figures.say('r is *0.9* (-0.1), -2 in 2026-11')",
+    )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     picture, plot, said = notebook.cells
@@ -201,7 +205,7 @@ def test_displayed_figure_gets_its_words_and_its_data_on_the_page():
     assert [set(output.data) for output in picture.outputs] == [{"image/png", "text/plain"}, caption]
     kinds = [{"image/svg+xml", "text/plain"}, caption, {"text/html", "text/plain"}]
     assert [set(output.data) for output in plot.outputs] == kinds
-    assert said.outputs[0].data["text/markdown"] == "r is *0.9*"
+    assert said.outputs[0].data["text/markdown"] == "r is *0.9* (−0.1), −2 in 2026-11"
 
     assert pages.tidy(picture, "chapter") == []
     [data] = pages.tidy(plot, "chapter")

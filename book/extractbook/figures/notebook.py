@@ -1,6 +1,7 @@
 """How a chapter shows things: figures with their words, tables, sentences with measured numbers."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -55,11 +56,16 @@ def data_table(data: pd.DataFrame) -> str:
     return f'<details class="fold"><summary>Data of this figure</summary>{table}</details>'
 
 
+HYPHEN = re.compile(r"(?<=[\s(])-(?=\d)")
+"""A hyphen that stands for a minus: before a number, behind a space or a bracket."""
+
+
 def say(text: str) -> None:
-    """Display Markdown in a notebook: how a chapter quotes a number that it measured."""
+    """Display Markdown in a notebook: how a chapter quotes a number that it measured, with a true minus sign."""
     from IPython.display import publish_display_data
 
-    publish_display_data({"text/markdown": text, "text/plain": text})
+    told = HYPHEN.sub("−", text)
+    publish_display_data({"text/markdown": told, "text/plain": told})
 
 
 def show_html(text: str) -> None:
