@@ -225,13 +225,11 @@ def download(names: Iterable[str], folder: Path) -> None:
 
 def pins() -> dict[str, str]:
     """Return the version of each package that the lock pins for the oldest Python, by the name it is imported by."""
-    from packaging.requirements import Requirement  # the machine that prepares has it
+    from extractbook.build.execute import pinned  # the machine that prepares has it
 
-    lines = (line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
-    found = [Requirement(line) for line in lines if "==" in line and not line.startswith("#")]
     oldest = {"python_version": OLDEST_PYTHON, "python_full_version": f"{OLDEST_PYTHON}.0"}
-    wanted = [one for one in found if one.marker is None or one.marker.evaluate(oldest)]
-    return {one.name.replace("-", "_"): next(iter(one.specifier)).version for one in wanted}
+    found = pinned((ROOT / "requirements.txt").read_text(), oldest)
+    return {name.replace("-", "_"): version for name, version in found.items()}
 
 
 def tree_size() -> int:

@@ -878,18 +878,11 @@ def write(found: Mapping[str, Values], known: Mapping[str, Canary], path: Path =
     partial_file.replace(path)
 
 
-def pinned(lock: str) -> dict[str, str]:
-    """Return the version of each library that a lock pins for this Python and this system."""
-    from packaging.requirements import Requirement
-
-    lines = (line.strip() for line in lock.splitlines() if not line.strip().startswith("#") and "==" in line)
-    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate()]
-    return {one.name: next(iter(one.specifier)).version for one in wanted}
-
-
 def locked() -> dict[str, tuple[str, str]]:
     """Return the libraries whose version is not the lock's, each with the version here and there."""
     from importlib.metadata import version
+
+    from extractbook.build.execute import pinned
 
     pins = pinned((FILE.parents[1] / "requirements.txt").read_text())
     here = {name: version(name).partition("+")[0] for name in LOCKED}

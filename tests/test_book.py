@@ -177,6 +177,18 @@ def test_another_scale_or_a_lost_copy_makes_stale(tree):
     assert [path.stem for path in execute.stale("drawn")] == ["02_two"]
 
 
+def test_a_lock_with_a_version_for_each_python_pins_the_one_of_this_python():
+    lock = """
+    numpy==1.0 ; python_full_version < '3.0'
+    numpy==2.0 ; python_full_version >= '3.0'
+    torch==3.0 ; python_full_version >= '3.0'
+    torch==4.0 ; python_full_version < '3.0'
+        # via a==b
+    """
+    assert execute.pinned(lock) == {"numpy": "2.0", "torch": "3.0"}
+    assert execute.pinned(lock, {"python_full_version": "2.7.0"}) == {"numpy": "1.0", "torch": "4.0"}
+
+
 def test_a_build_that_finds_nothing_to_do_imports_neither_torch_nor_pandas():
     code = "import sys; from extractbook.build import pages; print(sorted({'torch', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

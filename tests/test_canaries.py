@@ -45,17 +45,6 @@ def known():
     return canaries.canaries()
 
 
-def test_a_lock_with_a_version_for_each_python_pins_the_one_of_this_python():
-    lock = """
-    numpy==1.0 ; python_full_version < '3.0'
-    numpy==2.0 ; python_full_version >= '3.0'
-    torch==3.0 ; python_full_version >= '3.0'
-    torch==4.0 ; python_full_version < '3.0'
-        # via a==b
-    """
-    assert canaries.pinned(lock) == {"numpy": "2.0", "torch": "3.0"}
-
-
 @pytest.mark.skipif(bool(canaries.locked()), reason="numbers are held under the locked torch and numpy only")
 def test_no_number_has_changed_without_its_version():
     done = run_canaries({})

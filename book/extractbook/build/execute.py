@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,20 @@ def fingerprint(notebook: Path, *, scale: str) -> str:
     it is executed.
     """
     return digest_files({notebook, LOCK, Path(__file__), *sources(notebook)}, scale, sys.version)
+
+
+def pinned(lock: str, python: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the version of each package that a lock pins.
+
+    Args:
+        lock: Its text, a pin a line, some for certain Pythons alone.
+        python: What its markers ask of another Python, as ``{"python_full_version": "3.11.0"}``; None for this one.
+    """
+    from packaging.requirements import Requirement
+
+    lines = (line.strip() for line in lock.splitlines() if "==" in line and not line.strip().startswith("#"))
+    wanted = [one for one in map(Requirement, lines) if one.marker is None or one.marker.evaluate(dict(python or {}))]
+    return {one.name: next(iter(one.specifier)).version for one in wanted}
 
 
 def digest_files(files: Iterable[Path], *words: str) -> str:
