@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractbook.reproduction.scales import SCALES
 from extractlib import versions as table
 from extractlib.errors import InputError
 
@@ -31,13 +30,6 @@ def run_canaries(variables: dict[str, str]) -> subprocess.CompletedProcess:
     environment = {"OMP_NUM_THREADS": "1"} | os.environ | variables
     command = [sys.executable, str(canaries.FILE.with_name("canaries.py"))]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_scale_is_left():
-    """Take away the canaries' scale, which other tests must not find."""
-    yield
-    SCALES.pop("canary", None)
 
 
 @pytest.fixture(scope="module")
