@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks.adaptive import AdaptiveKnockoff, OnlineSurrogate
@@ -57,7 +58,7 @@ def main() -> None:
     """Measure everything and print a line for each."""
     torch.set_num_threads(1)
     print(f"One thread, torch {torch.__version__}, bfloat16 {'on' if half('cpu') else 'off'}", flush=True)
-    for measure in (querying, training, training_from_files, bookkeeping, adapting, adapting_and_learning, beside_art):
+    for measure in (querying, querying_folded, training, training_from_files, bookkeeping, adapting, adapting_and_learning, beside_art):
         print(measure(), flush=True)
 
 
@@ -78,8 +79,27 @@ def querying() -> Outcome:
 
     ratio = speed_ratio(ours, plain, pairs=301)
     return Outcome(
-        "Querying through PredictionAPI, speed / plain model(x) loop", f"{ratio:.3f}", ">= 0.95", ratio >= 0.95
+        "Querying through PredictionAPI, speed / plain model(x) loop", f"{ratio:.3f}", ">= 0.97", ratio >= 0.97
     )
+
+
+def querying_folded() -> Outcome:
+    """Images that PredictionAPI answers in a second, with batch normalization as it is and folded into the weights."""
+    images = random_images(2 * QUERIES)
+
+    def answering(model: nn.Module) -> Callable[[], None]:
+        api = PredictionAPI(victim(model))
+
+        def answer() -> None:
+            for batch in images.split(QUERIES):
+                api.query(batch)
+
+        return answer
+
+    as_is, folded = answering(new_model()), answering(fold(new_model()))
+    ratio = speed_ratio(folded, as_is, pairs=101)
+    speeds = (f"{len(images) / statistics.median(seconds(each) for _ in range(51)):,.0f}" for each in (as_is, folded))
+    return Outcome(f"Batch-norm folded, answers a second / not ({' and '.join(speeds)})", f"{ratio:.3f}")
 
 
 def training() -> Outcome:
@@ -100,7 +120,7 @@ def training() -> Outcome:
         fit(new_model(), images, targets, RECIPE, seed=0)
 
     ratio = speed_ratio(ours, plain, pairs=41)
-    return Outcome("Training by training.fit, speed / plain loop", f"{ratio:.3f}", ">= 1.0", ratio >= 1.0)
+    return Outcome("Training by training.fit, speed / plain loop", f"{ratio:.3f}", ">= 1.5", ratio >= 1.5)
 
 
 def training_from_files() -> Outcome:
@@ -119,7 +139,7 @@ def training_from_files() -> Outcome:
             pairs=21,
         )
     what = "Training from memory-mapped files, speed / in memory"
-    return Outcome(what, f"{ratio:.3f}", ">= 0.95", ratio >= 0.95)
+    return Outcome(what, f"{ratio:.3f}", ">= 1.0", ratio >= 1.0)
 
 
 def bookkeeping() -> Outcome:
@@ -140,19 +160,19 @@ def bookkeeping() -> Outcome:
 
     milliseconds = statistics.median(seconds(collect) - seconds(read) for _ in range(9)) * 1_000 / BUDGET
     what = f"Bookkeeping a query, pool of {POOL_SIZE:,} indices"
-    return Outcome(what, f"{milliseconds:.4f} ms", "<= 0.01 ms", milliseconds <= 0.01)
+    return Outcome(what, f"{milliseconds:.4f} ms", "<= 0.005 ms", milliseconds <= 0.005)
 
 
 def adapting() -> Outcome:
     """The adaptive strategy with all rewards: bandit, inference and metering, without the learner's updates."""
     speed = adaptive_speed(updates=False)
-    return Outcome("Adaptive queries a second, updates not counted", f"{speed:,.0f}", ">= 3,000", speed >= 3_000)
+    return Outcome("Adaptive queries a second, updates not counted", f"{speed:,.0f}", ">= 5,000", speed >= 5_000)
 
 
 def adapting_and_learning() -> Outcome:
     """The adaptive strategy, the learner's updates counted."""
     speed = adaptive_speed(updates=True)
-    return Outcome("Adaptive queries a second, updates counted", f"{speed:,.0f}", ">= 1,500", speed >= 1_500)
+    return Outcome("Adaptive queries a second, updates counted", f"{speed:,.0f}", ">= 2,500", speed >= 2_500)
 
 
 def adaptive_speed(*, updates: bool) -> float:
@@ -213,7 +233,8 @@ def beside_art() -> Outcome:
             transfer = attack.collect(api, pool, Path(folder) / "transfer.bin")
         attack.train(transfer, pool, surrogates(RECIPE))
 
-    return Outcome(what, f"{speed_ratio(ours, theirs, pairs=15):.3f}")
+    ratio = speed_ratio(ours, theirs, pairs=15)
+    return Outcome(what, f"{ratio:.3f}", ">= 2.0", ratio >= 2.0)
 
 
 class Instant(networks.Network):
@@ -237,6 +258,14 @@ class ToBytes(nn.Module):
 def new_model() -> nn.Module:
     """Return the drawn scale's network, in evaluation mode."""
     return networks.build("resnet", classes=CLASSES, seed=0).eval()
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Return the network with each batch normalization folded into the convolution before it."""
+    for part in list(model.modules()):
+        if isinstance(part, nn.Sequential) and [type(each) for each in part] == [nn.Conv2d, nn.BatchNorm2d]:
+            part[0], part[1] = fuse_conv_bn_eval(part[0], part[1]), nn.Identity()
+    return model
 
 
 def victim(model: nn.Module) -> Victim:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -130,9 +131,15 @@ class Database:
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:
     """Insert a row unless there is one of the same primary key."""
+    connection.execute(_insert(table, connection.dialect.name), dict(values))
+
+
+@cache
+def _insert(table: sql.Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """Return the statement, built once: that takes longer than running it."""
     inserts: Mapping[str, Callable[[sql.Table], sqlite.Insert | postgresql.Insert]]
     inserts = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-    connection.execute(inserts[connection.dialect.name](table).values(values).on_conflict_do_nothing())
+    return inserts[dialect](table).on_conflict_do_nothing()
 
 
 def seal(*parts: str | bytes | int) -> bytes:

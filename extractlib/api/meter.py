@@ -43,6 +43,16 @@ REQUESTS = sql.Table(
 )
 
 
+# Built once: building a statement takes longer than running it. A row that is read is locked until the transaction ends.
+ACCOUNT = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == sql.bindparam("client")).with_for_update()
+REQUEST = (
+    sql.select(REQUESTS)
+    .where((REQUESTS.c.client == sql.bindparam("client")) & (REQUESTS.c.id == sql.bindparam("id")))
+    .with_for_update()
+)
+STORE = sql.insert(REQUESTS)
+CHARGE = sql.update(ACCOUNTS).where(ACCOUNTS.c.client == sql.bindparam("charged"))
+
 UNUSED = {"queries": 0, "cost": "0"}
 """The account of a client that was never seen."""
 
@@ -143,7 +153,7 @@ class Meter:
         """Return what a client has used."""
         check_name("client", client)
         with self._database.transaction() as connection:
-            return self._usage(connection, client, terms)
+            return _usage(self._account(connection, client), terms)
 
     def check(self, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer of a request, or None if it is new and within the budget.
@@ -154,7 +164,7 @@ class Meter:
             BudgetExceeded: The request is new and asks for more than is left.
         """
         with self._database.transaction() as connection:
-            return self._stored(connection, request, terms)
+            return self._stored(connection, request, self._account(connection, request.client), terms)
 
     def charge(self, request: Request, answer: bytes, terms: Terms) -> bytes:
         """Store a request with its answer and charge for it, in one transaction.
@@ -167,17 +177,16 @@ class Meter:
         """
         with self._database.transaction() as connection:
             insert_if_absent(connection, ACCOUNTS, _sealed({"client": request.client, **UNUSED}))
-            stored = self._stored(connection, request, terms)
+            account = self._account(connection, request.client)
+            stored = self._stored(connection, request, account, terms)
             if stored is not None:
                 return stored
             cost = request.queries * Decimal(str(terms.price))
             record = {**vars(request), "cost": str(cost), "answer": answer}
-            connection.execute(sql.insert(REQUESTS), _sealed(record))
-            account = self._account(connection, request.client)
+            connection.execute(STORE, _sealed(record))
             account["queries"] += request.queries
             account["cost"] = str(Decimal(account["cost"]) + cost)
-            mine = ACCOUNTS.c.client == request.client
-            connection.execute(sql.update(ACCOUNTS).where(mine).values(_sealed(account)))
+            connection.execute(CHARGE, {**_sealed(account), "charged": request.client})
             return answer
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, bytes]]:
@@ -192,11 +201,13 @@ class Meter:
             rows = [self._unsealed(row._asdict(), id=row.id) for row in connection.execute(chosen)]
         return [(row["id"], row["answer"]) for row in rows]
 
-    def _stored(self, connection: sql.Connection, request: Request, terms: Terms) -> bytes | None:
+    def _stored(
+        self, connection: sql.Connection, request: Request, account: Mapping[str, Any], terms: Terms
+    ) -> bytes | None:
         """Return the stored answer, if there is one."""
-        usage = self._usage(connection, request.client, terms)
-        found = self._find(connection, REQUESTS, client=request.client, id=request.id)
+        found = self._find(connection, REQUEST, client=request.client, id=request.id)
         if found is None:
+            usage = _usage(account, terms)
             if usage.remaining is not None and request.queries > usage.remaining:
                 raise BudgetExceeded(
                     f"client {request.client!r} asks {request.queries} queries and {usage.remaining} of {usage.budget}"
@@ -211,16 +222,12 @@ class Meter:
         answer: bytes = found["answer"]
         return answer
 
-    def _usage(self, connection: sql.Connection, client: str, terms: Terms) -> Usage:
-        account = self._account(connection, client)
-        return Usage(queries=account["queries"], budget=terms.budget, cost=float(account["cost"]))
-
     def _account(self, connection: sql.Connection, client: str) -> dict[str, Any]:
-        return self._find(connection, ACCOUNTS, client=client) or {"client": client, **UNUSED}
+        return self._find(connection, ACCOUNT, client=client) or {"client": client, **UNUSED}
 
-    def _find(self, connection: sql.Connection, table: sql.Table, **key: str) -> dict[str, Any] | None:
-        """Return a row without its seal, if there is one, locked until the transaction ends."""
-        found = connection.execute(sql.select(table).filter_by(**key).with_for_update()).first()
+    def _find(self, connection: sql.Connection, statement: sql.Select[Any], **key: str) -> dict[str, Any] | None:
+        """Return the row that a statement finds, without its seal, if there is one."""
+        found = connection.execute(statement, key).first()
         return None if found is None else self._unsealed(found._asdict(), **key)
 
     def _unsealed(self, found: Mapping[str, Any], **key: str) -> dict[str, Any]:
@@ -230,6 +237,10 @@ class Meter:
             what = " and ".join(f"{name} {value!r}" for name, value in key.items())
             raise InputError(f"meter {self._database.name}: the record of {what} is damaged: restore it from a copy")
         return row
+
+
+def _usage(account: Mapping[str, Any], terms: Terms) -> Usage:
+    return Usage(queries=account["queries"], budget=terms.budget, cost=float(account["cost"]))
 
 
 def _sealed(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,10 +213,12 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     """
     device, training = devices.device_of(model), model.training
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
-    model.eval()
+    if any(part.training for part in model.modules()):  # to set it takes longer than to look
+        model.eval()
     with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
         parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
-    model.train(training)
+    if training:
+        model.train()
     # A clone, since tensors made in inference mode cannot take part in training.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
 
