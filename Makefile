@@ -25,6 +25,8 @@ NBGRADER := _build/nbgrader-packages
 export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
 # A backend named here would reach the notebooks' kernels and silently remove their figures.
 unexport MPLBACKEND
+# Without its bytecode on the disk, each of the many processes would compile torch anew, 5 seconds a time.
+unexport PYTHONDONTWRITEBYTECODE
 
 # All that must hold before a change goes in, in this order: the one list of checks.
 CHECKS := lint binder test smoke book pdf check-pages check-courses verify sizes

@@ -8,6 +8,7 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -248,14 +249,17 @@ def read_scale(path: Path, grid: Path) -> Scale:
     return checked(Scale, {"name": path.stem} | own | axes, lambda key: grid if key in in_grid else path)
 
 
+_parsed = lru_cache(maxsize=64)(tomllib.loads)
+
+
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what a TOML file holds.
+    """Return what a TOML file holds, to be read and not changed: one dictionary as long as the file is the same.
 
     Raises:
         InputError: There is no such file, or it is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): write it or {RESTORE}") from None
     except ValueError as error:
