@@ -112,7 +112,9 @@ def execute_all(waiting: dict[Path, str], *, scale: str, jobs: int) -> list[str]
     spawn = multiprocessing.get_context("spawn")
     # A fresh worker for each chapter: peak memory is read from the worker's children.
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
-        runs = [pool.submit(execute, path, EXECUTED / path.name, value, scale=scale) for path, value in waiting.items()]
+        # The first chapters are the quickest: at the end they leave no process to wait for the other.
+        last_first = reversed(waiting.items())
+        runs = [pool.submit(execute, path, EXECUTED / path.name, value, scale=scale) for path, value in last_first]
         for run in as_completed(runs):
             try:
                 print(run.result(), flush=True)
