@@ -43,13 +43,6 @@ class LinearService(Service):
         return probabilities(vectors.double(), self._weights, self._bias)
 
 
-class LabelService(LinearService):
-    """A linear service that shows labels alone, int64 of shape (n,)."""
-
-    def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
-        return super().__call__(vectors).argmax(1)
-
-
 class NetworkService(Service):
     """A prediction API with full answers: a random network of one hidden layer on vectors of 8 features, 5 classes."""
 
