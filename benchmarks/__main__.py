@@ -58,7 +58,16 @@ def main() -> None:
     """Measure everything and print a line for each."""
     torch.set_num_threads(1)
     print(f"One thread, torch {torch.__version__}, bfloat16 {'on' if half('cpu') else 'off'}", flush=True)
-    for measure in (querying, querying_folded, training, training_from_files, bookkeeping, adapting, adapting_and_learning, beside_art):
+    for measure in (
+        querying,
+        querying_folded,
+        training,
+        training_from_files,
+        bookkeeping,
+        adapting,
+        adapting_and_learning,
+        beside_art,
+    ):
         print(measure(), flush=True)
 
 

@@ -16,6 +16,8 @@ from extractbook.reproduction.scales import Scale
 from extractbook.reproduction.scales import scale as read_scale
 from extractlib.errors import check_choice
 
+NO_ROWS = "The rows of the deciding seeds are not computed yet"
+
 REASONS = 2
 """How many bounds a card names as the reason of its word; the ledger has all."""
 
@@ -127,13 +129,18 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}".replace("-", "−")
+    if np.isnan(value):
+        return "–"
+    # A count is whole, and above what a share or a recovery can be.
+    return (f"{value:.0f}" if value == round(value) and abs(value) > 1 else f"{value:.3f}").replace("-", "−")
 
 
 def _why(entries: list[Entry], word: Verdict) -> str:
     """Return why a claim has its word: the tasks that decide it, with their first reasons."""
     if word is Verdict.NOT_RUN:
-        return "The rows of the deciding seeds are not computed yet; what was explored decides nothing."
+        seeds = {seed for entry in entries for seed in entry.seeds}
+        there = f"There are rows of {len(seeds)} deciding seeds, too few for a verdict" if seeds else NO_ROWS
+        return f"{there}; what was explored decides nothing."
     deciding = [entry for entry in entries if entry.verdict is word] or entries
     if word is Verdict.HOLDS:
         return f"All bounds hold on {', '.join(entry.task for entry in deciding)}."

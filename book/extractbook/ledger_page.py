@@ -28,6 +28,9 @@ MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 )
 """What a verdict looks like in the matrix: the class of its cell, and a sign for who does not see colors."""
 
+REDESIGNED = ("C9", "things")
+"""The claim and the task whose world was made anew after a look at the first edition's result."""
+
 FARTHEST = 0.5
 """Distance from its limit beyond which the forest plot cuts a bound's interval."""
 
@@ -85,7 +88,8 @@ def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
 def legend() -> str:
     """Return what the signs of the matrix mean, as a line of HTML."""
     signs = (f'<span class="{kind}">{sign}</span> {verdict}' for verdict, (kind, sign) in MARKS.items())
-    return f'<p class="ledger">{", ".join(signs)}; the number beside a sign: seeds.</p>'
+    redesigned = "†: its world was redesigned after a look at the first edition's result, as said below"
+    return f'<p class="ledger">{", ".join(signs)}; the number beside a sign: seeds; {redesigned}.</p>'
 
 
 def _cell(entry: Entry | None) -> str:
@@ -93,6 +97,7 @@ def _cell(entry: Entry | None) -> str:
         return "<td></td>"
     kind, sign = MARKS[entry.verdict]
     seeds = f" <small>{len(entry.seeds)}</small>" if entry.seeds else ""
+    seeds += "†" if (entry.claim, entry.task) == REDESIGNED else ""
     return f'<td class="{kind}" title="{entry.verdict}"><span aria-label="{entry.verdict}">{sign}</span>{seeds}</td>'
 
 
@@ -143,7 +148,9 @@ def _line(kind: str, bound: Bound) -> str:
     elif kind == "bound":
         word = {True: "holds", False: "violated", None: "open"}[bound.holds]
     low, high = map(_number, bound.interval)
-    values = [word, bound.statement, _number(bound.mean), f"{low} to {high}", len(bound.seeds)]
+    # A precondition is judged by its mean alone.
+    interval = "–" if kind == "precondition" else f"{low} to {high}"
+    values = [word, bound.statement, _number(bound.mean), interval, len(bound.seeds)]
     values.append("–" if bound.authors is None else _number(bound.authors))
     return "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in values) + "</tr>"
 
@@ -246,7 +253,7 @@ def expected(ledgers: Iterable[Ledger]) -> str:
     cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
     if not cells:
         return "No cell is judged yet."
-    return f"{cells} cells are judged, of which chance alone would make at most {false:.1f} wrong."
+    return f"{cells} cells are judged; at most {false:.1f} of them are expected to be wrong by chance alone."
 
 
 def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:

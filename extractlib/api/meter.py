@@ -43,7 +43,7 @@ REQUESTS = sql.Table(
 )
 
 
-# Built once: building a statement takes longer than running it. A row that is read is locked until the transaction ends.
+# Built once: that takes longer than to run them. A row that is read is locked until the transaction ends.
 ACCOUNT = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == sql.bindparam("client")).with_for_update()
 REQUEST = (
     sql.select(REQUESTS)

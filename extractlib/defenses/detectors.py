@@ -170,7 +170,7 @@ class MahalanobisDetector(_Baseline):
     """
 
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType({"epsilon": (0.0, 0.0005, 0.001, 0.002, 0.005)})
-    """Settings to choose from on validation data: the sizes that Lee et al. search, and none."""
+    """Settings to choose from on validation data: most of the sizes that the code of Lee et al. searches, and none."""
 
     def __init__(
         self,

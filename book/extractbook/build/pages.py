@@ -172,7 +172,8 @@ def verified() -> str:
     apart = max(entry["difference"] for entry in entries)
     agree = sum(entry["difference"] <= entry["allowed"] for entry in entries)
     return (
-        f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)} commits:"
+        f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)}"
+        f" commit{'s' if len(commits) > 1 else ''}:"
         f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
     )
 

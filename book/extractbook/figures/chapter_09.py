@@ -10,6 +10,7 @@ from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seeds
 from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
+from extractlib.defenses.detectors import MahalanobisDetector, OdinDetector
 
 TASKS = ("things", "birds", "retina", "signs", "objects")
 
@@ -39,9 +40,23 @@ def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, di
 
 def about(frame: pd.DataFrame) -> str:
     """Return over how many seeds and images a figure's values are, for its caption."""
-    images, spread = int(frame["images"].min()), seeds(frame)
+    least, most, spread = int(frame["images"].min()), int(frame["images"].max()), seeds(frame)
     spread += ", so no spread" if spread.startswith("one") else ""
-    return f"{spread}, {images:,} {' and '.join(dict.fromkeys(frame['part']))} images"
+    images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return f"{spread}, {images} {' and '.join(dict.fromkeys(frame['part']))} images"
+
+
+def edges(frame: pd.DataFrame) -> str:
+    """Return how often validation data chose the largest perturbation of a baseline's grid, and how often none."""
+    said = []
+    for name, detector in (("ODIN", OdinDetector), ("Mahalanobis", MahalanobisDetector)):
+        sizes, chosen = detector.SETTINGS["epsilon"], frame[f"{name.lower()}.settings.epsilon"]
+        most, none = (int((chosen == size).sum()) for size in (max(sizes), 0.0))
+        said.append(f"for {name} the largest, {max(sizes):g}, in {most} of {len(chosen)} cells and none in {none}")
+    return (
+        f"The perturbation that validation data chose is {'; '.join(said)}. So a larger one might make both baselines"
+        " better than they are here."
+    )
 
 
 def mean(values: Mapping[str, Sequence[float]]) -> dict[str, float]:

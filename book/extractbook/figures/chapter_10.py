@@ -13,6 +13,7 @@ from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, plotting,
 from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.plots import dots
+from extractbook.reproduction.scales import scale
 from extractlib.defenses.accounts import CountingDetector
 
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -96,7 +97,11 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
     columns = {name: found for name, found in columns.items() if found}
     body = [[task, *(mean_sd(found.get(task, []), digits=2) for found in columns.values())] for task in TASKS]
     count = int(own["budget"].iloc[0])
-    return table(body, ["Task", *columns], caption=f"Recovery with {count:,} own images (the control has more)")
+    return table(
+        body,
+        ["Task", *columns],
+        caption=f"Recovery with {count:,} own images; the control has more, from the victim's own source",
+    )
 
 
 def against_control(frame: pd.DataFrame) -> str:
@@ -231,8 +236,9 @@ def marks_table(frame: pd.DataFrame) -> str:
             half = "yes" if copy >= marked / 2 else "no"
             both = [p_words(test(copy, marked, control)) for test in (p_value, fisher)]
             body.append([f"{task}, {steps:,} steps", marked, copy, control, *both, half])
+    rate = scale(frame["scale"].iloc[0]).watermark_rate
     heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p, bound given", "p, Fisher", "Half of them"]
-    return table(body, heads, caption="Marks among 10,000 queries")
+    return table(body, heads, caption=f"Marks among 10,000 public queries, {rate:.1%} of which get one")
 
 
 def accused(frame: pd.DataFrame, level: float = 0.001) -> str:

@@ -98,6 +98,38 @@ def recovery_words(photos: pd.DataFrame, drawn: pd.DataFrame) -> str:
     )
 
 
+def own(copies: pd.DataFrame, own_images: pd.DataFrame) -> Plot:
+    """Return what public images and images of the task recover on photographs, a row a task.
+
+    Args:
+        copies: Rows of table ``reproduction``.
+        own_images: Rows of table ``own_images``: queries from the shifted source.
+    """
+    constant, groups, asked = constant_recovery(copies), {}, asked_own(own_images)
+    for task in tasks(asked):
+        public, mine = (rows[rows["task"] == task] for rows in (copies, asked))
+        groups[NAMES[task]] = {
+            "public images": public["recovery"].tolist(),
+            "images of the task": mine["recovery"].tolist(),
+        }
+    bars = dict(zip(groups, (constant[task] for task in tasks(asked)), strict=True))
+    return dots(groups, xlabel="recovery: surrogate's / victim's accuracy", constant=bars, columns=2)
+
+
+def own_words(copies: pd.DataFrame, own_images: pd.DataFrame) -> str:
+    """Return how the recovery from images of the task compares with that from public ones, as a sentence."""
+    public, mine = (rows.groupby("task")["recovery"].mean() for rows in (copies, asked_own(own_images)))
+    gaps = {task: f"{mine[task] - public[task]:+.2f}".replace("-", "−") for task in NAMES if task in mine}
+    said = ", ".join(f"{gap} ({NAMES[task]})" for task, gap in gaps.items())
+    return f"The recovery from images of the task, less that from public ones, is {said}."
+
+
+def asked_own(own_images: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in which the victim is asked, in full, about images of the shifted source."""
+    shifted = own_images["pool"].str.endswith("/shifted") & (own_images["granularity"] == "full")
+    return own_images[shifted & (own_images["attack"] == "random")]
+
+
 def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     """Return what victims, copies and independent controls name rightly, as Markdown.
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from math import floor
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -18,12 +19,24 @@ TESTED = "C1"
 """The claim that is judged by hand."""
 
 
+AS_VERB: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
+    {
+        Verdict.HOLDS: ("holds", "hold"),
+        Verdict.DOES_NOT_HOLD: ("does not hold", "do not hold"),
+        Verdict.UNDECIDED: ("is undecided", "are undecided"),
+        Verdict.NOT_TESTABLE: ("is not testable", "are not testable"),
+        Verdict.NOT_RUN: ("is not run", "are not run"),
+    }
+)
+"""A verdict after "one claim" and after several."""
+
+
 def counted(ledger: Ledger) -> str:
     """Return how many of the paper's claims and of ours got which word, as a sentence."""
     parts = []
     for first, whose in (("C", "of the paper's claims"), ("B", "of ours")):
         words = Counter(ledger.word(claim) for claim in claims.claims() if claim.id.startswith(first))
-        said = ", ".join(f"{words[word]} {word}" for word in Verdict if words[word])
+        said = ", ".join(f"{words[word]} {AS_VERB[word][words[word] > 1]}" for word in Verdict if words[word])
         parts.append(f"{words.total()} {whose}: {said}")
     return "; ".join(parts) + "."
 
@@ -80,15 +93,25 @@ def deviated() -> str:
 
 
 def changed(ledger: Ledger) -> str:
-    """Return which claims have another word than in the first edition, of those that have been run, as a sentence."""
-    old = {one.claim.id: str(one.verdict) for one in edition_1.verdicts(first_edition(ledger.scale.name))}
-    new = {claim.id: str(ledger.word(claim)) for claim in claims.claims() if claim.id in old}
-    run = {name: word for name, word in new.items() if word != Verdict.NOT_RUN}
-    other = [f"{name} ({old[name]}, now {word})" for name, word in run.items() if word != old[name]]
+    """Return which claims of the first edition have a different word now, of those that have been run, as sentences.
+
+    A claim whose statement is a different one is not compared.
+    """
+    first = {one.claim.id: one for one in edition_1.verdicts(first_edition(ledger.scale.name))}
+    words = {claim.id: str(ledger.word(claim)) for claim in claims.claims() if claim.id in first}
+    run = {name: word for name, word in words.items() if word != Verdict.NOT_RUN}
     if not run:
-        return f"None of its {len(old)} claims has a word from the second edition's rows yet."
-    said = f"Of its {len(old)} claims {len(run)} have a word from the second edition's rows"
-    return f"{said}, and it is another one for {', '.join(other) or 'none of them'}."
+        return f"None of its {len(first)} claims has a word from the second edition's rows yet."
+    stated = {claim.id: claim.statement for claim in claims.claims()}
+    restated = [name for name in run if stated[name] != first[name].claim.statement]
+    was = {name: str(first[name].verdict) for name in run if name not in restated}
+    other = [f"{name} ({word}, now {run[name]})" for name, word in was.items() if word != run[name]]
+    return (
+        f"Of its {len(first)} claims {len(run)} have a word from the second edition's rows. "
+        + (f"Stated differently now, and so not compared: {', '.join(restated)}. " if restated else "")
+        + f"Of the others the word is a different one for {', '.join(other) or 'none'}; their experiments and tests "
+        "are new, so that it is not one result that changed."
+    )
 
 
 def authors() -> str:

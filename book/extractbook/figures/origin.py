@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from extractbook.reproduction import edition_1, editions
+from extractbook.reproduction import edition_1, editions, results
 from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries
 from extractbook.reproduction.ledger import Provenance
 from extractlib.data.images import ImageSet
@@ -53,7 +53,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
         seeds = sorted(set(rows["seed"]))
         look = len(editions.looks(editions.of_scale(rows["scale"].iloc[0]))[0])
         said = f"{len(seeds)} seeds, {_listed(seeds)}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
-        until = "" if edition == "second" else "; the rows that decide the claims are not run yet"
+        until = "" if edition == "second" else f"; {_waiting(rows)}"
         if edition == "second" and len(seeds) < look:
             until = f"; a claim is judged from {look} seeds on, so none is judged by these yet"
         who = "the second edition's rows" if edition == "second" else "rows of the exploration"
@@ -68,6 +68,17 @@ def provenance_of(frame: pd.DataFrame) -> str:
         f"data `{digest(*sorted(set(frame['data'])))[:12]}`",
     ]
     return f"*Provenance*: {'; '.join([*made, *parts])}"
+
+
+def _waiting(rows: pd.DataFrame) -> str:
+    """Return of which tables in rows of the exploration the deciding rows are there, and of which not, in words."""
+    scale = rows["scale"].iloc[0]
+    seeds = {table: results.decided(table, scale) for table in dict.fromkeys(rows["table"])}
+    there = [f"those of table *{table}* are there with {len(found)} seeds" for table, found in seeds.items() if found]
+    if not there:
+        return "the rows that decide the claims are not run yet"
+    missing = [f"*{table}*" for table, found in seeds.items() if not found]
+    return f"of the rows that decide the claims {' and '.join(there)}, and those of {' and '.join(missing)} not yet"
 
 
 def _listed(seeds: Sequence[int]) -> str:

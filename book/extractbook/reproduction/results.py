@@ -156,14 +156,24 @@ def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd
 
 def _shown(table: str, scale: str, *, second: bool = True) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of `newest`, with edition and part; not `second`, the exploration's."""
-    path, exploring = (FOLDER / edition / scale / f"{table}{SUFFIX}" for edition in ("edition-2", "exploring"))
-    counted = [row for row in read_rows(path) if editions.counts(row)] if second and path.exists() else []
+    exploring = FOLDER / "exploring" / scale / f"{table}{SUFFIX}"
+    counted = _counted(table, scale) if second else []
     whole = complete(counted, table, scale)
     if whole:
         return [row for row in counted if row.cell.seed in whole], {"edition": "second", "part": "test"}
     if exploring.exists():
         return read_rows(exploring), {"edition": "exploring", "part": "validation"}
     raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
+
+
+def decided(table: str, scale: str) -> set[int]:
+    """Return the seeds at which all rows of a table on which claims rest are there and count."""
+    return complete(_counted(table, scale), table, scale)
+
+
+def _counted(table: str, scale: str) -> list[Row]:
+    path = FOLDER / "edition-2" / scale / f"{table}{SUFFIX}"
+    return [row for row in read_rows(path) if editions.counts(row)] if path.exists() else []
 
 
 def complete(rows: Iterable[Row], table: str, scale: str) -> set[int]:
