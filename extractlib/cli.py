@@ -14,7 +14,7 @@ import typer
 
 import extractlib
 from extractlib import cli_challenge, cli_serve
-from extractlib.errors import DataWarning, InputError, check_output
+from extractlib.errors import DataWarning, InputError, check_choice, check_output, check_positive
 
 if TYPE_CHECKING:
     from extractlib.data import download
@@ -106,6 +106,19 @@ def attack(
     )
     if save is not None:
         check_output(save)
+    # What can be refused is, before images are decoded and a victim is trained.
+    xl.api.Granularity.parse(answers)
+    for one in (network, surrogate):
+        check_choice("network", one, xl.models.networks.NETWORKS)
+    if not scratch:
+        for one in {surrogate, *([] if victim else [network])}:
+            xl.models.networks.backbone_of(one, "shipped")
+    if reward is not None:
+        AdaptiveKnockoff(budget=1, reward=reward)
+    if budget is not None:
+        check_positive("budget", budget)
+    if Source.parse(task).in_files and _own(task) == _own(pool):
+        raise InputError(f"task and pool are both {task}: the queries would be the victim's own images, so name others")
     images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(_own(task), role="task", **images)
     queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
@@ -124,8 +137,8 @@ def attack(
         copy.save(save)
     found = xl.evaluate(model, copy, parts["test"])
     print(f"{count:,} queries: {found}")
-    if found.surrogate_accuracy > 0:
-        low, high = found.recovery_interval
+    low, high = found.recovery_interval if found.surrogate_accuracy > 0 else (0.0, 0.0)
+    if low < high:  # where both models err nowhere, or everywhere, n images tell of no spread
         print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
     print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
     if found.victim_accuracy < found.constant_accuracy + NEAR:

@@ -56,6 +56,11 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
+def kind_name(value: object) -> str:
+    """Return what a value is, for a message: ``"a dict"``, of a class ``"the class ResNet"``."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
 def one_line(error: BaseException) -> str:
     """Return what an error of another library says, as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

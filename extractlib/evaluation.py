@@ -1,11 +1,13 @@
 """How much of a victim a surrogate has: both on the same labeled images."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
 
 from extractlib.data.images import ImageSet, Rows
+from extractlib.errors import InputError, check_has, shown
 from extractlib.metrics import (
     accuracy,
     agreement,
@@ -67,9 +69,9 @@ class Evaluation:
         """The 95% interval of the recovery over test images, for accuracies over images (see `metrics`)."""
         return recovery_interval(self.surrogate_accuracy, self.victim_accuracy, self.both_right, self.n)
 
-    def to_json(self) -> dict[str, float]:
-        """Return the values by name."""
-        return asdict(self)
+    def to_json(self) -> dict[str, float | None]:
+        """Return the values by name, what is not a number as None, which JSON has."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: bool = False) -> Evaluation:
@@ -90,6 +92,16 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         >>> print(xl.evaluate(victim, victim, xl.load("signs").test))
         recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 8,600)
     """
+    check_has("set of images", images, ("known_labels", "images"), remedy="make it with images(…, labels)")
+    for who, model in (("victim", victim), ("surrogate", surrogate)):
+        check_has(who, model, ("logits",), remedy="wrap a module in Victim(module, classes=…); an API has only answers")
+        named = getattr(model, "classes", None)
+        named = tuple(named) if isinstance(named, tuple | list) else images.classes
+        if sorted(named) == sorted(images.classes) and named != tuple(images.classes):
+            raise InputError(
+                f"the {who}'s classes are those of {images.name} in another order, {shown(named)} and"
+                f" {shown(tuple(images.classes))}: bring the labels into the order of the {who}"
+            )
     labels = images.known_labels()
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
     return evaluate_labels(theirs, ours, labels, balanced=balanced)

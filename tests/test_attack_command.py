@@ -66,3 +66,23 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message):
     assert (status, printed) == (2, "")
     [line] = [line for line in errors.splitlines() if line.startswith("extractlib: ")]
     assert message in line and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--answers", "top1"], "unknown granularity 'top1'"),
+        (["--reward", "bogus"], "unknown reward 'bogus'"),
+        (["--surrogate", "tiny"], r"no backbone ships for network 'tiny': .* backbone=None \(--scratch\)"),
+        (["--budget", "0"], "budget is 0: a whole number from 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_path, words, message):
+    status, printed, errors = command("attack", *folders, *words)
+    assert (status, printed) == (2, "") and re.search(message, errors)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_pool_that_is_the_task_is_refused(command, folders):
+    status, printed, errors = command("attack", folders[0], folders[0].replace("--task", "--pool"))
+    assert (status, printed) == (2, "") and "task and pool are both folder:" in errors

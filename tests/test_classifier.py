@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
@@ -284,7 +285,7 @@ def test_every_size_is_looked_at():
         ({"classes": "abc", "outputs": "logit"}, "classes are 'abc'"),
         ({"classes": tuple("abc"), "outputs": "logit"}, "a single logit is of two classes and there are 3"),
         ({"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\] .* one or three numbers"),
-        ({"mean": 0.5}, "mean is 0.5 and std None: one or three numbers"),
+        ({"mean": "gray"}, "mean is 'gray' and std None: one or three numbers"),
         ({"mean": []}, r"mean is \[\]"),
         ({"mean": ["gray"]}, "one or three numbers"),
         ({"mean": [math.nan]}, "one or three numbers"),
@@ -526,10 +527,12 @@ def test_the_shipped_backbone_is_where_a_victim_starts_unless_told_otherwise():
     assert torch.allclose(found[name], shipped[name], atol=1e-6)
 
 
-def test_a_module_of_ones_own_is_trained_in_place(tmp_path):
+def test_a_copy_of_a_module_of_ones_own_is_trained(tmp_path):
     """It gets (x / 255 - 0.5) / 0.25, in training as in answering; in a store it cannot be kept."""
     module = linear(torch.zeros(3, 3 * 16 * 16))
     victim = trained(network=module)
+    assert module[1].weight.abs().max() == 0
+    module = victim.model.module
     assert module[1].weight.abs().max() > 0
     with torch.no_grad():
         expected = module((task().images.float() / 255 - 0.5) / 0.25)
@@ -552,7 +555,7 @@ def test_a_trained_victim_learns():
     ("change", "message"),
     [
         ({"task": task().unlabeled()}, "toy/victim has no labels: a victim needs them"),
-        ({"backbone": "shipped"}, "no backbone ships for network 'tiny': give weights of your own, or None"),
+        ({"backbone": "shipped"}, "no backbone ships for network 'tiny': give weights of your own, or backbone=None"),
         ({"network": "alexnet"}, "unknown network 'alexnet'"),
         ({"task": ImageSet("gray", noise(4, 1, 8, 8), torch.arange(4) % 2, PAIR)}, "the package's networks take"),
         ({"task": ImageSet("one", noise(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), ("a",))}, r"1 class\(es\)"),
@@ -561,3 +564,37 @@ def test_a_trained_victim_learns():
 def test_tasks_that_cannot_be_learned_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         trained(**change)
+
+
+def test_a_module_of_ones_own_is_saved_with_how_it_is_used(tmp_path):
+    """Into another instance of it; the classes are those of the file, and no other order of them is taken."""
+    path, images = str(tmp_path / "new" / "own.safetensors"), noise(6, 3, 4, 4)
+    module = linear(torch.randn(2, 3 * 4 * 4, generator=torch.Generator().manual_seed(0)))
+    own = Victim(module, classes=PAIR, mean=0.25, std=[0.5, 1, 2])
+    own.save(path)
+    empty = linear(torch.zeros(2, 3 * 4 * 4))
+    read = Victim.load(path, network=empty)
+    assert read.classes == own.classes and torch.equal(read.logits(images), own.logits(images))
+    assert not empty[1].weight.any()  # a copy of it got the weights
+    renamed = Victim.load(path, network=empty, classes=("one", "two"))
+    assert renamed.classes == ("one", "two") and torch.equal(renamed.logits(images), own.logits(images))
+    with pytest.raises(InputError, match="has the classes in another order, .*: leave classes=… out"):
+        Victim.load(path, network=empty, classes=PAIR[::-1])
+    with pytest.raises(InputError, match="holds no weights of a Sequential with 2 classes .*size mismatch"):
+        Victim.load(path, network=linear(torch.zeros(2, 3 * 8 * 8)))
+
+
+def test_a_file_without_the_names_of_its_classes_needs_them(tmp_path):
+    save_file(networks.state_of(networks.build("tiny", classes=2, seed=4)), tmp_path / "bare")
+    assert Victim.load(tmp_path / "bare", network="tiny", classes=PAIR).classes == PAIR
+    with pytest.raises(InputError, match="bare names no classes: give classes=…"):
+        Victim.load(tmp_path / "bare", network="tiny")
+
+
+def test_as_a_module_it_takes_floats_up_to_1():
+    victim, images = Victim(networks.build("tiny", classes=2, seed=4), classes=PAIR), noise(6, 3, 16, 16)
+    floats = (images.float() / 255).requires_grad_()
+    logits = victim.as_module()(floats)
+    torch.testing.assert_close(logits, victim.logits(images), rtol=1e-4, atol=1e-5)
+    logits[:, 0].sum().backward()
+    assert floats.grad.abs().max() > 0

@@ -384,7 +384,8 @@ def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
     plain = MahalanobisDetector(foreign, known, epsilon=0.01).score(images)
     torch.testing.assert_close(layered.layer_scores(images)[:, 0].float(), plain, rtol=1e-2, atol=1e-3)
     assert layered.fingerprint != LayeredMahalanobisDetector(foreign, known, layers=["1"], **options).fingerprint
-    assert not layered.detect(images).any()
+    with pytest.raises(InputError, match="the LayeredMahalanobisDetector has no threshold and catches nothing: give"):
+        layered.detect(images)
     layered.threshold = layered.score(images).median().item()
     assert int(layered.detect(images).sum()) == 15
     with pytest.raises(InputError, match="unknown layer '9': use one of 0, 1, 2, 3"):
@@ -464,7 +465,8 @@ def test_what_is_above_the_threshold_is_caught_and_what_is_at_it_is_not(victim):
         scores = make().score(IMAGES)
         middle = scores.sort().values[20].item()
         assert make(threshold=middle).detect(IMAGES).tolist() == (scores > middle).tolist()
-        assert not make().detect(IMAGES).any()
+        with pytest.raises(InputError, match="Detector has no threshold and catches nothing: give it one"):
+            make().detect(IMAGES)
 
 
 def test_whatever_differs_makes_another_detector(victim):

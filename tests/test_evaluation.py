@@ -1,5 +1,6 @@
 """Evaluation: a surrogate beside its victim, by hand."""
 
+import json
 import math
 
 import pytest
@@ -108,3 +109,26 @@ def test_what_cannot_be_compared_is_refused():
         xl.evaluate(Fixed(1, 0), Fixed(0, 0), labeled(0, 1))
     with pytest.raises(InputError, match="0 and 0 labels cannot be compared"):
         xl.evaluate(Fixed(0), Fixed(0), labeled(0).subset(torch.empty(0, dtype=torch.int64)))
+
+
+def test_class_names_in_another_order_are_refused():
+    victim = xl.Victim(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), classes=("a", "c", "b"))
+    with pytest.raises(
+        InputError, match="the victim's classes are those of test in another order, .*: bring the labels"
+    ):
+        xl.evaluate(victim, victim, labeled(0, 1, 2))
+
+
+def test_what_is_no_model_or_set_is_refused_with_the_remedy():
+    for victim, images, message in (
+        (torch.nn.Flatten(), labeled(0), r"the victim is a Flatten without 'logits': wrap a module in Victim"),
+        (Fixed(0), (torch.zeros(1, 3, 2, 2), torch.zeros(1)), "the set of images is a tuple without 'known_labels'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            xl.evaluate(victim, Fixed(0), images)
+
+
+def test_what_is_no_number_is_none_in_json():
+    found = xl.evaluate(Fixed(0, 1), Fixed(0, 0), labeled(0, 1)).to_json()
+    assert found["errors_repeated"] is None and found["errors"] == 0
+    assert json.loads(json.dumps(found, allow_nan=False)) == found

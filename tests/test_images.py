@@ -238,8 +238,11 @@ def test_arrays_are_taken_like_tensors(kind):
         (torch.zeros(2, 3, 4, 4), {"labels": torch.eye(2)}, r"labels are torch.float32 of shape \(2, 2\)"),
         (torch.zeros(2, 3, 4, 4), {"labels": torch.zeros(2, 1, dtype=torch.int64)}, r"of shape \(2, 1\)"),
         (torch.zeros(2, 3, 4, 4), {"labels": [0, 2], "classes": ["a", "b"]}, "labels run from 0 to 2"),
-        ("signs", {"labels": [0]}, "a source of type str has its own labels and classes: give neither"),
-        (numbered(2), {"classes": ["a"]}, "a source of type ImageSet has its own labels"),
+        (numbered(2), {"classes": ["a"]}, "a set of images has its own labels and classes: give neither"),
+        ([(torch.zeros(3, 4, 4), 0)], {"labels": [0]}, "the data set has its own labels: give none"),
+        (torch.zeros(2, 3, 4, 4), {"classes": ["a"]}, "classes without labels: give both or neither"),
+        (torch.zeros(2, 3, 4, 4), {"labels": ["a", "b"], "classes": ["a"]}, "label 'b' is none of the classes"),
+        ((torch.zeros(2, 3, 4, 4), torch.zeros(2)), {}, r"a pair of tensors: give images\(x, y\) of a pair"),
         (7, {}, "images are a int: a tensor, an array or a torch data set is wanted"),
         (None, {}, "images are a NoneType"),
         ([], {}, "the data set is empty"),
@@ -295,6 +298,24 @@ def test_a_data_set_becomes_a_set(item, label):
     assert (found.name, found.classes, found.labels.dtype) == ("pets", ("cat", "dog"), torch.int64)
     assert torch.equal(found.images, pixels) and torch.equal(found.labels, LABELS)
     assert found.fingerprint == xl.images(pixels, LABELS, classes=("cat", "dog")).fingerprint
+
+
+def test_labels_beside_a_list_may_be_names():
+    pixels = numbered(4).images
+    found = xl.images([Image.fromarray(one.permute(1, 2, 0).numpy()) for one in pixels], ["dog", "cat", "dog", "dog"])
+    assert found.classes == ("cat", "dog") and found.labels.tolist() == [1, 0, 1, 1]
+    assert torch.equal(found.images, pixels)
+    ordered = xl.images(pixels, ["dog", "cat", "dog", "dog"], classes=["dog", "cat"])
+    assert ordered.labels.tolist() == [0, 1, 0, 0]
+
+
+def test_pictures_in_memory_are_converted_as_those_in_files():
+    ramp = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    deep = Image.fromarray((ramp * 60_000).astype(np.uint16))
+    for picture in (Image.fromarray(ramp), deep):
+        assert xl.images([picture]).images.flatten().tolist()[::15] == [0, 255]
+    clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert xl.images([clear]).images.unique().tolist() == [255]
 
 
 def test_data_sets_without_labels_or_names():

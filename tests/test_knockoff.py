@@ -2,7 +2,7 @@
 
 import random
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,6 +20,8 @@ from extractlib.attacks import knockoff
 from extractlib.attacks.knockoff import SURROGATE, Knockoff
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
+from extractlib.defenses.detectors import Everything
+from extractlib.defenses.policies import Deny
 from extractlib.errors import InputError
 from extractlib.models import networks
 from extractlib.models.classifier import Surrogate
@@ -142,11 +144,15 @@ def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resu
     meter = Meter()
     api = PredictionAPI(linear_victim(), budget=40, meter=meter)
     attack = Knockoff(budget=50, batch=16)
-    with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 8 of 40 are left"):
+    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 40 queries and the attack needs 50: give it"):
         attack.collect(api, POOL, tmp_path / "t.db")
-    assert api.usage("attacker").queries == len(load(tmp_path / "t.db", partial=True)) == 32
-    api = PredictionAPI(linear_victim(), budget=50, meter=meter)
-    assert len(attack.collect(api, POOL, tmp_path / "t.db")) == api.usage("attacker").queries == 50
+    assert api.usage("attacker").queries == 0 and not list(tmp_path.iterdir())
+    api.query(POOL.images[:1], client="attacker")  # from then on a request may be one that was answered before
+    with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 7 of 40 are left"):
+        attack.collect(api, POOL, tmp_path / "t.db")
+    assert api.usage("attacker").queries == 1 + len(load(tmp_path / "t.db", partial=True)) == 33
+    api = PredictionAPI(linear_victim(), budget=51, meter=meter)
+    assert len(attack.collect(api, POOL, tmp_path / "t.db")) == api.usage("attacker").queries - 1 == 50
 
 
 def test_the_file_of_another_api_is_refused(tmp_path):
@@ -428,8 +434,9 @@ def test_any_module_can_be_the_surrogate():
     found = Knockoff(budget=50)(
         remote(PredictionAPI(linear_victim())), POOL, surrogate=module, recipe=RECIPE, progress=False
     )
-    assert found.model.module is module and not module.training  # in place
-    assert not torch.equal(module.fc.weight, before.fc.weight)
+    assert torch.equal(module.fc.weight, before.fc.weight)  # a copy of it was trained
+    module = found.model.module
+    assert not module.training and not torch.equal(module.fc.weight, before.fc.weight)
     # Pixels of 0 and 255 are -2 and 2.
     assert module.range == [-2.0, 2.0]
     logits = module((POOL.images / 255 - 0.5) / 0.25)
@@ -444,7 +451,7 @@ def test_a_network_of_the_package_can_be_given_as_a_module():
     named = Knockoff(budget=50)(
         PredictionAPI(linear_victim()), POOL, surrogate="tiny", recipe=SHORT, backbone=None, progress=False
     )
-    assert found.model is module and same_weights(found.model, named.model)
+    assert found.model is not module and same_weights(found.model, named.model)
 
 
 @pytest.mark.parametrize(
@@ -507,3 +514,124 @@ def test_bars_are_shown_only_if_asked_for(capsys, progress):
     shown = capsys.readouterr().err
     assert ("collecting: " in shown and "training: " in shown) is progress
     assert bool(shown) is progress
+
+
+def test_two_attacks_that_are_given_one_module_do_not_share_their_surrogate():
+    module = Plain()
+    one, other = (
+        Knockoff(budget=budget)(PredictionAPI(linear_victim()), POOL, surrogate=module, recipe=RECIPE, progress=False)
+        for budget in (10, 50)
+    )
+    assert one.model.module is not other.model.module and one.fingerprint != other.fingerprint
+    again = Knockoff(budget=10)(PredictionAPI(linear_victim()), POOL, surrogate=module, recipe=RECIPE, progress=False)
+    assert again.fingerprint == one.fingerprint
+
+
+def test_a_module_of_ones_own_is_trained_gently_unless_told_otherwise(monkeypatch):
+    """Which the package's networks, whose layers normalize, are not."""
+    recipes = []
+    monkeypatch.setattr(
+        "extractlib.models.fitted.fit", lambda model, images, targets, recipe, **_: recipes.append(recipe) or model
+    )
+    api = PredictionAPI(linear_victim())
+    tiny = networks.build("tiny", classes=10, seed=0)
+    for options in ({"surrogate": Plain()}, {"surrogate": tiny}, {"surrogate": "tiny", "backbone": None}):
+        Knockoff(budget=9)(api, POOL, progress=False, **options)
+    assert recipes == [replace(SURROGATE, learning_rate=0.1 * SURROGATE.learning_rate), SURROGATE, SURROGATE]
+
+
+class Dull(nn.Module):
+    """Gives every image the same answer."""
+
+    def __init__(self, value: float):
+        super().__init__()
+        self.answer, self.value = nn.Parameter(torch.zeros(10)), value
+
+    def forward(self, images):
+        return (self.answer + self.value).expand(len(images), -1)
+
+
+def test_a_surrogate_that_has_learned_nothing_is_told():
+    api = PredictionAPI(linear_victim())
+    with pytest.warns(UserWarning, match=r"gives all queries one label, and the answers have \d+: give a recipe=…"):
+        Knockoff(budget=50)(api, POOL, surrogate=Dull(0.0), recipe=SHORT, progress=False)
+    with pytest.raises(InputError, match="the surrogate returns NaN or infinite logits: train it with a lower"):
+        Knockoff(budget=50)(api, POOL, surrogate=Dull(float("inf")), recipe=SHORT, progress=False)
+
+
+def test_a_surrogate_of_denied_answers_is_told_to_be_untrained():
+    api = PredictionAPI(linear_victim(), detector=Everything(), policy=Deny())
+    with pytest.warns(UserWarning, match="all answers were denied: the surrogate is untrained"):
+        Knockoff(budget=9)(api, POOL, surrogate="tiny", backbone=None, progress=False)
+
+
+class First(Knockoff):
+    def indices(self, pool_size):
+        return torch.arange(self.budget)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every(Knockoff):
+    step: int = 1
+
+    def indices(self, pool_size):
+        return torch.arange(0, pool_size, self.step)[: self.budget]
+
+
+class Sure(Knockoff):
+    def train(self, transfer, pool, trainer):
+        return super().train(transfer.first(5), pool, trainer)
+
+
+def test_a_class_that_chooses_otherwise_has_a_strategy_of_its_own():
+    """So that two of them can ask one API, each with requests of its own."""
+    attacks = [Knockoff(budget=9), Sure(budget=9), First(budget=9), Every(budget=9, step=2), Every(budget=9, step=3)]
+    assert [attack.strategy for attack in attacks] == ["random", "random", "First()", "Every(step=2)", "Every(step=3)"]
+    api = PredictionAPI(linear_victim())
+    asked = [attack.collect(api, POOL).indices.tolist() for attack in (attacks[0], *attacks[2:])]
+    assert asked[1:] == [list(range(9)), list(range(0, 18, 2)), list(range(0, 27, 3))]
+    assert api.usage("attacker").queries == 4 * 9
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (torch.arange(5), "Chosen chose 5 images: 8 are wanted here, batch=8 at a time and the rest of the budget"),
+        (torch.arange(53, 61), "Chosen chose images 53 to 60 of a pool of 60"),
+        (torch.arange(-1, 7), "Chosen chose images -1 to 6 of a pool of 60"),
+    ],
+)
+def test_a_choice_that_is_no_batch_is_refused_before_it_is_paid_for(chosen, message):
+    class Chosen(Knockoff):
+        def choices(self, pool, classes, trainer):
+            while True:
+                yield chosen
+
+    api = PredictionAPI(linear_victim())
+    with pytest.raises(InputError, match=message):
+        Chosen(budget=20, batch=8).collect(api, POOL)
+    assert api.usage("attacker").queries == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"surrogate": Plain}, "the surrogate is the class Plain: a network's name or an instance is wanted"),
+        ({"recipe": {"epochs": 3}}, "the recipe is a dict: a models.Recipe is wanted"),
+    ],
+)
+def test_what_is_no_surrogate_or_recipe_is_refused_before_anything_is_asked(options, message):
+    api = PredictionAPI(linear_victim())
+    with pytest.raises(InputError, match=message):
+        Knockoff(budget=9)(api, POOL, progress=False, **options)
+    assert api.usage("attacker").queries == 0
+
+
+def test_the_pool_may_be_whatever_images_are_made_of(tmp_path):
+    found = [
+        Knockoff(budget=20)(
+            PredictionAPI(linear_victim()), pool, surrogate="tiny", recipe=SHORT, backbone=None, progress=False, **more
+        ).fingerprint
+        for pool, more in ((POOL.images, {}), (list(POOL.images), {"keep": str(tmp_path / "answers.db")}))
+    ]
+    assert found[0] == found[1] and len(load(str(tmp_path / "answers.db"))) == 20

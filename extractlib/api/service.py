@@ -164,7 +164,7 @@ class PredictionAPI:
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
         return self._unpack(answer)
 
-    def usage(self, client: str) -> Usage:
+    def usage(self, client: str = "anonymous") -> Usage:
         """Return what a client has asked, what is left, and what it cost."""
         return self._meter.usage(client, self._terms_of(client))
 

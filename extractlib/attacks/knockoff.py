@@ -1,7 +1,8 @@
 """Knockoff nets (Orekondy et al. 2019): ask about images of a pool, train a surrogate on the answers."""
 
+import warnings
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 from extractlib.api.granularity import FILLS, Answers, Granularity
+from extractlib.api.meter import BudgetExceeded, RequestReused
 from extractlib.attacks.transfer import Header, TransferFile, TransferSet, check_fits_pool
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice, check_has, check_name, check_positive, check_seed
+from extractlib.data.images import images as as_images
+from extractlib.errors import InputError, check_choice, check_has, check_name, check_positive, check_seed, kind_name
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
@@ -23,6 +26,13 @@ from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
 """How a surrogate is trained unless said otherwise: without augmentation and weight decay, as in the original."""
+
+GENTLER = 0.1
+"""Of that recipe's learning rate, what a module of one's own is trained with: without normalization layers the rate
+that suits the package's networks drives many to a constant."""
+
+PROBED = 1_000
+"""Queries on which a finished surrogate is looked at."""
 
 NEEDED = ("query", "classes", "granularity", "fingerprint")
 """What an API must have (see `API`)."""
@@ -96,9 +106,9 @@ class Knockoff:
         pool: ImageSet,
         *,
         surrogate: str | nn.Module = "resnet",
-        recipe: Recipe = SURROGATE,
+        recipe: Recipe | None = None,
         backbone: networks.Backbone = "shipped",
-        keep: Path | None = None,
+        keep: Path | str | None = None,
         store: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
@@ -107,10 +117,11 @@ class Knockoff:
 
         Args:
             api: The victim's API.
-            pool: The attacker's images.
-            surrogate: The copy's architecture (see `networks.build`), or any module, trained in place, that takes
-                floats of the images' shape, (x / 255 - 0.5) / 0.25 of the pixels x, and returns a logit a class.
-            recipe: How it is trained.
+            pool: The attacker's images, or what `images` makes them of.
+            surrogate: The copy's architecture (see `networks.build`), or any module, of which a copy is trained, that
+                takes floats of the images' shape, (x / 255 - 0.5) / 0.25 of the pixels x, and returns a logit a class.
+            recipe: How it is trained; if None, `SURROGATE`, for a module of one's own with a tenth of its learning
+                rate.
             backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, other
                 weights, or None to train from scratch. A module starts from what it is.
             keep: File that keeps the answers as they come, so that a killed attack goes on where it stopped; None keeps
@@ -121,15 +132,23 @@ class Knockoff:
             progress: Whether to show bars.
 
         Raises:
-            InputError: As `collect` and `train`.
+            InputError: As `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
             BudgetExceeded: The API allows fewer queries.
         """
+        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        if not isinstance(surrogate, str | nn.Module):
+            raise InputError(f"the surrogate is {kind_name(surrogate)}: a network's name or an instance is wanted")
+        if not isinstance(recipe, Recipe | None):
+            raise InputError(f"the recipe is {kind_name(recipe)}: a models.Recipe is wanted")
+        if recipe is None:
+            gentler = replace(SURROGATE, learning_rate=GENTLER * SURROGATE.learning_rate)
+            recipe = SURROGATE if isinstance(surrogate, str | networks.Network) else gentler
         trainer = Trainer(
             network=surrogate,
             recipe=recipe,
             seed=self.seed,
             backbone=backbone,
-            device=device,
+            device=str(device),
             progress=progress,
             activations=store,
         )
@@ -137,6 +156,7 @@ class Knockoff:
         _check_fits(trainer, pool, len(api.classes))
         transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
         model = self.train(transfer, pool, trainer)
+        _check_learned(model, transfer, self.asked(pool))
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
@@ -166,7 +186,7 @@ class Knockoff:
         self,
         api: API,
         pool: ImageSet,
-        path: Path | None = None,
+        path: Path | str | None = None,
         *,
         trainer: Trainer | None = None,
         progress: bool = False,
@@ -188,36 +208,77 @@ class Knockoff:
             The transfer set, as it was stored.
 
         Raises:
-            InputError: The budget is above the pool, or the file is of another collection.
-            BudgetExceeded: The API allows fewer queries.
+            InputError: The budget is above the pool, the file is of another collection, or a choice is no batch.
+            BudgetExceeded: The API allows fewer queries; a client that has asked nothing yet is charged nothing.
         """
+        path = None if path is None else Path(path)
         pool = self.asked(pool)
         header = self.header(api, pool)
         choices = self.choices(pool, header.classes, trainer)
         chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
+        if path is None or not path.exists():
+            self._check_budget(api, self.budget)
         with (
             TransferFile(path, header) as file,
             progress_bar(self.budget, what="collecting", unit="queries", show=progress) as bar,
         ):
             held = file.transfer
+            self._check_budget(api, self.budget - len(held))
             for start in range(0, self.budget, self.batch):
                 if answers is not None:
                     chosen = choices.send(answers)
+                self._check_batch(chosen, min(self.batch, self.budget - start), len(pool))
                 rows = slice(start, start + len(chosen))
                 if start >= len(held):
                     request = f"{header.digest}-{file.chunks}"
-                    answers = file.append(chosen, api.query(pool.images[chosen], client=self.client, request=request))
+                    answers = file.append(chosen, self._ask(api, pool, chosen, request))
                 elif torch.equal(held.indices[rows], chosen):
                     answers = held.answers[rows]
                 else:
-                    raise InputError(f"{path} was collected with another surrogate: give that, or name another file")
+                    raise InputError(
+                        f"{path} holds other queries than this attack sends, as another surrogate or another way to"
+                        " choose would: give the one that collected it, or name another file"
+                    )
                 bar.update(len(chosen))
             return file.transfer
 
+    def _check_budget(self, api: API, needed: int) -> None:
+        """Refuse what a client cannot finish before it has sent anything; later its requests may be free again."""
+        usage = api.usage(self.client) if hasattr(api, "usage") else None
+        if usage is not None and not usage.queries and usage.budget is not None and usage.budget < needed:
+            raise BudgetExceeded(
+                f"client {self.client!r} may send {usage.budget} queries and the attack needs {needed}: give it a"
+                f" budget of at most {usage.budget}"
+            )
+
+    def _check_batch(self, chosen: torch.Tensor, wanted: int, pool_size: int) -> None:
+        """Refuse what is no batch before it is paid for."""
+        if len(chosen) != wanted:
+            raise InputError(
+                f"{type(self).__name__} chose {len(chosen)} images: {wanted} are wanted here, batch={self.batch} at a"
+                " time and the rest of the budget at the end"
+            )
+        low, high = int(chosen.min()), int(chosen.max())
+        if low < 0 or high >= pool_size:
+            raise InputError(f"{type(self).__name__} chose images {low} to {high} of a pool of {pool_size:,}")
+
+    def _ask(self, api: API, pool: ImageSet, chosen: torch.Tensor, request: str) -> Answers:
+        try:
+            return api.query(pool.images[chosen], client=self.client, request=request)
+        except RequestReused as error:
+            raise RequestReused(
+                f"{error}; of an attack: give it another client=…, or its class a strategy of its own"
+            ) from None
+
     @property
     def strategy(self) -> str:
-        """How queries are chosen, for the transfer set."""
-        return "random"
+        """How queries are chosen, for the transfer set: of a class that chooses otherwise its name and own fields."""
+        cls = type(self)
+        if cls.indices is Knockoff.indices and cls.choices is Knockoff.choices:
+            return "random"
+        common = {field.name for field in fields(Knockoff)}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in common}
+        return f"{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
 
     def header(self, api: API, pool: ImageSet) -> Header:
         """Return what a transfer set of this attack says of itself.
@@ -261,6 +322,28 @@ class Knockoff:
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
         targets = transfer.answers[answered].targets(classes, fill=self.fill)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
+
+
+def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
+    """Warn of a surrogate that has learned nothing of the answers, on some of the queries.
+
+    Raises:
+        InputError: Its logits are no numbers.
+    """
+    answered = ~transfer.answers.denied
+    if not answered.any():
+        warnings.warn("all answers were denied: the surrogate is untrained", stacklevel=3)
+        return
+    logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
+    if not logits.isfinite().all():
+        raise InputError("the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…")
+    told = transfer.answers.labels[answered][:PROBED].unique()
+    if len(told) > 1 and len(logits.argmax(1).unique()) == 1:
+        warnings.warn(
+            f"the surrogate gives all queries one label, and the answers have {len(told)}: give a recipe=… with a lower"
+            " learning rate or more steps",
+            stacklevel=3,
+        )
 
 
 def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:

@@ -209,7 +209,7 @@ class TransferFile:
         return header.unpack([packed]).answers
 
 
-def load(path: Path, *, partial: bool = False) -> TransferSet:
+def load(path: Path | str, *, partial: bool = False) -> TransferSet:
     """Read a transfer set.
 
     Args:
@@ -219,6 +219,7 @@ def load(path: Path, *, partial: bool = False) -> TransferSet:
     Raises:
         InputError: The file is missing, no transfer set, edited, or not finished.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} cannot be read (no such file): name a transfer set")
     database = Database(path, TABLES, what="transfer set", create=False)

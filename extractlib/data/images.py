@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import pil_to_tensor
 
-from extractlib.errors import InputError
+from extractlib.data.pixels import of_pillow
+from extractlib.errors import InputError, shown
 from extractlib.store import digest, digest_of
 
 LARGE = 2**27
@@ -215,7 +215,7 @@ def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
 
 def from_tensor(
     images: torch.Tensor,
-    labels: torch.Tensor | None = None,
+    labels: torch.Tensor | Sequence[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
     name: str = "images",
@@ -224,13 +224,15 @@ def from_tensor(
 
     Args:
         images: Of shape (n, channels, height, width) or, gray, (n, height, width); uint8, or floats in [0, 1].
-        labels: Whole numbers of shape (n,) from 0, or None.
-        classes: Name of each class; numbers if None.
+        labels: Whole numbers of shape (n,) from 0, a list of class names, or None.
+        classes: Name of each class; numbers if None, or the labels' names in alphabetical order.
         name: What the set is called.
 
     Raises:
-        InputError: Shape, dtype or range does not fit.
+        InputError: Shape, dtype or range does not fit, or classes are given without labels.
     """
+    if labels is None and classes is not None:
+        raise InputError(f"{name}: classes without labels: give both or neither")
     images = torch.as_tensor(images)
     if images.ndim == 3:
         images = images[:, None]
@@ -240,6 +242,12 @@ def from_tensor(
         images = (images * 255).round().to(torch.uint8)
     if labels is None:
         return ImageSet(name, images)
+    if not isinstance(labels, torch.Tensor | np.ndarray) and all(isinstance(label, str) for label in labels):
+        classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
+        unknown = sorted(set(labels) - set(classes))
+        if unknown:
+            raise InputError(f"{name}: label {unknown[0]!r} is none of the classes {shown(classes)}")
+        labels = torch.tensor([classes.index(label) for label in labels], dtype=torch.long)
     labels = torch.as_tensor(labels)
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise InputError(
@@ -260,16 +268,25 @@ class Dataset(Protocol):
         """Return an item."""
 
 
-def from_dataset(dataset: Dataset, *, name: str = "images") -> ImageSet:
+def from_dataset(
+    dataset: Dataset,
+    labels: torch.Tensor | Sequence[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str = "images",
+) -> ImageSet:
     """Return a torch or torchvision data set as a set of images (see `from_tensor`).
 
     Args:
         dataset: Its items are images (tensors and arrays as in `from_tensor`, or Pillow's) of one size, alone or with
             their labels behind them; where it has an attribute `classes`, it names them.
+        labels: Of items that have none.
+        classes: Names of the classes of a data set that does not name them.
         name: What the set is called.
 
     Raises:
-        InputError: It is empty, or its images are of another kind or differ in size.
+        InputError: It is empty, its images are of another kind or differ in size, or labels or classes are given that
+            it has itself.
     """
     if not len(dataset):
         raise InputError(f"{name}: the data set is empty")
@@ -280,18 +297,30 @@ def from_dataset(dataset: Dataset, *, name: str = "images") -> ImageSet:
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
         raise InputError(f"{name}: images of the sizes {sorted(sizes)[:3]}: bring them to one size first")
+    own = getattr(dataset, "classes", None)
     labeled = len(items[0]) > 1 and items[0][1] is not None
-    labels = torch.stack([torch.as_tensor(label) for _, label, *_ in items]) if labeled else None
-    return from_tensor(torch.stack(images), labels, classes=getattr(dataset, "classes", None), name=name)
+    if (labeled and labels is not None) or (own is not None and classes is not None):
+        raise InputError(f"{name}: the data set has its own {'labels' if labeled else 'classes'}: give none")
+    if labeled:
+        told = [label for _, label, *_ in items]
+        words = all(isinstance(label, str) for label in told)
+        labels = told if words else torch.stack([torch.as_tensor(label) for label in told])
+    if own is not None:
+        classes = None if labels is None else own
+    return from_tensor(torch.stack(images), labels, classes=classes, name=name)
 
 
 def images(
-    source: object, labels: torch.Tensor | None = None, *, classes: Sequence[str] | None = None, name: str = "images"
+    source: object,
+    labels: torch.Tensor | Sequence[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str = "images",
 ) -> ImageSet:
-    """Return a tensor, an array or a torch data set as a set of images (see `from_tensor` and `from_dataset`).
+    """Return a tensor, an array, a torch data set or a list as a set of images (see `from_tensor`, `from_dataset`).
 
     Raises:
-        InputError: It is none of these, its values do not fit, or labels are given with a data set, which has its own.
+        InputError: It is none of these, its values do not fit, or labels are given that the data set has itself.
 
     Examples:
         >>> import extractlib as xl, torch
@@ -300,15 +329,15 @@ def images(
     """
     if isinstance(source, torch.Tensor | np.ndarray):
         return from_tensor(torch.as_tensor(source), labels, classes=classes, name=name)
-    if labels is not None or classes is not None:
-        raise InputError(
-            f"{name}: a source of type {type(source).__name__} has its own labels and classes: give neither"
-        )
     if isinstance(source, ImageSet):
+        if labels is not None or classes is not None:
+            raise InputError(f"{name}: a set of images has its own labels and classes: give neither")
         return source
+    if isinstance(source, tuple) and len(source) == 2 and all(isinstance(p, torch.Tensor | np.ndarray) for p in source):
+        raise InputError(f"{name}: images are a pair of tensors: give images(x, y) of a pair (x, y)")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise InputError(f"images are a {type(source).__name__}: a tensor, an array or a torch data set is wanted")
-    return from_dataset(source, name=name)
+    return from_dataset(source, labels, classes=classes, name=name)
 
 
 def _pixels(image: object, name: str) -> torch.Tensor:
@@ -317,8 +346,7 @@ def _pixels(image: object, name: str) -> torch.Tensor:
         return torch.as_tensor(image)
     if not isinstance(image, Image.Image):
         raise InputError(f"{name}: an image is a {type(image).__name__}: a tensor, an array or Pillow's is wanted")
-    pixels: torch.Tensor = pil_to_tensor(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-    return pixels
+    return torch.from_numpy(of_pillow(image))
 
 
 def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, classes: tuple[str, ...]) -> str:

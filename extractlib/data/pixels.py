@@ -131,6 +131,23 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None, rea
         raise InputError(f"{name or file} cannot be read as an image ({error}): repair or delete it") from None
 
 
+def of_pillow(image: Image.Image) -> np.ndarray:
+    """Return an image that is in memory as uint8 of shape (channels, height, width), converted as those in files are.
+
+    More than 8 bits a channel are scaled by their range, and what is transparent lies on white.
+
+    Raises:
+        InputError: A value is not finite.
+    """
+    try:
+        image = Image.fromarray(_scaled(np.asarray(image))) if image.mode[0] in "IF" else image
+    except ValueError as error:
+        raise InputError(f"an image cannot be used ({error}): leave it out") from None
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return np.array(image.convert("L"))[None]
+    return np.array(_rgb(image, USUAL.ground)).transpose(2, 0, 1)
+
+
 def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -> tuple[Image.Image, bool]:
     """Return the central square of an image in RGB, and whether the file has more than 8 bits a channel.
 

@@ -89,7 +89,10 @@ class Source:
         if not slash or variant == SHIFTED:
             return cls(name, is_shifted=variant == SHIFTED)
         if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
-            raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
+            raise InputError(
+                f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes; for images in a folder"
+                f" write {FOLDER}{text}"
+            )
         return cls(name, class_count=int(variant))
 
     @property

@@ -102,9 +102,15 @@ def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
 
     Args:
         clients: Images and labels of each honest client (see `nearest_earlier_distances`).
+
+    Raises:
+        InputError: No client has sent enough queries for the detector to look at it, so nothing is known of them.
     """
     detector = StatefulDetector(delta=0.5)
-    lowest = min((min(detector.statistics(*client)[1], default=1.0) for client in clients), default=1.0)
+    seen = [value for client in clients for value in detector.statistics(*client)[1]]
+    if not seen:
+        raise InputError(f"no honest client has sent {detector.first} queries: give longer ones to choose delta from")
+    lowest = min(seen)
     fitting = GRID[lowest >= GRID]
     return float(fitting.max() if len(fitting) else GRID.min())
 

@@ -56,7 +56,16 @@ class Detector:
         raise NotImplementedError
 
     def detect(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return bool of shape (n,): whether the score of each image is above the threshold."""
+        """Return bool of shape (n,): whether the score of each image is above the threshold.
+
+        Raises:
+            InputError: It has no threshold yet.
+        """
+        if self.threshold == math.inf:
+            raise InputError(
+                f"the {type(self).__name__} has no threshold and catches nothing: give it one, as"
+                " metrics.threshold_at(detector.score(images), 0.95) of images of the task"
+            )
         return self.score(images) > self.threshold
 
 

@@ -3,6 +3,7 @@
 A victim and a surrogate are both a `Classifier`; what tells them apart is who holds them.
 """
 
+import copy
 import json
 import warnings
 from collections.abc import Sequence
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, check_choice, check_classes, one_line
+from extractlib.errors import InputError, check_choice, check_classes, check_output, one_line, shown
 from extractlib.models import networks
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
@@ -31,6 +32,9 @@ ENOUGH = 8
 
 VICTIM = Recipe(epochs=12, learning_rate=0.05)
 """How a victim is trained unless said otherwise: as at the scale `drawn`."""
+
+SAID, USE = "extractlib", ("mean", "std", "outputs", "layer")
+"""Under which name a file of weights says what they are of, and what it says of a module of one's own."""
 
 SHIPPED = Path(__file__).parent / "weights" / "victims"
 """The victims that ship with the package."""
@@ -70,8 +74,8 @@ class Classifier:
         module: nn.Module,
         *,
         classes: Sequence[str],
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
         image_shape: tuple[int, int, int] | None = None,
         outputs: str = "logits",
         layer: str | None = None,
@@ -117,8 +121,8 @@ class Classifier:
 
         Args:
             images: The training images, labeled.
-            network: Architecture (see `networks.build`), or any module, trained in place, that takes floats of the
-                images' shape and returns as many logits as there are classes.
+            network: Architecture (see `networks.build`), or any module, of which a copy is trained, that takes floats
+                of the images' shape and returns as many logits as there are classes.
             recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
@@ -193,32 +197,92 @@ class Classifier:
                 stacklevel=3,
             )
 
-    def save(self, path: Path) -> None:
-        """Write the weights as safetensors."""
-        save_file(networks.state_of(self.model), path)
+    def as_module(self) -> nn.Module:
+        """Return a module that takes floats in [0, 1] and returns logits, with gradients, as other libraries want it.
+
+        It shares the model's weights. For foolbox it is ``PyTorchModel(module, bounds=(0, 1))``, for ART
+        ``PyTorchClassifier(module, …, clip_values=(0, 1))``.
+
+        Examples:
+            >>> import extractlib as xl
+            >>> module = xl.load_victim("signs").as_module()
+            >>> images = xl.load("signs").test.images[:2].float() / 255
+            >>> module(images.requires_grad_()).sum().backward()
+            >>> images.grad.shape
+            torch.Size([2, 3, 32, 32])
+        """
+        return _OnFloats(self.model)
+
+    def save(self, path: Path | str) -> None:
+        """Write the weights as safetensors, with the classes' names and how a module of one's own is used.
+
+        Raises:
+            InputError: The file cannot be written.
+        """
+        said = {"classes": list(self.classes)}
+        if isinstance(self.model, networks.FromFloats):
+            said |= {name: getattr(self.model, name) for name in USE}
+        try:
+            save_file(networks.state_of(self.model), check_output(Path(path)), metadata={SAID: json.dumps(said)})
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be written ({one_line(error)}): make room, or name another file") from None
 
     @classmethod
-    def load(cls, path: Path, *, network: str, classes: Sequence[str], **options: Any) -> Self:
+    def load(
+        cls, path: Path | str, *, network: str | nn.Module, classes: Sequence[str] | None = None, **options: Any
+    ) -> Self:
         """Return the classifier whose weights `save` wrote.
 
         Args:
             path: The weights, as safetensors.
-            network: Architecture (see `networks.build`).
-            classes: Name of each class.
+            network: Architecture (see `networks.build`); of a module of one's own another instance, which gets them.
+            classes: Name of each class; those that the file names if None.
             options: Further arguments of the class.
 
         Raises:
-            InputError: The file is missing or damaged, or is of another network or number of classes.
+            InputError: The file is missing or damaged, or is of another network or of other classes.
         """
-        model = networks.build(network, classes=len(classes), seed=0)
+        path = Path(path)
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is no regular file: name a file of weights")
+        what = f"weights of {_name_of(network)}"
         try:
-            model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            what = f"weights of {network!r} with {len(classes)} classes"
+            with safe_open(path, "pt") as file:
+                said = json.loads((file.metadata() or {}).get(SAID, "{}"))
+            named = said.get("classes")
+            if classes is None and named is None:
+                raise InputError(f"{path} names no classes: give classes=…")
+            if classes is not None and named is not None and list(classes) != named and set(classes) == set(named):
+                raise InputError(f"{path} has the classes in another order, {shown(named)}: leave classes=… out")
+            names = tuple(named if classes is None else classes)
+            if isinstance(network, nn.Module):
+                options = {name: said[name] for name in USE if name in said} | options
+                found = cls(copy.deepcopy(network), classes=names, **options)
+            else:
+                found = cls(networks.build(network, classes=len(names), seed=0), classes=names, **options)
+            what = f"weights of {_name_of(network)} with {len(names)} classes"
+            found.model.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f"{path} holds no {what} ({one_line(error)})") from None
-        return cls(model, classes=classes, **options)
+        return found
+
+
+class _OnFloats(nn.Module):
+    """A model that takes uint8 images, for floats in [0, 1]."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(images * 255)
+        return logits
+
+
+def _name_of(network: str | nn.Module) -> str:
+    return repr(network) if isinstance(network, str) else f"a {type(network).__name__}"
 
 
 class Victim(Classifier):

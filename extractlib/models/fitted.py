@@ -1,5 +1,6 @@
 """Fitted models: trained once, then read from the store."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ class Trainer:
     """How a model is made: victim, backbone, detector and surrogate alike.
 
     Attributes:
-        network: Its architecture, by name; or any module, trained in place. One that is no `networks.Network` gets
-            floats, (x / 255 - 0.5) / 0.25 of the pixels x.
+        network: Its architecture, by name; or any module, of which a copy is trained. One that is no
+            `networks.Network` gets floats, (x / 255 - 0.5) / 0.25 of the pixels x.
         recipe: How it is trained.
         seed: Seed of the first weights and of the training.
         salt: Word that makes the first weights another draw of the same seed: without it a victim and a surrogate of
@@ -53,10 +54,11 @@ class Trainer:
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
+        # A copy, so that two attacks that are given one module do not train each other's surrogate.
         if isinstance(self.network, networks.Network):
-            return self.network
+            return copy.deepcopy(self.network)
         if isinstance(self.network, nn.Module):
-            return networks.FromFloats(self.network, mean=(0.5,), std=(0.25,))
+            return networks.FromFloats(copy.deepcopy(self.network), mean=(0.5,), std=(0.25,))
         seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
         model = networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
         if isinstance(model, networks.LiteNet):

@@ -268,6 +268,10 @@ OUTPUTS = ("logits", "probabilities", "logit", "probability")
 logit or probability, of shape (n,) or (n, 1)."""
 
 
+def _each(values: object) -> tuple[float, ...]:
+    return (float(values),) if isinstance(values, int | float) else tuple(map(float, values))  # type: ignore[call-overload]
+
+
 class FromFloats(Network):
     """A module that wants floats, made to take uint8 images and to return logits.
 
@@ -288,8 +292,8 @@ class FromFloats(Network):
         self,
         module: nn.Module,
         *,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
         outputs: str = "logits",
         layer: str | None = None,
     ):
@@ -298,8 +302,7 @@ class FromFloats(Network):
         if layer is not None:
             check_choice("layer", layer, [name for name, _ in module.named_modules() if name])
         try:
-            self.mean = (0.0,) if mean is None else tuple(map(float, mean))
-            self.std = (1.0,) if std is None else tuple(map(float, std))
+            self.mean, self.std = _each(0.0 if mean is None else mean), _each(1.0 if std is None else std)
             finite = all(map(math.isfinite, self.mean + self.std))
             fits = finite and {len(self.mean), len(self.std)} <= {1, 3} and min(self.std) > 0
         except (TypeError, ValueError):
@@ -493,7 +496,8 @@ def shipped_backbone(name: str = "resnet", *, initial: str = "A") -> dict[str, t
     path = WEIGHTS / f"{backbone_name(name, initial)}.safetensors"
     if not path.exists():
         raise InputError(
-            f"no backbone ships for network {name!r}: give weights of your own, or None to train from scratch"
+            f"no backbone ships for network {name!r}: give weights of your own, or backbone=None"
+            " (--scratch) to train from scratch"
         )
     return load_file(path)
 
