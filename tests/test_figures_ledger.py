@@ -16,7 +16,7 @@ def made(*verdicts: tuple[str, str, Verdict]) -> ledger.Ledger:
 
 def test_words_are_counted_for_the_papers_claims_and_for_ours():
     said = chapter_12.counted(made(("C2", "birds", Verdict.HOLDS), ("B1", "birds", Verdict.NOT_TESTABLE)))
-    assert said == "15 of the paper's claims: 1 holds, 14 not run; 13 of ours: 1 not testable, 12 not run."
+    assert said == "15 of the paper's claims: 1 holds, 14 are not run; 13 of ours: 1 is not testable, 12 are not run."
 
 
 def test_claims_that_differ_between_tasks_are_named():
@@ -53,10 +53,12 @@ def test_the_first_editions_verdicts_are_folded():
 
 def test_a_verdict_that_changed_since_the_first_edition_is_named():
     # The first edition's words on drawings: C1 undecided, C7 holds.
-    cells = [("C1", "birds", Verdict.HOLDS), ("C7", "birds", Verdict.HOLDS), ("B10", "signs", Verdict.HOLDS)]
+    cells = [(claim, "birds", Verdict.HOLDS) for claim in ("C1", "C7", "B5", "B10")]
+    # B5's statement is a different one, and B10 is new.
     assert chapter_12.changed(made(*cells)) == (
-        "Of its 24 claims 2 have a word from the second edition's rows, and it is another one for C1 (undecided, now"
-        " holds)."
+        "Of its 24 claims 3 have a word from the second edition's rows. Stated differently now, and so not compared:"
+        " B5. Of the others the word is a different one for C1 (undecided, now holds); their experiments and tests are"
+        " new, so that it is not one result that changed."
     )
     assert chapter_12.changed(made()).startswith("None of its 24 claims")
 

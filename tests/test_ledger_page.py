@@ -104,7 +104,7 @@ def test_a_failing_precondition_stands_with_its_figure():
     found = judged(changed("signs", {"experiment": "classes"}, errors_introduced=40), only="C8")
     entry = ledger_page.entry(found, claims.claims()[7])
     errors = "errors that the surrogate adds on signs ≥ 100"
-    assert ["precondition: not met", errors, "40.000", "40.000 to 40.000", "8", "–"] in cells(entry)
+    assert ["precondition: not met", errors, "40.000", "–", "8", "–"] in cells(entry)
     assert ["signs: not testable"] in cells(entry)
 
 
@@ -138,7 +138,7 @@ def test_what_does_not_count_is_said_with_its_reason():
 def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
     cells, false = WORLD.expected_false
     assert ledger_page.expected([WORLD, WORLD]) == (
-        f"{2 * cells} cells are judged, of which chance alone would make at most {2 * false:.1f} wrong."
+        f"{2 * cells} cells are judged; at most {2 * false:.1f} of them are expected to be wrong by chance alone."
     )
 
 

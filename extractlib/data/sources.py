@@ -90,7 +90,7 @@ class Source:
             return cls(name, is_shifted=variant == SHIFTED)
         if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
             raise InputError(
-                f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes; for images in a folder"
+                f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes; for a folder"
                 f" write {FOLDER}{text}"
             )
         return cls(name, class_count=int(variant))

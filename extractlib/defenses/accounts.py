@@ -6,6 +6,7 @@ client's queries were caught as out of distribution.
 """
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -100,17 +101,16 @@ def normality(distances: np.ndarray) -> float:
 def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Return the highest threshold of `GRID` at which no honest client is ever flagged; the lowest if there is none.
 
+    Where no client has sent enough queries for the detector to look at it, that is the highest, with a warning.
+
     Args:
         clients: Images and labels of each honest client (see `nearest_earlier_distances`).
-
-    Raises:
-        InputError: No client has sent enough queries for the detector to look at it, so nothing is known of them.
     """
     detector = StatefulDetector(delta=0.5)
     seen = [value for client in clients for value in detector.statistics(*client)[1]]
     if not seen:
-        raise InputError(f"no honest client has sent {detector.first} queries: give longer ones to choose delta from")
-    lowest = min(seen)
+        warnings.warn(f"no honest client has sent {detector.first} queries, so delta has no evidence", stacklevel=2)
+    lowest = min(seen, default=1.0)
     fitting = GRID[lowest >= GRID]
     return float(fitting.max() if len(fitting) else GRID.min())
 

@@ -236,7 +236,7 @@ def marks_table(frame: pd.DataFrame) -> str:
             half = "yes" if copy >= marked / 2 else "no"
             both = [p_words(test(copy, marked, control)) for test in (p_value, fisher)]
             body.append([f"{task}, {steps:,} steps", marked, copy, control, *both, half])
-    rate = scale(frame["scale"].iloc[0]).watermark_rate
+    rate = scale("drawn").watermark_rate
     heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p, bound given", "p, Fisher", "Half of them"]
     return table(body, heads, caption=f"Marks among 10,000 public queries, {rate:.1%} of which get one")
 
