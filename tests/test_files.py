@@ -699,7 +699,7 @@ def test_recordings_stay_together_by_a_pattern_or_a_table(tmp_path, store, how):
     parts = table.assign(recording=recordings_of(table)).groupby("recording")["part"].nunique()
     assert len(parts) == 24 and set(parts) == {1}
     assert found.grouped == 0 and table["group"].nunique() == 24
-    with pytest.warns(DataWarning, match=r"of \d+ test images .* say what belongs together by --group"):
+    with pytest.warns(DataWarning, match=r"of \d+ test images .* say what belongs together by group=… \(--group\)"):
         table, found = parts_table(loader_of(pets, store), "folder:pets", seed=0)
     parts = table.assign(recording=recordings_of(table)).groupby("recording")["part"].nunique()
     assert (parts > 1).mean() > 0.9 and found.alike / found.images > 0.5 and found.copies == 0
@@ -864,7 +864,8 @@ def test_the_options_reach_the_files(command, tmp_path, monkeypatch):
     assert status == 0 and len(printed.splitlines()) == 401
     assert f"extractlib: {task}: 1 files or empty folders are left out, 'left/bad.png'" in errors
     assert re.search(rf"{task}: of \d+ test images 0 \(0\.0%\) have a near-duplicate among the victim's", errors)
-    words = ["--task", task, "--pool", task, "--skip-bad", "--group", r"(\w+)/(\d+)_", "--budget", "30"]
+    pool = f"folder:{frames(tmp_path / 'others', recordings=20)}"
+    words = ["--task", task, "--pool", pool, "--skip-bad", "--group", r"(\w+)/(\d+)_", "--budget", "30"]
     run = ["run", "reproduction", "--scale", "smoke", "--network", "tiny", "--output", str(tmp_path / "rows.jsonl")]
     status, printed, errors = command(*run, *words)
     assert status == 0, errors

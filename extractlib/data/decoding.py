@@ -148,7 +148,7 @@ def _told(bad: Mapping[str, str]) -> str:
 
 
 def _refusal(listing: Listing, bad: Mapping[str, str]) -> InputError:
-    remedy = "repair or delete what is named, or leave it out by --skip-bad"
+    remedy = "repair or delete what is named, or leave it out by skip_bad=True (--skip-bad)"
     total = len(listing.files()) + len(listing.empty)
     return InputError(
         f"{listing.root}: {len(bad):,} of {total:,} files and empty folders cannot be used, {_told(bad)}: {remedy}"
@@ -229,7 +229,7 @@ def _check_kept(listing: Listing, kept: Listing, folder: Path) -> None:
         if len(pixels) > 1 and all(np.array_equal(image, pixels[0]) for image in pixels[1:]):
             raise InputError(
                 f"{kept.root}: all {len(pixels):,} images of {split} are equal once they are read: if they are"
-                " transparent, name another color by --ground"
+                " transparent, name another color by ground=… (--ground)"
             )
 
 

@@ -270,7 +270,7 @@ class Loader:
             if not len(made[name]):
                 raise InputError(
                     f"{source}: no image is left for part {name!r}, since what looks alike or belongs together stays"
-                    " together: add images, or say what belongs together by --group"
+                    " together: add images, or say what belongs together by group=… (--group)"
                 )
             return made[name]
 
@@ -374,7 +374,10 @@ def _of_a_task(files: ImageFiles, parts: Cut, group: str | None) -> list[str]:
     notes = []
     found = overlap(files, parts, group=group)
     if max(found.alike, found.grouped) > LEAK * found.images:
-        notes.append(f"{found}: say what belongs together by --group, or leave named copies out by --drop-copies")
+        notes.append(
+            f"{found}: say what belongs together by group=… (--group), or leave"
+            " named copies out by drop_copies=True (--drop-copies)"
+        )
     if group is not None:
         alone = int((groups_of(files, "train", group) == files.tables["train"]["path"].to_numpy()).sum())
         notes += [f"{alone:,} images fit no group of {shown(group)}, and are each their own"] if alone else []
