@@ -70,7 +70,10 @@ def main(version: Version = False) -> None:
 @app.command()
 def attack(
     task: Annotated[str, typer.Option(help="Whose model is attacked: signs, or folder:PATH with labeled images.")],
-    pool: Annotated[str, typer.Option(help="The attacker's images: atlas, or folder:PATH.")] = "atlas",
+    pool: Annotated[
+        str,
+        typer.Option(help="The attacker's images: atlas, or folder:PATH of class folders, of which 41% may be asked."),
+    ] = "atlas",
     victim: Annotated[
         Path | None, typer.Option(help="The victim's weights (.safetensors); shipped or trained if not given.")
     ] = None,

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from pybtex.database import Entry, Person
 
 from benchmarks import sizes
 from extractbook.build import execute
@@ -210,3 +211,22 @@ def test_thresholds_of_the_book_are_measured():
         for tpr, tnr, words in points:
             assert 0 <= tpr <= 1 and 0 <= tnr <= 1
             assert "{" not in sliders.WORDS["sentence"].format(*words)
+
+
+def test_works_of_the_same_authors_and_year_are_told_apart():
+    """By letters in the order of their titles, where a citation names one author, two, or the first of more."""
+
+    def entry(authors, title, year="2020"):
+        return Entry("misc", {"title": title, "year": year}, {"author": [Person(name) for name in authors.split("; ")]})
+
+    entries = [
+        entry("Atli, Buse; Szyller, Sebastian; Asokan, N.", "Slides"),
+        entry("Atli, Buse; Juuti, Mika; Marchal, Samuel; Asokan, N.", "Extraction"),
+        entry("Atli, Buse; Asokan, N.", "Two"),
+        entry("Atli, Buse; Asokan, N.", "Later", "2021"),
+        entry("Jia, H.", "Proof"),
+        entry("Jia, H.", "Marks"),
+    ]
+    for _ in range(2):
+        furniture.years_apart(entries)
+    assert [one.fields["year"] for one in entries] == ["2020b", "2020a", "2020", "2021", "2020b", "2020a"]

@@ -5,8 +5,12 @@ The repository's public address stands in _config.yml alone; all others follow f
 
 import re
 import subprocess
+from collections import defaultdict
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
+from string import ascii_lowercase
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import yaml
@@ -82,6 +86,29 @@ def derive(app, config) -> None:
     config.notfound_context = {"title": "No such page", "body": template("not_found", path=path)}
 
 
+def letter_years(app) -> None:
+    """Let the citations tell works of the same authors and year apart."""
+    years_apart(app.env.get_domain("cite").bibdata.data.entries.values())
+
+
+def years_apart(entries: Iterable[Any]) -> None:
+    """Put letters behind the years of works whose citations would read alike, in the order of their titles.
+
+    Args:
+        entries: Those of a bibliography that pybtex has read.
+    """
+    alike = defaultdict(list)
+    for entry in entries:
+        names = [" ".join(person.last_names) for person in entry.persons.get("author", ())]
+        year = entry.fields.get("year", "")
+        if year[-1:].isdigit():  # those of an earlier build in this process have their letters
+            shown = (names[0], "et al.") if len(names) > 2 else tuple(names)
+            alike[shown, year].append(entry)
+    for (_, year), group in alike.items():
+        for letter, entry in zip(ascii_lowercase, sorted(group, key=lambda one: one.fields["title"]), strict=False):
+            entry.fields["year"] = year + (letter if len(group) > 1 else "")
+
+
 def finish(app, page: str, _template: str, context: dict, doctree) -> None:
     """Complete a page: how to cite a chapter, each id once, no list role where no items are, nothing of Thebe."""
     if doctree is not None:
@@ -150,6 +177,7 @@ def anywhere(page: str) -> str:
 def setup(app) -> dict:
     """Register with Sphinx."""
     app.connect("config-inited", derive)
+    app.connect("builder-inited", letter_years, priority=900)  # after the bibliography is read
     app.connect("build-finished", complete)
     app.connect("html-page-context", finish, priority=900)  # after those that add scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}
