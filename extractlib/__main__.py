@@ -8,7 +8,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-from extractlib.errors import DataWarning, InputError
+from extractlib.errors import DataWarning, InputError, ResultWarning
 
 ARGUMENT = 4_096
 """Characters of an argument at most: those of the longest path."""
@@ -39,7 +39,7 @@ def main(program: str = "extractlib") -> int:
     usual = warnings.showwarning
 
     def tell(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, DataWarning):
+        if issubclass(category, DataWarning | ResultWarning):
             print(f"{program}: {message}", file=sys.stderr)
         else:
             usual(message, category, *place, **options)

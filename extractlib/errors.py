@@ -40,6 +40,10 @@ class DataWarning(UserWarning):
     """What a reader may not expect of images in files: some left out, scaled, or alike across parts."""
 
 
+class ResultWarning(UserWarning):
+    """What makes a result other than it looks: a surrogate that has learned nothing, a threshold without evidence."""
+
+
 def brief(text: str) -> str:
     """Return a text on one line, cut where it or one of its words is long, as a number of a thousand digits."""
     line = " ".join(text.splitlines())

@@ -97,7 +97,7 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         check_has(who, model, ("logits",), remedy="wrap a module in Victim(module, classes=…); an API has only answers")
         named = getattr(model, "classes", None)
         named = tuple(named) if isinstance(named, tuple | list) else images.classes
-        if sorted(named) == sorted(images.classes) and named != tuple(images.classes):
+        if set(named) == set(images.classes) and named != tuple(images.classes):
             raise InputError(
                 f"the {who}'s classes are those of {images.name} in another order, {shown(named)} and"
                 f" {shown(tuple(images.classes))}: bring the labels into the order of the {who}"

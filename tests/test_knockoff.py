@@ -22,7 +22,7 @@ from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Everything
 from extractlib.defenses.policies import Deny
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 from extractlib.models import networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
@@ -553,7 +553,7 @@ class Dull(nn.Module):
 
 def test_a_surrogate_that_has_learned_nothing_is_told():
     api = PredictionAPI(linear_victim())
-    with pytest.warns(UserWarning, match=r"gives all queries one label, and the answers have \d+: give a recipe=…"):
+    with pytest.warns(ResultWarning, match=r"gives all queries one label, and the answers have \d+: give a recipe=…"):
         Knockoff(budget=50)(api, POOL, surrogate=Dull(0.0), recipe=SHORT, progress=False)
     with pytest.raises(InputError, match="the surrogate returns NaN or infinite logits: train it with a lower"):
         Knockoff(budget=50)(api, POOL, surrogate=Dull(float("inf")), recipe=SHORT, progress=False)
@@ -561,7 +561,7 @@ def test_a_surrogate_that_has_learned_nothing_is_told():
 
 def test_a_surrogate_of_denied_answers_is_told_to_be_untrained():
     api = PredictionAPI(linear_victim(), detector=Everything(), policy=Deny())
-    with pytest.warns(UserWarning, match="all answers were denied: the surrogate is untrained"):
+    with pytest.warns(ResultWarning, match="all answers were denied: the surrogate is untrained"):
         Knockoff(budget=9)(api, POOL, surrogate="tiny", backbone=None, progress=False)
 
 

@@ -19,7 +19,7 @@ from extractlib.defenses.accounts import (
     normality,
     split_among,
 )
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 
 
 def brute_force(images: torch.Tensor, labels: torch.Tensor) -> list[float]:
@@ -117,7 +117,7 @@ def test_delta_is_the_highest_that_flags_no_honest_client(monkeypatch):
     # Clients of too few queries, and none at all, say nothing.
     monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], []))
     for clients in ([(None, None)], []):
-        with pytest.warns(UserWarning, match="no honest client has sent 100 queries, so delta has no evidence"):
+        with pytest.warns(ResultWarning, match="no honest client has sent 100 queries, so delta has no evidence"):
             assert choose_delta(clients) == 0.99
 
 

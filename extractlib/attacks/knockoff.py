@@ -15,7 +15,16 @@ from extractlib.api.meter import BudgetExceeded, RequestReused
 from extractlib.attacks.transfer import Header, TransferFile, TransferSet, check_fits_pool
 from extractlib.data.images import ImageSet
 from extractlib.data.images import images as as_images
-from extractlib.errors import InputError, check_choice, check_has, check_name, check_positive, check_seed, kind_name
+from extractlib.errors import (
+    InputError,
+    ResultWarning,
+    check_choice,
+    check_has,
+    check_name,
+    check_positive,
+    check_seed,
+    kind_name,
+)
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
@@ -332,7 +341,7 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
     """
     answered = ~transfer.answers.denied
     if not answered.any():
-        warnings.warn("all answers were denied: the surrogate is untrained", stacklevel=3)
+        warnings.warn("all answers were denied: the surrogate is untrained", ResultWarning, stacklevel=3)
         return
     logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
     if not logits.isfinite().all():
@@ -342,6 +351,7 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
         warnings.warn(
             f"the surrogate gives all queries one label, and the answers have {len(told)}: give a recipe=… with a lower"
             " learning rate or more steps",
+            ResultWarning,
             stacklevel=3,
         )
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractlib.errors import InputError, check_positive
+from extractlib.errors import InputError, ResultWarning, check_positive
 
 BLOCK = 500
 """Queries whose distances to all earlier ones are computed at a time."""
@@ -109,7 +109,8 @@ def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     detector = StatefulDetector(delta=0.5)
     seen = [value for client in clients for value in detector.statistics(*client)[1]]
     if not seen:
-        warnings.warn(f"no honest client has sent {detector.first} queries, so delta has no evidence", stacklevel=2)
+        reason = f"no honest client has sent {detector.first} queries, so delta has no evidence"
+        warnings.warn(reason, ResultWarning, stacklevel=2)
     lowest = min(seen, default=1.0)
     fitting = GRID[lowest >= GRID]
     return float(fitting.max() if len(fitting) else GRID.min())
