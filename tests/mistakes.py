@@ -219,7 +219,7 @@ MISTAKES = {
     ],
     "5.4": [
         ("untrained", "steps=600", "steps=1", "agreement is 0."),
-        ("too many queries", "budget=1_000", "budget=1_001", "are left: ask at most"),
+        ("too many queries", "budget=1_000", "budget=1_001", "may send 1000 queries and the attack needs 1001"),
         ("a label less", "surrogate.predict(wanted)", "surrogate.predict(wanted[1:])", "shape (1999,) where (2000,)"),
     ],
     "5.5": [
@@ -432,7 +432,7 @@ MISTAKES = {
         ("nothing made", "range(4)", "range(0)", "alone is 0.000"),
         ("public images", "torch.cat(made)", "pool[:500]", "alone is -0."),
         ("asked again", "(own.float() + other.float()) / 2", "1 * own", "alone is 0.0"),
-        ("too many queries", "range(4)", "range(5)", "are left"),
+        ("too many queries", "range(4)", "range(5)", "may send 500 queries and the attack needs 600"),
         ("logits", ".predict(images)", ".logits(images)", "whole numbers"),
     ],
     "11.1": [

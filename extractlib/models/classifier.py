@@ -245,7 +245,7 @@ class Classifier:
         path = Path(path)
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is no regular file: name a file of weights")
-        what = f"weights of {_name_of(network)}"
+        what = f"weights of {_name_of(network)}" + ("" if classes is None else f" with {len(classes)} classes")
         try:
             with safe_open(path, "pt") as file:
                 said = json.loads((file.metadata() or {}).get(SAID, "{}"))

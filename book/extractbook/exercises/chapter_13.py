@@ -171,7 +171,7 @@ EXERCISES = (
         cases=misinforming_services,
         key=answer_key,
         score=recovery,
-        marks=(0.65, 0.67),
+        marks=(0.65, 0.66),
     ),
     Exercise(
         id="13.5",
