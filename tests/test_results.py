@@ -115,6 +115,22 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     assert "2 seeds, 200 and 201," in provenance_of(enough[enough["seed"] < 202])
 
 
+def test_rows_of_the_exploration_say_which_deciding_rows_there_are(shown):
+    for table in ("granularity", "adaptive"):
+        make("exploring", table=table, recovery=0.25)
+    both = results.newest("granularity", "adaptive")
+    assert "; the rows that decide the claims are not run yet; commit" in provenance_of(both)
+    before = editions.looks("drawn")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "decided", lambda table, scale: set(before) if table == "adaptive" else set(before[:-1]))
+        assert (
+            "; of the rows that decide the claims those of *adaptive* are there with 8 seeds, and those of"
+            " *granularity* not; commit"
+        ) in provenance_of(both)
+        alone = both[both["table"] == "adaptive"]
+        assert "are there with 8 seeds, and not those that these stand beside; commit" in provenance_of(alone)
+
+
 def test_tables_to_be_compared_are_of_one_edition(shown):
     for table, value in (("granularity", 0.25), ("adaptive", 0.75)):
         make("exploring", table=table, recovery=value)

@@ -72,13 +72,19 @@ def provenance_of(frame: pd.DataFrame) -> str:
 
 def _waiting(rows: pd.DataFrame) -> str:
     """Return of which tables in rows of the exploration the deciding rows are there, and of which not, in words."""
-    scale = rows["scale"].iloc[0]
-    seeds = {table: results.decided(table, scale) for table in dict.fromkeys(rows["table"])}
-    there = [f"those of table *{table}* are there with {len(found)} seeds" for table, found in seeds.items() if found]
+    scale, tables = rows["scale"].iloc[0], list(dict.fromkeys(rows["table"]))
+    look = len(editions.looks(editions.of_scale(scale))[0])
+    there = [table for table in tables if len(results.decided(table, scale)) >= look]
     if not there:
         return "the rows that decide the claims are not run yet"
-    missing = [f"*{table}*" for table, found in seeds.items() if not found]
-    return f"of the rows that decide the claims {' and '.join(there)}, and those of {' and '.join(missing)} not yet"
+    if there == tables:
+        return f"the rows that decide the claims are there with {look} seeds, and not those that these stand beside"
+    ready, missing = (
+        " and ".join(f"*{table}*" for table in tables if (table in there) is whole) for whole in (True, False)
+    )
+    return (
+        f"of the rows that decide the claims those of {ready} are there with {look} seeds, and those of {missing} not"
+    )
 
 
 def _listed(seeds: Sequence[int]) -> str:
