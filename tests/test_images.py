@@ -240,6 +240,8 @@ def test_arrays_are_taken_like_tensors(kind):
         (torch.zeros(2, 3, 4, 4), {"labels": [0, 2], "classes": ["a", "b"]}, "labels run from 0 to 2"),
         (numbered(2), {"classes": ["a"]}, "a set of images has its own labels and classes: give neither"),
         ([(torch.zeros(3, 4, 4), 0)], {"labels": [0]}, "the data set has its own labels: give none"),
+        (torch.zeros(2, 3, 4, 4), {"labels": 5}, r"labels are torch.int64 of shape \(\): whole numbers"),
+        (torch.zeros(2, 3, 4, 4), {"labels": []}, r"labels are torch.float32 of shape \(0,\): whole numbers"),
         (torch.zeros(2, 3, 4, 4), {"classes": ["a"]}, "classes without labels: give both or neither"),
         (torch.zeros(2, 3, 4, 4), {"labels": ["a", "b"], "classes": ["a"]}, "label 'b' is none of the classes"),
         ((torch.zeros(2, 3, 4, 4), torch.zeros(2)), {}, r"a pair of tensors: give images\(x, y\) of a pair"),

@@ -242,7 +242,7 @@ def from_tensor(
         images = (images * 255).round().to(torch.uint8)
     if labels is None:
         return ImageSet(name, images)
-    if not isinstance(labels, torch.Tensor | np.ndarray) and all(isinstance(label, str) for label in labels):
+    if isinstance(labels, list | tuple) and labels and all(isinstance(label, str) for label in labels):
         classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
         unknown = sorted(set(labels) - set(classes))
         if unknown:

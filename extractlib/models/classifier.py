@@ -198,8 +198,9 @@ class Classifier:
             )
 
     def as_module(self) -> nn.Module:
-        """Return a module that takes floats in [0, 1] and returns logits, with gradients, as other libraries want it.
+        """Return a module with gradients, as other libraries want it.
 
+        It takes floats in [0, 1] of shape (n, channels, height, width) and returns logits, float of shape (n, classes).
         It shares the model's weights. For foolbox it is ``PyTorchModel(module, bounds=(0, 1))``, for ART
         ``PyTorchClassifier(module, …, clip_values=(0, 1))``.
 
