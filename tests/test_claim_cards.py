@@ -97,6 +97,13 @@ def test_a_card_has_both_bounds_of_a_task():
     assert sum("> 0:" in bound for bound in bounds) == sum("< 0.15:" in bound for bound in bounds) == 2
 
 
+def test_each_bound_has_its_own_mark():
+    """Another architecture costs 0.2 on signs: more than nothing, and not less than 0.15."""
+    lines, _ = read(judged(changed("signs", {"surrogate": "vgg"}, recovery=0.75), only="C5"), "C5")
+    assert "✓ r(signs, same network) − r(signs, other network) > 0: 0.200" in lines["Ours"]
+    assert "✗ r(signs, same network) − r(signs, other network) < 0.15: 0.200" in lines["Ours"]
+
+
 def test_a_card_leads_to_an_entry_that_the_ledger_has():
     """Of photographs it has none before their first deciding row, and drawn claims are always there."""
     photos = ledger.Ledger.of_rows([], scale("photos"), only="C1")

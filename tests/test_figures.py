@@ -28,7 +28,7 @@ import test_ledger  # noqa: E402
 
 POLICIES = ("shuffle", "deny", "label")
 
-PROVENANCE = "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 cells in 80 s; cpu; torch 2.6.0; data `{}`"
+PROVENANCE = "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 runs in 80 s; cpu; torch 2.6.0; data `{}`"
 FIRST_EDITION = ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02."
 
 
@@ -90,7 +90,7 @@ def test_provenance_says_which_rows_only_a_sample_stands_for():
 
 def test_provenance_of_later_rows_names_their_libraries_and_no_edition():
     later = [replace(row, provenance=test_ledger.LATER) for row in ROWS]
-    start = "*Provenance*: commit `def`; 2026-03-04; seed 0, 1; 4 cells in 120 s; cpu; python 3.12.1, torch 2.11.0; "
+    start = "*Provenance*: commit `def`; 2026-03-04; seed 0, 1; 4 runs in 120 s; cpu; python 3.12.1, torch 2.11.0; "
     data = ledger.Provenance.of(ROWS).data[:12]
     assert figures.provenance(later) == f"{start}data `{data}`"
     mixed = figures.provenance([*later[:3], ROWS[3]])

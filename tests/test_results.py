@@ -124,11 +124,10 @@ def test_rows_of_the_exploration_say_which_deciding_rows_there_are(shown):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "decided", lambda table, scale: set(before) if table == "adaptive" else set(before[:-1]))
         assert (
-            "; of the rows that decide the claims those of *adaptive* are there with 8 seeds, and those of"
-            " *granularity* not; commit"
+            "; the rows that decide the claims are there with 8 seeds for adaptive, and not yet for granularity; commit"
         ) in provenance_of(both)
         alone = both[both["table"] == "adaptive"]
-        assert "are there with 8 seeds, and not those that these stand beside; commit" in provenance_of(alone)
+        assert "are there with 8 seeds, but not yet for what these are compared with; commit" in provenance_of(alone)
 
 
 def test_tables_to_be_compared_are_of_one_edition(shown):

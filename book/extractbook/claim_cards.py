@@ -62,7 +62,7 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
         lines[head] = _list(told) if told else "nothing yet"
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
-        lines["Ours"] = _list(_line(bound, entry.verdict) for entry in entries for bound in entry.bounds)
+        lines["Ours"] = _list(_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds)
     lines["Why"] = escape(_why(entries, word))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
@@ -115,6 +115,13 @@ def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
 
 def _mean(bound: Bound) -> float:
     return float(np.mean(list(bound.values.values()))) if bound.values else np.nan
+
+
+def _word(bound: Bound, entry: Entry) -> Verdict:
+    """Return what a task's bound says by itself; of a task that is not judged, the task's word."""
+    if entry.verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE):
+        return entry.verdict
+    return {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD, None: Verdict.UNDECIDED}[bound.holds]
 
 
 def _line(bound: Bound, verdict: Verdict | None = None) -> str:

@@ -73,16 +73,13 @@ def drops(rows: pd.DataFrame, granularity: str = "label") -> pd.Series:
 def drop_words(rows: pd.DataFrame) -> str:
     """Return on which tasks labels cost most and least, and what each granularity costs in the mean."""
     labels = drops(rows)
-    costs = {name: drops(rows, word).mean() for word, name in ANSWERS.items() if word not in ("full", "label")}
+    costs = {name: drops(rows, word) for word, name in ANSWERS.items() if word != "full"}
+    tasks = sorted(set.intersection(*(set(cost.index) for cost in costs.values())))
     return (
         f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
-        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks "
-        + ", ".join(f"{name} costs {cost:.2f}" for name, cost in costs.items())
-        + f", and labels cost {labels.mean():.2f}.\nHiding decimals costs "
-        + " and ".join(
-            f"{'less' if costs['one decimal'] < costs[name] else 'more'} than showing {classes} classes"
-            for name, classes in (("top-5", "five"), ("top-2", "two"))
-        )
+        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks that have all of these answers"
+        f" ({', '.join(f'*{task}*' for task in tasks)}) "
+        + ", ".join(f"{name} costs {cost[tasks].mean():.3f}" for name, cost in costs.items()).replace("label costs", "labels cost")
         + "."
     )
 

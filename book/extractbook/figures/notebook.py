@@ -31,6 +31,7 @@ def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFram
     import matplotlib.pyplot
     from IPython.display import publish_display_data
 
+    alt = alt.replace("*", "")  # it is read aloud, and what marks a task in a text would be read too
     texts = {"alt": alt, "caption": caption, "name": name}
     empty = [key for key, text in texts.items() if not text.strip()]
     if empty:

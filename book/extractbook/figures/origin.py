@@ -28,7 +28,7 @@ def provenance(rows: Iterable[Row]) -> str:
         "commit " + ", ".join(f"`{commit}`" for commit in facts.commits),
         " to ".join(dict.fromkeys(date[:10] for date in facts.dates)),
         "seed " + ", ".join(map(str, facts.seeds)),
-        f"{facts.cells} {'cell' if facts.cells == 1 else 'cells'} in {facts.seconds:,.0f} s",
+        f"{facts.cells} {'run' if facts.cells == 1 else 'runs'} in {facts.seconds:,.0f} s",
         ", ".join(facts.devices),
         ", ".join(facts.versions),
         f"data `{facts.data[:12]}`",
@@ -62,7 +62,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
     parts = [
         "commit " + ", ".join(f"`{commit}`" for commit in sorted(set(frame["commit"]))),
         dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}",
-        f"{len(frame):,} {'cell' if len(frame) == 1 else 'cells'} in {frame['seconds'].sum():,.0f} s",
+        f"{len(frame):,} {'run' if len(frame) == 1 else 'runs'} in {frame['seconds'].sum():,.0f} s",
         *sorted(set(frame["device"])),
         *sorted(set(frame["libraries"])),
         f"data `{digest(*sorted(set(frame['data'])))[:12]}`",
@@ -78,12 +78,14 @@ def _waiting(rows: pd.DataFrame) -> str:
     if not there:
         return "the rows that decide the claims are not run yet"
     if there == tables:
-        return f"the rows that decide the claims are there with {look} seeds, and not those that these stand beside"
+        return (
+            f"the rows that decide the claims are there with {look} seeds, but not yet for what these are compared with"
+        )
     ready, missing = (
-        " and ".join(f"*{table}*" for table in tables if (table in there) is whole) for whole in (True, False)
+        ", ".join(table.replace("_", " ") for table in tables if (table in there) is whole) for whole in (True, False)
     )
     return (
-        f"of the rows that decide the claims those of {ready} are there with {look} seeds, and those of {missing} not"
+        f"the rows that decide the claims are there with {look} seeds for {ready}, and not yet for {missing}"
     )
 
 
