@@ -112,7 +112,9 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     lines = chapter_10.labels_table(OWN[~control], OWN[control]).splitlines()
     assert lines[2] == "| Task | asked, full answers | asked, labels | independent control | constant predictor |"
     assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
-    assert chapter_10.against_control(OWN) == "0 of 1"
+    assert chapter_10.against_control(OWN) == "no task, behind it on *signs*"
+    level = OWN.assign(recovery=OWN["recovery"].where(~control, 0.903))
+    assert chapter_10.against_control(level) == "no task, level with it (to within 0.005) on *signs*"
 
 
 def test_a_count_is_drawn_beside_what_chance_explains():
@@ -142,7 +144,8 @@ def test_accounts_have_a_median_where_most_are_flagged():
     assert lines[5] == "| signs, PRADA | 1 of 3 | – | 20 | 0.0 | 4.0 |"
     said = chapter_10.accounts_sentence(ACCOUNTS)
     assert said.startswith(
-        "The count flags crafted queries on 1 of 1 tasks, and most of the adversary's single accounts on 1;"
+        "The count flags crafted queries on 1 of 1 tasks; most of the adversary's single accounts it flags at this many"
+        " seeds: 1 (signs); and of its Sybils at most 2.0% on any task."
     )
     assert "PRADA flags crafted queries on 0 of 1 tasks" in said
 

@@ -150,7 +150,13 @@ def _why(entries: list[Entry], word: Verdict) -> str:
         return f"{there}; what was explored decides nothing."
     deciding = [entry for entry in entries if entry.verdict is word] or entries
     if word is Verdict.HOLDS:
-        return f"All bounds hold on {', '.join(entry.task for entry in deciding)}."
+        on = [entry.task for entry in deciding if entry.task != claims.ACROSS]
+        mean = " and in the mean over the tasks" * (len(on) < len(deciding))
+        failing = [
+            str(one.statement) for entry in deciding for one in entry.preconditions if not judging.fulfilled(one)
+        ]
+        untested = f" Not tested, because a precondition fails: {'; '.join(failing)}." if failing else ""
+        return f"All bounds hold on {', '.join(on)}{mean}.{untested}"
     reasons = [reason for entry in deciding for reason in entry.reason.split("; ")]
     more = f"; and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""
     return "; ".join(reasons[:REASONS]) + more + "."

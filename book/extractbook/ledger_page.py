@@ -142,7 +142,7 @@ def _of_task(entry: Entry) -> str:
 def _line(kind: str, bound: Bound) -> str:
     word = kind
     if bound.missing:
-        word = f"{kind}: not run"
+        word = f"{kind}: {f'at {len(bound.seeds)} seeds so far' if bound.seeds else 'not run'}"
     elif kind == "precondition":
         word = f"{kind}: {'met' if judging.fulfilled(bound) else 'not met'}"
     elif kind == "bound":

@@ -79,7 +79,9 @@ def drop_words(rows: pd.DataFrame) -> str:
         f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
         f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks that have all of these answers"
         f" ({', '.join(f'*{task}*' for task in tasks)}) "
-        + ", ".join(f"{name} costs {cost[tasks].mean():.3f}" for name, cost in costs.items()).replace("label costs", "labels cost")
+        + ", ".join(f"{name} costs {cost[tasks].mean():.3f}" for name, cost in costs.items()).replace(
+            "label costs", "labels cost"
+        )
         + "."
     )
 

@@ -102,13 +102,13 @@ def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "
 
 
 def overlap(frame: pd.DataFrame) -> Plot:
-    """Return balanced accuracy over the share of the pool that shows the task's classes, a line a task."""
+    """Return balanced accuracy over the share of the queries from the adversary's own source, a line a task."""
     shifted = frame[frame["pool"].str.endswith("/shifted")]
     found = {
         task: {share: rows["balanced_accuracy"].tolist() for share, rows in lines.groupby("overlap")}
         for task, lines in shifted.groupby("task")
     }
-    xlabel = "share of the queries that show the task's classes"
+    xlabel = "share of the queries from the adversary's own source"
     return lines({task: found[task] for task in TASKS if task in found}, xlabel=xlabel, ylabel="balanced accuracy")
 
 

@@ -97,21 +97,30 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
     columns = {name: found for name, found in columns.items() if found}
     body = [[task, *(mean_sd(found.get(task, []), digits=2) for found in columns.values())] for task in TASKS]
     count = int(own["budget"].iloc[0])
-    return table(
-        body,
-        ["Task", *columns],
-        caption=f"Recovery with {count:,} own images; the control has more, from the victim's own source",
-    )
+    seeds = {name: max(map(len, found.values())) for name, found in columns.items()}
+    fewer = [
+        f"{name} at {number} of {max(seeds.values())} seeds"
+        for name, number in seeds.items()
+        if number < max(seeds.values())
+    ]
+    said = [f"Recovery with {count:,} own images", *fewer, "the control has more, from the victim's own source"]
+    return table(body, ["Task", *columns], caption="; ".join(said))
 
 
 def against_control(frame: pd.DataFrame) -> str:
-    """Return on how many tasks copies of own images recover more than the independent control does, as words."""
+    """Return where copies of own images recover more than the independent control, as much and less, as words."""
     own = frame[
         frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
     ]
     copy = mean(of_tasks(own[own["budget"] == own["budget"].median()], "recovery"))
     alone = mean(of_tasks(frame[frame["experiment"] == "control"], "recovery"))
-    return f"{sum(copy[task] > alone[task] for task in copy)} of {len(copy)}"
+    kinds = {"": [], "level with it (to within 0.005) on ": [], "behind it on ": []}
+    for task in copy:
+        apart = copy[task] - alone[task]
+        kinds[
+            "level with it (to within 0.005) on " if abs(apart) <= 0.005 else "" if apart > 0 else "behind it on "
+        ].append(f"*{task}*")
+    return ", ".join(f"{kind}{' and '.join(tasks) or 'no task'}" for kind, tasks in kinds.items() if tasks or not kind)
 
 
 def counts(flags: Mapping[str, torch.Tensor], *, rate: float, chance: float = 1e-6, highest: int = 60) -> Plot:
@@ -175,15 +184,18 @@ def accounts_sentence(frame: pd.DataFrame) -> str:
     said = []
     for name, shown in (("counting", "The count"), ("prada", "PRADA")):
         tasks = [task for task in TASKS if task in set(frame["task"])]
-        times = {
-            task: [t for seed in frame.loc[frame["task"] == task, f"{name}.flag_times"] for t in seed] for task in tasks
+        times = {task: list(frame.loc[frame["task"] == task, f"{name}.flag_times"]) for task in tasks}
+        # The accounts of a seed send the same images, so a seed is one trial.
+        most = {
+            task: sum(2 * sum(t is not None for t in seed) > len(seed) for seed in of_task)
+            for task, of_task in times.items()
         }
-        most = sum(2 * sum(time is not None for time in of_task) > len(of_task) for of_task in times.values())
         crafted = frame[f"{name}.positive_control_flagged"].astype(bool).groupby(frame["task"]).all().sum()
         worst = frame.groupby("task")[f"{name}.sybil_flagged"].mean().max()
         said.append(
-            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks, and most of the adversary's single"
-            f" accounts on {most}; of its Sybils it flags at most {worst:.1%} on any task."
+            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks; most of the adversary's single accounts"
+            f" it flags at this many seeds: {', '.join(f'{count} ({task})' for task, count in most.items())}; and of its"
+            f" Sybils at most {worst:.1%} on any task."
         )
     return " ".join(said)
 

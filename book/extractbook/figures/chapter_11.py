@@ -233,7 +233,7 @@ def detectors(rows: pd.DataFrame) -> Plot:
         plain = "unmatched" if matched else "binary"
         found = {"as they come": own[f"{plain}.pool.balanced_accuracy"]}
         found |= {"through one chain": own["binary.pool.balanced_accuracy"]} if matched else {}
-        found["second pool, as judged"] = own["binary.second.balanced_accuracy"]
+        found["second pool"] = own["binary.second.balanced_accuracy"]
         groups[NAMES[task]] = {name: values.tolist() for name, values in found.items()}
     chance = dict.fromkeys(groups, 0.5)
     return dots(groups, xlabel="balanced accuracy (bar: guessing)", constant=chance, limits=(0.4, 1.02), columns=2)
@@ -269,7 +269,7 @@ def cost(rows: pd.DataFrame) -> str:
     """Return in words what rows on photographs took."""
     return (
         f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours"
-        " of a busy core; what a row shares with one before it counts where it was made first."
+        " of one core, which had other work beside."
     )
 
 
