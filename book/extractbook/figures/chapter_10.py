@@ -67,7 +67,10 @@ def own_and_public(frame: pd.DataFrame) -> Plot:
 
 
 def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return by task how much more own images recover than as many public ones, and than four times as many."""
+    """Return by task how much more own images recover than as many public ones, and than four times as many.
+
+    Where the frame has no rows of as many public ones, the first is NaN.
+    """
     own = frame[
         frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
     ]
@@ -75,7 +78,7 @@ def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     number = most // 4
     r = mean(of_tasks(own, "recovery", budget=number))
     same, more = (mean(of_tasks(public, "recovery", budget=budget)) for budget in (number, most))
-    return {task: (r[task] - same[task], r[task] - more[task]) for task in r}
+    return {task: (r[task] - same.get(task, np.nan), r[task] - more[task]) for task in r}
 
 
 def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
@@ -194,8 +197,8 @@ def accounts_sentence(frame: pd.DataFrame) -> str:
         worst = frame.groupby("task")[f"{name}.sybil_flagged"].mean().max()
         said.append(
             f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks; most of the adversary's single accounts"
-            f" it flags at this many seeds: {', '.join(f'{count} ({task})' for task, count in most.items())}; and of its"
-            f" Sybils at most {worst:.1%} on any task."
+            f" it flags at this many seeds: {', '.join(f'{count} ({task})' for task, count in most.items())};"
+            f" and of its Sybils at most {worst:.1%} on any task."
         )
     return " ".join(said)
 
