@@ -117,13 +117,18 @@ def against_control(frame: pd.DataFrame) -> str:
     ]
     copy = mean(of_tasks(own[own["budget"] == own["budget"].median()], "recovery"))
     alone = mean(of_tasks(frame[frame["experiment"] == "control"], "recovery"))
-    kinds = {"": [], "level with it (to within 0.005) on ": [], "behind it on ": []}
-    for task in copy:
-        apart = copy[task] - alone[task]
-        kinds[
-            "level with it (to within 0.005) on " if abs(apart) <= 0.005 else "" if apart > 0 else "behind it on "
-        ].append(f"*{task}*")
-    return ", ".join(f"{kind}{' and '.join(tasks) or 'no task'}" for kind, tasks in kinds.items() if tasks or not kind)
+    apart = {task: copy[task] - alone[task] for task in copy}
+    level = {task for task, by in apart.items() if abs(by) <= 0.005}
+    kinds = {
+        "": [task for task, by in apart.items() if by > 0 and task not in level],
+        "level with it (to within 0.005) on ": [task for task in apart if task in level],
+        "behind it on ": [task for task, by in apart.items() if by < 0 and task not in level],
+    }
+    return ", ".join(
+        f"{kind}{' and '.join(f'*{task}*' for task in tasks) or 'no task'}"
+        for kind, tasks in kinds.items()
+        if tasks or not kind
+    )
 
 
 def counts(flags: Mapping[str, torch.Tensor], *, rate: float, chance: float = 1e-6, highest: int = 60) -> Plot:
