@@ -16,7 +16,7 @@ def made(*verdicts: tuple[str, str, Verdict]) -> ledger.Ledger:
 
 def test_words_are_counted_for_the_papers_claims_and_for_ours():
     said = chapter_12.counted(made(("C2", "birds", Verdict.HOLDS), ("B1", "birds", Verdict.NOT_TESTABLE)))
-    assert said == "of the paper's 15 claims 1 holds, 14 are not run; of our 13 1 is not testable, 12 are not run."
+    assert said == "of the paper's 15 claims, 1 holds, 14 are not run; of our 13, 1 is not testable, 12 are not run."
 
 
 def test_claims_that_differ_between_tasks_are_named():

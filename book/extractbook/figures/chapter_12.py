@@ -35,7 +35,7 @@ AS_VERB: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 def counted(ledger: Ledger) -> str:
     """Return how many of the paper's claims and of ours got which word, as a sentence."""
     parts = []
-    for first, whose in (("C", "of the paper's {} claims"), ("B", "of our {}")):
+    for first, whose in (("C", "of the paper's {} claims,"), ("B", "of our {},")):
         words = Counter(ledger.word(claim) for claim in claims.claims() if claim.id.startswith(first))
         said = ", ".join(f"{words[word]} {AS_VERB[word][words[word] > 1]}" for word in Verdict if words[word])
         parts.append(f"{whose.format(words.total())} {said}")
