@@ -63,6 +63,12 @@ def test_a_fingerprint_that_is_not_given_is_computed_from_the_bytes(monkeypatch)
     assert ImageSet("view", view.images, labels, ("a", "b")).fingerprint == computed.fingerprint
 
 
+def test_a_subset_by_a_mask_is_that_of_the_places_where_it_is_true():
+    images, mask = numbered(6), torch.tensor([False, True, False, False, True, False])
+    found, by_place = images.subset(mask), images.subset(torch.tensor([1, 4]))
+    assert torch.equal(found.images, images.images[[1, 4]]) and found.fingerprint == by_place.fingerprint
+
+
 def others() -> dict[str, ImageSet]:
     """Return sets that each differ from all others in one thing."""
     pixels, labels = numbered(6).images, torch.arange(6) % 2

@@ -15,6 +15,7 @@ from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
 from extractlib.models import activations, lite, networks
 from extractlib.models.activations import Activations
+from extractlib.models.classifier import Victim
 from extractlib.models.fitted import FILE, Trainer
 from extractlib.models.lite import Plan
 from extractlib.models.training import Recipe, fit, predict
@@ -47,6 +48,15 @@ def test_sizes_are_those_of_the_published_networks(name, parameters):
     model = networks.build(name, classes=10, seed=0)
     assert sum(weight.numel() for weight in model.stages.parameters()) == parameters
     assert model.head.in_features == 1280
+
+
+def test_as_a_module_of_floats_it_computes_the_frozen_stages_too():
+    victim, images = Victim(tiny(), classes=("a", "b", "c")), noise(4)
+    floats = (images.float() / 255).requires_grad_()
+    logits = victim.as_module()(floats)
+    torch.testing.assert_close(logits, victim.logits(images), rtol=1e-2, atol=1e-2)
+    logits[:, 0].sum().backward()
+    assert floats.grad.abs().max() > 0
 
 
 def test_stages_of_both_networks():

@@ -154,3 +154,11 @@ def f():
 
 def test_lines_of_code_are_counted():
     assert sizes.code_lines(SOURCE) == 5
+
+
+@pytest.mark.parametrize("name", ["data.sets", "defenses.ownership"])
+def test_a_documented_module_is_there_without_an_import_of_its_own(name):
+    package, _, module = name.partition(".")
+    code = f"import extractlib as xl; print(xl.{package}.{module}.__name__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"extractlib.{name}"

@@ -8,6 +8,7 @@ from extractlib.data.decoding import _read
 from extractlib.data.pixels import USUAL
 from extractlib.data.sets import SETS
 from extractlib.data.sources import Loader, parts_table
+from extractlib.data.splits import Overlap
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -73,3 +74,7 @@ def test_what_is_no_data_set_in_files_has_no_list(tmp_path):
     for name in ("objects", "cifar10/shifted"):
         with pytest.raises(InputError, match=f"{name} does not lie in files"):
             parts_table(Loader(image_size=8, store=Store(tmp_path)), name, seed=0)
+
+
+def test_of_no_test_images_none_is_alike():
+    assert str(Overlap(0, 0, 0, 0)).startswith("of 0 test images 0 (0.0%) have a near-duplicate")

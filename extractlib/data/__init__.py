@@ -11,7 +11,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        *("decoding", "download", "drawn", "files", "groups", "images", "layouts", "pixels", "sources", "splits"),
-        *("tables", "transforms"),
+        *("decoding", "download", "drawn", "files", "groups", "images", "layouts", "pixels", "sets", "sources"),
+        *("splits", "tables", "transforms"),
     ],
 )

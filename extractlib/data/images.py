@@ -128,11 +128,13 @@ class ImageSet:
         return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"
 
     def subset(self, indices: torch.Tensor, *, name: str | None = None) -> "ImageSet":
-        """Return the images at `indices` (int64 of shape (m,)), in that order, as a set of its own.
+        """Return the images at `indices`, in that order, as a set of its own.
 
+        Those are int64 of shape (m,), or a mask, bool of shape (n,).
         Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
         """
-        indices = torch.as_tensor(indices, dtype=torch.int64)
+        indices = torch.as_tensor(indices)
+        indices = (indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices).long()
         size = len(indices) * self.images.shape[1:].numel()
         return replace(
             self,

@@ -50,7 +50,7 @@ class Overlap:
             f"have a look-alike there (at most {LOOK_ALIKE} of 64 bits of their hashes differ)": self.alike,
             "share a group with one of them": self.grouped,
         }
-        told = (f"{count:,} ({count / self.images:.1%}) {what}" for what, count in found.items())
+        told = (f"{count:,} ({count / max(1, self.images):.1%}) {what}" for what, count in found.items())
         return f"of {self.images:,} test images {', '.join(told)}"
 
 

@@ -273,12 +273,12 @@ class Classifier:
 class _OnFloats(nn.Module):
     """A model that takes uint8 images, for floats in [0, 1]."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: networks.Network):
         super().__init__()
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(images * 255)
+        logits: torch.Tensor = self.model.classify(self.model.normalize(images * 255))
         return logits
 
 
