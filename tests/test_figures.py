@@ -191,7 +191,7 @@ def test_a_table_of_data_is_whole_and_escaped():
 def test_displayed_figure_gets_its_words_and_its_data_on_the_page():
     from extractbook.build import pages
 
-    display = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='Nothing at all.'"
+    display = "figures.show(figure, name='fig-a', caption='A **caption**.', alt='*Nothing* at all.'"
     start = f"from extractbook import figures\nfrom matplotlib.pyplot import figure as new\nfigure = new()\n{display}"
     sources = (
         f"{start})",

@@ -97,8 +97,8 @@ def test_what_granularities_cost():
         pd.concat([ROWS, *(ROWS.iloc[[0, 4]].assign(granularity=word) for word in ("rounded-1", "top-5"))])
     )
     assert "cost most on *signs* (0.50 of recovery) and least on *birds* (0.30)" in words
-    assert "that have all of these answers (*birds*, *signs*) one decimal costs 0.000, " in words
-    assert words.endswith(" labels cost 0.400.")
+    assert "that have all of these answers (*birds*, *signs*): 0.000 by one decimal, " in words
+    assert words.endswith(" 0.400 by label.")
 
 
 def test_what_the_better_fill_gains():

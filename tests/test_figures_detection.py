@@ -102,6 +102,8 @@ OWN = frame(
 def test_own_images_are_set_against_as_many_public_ones_and_four_times_as_many():
     asked = OWN[OWN["experiment"] == "extraction"]
     assert chapter_10.gains(asked) == {"signs": (pytest.approx(0.4), pytest.approx(0.1))}
+    [(same, more)] = chapter_10.gains(asked[(asked["pool"] != "atlas") | (asked["budget"] == 100)]).values()
+    assert np.isnan(same) and more == pytest.approx(0.1)
     data = chapter_10.own_and_public(asked).data
     assert data["Series"].tolist() == ["signs: own images", "signs: public images", "signs: public images"]
     assert data["recovery"].tolist() == [0.9, 0.5, 0.8]
@@ -112,6 +114,10 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     lines = chapter_10.labels_table(OWN[~control], OWN[control]).splitlines()
     assert lines[2] == "| Task | asked, full answers | asked, labels | independent control | constant predictor |"
     assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
+    assert lines[0] == "**Recovery with 25 own images; the control has more, from the victim's own source**"
+    twice = pd.concat([OWN, OWN[control]])
+    caption = chapter_10.labels_table(twice[twice["experiment"] != "control"], twice[twice["experiment"] == "control"])
+    assert "; asked, full answers at 1 of 2 seeds; asked, labels at 1 of 2 seeds; " in caption.splitlines()[0]
     assert chapter_10.against_control(OWN) == "no task, behind it on *signs*"
     level = OWN.assign(recovery=OWN["recovery"].where(~control, 0.903))
     assert chapter_10.against_control(level) == "no task, level with it (to within 0.005) on *signs*"

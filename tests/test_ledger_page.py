@@ -197,6 +197,7 @@ def test_rows_that_may_not_decide_are_left_out_by_name(offered):
     )
     [things] = [entry for entry in found.of("C1") if entry.bounds[0].seeds]
     assert things.bounds[0].seeds == (LOOK[0],)
+    assert "<td>bound: 1 of 8 seeds</td>" in ledger_page._line("bound", things.bounds[0])
     assert found.refused == {
         "seed 1000 decides nothing": 1,
         "it was made by files that differ from commit abc": 1,

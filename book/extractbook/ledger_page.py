@@ -142,7 +142,8 @@ def _of_task(entry: Entry) -> str:
 def _line(kind: str, bound: Bound) -> str:
     word = kind
     if bound.missing:
-        word = f"{kind}: {f'at {len(bound.seeds)} seeds so far' if bound.seeds else 'not run'}"
+        there, all_seeds = len(bound.seeds), len(bound.seeds) + len(bound.missing)
+        word = f"{kind}: {f'{there} of {all_seeds} seeds' if there else 'not run'}"
     elif kind == "precondition":
         word = f"{kind}: {'met' if judging.fulfilled(bound) else 'not met'}"
     elif kind == "bound":

@@ -360,7 +360,7 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     # One order for all counts: fewer classes are a part of more.
     order = np.random.default_rng([seed, *b"classes"]).permutation(len(images.classes))
     chosen = torch.isin(images.labels, torch.from_numpy(order[:count]))
-    return images.subset(chosen.nonzero()[:, 0], name=f"{images.name}/{count}")
+    return images.subset(chosen, name=f"{images.name}/{count}")
 
 
 def _of_a_pool(files: ImageFiles, parts: Cut) -> list[str]:

@@ -77,11 +77,9 @@ def drop_words(rows: pd.DataFrame) -> str:
     tasks = sorted(set.intersection(*(set(cost.index) for cost in costs.values())))
     return (
         f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
-        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nIn the mean over the tasks that have all of these answers"
-        f" ({', '.join(f'*{task}*' for task in tasks)}) "
-        + ", ".join(f"{name} costs {cost[tasks].mean():.3f}" for name, cost in costs.items()).replace(
-            "label costs", "labels cost"
-        )
+        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nWhat is lost in the mean over the tasks that have all of"
+        f" these answers ({', '.join(f'*{task}*' for task in tasks)}): "
+        + ", ".join(f"{cost[tasks].mean():.3f} by {name}" for name, cost in costs.items())
         + "."
     )
 
