@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import httpx
@@ -30,6 +32,12 @@ FORKS.set_forkserver_preload(
     ["extractlib.api.server", "extractlib.api.client", "extractlib.attacks.knockoff", "uvicorn"]
 )
 
+STATUS = threading.Lock()
+"""Held while a process is started, which reads the status of all others, and while one's status is read.
+
+A status can be read once: of two threads that read it together, one gets 255 in its place.
+"""
+
 QUIET = {"log_level": "critical", "timeout_graceful_shutdown": 20}
 
 
@@ -45,6 +53,13 @@ def free_port() -> int:
             return port
 
 
+def exit_code(process: BaseProcess, *, seconds: float | None = None) -> int | None:
+    """Return how a process ended, for which it has some seconds; None if it has not."""
+    connection.wait([process.sentinel], seconds)
+    with STATUS:
+        return process.exitcode
+
+
 @contextmanager
 def server_process(place: Path | str, port: int, *, budget: int, kill_at: int | None = None) -> Iterator:
     """Serve the linear victim from a process of its own, which kills itself at a boundary of the meter if it is said.
@@ -52,12 +67,13 @@ def server_process(place: Path | str, port: int, *, budget: int, kill_at: int | 
     Boundaries: before each check, and before and after each charge.
     """
     process = FORKS.Process(target=_serve, args=(place, port, budget, kill_at), daemon=True)
-    process.start()
+    with STATUS:
+        process.start()
     try:
         yield process
     finally:
         process.kill()
-        process.join()
+        exit_code(process)
 
 
 def _serve(place: Path | str, port: int, budget: int, kill_at: int | None) -> None:

@@ -21,7 +21,7 @@ from killing import content
 from linear_victim import SIDE, linear_victim, noise
 from PIL import Image
 from postgres import charges
-from serving import client_process, free_port, pool_of, server_process, until_healthy
+from serving import client_process, exit_code, free_port, pool_of, server_process, until_healthy
 from torch import nn
 
 import extractlib as xl
@@ -966,8 +966,7 @@ def kill_servers(patch, place, folder, *, kills: int, servers: int = 1) -> None:
     def run(port: int) -> None:
         for number in range(kills):
             with server_process(place, port, budget=budget, kill_at=2 + number % 4) as process:
-                process.join(300)
-                assert process.exitcode == -9
+                assert exit_code(process, seconds=300) == -9
         with server_process(place, port, budget=budget):
             done.wait(300)
 
