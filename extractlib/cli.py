@@ -14,10 +14,13 @@ import typer
 
 import extractlib
 from extractlib import cli_challenge, cli_serve
-from extractlib.errors import DataWarning, InputError, check_choice, check_output, check_positive
+from extractlib.errors import DataWarning, InputError, check_choice, check_output
 
 if TYPE_CHECKING:
+    from extractlib.api.granularity import Granularity
+    from extractlib.attacks import Knockoff
     from extractlib.data import download
+    from extractlib.data.images import ImageSet
     from extractlib.data.pixels import Reading
     from extractlib.data.sources import Loader
 
@@ -110,36 +113,36 @@ def attack(
     if save is not None:
         check_output(save)
     # What can be refused is, before images are decoded and a victim is trained.
-    xl.api.Granularity.parse(answers)
+    granularity = xl.api.Granularity.parse(answers)
     for one in (network, surrogate):
         check_choice("network", one, xl.models.networks.NETWORKS)
     if not scratch:
         for one in {surrogate, *([] if victim else [network])}:
             xl.models.networks.backbone_of(one, "shipped")
-    if reward is not None:
-        AdaptiveKnockoff(budget=1, reward=reward)
-    if budget is not None:
-        check_positive("budget", budget)
+    chosen = {"budget": 1 if budget is None else budget, "seed": seed}
+    strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
     if Source.parse(task).in_files and _own(task) == _own(pool):
         raise InputError(f"task and pool are both {task}: the queries would be the victim's own images, so name others")
     images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(_own(task), role="task", **images)
     queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
+    if budget is None:
+        strategy = replace(strategy, budget=min(10_000, len(queries)))
+    _check_fits(strategy, queries, parts["test"], granularity)
+    if reward is not None:
+        queries.known_labels("--reward chooses by them")
     if victim is not None:
         model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
     elif Source.parse(task).in_files or scratch or network != "resnet":
         model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
         model = xl.load_victim(task)
-    count = min(10_000, len(queries)) if budget is None else budget
-    api = xl.PredictionAPI(model, answers=answers, budget=count)
-    chosen = {"budget": count, "seed": seed}
-    strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
+    api = xl.PredictionAPI(model, answers=granularity, budget=strategy.budget)
     copy = strategy(api, queries, surrogate=surrogate, **how)
     if save is not None:
         copy.save(save)
     found = xl.evaluate(model, copy, parts["test"])
-    print(f"{count:,} queries: {found}")
+    print(f"{strategy.budget:,} queries: {found}")
     low, high = found.recovery_interval if found.surrogate_accuracy > 0 else (0.0, 0.0)
     if low < high:  # where both models err nowhere, or everywhere, n images tell of no spread
         print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
@@ -150,6 +153,20 @@ def attack(
             " here, so train the victim longer or give it more images",
             file=sys.stderr,
         )
+
+
+def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", granularity: "Granularity") -> None:
+    """Refuse what a victim would be trained for in vain.
+
+    Raises:
+        InputError: Images of task and pool differ in shape, the budget is above the pool, or an answer is to show more
+            classes than there are.
+    """
+    if queries.image_shape != test.image_shape:
+        shapes = " and ".join("×".join(map(str, one.image_shape)) for one in (test, queries))
+        raise InputError(f"images of task and pool are {shapes}: drawn ones are 3×32×32, and --size is of files alone")
+    granularity.record(len(test.classes))
+    strategy.indices(len(queries))
 
 
 def _own(name: str) -> str | Path:

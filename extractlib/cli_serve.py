@@ -38,9 +38,11 @@ Place = Annotated[
 
 def serve(
     victim: Annotated[str | None, typer.Option(help="Whose model: a drawn task, or folder:PATH.")] = None,
-    answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
+    answers: Annotated[
+        str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T; full if not given.")
+    ] = None,
     budget: Annotated[int | None, typer.Option(help="Queries of each team; any number if not given.")] = None,
-    price: Annotated[float, typer.Option(help="Cost of a query.")] = 0.0,
+    price: Annotated[float | None, typer.Option(help="Cost of a query; nothing if not given.")] = None,
     rate: Annotated[int | None, typer.Option(help="Requests a minute of each team; any number if not given.")] = None,
     config: Config = None,
     database: Place = None,
@@ -53,12 +55,16 @@ def serve(
 
     if (config is None) == (victim is None):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
+    said = {"answers": answers, "budget": budget, "price": price, "rate": rate}
+    said = {name: value for name, value in said.items() if value is not None}
     if victim is not None:
-        name = victim.removeprefix("folder:")
-        said = {"task": victim, "answers": answers, "budget": budget, "price": price}
+        name, rates = victim.removeprefix("folder:"), {"rate": said.pop("rate")} if "rate" in said else {}
         name = name if name.isidentifier() else "victim"
-        settings = serving.Settings.of({"victims": {name: said}, "rate": rate}, where="the command line")
+        settings = serving.Settings.of({"victims": {name: {"task": victim} | said}} | rates, where="the command line")
     elif config is not None:
+        if said:
+            first = next(iter(said))
+            raise InputError(f"--{first} is given beside --config: write it into {config}, and leave --{first} out")
         settings = serving.Settings.read(config)
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port

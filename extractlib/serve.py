@@ -164,13 +164,19 @@ class Settings(_Table):
             settings = cls.of(tomllib.loads(path.read_text(encoding="utf-8")), where=str(path))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(f"{path} cannot be read as TOML ({error}): see extractlib.serve") from None
+
+        def beside(place: str) -> str:
+            return str(path.parent / Path(place).expanduser())
+
         if "://" not in settings.database:
-            settings.database = str(path.parent / settings.database)
+            settings.database = beside(settings.database)
         for victim in settings.victims.values():
             if victim.weights is not None:
-                victim.weights = str(path.parent / victim.weights)
-            if victim.task is not None and victim.task.startswith(FOLDER):
-                victim.task = f"{FOLDER}{path.parent / victim.task.removeprefix(FOLDER)}"
+                victim.weights = beside(victim.weights)
+            for images in ("task", "detector"):
+                named = getattr(victim, images)
+                if named is not None and named.startswith(FOLDER):
+                    setattr(victim, images, f"{FOLDER}{beside(named.removeprefix(FOLDER))}")
         return settings
 
 

@@ -83,6 +83,24 @@ def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "50"], "budget is 50 and the pool holds 49 images: ask at most that many"),
+        (["--answers", "top-3"], "granularity top-3: the victim has only 2 classes"),
+        (["--pool", "atlas", "--size", "16"], "images of task and pool are 3×16×16 and 3×32×32: drawn ones are"),
+        (["--reward", "diversity"], "has no labels: --reward chooses by them"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_victim_is_trained(command, folders, monkeypatch, words, message):
+    monkeypatch.setattr("extractlib.Victim.train", lambda *_, **__: pytest.fail("a victim is trained"))
+    if "--reward" in words:
+        load = xl.load
+        monkeypatch.setattr("extractlib.load", lambda *given, **options: load(*given, **options | {"labeled": False}))
+    status, printed, errors = command("attack", *folders, "--network", "tiny", "--scratch", *words)
+    assert (status, printed) == (2, "") and message in errors
+
+
 def test_a_pool_that_is_the_task_is_refused(command, folders):
     status, printed, errors = command("attack", folders[0], folders[0].replace("--task", "--pool"))
     assert (status, printed) == (2, "") and "task and pool are both folder:" in errors

@@ -573,6 +573,21 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
 
 
+def test_a_threshold_that_is_set_later_is_in_the_fingerprint(binary, victim):
+    first = binary.fingerprint
+    with_another = BinaryDetector(binary.model)
+    assert with_another.fingerprint == first
+    with_another.threshold = 0.75
+    assert with_another.fingerprint != first
+    with_another.threshold = 0.5
+    assert with_another.fingerprint == first
+    made = OdinDetector(victim, temperature=1.0, epsilon=0.0, threshold=-0.5)
+    later = OdinDetector(victim, temperature=1.0, epsilon=0.0)
+    assert later.fingerprint != made.fingerprint
+    later.threshold = -0.5
+    assert later.fingerprint == made.fingerprint
+
+
 class Level(Detector):
     """Scores are the level of the first pixel, turned over by the setting -1: only +1 can tell dark from light."""
 

@@ -904,3 +904,11 @@ def test_listing_and_subfolders_by_hand(tmp_path):
     assert image_files(tmp_path, deep=True).images == ["a.png", "b/1.png", "b/in/2.jpg"]
     with pytest.raises(InputError, match="a.png cannot be listed .*Not a directory"):
         subfolders(tmp_path / "a.png")
+
+
+def test_a_folder_may_be_named_from_home(tmp_path, monkeypatch):
+    write_folder(tmp_path / "pets", count=20)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Store(tmp_path / "cache")
+    named = [xl.load(place, store=store).victim.fingerprint for place in (tmp_path / "pets", "~/pets", "folder:~/pets")]
+    assert len(set(named)) == 1

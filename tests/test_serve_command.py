@@ -160,6 +160,45 @@ def test_what_is_served_must_be_named(command):
         assert (status, errors) == (2, "extractlib: name what to serve: either --victim signs or --config FILE.toml\n")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("answers", "label"), ("budget", "5"), ("price", "0.1"), ("rate", "9")]
+)
+def test_what_the_file_says_is_not_said_again_on_the_line(command, tmp_path, option, value):
+    place = tmp_path / "serve.toml"
+    place.write_text("[victims.signs]")
+    status, printed, errors = command("serve", "--config", str(place), f"--{option}", value)
+    assert (status, printed) == (2, "")
+    assert errors == (
+        f"extractlib: --{option} is given beside --config: write it into {place}, and leave --{option} out\n"
+    )
+    assert not (tmp_path / "extractlib.db").exists()
+
+
+def test_folders_in_a_file_lie_beside_it_or_at_home(tmp_path, monkeypatch):
+    from extractlib import serve
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = tmp_path / "course" / "serve.toml"
+    place.parent.mkdir()
+    place.write_text("""
+        database = "~/meter.db"
+        [victims.pets]
+        task = "folder:pets"
+        detector = "folder:photos"
+        [victims.own]
+        task = "folder:~/pets"
+        detector = "atlas"
+        [victims.weights]
+        weights = "~/own.safetensors"
+    """)
+    read = serve.Settings.read(place)
+    assert read.database == str(tmp_path / "home/meter.db")
+    pets, own, weights = (read.victims[name] for name in ("pets", "own", "weights"))
+    assert (pets.task, pets.detector) == (f"folder:{place.parent / 'pets'}", f"folder:{place.parent / 'photos'}")
+    assert (own.task, own.detector) == (f"folder:{tmp_path / 'home/pets'}", "atlas")
+    assert weights.weights == str(tmp_path / "home/own.safetensors")
+
+
 def test_without_the_extra_it_is_named(command, monkeypatch):
     monkeypatch.setattr("extractlib.cli_serve.find_spec", lambda name: None)
     status, _, errors = command("serve", "--victim", "signs")

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from torch import nn
 import extractlib as xl
 from extractlib.api import wire
 from extractlib.api.batching import ServedAPI
-from extractlib.api.client import Journal, RemoteAPI, Unreachable
+from extractlib.api.client import Journal, RemoteAPI, Unanswered
 from extractlib.api.keys import Keys
 from extractlib.api.meter import BudgetExceeded, Meter, RequestReused, Terms
 from extractlib.api.server import Limits, Problem, Rates, make_app, running
@@ -896,7 +897,7 @@ def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
 
 def test_an_address_without_a_server_is_told(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(Unreachable, match=rf"^{url} does not answer \(ConnectError: .*\): look whether it runs$"):
+    with pytest.raises(Unanswered, match=rf"^{url} does not answer \(ConnectError: .*\): look whether it runs$"):
         xl.connect(url, key="a", journal=tmp_path / "journal.db")
     for wrong in ("http://[", "nothing", ""):
         with pytest.raises(InputError):
@@ -925,7 +926,7 @@ def test_a_client_waits_as_it_is_asked_to_and_ever_longer_where_nobody_answers(s
         assert len(far.query(noise(2), request="a")) == 2
         assert (slept, sent) == ([7.0, 0.2, 0.4, 0.8], ["a"] * 5)
         far._patience, sent[:] = 5.0, []
-        with pytest.raises(Unreachable, match=r"does not answer \(status 429\): look whether it runs$"):
+        with pytest.raises(Unanswered, match=r"does not answer \(status 429\): look whether it runs$"):
             far.query(noise(2), request="b")
         assert sent == ["b"]
         far._http.close()
@@ -951,6 +952,61 @@ def test_a_request_in_the_journal_is_sent_again_under_its_id(serve, tmp_path):
         again.query(noise(3))  # a request of its own
         assert again.usage().queries == 6
         assert Journal(tmp_path / "red.db")._left == {}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        httpx.ReadError("cut"),  # charged, and the connection breaks before the answer is there
+        httpx.Response(200, content=b"half an answer"),
+        KeyboardInterrupt(),
+    ],
+    ids=["cut", "garbled", "interrupted"],
+)
+def test_who_asks_again_after_an_answer_was_lost_is_charged_once(serve, tmp_path, lost):
+    with serve() as served:
+        far = served.connect(patience=0.0)
+        true, sent = far._http, []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            sent.append(request.headers["Idempotency-Key"])
+            found = true.send(
+                true.build_request(request.method, request.url, content=request.read(), headers=request.headers)
+            )
+            if len(sent) > 1:
+                return found
+            if isinstance(lost, BaseException):
+                raise lost
+            return lost
+
+        far._http = httpx.Client(transport=httpx.MockTransport(answer))
+        with pytest.raises(KeyboardInterrupt if isinstance(lost, KeyboardInterrupt) else Unanswered):
+            far.query(noise(3))
+        assert len(far.query(noise(3))) == 3
+        assert sent[0] == sent[1]
+        far._http.close()
+        far._http = true
+        assert far.usage().queries == 3
+        assert Journal(tmp_path / "red.db")._left == {}
+
+
+def test_what_is_refused_is_not_asked_again_under_its_id(serve, tmp_path):
+    with serve(budget=2) as served:
+        far = served.connect()
+        for _ in range(2):
+            with pytest.raises(xl.api.BudgetExceeded):
+                far.query(noise(3))
+        assert Journal(tmp_path / "red.db")._left == {} and far._journal._left == {}
+
+
+def test_threads_that_ask_the_same_take_up_an_id_that_was_left_once(tmp_path):
+    journal = Journal(tmp_path / "journal.db")
+    left = journal.begin("images")
+    journal.leave("images", left)
+    with ThreadPoolExecutor(8) as threads:
+        begun = list(threads.map(lambda _: journal.begin("images"), range(8)))
+    assert begun.count(left) == 1 and len(set(begun)) == 8
+    journal.close()
 
 
 # -- killed ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A prediction API far away, which an attack uses as it uses one in its own process."""
 
 import os
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -61,7 +62,7 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
 
 
 class Journal:
-    """The requests that were sent, or are about to be, and whose answers have not come.
+    """The requests that were sent, or are about to be, and whose answers have not come; threads may share one.
 
     Args:
         path: The file; its folder is made if it is not there.
@@ -71,7 +72,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._database = Database(path, TABLES, what="journal", journal="WAL")
         self.close = self._database.close
-        self._left: dict[str, list[str]] = defaultdict(list)
+        self._lock, self._left = threading.Lock(), defaultdict[str, list[str]](list)
         with self._database.transaction() as connection:
             for request, images in connection.execute(sql.select(PENDING)):
                 self._left[images].append(request)
@@ -79,15 +80,21 @@ class Journal:
     def begin(self, images: str) -> str:
         """Return the id of a request for images of this digest, on the disk before it is sent.
 
-        It is that of an earlier process that was killed before it had the answer, if there is one.
+        It is that of an earlier one which was sent and never answered, if there is one: of a process that was killed,
+        or of one that gave up.
         """
-        left = self._left[images]
-        if left:
-            return left.pop()
+        with self._lock:
+            if left := self._left.get(images):
+                return left.pop()
         request = uuid.uuid4().hex
         with self._database.transaction() as connection:
             connection.execute(sql.insert(PENDING), {"request": request, "digest": images})
         return request
+
+    def leave(self, images: str, request: str) -> None:
+        """Note that no answer came: the next request for these images goes on with this id."""
+        with self._lock:
+            self._left[images].append(request)
 
     def end(self, request: str) -> None:
         """Note that a request was answered or refused."""
@@ -146,15 +153,20 @@ class RemoteAPI:
         body = wire.to_npy(images.cpu().contiguous().numpy())
         if request is not None:  # the caller's to remember
             return self._query(body, request, len(images))
-        request = self._journal.begin(digest(self.fingerprint, body))
+        asked = digest(self.fingerprint, body)
+        request, settled = self._journal.begin(asked), False
         try:
             answers = self._query(body, request, len(images))
+            settled = True
+            return answers
         except InputError as error:
-            if not isinstance(error, Unreachable):
-                self._journal.end(request)
+            settled = not isinstance(error, Unanswered)
             raise
-        self._journal.end(request)
-        return answers
+        finally:
+            if settled:
+                self._journal.end(request)
+            else:  # also where the user interrupts
+                self._journal.leave(asked, request)
 
     def usage(self, client: str = "anonymous") -> Usage:
         """Return what was asked with this key's team, what is left, and what it cost."""
@@ -200,7 +212,11 @@ class RemoteAPI:
 
     def _query(self, body: bytes, request: str, count: int) -> Answers:
         headers = {"Idempotency-Key": request, "Content-Type": wire.NPY, "Accept": wire.NPY}
-        packed = wire.from_npy(self._sent("POST", "/query", content=body, headers=headers).content)
+        content = self._sent("POST", "/query", content=body, headers=headers).content
+        try:
+            packed = wire.from_npy(content)
+        except InputError:
+            raise self._strange() from None
         if packed.dtype != self._record or packed.shape != (count,):
             raise self._strange()
         return self.granularity.unpack(packed)
@@ -212,7 +228,7 @@ class RemoteAPI:
         """Return the response to a request, which is sent again while the server cannot be reached or asks to wait.
 
         Raises:
-            Unreachable: Patience has ended.
+            Unanswered: Patience has ended.
             InputError: The server refuses.
         """
         end, wait = time.monotonic() + (self._patience if patience is None else patience), 0.1
@@ -229,16 +245,16 @@ class RemoteAPI:
                 reason = f"{type(error).__name__}: {error}"
             pause = float(asked) if asked and asked.isdecimal() else wait
             if time.monotonic() + pause > end:
-                raise Unreachable(f"{self.url} does not answer ({' '.join(reason.split())}): look whether it runs")
+                raise Unanswered(f"{self.url} does not answer ({' '.join(reason.split())}): look whether it runs")
             time.sleep(pause)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _strange(self) -> InputError:
-        return InputError(f"{self.url} answers otherwise than a server of this version: check the address")
+    def _strange(self) -> "Unanswered":
+        return Unanswered(f"{self.url} answers otherwise than a server of this version: check the address")
 
 
-class Unreachable(InputError):
-    """The server did not answer in time; what it was asked may have been charged, and is free when asked again."""
+class Unanswered(InputError):
+    """No answer came, or none that can be read; it may have been charged, and is free when asked again."""
 
 
 def _detail(response: httpx.Response) -> str:

@@ -320,13 +320,13 @@ def load(
         >>> signs.test
         ImageSet('signs/test', 8600 images, 43 classes, 7d5eb7a61fa1)
     """
-    if isinstance(source, str) and source not in SETS and Path(source).is_dir():
+    if isinstance(source, str) and source not in SETS and Path(source).expanduser().is_dir():
         source = Path(source)
     found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     kept = default_store() if store is None and found.in_files else store
-    places = {found.name: Path(found.name.removeprefix(FOLDER))} if found.role is None else data_folders()
+    places = {found.name: Path(found.name.removeprefix(FOLDER)).expanduser()} if found.role is None else data_folders()
     places = places if folder is None else {found.name: folder}
     loader = Loader(store=kept, folders=places, image_size=image_size, reading=reading)
     if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":

@@ -78,7 +78,23 @@ class Everything(Detector):
         return torch.zeros(len(images))
 
 
-class BinaryDetector(Detector):
+class _Digested(Detector):
+    """A detector whose fingerprint follows from what it is made of and its threshold, which may be set later."""
+
+    def __init__(self, *made_of: str, settings: tuple[object, ...], threshold: float):
+        self._made_of, self._settings, self.threshold = made_of, settings, threshold
+
+    @property
+    def threshold(self) -> float:
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, threshold: float) -> None:
+        self._threshold = threshold
+        self.fingerprint = digest(*self._made_of, repr((*self._settings, threshold)))
+
+
+class BinaryDetector(_Digested):
     """The paper's detector: a network with two outputs, score = softmax(logits)[1], the probability of being ood.
 
     Args:
@@ -87,13 +103,13 @@ class BinaryDetector(Detector):
 
     Attributes:
         threshold: 0.5.
-        fingerprint: Digest of the weights and of the chain.
+        fingerprint: Digest of the weights, of the chain, and of another threshold.
     """
 
     def __init__(self, model: nn.Module, *, chain: str = "none"):
-        self.model, self.chain, self.threshold = model, chain, 0.5
+        self.model, self.chain = model, chain
         others = () if chain == "none" else (chain, repr(versions("transform")))
-        self.fingerprint = digest("binary", fingerprint_of(model.state_dict()), *others)
+        super().__init__("binary", fingerprint_of(model.state_dict()), *others, settings=(), threshold=0.5)
 
     @classmethod
     def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer, *, chain: str = "none") -> "BinaryDetector":
@@ -128,11 +144,12 @@ class BinaryDetector(Detector):
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
-class _Baseline(Detector):
+class _Baseline(_Digested):
     """A score of the victim's own answer or features, by a method of pytorch-ood on normalized images."""
 
-    def __init__(self, model: Any, method: Any, threshold: float, fingerprint: str):
-        self._model, self._method, self.threshold, self.fingerprint = model, method, threshold, fingerprint
+    def __init__(self, model: Any, method: Any, *made_of: str, settings: tuple[object, ...], threshold: float):
+        super().__init__(*made_of, settings=settings, threshold=threshold)
+        self._model, self._method = model, method
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         return _in_batches(self._model, self._method.predict, images)
@@ -156,8 +173,8 @@ class OdinDetector(_Baseline):
     def __init__(self, victim: Classifier, *, temperature: float, epsilon: float, threshold: float = math.inf):
         model = victim.model
         method = ODIN(model.classify, eps=epsilon, temperature=temperature, norm_std=list(model.std))
-        settings = repr((temperature, epsilon, threshold))
-        super().__init__(model, method, threshold, digest("odin", victim.fingerprint, settings))
+        settings = temperature, epsilon
+        super().__init__(model, method, "odin", victim.fingerprint, settings=settings, threshold=threshold)
 
 
 class MahalanobisDetector(_Baseline):
@@ -192,11 +209,11 @@ class MahalanobisDetector(_Baseline):
     ):
         seen = features_of(victim, known.images) if features is None else features
         method = _mahalanobis(victim, victim.model.features, known, seen, epsilon)
-        parts = victim.fingerprint, known.fingerprint, repr((epsilon, threshold))
-        super().__init__(victim.model, method, threshold, digest("mahalanobis", *parts))
+        made_of = "mahalanobis", victim.fingerprint, known.fingerprint
+        super().__init__(victim.model, method, *made_of, settings=(epsilon,), threshold=threshold)
 
 
-class LayeredMahalanobisDetector(Detector):
+class LayeredMahalanobisDetector(_Digested):
     """Mahalanobis as published (Lee et al. 2018, algorithm 2): score = Σ α s over several layers, plus a constant.
 
     The score s of a layer is that of `MahalanobisDetector` on the layer's outputs, averaged over the image, with a
@@ -235,8 +252,10 @@ class LayeredMahalanobisDetector(Detector):
         threshold: float = math.inf,
         features: Sequence[torch.Tensor] | None = None,
     ):
-        self._model, self.threshold = victim.model, threshold
         names = stages_of(victim) if layers is None else list(layers)
+        made_of = (victim.fingerprint, known.fingerprint, benign.fingerprint, ood.fingerprint)
+        super().__init__("layered mahalanobis", *made_of, settings=(names, epsilon), threshold=threshold)
+        self._model = victim.model
         seen = layers_of(victim, known.images, names) if features is None else features
         self._methods = [
             _mahalanobis(victim, _Tap(victim.model, name), known, found, epsilon)
@@ -245,8 +264,6 @@ class LayeredMahalanobisDetector(Detector):
         sides = self.layer_scores(benign.images), self.layer_scores(ood.images)
         labels = torch.arange(2).repeat_interleave(torch.tensor([len(side) for side in sides]))
         self.weights = logistic_regression(torch.cat(sides), labels)
-        parts = victim.fingerprint, known.fingerprint, benign.fingerprint, ood.fingerprint
-        self.fingerprint = digest("layered mahalanobis", *parts, repr((names, epsilon, threshold)))
 
     def layer_scores(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the score of each layer alone, float64 of shape (n, layers)."""
