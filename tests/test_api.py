@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
-from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, Usage
+from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, RequestReused, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
@@ -267,6 +267,22 @@ def test_answers_carry_nothing_hidden(text, most, count):
     assert not [item for item in found if isinstance(item, np.ndarray | bytes | bytearray | memoryview)]
     local = Granularity.parse(text).apply(torch.randn(count, 10))
     assert sum(part.untyped_storage().nbytes() for part in vars(local).values() if part is not None) == most * count
+
+
+def test_the_same_bytes_in_another_shape_are_another_request():
+    class Mean:
+        classes, fingerprint, image_shape = ("dark", "light"), "mean", None
+
+        def logits(self, images):
+            mean = images.float().mean((1, 2, 3))
+            return torch.stack([128 - mean, mean - 128], 1)
+
+    api = PredictionAPI(Mean())
+    wide = torch.arange(64, dtype=torch.uint8).view(2, 1, 4, 8)
+    api.query(wide, request="a")
+    with pytest.raises(RequestReused):
+        api.query(wide.view(2, 1, 8, 4), request="a")
+    assert api.usage("anonymous").queries == 2
 
 
 def test_a_retry_returns_the_same_for_free_whatever_was_done_to_the_first_answer():

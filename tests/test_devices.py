@@ -135,13 +135,21 @@ def test_dropout_is_seeded_and_the_callers_generator_left_alone():
 
 
 def test_a_device_is_resolved(monkeypatch):
-    assert devices.resolve("cpu") == CPU
+    assert devices.resolve("cpu") == CPU == devices.resolve(CPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert devices.resolve("cuda") == torch.device("cuda")
     assert devices.resolve("cuda:0") == torch.device("cuda", 0)
     with pytest.raises(InputError, match="device 'cuda:2' is asked for and there are 2 GPUs: count from 0"):
         devices.resolve("cuda:2")
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_deterministic_algorithms_stay_where_the_user_wants_them(deterministic, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", deterministic)
+    with devices.tuned(torch.device("cuda"), needs="nothing"):
+        assert torch.backends.cudnn.deterministic is deterministic
+        assert torch.backends.cudnn.benchmark is not deterministic
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,7 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
     assert status == 2 and f"into {tmp_path}/imagenet" in errors
     (tmp_path / "file").write_text("")
     for words, message in {
-        ("get", "cifar10", "--data", f"{tmp_path}/file"): f"{tmp_path}/file/cifar10 cannot be made",
+        ("get", "cifar10", "--data", f"{tmp_path}/file"): f"{tmp_path}/file/cifar10 cannot be filled",
         ("check", f"{tmp_path}/none"): f"{tmp_path}/none is no folder",
     }.items():
         status, _, errors = command("data", *words)

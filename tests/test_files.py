@@ -558,7 +558,7 @@ def test_a_picture_of_50_megapixels_is_read_and_the_limit_is_an_option(tmp_path)
 def test_a_progressive_jpeg_counts_whole():
     limit = Reading(most_pixels=1_000_000)
     assert read_image(jpeg(1_200, 1_000), size=32, reading=limit).shape == (3, 32, 32)
-    with pytest.raises(InputError, match="pixels, and at most 1,000,000 are allowed"):
+    with pytest.raises(InputError, match="it has 1200 x 1000 pixels, and at most 1,000,000 are allowed"):
         read_image(jpeg(1_200, 1_000, progressive=True), size=32, reading=limit)
 
 

@@ -313,6 +313,8 @@ def test_labels_beside_a_list_may_be_names():
     found = xl.images([Image.fromarray(one.permute(1, 2, 0).numpy()) for one in pixels], ["dog", "cat", "dog", "dog"])
     assert found.classes == ("cat", "dog") and found.labels.tolist() == [1, 0, 1, 1]
     assert torch.equal(found.images, pixels)
+    as_array = xl.images(pixels, np.array(["dog", "cat", "dog", "dog"]))
+    assert as_array.fingerprint == xl.images(pixels, ["dog", "cat", "dog", "dog"]).fingerprint
     ordered = xl.images(pixels, ["dog", "cat", "dog", "dog"], classes=["dog", "cat"])
     assert ordered.labels.tolist() == [0, 1, 0, 0]
 

@@ -80,6 +80,15 @@ def test_a_budget_of_the_seeds_alone_trains_nothing():
     assert trainer.sizes == []
 
 
+def test_a_round_is_sent_in_requests_that_a_server_takes():
+    api = Service()
+    seeds = ImageSet("seeds", torch.cat([SEEDS.images] * 150))
+    queries, labels = jacobian_augmentation(api, seeds, LinearTrainer(), budget=600)
+    assert [count for count, _ in api.asked] == [256, 44, 256, 44]
+    assert len(queries) == len(labels) == 600
+    assert labels[:4].tolist() == [0, 1, 0, 1]
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_asked():
     api = Service()
     with pytest.raises(InputError, match="budget is 1 and there are 2 seed images"):

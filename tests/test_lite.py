@@ -292,6 +292,24 @@ def test_networks_of_the_same_frozen_weights_share_what_is_kept(tmp_path):
     assert np.fromfile(next(tmp_path.glob("activations/*/*/digests")), "<u8").size == 300
 
 
+def test_what_is_kept_is_of_the_precision_of_the_device_where_the_network_is_used(tmp_path, monkeypatch):
+    model = tiny()
+    model.keep_in(Store(tmp_path))  # on the processor, from where it is moved to a GPU
+    for precision in (torch.bfloat16, torch.float16, torch.bfloat16):
+        monkeypatch.setattr("extractlib.models.devices.half", lambda device, kind=precision: kind)
+        model.lowered(noise(300))
+    assert len(list((tmp_path / "activations").iterdir())) == 2
+
+
+def test_the_shape_is_written_once(tmp_path):
+    kept = Activations(tmp_path)
+    kept.of(noise(300), doubled([]))
+    written = (tmp_path / "shape").stat().st_ino
+    kept.of(noise(300, seed=1), doubled([]))
+    assert (tmp_path / "shape").stat().st_ino == written and (tmp_path / "shape").read_text() == "1 2 2"
+    assert not (tmp_path / "shape.new").exists()
+
+
 # -- the public weights ----------------------------------------------------------------
 
 

@@ -85,6 +85,22 @@ def test_a_model_with_the_victims_margins_is_accused_and_others_are_not():
     assert dataset_inference(victim, reversed_, **sides) > 0.999
 
 
+def test_only_the_images_that_count_are_walked_from():
+    """The victim's margins are of the first halves, which the regression learns from, the suspect's of the second."""
+    asked = {"victim": set(), "suspect": set()}
+
+    class Recording:
+        def __init__(self, name):
+            self.name = name
+
+        def predict(self, images):
+            asked[self.name] |= {round(float(image.float().mean())) for image in images}
+            return torch.ones(len(images), dtype=torch.int64)  # wrong at once: nothing but the first step is walked
+
+    dataset_inference(Recording("victim"), Recording("suspect"), private=DARK, public=LIGHT)
+    assert min(asked["suspect"]) >= 108 and max(asked["victim"]) <= 152
+
+
 def test_equal_margins_everywhere_accuse_nobody():
     never = Holds(lambda brightness: -1 + 0 * brightness)
     victim = Holds(lambda brightness: torch.where(brightness < 130, 30.0, 8.0))

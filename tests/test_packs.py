@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,13 @@ def test_small_copies_are_unpacked_once_and_read_by_patient(packs, tmp_path):
     (packs / PACK).unlink()  # what is there is left as it is
     assert len(unpack_packs(NAME, packs, tmp_path / "data").splits["train"]) == 20
     assert download.check(NAME, tmp_path / "data").words == "train 20, test 10"
+
+
+def test_two_processes_that_unpack_the_same_both_find_it(packs, tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: unpack_packs(NAME, packs, tmp_path / "data"), range(4)))
+    assert {len(one.splits["train"]) for one in found} == {20}
+    assert left(tmp_path / "data" / NAME) == [".lock", "diabetic5-128"]
 
 
 def spoil(file: Path, share: float) -> None:

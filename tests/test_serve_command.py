@@ -160,9 +160,7 @@ def test_what_is_served_must_be_named(command):
         assert (status, errors) == (2, "extractlib: name what to serve: either --victim signs or --config FILE.toml\n")
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("answers", "label"), ("budget", "5"), ("price", "0.1"), ("rate", "9")]
-)
+@pytest.mark.parametrize(("option", "value"), [("answers", "label"), ("budget", "5"), ("price", "0.1"), ("rate", "9")])
 def test_what_the_file_says_is_not_said_again_on_the_line(command, tmp_path, option, value):
     place = tmp_path / "serve.toml"
     place.write_text("[victims.signs]")

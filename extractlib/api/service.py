@@ -154,6 +154,8 @@ class PredictionAPI:
         images = check_images(images, self._victim.image_shape, at_least=1)[:].cpu().contiguous()
         request_id = uuid.uuid4().hex if request is None else request
         state = hashlib.sha256(self.fingerprint.encode())
+        if self._victim.image_shape is None:  # else there is but one
+            state.update(repr(tuple(images.shape)).encode())
         state.update(images.numpy().data)
         asked = Request(client=client, id=request_id, digest=state.digest(), queries=len(images))
         terms = self._terms_of(client)

@@ -12,6 +12,9 @@ from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.networks import Network
 
+TOGETHER = 256
+"""Queries of one request, and images that a gradient is taken of at a time."""
+
 
 def jacobian_augmentation(
     api: API, seeds: ImageSet, trainer: Trainer, *, budget: int, step: float = 0.1, client: str = "attacker"
@@ -45,8 +48,8 @@ def jacobian_augmentation(
     sent, new = torch.empty(0, *seeds.image_shape, dtype=torch.uint8), seeds.images[:]
     targets = torch.empty(0, classes)
     while True:
-        answers = api.query(new, client=client)
-        sent, targets = torch.cat([sent, new]), torch.cat([targets, answers.targets(classes)])
+        answered = [api.query(some, client=client).targets(classes) for some in new.split(TOGETHER)]
+        sent, targets = torch.cat([sent, new]), torch.cat([targets, *answered])
         if len(sent) == budget:
             return sent, targets.argmax(1)
         model = trainer.fit(sent, targets, classes=classes)
@@ -55,7 +58,7 @@ def jacobian_augmentation(
 
 def _moved(model: Network, images: torch.Tensor, labels: torch.Tensor, step: float) -> torch.Tensor:
     device, parts = device_of(model), []
-    for chunk, label in zip(images.split(256), labels.split(256), strict=True):
+    for chunk, label in zip(images.split(TOGETHER), labels.split(TOGETHER), strict=True):
         x = model.normalize(chunk.to(device)).requires_grad_()
         logits = model.classify(x).gather(1, label.to(device)[:, None])
         (gradient,) = torch.autograd.grad(logits.sum(), x)

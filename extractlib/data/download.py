@@ -13,7 +13,8 @@ import tempfile
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +27,7 @@ from extractlib.data.layouts import PACKS, listing, packed
 from extractlib.data.sets import Listing
 from extractlib.data.sets import data_folders as data_folders
 from extractlib.data.sets import default_data as default_data
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, check_choice, one_line
 from extractlib.store import held
 
 CHECKSUMS = "SHA256SUMS"
@@ -124,23 +125,29 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
     source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
         raise InputError(f"{name} must be downloaded by hand, into {root}: {source.by_hand} (see {source.page})")
-    _make(root)
-    with held(root / ".lock", f"downloads {name}"):
+    with _filling(root, f"downloads {name}"):
         for archive in source.files:
             if not (root / archive.holds).exists():
                 _unpack(fetch(archive, root), root, archive)
-        shutil.rmtree(root / DOWNLOADS, ignore_errors=True)  # with what killed calls left
     try:
         return listing(name, root)
     except InputError as error:
         raise InputError(f"{error}; what is there is damaged: delete {root} and run the command again") from None
 
 
-def _make(root: Path) -> None:
+@contextmanager
+def _filling(root: Path, who: str) -> Iterator[Path]:
+    """Yield the folder of what is under way in a data set's, to one process at a time; once done, it is removed."""
     try:
-        (root / DOWNLOADS).mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with held(root / ".lock", who):
+            (root / DOWNLOADS).mkdir(exist_ok=True)
+            yield root / DOWNLOADS
+            shutil.rmtree(root / DOWNLOADS, ignore_errors=True)  # with what killed calls left
     except OSError as error:
-        raise InputError(f"{root} cannot be made ({error.strerror}): name another folder by --data") from None
+        raise InputError(
+            f"{root} cannot be filled ({error.strerror or one_line(error)}): name another folder by --data"
+        ) from None
 
 
 def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
@@ -164,8 +171,7 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
         known = ", ".join(one for one, source in sources.items() if source.packs)
         raise InputError(f"there are no small copies of {name}: use one of {known}, or get it without --from")
     inner, sums = PACKS[name].folder, _first_checksums(packs)
-    _make(root)
-    with held(root / ".lock", f"unpacks {name}"), tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
+    with _filling(root, f"unpacks {name}") as folder, tempfile.TemporaryDirectory(dir=folder) as partial:
         for file in (packs / pack for pack in source.packs if not (root / inner).exists()):
             if not file.is_file():
                 raise InputError(f"{file} is missing: {name} needs {', '.join(source.packs)}")
@@ -181,7 +187,6 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
             if not Path(partial, inner).exists():
                 raise InputError(f"{packs} has archives that do not hold {inner}: get them again")
             os.replace(Path(partial, inner), root / inner)
-    shutil.rmtree(root / DOWNLOADS, ignore_errors=True)
     return listing(name, root)
 
 

@@ -226,7 +226,7 @@ def from_tensor(
 
     Args:
         images: Of shape (n, channels, height, width) or, gray, (n, height, width); uint8, or floats in [0, 1].
-        labels: Whole numbers of shape (n,) from 0, a list of class names, or None.
+        labels: Whole numbers of shape (n,) from 0, class names as a list or an array, or None.
         classes: Name of each class; numbers if None, or the labels' names in alphabetical order.
         name: What the set is called.
 
@@ -235,7 +235,7 @@ def from_tensor(
     """
     if labels is None and classes is not None:
         raise InputError(f"{name}: classes without labels: give both or neither")
-    images = torch.as_tensor(images)
+    images = torch.as_tensor(images).cpu()
     if images.ndim == 3:
         images = images[:, None]
     if images.is_floating_point():
@@ -244,13 +244,15 @@ def from_tensor(
         images = (images * 255).round().to(torch.uint8)
     if labels is None:
         return ImageSet(name, images)
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
     if isinstance(labels, list | tuple) and labels and all(isinstance(label, str) for label in labels):
         classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
         unknown = sorted(set(labels) - set(classes))
         if unknown:
             raise InputError(f"{name}: label {unknown[0]!r} is none of the classes {shown(classes)}")
         labels = torch.tensor([classes.index(label) for label in labels], dtype=torch.long)
-    labels = torch.as_tensor(labels)
+    labels = torch.as_tensor(labels).cpu()
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise InputError(
             f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: whole numbers of shape (n,) are wanted"

@@ -159,14 +159,14 @@ def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -
     """
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            whole = opened.width * opened.height
+            width, height = opened.size
             opened.draft(None, (max(2 * size, REDUCED),) * 2)
             # A progressive JPEG is held whole before it is reduced.
-            pixels = whole if opened.info.get("progressive") else opened.width * opened.height
-            if size > MOST_ENLARGED * min(opened.size):
+            pixels = width * height if opened.info.get("progressive") else opened.width * opened.height
+            if size > MOST_ENLARGED * min(width, height):
                 least = -(-size // MOST_ENLARGED)
                 needed = f"at size {size} at least {least} x {least} are needed"
-                raise ValueError(f"it has {opened.width} x {opened.height} pixels: {needed}")
+                raise ValueError(f"it has {width} x {height} pixels: {needed}")
             if pixels <= reading.most_pixels:
                 with ALLOWANCE.take(BYTES * pixels):
                     deep = opened.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in opened.tile)
@@ -180,7 +180,7 @@ def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -
     except Exception as error:  # a decoder fails on arbitrary bytes in whatever way it happens to
         raise InputError(one_line(error)) from None
     raise InputError(
-        f"it has {opened.width} x {opened.height} pixels, and at most {reading.most_pixels:,} are allowed, of {BYTES}"
+        f"it has {width} x {height} pixels, and at most {reading.most_pixels:,} are allowed, of {BYTES}"
         " bytes of memory each"
     )
 

@@ -96,12 +96,12 @@ def dataset_inference(
         if side.labels is None or len(side) < 4:
             raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")
 
-    def walked(model: Labeler, side: ImageSet) -> np.ndarray:
-        return margins(model, side.images[:], side.known_labels(), directions=directions, seed=seed)
+    def walked(model: Labeler, side: ImageSet, half: slice) -> np.ndarray:
+        return margins(model, side.images[half], side.known_labels()[half], directions=directions, seed=seed)
 
-    known = [walked(victim, side)[: len(side) // 2] for side in (private, public)]
+    known = [walked(victim, side, slice(None, len(side) // 2)) for side in (private, public)]
     weights = _regression(*known)
-    scores = [walked(suspect, side)[len(side) // 2 :] @ weights for side in (private, public)]
+    scores = [walked(suspect, side, slice(len(side) // 2, None)) @ weights for side in (private, public)]
     if np.ptp(np.concatenate(scores)) == 0:
         return 1.0
     return float(stats.ttest_ind(*scores, equal_var=False, alternative="greater").pvalue)

@@ -71,7 +71,9 @@ class Activations:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             new = self._find(digests) < 0  # another process may have come first
-            (self.folder / "shape").write_text(" ".join(map(str, made.shape[1:])))
+            if not (self.folder / "shape").exists():  # whole at once, since others read it meanwhile
+                (self.folder / "shape.new").write_text(" ".join(map(str, made.shape[1:])))
+                os.replace(self.folder / "shape.new", self.folder / "shape")
             for name, rows in (("values", made.numpy()), ("digests", digests)):
                 with open(self.folder / name, "ab") as file:
                     file.truncate(len(self._digests) * rows[:1].nbytes)  # a killed process may have left more

@@ -25,12 +25,13 @@ def default_device() -> str:
     return os.environ.get("EXTRACTLIB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve(device: str) -> torch.device:
-    """Return the device of that name.
+def resolve(device: str | torch.device) -> torch.device:
+    """Return the device of that name, and a device as it is.
 
     Raises:
         InputError: The name is neither ``"cpu"`` nor ``"cuda"`` nor ``"cuda:NUMBER"``, or there is no such GPU.
     """
+    device = str(device)
     kind, _, number = device.partition(":")
     check_choice("device", kind if number.isdecimal() or not number else device, ("cpu", "cuda"))
     if kind == "cuda" and not torch.cuda.is_available():
@@ -65,7 +66,7 @@ def autocast(device: torch.device, *, training: bool) -> torch.autocast:
 
 @contextmanager
 def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
-    """Let cuDNN choose its algorithms by trial, and tell in one line where the device's memory ends.
+    """Let cuDNN choose its algorithms by trial unless the user wants deterministic ones, and tell where memory ends.
 
     Args:
         device: Where the work is done.
@@ -75,7 +76,8 @@ def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
         InputError: The memory did not suffice.
     """
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda"):
+        same = torch.backends.cudnn.deterministic  # what the user has set stays
+        with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda" and not same, deterministic=same):
             yield
     except torch.OutOfMemoryError as error:
         asked = ". ".join(str(error).split(". ")[1:3])

@@ -198,8 +198,8 @@ class LiteNet(Network):
         self.stages = nn.ModuleList(lite.stages_of(plans, stem=stem, last=last))
         self.head = nn.Linear(last, classes)
         self.frozen = frozen
-        self._folder: Path | None = None
-        self._kept: dict[torch.Size, Activations] = {}
+        self._store: tuple[Path, str] | None = None
+        self._kept: dict[tuple[str, torch.Size], Activations] = {}
         self.stages[:frozen].requires_grad_(False)
         ends = [number for number, plan in enumerate(plans[1:], start=1) if plan.stride > 1]
         self.watched = tuple(f"stages.{number}" for number in (*ends, len(plans))[-3:])
@@ -221,11 +221,9 @@ class LiteNet(Network):
     def keep_in(self, store: Store | None) -> None:
         """Keep what the frozen stages, with the weights that they have now, make of images; None for nowhere."""
         self._kept.clear()
-        self._folder = None
+        self._store = None
         if store is not None and self.frozen:
-            kind = devices.half(devices.device_of(self)) if self.dtype == torch.float32 else self.dtype
-            weights = fingerprint_of(self.stages[: self.frozen].state_dict())
-            self._folder = store.root / "activations" / digest(weights, str(kind), repr(versions("network")))
+            self._store = store.root / "activations", fingerprint_of(self.stages[: self.frozen].state_dict())
 
     def lowered(self, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
         """Return what the frozen stages make of uint8 images, float16 (n, channels, height, width), on the CPU.
@@ -234,12 +232,16 @@ class LiteNet(Network):
         """
         if not self.frozen or images.dtype != torch.uint8:
             return images
-        if self._folder is None:
+        if self._store is None:
             return self._computed(images)
-        shape = images.shape[1:]
-        if shape not in self._kept:
-            self._kept[shape] = Activations(self._folder / "x".join(map(str, shape)))
-        return self._kept[shape].of(images, self._computed)
+        # The precision is that of the device where the network is now, not of where it was made.
+        precision = str(devices.half(devices.device_of(self)) if self.dtype == torch.float32 else self.dtype)
+        asked = precision, images.shape[1:]
+        if asked not in self._kept:
+            place, weights = self._store
+            folder = place / digest(weights, precision, repr(versions("network")))
+            self._kept[asked] = Activations(folder / "x".join(map(str, images.shape[1:])))
+        return self._kept[asked].of(images, self._computed)
 
     @torch.no_grad()
     def _computed(self, images: torch.Tensor | Rows) -> torch.Tensor:
