@@ -2,7 +2,7 @@
 
 A behavior is versioned, not the text of its code. Rewording a message, renaming a variable or adding a network changes
 no version. A change that alters a number needs the next version of its key, which makes exactly those rows stale that
-use it. The canaries (`experiments.canaries`) fail where a number has changed and its version has not.
+use it. The canaries (``tests/canaries.py``) fail where a number has changed and its version has not.
 """
 
 from collections.abc import Mapping
@@ -46,6 +46,17 @@ def versions(*keys: str) -> dict[str, int]:
     for key in keys:
         check_choice("version key", key, VERSIONS)
     return {key: number for key, number in VERSIONS.items() if key in (*keys, "numerics")}
+
+
+def later(**first: int) -> tuple[str, ...]:
+    """Return what a fingerprint needs of behaviors whose version is above the one at which it was first given.
+
+    So a fingerprint changes with the behavior, and those that were given before stay.
+
+    Args:
+        first: By key of `VERSIONS`, the version for which nothing is returned.
+    """
+    return tuple(f"{key} {VERSIONS[key]}" for key, number in first.items() if VERSIONS[key] > number)
 
 
 def check_keys(found: Mapping[str, object], where: str) -> None:

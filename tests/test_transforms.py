@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from extractlib import versions
 from extractlib.data import drawn, transforms
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -76,3 +77,20 @@ def test_hardening_draws_each_kind_and_follows_its_seed(images):
 def test_a_transform_that_does_not_exist_is_refused(images, name):
     with pytest.raises(InputError, match=f"^unknown transform '{name}': use one of none, jpeg-75"):
         transforms.apply(images.images, name)
+
+
+def test_a_fingerprint_changes_with_the_version_of_what_made_it_and_earlier_ones_stay(monkeypatch):
+    """Else a victim that was trained on images as they were made before would be taken for one of these."""
+    images = ImageSet("images", torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8))
+    assert versions.later(transform=versions.VERSIONS["transform"]) == ()
+
+    def prints():
+        return {
+            transforms.apply_to_set(images, "blur").fingerprint,
+            transforms.shift_domain(images, seed=0).fingerprint,
+        }
+
+    before = prints()
+    monkeypatch.setattr(versions, "VERSIONS", versions.VERSIONS | {"transform": 2})
+    assert versions.later(transform=1, decode=3) == ("transform 2",)
+    assert len(before | prints()) == 4

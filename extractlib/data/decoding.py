@@ -33,7 +33,7 @@ from extractlib.data.sets import RECORD_PATH, Listing, file_of
 from extractlib.errors import DataWarning, InputError, in_bytes, shown
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store, digest
-from extractlib.versions import versions
+from extractlib.versions import later, versions
 
 BATCH = 256
 """Images in flight between the threads that decode and the file: what bounds the memory."""
@@ -110,7 +110,7 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading
     for split, table in tables.items():
         labels = torch.tensor([numbers[name] for name in table["class"]]) if listing.classes else None
         pixels = torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False))
-        fingerprint = digest(made["contents"], str(size), reading.ground, split)
+        fingerprint = digest(made["contents"], str(size), reading.ground, split, *later(decode=3))
         splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, fingerprint)
     groups = torch.from_numpy(np.load(folder / "groups.npy")) if "train" in splits else None
     signatures = {split: np.load(folder / f"{split}.signatures.npy") for split in splits}

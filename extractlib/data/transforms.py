@@ -25,7 +25,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
-from extractlib.versions import versions
+from extractlib.versions import later, versions
 
 FORMATS = ("jpeg", "webp")
 FILTERS = ("bilinear", "bicubic", "lanczos")
@@ -97,7 +97,7 @@ def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: S
         store: Keeps them, mapped into memory; None for memory alone.
     """
     stronger = () if strength == 1 else (str(strength),)
-    fingerprint = digest(images.fingerprint, "shifted", str(seed), *stronger)
+    fingerprint = digest(images.fingerprint, "shifted", str(seed), *stronger, *later(transform=1))
 
     def make() -> torch.Tensor:
         margin, light = round(strength * MOVED * images.images.shape[-1]), v2.ColorJitter(*[strength * LIGHT] * 3)
@@ -176,5 +176,5 @@ def _each(images: torch.Tensor, steps: Iterable[Step]) -> torch.Tensor:
 
 
 def _with(images: ImageSet, pixels: torch.Tensor, name: str) -> ImageSet:
-    fingerprint = digest(images.fingerprint, "processed", name)
+    fingerprint = digest(images.fingerprint, "processed", name, *later(transform=1))
     return replace(images, name=f"{images.name}, {name}", images=pixels, fingerprint=fingerprint)

@@ -143,7 +143,7 @@ class CountingDetector:
         """Return a detector whose rate is that of honest queries, bool of shape (n,), with one more caught to be safe.
 
         Raises:
-            InputError: All were caught, or there are none.
+            InputError: All but at most one were caught, or there are none.
         """
         return cls(rate=(int(caught.sum()) + 1) / max(len(caught), 1))
 

@@ -168,7 +168,7 @@ class OdinDetector(_Baseline):
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         {"temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0, 0.0014, 0.0028)}
     )
-    """Settings to choose from on validation data, as in pytorch-ood and OpenOOD."""
+    """Settings to choose from on validation data: those that OpenOOD tries, and no perturbation."""
 
     def __init__(self, victim: Classifier, *, temperature: float, epsilon: float, threshold: float = math.inf):
         model = victim.model

@@ -44,7 +44,8 @@ class Recipe:
         learning_rate: The highest learning rate of the schedule.
         batch_size: Images a step.
         momentum: Momentum of the gradient.
-        weight_decay: Factor of the squared weights in the loss.
+        weight_decay: Factor of the weights that is added to their gradient; with ``"adamw"`` each step takes that
+            share, times the learning rate, of the weights themselves.
         shift: Each image is moved at random by up to this many pixels.
         flip: Whether an image is mirrored left to right half of the time.
         schedule: ``"one-cycle"``, ``"cosine"`` or ``"step"``.
