@@ -27,10 +27,7 @@ MEMORY = "use a scale of smaller images, or --device cpu"
 
 def main(program: str = "extractlib") -> int:
     """Run the command line of a package; what cannot be used or does not suffice becomes one line and exit status 2."""
-    arguments = [re.sub("^--profile(?==|$)", "--scale", argument) for argument in sys.argv[1:]]
-    if arguments != sys.argv[1:]:
-        print(f"{program}: --profile is now called --scale", file=sys.stderr)
-    longest = max(map(len, arguments), default=0)
+    longest = max(map(len, sys.argv[1:]), default=0)
     if longest > ARGUMENT:
         print(f"{program}: an argument has {longest:,} characters: at most {ARGUMENT:,} can be used", file=sys.stderr)
         return 2
@@ -48,7 +45,7 @@ def main(program: str = "extractlib") -> int:
         with warnings.catch_warnings():
             warnings.showwarning = tell
             # Imported here: a package on its own should fail in words even where a dependency is missing.
-            import_module(f"{program}.cli").app(args=arguments, prog_name=program)
+            import_module(f"{program}.cli").app(prog_name=program)
     except Exception as error:
         line = explanation(error)
         if line is None:

@@ -3,9 +3,7 @@
 What a command needs it imports itself, so that the list of commands appears at once.
 """
 
-import os
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +12,7 @@ import typer
 
 import extractlib
 from extractlib import cli_challenge, cli_serve
-from extractlib.errors import DataWarning, InputError, check_choice, check_output
+from extractlib.errors import InputError, check_choice, check_output
 
 if TYPE_CHECKING:
     from extractlib.api.granularity import Granularity
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from extractlib.data import download
     from extractlib.data.images import ImageSet
     from extractlib.data.pixels import Reading
-    from extractlib.data.sources import Loader
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -264,36 +261,10 @@ def read_how(names: list[str], **options: Any) -> "Reading":
         InputError: An option has no such value, or one is given and no set lies in files.
     """
     from extractlib.data.pixels import Reading
-    from extractlib.data.sources import in_files
+    from extractlib.data.sources import Source
 
     reading = Reading(**options)
-    if reading != Reading() and not any(map(in_files, names)):
+    if reading != Reading() and not any(Source.parse(name).in_files for name in names):
         given = next(name for name, value in options.items() if value != getattr(Reading(), name))
         raise InputError(f"--{given.replace('_', '-')} is of images in files, and {names[0]} is drawn: leave it out")
     return reading
-
-
-def keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
-    """Return `name`; of ``"folder:PATH"`` instead ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
-
-    The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
-    images have another name.
-
-    Args:
-        name: The set.
-        folders: Where each set lies.
-        loader: Reads the folder.
-
-    Raises:
-        InputError: The folder cannot be used.
-    """
-    path = _own(name)
-    if isinstance(path, str):
-        return name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
-        contents = replace(loader, folders={name: path}).files(name).contents
-    last = os.fsencode(path.resolve().name).decode(errors="replace")  # a row is UTF-8
-    key = f"folder:{last}@{contents[:8]}"
-    folders[key] = path.resolve()
-    return key

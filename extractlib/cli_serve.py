@@ -52,6 +52,7 @@ def serve(
     """Serve a victim over HTTP to clients with keys, and meter what they ask."""
     require_extra()
     from extractlib import serve as serving
+    from extractlib.api.server import make_app
 
     if (config is None) == (victim is None):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
@@ -69,7 +70,7 @@ def serve(
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port
     keys = _open(settings.database)
-    app = serving.app_of(settings, keys)
+    app = make_app(serving.apis_of(settings, keys), keys, settings.limits)
     _greet(settings, keys)
     listen(app, settings)
 

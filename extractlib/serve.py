@@ -31,14 +31,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import extractlib as xl
 from extractlib.api.batching import ServedAPI
 from extractlib.api.keys import Keys, check_team
 from extractlib.api.meter import Meter, Terms
-from extractlib.api.server import Limits, make_app
+from extractlib.api.server import Limits
 from extractlib.data.sources import Source
 from extractlib.defenses.policies import policy
 from extractlib.defenses.watermark import KeyedSample, Mislabel
@@ -178,15 +177,6 @@ class Settings(_Table):
                 if named is not None and named.startswith(FOLDER):
                     setattr(victim, images, f"{FOLDER}{beside(named.removeprefix(FOLDER))}")
         return settings
-
-
-def app_of(settings: Settings, keys: Keys) -> FastAPI:
-    """Return the application that serves what the settings say.
-
-    Raises:
-        InputError: As `apis_of`.
-    """
-    return make_app(apis_of(settings, keys), keys, settings.limits)
 
 
 def apis_of(settings: Settings, keys: Keys) -> dict[str, ServedAPI]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
-from extractlib.api.meter import DEAREST, LARGEST, BudgetExceeded, Meter, RequestReused, Usage
+from extractlib.api.meter import DEAREST, BudgetExceeded, Meter, RequestReused, Usage
 from extractlib.api.service import PredictionAPI
-from extractlib.errors import InputError
+from extractlib.errors import HIGHEST, InputError
 
 EXACT = torch.tensor([[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]])
 """Two answers whose probabilities are exact in binary."""
@@ -507,7 +507,7 @@ def test_bad_prices_are_refused(price):
 
 
 def test_the_highest_budget_and_price_work():
-    api = PredictionAPI(linear_victim(), budget=LARGEST, price=DEAREST)
+    api = PredictionAPI(linear_victim(), budget=HIGHEST, price=DEAREST)
     api.query(noise(3))
     assert api.usage("anonymous") == Usage(queries=3, budget=2**63 - 1, cost=3e12)
     assert api.usage("anonymous").remaining == 2**63 - 4

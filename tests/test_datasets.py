@@ -274,7 +274,7 @@ def test_what_a_source_is():
     names = ("signs", "atlas", "noise", "folder:pets", "gtsrb", "tinyimagenet")
     assert [name for name in names if Source(name).in_files] == ["folder:pets", "gtsrb", "tinyimagenet"]
     assert [name for name in names if Source(name).is_task] == ["signs", "gtsrb"]
-    assert sources.in_files("folder:pets") and not sources.in_files("signs/shifted")
+    assert sources.Source.parse("folder:pets").in_files and not sources.Source.parse("signs/shifted").in_files
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from extractlib.data.images import ImageSet
 from extractlib.data.layouts import folder, listing
 from extractlib.data.pixels import read_image
 from extractlib.data.sets import SETS, Listing, register
-from extractlib.data.sources import Loader, in_files
+from extractlib.data.sources import Loader, Source
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -241,7 +241,7 @@ def test_two_copies_of_a_data_set_have_one_fingerprint_and_another_label_changes
 
 
 def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
-    assert [in_files(name) for name in ("cifar10", "imagenet/27", "folder:x", "signs", "noise")] == [
+    assert [Source.parse(name).in_files for name in ("cifar10", "imagenet/27", "folder:x", "signs", "noise")] == [
         True,
         True,
         True,
@@ -416,7 +416,7 @@ def test_an_unknown_data_set_is_refused(tmp_path):
 def test_a_layout_is_added_from_outside(tmp_path, store, request):
     request.addfinalizer(lambda: SETS.pop("toys"))
 
-    @register("toys", kind="task")
+    @register("toys", role="task")
     def toys(root):
         table = pd.DataFrame({"path": [f"{number}.png" for number in range(40)], "class": ["car", "doll"] * 20})
         return Listing(root, ("car", "doll"), {"train": table})
@@ -424,7 +424,7 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
     for number in range(40):
         write_image(tmp_path / "toys" / f"{number}.png", seed=number)
     folders = download.data_folders(tmp_path)
-    assert (folders["toys"], in_files("toys")) == (tmp_path / "toys", True)
+    assert (folders["toys"], Source.parse("toys").in_files) == (tmp_path / "toys", True)
     loader = Loader(store=store, folders=folders)
     parts = loader.task("toys", seed=0)
     assert {part: len(images) for part, images in parts.items()} == {
@@ -437,9 +437,9 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
     assert parts["victim"].classes == ("car", "doll")
     assert len(loader.queries("toys/shifted", seed=0)) == 4
     with pytest.raises(InputError, match="there is a task or pool 'toys' already: choose another name"):
-        register("toys", kind="pool")(toys)
-    with pytest.raises(InputError, match="unknown kind of data set 'toy': use one of task, pool"):
-        register("blocks", kind="toy")(toys)
+        register("toys", role="pool")(toys)
+    with pytest.raises(InputError, match="unknown role 'toy': use one of task, pool"):
+        register("blocks", role="toy")(toys)
 
 
 def test_a_listed_file_that_is_missing_is_named_and_nothing_is_kept(tmp_path, store):

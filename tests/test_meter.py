@@ -12,9 +12,9 @@ from linear_victim import linear_victim, noise
 from postgres import charges, execute
 
 from extractlib import database
-from extractlib.api.meter import DEAREST, LARGEST, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.meter import DEAREST, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
 from extractlib.api.service import PredictionAPI
-from extractlib.errors import InputError
+from extractlib.errors import HIGHEST, InputError
 
 LIMIT = Terms(budget=10, price=0.5)
 
@@ -125,13 +125,13 @@ def test_costs_are_exact(meter):
 
 
 def test_terms_out_of_range_are_refused():
-    for budget in (0, -1, LARGEST + 1, 1.0, True, "5"):
+    for budget in (0, -1, HIGHEST + 1, 1.0, True, "5"):
         with pytest.raises(InputError, match="^budget is .*: a whole number from 1 to 9,223,372,036,854,775,807 is"):
             Terms(budget=budget)
     for price in (-1e-9, DEAREST + 1, 1e308, float("inf"), float("nan"), "1", True):
         with pytest.raises(InputError, match="^price is .*: a finite number from 0 to 1,000,000,000,000 is wanted$"):
             Terms(price=price)
-    assert Terms(budget=LARGEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
+    assert Terms(budget=HIGHEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
     assert vars(Terms()) == {"budget": None, "price": 0.0}
 
 

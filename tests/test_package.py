@@ -67,15 +67,6 @@ def test_a_name_that_the_library_has_not():
         extractlib.stolen  # noqa: B018
 
 
-@pytest.mark.parametrize("words", [("--profile", "nowhere"), ("--profile=nowhere",)])
-def test_profile_is_taken_for_scale(command, words):
-    status, printed, errors = command("ledger", *words)
-    first, second = errors.splitlines()
-    assert (status, printed, first) == (2, "", "extractbook: --profile is now called --scale")
-    assert second.startswith("extractbook: ") and "'nowhere'" in second
-    assert "--profile" not in command("ledger", "--help")[1]
-
-
 def test_what_is_not_installed_is_named(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "extractbook.build.courses", None)
     monkeypatch.delattr("extractbook.build.courses", raising=False)

@@ -6,6 +6,7 @@ Both packages load their rooms when they are first asked for, so that the list o
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -26,16 +27,16 @@ from extractlib.cli import (
     MostPixels,
     SkipBad,
     Version,
-    keyed_folder,
     read_how,
 )
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import DataWarning, InputError, check_choice
 
 if TYPE_CHECKING:
     from extractbook.reproduction.cells import Cell, Row
     from extractbook.reproduction.scales import Scale
     from extractlib.data.sources import Loader
 
+FOLDER = "folder:"
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 EDITION = RESULTS / "edition-2"
@@ -104,7 +105,7 @@ def run(
 ) -> None:
     """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
     use(device)
-    in_file = any(map(xl.data.sources.in_files, filter(None, (*(task or ()), pool))))
+    in_file = any(xl.data.sources.Source.parse(one).in_files for one in filter(None, (*(task or ()), pool)))
     settings = lab.scales.scale(name or ("small-cpu" if in_file else "drawn"))
     folders = xl.data.download.data_folders(data)
     kept = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
@@ -119,12 +120,30 @@ def run(
         lab.results.check_writable(output)
     store = xl.store.default_store()
     loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
-    keys = {name: keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
+    keys = {name: _keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
     cells = [replace(cell, task=keys[cell.task], pool=keys[str(cell.pool)]) for cell in cells]
     if budget is None:
         cells = within_pool(cells, loader)
     options = {"store": store, "folders": folders, "reading": reading, "jobs": jobs, "device": device, "part": part}
     print_rows(lab.run_table(cells, output, **options))
+
+
+def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
+    """Return `name`; of ``"folder:PATH"`` instead ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
+
+    The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
+    images have another name.
+    """
+    if not name.startswith(FOLDER):
+        return name
+    path = Path(name.removeprefix(FOLDER)).expanduser().resolve()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
+        contents = replace(loader, folders={name: path}).files(name).contents
+    last = os.fsencode(path.name).decode(errors="replace")  # a row is UTF-8
+    key = f"{FOLDER}{last}@{contents[:8]}"
+    folders[key] = path
+    return key
 
 
 @app.command()

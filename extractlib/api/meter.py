@@ -13,10 +13,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from extractlib.database import Database, insert_if_absent, seal
-from extractlib.errors import InputError, check_name, check_positive
-
-LARGEST = 2**63 - 1
-"""The highest budget that a database holds."""
+from extractlib.errors import HIGHEST, InputError, check_name, check_positive
 
 DEAREST = 10**12
 """The highest price of a query."""
@@ -82,7 +79,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         if self.budget is not None:
-            check_positive("budget", self.budget, at_most=LARGEST)
+            check_positive("budget", self.budget, at_most=HIGHEST)
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
         if not number or not 0 <= self.price <= DEAREST:
             raise InputError(f"price is {self.price!r}: a finite number from 0 to {DEAREST:,} is wanted")

@@ -41,8 +41,6 @@ from extractlib.errors import InputError, check_positive, shown
 
 Returned = TypeVar("Returned")
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-
 LOG = logging.getLogger("extractlib.server")
 
 PROBLEMS = {

@@ -303,14 +303,14 @@ def _cifar10_batch(file: Path, classes: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"path": paths, "class": _class_names(answers, classes.rename(str).to_dict(), file)})
 
 
-@register("imagenet", kind="pool")
+@register("imagenet", role="pool")
 def _imagenet(root: Path) -> Listing:
     """``train/n01440764/n01440764_10026.JPEG`` (ILSVRC2012); some images of each class, not all 1,281,167."""
     found = _class_folders(root, "train")
     return Listing(root, found.classes, _cut_classes(root, found.classes, found.images, IMAGENET_PARTS), found.empty)
 
 
-@register("openimages", kind="pool")
+@register("openimages", role="pool")
 def _openimages(root: Path) -> Listing:
     """Images anywhere below the folder, without labels."""
     files = sorted(image_files(root, deep=True).images)
@@ -322,7 +322,7 @@ def _openimages(root: Path) -> Listing:
     return Listing(root, (), splits)
 
 
-@register("tinyimagenet", kind="pool")
+@register("tinyimagenet", role="pool")
 def _tinyimagenet(root: Path) -> Listing:
     """``tiny-imagenet-200`` with ``train/n01443537/images`` and ``val/images``, ``val/val_annotations.txt``."""
     base = root / "tiny-imagenet-200"
@@ -333,7 +333,7 @@ def _tinyimagenet(root: Path) -> Listing:
     return Listing(root, found.classes, {"train": found.images, "test": test}, found.empty)
 
 
-@register("miniplaces", kind="pool")
+@register("miniplaces", role="pool")
 def _miniplaces(root: Path) -> Listing:
     """``images/train/a/abbey/00000001.jpg`` and ``train.txt``, whose lines are ``train/a/abbey/00000001.jpg 0``."""
     paths = read_table(root / "train.txt", ("path", "label"), sep=" ", header=False)["path"]

@@ -131,26 +131,26 @@ class Provider:
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
-        check_choice("kind of data set", self.role, ("task", "pool"))
+        check_choice("role", self.role, ("task", "pool"))
 
 
 SETS: Registry[Provider] = Registry("task or pool")
 """The sets by name."""
 
 
-def register(name: str, *, kind: str = "task") -> Callable[[Layout], Layout]:
+def register(name: str, *, role: str = "task") -> Callable[[Layout], Layout]:
     """Return a decorator that adds a set in files, given the function that lists what its folder holds.
 
     Args:
         name: What the data set, and its folder, is called.
-        kind: ``"task"`` or ``"pool"``.
+        role: ``"task"`` or ``"pool"``.
 
     Raises:
-        InputError: The name is taken, or the kind is unknown.
+        InputError: The name is taken, or the role is unknown.
     """
 
     def add(layout: Layout) -> Layout:
-        SETS.add(name, Provider(kind, layout=layout))
+        SETS.add(name, Provider(role, layout=layout))
         return layout
 
     return add

@@ -334,11 +334,6 @@ def load(
     return loader.pool(found, seed=seed, labeled=labeled)
 
 
-def in_files(name: str) -> bool:
-    """Say whether a task or a pool, by name, lies in files."""
-    return Source.parse(name).in_files
-
-
 def noise(size: int, *, seed: int, image_size: int = 32) -> ImageSet:
     """Return unlabeled images of uniform random pixels, `image_size` pixels high and wide."""
     generator = np.random.default_rng([seed, *b"noise"])

@@ -21,6 +21,9 @@ POOL_SHARES = {"pretraining": 0.49, "queries": 0.41, "detector": 0.05, "validati
 SHUFFLED = ("detector", "adversary", "validation", "test")
 """Parts whose images come in random order: an experiment may need only the first, and files lie class by class."""
 
+NAMED = ("validation", "test")
+"""Parts of a task that its listing may name."""
+
 LOOK_ALIKE = 8
 """Bits of 64 in which the hashes of look-alikes differ at most: frames of one recording often, strangers seldom."""
 
@@ -103,7 +106,7 @@ def cut(
     if role == "pool":
         seed = 0
     else:
-        named = {part: (part, _apart(files, part, group) if drop else None) for part in _named_parts(files)}
+        named = {part: (part, _apart(files, part, group) if drop else None) for part in NAMED if part in files.splits}
         shares = {part: share for part, share in usual.items() if part not in named}
         shares["victim"] += sum(usual.values()) - sum(shares.values())
         if "test" not in named:
@@ -116,10 +119,6 @@ def cut(
         mixed = np.random.default_rng([seed, *b"detector"]).permutation(len(chosen["victim"]))
         chosen["detector"] = chosen["victim"][torch.from_numpy(mixed)]
     return {part: ("train", indices) for part, indices in chosen.items()} | named
-
-
-def _named_parts(files: ImageFiles) -> list[str]:
-    return [part for part in ("validation", "test") if part in files.splits]
 
 
 def _apart(files: ImageFiles, part: str, group: str | None) -> torch.Tensor:
