@@ -27,7 +27,7 @@ FIGURE = README.parent / "book" / "_static" / "front.png"
 
 def results() -> str:
     """Return the headline results in Markdown, each with the chapter that tells it."""
-    rows, ledger = book.frame(*book.TABLES), book.ledger("drawn")
+    rows, ledger = book.frame(*book.TABLES, only=book.ONLY), book.ledger("drawn")
     copies = book.frame("reproduction")
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
@@ -56,7 +56,7 @@ def _seeds(rows: pd.DataFrame) -> str:
 
 def figure() -> bytes:
     """Return the front figure, as a PNG."""
-    return render(book.conditions(book.frame(*book.TABLES)), kind="png")
+    return render(book.conditions(book.frame(*book.TABLES, only=book.ONLY)), kind="png")
 
 
 def code(text: str) -> str:

@@ -91,7 +91,7 @@ def shown(tmp_path, monkeypatch):
     """Folders of rows of which those of the second edition count."""
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     monkeypatch.setattr(editions, "refusal", lambda row: "" if row.cell.seed == 200 else "explored")
-    monkeypatch.setattr(results, "complete", lambda rows, table, scale: {row.cell.seed for row in rows})
+    monkeypatch.setattr(results, "complete", lambda rows, table, scale, only=None: {row.cell.seed for row in rows})
 
 
 def test_chapters_show_the_exploration_until_a_row_counts(shown):
@@ -149,6 +149,26 @@ def test_a_seed_counts_once_all_its_deciding_cells_are_there(table, shown):
     assert len(rows) > 2 and results.complete(rows, table, "drawn") == {5, 6}
     assert results.complete(rows[1:], table, "drawn") == {6}
     assert results.complete([], table, "drawn") == set()
+
+
+def test_cells_that_are_not_shown_are_not_waited_for(tmp_path, monkeypatch):
+    """Where labels alone are asked for, a table counts once its rows of labels are there, and shows nothing else."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(editions, "counts", lambda row: True)
+    cells = table_cells("granularity", scale("drawn"), seeds=[200], shown=False)
+    labels = [cell for cell in cells if str(cell.granularity) == "label"]
+    assert 0 < len(labels) < len(cells)
+    rows = [row_of(cell) for cell in labels]
+    only = {"granularity": ("label", "full")}
+    assert results.complete(rows, "granularity", "drawn") == set()
+    assert results.complete(rows, "granularity", "drawn", only=only) == {200}
+    assert results.complete(rows[1:], "granularity", "drawn", only=only) == set()
+    make("exploring", recovery=0.25)
+    for row in [*rows, row_of(next(cell for cell in cells if cell not in labels))]:
+        append_row(tmp_path / "edition-2" / "drawn" / "granularity.jsonl", row)
+    assert results.newest("granularity").attrs["editions"] == ("exploring",)
+    found = results.newest("granularity", only=only)
+    assert (found.attrs["editions"], len(found)) == (("second",), len(labels))
 
 
 def test_of_two_rows_of_a_cell_the_later_is_shown_once(shown):

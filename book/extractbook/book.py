@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from extractbook.reproduction import Row
     from extractlib import Victim
 
-FIGURES = "TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seeds show"
+FIGURES = "ONLY TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seeds show"
 FIGURES += " show_html sizes table threat_model"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
@@ -59,7 +60,9 @@ def rows(scale: str, table: str | None = None) -> list["Row"]:
     return first_edition(scale, table)
 
 
-def frame(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> "pd.DataFrame":
+def frame(
+    *tables: str, scale: str = "drawn", beside: Sequence[str] = (), only: "Mapping[str, Collection[str]] | None" = None
+) -> "pd.DataFrame":
     """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
 
     Raises:
@@ -67,7 +70,7 @@ def frame(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> "pd
     """
     from extractbook.reproduction import results
 
-    return results.newest(*tables, scale=scale, beside=beside)
+    return results.newest(*tables, scale=scale, beside=beside, only=only or results.ALL)
 
 
 @contextmanager

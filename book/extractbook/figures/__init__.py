@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=CHAPTERS,
     submod_attrs={
         "base": [*COLORS.split(), "FILLS", "STYLE", "WIDTH", "Plot", "render"],
-        "front": ["TABLES", "conditions", "sizes"],
+        "front": ["ONLY", "TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": [
             "bars",

@@ -22,6 +22,9 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 }
 """Of each condition what it changes in the plain cell; names in braces are the scale's, or the task."""
 
+ONLY = {"granularity": ("full", "label"), "defense": ("none", "shuffle")}
+"""Which cells of the tables these conditions show: the others are not waited for."""
+
 PAPER = 224
 """Height and width of the paper's images, in pixels."""
 
@@ -39,7 +42,7 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
     All tasks have the same mark: which task is which is what chapters 1, 5 and 6 ask their readers to predict.
 
     Args:
-        rows: Of the tables `TABLES`.
+        rows: Of the tables `TABLES`, their cells `ONLY`.
         name: Their scale.
     """
     settings = scale(name)

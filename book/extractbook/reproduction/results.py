@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 from pydantic import ValidationError
@@ -19,6 +20,9 @@ FOLDER = Path(__file__).parents[1] / "results"
 """Where the committed rows lie, by edition and scale."""
 
 SUFFIX = ".jsonl"
+
+ALL: Mapping[str, Collection[str]] = MappingProxyType({})
+"""Of a table, all cells."""
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -115,7 +119,9 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
 
 
-def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd.DataFrame:
+def newest(
+    *tables: str, scale: str = "drawn", beside: Sequence[str] = (), only: Mapping[str, Collection[str]] = ALL
+) -> pd.DataFrame:
     """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
 
     Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
@@ -126,6 +132,8 @@ def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd
         tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
         scale: At which scale.
         beside: Other tables that these are compared with, as if they were asked for together.
+        only: By field of a cell the values that are shown, all others where it is missing; other cells are not waited
+            for, and their rows left out.
 
     Returns:
         The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
@@ -135,10 +143,10 @@ def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd
     Raises:
         InputError: There is no row of a table.
     """
-    shown, found = {table: _shown(table, scale) for table in tables}, []
-    others = [_shown(table, scale) for table in beside]
+    shown, found = {table: _shown(table, scale, only) for table in tables}, []
+    others = [_shown(table, scale, only) for table in beside]
     if len({where["edition"] for _, where in (*shown.values(), *others)}) > 1:
-        shown = {table: _shown(table, scale, second=False) for table in tables}
+        shown = {table: _shown(table, scale, only, second=False) for table in tables}
     for table, (rows, where) in shown.items():
         lines = frame(rows).assign(table=table, **where)
         lines["libraries"] = [", ".join(map(" ".join, row.provenance["libraries"].items())) for row in rows]
@@ -154,16 +162,24 @@ def newest(*tables: str, scale: str = "drawn", beside: Sequence[str] = ()) -> pd
     return lines
 
 
-def _shown(table: str, scale: str, *, second: bool = True) -> tuple[list[Row], dict[str, str]]:
+def _shown(
+    table: str, scale: str, only: Mapping[str, Collection[str]], *, second: bool = True
+) -> tuple[list[Row], dict[str, str]]:
     """Return the rows of `newest`, with edition and part; not `second`, the exploration's."""
     exploring = FOLDER / "exploring" / scale / f"{table}{SUFFIX}"
     counted = _counted(table, scale) if second else []
-    whole = complete(counted, table, scale)
+    whole = complete(counted, table, scale, only=only)
     if whole:
-        return [row for row in counted if row.cell.seed in whole], {"edition": "second", "part": "test"}
+        kept = [row for row in counted if row.cell.seed in whole and _is_shown(row.cell, only)]
+        return kept, {"edition": "second", "part": "test"}
     if exploring.exists():
-        return read_rows(exploring), {"edition": "exploring", "part": "validation"}
+        kept = [row for row in read_rows(exploring) if _is_shown(row.cell, only)]
+        return kept, {"edition": "exploring", "part": "validation"}
     raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
+
+
+def _is_shown(cell: Cell, only: Mapping[str, Collection[str]]) -> bool:
+    return all(str(getattr(cell, name)) in values for name, values in only.items())
 
 
 def decided(table: str, scale: str) -> set[int]:
@@ -176,12 +192,21 @@ def _counted(table: str, scale: str) -> list[Row]:
     return [row for row in read_rows(path) if editions.counts(row)] if path.exists() else []
 
 
-def complete(rows: Iterable[Row], table: str, scale: str) -> set[int]:
-    """Return the seeds of rows that have all cells of a table on which claims rest, or all where none does."""
+def complete(rows: Iterable[Row], table: str, scale: str, *, only: Mapping[str, Collection[str]] = ALL) -> set[int]:
+    """Return the seeds of rows that have all cells of a table on which claims rest, or all where none does.
+
+    Args:
+        rows: The rows.
+        table: The table.
+        scale: Its scale.
+        only: Which cells are looked at (see `newest`).
+    """
     cells, settings = {row.cell for row in rows}, scales.scale(scale)
     chosen = {"shown": not any(block.get("decides", True) for block in grids.TABLES[table].blocks)}
     wanted = {seed: grids.table_cells(table, settings, seeds=[seed], **chosen) for seed in {one.seed for one in cells}}
-    return {seed for seed, needed in wanted.items() if cells.issuperset(needed)}
+    return {
+        seed for seed, needed in wanted.items() if cells.issuperset(cell for cell in needed if _is_shown(cell, only))
+    }
 
 
 def _plain(provenance: Mapping) -> dict:
