@@ -148,6 +148,9 @@ def test_accounts_have_a_median_where_most_are_flagged():
     lines = chapter_10.accounts_table(ACCOUNTS).splitlines()
     assert lines[4] == "| signs, count | 3 of 3 | 20 | 345 | 2.0 | 0.0 |"
     assert lines[5] == "| signs, PRADA | 1 of 3 | – | 20 | 0.0 | 4.0 |"
+    # Of four accounts three are flagged, and the one that is not is later than those.
+    three = ACCOUNTS.assign(**{"counting.flag_times": [[10, 30, None, 20]]})
+    assert chapter_10.accounts_table(three).splitlines()[4].startswith("| signs, count | 3 of 4 | 25 |")
     said = chapter_10.accounts_sentence(ACCOUNTS)
     assert said.startswith(
         "The count flags crafted queries on 1 of 1 tasks; most of the adversary's single accounts it flags at this many"

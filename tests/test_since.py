@@ -45,9 +45,16 @@ def test_what_is_compared_has_the_tables_tasks_images_and_budget():
 
 def test_costs_are_points_of_accuracy_by_task_and_defense():
     found = chapter_13.costs(rows())
-    assert found.loc[("signs", "shuffle")].tolist()[:2] == pytest.approx([0.6, 15])
-    assert found.loc[("signs", "misinformation")].tolist() == pytest.approx([0.4, 0, 0.3])
+    assert found.loc[("signs", "shuffle")].tolist() == pytest.approx([0.6, 15])
+    assert found.loc[("signs", "misinformation")].tolist() == pytest.approx([0.4, 0])
     assert found.loc[("signs", "none"), "recovery"] == 0.9
+
+
+def test_strengths_of_several_seeds_are_a_span():
+    one = rows()
+    assert chapter_13.strengths(one) == {("signs", "misinformation"): "0.3"}
+    other = one[one["strength"].notna()].assign(strength=0.45)
+    assert chapter_13.strengths(pd.concat([one, other])) == {("signs", "misinformation"): "0.3 to 0.45"}
 
 
 def test_perturbations_show_recovery_over_cost_and_the_constant_predictor():

@@ -16,6 +16,9 @@ from extractbook.reproduction.scales import Scale
 from extractbook.reproduction.scales import scale as read_scale
 from extractlib.errors import check_choice
 
+UNMEASURED = {"B2": "says so (section 6), and measures nothing"}
+"""What the paper says of a claim for which it has no figure."""
+
 NO_ROWS = "The rows of the deciding seeds are not computed yet"
 
 REASONS = 2
@@ -54,7 +57,7 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
     entries, word = ledger.of(claim.id), ledger.word(claim)
     seeds = sorted({len(entry.seeds) for entry in entries if entry.seeds})
     kind, sign = MARKS[word]
-    lines = {"Paper": escape(claim.authors or "makes no such claim")}
+    lines = {"Paper": escape(claim.authors or UNMEASURED.get(claim.id, "makes no such claim"))}
     if word is Verdict.NOT_RUN:
         said, of = "not run yet", {seed for bound in (*explored, *failing) for seed in bound.seeds}
         head = f"Explored, seed {', '.join(map(str, sorted(of)))}" if of else "Explored"

@@ -74,9 +74,15 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a line a task and defense: recovery, points of accuracy that customers lose, and the chosen strength."""
+    """Return a line a task and defense: recovery, and points of accuracy that customers lose."""
     own = judged(rows).assign(lost=lambda kept: 100 * (kept["victim_accuracy"] - kept["honest_accuracy"]))
-    return own.groupby(["task", "defense"])[["recovery", "lost", "strength"]].mean()
+    return own.groupby(["task", "defense"])[["recovery", "lost"]].mean()
+
+
+def strengths(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Return by task and defense the strength that was chosen, in words: the least and the greatest over the seeds."""
+    found = judged(rows).groupby(["task", "defense"])["strength"].agg(["min", "max"]).dropna()
+    return {key: " to ".join(dict.fromkeys((f"{low:g}", f"{high:g}"))) for key, low, high in found.itertuples()}
 
 
 def beside(images: torch.Tensor, answers: torch.Tensor, altered: torch.Tensor, classes: tuple[str, ...]) -> Figure:
