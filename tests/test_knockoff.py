@@ -356,9 +356,16 @@ def test_truncated_answers_are_filled_in_as_the_attack_says(monkeypatch, transfe
         Knockoff(budget=50, fill="zeros")
 
 
-def test_when_all_is_denied_the_surrogate_stays_as_it_begins():
-    api = PredictionAPI(linear_victim(), detector=Guard(256), policy=Guard(256))
-    model = surrogate(Knockoff(budget=50).collect(api, POOL), seed=4)
+@pytest.mark.parametrize("answered", [0, 1])
+def test_when_all_but_one_is_denied_the_surrogate_stays_as_it_begins(answered):
+    shade = POOL.images[:, 0, 0, 0].int()
+    level = 256 - answered * (256 - int(shade.max()))  # of the brightest first pixel alone, if of any, an answer comes
+    api = PredictionAPI(linear_victim(), detector=Guard(level), policy=Guard(level))
+    others = (shade < shade.max()).nonzero()[:49, 0]
+    pool = POOL.subset(torch.cat([shade.argmax()[None], others]))
+    transfer = Knockoff(budget=len(pool)).collect(api, pool)
+    assert int((~transfer.answers.denied).sum()) == answered
+    model = Knockoff(budget=len(pool)).train(transfer, pool, Trainer(network="tiny", recipe=RECIPE, seed=4))
     begins = networks.build("tiny", classes=10, seed=4)
     assert not model.training
     assert torch.equal(predict(model, POOL.images), predict(begins, POOL.images))
@@ -561,7 +568,7 @@ def test_a_surrogate_that_has_learned_nothing_is_told():
 
 def test_a_surrogate_of_denied_answers_is_told_to_be_untrained():
     api = PredictionAPI(linear_victim(), detector=Everything(), policy=Deny())
-    with pytest.warns(ResultWarning, match="all answers were denied: the surrogate is untrained"):
+    with pytest.warns(ResultWarning, match="0 of 9 queries were answered and at least 2 are needed: the surrogate is"):
         Knockoff(budget=9)(api, POOL, surrogate="tiny", backbone=None, progress=False)
 
 

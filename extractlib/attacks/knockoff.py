@@ -40,6 +40,9 @@ GENTLER = 0.1
 """Of that recipe's learning rate, what a module of one's own is trained with: without normalization layers the rate
 that suits the package's networks drives many to a constant."""
 
+FEWEST = 2
+"""Answers below which a surrogate stays as it begins: a batch of one image has no spread to normalize by."""
+
 PROBED = 1_000
 """Queries on which a finished surrogate is looked at."""
 
@@ -311,6 +314,8 @@ class Knockoff:
     def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
         """Train a fresh surrogate to give the victim's answers (section 4.2); denied ones teach it nothing.
 
+        With fewer than `FEWEST` answers it stays as it begins.
+
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
             pool: The pool that was queried.
@@ -326,7 +331,7 @@ class Knockoff:
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not of {pool.name}: give the pool that was queried")
         classes, answered = transfer.header.classes, ~transfer.answers.denied
-        if not answered.any():
+        if answered.sum() < FEWEST:
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
         images = pool.subset(transfer.indices[answered])  # a large set is not copied
         targets = transfer.answers[answered].targets(classes, fill=self.fill)
@@ -340,8 +345,9 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
         InputError: Its logits are no numbers.
     """
     answered = ~transfer.answers.denied
-    if not answered.any():
-        warnings.warn("all answers were denied: the surrogate is untrained", ResultWarning, stacklevel=3)
+    if answered.sum() < FEWEST:
+        count = f"{int(answered.sum())} of {len(transfer)} queries were answered and at least {FEWEST} are needed"
+        warnings.warn(f"{count}: the surrogate is untrained", ResultWarning, stacklevel=3)
         return
     logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
     if not logits.isfinite().all():
