@@ -14,7 +14,7 @@ from mistakes import MISTAKES
 from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
-from extractbook.exercises import check, held_out, known, trial
+from extractbook.exercises import chapter_05, chapter_06, check, held_out, known, trial
 from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.exercise import Exercise, assigned, lookup
 from extractlib import exercises as former
@@ -417,3 +417,28 @@ def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():
     assert held_out.gained([copy], [np.stack([truth, baseline])], victim) == pytest.approx((0.6 - 0.4) / 0.8)
     with pytest.raises(InputError, match=r"shape \(4,\) where \(5,\) is wanted"):
         held_out.gained([copy[:4]], [np.stack([truth, baseline])], victim)
+
+
+def test_the_attacker_of_exercise_5_4_sends_images_of_the_pool_alone():
+    [(api, pool, wanted)] = chapter_05.thousand(3)
+    with pytest.raises(InputError, match="an image is not of the pool: send images of the pool, as they are"):
+        api.query(torch.cat([pool.images[:1], wanted[:1]]))
+    assert api.usage().queries == 0
+    assert len(api.query(pool.images[:2])) == 2
+
+
+def test_who_answers_the_customers_it_was_given_truly_is_judged_by_others():
+    """Exercise 6.4: the images whose cost is counted are not those that thresholds are set by."""
+    cases = chapter_06.full_answers(3)
+    (_, _, customers), (judged, _, again) = cases
+    assert torch.equal(customers, again) and not torch.equal(customers, judged)
+
+    def recognizes(answers: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """Keep the answers to the customers that were shown, and make all others labels."""
+        if torch.equal(answers, given):
+            return answers
+        return torch.nn.functional.one_hot(answers.argmax(1), answers.shape[1]).double()
+
+    found = [recognizes(answers, given).numpy() for answers, _, given in cases]
+    with pytest.raises(InputError, match="customers' answers change 1.00 times as much as labels alone"):
+        chapter_06.prevented(found, [np.array([1.0])], cases)

@@ -137,9 +137,9 @@ def test_what_an_answer_hides_is_a_table():
 
 
 def test_the_papers_pattern_is_seen_where_it_is():
-    words = chapter_06.claim_words(ROWS)
+    words = f"{chapter_06.label_words(ROWS)}\n{chapter_06.between_words(ROWS)}"
     assert "which is not the paper's pattern" in words
-    assert ", as in the paper;" in chapter_06.claim_words(ROWS.replace({"task": {"signs": "things"}}))
+    assert ", as in the paper;" in chapter_06.label_words(ROWS.replace({"task": {"signs": "things"}}))
     assert "those of *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in words
     assert words.endswith("Two classes cost less than labels do on 2 of 2 tasks.")
 
@@ -302,7 +302,7 @@ def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
 def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
     assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
         "With 9 kinds in place of 189 the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
-        " *signs* needs many kinds most."
+        " *signs* needed many kinds most."
     )
     gaining = chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "retina": {9: [0.55], 189: [0.5]}})
     assert "shares: *signs* 50%; *retina* gains 10%. So *signs*" in gaining

@@ -124,7 +124,8 @@ def test_rows_of_the_exploration_say_which_deciding_rows_there_are(shown):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "decided", lambda table, scale: set(before) if table == "adaptive" else set(before[:-1]))
         assert (
-            "; the rows that decide the claims are there with 8 seeds for adaptive, and not yet for granularity; commit"
+            "; the rows that decide the claims are there with 8 seeds for adaptive, and not all of those for"
+            " granularity; commit"
         ) in provenance_of(both)
         alone = both[both["table"] == "adaptive"]
         assert "are there with 8 seeds, but not yet for what these are compared with; commit" in provenance_of(alone)

@@ -1,6 +1,7 @@
 """Exercises of chapter 5, Knockoff nets."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from extractbook.exercises.services import (
     probabilities,
 )
 from extractlib import PredictionAPI, load_victim
+from extractlib.api.granularity import Answers
 from extractlib.attacks.adaptive import Bandit
 from extractlib.data.drawn import draw
+from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
 
 
 def epochs_for(few: int, many: int, batch: int, epochs: int) -> int:
@@ -60,9 +64,26 @@ HELD_OUT, QUERIES, WANTED = "birds", 1_000, 2_000
 
 def thousand(seed: int) -> list[tuple]:
     """Return an API with full answers, a pool, and images whose labels are wanted."""
-    api = PredictionAPI(load_victim(HELD_OUT), budget=QUERIES)
-    pool = draw("atlas", part="queries", size=2 * QUERIES, seed=seed)
-    return [(api, pool.unlabeled(), wanted_images(seed))]
+    pool = draw("atlas", part="queries", size=2 * QUERIES, seed=seed).unlabeled()
+    return [(PoolAPI(pool), pool, wanted_images(seed))]
+
+
+class PoolAPI(PredictionAPI):
+    """An API that answers about the images of a pool alone: the attacker of the chapter has no others."""
+
+    def __init__(self, pool: ImageSet):
+        super().__init__(load_victim(HELD_OUT), budget=QUERIES)
+        self._known = {image.numpy().tobytes() for image in pool.images[:]}
+
+    def query(self, images: torch.Tensor, **options: Any) -> Answers:
+        """Answer as the API does.
+
+        Raises:
+            InputError: An image is not of the pool, or as the API. Nothing is charged.
+        """
+        if isinstance(images, torch.Tensor) and not self._known.issuperset(one.numpy().tobytes() for one in images):
+            raise InputError("an image is not of the pool: send images of the pool, as they are")
+        return super().query(images, **options)
 
 
 def wanted_images(seed: int) -> torch.Tensor:

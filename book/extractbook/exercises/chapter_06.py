@@ -13,7 +13,7 @@ from extractlib.metrics import share
 from extractlib.models import Recipe, fit, networks, predict
 from extractlib.models.classifier import load_victim
 
-HELD_OUT, POOL, LIMIT = "birds", "atlas", 0.5
+HELD_OUT, POOL, LIMIT = "birds", "atlas", 0.6
 """A victim that the chapter does not attack, the attacker's pool, and what customers may lose (see `prevented`)."""
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -65,16 +65,17 @@ def likeliest(soft: torch.Tensor, labels: torch.Tensor, temperatures: tuple[floa
 
 @cache
 def _images(seed: int) -> dict[str, torch.Tensor]:
-    """Return 1,000 images that an attacker sends, that customers send, and to compare the copy on."""
+    """Return 1,000 images each that an attacker, customers and other customers send, and to compare the copy on."""
     parts = {"attacker": (POOL, "queries"), "customers": (HELD_OUT, "validation"), "test": (HELD_OUT, "test")}
+    parts |= {"others": (HELD_OUT, "detector")}
     return {name: drawn.draw(of, part=part, size=1_000, seed=seed).images[:] for name, (of, part) in parts.items()}
 
 
 def full_answers(seed: int) -> list[tuple]:
-    """Return full answers with their images, an attacker's and the customers', each beside the customers' answers."""
+    """Return full answers with their images, an attacker's and other customers', each beside the customers' answers."""
     victim, images = load_victim(HELD_OUT), _images(seed)
-    answers = {name: victim.logits(images[name]).softmax(1) for name in ("attacker", "customers")}
-    return [(full, images[name], answers["customers"]) for name, full in answers.items()]
+    answers = {name: victim.logits(images[name]).softmax(1) for name in ("attacker", "others", "customers")}
+    return [(answers[name], images[name], answers["customers"]) for name in ("attacker", "others")]
 
 
 def stolen(images: torch.Tensor, targets: torch.Tensor) -> float:

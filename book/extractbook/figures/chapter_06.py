@@ -176,10 +176,10 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
     )
 
 
-def claim_words(rows: pd.DataFrame) -> str:
-    """Return what the rows have for the chapter's claims, whatever the verdicts will be."""
-    labels, between = drops(rows), pd.DataFrame({word: drops(rows, word) for word in ("top-2", "label")})
-    first, ordered = list(labels.index[:2]), (between["top-2"] < between["label"]).sum()
+def label_words(rows: pd.DataFrame) -> str:
+    """Return where labels cost most and where that differs most from the paper, whatever the verdict will be."""
+    labels = drops(rows)
+    first = list(labels.index[:2])
     same = "as in the paper" if set(first) == {"birds", "things"} else "which is not the paper's pattern"
     theirs = pd.Series({task: _authors_drop(str(task)) for task in labels.index})
     far = (labels - theirs).abs().sort_values(ascending=False).index[:2]
@@ -187,8 +187,14 @@ def claim_words(rows: pd.DataFrame) -> str:
     return (
         f"Labels cost most on *{first[0]}* and *{first[1]}*, {same}; the paper's figures are largest for the twins of"
         f" *birds* and *things*.\nThe largest differences from the paper are those of {apart}."
-        f"\nTwo classes cost less than labels do on {ordered} of {len(between)} tasks."
     )
+
+
+def between_words(rows: pd.DataFrame) -> str:
+    """Return on how many tasks answers in between cost less than labels do."""
+    between = pd.DataFrame({word: drops(rows, word) for word in ("top-2", "label")})
+    ordered = (between["top-2"] < between["label"]).sum()
+    return f"Two classes cost less than labels do on {ordered} of {len(between)} tasks."
 
 
 def _authors_drop(task: str) -> float:

@@ -69,7 +69,7 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     gained = "".join(f"; *{task}* gains {-value:.0%}" for task, value in falling if value < 0)
     return (
         f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares:"
-        f" {listed}{gained}. So *{most}* needs many kinds most."
+        f" {listed}{gained}. So *{most}* needed many kinds most."
     )
 
 

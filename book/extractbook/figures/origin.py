@@ -84,7 +84,9 @@ def _waiting(rows: pd.DataFrame) -> str:
     ready, missing = (
         ", ".join(table.replace("_", " ") for table in tables if (table in there) is whole) for whole in (True, False)
     )
-    return f"the rows that decide the claims are there with {look} seeds for {ready}, and not yet for {missing}"
+    return (
+        f"the rows that decide the claims are there with {look} seeds for {ready}, and not all of those for {missing}"
+    )
 
 
 def _listed(seeds: Sequence[int]) -> str:
