@@ -186,6 +186,10 @@ def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
     # All six of 82 answers that repeat a mark are the copy's.
     assert chapter_10.fisher(6, 41, 0) == pytest.approx(comb(41, 6) / comb(82, 6))
     assert chapter_10.p_words(5.2e-6) == "5 × 10⁻⁶" and chapter_10.p_words(0.04) == "0.040"
+    assert chapter_10.p_words(2e-300) == "2 × 10⁻³⁰⁰" and chapter_10.p_words(0.0) == "below 10⁻³⁰⁰"
+    two = pd.concat([MARKS.assign(seed=seed) for seed in (200, 201)])
+    assert chapter_10.marks_table(two).splitlines()[0].endswith("get one; counts of 2 seeds together**")
+    assert chapter_10.marks_table(two).splitlines()[5].startswith("| signs, 10 steps | 82 | 12 | 0 |")
     # Of three lines: 25 of 41 beside a control of none, 6 of 41 beside none, and 20 of 40 beside a control of all.
     assert chapter_10.accused(MARKS) == (
         "At one in a thousand the p value with the bound as given accuses in 1 of these 3 lines, Fisher's in 1, and"

@@ -265,7 +265,9 @@ def marks_table(frame: pd.DataFrame) -> str:
             body.append([f"{task}, {steps:,} steps", marked, copy, control, *both, half])
     rate = scale("drawn").watermark_rate
     heads = ["Task", "Marks", "Copy repeats", "Control repeats", "p, bound given", "p, Fisher", "Half of them"]
-    return table(body, heads, caption=f"Marks among 10,000 public queries, {rate:.1%} of which get one")
+    many = frame["seed"].nunique() if "seed" in frame else 1
+    pooled = f"; counts of {many} seeds together" if many > 1 else ""
+    return table(body, heads, caption=f"Marks among 10,000 public queries, {rate:.1%} of which get one{pooled}")
 
 
 def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
@@ -282,10 +284,16 @@ def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
     )
 
 
+SMALLEST = 1e-300
+"""A p value below which floating-point numbers soon end."""
+
+
 def p_words(p: float) -> str:
     """Return a p value with three decimals, a small one as a power of ten."""
     if p >= 0.001:
         return f"{p:.3f}"
+    if p < SMALLEST:
+        return "below 10⁻³⁰⁰"
     factor, power = f"{p:.0e}".split("e")
     return f"{factor} × 10⁻{str(abs(int(power))).translate(RAISED)}"
 
