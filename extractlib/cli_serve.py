@@ -59,9 +59,11 @@ def serve(
     said = {"answers": answers, "budget": budget, "price": price, "rate": rate}
     said = {name: value for name, value in said.items() if value is not None}
     if victim is not None:
-        name, rates = victim.removeprefix("folder:"), {"rate": said.pop("rate")} if "rate" in said else {}
+        name = victim.removeprefix("folder:")
         name = name if name.isidentifier() else "victim"
-        settings = serving.Settings.of({"victims": {name: {"task": victim} | said}} | rates, where="the command line")
+        said.pop("rate", None)  # it is the server's, not the victim's
+        victims = {name: {"task": victim} | said}
+        settings = serving.Settings.of({"victims": victims, "rate": rate}, where="the command line")
     elif config is not None:
         if said:
             first = next(iter(said))

@@ -224,8 +224,7 @@ def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
 
 
 def _parts(source: str, chosen: VictimSettings, *, role: str = "task") -> Any:
-    place = Path(source.removeprefix(FOLDER)).expanduser() if source.startswith(FOLDER) else source
-    return xl.load(place, role=role, store=default_store(), image_size=chosen.size)
+    return xl.load(source, role=role, store=default_store(), image_size=chosen.size)
 
 
 def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]:
