@@ -88,3 +88,14 @@ def test_an_answer_and_its_altered_one_stand_beside_the_same_image():
     figure = chapter_13.beside(images, true, 1 - true, ("a", "b"))
     assert [text.get_text() for text in figure.texts] == ["1.00 a", "1.00 b", "1.00 b", "1.00 a"]
     assert [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes] == [0, 0, 1, 1]
+
+
+def test_spectra_are_lines_on_a_logarithmic_axis_beside_the_hidden_size():
+    shown = {"full": [4.0, 2.0, 1e-6], "2 decimals": [4.0, 2.0, 0.1], "1 decimal": [4.0, 2.0, 1.0]}
+    figure = chapter_13.spectra({name: torch.tensor(values) for name, values in shown.items()}, 2)
+    full, _, rounded, size = figure.axes[0].lines
+    assert full.get_xdata().tolist() == [1, 2, 3]
+    assert full.get_ydata().tolist() == pytest.approx([4, 2, 1e-6])
+    assert rounded.get_ydata().tolist() == [4, 2, 1]
+    assert set(size.get_xdata()) == {2}
+    assert figure.axes[0].get_yscale() == "log"

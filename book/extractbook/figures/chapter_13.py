@@ -134,3 +134,24 @@ def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
         name_rows(axes, list(recoveries))
         axes.set_xlim(0, 1.05)
     return figure
+
+
+def spectra(values: Mapping[str, torch.Tensor], size: int) -> Plot:
+    """Return singular values in falling order, a line a kind of answers.
+
+    Args:
+        values: By what the answers show, of three kinds, float of shape (values,).
+        size: That of the hidden state; a vertical line.
+    """
+    data = pd.DataFrame(
+        [(name, place, float(value)) for name, line in values.items() for place, value in enumerate(line, 1)],
+        columns=["Series", "place", "singular value"],
+    )
+    with plotting(data, height=3.4, xlabel="place", ylabel="singular value", columns=3) as (figure, axes):
+        for (name, line), (color, dashes) in zip(
+            data.groupby("Series", sort=False), ((BLUE, "-"), (VERMILION, "--"), (GREEN, ":")), strict=True
+        ):
+            axes.plot(line["place"], line["singular value"], color=color, linestyle=dashes, label=name, marker="")
+        axes.axvline(size, color=BLACK, linewidth=1)
+        axes.set_yscale("log")
+    return figure
