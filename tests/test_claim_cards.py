@@ -109,7 +109,7 @@ def test_a_card_names_what_was_not_tested_and_the_mean_over_tasks():
     """By the committed rows: PRADA flags too few accounts to have a flag time, and C11 has a bound across tasks."""
     said = BeautifulSoup(cards.cards("B2", "C11").data, "html.parser").get_text(" ", strip=True)
     assert "on things, birds, signs, objects. Not tested, because a precondition fails: T(things, prada) ≥ 20; " in said
-    assert "All bounds hold on things, birds, retina, signs, objects and in the mean over the tasks. Test" in said
+    assert "All bounds hold on things, birds, retina, signs, objects and in the mean over the tasks. The test" in said
 
 
 def test_a_card_leads_to_an_entry_that_the_ledger_has():

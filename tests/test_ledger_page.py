@@ -16,7 +16,7 @@ from extractlib.errors import InputError
 
 
 def judged(frame: pd.DataFrame, *, only: str = "") -> ledger.Ledger:
-    return ledger.Ledger(SCALE, tuple(claims.verdicts(frame, SCALE, only=only)), {})
+    return ledger.Ledger(SCALE, tuple(claims.verdicts(frame, SCALE, only=only)), {}, frame)
 
 
 WORLD = judged(FRAME)
@@ -34,7 +34,7 @@ def test_the_matrix_has_a_line_a_claim_its_word_first_and_the_seeds_of_each_cell
     assert head == ["claim", "verdict", *TASKS, "across"]
     assert [line[0] for line in lines] == [claim.id for claim in claims.claims()]
     by_claim = {line[0]: line[1:] for line in lines}
-    assert by_claim["C1"] == ["does not hold", "✓ 8", "✗ 8", "✓ 8", "✓ 8", "✓ 8", ""]
+    assert by_claim["C1"] == ["does not hold", "✓ 8", "✗ 8", "✓ 8 †", "✓ 8", "✓ 8", ""]
     assert by_claim["C5"] == ["holds", "", "", "", "✓ 8", "✓ 8", ""]
     assert by_claim["C11"] == ["holds", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8", "✓ 8"]
 
@@ -52,7 +52,7 @@ def test_what_was_explored_is_counted_beside_the_verdict():
 def test_a_cell_of_some_seeds_is_not_run_and_says_how_many_there_are():
     frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
     lines = {line[0]: line[1:] for line in cells(ledger_page.matrix(judged(frame, only="C1")))}
-    assert lines["C1"] == ["not run", "✓ 8", "✓ 8", "✓ 8", "· 3", "✓ 8", ""]
+    assert lines["C1"] == ["not run", "✓ 8", "✓ 8", "✓ 8 †", "· 3", "✓ 8", ""]
 
 
 def test_a_bound_of_too_few_seeds_has_no_word_in_the_forest():
@@ -138,7 +138,8 @@ def test_what_does_not_count_is_said_with_its_reason():
 def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
     cells, false = WORLD.expected_false
     assert ledger_page.expected([WORLD, WORLD]) == (
-        f"{2 * cells} cells are judged; at most {2 * false:.1f} of them are expected to be wrong by chance alone."
+        f"{2 * cells} cells are judged; chance in the bounds alone is expected to make at most {2 * false:.1f} of them "
+        "wrong."
     )
 
 

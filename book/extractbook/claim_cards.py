@@ -8,6 +8,7 @@ import numpy as np
 from IPython.display import HTML
 
 from extractbook.ledger_page import MARKS
+from extractbook.remarks import remarks
 from extractbook.reproduction import claims, judging, paper, results
 from extractbook.reproduction.cells import Row
 from extractbook.reproduction.judging import Bound, Entry, Limit, Verdict
@@ -66,7 +67,7 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
         lines["Ours"] = _list(_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds)
-    lines["Why"] = escape(_why(entries, word))
+    lines["Why"] = escape(" ".join([_why(entries, word), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
     # The ledger's page has no entries of photographs before their first deciding rows.
@@ -124,14 +125,17 @@ def _word(bound: Bound, entry: Entry) -> Verdict:
     """Return what a task's bound says by itself; of a task that is not judged, the task's word."""
     if entry.verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE):
         return entry.verdict
-    return {True: Verdict.HOLDS, False: Verdict.DOES_NOT_HOLD, None: Verdict.UNDECIDED}[bound.holds]
+    # A violation that does not survive the correction leaves its task undecided.
+    failing = Verdict.UNDECIDED if entry.verdict is Verdict.UNDECIDED else Verdict.DOES_NOT_HOLD
+    return {True: Verdict.HOLDS, False: failing, None: Verdict.UNDECIDED}[bound.holds]
 
 
 def _line(bound: Bound, verdict: Verdict | None = None) -> str:
     low, high = bound.interval
     interval = "" if np.isnan(low) else f" <small>{_number(low)} to {_number(high)}</small>"
     mark = f'<span title="{verdict}">{MARKS[verdict][1]}</span> ' if verdict else ""
-    return f"{mark}{escape(bound.statement)}: <b>{_number(_mean(bound))}</b>{interval}"
+    mean = _mean(bound) if np.isnan(bound.mean) else bound.mean
+    return f"{mark}{escape(bound.statement)}: <b>{_number(mean)}</b>{interval}"
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -155,9 +159,7 @@ def _why(entries: list[Entry], word: Verdict) -> str:
     if word is Verdict.HOLDS:
         on = [entry.task for entry in deciding if entry.task != claims.ACROSS]
         mean = " and in the mean over the tasks" * (len(on) < len(deciding))
-        failing = [
-            str(one.statement) for entry in deciding for one in entry.preconditions if not judging.fulfilled(one)
-        ]
+        failing = [str(one.statement) for entry in entries for one in entry.preconditions if not judging.fulfilled(one)]
         untested = f" Not tested, because a precondition fails: {'; '.join(failing)}." if failing else ""
         return f"All bounds hold on {', '.join(on)}{mean}.{untested}"
     reasons = [reason for entry in deciding for reason in entry.reason.split("; ")]

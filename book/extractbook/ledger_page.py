@@ -4,6 +4,7 @@ All of it is HTML that needs no script: a claim's entry is a fold, and the table
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from types import MappingProxyType
 
@@ -12,7 +13,9 @@ import pandas as pd
 from matplotlib import style
 
 from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, Plot
+from extractbook.remarks import remarks
 from extractbook.reproduction import editions, judging, results
+from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.claims import ACROSS, Claim, claims
 from extractbook.reproduction.judging import Bound, Entry, Verdict
 from extractbook.reproduction.ledger import Ledger
@@ -28,8 +31,8 @@ MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 )
 """What a verdict looks like in the matrix: the class of its cell, and a sign for who does not see colors."""
 
-REDESIGNED = ("C9", "things")
-"""The claim and the task whose world was made anew after a look at the first edition's result."""
+REDESIGNED = (("C9", "things"), ("C1", "retina"), ("C2", "retina"))
+"""The claims and tasks for whose sake images were drawn anew after a look at a result."""
 
 FARTHEST = 0.5
 """Distance from its limit beyond which the forest plot cuts a bound's interval."""
@@ -88,7 +91,7 @@ def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
 def legend() -> str:
     """Return what the signs of the matrix mean, as a line of HTML."""
     signs = (f'<span class="{kind}">{sign}</span> {verdict}' for verdict, (kind, sign) in MARKS.items())
-    redesigned = "†: its world was redesigned after a look at the first edition's result, as said below"
+    redesigned = "†: images were drawn anew for its sake after a look at a result, as said below"
     return f'<p class="ledger">{", ".join(signs)}; the number beside a sign: seeds; {redesigned}.</p>'
 
 
@@ -97,7 +100,7 @@ def _cell(entry: Entry | None) -> str:
         return "<td></td>"
     kind, sign = MARKS[entry.verdict]
     seeds = f" <small>{len(entry.seeds)}</small>" if entry.seeds else ""
-    seeds += "†" if (entry.claim, entry.task) == REDESIGNED else ""
+    seeds += "†" if (entry.claim, entry.task) in REDESIGNED else ""
     return f'<td class="{kind}" title="{entry.verdict}"><span aria-label="{entry.verdict}">{sign}</span>{seeds}</td>'
 
 
@@ -123,11 +126,19 @@ def entry(ledger: Ledger, claim: Claim) -> str:
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
     lines = "".join(_of_task(one) for one in found)
     parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>")
+    parts += [f"<p>{escape(remark)}</p>" for remark in remarks(ledger, claim.id)]
     files = ", ".join(_link(ledger, table, "csv", f"<code>{table}</code>") for table in claim.tables)
-    rows = len({row for one in found for row in one.rows})
-    parts.append(f"<p>Rows: {rows:,} of {files}, made by <code>{escape(claim.command(name))}</code>.</p>")
+    parts.append(
+        f"<p>Rows: {_cells(ledger, found):,} of {files}, made by <code>{escape(claim.command(name))}</code>.</p>"
+    )
     summary = f"<b>{claim.id}</b> {escape(claim.statement)}: <b>{ledger.word(claim)}</b>"
     return f'<details class="fold claim"><summary>{summary}</summary>{"".join(parts)}</details>'
+
+
+def _cells(ledger: Ledger, found: Sequence[Entry]) -> int:
+    """Return on how many rows entries rest; a row that lies in several tables is one."""
+    rows = ledger.frame.loc[sorted({row for one in found for row in one.rows})]
+    return len(rows.drop_duplicates([one.name for one in fields(Cell) if one.name in rows]))
 
 
 def _of_task(entry: Entry) -> str:
@@ -149,11 +160,21 @@ def _line(kind: str, bound: Bound) -> str:
     elif kind == "bound":
         word = {True: "holds", False: "violated", None: "open"}[bound.holds]
     low, high = map(_number, bound.interval)
-    # A precondition is judged by its mean alone.
-    interval = "–" if kind == "precondition" else f"{low} to {high}"
-    values = [word, bound.statement, _number(bound.mean), interval, len(bound.seeds)]
+    # A precondition is judged by its mean alone, and of whole numbers, such as a yes or no a seed, t has no interval.
+    whole = not bound.stated.counts and all(value == round(value) for value in bound.values.values())
+    interval = "–" if kind == "precondition" or (whole and kind == "shown") else f"{low} to {high}"
+    statement = bound.statement
+    if len(bound.stated.counts) == 3:  # the statement is about a p value
+        statement += f", of more than {_number(bound.limit)}, the control's upper end"
+    values = [word, statement, _mean(bound), interval, len(bound.seeds)]
     values.append("–" if bound.authors is None else _number(bound.authors))
     return "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in values) + "</tr>"
+
+
+def _mean(bound: Bound) -> str:
+    """Return a bound's mean; a flag time of 0 stands for accounts of which most are never flagged."""
+    is_time = any(term.get("column") == "flag_time" for term in bound.stated.terms)
+    return "most are never flagged" if is_time and bound.mean == 0 else _number(bound.mean)
 
 
 def _number(value: float) -> str:
@@ -254,7 +275,9 @@ def expected(ledgers: Iterable[Ledger]) -> str:
     cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
     if not cells:
         return "No cell is judged yet."
-    return f"{cells} cells are judged; at most {false:.1f} of them are expected to be wrong by chance alone."
+    return (
+        f"{cells} cells are judged; chance in the bounds alone is expected to make at most {false:.1f} of them wrong."
+    )
 
 
 def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:

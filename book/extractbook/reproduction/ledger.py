@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class Ledger:
         scale: The scale.
         entries: Of each claim and each task that it is judged on.
         refused: How many rows do not count, by the reason why.
+        frame: The rows that count (see `results.frame`), by the index that the entries' rows have.
     """
 
     scale: Scale
     entries: tuple[judging.Entry, ...]
     refused: Mapping[str, int]
+    frame: pd.DataFrame = field(default_factory=lambda: results.frame([]), compare=False, repr=False)
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], scale: Scale, *, only: str = "") -> "Ledger":
@@ -47,7 +49,8 @@ class Ledger:
             if not reason:
                 counted.append(row)
         del refused[""]
-        return cls(scale, tuple(claims.verdicts(results.frame(counted), scale, only=only)), dict(refused))
+        frame = results.frame(counted)
+        return cls(scale, tuple(claims.verdicts(frame, scale, only=only)), dict(refused), frame)
 
     def of(self, claim: str) -> list[judging.Entry]:
         """Return a claim's entries, task by task."""
