@@ -3,7 +3,7 @@
 What a command needs it imports itself, so that the list of commands appears at once.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated
 
@@ -78,9 +78,14 @@ def serve(
 def _deadline(text: str) -> datetime:
     """Return a time; a mere day ends with its last second."""
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.combine(date.fromisoformat(text), time(23, 59, 59))
+    except ValueError:
+        found = _moment(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
     except ValueError:
         raise InputError(f"deadline is {shown(text)}: a day or a time as in 2026-12-24T18:00+01:00 is wanted") from None
-    if len(text) == len("2026-12-24"):
-        found += timedelta(days=1, seconds=-1)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -132,7 +132,7 @@ def add(
     if team is not None:
         print(keys.add(team))
     elif teams is not None:
-        named, have = list(teams_of(teams)), {key.team for key in keys.all() if key.revoked is None}
+        named, have = teams_of(teams), {key.team for key in keys.all() if key.revoked is None}
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["team", "key"])
         rows.writerows([name, keys.add(name)] for name in named if name not in have)

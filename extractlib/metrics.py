@@ -86,7 +86,12 @@ def errors_repeated(surrogate: torch.Tensor, victim: torch.Tensor, labels: torch
     """Return the share of the victim's errors to which the surrogate gives the same wrong label; NaN without errors.
 
     All int64 of shape (n,).
+
+    Raises:
+        InputError: They are not equally many.
     """
+    _check_alike(surrogate, labels)
+    _check_alike(victim, labels)
     return share((surrogate == victim)[victim != labels])
 
 
@@ -96,7 +101,12 @@ def share(flags: torch.Tensor) -> float:
 
 
 def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return the accuracy on the images of each class, float64 of shape (classes,); NaN where a class has none."""
+    """Return the accuracy on the images of each class, float64 of shape (classes,); NaN where a class has none.
+
+    Raises:
+        InputError: Predictions and labels are not equally many.
+    """
+    _check_alike(predicted, labels)
     right = torch.bincount(labels[predicted == labels], minlength=classes)
     return right.double() / torch.bincount(labels, minlength=classes)
 
@@ -140,11 +150,16 @@ def t_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[fl
 
 
 def _share(first: torch.Tensor, second: torch.Tensor) -> float:
-    if first.shape != second.shape or not len(first):
+    _check_alike(first, second, least=1)
+    return share(first == second)
+
+
+def _check_alike(first: torch.Tensor, second: torch.Tensor, *, least: int = 0) -> None:
+    if first.shape != second.shape or len(first) < least:
         raise InputError(
-            f"{len(first)} and {len(second)} labels cannot be compared: equally many are wanted, at least 1"
+            f"{len(first)} and {len(second)} labels cannot be compared: equally many are wanted"
+            + f", at least {least}" * bool(least)
         )
-    return (first == second).double().mean().item()
 
 
 def _several(values: Sequence[float]) -> np.ndarray:
@@ -223,10 +238,11 @@ def threshold_at(scores: torch.Tensor, accepted: float) -> float:
         accepted: The share; 0 accepts none.
 
     Raises:
-        InputError: There are no scores, or the share is out of range.
+        InputError: There are no scores, one is NaN, or the share is out of range.
     """
     if not len(scores) or not 0 <= accepted <= 1:
         raise InputError(f"share {accepted} of {len(scores)} scores: a share in [0, 1] of at least one is wanted")
+    scores = _scores("benign", scores)
     # The tolerance undoes the rounding of a share that was itself counted.
     needed = math.ceil(accepted * len(scores) - 1e-9)
     return scores.sort().values[needed - 1].item() if needed else -math.inf

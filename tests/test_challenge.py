@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import stat
+import threading
 import time
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -266,6 +267,30 @@ def test_what_a_killed_server_left_is_scored_by_the_next(tmp_path):
     judge = Judge(store, linear_hidden(), ("a", "b", "c"), scoring_sandbox())
     [one] = settled(store, judge)
     assert (one.state, one.public.score, one.final.recovery) == (SCORED, 1.0, 1.0)
+
+
+def test_a_copy_that_waits_is_queued_once(tmp_path):
+    """A team that sends it again may not hold up the others'."""
+    begun, go, scored = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def labels(self, model, images, *, classes):
+            begun.set()
+            assert go.wait(30)
+            scored.append(model)
+            return linear_hidden(len(images)).labels
+
+    store = store_in(tmp_path)
+    judge = Judge(store, linear_hidden(), ("a", "b", "c"), Slow())
+    first, second = (store.add(team, team.encode(), network=None, queries=0) for team in ("red", "blue"))
+    judge.put(first)
+    assert begun.wait(30)
+    for _ in range(3):
+        judge.put(first)
+        judge.put(second)
+    go.set()
+    assert {one.state for one in settled(store, judge)} == {SCORED}
+    assert scored == [b"red", b"blue"] and judge._queued == set()
 
 
 def scoring_sandbox():
@@ -608,6 +633,9 @@ def test_one_line_makes_a_challenge_and_another_serves_it(command, tmp_path, mon
     assert printed.endswith("  extractlib challenge serve autumn\n") and "a key for each of 2 teams" in printed
     assert (plan.teams, plan.budget, plan.answers) == (("red", "blue"), 700, "top-3")
     assert plan.deadline == datetime(2026, 12, 24, 23, 59, 59, tzinfo=UTC)
+    for day in ("20261224", "2026-W52-4"):
+        command("challenge", "new", "a", *words, "--deadline", day)
+        assert plans.pop()[1].deadline == datetime(2026, 12, 24, 23, 59, 59, tzinfo=UTC)
     command("challenge", "new", "b", *words, "--deadline", "2026-12-24T18:00+01:00")
     assert plans[1][1].deadline == datetime(2026, 12, 24, 17, tzinfo=UTC)
     status, _, errors = command("challenge", "new", "c", *words, "--deadline", "soon")

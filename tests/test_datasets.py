@@ -1,5 +1,6 @@
 """Image folders and sources by name: their parts, what an attacker sends, and what is refused."""
 
+import copy
 from pathlib import Path
 
 import imagehash
@@ -388,6 +389,7 @@ def test_only_the_part_that_is_asked_for_is_drawn(loader, drawings):
     task, pool = loader.task("signs", seed=0), loader.pool("atlas", seed=0)
     assert "test" in task and len(task) == 5 and list(pool) == ["queries", "detector", "validation", "test"]
     assert repr(task) == "Parts(victim, detector, adversary, validation, test)"
+    assert list(copy.copy(task)) == list(copy.deepcopy(task)) == list(task)
     assert drawings == []
     assert len(task.test) == 430
     assert task["test"] is task.test

@@ -390,6 +390,10 @@ def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
     assert int(layered.detect(images).sum()) == 15
     with pytest.raises(InputError, match="unknown layer '9': use one of 0, 1, 2, 3"):
         LayeredMahalanobisDetector(foreign, known, layers=["9"], **options)
+    foreign.model.module[0].add_module("spare", torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match="^layer '0.spare' is not used in answering: name another of module.named"):
+        LayeredMahalanobisDetector(foreign, known, layers=["0.spare"], **options)
+    del foreign.model.module[0].spare
     with pytest.raises(InputError, match="is no network with stages: give layers="):
         LayeredMahalanobisDetector(foreign, known, **options)
 
@@ -651,7 +655,7 @@ def test_tune_goes_by_tnr_and_of_equals_by_auroc(order, best):
 )
 def test_images_of_another_kind_are_refused(binary, victim, images):
     for detector in (binary, OdinDetector(victim, temperature=1.0, epsilon=0.0)):
-        with pytest.raises(InputError, match="uint8, at least one, is wanted"):
+        with pytest.raises(InputError, match=r"uint8 of shape \(n, channels, height, width\), n from 1, is wanted"):
             detector.score(images)
 
 

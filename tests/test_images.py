@@ -192,6 +192,7 @@ def test_bytes_are_kept_as_they_are():
     found = xl.images(pixels, labels, classes=("a", "b", "c"), name="mine")
     assert (found.name, found.classes, found.labels.tolist()) == ("mine", ("a", "b", "c"), [0, 1, 1, 0, 2])
     assert torch.equal(found.images, pixels)
+    assert xl.images(pixels, labels, classes=np.array(["a", "b", "c"])).classes == ("a", "b", "c")
     assert xl.images(pixels, labels).classes == ("0", "1", "2")
     assert (xl.images(pixels).labels, xl.images(pixels).classes) == (None, ())
     assert xl.images(found) is found

@@ -1,8 +1,11 @@
 """Jacobian-based augmentation, on a linear model whose gradient is known."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from extractlib.api.meter import BudgetExceeded
 from extractlib.attacks.jacobian import jacobian_augmentation
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -90,6 +93,11 @@ def test_a_round_is_sent_in_requests_that_a_server_takes():
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_asked():
+    limited = Service()
+    limited.usage = lambda client: SimpleNamespace(queries=0, budget=5)
+    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 5 queries and the attack needs 7: give it"):
+        jacobian_augmentation(limited, SEEDS, LinearTrainer(), budget=7)
+    assert limited.asked == []
     api = Service()
     with pytest.raises(InputError, match="budget is 1 and there are 2 seed images"):
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=1)

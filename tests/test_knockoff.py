@@ -461,6 +461,11 @@ def test_a_network_of_the_package_can_be_given_as_a_module():
     assert found.model is not module and same_weights(found.model, named.model)
 
 
+class WithoutWeights(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -473,6 +478,8 @@ def test_a_network_of_the_package_can_be_given_as_a_module():
             r"^the surrogate cannot take images of shape \(3, 4, 4\) \(.*\): bring",
         ),
         ({"surrogate": networks.build("tiny", classes=3, seed=0)}, r"^the surrogate returned \(1, 3\) for 1 image: "),
+        ({"surrogate": Plain().requires_grad_(False)}, "^the network has no weight that training may change: give"),
+        ({"surrogate": WithoutWeights()}, "^the network has no weight that training may change: give"),
         ({"surrogate": "tinny"}, "^unknown network 'tinny'"),
         ({"surrogate": "tinny", "backbone": None}, "^unknown network 'tinny'"),
         ({"surrogate": "tiny"}, "^no backbone ships for network 'tiny'"),

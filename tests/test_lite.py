@@ -9,8 +9,11 @@ import photographs
 import pytest
 import torch
 import torch.nn.functional as F
+from linear_victim import linear_victim
 from safetensors.torch import load_file
 
+import extractlib as xl
+from extractlib.attacks.knockoff import Knockoff
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError
 from extractlib.models import activations, lite, networks
@@ -166,6 +169,10 @@ def test_a_network_that_has_answered_can_be_trained():
 def test_frozen_layers_refuse_augmentation(change):
     with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):
         fit(tiny(), noise(4), torch.arange(4) % 3, replace(RECIPE, **change), seed=0)
+    api = xl.PredictionAPI(linear_victim(3))
+    with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):
+        Knockoff(budget=4)(api, ImageSet("some", noise(4)), surrogate=tiny(), recipe=replace(RECIPE, **change))
+    assert api.usage("attacker").queries == 0
 
 
 def test_only_what_was_trained_is_stored(tmp_path):

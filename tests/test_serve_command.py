@@ -244,12 +244,28 @@ def test_keys_of_a_table_of_teams(command, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "team;mail\nMüller;m@x\nblue;b@x\n".encode("cp1252"),
+        "team\tmail\nMüller\tm@x\nblue\tb@x\n".encode("utf-16"),
+        "mail, team\nm@x, Müller\nb@x, blue\n".encode(),
+    ],
+    ids=["of an older spreadsheet", "with tabs", "with commas"],
+)
+def test_a_table_may_come_from_any_spreadsheet(tmp_path, content):
+    path = tmp_path / "teams.csv"
+    path.write_bytes(content)
+    assert teams_of(path) == ["Müller", "blue"]
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"name\nAda\n", "team is '': 1 to 100 printable"),
+        (b"name\nAda\n", "has no column 'team', or no rows: name a CSV file with a team in each row"),
+        (b"team,name\na,Ada\n,Bo\n", "is cut short in line 3: name a CSV file with a team in each row"),
         (b"team\na\na\n", "names team 'a' twice: name it once"),
         (b"team\na/b\n", "team is 'a/b'"),
-        (b"team\n\xff\n", "cannot be read as a CSV file"),
+        (b"\xff\xfeteam\n", "is no text in utf-16-le, as its first bytes say: save it as UTF-8"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path, content, words):

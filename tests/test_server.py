@@ -895,6 +895,17 @@ def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
         xl.connect(served.url, journal=served._folder / "environment.db").close()
 
 
+def test_with_or_without_a_slash_an_address_has_one_journal(serve):
+    with serve() as served:
+        journals = []
+        for url in (served.url, f"{served.url}/"):
+            api = xl.connect(url, key=served.key())
+            with api._journal._database.transaction() as connection:
+                journals.append(connection.engine.url.database)
+            api.close()
+        assert journals[0] == journals[1]
+
+
 def test_an_address_without_a_server_is_told(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(Unanswered, match=rf"^{url} does not answer \(ConnectError: .*\): look whether it runs$"):

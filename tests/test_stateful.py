@@ -108,6 +108,17 @@ def test_a_client_is_flagged_below_the_threshold_and_not_at_it(monkeypatch):
     assert StatefulDetector(delta=0.89).queries_until_flagged(None, None) is None
 
 
+def test_delta_is_chosen_for_the_looks_that_the_detector_takes():
+    """One that looks earlier sees lower statistics by chance, so its threshold is lower and still flags nobody."""
+    clients = [(noise(120, seed=seed), torch.zeros(120, dtype=torch.int64)) for seed in range(6)]
+    deltas = {first: choose_delta(clients, first=first, every=first) for first in (10, 100)}
+    assert deltas[10] < deltas[100]
+    early = StatefulDetector(delta=deltas[10], first=10, every=10)
+    assert [early.queries_until_flagged(*client) for client in clients] == [None] * 6
+    with pytest.raises(InputError, match="^every is 0"):
+        choose_delta(clients, every=0)
+
+
 def test_delta_is_the_highest_that_flags_no_honest_client(monkeypatch):
     lows = iter([[0.97, 0.914], [0.95, 0.93]])
     monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], next(lows)))

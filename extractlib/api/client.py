@@ -56,6 +56,7 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
     key = os.environ.get("EXTRACTLIB_KEY") if key is None else key
     if not key or not key.isascii() or not key.isprintable():
         raise InputError("there is no key: give key=…, or name it by EXTRACTLIB_KEY")
+    url = url.rstrip("/")  # with or without, it is one address and one journal
     if journal is None:
         journal = default_store().root / "journals" / f"{digest(url, key)}.db"
     return RemoteAPI(url, key=key, journal=journal, patience=patience)
@@ -112,7 +113,7 @@ class RemoteAPI:
     """
 
     def __init__(self, url: str, *, key: str, journal: Path, patience: float):
-        self.url, self._patience = url.rstrip("/"), patience
+        self.url, self._patience = url, patience
         try:
             self._http = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(30, read=300))
             said = self._json("GET", "/victim", patience=0.0)

@@ -4,13 +4,11 @@ A key has a public number and a secret of 256 random bits. It is shown once; wha
 which for a secret of that size needs neither salt nor slowness.
 """
 
-import csv
 import hashlib
 import hmac
 import secrets
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import sqlalchemy as sql
 
 from extractlib.api import meter
+from extractlib.data.tables import read_table
 from extractlib.database import Database, insert_if_absent
 from extractlib.errors import InputError, shown
 from extractlib.store import digest
@@ -169,23 +168,17 @@ class Keys:
             return self._known
 
 
-def teams_of(path: Path) -> Iterator[str]:
-    """Yield the column ``team`` of a CSV file.
+def teams_of(path: Path) -> list[str]:
+    """Return the column ``team`` of a CSV file, in any common encoding and with any common separator.
 
     Raises:
         InputError: The file cannot be read, has no such column, or names a team twice or one that cannot be used.
     """
-    seen = set()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file):
-                team = check_team((row.get("team") or "").strip())
-                if team in seen:
-                    raise InputError(f"{path} names team {shown(team)} twice: name it once")
-                seen.add(team)
-                yield team
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a CSV file ({error}): name one with a column team") from None
+    named = read_table(path, ("team",), remedy="name a CSV file with a team in each row of its column team")["team"]
+    teams = [check_team(team) for team in named.str.strip()]
+    if twice := [team for team in teams if teams.count(team) > 1]:
+        raise InputError(f"{path} names team {shown(twice[0])} twice: name it once")
+    return teams
 
 
 def check_team(name: str) -> str:

@@ -5,7 +5,7 @@ The attack that PRADA was made to notice; here it is the positive control of det
 
 import torch
 
-from extractlib.attacks.knockoff import API
+from extractlib.attacks.knockoff import API, check_budget
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_positive
 from extractlib.models.devices import device_of
@@ -37,13 +37,15 @@ def jacobian_augmentation(
         answered, int64 of shape (budget,).
 
     Raises:
-        InputError: The budget is below the number of seeds, or the step is not above 0.
-        BudgetExceeded: The API allows fewer queries.
+        InputError: The budget is below the number of seeds, the step is not above 0, or the API denies an answer, which
+            is known once it is paid for.
+        BudgetExceeded: The API allows fewer queries; a client that has asked nothing yet is charged nothing.
     """
     if check_positive("budget", budget) < len(seeds) or not len(seeds):
         raise InputError(f"budget is {budget} and there are {len(seeds)} seed images: ask about each at least once")
     if not step > 0:
         raise InputError(f"step is {step}: a number above 0 is wanted")
+    check_budget(api, client, budget)
     classes = len(api.classes)
     sent, new = torch.empty(0, *seeds.image_shape, dtype=torch.uint8), seeds.images[:]
     targets = torch.empty(0, classes)

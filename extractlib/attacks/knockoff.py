@@ -28,7 +28,7 @@ from extractlib.errors import (
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Surrogate
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe, predict
+from extractlib.models.training import Recipe, check_trainable, predict
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 from extractlib.versions import versions
@@ -229,13 +229,13 @@ class Knockoff:
         choices = self.choices(pool, header.classes, trainer)
         chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
         if path is None or not path.exists():
-            self._check_budget(api, self.budget)
+            check_budget(api, self.client, self.budget)
         with (
             TransferFile(path, header) as file,
             progress_bar(self.budget, what="collecting", unit="queries", show=progress) as bar,
         ):
             held = file.transfer
-            self._check_budget(api, self.budget - len(held))
+            check_budget(api, self.client, self.budget - len(held))
             for start in range(0, self.budget, self.batch):
                 if answers is not None:
                     chosen = choices.send(answers)
@@ -253,15 +253,6 @@ class Knockoff:
                     )
                 bar.update(len(chosen))
             return file.transfer
-
-    def _check_budget(self, api: API, needed: int) -> None:
-        """Refuse what a client cannot finish before it has sent anything; later its requests may be free again."""
-        usage = api.usage(self.client) if hasattr(api, "usage") else None
-        if usage is not None and not usage.queries and usage.budget is not None and usage.budget < needed:
-            raise BudgetExceeded(
-                f"client {self.client!r} may send {usage.budget} queries and the attack needs {needed}: give it a"
-                f" budget of at most {usage.budget}"
-            )
 
     def _check_batch(self, chosen: torch.Tensor, wanted: int, pool_size: int) -> None:
         """Refuse what is no batch before it is paid for."""
@@ -338,6 +329,20 @@ class Knockoff:
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
 
 
+def check_budget(api: API, client: str, needed: int) -> None:
+    """Refuse what a client cannot finish before it has sent anything; later its requests may be free again.
+
+    Raises:
+        BudgetExceeded: The API allows the client fewer than `needed` queries.
+    """
+    usage = api.usage(client) if hasattr(api, "usage") else None
+    if usage is not None and not usage.queries and usage.budget is not None and usage.budget < needed:
+        raise BudgetExceeded(
+            f"client {client!r} may send {usage.budget} queries and the attack needs {needed}: give it a budget of at"
+            f" most {usage.budget}"
+        )
+
+
 def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
     """Warn of a surrogate that has learned nothing of the answers, on some of the queries.
 
@@ -364,9 +369,10 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
 
 def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:
     """Refuse what is no classifier of such images, or cannot be made, before anything is asked."""
-    device = devices.resolve(trainer.device)
+    device, model = devices.resolve(trainer.device), trainer.build(classes)
+    check_trainable(model, trainer.recipe)
     try:
-        returned = tuple(predict(trainer.build(classes).to(device), pool.images[:1]).shape)
+        returned = tuple(predict(model.to(device), pool.images[:1]).shape)
     except RuntimeError as error:
         raise InputError(
             f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): bring them"

@@ -225,15 +225,17 @@ class Judge:
     def __init__(self, submissions: Submissions, hidden: Hidden, classes: tuple[str, ...], sandbox: Sandbox | None):
         self._submissions, self._hidden, self._classes, self.sandbox = submissions, hidden, classes, sandbox
         self._queue: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
-        self._closed = False
+        self._queued, self._closed = set[str](), False
         for left in submissions.all(state=WAITING):
-            self._queue.put(left)
+            self.put(left)
         self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
         self._thread.start()
 
     def put(self, submission: Submission) -> None:
-        """Score a copy when those before it are."""
-        self._queue.put(submission)
+        """Score a copy when those before it are; one that waits already keeps its place."""
+        if submission.id not in self._queued:
+            self._queued.add(submission.id)
+            self._queue.put(submission)
 
     def close(self) -> None:
         """Score nothing more; what waits is scored when the server runs again."""
@@ -252,6 +254,8 @@ class Judge:
             except Exception:
                 LOG.exception("fault")
                 self._submissions.failed(submission.id, "the server failed: tell the host, who has a log")
+            finally:
+                self._queued.discard(submission.id)
 
     def _labels(self, submission: Submission) -> torch.Tensor:
         path, images = self._submissions.content(submission), self._hidden.images

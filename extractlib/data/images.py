@@ -258,7 +258,7 @@ def from_tensor(
             f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: whole numbers of shape (n,) are wanted"
         )
     labels = labels.long()
-    names = tuple(classes or map(str, range(int(labels.max()) + 1 if len(labels) else 0)))
+    names = tuple(map(str, range(int(labels.max()) + 1 if len(labels) else 0)) if classes is None else classes)
     return ImageSet(name, images, labels, names)
 
 

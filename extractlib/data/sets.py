@@ -92,7 +92,9 @@ class Parts(Mapping[str, ImageSet]):
         return self._make(part)
 
     def __getattr__(self, part: str) -> ImageSet:
-        if part.startswith("_") or part not in self._names:
+        if part.startswith("_"):  # before it is made, as by copy.copy, it has no names
+            raise AttributeError(part)
+        if part not in self._names:
             raise AttributeError(f"no part {part!r}: use one of {', '.join(self._names)}")
         return self[part]
 

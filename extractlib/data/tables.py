@@ -26,7 +26,14 @@ ENCODINGS = ("utf-8", "cp1252", "latin-1")
 SEPARATORS = (",", ";", "\t", "|")
 
 
-def read_table(file: Path, columns: Sequence[str], *, sep: str | None = None, header: bool = True) -> pd.DataFrame:
+def read_table(
+    file: Path,
+    columns: Sequence[str],
+    *,
+    sep: str | None = None,
+    header: bool = True,
+    remedy: str = "get it again from its source",
+) -> pd.DataFrame:
     """Return columns of a text file as text.
 
     Args:
@@ -34,6 +41,7 @@ def read_table(file: Path, columns: Sequence[str], *, sep: str | None = None, he
         columns: Their names or, where it has no header, what its first ones shall be called.
         sep: What stands between columns, may be a pattern; the one of `SEPARATORS` that parts the header if None.
         header: Whether the first line names the columns.
+        remedy: What to do about a table that cannot be used.
 
     Raises:
         InputError: The file is missing, no table, has no such column or no rows, or a line is cut short.
@@ -46,14 +54,14 @@ def read_table(file: Path, columns: Sequence[str], *, sep: str | None = None, he
     try:
         table = pd.read_csv(io.StringIO(text), sep=sep, dtype=str, keep_default_na=False, index_col=False, **options)
     except ValueError as error:  # of pandas
-        raise InputError(f"{file} is not the table it should be ({one_line(error)}): get it again") from None
+        raise InputError(f"{file} is not the table it should be ({one_line(error)}): {remedy}") from None
     table.columns = [str(name).strip() for name in table.columns]
     for name in columns:
         if name not in table or table.empty:
-            raise InputError(f"{file} has no column {name!r}, or no rows: get it again from its source")
+            raise InputError(f"{file} has no column {name!r}, or no rows: {remedy}")
         if (table[name] == "").any():
             line = (table[name] == "").argmax() + first
-            raise InputError(f"{file} is cut short in line {line}: get it again from its source")
+            raise InputError(f"{file} is cut short in line {line}: {remedy}")
     return table[list(columns)]
 
 

@@ -98,15 +98,19 @@ def normality(distances: np.ndarray) -> float:
     return 1.0 if len(values) < 3 or np.ptp(values) == 0 else float(stats.shapiro(values).statistic)
 
 
-def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]], *, first: int = 100, every: int = 100) -> float:
     """Return the highest threshold of `GRID` at which no honest client is ever flagged; the lowest if there is none.
 
     Where no client has sent enough queries for the detector to look at it, that is the highest, with a warning.
 
     Args:
         clients: Images and labels of each honest client (see `nearest_earlier_distances`).
+        first, every: When the detector looks (see `StatefulDetector`); looks more often and it needs a lower threshold.
+
+    Raises:
+        InputError: One of them is not above 0.
     """
-    detector = StatefulDetector(delta=0.5)
+    detector = StatefulDetector(delta=0.5, first=first, every=every)
     seen = [value for client in clients for value in detector.statistics(*client)[1]]
     if not seen:
         reason = f"no honest client has sent {detector.first} queries, so delta has no evidence"

@@ -28,7 +28,7 @@ from scipy.special import expit
 from torch import nn
 
 from extractlib.data import transforms
-from extractlib.data.images import ImageSet, Rows
+from extractlib.data.images import ImageSet, Rows, check_images
 from extractlib.errors import InputError, check_choice
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
@@ -139,8 +139,8 @@ class BinaryDetector(_Digested):
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the probability, float32 of shape (n,), that each image is out of distribution."""
         if self.chain != "none":
-            images = transforms.apply(_checked(images)[:], self.chain)
-        logits = predict(self.model, _checked(images))
+            images = transforms.apply(check_images(images, at_least=1)[:], self.chain)
+        logits = predict(self.model, check_images(images, at_least=1))
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
@@ -286,7 +286,8 @@ class _Tap(nn.Module):
         inner = getattr(model, "module", model)
         for layer in layers:
             check_choice("layer", layer, [name for name, _ in inner.named_modules() if name])
-        self.model, self.layers = model, [inner.get_submodule(layer) for layer in layers]
+        self.model, self.names = model, layers
+        self.layers = [inner.get_submodule(layer) for layer in layers]
 
     def forward(self, x: torch.Tensor) -> Any:
         caught: list[list[torch.Tensor]] = [[] for _ in self.layers]
@@ -296,7 +297,10 @@ class _Tap(nn.Module):
                 hooks.enter_context(layer.register_forward_hook(keep))
             self.model.classify(x)
         means = []
-        for output, *_ in caught:
+        for name, outputs in zip(self.names, caught, strict=True):
+            if not outputs:
+                raise InputError(f"layer {name!r} is not used in answering: name another of module.named_modules()")
+            output = outputs[0]
             places = output.flatten(1, -1).unflatten(1, (output.shape[1], -1))
             means.append(torch.mean(places, 2).to(torch.get_default_dtype()))
         return means[0] if len(means) == 1 else means
@@ -403,11 +407,5 @@ PIXELS = 512 * 32 * 32
 def _in_batches(model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows) -> torch.Tensor:
     """Return step(normalized images), computed where the model is."""
     device = device_of(model)
-    batches = _checked(images).split(min(512, max(1, PIXELS // images.shape[2:].numel())))
+    batches = check_images(images, at_least=1).split(min(512, max(1, PIXELS // images.shape[2:].numel())))
     return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
-
-
-def _checked(images: torch.Tensor | Rows) -> torch.Tensor | Rows:
-    if images.dtype != torch.uint8 or images.ndim != 4 or not len(images):
-        raise InputError(f"images are {images.dtype} of shape {tuple(images.shape)}: uint8, at least one, is wanted")
-    return images

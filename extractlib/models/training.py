@@ -122,20 +122,18 @@ def fit(
 
     Raises:
         InputError: Images and targets do not fit each other or the recipe, there is no such device, its memory does not
-            suffice, or images are to be augmented of which frozen layers have seen each once.
+            suffice, or the model cannot be trained so (see `check_trainable`).
     """
     check_images(images, at_least=2)
     check_seed(seed)
+    check_trainable(model, recipe)
     if len(images) != len(targets):
         raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
     model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in its stubs
-    seen = _lowered(model, images)
-    if seen is not images and (recipe.shift or recipe.flip or recipe.crop):
-        raise InputError("the network's frozen layers see each image once: set the recipe's shift, flip and crop to 0")
-    images, targets = devices.placed(seen, place), targets.to(place)
+    images, targets = devices.placed(_lowered(model, images), place), targets.to(place)
     weighted = recipe.class_weights and not targets.is_floating_point()
     optimizer = _optimizer(model, recipe, fused=True if place.type == "cuda" else None)
     # What is too small for float16 is scaled up; elsewhere this does nothing.
@@ -159,6 +157,19 @@ def fit(
             scaler.update()
             bar.update()
     return model.eval()
+
+
+def check_trainable(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse what no training can change, before work starts.
+
+    Raises:
+        InputError: All weights are frozen, or images are to be augmented of which frozen layers see each once.
+    """
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError("the network has no weight that training may change: give one with requires_grad on some")
+    lowers = hasattr(model, "lowered") and bool(getattr(model, "frozen", 0))
+    if lowers and (recipe.shift or recipe.flip or recipe.crop):
+        raise InputError("the network's frozen layers see each image once: set the recipe's shift, flip and crop to 0")
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch.optim.Optimizer:
