@@ -66,8 +66,9 @@ binder: $(READY) ## check that Binder understands binder/; without Docker nothin
 	@$(UV) tool run --quiet --from jupyter-repo2docker==$(REPO2DOCKER_VERSION) \
 		jupyter-repo2docker --no-build --debug . > /dev/null
 
-release: $(READY) ## build the package and send it to the index from a workflow that it trusts
-	@rm -rf dist && $(UV) build --quiet && $(UV) publish --trusted-publishing always
+TAG ?= $(GITHUB_REF_NAME)
+release: $(READY) ## build the package and attach it to the release of a tag (TAG=v0.2.0); needs GitHub's gh
+	@rm -rf dist && $(UV) build --quiet && gh release create "$(TAG)" --verify-tag --generate-notes dist/*
 
 system: ## install with apt-get what the checks need besides Python
 	@$(SUDO) apt-get update --quiet && $(SUDO) apt-get install --quiet --yes --no-install-recommends \
@@ -90,8 +91,8 @@ launch: $(READY) ## write book/launch anew: what Colab, Binder and others open, 
 slides: $(READY) ## make a deck of slides of each chapter; run `make book` first
 	@$(RUN) -m extractbook slides
 
-assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 SEED=7)
-	@$(RUN) -m extractbook assignment --chapter "$(CHAPTER)" --seed "$(SEED)"
+assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 COURSE=autumn)
+	@$(RUN) -m extractbook assignment --chapter "$(CHAPTER)" --course "$(COURSE)"
 
 check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0

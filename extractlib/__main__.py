@@ -8,7 +8,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-from extractlib.errors import DataWarning, InputError, ResultWarning
+from extractlib.errors import DataWarning, InputError, ResultWarning, pip_install
 
 ARGUMENT = 4_096
 """Characters of an argument at most: those of the longest path."""
@@ -64,7 +64,7 @@ def explanation(error: Exception) -> str | None:
         file = "" if error.filename is None else f"{error.filename}: "
         return f"{file}{error.strerror}: {REMEDIES.get(error.errno or 0, PLACE)}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith(("extractlib", "extractbook")):
-        return f"{error.name} is not installed: pip install 'extractlib[book]' brings it"
+        return f"{error.name} is not installed: {pip_install('book')} brings it"
     if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", said):  # NumPy's, of a full disk
         return f"an array cannot be written ({said} values): {ROOM}"
     # By name, since to import where these come from would take seconds.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, pip_install
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -188,4 +188,4 @@ def require_extra() -> None:
     needed = ("fastapi", "uvicorn", "prometheus_client", "multipart", "jinja2")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise InputError(f"{missing[0]} is not installed: pip install 'extractlib[serve]' brings it")
+        raise InputError(f"{missing[0]} is not installed: {pip_install('serve')} brings it")

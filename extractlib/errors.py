@@ -13,6 +13,9 @@ WORD = 300
 HIGHEST = 2**63 - 1
 """The highest whole number that a database or a tensor holds."""
 
+SOURCE = "https://github.com/extractlib/extractlib/archive/main.zip"
+"""Where pip gets the package; in the public index its name belongs to another project."""
+
 HIGHEST_SEED = 2**40
 """Generators are seeded by a million times a seed and more, in 64 bits."""
 
@@ -42,6 +45,11 @@ class DataWarning(UserWarning):
 
 class ResultWarning(UserWarning):
     """What makes a result other than it looks: a surrogate that has learned nothing, a threshold without evidence."""
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs the package with one of its extras."""
+    return f"pip install 'extractlib[{extra}] @ {SOURCE}'"
 
 
 def brief(text: str) -> str:

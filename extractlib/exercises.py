@@ -2,7 +2,7 @@
 
 import warnings
 
-from extractlib.errors import InputError
+from extractlib.errors import InputError, pip_install
 
 
 def check(exercise: str, answer: object, *, seed: int | None = None) -> object:
@@ -18,5 +18,5 @@ def check(exercise: str, answer: object, *, seed: int | None = None) -> object:
     except ModuleNotFoundError as error:
         if error.name != "extractbook":
             raise
-        raise InputError("extractbook is not installed: get it by pip install 'extractlib[book]'") from None
+        raise InputError(f"extractbook is not installed: get it by {pip_install('book')}") from None
     return exercises.check(exercise, answer, seed=seed)

@@ -101,6 +101,16 @@ def by_hand() -> Hidden:
     )
 
 
+def test_of_equal_scores_the_first_copy_is_better():
+    """It may have taken more queries: a copy that is passed on takes none."""
+    first = copy_of("owls", 0.8, 0.8, queries=60, hour=1)
+    passed_on = copy_of("foxes", 0.8, 0.8, queries=1, hour=2)
+    usage = used(foxes=1, owls=60)
+    for over in (False, True):
+        found = board.rows([passed_on, first], usage, by_hand(), over=over)
+        assert [row.name for row in found if row.kind == "team"] == ["owls", "foxes"]
+
+
 def test_scores_by_hand():
     """Public: accuracy 2/4, so (2/4 - 1/4) / (3/4 - 1/4); final: 4/6, so (4/6 - 2/6) / (5/6 - 2/6)."""
     public, final = by_hand().scores(torch.tensor([0, 1, 1, 0, 0, 1, 2, 1, 0, 0]))
@@ -188,7 +198,7 @@ def test_who_knows_which_images_belong_together_wins_nothing_in_one_copy(plain):
 
 def test_scores_of_many_copies_cannot_be_climbed_without_queries(tmp_path):
     store = store_in(tmp_path, Quota(a_day=100, queries=50))
-    store.add("cheat", b"first", network=None, queries=0)
+    store.add("cheat", b"first", network=None, queries=1)
     with pytest.raises(
         TooMany, match="^team 'cheat' has been charged 49 queries, and copy 2 is scored from 50 on: ask"
     ):
@@ -257,6 +267,14 @@ def settled(store: Submissions, judge: Judge) -> list[Submission]:
         time.sleep(0.05)
     judge.close()
     return store.all()
+
+
+def test_a_team_that_has_asked_nothing_hands_in_nothing(tmp_path):
+    """Its copy would be another team's."""
+    store = store_in(tmp_path, Quota(a_day=3, queries=50))
+    with pytest.raises(TooMany, match="^team 'red' has been charged 0 queries, and copy 1 is scored from 1 on: ask"):
+        store.add("red", b"passed on", network=None, queries=0)
+    assert store.add("red", b"own", network=None, queries=1).state == WAITING
 
 
 def test_what_a_killed_server_left_is_scored_by_the_next(tmp_path):
@@ -393,7 +411,7 @@ def test_the_best_public_copy_counts_and_the_final_score_decides():
         return [(row.rank, row.name, row.queries) for row in found if row.kind == "team"], found
 
     before, found = teams(False)
-    assert before == [(1, "green", 20), (2, "blue", 90), (3, "red", 50), (None, "white", 0), (None, "gray", 101)]
+    assert before == [(1, "blue", 90), (2, "green", 20), (3, "red", 50), (None, "white", 0), (None, "gray", 101)]
     assert [row.final for row in found] == [None] * len(found)
     after, found = teams(True)
     assert after == [(1, "red", 50), (2, "green", 20), (3, "blue", 90), (None, "white", 0), (None, "gray", 101)]

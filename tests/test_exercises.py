@@ -14,10 +14,12 @@ from mistakes import MISTAKES
 from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
-from extractbook.exercises import chapter_05, chapter_06, check, held_out, known, trial
+from extractbook.exercises import chapter_05, chapter_06, chapter_13, check, held_out, known, services, trial
 from extractbook.exercises.answers import difference, fitted
+from extractbook.exercises.assigned import chapter_09 as assigned_09
 from extractbook.exercises.exercise import Exercise, assigned, lookup
 from extractlib import exercises as former
+from extractlib.data.drawn import draw
 from extractlib.errors import InputError
 
 TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
@@ -279,7 +281,10 @@ def test_the_former_check_loads_the_book_when_it_is_called():
 def test_the_former_check_without_the_book_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "extractbook", None)
     monkeypatch.delitem(sys.modules, "extractbook.exercises")
-    with pytest.warns(DeprecationWarning), pytest.raises(InputError, match=r"pip install 'extractlib\[book\]'$"):
+    with (
+        pytest.warns(DeprecationWarning),
+        pytest.raises(InputError, match=r"pip install 'extractlib\[book\] @ https://github\.com/[\w./-]+/main\.zip'$"),
+    ):
         former.check("5.1", 158)
 
 
@@ -397,10 +402,11 @@ def test_an_exercise_of_another_form_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--chapter", "5", "--seed", "seven"], "Invalid value for '--seed'"),
-        (["--chapter", "5"], "Missing option '--seed'"),
-        (["--chapter=-5", "--seed", "1"], "Invalid value for '--chapter'"),
-        (["--chapter", "99", "--seed", "1"], "extractbook: chapter 99 has no exercises"),
+        (["--chapter", "5", "--course", "../autumn"], "extractbook: course is '../autumn': a name of letters"),
+        (["--chapter", "5", "--course", ""], "extractbook: course is '': a name of letters"),
+        (["--chapter", "5"], "Missing option '--course'"),
+        (["--chapter=-5", "--course", "autumn"], "Invalid value for '--chapter'"),
+        (["--chapter", "99", "--course", "autumn"], "extractbook: chapter 99 has no exercises"),
     ],
 )
 def test_an_assignment_of_nothing_is_refused(words, message, command, monkeypatch, tmp_path):
@@ -409,6 +415,55 @@ def test_an_assignment_of_nothing_is_refused(words, message, command, monkeypatc
     assert (status, printed) == (2, "")
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "courses").exists()
+
+
+def test_a_course_keeps_its_secret_seed_and_the_points_that_were_set(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(courses, "COURSES", tmp_path)
+    seeds = iter([7, 8])
+    monkeypatch.setattr(courses.secrets, "randbelow", lambda highest: next(seeds))
+    for chapter in ("1", "5"):
+        status, printed, _ = command("assignment", "--chapter", chapter, "--course", "autumn")
+        assert status == 0 and printed.startswith(str(tmp_path / "autumn"))
+    assert (tmp_path / "autumn" / "secret_seed").read_text() == "7\n"
+    settings = (tmp_path / "autumn" / "nbgrader_config.py").read_text()
+    assert "seeds={'chapter-01': 7, 'chapter-05': 7}" in settings
+    place = tmp_path / "autumn" / "source" / "chapter-05"
+    (place / "chapter-05.ipynb").write_text("with points of one's own")
+    status, _, error = command("assignment", "--chapter", "5", "--course", "autumn")
+    assert status == 2 and f"{place} is there already, perhaps with points of your own: delete it" in error
+    assert (place / "chapter-05.ipynb").read_text() == "with points of one's own"
+    command("assignment", "--chapter", "1", "--course", "spring")
+    assert (tmp_path / "spring" / "secret_seed").read_text() == "8\n"
+
+
+def test_one_array_of_many_vectors_is_not_one_query():
+    service = services.NetworkService(torch.Generator().manual_seed(0), budget=400)
+    with pytest.raises(InputError, match=r"^the queries are of shape \(1, 500, 8\): \(n, 8\) is wanted$"):
+        service(torch.zeros(1, 500, 8))
+    assert service(torch.zeros(400, 8)).shape == (400, 5)
+    linear = services.LinearService(torch.zeros(3, 4), torch.zeros(3), budget=1)
+    with pytest.raises(InputError, match=r"shape \(1, 2, 4\): \(n, 4\) is wanted"):
+        linear(torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: chapter_05.thousand(3)[0][0],
+        lambda: chapter_13.misinforming_services(3)[0][0],
+    ],
+)
+def test_other_names_bring_no_other_budget(made):
+    api, images = made(), draw("atlas", part="queries", size=2_000, seed=3).images
+    budget = api.usage("a").remaining
+    api.query(images[:10], client="a")
+    assert api.usage("b").remaining == budget - 10
+
+
+def test_the_order_of_queries_says_nothing_in_9_a():
+    [(_, _, queries), *_], [far, *_] = assigned_09.features(3), assigned_09.elsewhere(3)
+    assert len(queries) == len(far) and far.mean() == 0.5
+    assert 0.4 < far[:500].mean() < 0.6
 
 
 def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():

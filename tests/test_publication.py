@@ -19,7 +19,7 @@ ROOT = furniture.ROOT
 FRONT = "book/_static/front.png"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
-WRITES = {"deploy": {"pages", "id-token"}, "links": {"issues"}, "release": {"id-token"}}
+WRITES = {"deploy": {"pages", "id-token"}, "links": {"issues"}, "release": {"contents"}}
 
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
@@ -157,7 +157,7 @@ def test_first_cell_does_nothing_where_the_package_is(tmp_path):
 
 def test_first_cell_without_a_network_says_so_and_stops(tmp_path):
     """Of a package that is nowhere: a mere folder of its name, as a clone on Colab's path is, is none."""
-    cell = furniture.setup_cell().replace('"extractlib"', '"cloned"')
+    cell = furniture.setup_cell().replace('"extractbook"', '"cloned"')
     (tmp_path / "cloned").mkdir()
     ran = run_cells(sys.executable, tmp_path, cell, "print('went on')", **OFFLINE)
     assert ran.stdout.splitlines()[-1].startswith("stopped with ") and "went on" not in ran.stdout

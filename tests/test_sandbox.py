@@ -205,7 +205,9 @@ def running() -> set[str]:
 
 def test_without_bubblewrap_or_onnxruntime_it_is_told(monkeypatch):
     monkeypatch.setattr(sandbox, "find_spec", lambda name: None)
-    with pytest.raises(NoSandbox, match=r"^onnxruntime is not installed: pip install 'extractlib\[serve\]' brings it$"):
+    with pytest.raises(
+        NoSandbox, match=r"^onnxruntime is not installed: pip install 'extractlib\[serve\] @ .* brings it$"
+    ):
         Sandbox().check()
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(NoSandbox, match="^there is no bubblewrap: install bubblewrap, and let it make namespaces"):

@@ -169,7 +169,7 @@ def test_ray_joins_the_cluster_that_is_named_or_starts_its_own(address, asked, t
 def test_a_cluster_needs_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     cells = table_cells("reproduction", scale("smoke"), seeds=[3])
-    with pytest.raises(InputError, match=r"^a Ray cluster needs Ray.*pip install 'extractlib\[grid\]'"):
+    with pytest.raises(InputError, match=r"^a Ray cluster needs Ray.*pip install 'extractlib\[grid\] @ "):
         run_table(cells, None, store=Store(tmp_path), device="cpu", ray="local")
 
 

@@ -73,7 +73,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every
 Record = Annotated[bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")]
 Weights = Annotated[Path | None, typer.Option("--folder", help="Where to; the library's own if not given.")]
 Chapter = Annotated[int, typer.Option(min=1, help="Number of the chapter.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32, help="Decides the numbers in the statements.")]
+Course = Annotated[str, typer.Option(help="Name of the course's folder; its secret seed is drawn when it is made.")]
 
 
 @app.callback(help=SUMMARY)
@@ -317,10 +317,10 @@ def rows(folder: Annotated[Path, typer.Option(help="Where the tables go.")]) -> 
 
 
 @app.command()
-def assignment(chapter: Chapter, seed: Seed) -> None:
-    """Write nbgrader's source of a chapter's exercises into _build/courses."""
+def assignment(chapter: Chapter, course: Course) -> None:
+    """Write nbgrader's source of a chapter's exercises into the folder of a course, under courses."""
     courses = room("courses")
-    courses.write_assignment(courses.COURSES, chapter, seed)
+    courses.write_assignment(courses.course_folder(course), chapter)
 
 
 def room(name: str) -> ModuleType:

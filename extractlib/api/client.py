@@ -17,13 +17,13 @@ from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import BudgetExceeded, RequestReused, Usage
 from extractlib.data.images import check_images
 from extractlib.database import Database
-from extractlib.errors import InputError, shown
+from extractlib.errors import InputError, pip_install, shown
 from extractlib.store import default_store, digest
 
 try:
     import httpx
 except ModuleNotFoundError:
-    raise InputError("httpx is not installed: pip install 'extractlib[serve]' brings it") from None
+    raise InputError(f"httpx is not installed: {pip_install('serve')} brings it") from None
 
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, at most, unless the server asks for more."""

@@ -115,6 +115,7 @@ def _host_row(name: str, hidden: Hidden, over: bool) -> Standing:
     return Standing(name=name, kind="host", public=public, final=final if over else None)
 
 
-def _order(row: Standing) -> tuple[float, int, str, str]:
+def _order(row: Standing) -> tuple[float, str, int, str]:
     counts = row.final or row.public
-    return (-counts.score if counts else 1.0, row.queries or 0, row.received or "", row.name)
+    # Of equal scores the first is better: a copy that is passed on comes later.
+    return (-counts.score if counts else 1.0, row.received or "", row.queries or 0, row.name)

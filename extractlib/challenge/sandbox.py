@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 import torch
 
-from extractlib.errors import InputError, check_positive
+from extractlib.errors import InputError, check_positive, pip_install
 
 RUNNER = Path(__file__).with_name("runner.py")
 
@@ -76,7 +76,7 @@ class Sandbox:
         if sys.platform != "linux" or shutil.which("bwrap") is None:
             raise NoSandbox(f"there is no bubblewrap: {REMEDY}")
         if find_spec("onnxruntime") is None:
-            raise NoSandbox("onnxruntime is not installed: pip install 'extractlib[serve]' brings it")
+            raise NoSandbox(f"onnxruntime is not installed: {pip_install('serve')} brings it")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             said, errors = self._run(subprocess.DEVNULL, "check", str(listening.getsockname()[1]))
         if said != b"+":

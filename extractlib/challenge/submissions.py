@@ -119,7 +119,8 @@ class Quota:
             raise TooMany(f"team {team!r} has handed in {scored} copies today: {later}")
         if attempts >= ATTEMPTS * self.a_day:
             raise TooMany(f"{attempts} copies of team {team!r} came today, most of which failed: {later}")
-        needed = self.queries * len(counted)
+        # The first copy is one of the victim too, if only of a single query.
+        needed = max(self.queries * len(counted), min(self.queries, 1))
         if charged < needed:
             raise TooMany(
                 f"team {team!r} has been charged {charged:,} queries, and copy {len(counted) + 1} is scored from"

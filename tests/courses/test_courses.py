@@ -40,7 +40,10 @@ def nbgrader(*words: str, folder: Path, **environment: str) -> subprocess.Comple
 @pytest.fixture(scope="session")
 def course(tmp_path_factory) -> Path:
     """A course folder, which each chapter's assignment is put into when it is first asked for."""
-    return tmp_path_factory.mktemp("course") / f"seed-{SEED}"
+    folder = tmp_path_factory.mktemp("course") / "autumn"
+    folder.mkdir()
+    (folder / courses.SECRET).write_text(f"{SEED}\n")
+    return folder
 
 
 def file(chapter: int) -> str:
@@ -49,7 +52,7 @@ def file(chapter: int) -> str:
 
 def handed_out(course: Path, chapter: int) -> nbformat.NotebookNode:
     if not (course / "release" / file(chapter)).exists():
-        courses.write_assignment(course.parent, chapter, SEED)
+        courses.write_assignment(course, chapter)
         made = nbgrader("generate_assignment", f"chapter-{chapter:02}", folder=course)
         assert made.returncode == 0, made.stderr
     return nbformat.read(course / "release" / file(chapter), as_version=4)

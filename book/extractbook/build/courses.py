@@ -6,6 +6,7 @@ shows. An assignment adds exercises that stand on no page.
 """
 
 import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ from extractbook.build.stubs import BEGIN, END, marked, stub, without_markers
 from extractbook.exercises import Exercise
 from extractbook.exercises.exercise import lookup
 from extractbook.sphinx import furniture
-from extractlib.errors import InputError
+from extractlib.errors import HIGHEST_SEED, InputError, shown
 
-COURSES = execute.ROOT / "_build" / "courses"
+COURSES = execute.ROOT / "courses"
 LAUNCH = execute.BOOK / "launch"
 ASSIGNED = Path(exercises.__file__).parent / "assigned"
 # What the page reads as an exercise with a folded hint and the start of its folded solution.
@@ -39,7 +40,8 @@ HOW_TO_HAND_IN = """# Chapter {chapter}: exercises
 These exercises belong to [chapter {chapter}]({page}) of the book.
 Write each answer where a line ends in `# your answer`, and keep the name that stands there.
 The cell below an answer tries it: a function on the book's own inputs, of a value whether it is of the right kind.
-The grade comes from other inputs.
+The grade comes from other inputs, where Python, torch, numpy, scipy and the book's package are at hand, without a
+network, a GPU or other packages.
 An exercise is worth as many points as it has minutes.
 Hand in this notebook, under the same file name."""
 ABOUT = """This notebook belongs to [the page of the same name]({page}): {what}.
@@ -56,6 +58,8 @@ from extractbook.build.grading import configure
 
 configure(get_config(), seeds={seeds!r}, course="{course}")
 '''
+SECRET = "secret_seed"
+"""File of a course's seed, which decides what is graded: whoever has it can work out all inputs."""
 NBGRADER = {"schema_version": 3, "task": False}
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -229,7 +233,9 @@ def assignment(chapter: int, seed: int) -> NotebookNode:
     path = chapter_notebook(chapter)
     imports = dict.fromkeys(line for one in (path, own(chapter)) if one.exists() for line in imported(one))
     head = HOW_TO_HAND_IN.format(chapter=chapter, page=address(path.stem))
-    cells = [new_markdown_cell(head), new_code_cell(furniture.setup_cell()), new_code_cell("\n".join(imports))]
+    # What is handed out and what is graded are of one version of the exercises.
+    set_up = furniture.setup_cell(furniture.commit())
+    cells = [new_markdown_cell(head), new_code_cell(set_up), new_code_cell("\n".join(imports))]
     for task in [*tasks(path), *assigned(chapter)]:
         cells += _graded(task, seed)
     for number, cell in enumerate(cells):  # ids that do not change from one call to the next
@@ -259,13 +265,32 @@ def _graded(task: Task, seed: int) -> list[NotebookNode]:
     ]
 
 
-def write_assignment(folder: Path, chapter: int, seed: int) -> None:
-    """Write a chapter's graded variant into nbgrader's course folder of that seed."""
+def course_folder(name: str) -> Path:
+    """Return the folder of a course.
+
+    Raises:
+        InputError: The name is no folder's.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"course is {shown(name)}: a name of letters, digits, dots and dashes is wanted, as autumn")
+    return COURSES / name
+
+
+def write_assignment(course: Path, chapter: int) -> None:
+    """Write a chapter's graded variant into nbgrader's folder of a course, whose seed is drawn when that is made.
+
+    Raises:
+        InputError: The chapter has no exercises, or its assignment is there already.
+    """
+    name = f"chapter-{chapter:02}"
+    place, secret = course / "source" / name, course / SECRET
+    if place.exists():
+        raise InputError(f"{place} is there already, perhaps with points of your own: delete it to have it made anew")
+    seed = int(secret.read_text()) if secret.exists() else secrets.randbelow(HIGHEST_SEED)
     notebook = assignment(chapter, seed)
-    course, name = folder / f"seed-{seed}", f"chapter-{chapter:02}"
-    shutil.rmtree(course / "source" / name, ignore_errors=True)
-    (course / "source" / name).mkdir(parents=True)
-    nbformat.write(notebook, course / "source" / name / f"{name}.ipynb")
+    place.mkdir(parents=True)
+    secret.write_text(f"{seed}\n")
+    nbformat.write(notebook, place / f"{name}.ipynb")
     seeds = {one.name: seed for one in sorted((course / "source").iterdir())}
     (course / "nbgrader_config.py").write_text(CONFIG.format(seeds=seeds, course=course.name))
     print(f"{course}\nThe student's version: cd there, and nbgrader generate_assignment {name}")

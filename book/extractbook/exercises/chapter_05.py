@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import (
     LinearService,
+    OneAccount,
     agreement,
     linear_victim,
     logits_and_targets,
     probabilities,
 )
-from extractlib import PredictionAPI, load_victim
+from extractlib import load_victim
 from extractlib.api.granularity import Answers
 from extractlib.attacks.adaptive import Bandit
 from extractlib.data.drawn import draw
@@ -68,7 +69,7 @@ def thousand(seed: int) -> list[tuple]:
     return [(PoolAPI(pool), pool, wanted_images(seed))]
 
 
-class PoolAPI(PredictionAPI):
+class PoolAPI(OneAccount):
     """An API that answers about the images of a pool alone: the attacker of the chapter has no others."""
 
     def __init__(self, pool: ImageSet):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.api.service import PredictionAPI
+from extractbook.exercises.services import OneAccount
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
@@ -92,7 +92,7 @@ def defended_services(seed: int) -> list[tuple]:
     """Return an API of 500 queries behind a detector that shuffles, the attacker's images, and images to label."""
     detector, own, pool, test = defended(seed)
     policy = Shuffle(seed.to_bytes(8, "big"))
-    return [(PredictionAPI(load_victim(VICTIM), budget=500, detector=detector, policy=policy), own, pool, test.images)]
+    return [(OneAccount(load_victim(VICTIM), budget=500, detector=detector, policy=policy), own, pool, test.images)]
 
 
 @cache

@@ -10,7 +10,7 @@ from scipy import stats
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.api.service import PredictionAPI
+from extractbook.exercises.services import OneAccount
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import drawn, transforms
 from extractlib.data.images import ImageSet
@@ -110,7 +110,7 @@ def grained(seed: int) -> tuple[BinaryDetector, torch.Tensor, ImageSet]:
 def denying_services(seed: int) -> list[tuple]:
     """Return an API of 1,500 queries behind a detector that denies, a pool, and images to label."""
     detector, pool, test = grained(seed)
-    return [(PredictionAPI(load_victim(VICTIM), budget=1_500, detector=detector, policy=Deny()), pool, test.images)]
+    return [(OneAccount(load_victim(VICTIM), budget=1_500, detector=detector, policy=Deny()), pool, test.images)]
 
 
 @cache

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractlib.api.service import PredictionAPI
+from extractbook.exercises.services import OneAccount
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Everything
@@ -83,7 +83,7 @@ def misinforming_services(seed: int) -> list[tuple]:
     pool, test, _ = world(seed)
     victim = load_victim(VICTIM)
     policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
-    return [(PredictionAPI(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
+    return [(OneAccount(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
 
 
 def answer_key(seed: int) -> list[np.ndarray]:

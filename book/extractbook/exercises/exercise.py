@@ -12,8 +12,8 @@ from extractbook.exercises.answers import difference, fitted, kind_of, normalize
 from extractlib.errors import InputError, check_choice, check_positive, check_seed
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
-SEEDS = range(1_000_000)
-"""Variants of an exercise whose cases are drawn from a seed."""
+SEEDS = range(2**32)
+"""Variants of an exercise whose cases are drawn from a seed: too many to try while a submission is graded."""
 NO_ANSWER = "there is no answer yet"
 TOO_LONG = 200
 """Characters of a reader's own message or input that a reason quotes."""

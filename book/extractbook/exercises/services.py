@@ -5,7 +5,9 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from extractlib.api.meter import BudgetExceeded
+from extractlib.api.granularity import Answers
+from extractlib.api.meter import BudgetExceeded, Usage
+from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
 
 
@@ -26,6 +28,29 @@ class Service:
         self._left -= queries
 
 
+def check_vectors(vectors: torch.Tensor, features: int) -> torch.Tensor:
+    """Return vectors of shape (n, features): a query is one of them, whatever else holds many.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if getattr(vectors, "ndim", 0) != 2 or vectors.shape[1] != features:
+        raise InputError(f"the queries are of shape {tuple(np.shape(vectors))}: (n, {features}) is wanted")
+    return vectors
+
+
+class OneAccount(PredictionAPI):
+    """A prediction API whose budget is one for all names that a client may take."""
+
+    def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
+        """Answer as `PredictionAPI.query`, whoever asks."""
+        return super().query(images, request=request)
+
+    def usage(self, client: str = "anonymous") -> Usage:
+        """Return what has been asked under any name, and what is left."""
+        return super().usage()
+
+
 class LinearService(Service):
     """A prediction API for vectors: softmax(weights x + bias)."""
 
@@ -39,7 +64,7 @@ class LinearService(Service):
         Raises:
             BudgetExceeded: These are more queries than are left.
         """
-        self.charge(len(vectors))
+        self.charge(len(check_vectors(vectors, self._weights.shape[1])))
         return probabilities(vectors.double(), self._weights, self._bias)
 
 
@@ -74,7 +99,7 @@ class NetworkService(Service):
         Raises:
             BudgetExceeded: These are more queries than are left.
         """
-        self.charge(len(vectors))
+        self.charge(len(check_vectors(vectors, self.FEATURES)))
         return self.logits(vectors).softmax(1)
 
 

@@ -17,7 +17,7 @@ from extractbook.reproduction.run import data_of, run_cell
 from extractbook.reproduction.setups import Setup
 from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sources import Source
-from extractlib.errors import InputError
+from extractlib.errors import InputError, pip_install
 from extractlib.models import devices
 from extractlib.models.devices import default_device
 from extractlib.progress import bar as progress_bar
@@ -120,7 +120,7 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Ite
     try:
         import ray  # an extra of the package
     except ImportError:
-        raise InputError("a Ray cluster needs Ray, which is not installed: pip install 'extractlib[grid]'") from None
+        raise InputError(f"a Ray cluster needs Ray, which is not installed: {pip_install('grid')}") from None
     on_gpu = devices.resolve(options["device"] or default_device()).type == "cuda"
     processes = max(jobs, torch.cuda.device_count() if on_gpu else 0)
     own: dict[str, Any] = {"num_cpus": processes, "include_dashboard": False} if address == OWN_CLUSTER else {}

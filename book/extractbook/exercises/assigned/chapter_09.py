@@ -10,7 +10,16 @@ FEATURES, CLASSES = 12, 5
 
 
 def features(seed: int) -> list[tuple]:
-    """Return features of benign images with their labels, and of queries, whose latter half is from elsewhere."""
+    """Return features of benign images with their labels, and of queries, half of which are from elsewhere."""
+    return [case[:-1] for case in _drawn(seed)]
+
+
+def elsewhere(seed: int) -> list[np.ndarray]:
+    """Return of each case which queries are from elsewhere, as numbers 0 and 1."""
+    return [case[-1] for case in _drawn(seed)]
+
+
+def _drawn(seed: int) -> list[tuple]:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -22,31 +31,25 @@ def features(seed: int) -> list[tuple]:
         centers = 2 * normal(CLASSES, FEATURES) @ stretch
         labels = torch.randint(CLASSES, (1_500,), generator=generator)
         benign = centers[labels] + normal(1_500, FEATURES) @ stretch
-        elsewhere = (1.6 * normal(500, FEATURES)) @ stretch + centers.mean(0)
-        cases.append((benign[:1_000], labels[:1_000], torch.cat([benign[1_000:], elsewhere])))
+        others = (1.6 * normal(500, FEATURES)) @ stretch + centers.mean(0)
+        order = torch.randperm(1_000, generator=generator)
+        queries, far = torch.cat([benign[1_000:], others])[order], (order >= 500).double().numpy()
+        cases.append((benign[:1_000], labels[:1_000], queries, far))
     return cases
 
 
-def distance(train: torch.Tensor, labels: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """Return the Mahalanobis distance of each query to the nearest class, with one covariance for all."""
-    centers = torch.stack([train[labels == label].mean(0) for label in range(CLASSES)])
-    inverse = torch.linalg.inv((train - centers[labels]).T.cov())
-    apart = queries[:, None] - centers
-    return (apart @ inverse * apart).sum(2).amin(1)
-
-
 def tnr(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the mean TNR at 95% TPR; the first half of the queries is benign.
+    """Return the mean TNR at 95% TPR.
 
     Raises:
         InputError: There is not one score for each query.
     """
     shares = []
-    for scores, ours in zip(found, wanted, strict=True):
-        if scores.shape != ours.shape:
-            raise InputError(f"shape {scores.shape} where {ours.shape} is wanted")
-        benign, elsewhere = np.split(scores, 2)
-        shares.append((elsewhere > np.sort(benign)[int(0.95 * len(benign)) - 1]).mean())
+    for scores, far in zip(found, wanted, strict=True):
+        if scores.shape != far.shape:
+            raise InputError(f"shape {scores.shape} where {far.shape} is wanted")
+        benign = np.sort(scores[far == 0])
+        shares.append((scores[far == 1] > benign[int(0.95 * len(benign)) - 1]).mean())
     return float(np.mean(shares)), "TNR at 95% TPR"
 
 
@@ -57,7 +60,7 @@ EXERCISE = Exercise(
     minutes=25,
     variants={"seed": SEEDS},
     cases=features,
-    right=distance,
+    key=elsewhere,
     score=tnr,
     marks=(0.2, 0.8),
 )
