@@ -96,9 +96,12 @@ def sent() -> ImageSet:
     return held_out.images("atlas", "queries", QUERIES, 0)
 
 
-def asked(seed: int) -> list[ImageSet]:
-    """Return the attacker's images and the customers'."""
-    return [sent(), held_out.images("objects", "test", held_out.TESTED, seed)]
+def asked(seed: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the full answers to the attacker's images and to the customers', mixed, and the order they are in."""
+    images = [sent(), held_out.images("objects", "test", held_out.TESTED, seed)]
+    answers = torch.cat([held_out.answers("objects", one.images[:]) for one in images])
+    order = held_out.order_of(len(answers), seed)
+    return answers[order], order
 
 
 def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
@@ -107,17 +110,19 @@ def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, 
     Raises:
         InputError: What is served is no answer, has another label, or changes the customers' answers too much.
     """
-    for served, full in zip(found, wanted, strict=True):
-        if served.shape != full.shape:
-            raise InputError(f"shape {served.shape} where {full.shape} is wanted")
-        if not (np.isfinite(served).all() and (served >= 0).all() and np.allclose(served.sum(1), 1, atol=1e-4)):
-            raise InputError("a row is no answer: its numbers must be at least 0 and sum to 1")
-        if (served.argmax(1) != full.argmax(1)).any():
-            raise InputError("the most probable class of an answer is another than the victim's")
-    change = np.abs(found[1] - wanted[1]).sum(1).mean() / 2
+    [served], [(full, *_)], order = found, cases, wanted[0].astype(int)
+    full = full.numpy()
+    if served.shape != full.shape:
+        raise InputError(f"shape {served.shape} where {full.shape} is wanted")
+    if not (np.isfinite(served).all() and (served >= 0).all() and np.allclose(served.sum(1), 1, atol=1e-4)):
+        raise InputError("a row is no answer: its numbers must be at least 0 and sum to 1")
+    if (served.argmax(1) != full.argmax(1)).any():
+        raise InputError("the most probable class of an answer is another than the victim's")
+    change = np.abs(served - full)[order >= QUERIES].sum(1).mean() / 2
     if change > PATIENCE:
         raise InputError(f"the customers' answers change by {change:.3f} in the mean: {PATIENCE} is the most")
-    agreement = held_out.copied("objects", sent().images[:], torch.from_numpy(found[0]), seed=0)
+    targets = torch.from_numpy(held_out.sorted_back(served, order)[:QUERIES])
+    agreement = held_out.copied("objects", sent().images[:], targets, seed=0)
     return 1 - agreement, "the copy's disagreement with the victim"
 
 
@@ -177,8 +182,8 @@ EXERCISES = (
         kind="attack or defend",
         minutes=20,
         variants={"seed": SEEDS},
-        cases=lambda seed: [(held_out.answers("objects", images.images[:]),) for images in asked(seed)],
-        right=lambda probabilities: probabilities,
+        cases=lambda seed: [asked(seed)[:1]],
+        key=lambda seed: [asked(seed)[1].astype(float)],
         score=disagreement,
         marks=(0.16, 0.24),
     ),

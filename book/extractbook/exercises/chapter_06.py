@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractlib.data import drawn
 from extractlib.errors import InputError
@@ -15,6 +16,9 @@ from extractlib.models.classifier import load_victim
 
 HELD_OUT, POOL, LIMIT = "birds", "atlas", 0.6
 """A victim that the chapter does not attack, the attacker's pool, and what customers may lose (see `prevented`)."""
+
+SENT = 1_000
+"""Images that each side sends in exercise 6.4."""
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -68,14 +72,19 @@ def _images(seed: int) -> dict[str, torch.Tensor]:
     """Return 1,000 images each that an attacker, customers and other customers send, and to compare the copy on."""
     parts = {"attacker": (POOL, "queries"), "customers": (HELD_OUT, "validation"), "test": (HELD_OUT, "test")}
     parts |= {"others": (HELD_OUT, "detector")}
-    return {name: drawn.draw(of, part=part, size=1_000, seed=seed).images[:] for name, (of, part) in parts.items()}
+    return {name: drawn.draw(of, part=part, size=SENT, seed=seed).images[:] for name, (of, part) in parts.items()}
 
 
 def full_answers(seed: int) -> list[tuple]:
-    """Return full answers with their images, an attacker's and other customers', each beside the customers' answers."""
-    victim, images = load_victim(HELD_OUT), _images(seed)
-    answers = {name: victim.logits(images[name]).softmax(1) for name in ("attacker", "others", "customers")}
-    return [(answers[name], images[name], answers["customers"]) for name in ("attacker", "others")]
+    """Return full answers with their images, an attacker's and other customers' mixed, and the customers' answers."""
+    victim, images, order = load_victim(HELD_OUT), _images(seed), mixed(seed)
+    asked = torch.cat([images["attacker"], images["others"]])[order]
+    return [(victim.logits(asked).softmax(1), asked, victim.logits(images["customers"]).softmax(1))]
+
+
+def mixed(seed: int) -> np.ndarray:
+    """Return the order in which the images of the attacker, which come first, and of others are mixed."""
+    return held_out.order_of(2 * SENT, seed)
 
 
 def stolen(images: torch.Tensor, targets: torch.Tensor) -> float:
@@ -89,8 +98,9 @@ def stolen(images: torch.Tensor, targets: torch.Tensor) -> float:
 
 @cache
 def stolen_in_full(seed: int) -> np.ndarray:
-    """Return the same of full answers, of shape (1,)."""
-    return np.array([stolen(_images(seed)["attacker"], full_answers(seed)[0][0])])
+    """Return the same of full answers, and the order of the images behind it, of shape (1 + images,)."""
+    images = _images(seed)["attacker"]
+    return np.append(stolen(images, load_victim(HELD_OUT).logits(images).softmax(1)), mixed(seed))
 
 
 def prevented(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
@@ -99,19 +109,20 @@ def prevented(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str
     Raises:
         InputError: They are no probabilities, another label comes out, or customers' answers change too much.
     """
-    for given, (answers, *_) in zip(found, cases, strict=True):
-        if given.shape != tuple(answers.shape) or given.min() < 0 or np.abs(given.sum(1) - 1).max() > 1e-4:
-            raise InputError(f"an answer is {answers.shape[1]} probabilities that sum to 1, for each of {len(answers)}")
-        if changed := int((given.argmax(1) != answers.argmax(1).numpy()).sum()):
-            raise InputError(f"{changed} of {len(answers)} answers have another most probable class than before")
-    (_, images, _), (customers, *_) = cases
-    labels = torch.nn.functional.one_hot(customers.argmax(1), customers.shape[1])
-    cost = float((torch.from_numpy(found[1]) - customers).abs().sum() / (labels - customers).abs().sum())
+    [given], [(answers, images, _)], (full, *order) = found, cases, wanted[0]
+    if given.shape != tuple(answers.shape) or given.min() < 0 or np.abs(given.sum(1) - 1).max() > 1e-4:
+        raise InputError(f"an answer is {answers.shape[1]} probabilities that sum to 1, for each of {len(answers)}")
+    if changed := int((given.argmax(1) != answers.argmax(1).numpy()).sum()):
+        raise InputError(f"{changed} of {len(answers)} answers have another most probable class than before")
+    places = np.array(order, dtype=int)
+    shown, true, sent = (held_out.sorted_back(one, places) for one in (given, answers.numpy(), images.numpy()))
+    labels = np.eye(true.shape[1])[true.argmax(1)]
+    cost = np.abs(shown - true)[SENT:].sum() / np.abs(labels - true)[SENT:].sum()
     if cost > LIMIT:
         raise InputError(
             f"customers' answers change {cost:.2f} times as much as labels alone change them: at most {LIMIT}"
         )
-    left = stolen(images, torch.from_numpy(found[0])) / float(wanted[0][0])
+    left = stolen(torch.from_numpy(sent[:SENT]), torch.from_numpy(shown[:SENT])) / full
     return 1 - left, "the prevented share of the copy's agreement"
 
 
@@ -165,7 +176,7 @@ EXERCISES = (
         minutes=20,
         variants={"seed": SEEDS},
         cases=full_answers,
-        key=lambda seed: 2 * [stolen_in_full(seed)],
+        key=lambda seed: [stolen_in_full(seed)],
         score=prevented,
         marks=(0.10, 0.45),
     ),

@@ -40,6 +40,18 @@ def answers(task: str, asked: torch.Tensor) -> torch.Tensor:
     return victim(task).logits(asked).double().softmax(1)
 
 
+def order_of(count: int, seed: int) -> np.ndarray:
+    """Return an order in which images of attackers and customers are mixed, so that no function tells them by it."""
+    return np.random.default_rng([seed, count]).permutation(count)
+
+
+def sorted_back(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return what was mixed in an order (see `order_of`) as it was before."""
+    found = np.empty_like(values)
+    found[order] = values
+    return found
+
+
 SAMPLE = 16
 """Queries made anew to see whether they follow from the seed: fewer, since each pixel is kept in eight bytes."""
 
