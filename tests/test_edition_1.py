@@ -59,25 +59,6 @@ def test_no_row_was_checked_before_it_was_made_or_by_the_code_that_made_it(files
         assert len(set(codes)) == len(codes)
 
 
-def test_truth_counts_the_rows(files):
-    rows = [row for found in files.values() for row in found]
-    assert edition_1.truth(rows) == (
-        "These 1,260 rows are the first edition's: made at 11 commits between 2026-11-24 and 2026-11-26; 1,089 of them"
-        " were checked later only by computing a sample anew."
-    )
-    assert edition_1.checked(rows) == 1_089
-    assert all(map(edition_1.made, rows))
-
-
-def test_truth_of_a_few_rows(files):
-    never, once = files["drawn/stateful"][0], files["drawn/granularity"][0]
-    assert edition_1.truth([never]) == "This row is the first edition's: made at 1 commit on 2026-11-26."
-    assert edition_1.truth([never, once]) == (
-        "These 2 rows are the first edition's: made at 2 commits between 2026-11-25 and 2026-11-26; 1 of them was"
-        " checked later only by computing a sample anew."
-    )
-
-
 # -- files that are not as they were committed ----------------------------------
 
 

@@ -1,9 +1,6 @@
 """What the book shows: figures, tables and provenance."""
 
 import io
-import sys
-from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
@@ -13,37 +10,15 @@ import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from matplotlib.container import BarContainer
 from nbclient import NotebookClient
 from PIL import Image
 
 from extractbook import figures
-from extractbook.reproduction import ledger, paper
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import digest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import test_ledger  # noqa: E402
-
 POLICIES = ("shuffle", "deny", "label")
-
-PROVENANCE = "*Provenance*: commit `abc`; 2026-01-02; seed 0, 1; 4 runs in 80 s; cpu; torch 2.6.0; data `{}`"
-FIRST_EDITION = ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02."
-
-
-def row(task: str, seed: int, surrogate: float, *, budget: int = 10_000):
-    result = {
-        "victim_accuracy": 0.8,
-        "surrogate_accuracy": surrogate,
-        "recovery": surrogate / 0.8,
-        "constant_accuracy": 0.2,
-        "agreement": 0.5,
-    }
-    return test_ledger.row(task, seed, result, budget=budget)
-
-
-ROWS = [row("things", 0, 0.6), row("things", 1, 0.64), row("signs", 0, 0.72), row("signs", 1, 0.72)]
 
 
 def stripes(classes: int, each: int) -> ImageSet:
@@ -72,47 +47,12 @@ def test_mean_sd():
     assert figures.mean_sd([], digits=1) == "–"
 
 
-def test_provenance_is_one_line():
-    line = figures.provenance(ROWS)
-    assert line == PROVENANCE.format(ledger.Provenance.of(ROWS).data[:12]) + FIRST_EDITION
-
-
-def test_provenance_says_which_rows_only_a_sample_stands_for():
-    check = {"code": "newer", "commit": "def", "date": "2026-01-05T00:00:00+00:00"}
-    taken = [replace(row, provenance=row.provenance | {"history": [check]}) for row in ROWS[:3]]
-    line = figures.provenance([*taken, ROWS[3]])
-    assert line.endswith(
-        ". These 4 rows are the first edition's: made at 1 commit on 2026-01-02; 3 of them were checked later only by"
-        " computing a sample anew."
-    )
-    assert "c0de" not in line and "newer" not in line
-
-
-def test_provenance_of_later_rows_names_their_libraries_and_no_edition():
-    later = [replace(row, provenance=test_ledger.LATER) for row in ROWS]
-    start = "*Provenance*: commit `def`; 2026-03-04; seed 0, 1; 4 runs in 120 s; cpu; python 3.12.1, torch 2.11.0; "
-    data = ledger.Provenance.of(ROWS).data[:12]
-    assert figures.provenance(later) == f"{start}data `{data}`"
-    mixed = figures.provenance([*later[:3], ROWS[3]])
-    assert mixed.endswith(". This row is the first edition's: made at 1 commit on 2026-01-02.")
-
-
-def test_provenance_of_nothing_is_refused():
-    with pytest.raises(InputError, match="no rows"):
-        figures.provenance([])
-
-
 # -- figures -----------------------------------------------------------------
 
 
-def lengths_of_bars(axes) -> dict[str, list[float]]:
-    """Return the lengths of horizontal bars by the name of their series."""
-    drawn = [container for container in axes.containers if isinstance(container, BarContainer)]
-    return {container.get_label(): [bar.get_width() for bar in container] for container in drawn}
-
-
-def two_bars() -> figures.Plot:
-    return figures.bars({"signs": {"ours": [0.9]}, "things": {"ours": [0.75, 0.8]}}, xlabel="recovery")
+def two_rows() -> figures.Plot:
+    groups = {"signs": {"ours": [0.9]}, "things": {"ours": [0.75, 0.8]}}
+    return figures.dots(groups, xlabel="recovery", constant={"signs": 0.2})
 
 
 def curve() -> figures.Plot:
@@ -120,12 +60,12 @@ def curve() -> figures.Plot:
 
 
 def test_a_figure_reaches_the_picture():
-    picture = np.asarray(Image.open(io.BytesIO(figures.render(two_bars(), kind="png"))).convert("L"))
+    picture = np.asarray(Image.open(io.BytesIO(figures.render(two_rows(), kind="png"))).convert("L"))
     assert picture.shape[1] == 200 * figures.WIDTH
     assert picture.min() < 60 and picture.max() == 255
 
 
-@pytest.mark.parametrize("plot", [two_bars, curve])
+@pytest.mark.parametrize("plot", [two_rows, curve])
 def test_svg_is_equal_each_time_and_legible(plot):
     first, second = figures.render(plot()), figures.render(plot())
     assert first == second
@@ -138,7 +78,7 @@ def test_svg_is_equal_each_time_and_legible(plot):
 def test_style_does_not_leak():
     matplotlib.get_backend()  # chosen, and noted among the parameters, when first asked for
     before = matplotlib.rcParams.copy()
-    figures.render(two_bars())
+    figures.render(two_rows())
     assert matplotlib.rcParams == before
 
 
@@ -149,7 +89,7 @@ def test_style_does_not_leak():
 def test_a_figure_without_words_is_refused(missing):
     texts = {"alt": "Two bars.", "caption": "Bars.", "name": "fig-bars", missing: " "}
     with pytest.raises(InputError, match=f"has no {missing}: describe it in words"):
-        figures.show(two_bars(), **texts)
+        figures.show(two_rows(), **texts)
 
 
 def cells_of(table: str) -> list[list[str]]:
@@ -169,10 +109,12 @@ def test_data_of_lines():
     ]
 
 
-def test_data_of_marks_beside_bars():
-    figure = figures.bars({"a": {"x": [0.1, 0.3]}, "b": {"x": [0.5]}}, xlabel="TNR", marks={"b": {"x": 0.4}})
-    beside = f"x ({paper.LABEL})"
-    assert data_of(figure)[1:] == [["x", "a", "0.2", "0.1414"], ["x", "b", "0.5", ""], [beside, "b", "0.4", ""]]
+def test_data_of_rows_of_marks():
+    assert data_of(two_rows())[1:] == [
+        ["ours", "signs", "0.9", ""],
+        ["ours", "things", "0.775", "0.03536"],
+        ["constant predictor", "signs", "0.2", ""],
+    ]
 
 
 def test_a_table_of_data_is_whole_and_escaped():
@@ -236,17 +178,6 @@ def test_lines_pass_through_the_means():
     found = [container.lines[0].get_xydata().tolist() for container in axes.containers]
     assert found == [[[1, pytest.approx(0.3)], [10, 0.5]], [[1, 0.1]]]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("x", "y")
-
-
-def test_bars_are_means_and_marks_stand_on_their_bars():
-    groups = {"one": {"ours": [0.2, 0.4], "theirs": [0.9]}, "two": {"ours": [0.5]}}
-    figure = figures.bars(groups, xlabel="x", marks={"one": {"theirs": 0.8}, "two": {"ours": None, "theirs": 0.1}})
-    [axes] = figure.axes
-    assert lengths_of_bars(axes) == {"ours": pytest.approx([0.3, 0.5]), "theirs": [0.9]}
-    [marks] = [line for line in axes.lines if line.get_label() == "authors' slides, 2020"]
-    bar = next(c for c in axes.containers if c.get_label() == "theirs")[0]
-    # Where the bar is missing, its mark is as well.
-    assert marks.get_xydata().tolist() == [[0.8, pytest.approx(bar.get_y() + bar.get_height() / 2)]]
 
 
 # -- pictures that chapters share ----------------------------------------------------

@@ -40,7 +40,7 @@ def test_budgets_rise_to_the_budget_and_the_network_exists(settings):
     assert set(filter(None, named)) <= set(NETWORKS)
     assert {*settings.scratch_networks, settings.narrow_pool} <= set(settings.tasks)
     assert max(settings.adaptive_budgets) <= settings.budget
-    assert settings.narrow_budget in (settings.budget, settings.own_budget)
+    assert settings.narrow_budget in (settings.budget, settings.realistic_budgets[-1])
     assert set(settings.shown_granularities) <= set(settings.granularities)
     assert settings.own_number in settings.realistic_budgets and 4 * settings.own_number <= settings.budget
     named = (settings.balanced, settings.accused, settings.augmentation, settings.control_images, settings.flag_times)
@@ -104,7 +104,7 @@ def test_the_papers_recipes_are_the_originals():
 
 
 def test_the_budget_in_the_middle():
-    assert (scale("drawn").middle_budget, scale("smoke").middle_budget, scale("paper").own_budget) == (2_500, 64, 500)
+    assert (scale("drawn").middle_budget, scale("smoke").middle_budget) == (2_500, 64)
 
 
 # -- the files are read strictly ---------------------------------------------------

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from extractbook.reproduction import Row
     from extractlib import Victim
 
 FIGURES = "ONLY TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seeds show"
@@ -43,21 +42,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "unjudged",
         ],
         "reproduction.claims": ["claims"],
-        "reproduction.ledger": ["ledger", "reproduction"],
+        "reproduction.ledger": ["ledger"],
         "reproduction.scales": ["scale"],
     },
 )
-
-
-def rows(scale: str, table: str | None = None) -> list["Row"]:
-    """Return the committed rows that the chapters show, of all tables of a scale or of one.
-
-    Raises:
-        InputError: There are none.
-    """
-    from extractbook.reproduction import first_edition
-
-    return first_edition(scale, table)
 
 
 def frame(

@@ -15,11 +15,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=CHAPTERS,
     submod_attrs={
-        "base": [*COLORS.split(), "FILLS", "STYLE", "WIDTH", "Plot", "render"],
+        "base": [*COLORS.split(), "STYLE", "WIDTH", "Plot", "render"],
         "front": ["ONLY", "TABLES", "conditions", "sizes"],
         "notebook": ["data_table", "mean_sd", "say", "show", "show_html", "table"],
         "plots": [
-            "bars",
             "constant_recovery",
             "dots",
             "grouped",
@@ -28,6 +27,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "roc",
         ],
         "pictures": ["errors", "gallery", "queries", "threat_model"],
-        "origin": ["provenance", "provenance_of", "run_provenance", "seeds"],
+        "origin": ["provenance_of", "run_provenance", "seeds"],
     },
 )

@@ -26,9 +26,6 @@ STYLE = Path(__file__).with_name("book.mplstyle")
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
-FILLS = ((BLUE, ""), (ORANGE, "//"), (GREEN, "\\\\"), (SKY, ".."), (VERMILION, "xx"), (PURPLE, "++"), (YELLOW, "oo"))
-"""Color and hatch of the bars of a group."""
-
 
 class Plot(Figure):
     """A figure of the book's width that carries the data it shows.

@@ -6,35 +6,11 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from extractbook.reproduction import edition_1, editions, results
-from extractbook.reproduction.cells import Cell, Row, commit, describe, libraries
-from extractbook.reproduction.ledger import Provenance
+from extractbook.reproduction import editions, results
+from extractbook.reproduction.cells import Cell, commit, describe, libraries
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
 from extractlib.store import digest
-
-
-def provenance(rows: Iterable[Row]) -> str:
-    """Return where rows come from, as one line of Markdown; those of the first edition get a sentence of their own.
-
-    Raises:
-        InputError: There are no rows.
-    """
-    rows = list(rows)
-    if not rows:
-        raise InputError("no rows: there is nothing to tell the provenance of")
-    facts = Provenance.of(rows)
-    parts = [
-        "commit " + ", ".join(f"`{commit}`" for commit in facts.commits),
-        " to ".join(dict.fromkeys(date[:10] for date in facts.dates)),
-        "seed " + ", ".join(map(str, facts.seeds)),
-        f"{facts.cells} {'run' if facts.cells == 1 else 'runs'} in {facts.seconds:,.0f} s",
-        ", ".join(facts.devices),
-        ", ".join(facts.versions),
-        f"data `{facts.data[:12]}`",
-    ]
-    old = [row for row in rows if edition_1.made(row)]
-    return f"*Provenance*: {'; '.join(parts)}" + (f". {edition_1.truth(old)}" if old else "")
 
 
 def provenance_of(frame: pd.DataFrame) -> str:

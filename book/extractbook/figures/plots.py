@@ -1,14 +1,11 @@
 """The general plots and pictures."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from extractbook.figures.base import BLACK, FILLS, Plot, name_rows, plotting, summaries
+from extractbook.figures.base import BLACK, Plot, name_rows, plotting, summaries
 from extractbook.figures.origin import seeds
-from extractbook.reproduction import paper
 
 
 def lines(
@@ -38,50 +35,6 @@ def lines(
         axes.set_xticks(ticks, [f"{x:,}" for x in ticks])
         axes.minorticks_off()
         axes.set_ylim(*limits)
-    return figure
-
-
-def bars(
-    groups: Mapping[str, Mapping[str, Sequence[float]]],
-    *,
-    xlabel: str,
-    marks: Mapping[str, Mapping[str, float | None]] | None = None,
-    marked: str = paper.LABEL,
-    limits: tuple[float, float] = (0, 1.05),
-) -> Plot:
-    """Return horizontal bars in groups, mean ± standard deviation of the values.
-
-    Args:
-        groups: By name of the group, by name of the bar, the values, one a seed.
-        xlabel: What the axis shows, with units.
-        marks: A number to set beside each bar, such as the authors'; None where there is none.
-        marked: What the marks are.
-        limits: Of the axis.
-    """
-    titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
-    shown = [(name, title) for name in names for title in titles if len(groups[title].get(name, ()))]
-    places = {(name, title): value for title, row in (marks or {}).items() for name, value in row.items()}
-    beside = {place: value for place in shown if (value := places.get(place)) is not None}
-    values = [(name, title, groups[title][name]) for name, title in shown]
-    values += [(f"{name} ({marked})", title, [value]) for (name, title), value in beside.items()]
-    data = summaries(values, "Group", xlabel)
-    thickness, middle = 0.8 / len(names), (len(names) - 1) / 2
-    y = np.array([titles.index(title) + (names.index(name) - middle) * thickness for name, title in [*shown, *beside]])
-    with plotting(data, height=1.4 + len(groups) * (0.25 + 0.24 * len(names)), xlabel=xlabel, columns=2) as (
-        figure,
-        axes,
-    ):
-        for name, bar in data[: len(shown)].groupby("Series", sort=False):
-            color, hatch = FILLS[names.index(name) % len(FILLS)]
-            look: dict[str, Any] = {"color": color, "hatch": hatch, "edgecolor": "white"}
-            look["error_kw"] = {"ecolor": BLACK, "capsize": 2}
-            axes.barh(y[bar.index], bar[xlabel], 0.9 * thickness, xerr=bar["±"], label=name, **look)
-        if beside:
-            x = data[xlabel][len(shown) :]
-            axes.plot(x, y[x.index], "D", color=BLACK, markerfacecolor="white", label=marked)
-        name_rows(axes, titles)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlim(*limits)
     return figure
 
 

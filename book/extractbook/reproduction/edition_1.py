@@ -24,9 +24,6 @@ from extractlib.errors import InputError, check_choice
 FOLDER = Path(__file__).parents[1] / "results" / "edition-1"
 NEW_NAMES = {"profile": "scale", "defence": "defense"}
 
-TRUTH = "{rows} the first edition's: made at {commits} {dates}{checked}."
-CHECKED = "; {count:,} of them {were} checked later only by computing a sample anew"
-
 
 def read(path: Path) -> list[Row]:
     """Return all rows of a file of the first edition.
@@ -55,29 +52,6 @@ def _cell(record: dict) -> Cell:
     cell["victim_weights"] = "A" if cell.pop("pretrained") else "none"
     kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
     return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
-
-
-def made(row: Row) -> bool:
-    """Say whether a row is of the first edition: later ones hold no fingerprint of code."""
-    return "code" in row.provenance
-
-
-def truth(rows: Iterable[Row]) -> str:
-    """Return a sentence that says when rows of the first edition, at least one, were made and how they were checked."""
-    rows = list(rows)
-    count, commits = checked(rows), len({row.provenance["commit"].rstrip("+") for row in rows})
-    days = sorted(row.provenance["date"][:10] for row in rows)
-    return TRUTH.format(
-        rows="This row is" if len(rows) == 1 else f"These {len(rows):,} rows are",
-        commits="1 commit" if commits == 1 else f"{commits} commits",
-        dates=f"on {days[0]}" if days[0] == days[-1] else f"between {days[0]} and {days[-1]}",
-        checked=CHECKED.format(count=count, were="was" if count == 1 else "were") if count else "",
-    )
-
-
-def checked(rows: Iterable[Row]) -> int:
-    """Return how many of the rows were let stand under newer code, after a sample had come out equal."""
-    return sum("history" in row.provenance for row in rows)
 
 
 # -- its verdicts, reached once and kept as data ------------------------------------

@@ -1,4 +1,4 @@
-"""What the authors report, as data: their figures and their claims.
+"""What the authors report, as data, and what a claim of the first edition was.
 
 Atli, Szyller, Juuti, Marchal, Asokan. Extraction of Complex DNN Models: Real Threat or Boogeyman?
 arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' slides: label them with `LABEL`.
@@ -6,13 +6,10 @@ arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' sli
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
-
-from extractlib.errors import InputError, check_choice
 
 LABEL = "authors' slides, 2020"
 """What to write beside every figure of `tables`."""
@@ -39,19 +36,6 @@ class Claim:
     bounds: Mapping[str, float]
 
 
-def twin(task: str, tasks: Iterable[str]) -> str:
-    """Return the one of `tasks` that stands for the same of the authors' victims: a drawn task's data set, or itself.
-
-    Raises:
-        InputError: There is none.
-    """
-    tasks, wanted = tuple(tasks), victim(task)
-    alike = [other for other in tasks if other == task or (wanted and victim(other) == wanted)]
-    if not alike:
-        raise InputError(f"none of the tasks {', '.join(tasks)} is a twin of {task!r}: use another scale")
-    return alike[0]
-
-
 def drawn(task: str) -> str | None:
     """Return the drawn task that stands for the same of the authors' victims, or None."""
     return next((twin for twin, name in _read("victims.toml")["tasks"].items() if name == victim(task)), None)
@@ -65,33 +49,6 @@ def scratch_victim(task: str) -> str | None:
 def tables() -> dict:
     """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
     return _read("tables.json")  # read once: look, and change nothing
-
-
-def claims() -> tuple[Claim, ...]:
-    """Return the paper's claims, C1 to C15."""
-    return _claims("claims")
-
-
-def our_claims() -> tuple[Claim, ...]:
-    """Return the claims that go beyond the paper, B1 and on."""
-    return _claims("ours")
-
-
-def _claims(key: str) -> tuple[Claim, ...]:
-    return tuple(
-        Claim(**{**entry, "tables": tuple(entry["tables"]), "bounds": MappingProxyType(entry["bounds"])})
-        for entry in _read("claims_edition_1.toml")[key]
-    )
-
-
-def claim(id: str) -> Claim:
-    """Return the claim of that id.
-
-    Raises:
-        InputError: There is none.
-    """
-    by_id = {claim.id: claim for claim in (*claims(), *our_claims())}
-    return by_id[check_choice("claim", id, by_id)]
 
 
 def victim(task: str) -> str | None:

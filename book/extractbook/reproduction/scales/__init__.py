@@ -80,11 +80,6 @@ class Axes:
     left_out: tuple[Cut, ...] = ()
 
     @property
-    def own_budget(self) -> int:
-        """The largest budget of the adversary with in-distribution images."""
-        return self.realistic_budgets[-1]
-
-    @property
     def middle_budget(self) -> int:
         """The adaptive budget in the middle, at which the adaptive strategy is judged."""
         return self.adaptive_budgets[len(self.adaptive_budgets) // 2]
