@@ -99,7 +99,7 @@ def listen(app: "FastAPI", settings: "Settings") -> None:
 
 def _greet(settings: "Settings", keys: "Keys") -> None:
     """Say what is served, and make the first key."""
-    teams = {key.team for key in keys.all() if key.revoked is None}
+    teams = keys.teams()
     key = "…" if teams else keys.add("one")
     if teams:
         print(f"{len(teams)} teams have keys; extractlib keys makes more")
@@ -132,7 +132,7 @@ def add(
     if team is not None:
         print(keys.add(team))
     elif teams is not None:
-        named, have = teams_of(teams), {key.team for key in keys.all() if key.revoked is None}
+        named, have = teams_of(teams), keys.teams()
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["team", "key"])
         rows.writerows([name, keys.add(name)] for name in named if name not in have)

@@ -520,7 +520,7 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
         red, blue, green = (apis[team] for team in ("red", "blue", "green & <b>"))
         assert red.classes == tuple(f"class {number}" for number in range(8)) and red.usage().budget == 160
 
-        # Red spends all of its budget and hands in safetensors, blue half of it and ONNX, green asks nothing.
+        # Red spends all of its budget and hands in safetensors, blue half of it and ONNX, green asks once.
         recipe = Recipe(epochs=10, learning_rate=0.1, batch_size=32)
         copy = Knockoff(budget=160)(red, pool, recipe=recipe, progress=False)
         copy.save(tmp_path / "red.safetensors")
@@ -537,6 +537,9 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
             said_of_blue = blue.submit(tmp_path / "blue", network="resnet")
         assert said_of_blue["public"] == as_json(folder, half.predict)
         xl.Surrogate(copy.model, classes=red.classes).save(tmp_path / "green.safetensors")
+        with pytest.raises(InputError, match="has been charged 0 queries, and copy 1 is scored from 1 on: ask the"):
+            green.submit(tmp_path / "green.safetensors", network="resnet")
+        green.query(pool.images[:1])
         with pytest.raises(InputError, match=r"was not scored: the file holds no weights of 'tiny' with 8 classes"):
             green.submit(tmp_path / "green.safetensors", network="tiny")
         with pytest.raises(InputError, match="unknown network 'none': use one of resnet, "):

@@ -114,7 +114,7 @@ class Keys:
         Raises:
             InputError: The team has no valid key.
         """
-        if team not in {key.team for key in self.all() if key.revoked is None}:
+        if team not in self.teams():
             raise InputError(f"team {shown(team)} has no valid key: see extractlib keys list")
         self.revoke(team)
         return self.add(team)
@@ -123,6 +123,10 @@ class Keys:
         """Return all keys, the oldest first."""
         with self._database.transaction() as connection:
             return [Key(*row) for row in connection.execute(sql.select(KEYS).order_by(KEYS.c.made, KEYS.c.number))]
+
+    def teams(self) -> list[str]:
+        """Return the teams that have a valid key, in the order of their names."""
+        return sorted({key.team for key in self.all() if key.revoked is None})
 
     def team(self, key: str) -> str | None:
         """Return whose valid key this is, None if it is nobody's; by a comparison that takes the same time for all."""

@@ -175,8 +175,7 @@ class Challenge:
         return taken
 
     def _rows(self) -> list[board.Standing]:
-        teams = sorted({key.team for key in self.keys.all() if key.revoked is None})
-        usage = {team: self.api.usage(f"{NAME}/{team}") for team in teams}
+        usage = {team: self.api.usage(f"{NAME}/{team}") for team in self.keys.teams()}
         return board.rows(self.store.all(), usage, self.hidden, over=self._over())
 
     def _about(self) -> dict[str, Any]:

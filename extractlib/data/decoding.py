@@ -11,9 +11,9 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from PIL import Image
 
 from extractlib.data.files import fault_of
 from extractlib.data.groups import grouped, signature
-from extractlib.data.images import ImageSet
+from extractlib.data.images import ImageSet, mapped
 from extractlib.data.layouts import RECORD
 from extractlib.data.pixels import USUAL, Reading, read_square, resized
 from extractlib.data.sets import RECORD_PATH, Listing, file_of
@@ -109,7 +109,7 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading
     numbers = {name: number for number, name in enumerate(listing.classes)}
     for split, table in tables.items():
         labels = torch.tensor([numbers[name] for name in table["class"]]) if listing.classes else None
-        pixels = torch.from_numpy(np.load(folder / f"{split}.npy", mmap_mode="c", allow_pickle=False))
+        pixels = mapped(folder / f"{split}.npy")
         fingerprint = digest(made["contents"], str(size), reading.ground, split, *later(decode=3))
         splits[split] = ImageSet(f"{name}/{split}", pixels, labels, listing.classes, fingerprint)
     groups = torch.from_numpy(np.load(folder / "groups.npy")) if "train" in splits else None
@@ -186,20 +186,15 @@ def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Read
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
         for split, table in _without(listing.splits, faults).items():
-            written = _Split(folder, split, size)
             read = partial(_read, listing.root, size=size, reading=reading)
-            with progress_bar(len(table), what=f"decoding {split}", unit="images") as bar:
-                for first in range(0, len(table), BATCH):
-                    batch = table["path"].iloc[first : first + BATCH]
-                    for path, image in zip(batch, threads.map(read, batch), strict=True):
-                        if isinstance(image, str):
-                            bad[path] = image
-                        else:
-                            written.add(image)
-                            contents.append(image.digest)
-                            deep += image.deep
-                    bar.update(len(batch))
-            written.close()
+            with closing(_Split(folder, split, size)) as written:
+                for path, image in _decoded(table["path"], read, threads, what=f"decoding {split}"):
+                    if isinstance(image, str):
+                        bad[path] = image
+                    else:
+                        written.add(image)
+                        contents.append(image.digest)
+                        deep += image.deep
     if bad and not reading.skip_bad:
         raise _refusal(listing, bad)
     kept = replace(listing, splits=_without(listing.splits, bad))
@@ -210,6 +205,17 @@ def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Read
     (folder / "made.json").write_text(json.dumps(made))
     if "train" in kept.splits:
         np.save(folder / "groups.npy", _groups(kept.splits["train"], folder / "train.signatures.npy"))
+
+
+def _decoded(
+    paths: pd.Series, read: Callable[[str], _Image | str], threads: ThreadPoolExecutor, *, what: str
+) -> Iterator[tuple[str, _Image | str]]:
+    """Yield each path with what is read there, or with what is wrong with it, in their order."""
+    with progress_bar(len(paths), what=what, unit="images") as bar:
+        for first in range(0, len(paths), BATCH):
+            batch = paths.iloc[first : first + BATCH]
+            yield from zip(batch, threads.map(read, batch), strict=True)
+            bar.update(len(batch))
 
 
 def _check_kept(listing: Listing, kept: Listing, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Image sets: what victims are trained on, attackers query with and detectors tell apart."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from extractlib.data.pixels import of_pillow
 from extractlib.errors import InputError, shown
-from extractlib.store import digest, digest_of
+from extractlib.store import Store, digest, digest_of
 
 LARGE = 2**27
 """Bytes from which a subset is a view that reads its images when they are asked for."""
@@ -375,6 +376,34 @@ def kind_of(value: object) -> str:
     if isinstance(value, torch.Tensor):
         return f"a tensor of {value.dtype} that is sparse, complex, quantized or without data"
     return f"a {type(value).__name__}"
+
+
+def made_or_kept(
+    make: Callable[[], torch.Tensor], store: Store | None, kind: str, key: Mapping[str, Any]
+) -> torch.Tensor:
+    """Return images that are made now or, with a store, kept in it and mapped into memory.
+
+    Args:
+        make: Makes them, uint8 of shape (n, channels, height, width).
+        store: Keeps them; None for memory alone.
+        kind: What they are, for the store.
+        key: All that decides them.
+    """
+    if store is None:
+        return make()
+
+    def write(folder: Path) -> None:
+        np.save(folder / "images.npy", make().numpy(), allow_pickle=False)
+
+    return mapped(store.get(kind, key, write) / "images.npy")
+
+
+def mapped(path: Path) -> torch.Tensor:
+    """Return the images in a file of NumPy's, mapped into memory.
+
+    It is copied on write: torch wants an array that can be written, and nothing ever reaches the file.
+    """
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
 def check_images(

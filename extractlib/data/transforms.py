@@ -22,7 +22,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
-from extractlib.data.images import ImageSet
+from extractlib.data.images import ImageSet, made_or_kept
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
 from extractlib.versions import later, versions
@@ -105,12 +105,7 @@ def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: S
             torch.manual_seed(seed)
             return torch.stack([light(_moved(image, margin)) for image in images.images[:]])
 
-    if store is None:
-        pixels = make()
-    else:
-        key = {"images": fingerprint, "versions": versions("transform")}
-        folder = store.get("shifted", key, lambda folder: np.save(folder / "images.npy", make().numpy()))
-        pixels = torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c"))
+    pixels = made_or_kept(make, store, "shifted", {"images": fingerprint, "versions": versions("transform")})
     return replace(images, name=f"{images.name}/shifted", images=pixels, fingerprint=fingerprint)
 
 

@@ -5,17 +5,15 @@ picture.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import ModuleType
 
 import lazy_loader
-import numpy as np
 import torch
 
 from extractlib.data.drawn.canvas import draw_by_class, seed_from
 from extractlib.data.drawn.tables import read_table
-from extractlib.data.images import ImageSet
+from extractlib.data.images import ImageSet, made_or_kept
 from extractlib.errors import InputError, check_choice, check_positive, check_seed
 from extractlib.store import Store, digest
 from extractlib.versions import VERSIONS, versions
@@ -66,11 +64,8 @@ def draw(name: str, *, part: str, size: int, seed: int, shifted: bool = False, s
     def pictures() -> torch.Tensor:
         return draw_by_class(of_each, module.draw, seed=own_seed, shift=_shift(name) if shifted else 0.0)
 
-    if store is None:
-        images = pictures()
-    else:
-        key = {"name": name, "part": part, "size": size, "seed": seed, "shifted": shifted}
-        images = _kept(store, key | {"versions": versions("drawn")}, pictures)
+    key = {"name": name, "part": part, "size": size, "seed": seed, "shifted": shifted, "versions": versions("drawn")}
+    images = made_or_kept(pictures, store, "drawn", key)
     fingerprint = digest("drawn", source, str(VERSIONS["drawn"]), part, str(size), str(seed))
     return ImageSet(f"{source}/{part}", images, of_each, module.CLASSES, fingerprint)
 
@@ -98,14 +93,3 @@ def _shift(name: str) -> float:
 def _module(name: str) -> ModuleType:
     """Return the module that draws a set: only the sets that are drawn read their figures."""
     return importlib.import_module(f"extractlib.data.drawn.{name}")
-
-
-def _kept(store: Store, key: Mapping[str, object], pictures: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Return the pictures that the store keeps under `key`, memory-mapped, drawn now if it has none."""
-
-    def make(folder: Path) -> None:
-        np.save(folder / "images.npy", pictures().numpy(), allow_pickle=False)
-
-    path = store.get("drawn", key, make) / "images.npy"
-    # Copy on write: torch wants a writable array, and nothing ever reaches the file.
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
