@@ -617,9 +617,9 @@ MISTAKES = {
         ("the sum", ".mean()", ".sum()", "the mean difference"),
     ],
     "13.4": [
-        ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "recovery is 0."),
-        ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "recovery is 0."),
-        ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "shape (5,) where (600,)"),
+        ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "random Knockoff is "),
+        ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "random Knockoff is -0."),
+        ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "shape (5,) where (2000,)"),
     ],
     "12.A": [
         ("each alone", "0.05 / (len(p) - place)", "0.05", "one holds by chance"),

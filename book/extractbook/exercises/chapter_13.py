@@ -5,16 +5,17 @@ from functools import cache
 import numpy as np
 import torch
 
+from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import OneAccount
+from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Everything
 from extractlib.defenses.perturbations import AdaptiveMisinformation
-from extractlib.errors import InputError
 from extractlib.models.classifier import Victim, load_victim
 
-VICTIM, QUERIES, TEST, THRESHOLD = "objects", 800, 600, 0.9
+VICTIM, QUERIES, TEST, THRESHOLD = "objects", 800, 2_000, 0.9
 """Of exercise 13.4: the victim, the attacker's images and budget, the test images, and the owner's threshold."""
 
 
@@ -70,38 +71,31 @@ class AnyOther:
 
 
 @cache
-def world(seed: int) -> tuple[ImageSet, ImageSet, float]:
-    """Return the attacker's images, the victim's test images, and the victim's accuracy on them."""
+def world(seed: int) -> tuple[ImageSet, ImageSet]:
+    """Return the attacker's images and the victim's test images."""
     pool = drawn.draw("atlas", part="detector", size=QUERIES, seed=seed).unlabeled()
-    test = drawn.draw(VICTIM, part="test", size=TEST, seed=seed)
-    right = load_victim(VICTIM).predict(test.images) == test.known_labels()
-    return pool, test, right.double().mean().item()
+    return pool, drawn.draw(VICTIM, part="test", size=TEST, seed=seed)
 
 
 def misinforming_services(seed: int) -> list[tuple]:
     """Return an API that answers falsely where its victim is unsure, the attacker's images, and test images."""
-    pool, test, _ = world(seed)
+    pool, test = world(seed)
     victim = load_victim(VICTIM)
     policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
     return [(OneAccount(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
 
 
-def answer_key(seed: int) -> list[np.ndarray]:
-    """Return the labels of the test images, with the victim's accuracy behind them."""
-    _, test, accuracy = world(seed)
-    return [np.append(test.known_labels().numpy(), accuracy)]
+@cache
+def believing(seed: int) -> np.ndarray:
+    """Return the labels of the copy that random Knockoff trains on all answers."""
+    api, pool, images = misinforming_services(seed)[0]
+    return Knockoff(budget=QUERIES)(api, pool, progress=False).predict(images).numpy()
 
 
-def recovery(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the labels that a copy gives.
-
-    Raises:
-        InputError: There is not one label for each image.
-    """
-    labels, accuracy = wanted[0][:-1], wanted[0][-1]
-    if np.shape(found[0]) != labels.shape:
-        raise InputError(f"shape {np.shape(found[0])} where {labels.shape} is wanted")
-    return float((found[0] == labels).mean() / accuracy), "recovery"
+def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the recovery of the copy's labels above that of the copy that believes all (see `held_out.gained`)."""
+    victim = load_victim(VICTIM).predict(cases[0][2]).numpy()
+    return held_out.gained(found, wanted, victim), "recovery above that of random Knockoff"
 
 
 EXERCISES = (
@@ -169,9 +163,9 @@ EXERCISES = (
         minutes=20,
         variants={"seed": SEEDS},
         cases=misinforming_services,
-        key=answer_key,
-        score=recovery,
-        marks=(0.65, 0.66),
+        key=lambda seed: [np.stack([world(seed)[1].known_labels().numpy(), believing(seed)])],
+        score=gained,
+        marks=(0.04, 0.07),
     ),
     Exercise(
         id="13.5",
