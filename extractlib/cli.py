@@ -83,7 +83,9 @@ def attack(
     reward: Annotated[str | None, typer.Option(help="Choose adaptively by: certainty, diversity, loss or all.")] = None,
     surrogate: Annotated[str, typer.Option(help="The copy's architecture.")] = "resnet",
     scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of images, victim, queries and copy.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32, help="Seed of images, queries and copy, and of a victim that is trained.")
+    ] = 0,
     size: Annotated[int, typer.Option(min=8, max=4_096, help="Height and width of images in files, in pixels.")] = 32,
     group: Group = None,
     drop_copies: DropCopies = False,

@@ -84,7 +84,8 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         balanced: Whether an accuracy is the mean over the classes, as where some are rare (`mean_class_accuracy`).
 
     Raises:
-        InputError: The images have no labels, or the victim has none of them right.
+        InputError: The images have no labels, the victim has none of them right, a model gives no logits, or its
+            classes are those of the images in another order.
 
     Examples:
         >>> import extractlib as xl

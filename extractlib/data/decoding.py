@@ -27,9 +27,8 @@ from PIL import Image
 from extractlib.data.files import fault_of
 from extractlib.data.groups import grouped, signature
 from extractlib.data.images import ImageSet, mapped
-from extractlib.data.layouts import RECORD
 from extractlib.data.pixels import USUAL, Reading, read_square, resized
-from extractlib.data.sets import RECORD_PATH, Listing, file_of
+from extractlib.data.sets import RECORD, RECORD_PATH, Listing, file_of
 from extractlib.errors import DataWarning, InputError, in_bytes, shown
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store, digest

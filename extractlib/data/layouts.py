@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from extractlib.data.files import Found, image_files, subfolders
-from extractlib.data.sets import SETS, Listing, register
+from extractlib.data.sets import RECORD, SETS, Listing, register
 from extractlib.data.tables import read_table
 from extractlib.errors import InputError, check_choice
 
@@ -50,9 +50,6 @@ IMAGENET_PARTS = {"queries": 100, "detector": 10, "validation": 5, "test": 5}
 
 OPENIMAGES_PARTS = {"queries": 0.8, "detector": 0.1, "validation": 0.05, "test": 0.05}
 """Share of each part: of the 125,436 images of Open Images' test set, the attacker has 100,349."""
-
-RECORD = 1 + 3 * 32 * 32
-"""Bytes of a record of CIFAR-10's binary version: a label, then 32 x 32 red, green and blue values."""
 
 DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 

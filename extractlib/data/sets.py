@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import pandas as pd
 from platformdirs import user_data_path
@@ -19,13 +19,22 @@ from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.errors import check_choice
 from extractlib.registry import Registry
-from extractlib.store import own_path
-
-if TYPE_CHECKING:
-    from extractlib.data.sources import Loader
+from extractlib.store import Store, own_path
 
 RECORD_PATH = r"(.+\.bin)#(\d+)"
 """What the path of an image in a file of records looks like: the file and the record's number."""
+
+RECORD = 1 + 3 * 32 * 32
+"""Bytes of a record of CIFAR-10's binary version: a label, then 32 x 32 red, green and blue values."""
+
+
+class Caller(Protocol):
+    """What the parts of a set are made for: a `sources.Loader`, which keeps images and says how large a part is."""
+
+    store: Store | None
+
+    def size(self, name: str, part: str) -> int:
+        """Return how many images a part has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +137,8 @@ class Provider:
     """
 
     role: str
-    parts: Callable[["Loader", str, int], Mapping[str, ImageSet]] | None = None
-    shifted: Callable[["Loader", str, int], ImageSet] | None = None
+    parts: Callable[[Caller, str, int], Mapping[str, ImageSet]] | None = None
+    shifted: Callable[[Caller, str, int], ImageSet] | None = None
     layout: Layout | None = None
 
     def __post_init__(self) -> None:
@@ -174,7 +183,7 @@ def names_of(role: str) -> list[str]:
     return [name for name, provider in SETS.items() if provider.role == role]
 
 
-def _draw(loader: "Loader", name: str, seed: int) -> Parts:
+def _draw(loader: Caller, name: str, seed: int) -> Parts:
     """Return the parts of a set; the pool's for pre-training is drawn where it is needed."""
 
     def make(part: str) -> ImageSet:
@@ -183,7 +192,7 @@ def _draw(loader: "Loader", name: str, seed: int) -> Parts:
     return Parts((part for part in drawn.PARTS[name] if part != "pretraining"), make)
 
 
-def _draw_shifted(loader: "Loader", name: str, seed: int) -> ImageSet:
+def _draw_shifted(loader: Caller, name: str, seed: int) -> ImageSet:
     size = loader.size(name, "adversary")
     return drawn.draw(name, part="adversary", size=size, seed=seed, shifted=True, store=loader.store)
 

@@ -112,7 +112,10 @@ def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
     Raises:
         InputError: The rows are of several scales, or of one that the first edition has not judged.
     """
-    [name] = {row.cell.scale for row in rows} or {""}
+    names = sorted({row.cell.scale for row in rows})
+    if len(names) > 1:
+        raise InputError(f"rows of the scales {', '.join(names)}: verdicts are of one scale")
+    name = names[0] if names else ""
     claims = {claim["id"]: paper.Claim(**claim) for claim in _kept()["claims"]}
     return tuple(
         Entry(
