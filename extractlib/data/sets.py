@@ -31,7 +31,9 @@ RECORD = 1 + 3 * 32 * 32
 class Caller(Protocol):
     """What the parts of a set are made for: a `sources.Loader`, which keeps images and says how large a part is."""
 
-    store: Store | None
+    @property
+    def store(self) -> Store | None:
+        """What keeps drawn images, if anything does."""
 
     def size(self, name: str, part: str) -> int:
         """Return how many images a part has."""
