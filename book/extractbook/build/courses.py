@@ -59,7 +59,7 @@ from extractbook.build.grading import configure
 configure(get_config(), seeds={seeds!r}, course="{course}")
 '''
 SECRET = "secret_seed"
-"""File of a course's seed, which decides what is graded: whoever has it can work out all inputs."""
+"""File of a course's seed, which decides what is graded: anyone who has it can work out all inputs."""
 NBGRADER = {"schema_version": 3, "task": False}
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
