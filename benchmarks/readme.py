@@ -35,16 +35,18 @@ def results() -> str:
     waiting = words.pop("not run", 0)
     decided = ", ".join(f"“{word}” {'once' if count == 1 else f'{count} times'}" for word, count in words.items())
     judged = f"{words.total()} are judged so far: {decided}" if words else "none is judged yet"
-    passed = [entry.task for entry in ledger.of("C13") if entry.verdict is Verdict.HOLDS]
-    passing = f", and passes the detector on {len(passed)} of {len(ledger.of('C13'))} tasks" if passed else ""
+    tested = [entry.verdict for entry in ledger.of("C13") if entry.verdict is not Verdict.NOT_TESTABLE]
+    passed = tested.count(Verdict.HOLDS)
+    passing = f", and passes the detector on {passed} of {len(tested)} tasks where that can be tested" if passed else ""
     told = {
         "05_knockoff": f"With {rows['budget'].max():,} pictures of a public pool and the victim's own initial weights "
         f"a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of five victims' accuracy in the mean "
         f"({_seeds(copies)}).",
         "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
         f"{mean['queries detected, answers shuffled']:.0%}, where always naming the most frequent class has "
-        f"{mean['constant predictor']:.0%}. One with images like the victim's, undefended, recovers "
-        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries{passing} ({_seeds(rows)}).",
+        f"{mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
+        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries where nothing defends"
+        f"{passing} ({_seeds(rows)}).",
         "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, whose tests were frozen before their "
         f"rows were run, {judged}.",
     }

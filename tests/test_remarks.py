@@ -25,7 +25,7 @@ def test_a_precondition_that_single_seeds_miss_is_said():
     met = judged([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.7], "≥", 0.8)
     met_by_all, missed = judged(around(0.9), "≥", 0.8), judged(around(0.7), "≥", 0.8)
     assert remarks(of(entry("C1", "signs", Verdict.HOLDS, preconditions=(met, met_by_all, missed))), "C1") == [
-        "On signs a precondition is met in the mean and not at 2 of 8 seeds: r(signs) ≥ 0.8."
+        "On signs a precondition is met in the mean but not at 2 of 8 seeds: r(signs) ≥ 0.8."
     ]
     # Signed differences that cancel in the mean.
     apart = judged([0.05, -0.05, 0.05, -0.05, 0.01, -0.01, 0.01, -0.01], "±", 0.03)
@@ -38,7 +38,7 @@ def test_a_violation_that_the_correction_does_not_leave_is_said_and_has_no_cross
     assert wrong.holds is False and open_.holds is None
     undecided = entry("C3", "birds", Verdict.UNDECIDED, bounds=(wrong, open_))
     [said] = remarks(of(undecided), "C3")
-    assert said.startswith("On birds 1 of the bounds lies wholly on the wrong side")
+    assert said.startswith("On birds the interval of 1 bound lies wholly on the wrong side; after the correction")
     assert remarks(of(entry("C3", "birds", Verdict.DOES_NOT_HOLD, bounds=(wrong, open_))), "C3") == []
     assert claim_cards._word(wrong, undecided) is Verdict.UNDECIDED
 
@@ -64,7 +64,9 @@ def test_the_second_pool_stands_beside_the_first():
         }
     )
     [said] = remarks(of(entry("C11", "signs", Verdict.HOLDS), frame=frame), "C11")
-    assert said.endswith("by −0.199 in the mean over the tasks, −0.400 on things, and by at most 0.005 elsewhere.")
+    assert said.endswith(
+        "is −0.199 in the mean over the tasks: −0.400 on things, and at most 0.005 either way elsewhere."
+    )
 
 
 def test_seeds_at_which_no_account_is_flagged_are_counted():
@@ -74,7 +76,8 @@ def test_seeds_at_which_no_account_is_flagged_are_counted():
     )
     entries = [entry("B2", task, Verdict.HOLDS) for task in ("signs", "birds")]
     assert remarks(of(*entries, frame=frame), "B2") == [
-        "The count flags most single accounts only at 1 of 2 seeds (signs)."
+        "The count flags more than half of the single accounts at only 1 of 2 seeds (signs); at the others Sybil "
+        "accounts have little to defeat."
     ]
 
 
@@ -143,3 +146,14 @@ def test_a_flag_time_of_zero_reads_as_accounts_that_are_not_flagged():
     shown = replace(never, stated=replace(never.stated, terms=({"column": "flag_time"},)))
     assert "most are never flagged" in ledger_page._line("precondition", shown)
     assert "most are never flagged" not in ledger_page._line("precondition", never)
+
+
+def test_a_card_of_a_claim_that_no_task_can_test_shows_the_preconditions():
+    frame = changed("signs", {"experiment": "asked_twice"}, shuffled=0.99)
+    frame = changed("things", {"experiment": "asked_twice"}, frame, shuffled=0.98)
+    found = ledger.Ledger(SCALE, tuple(claims.verdicts(frame, SCALE, only="B12")), {}, frame)
+    [claim] = [claim for claim in claims.claims() if claim.id == "B12"]
+    assert found.word(claim) is Verdict.NOT_TESTABLE
+    card = claim_cards.card(claim, found, [])
+    assert "not testable <small>8 seeds</small>" in card
+    assert "queries shuffled(signs) ≤ 0.95: <b>0.990</b>" in card and "queries shuffled(things) ≤ 0.95" in card

@@ -56,7 +56,8 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
         explored, failing: What to show where its deciding rows are missing (see `explored`).
     """
     entries, word = ledger.of(claim.id), ledger.word(claim)
-    seeds = sorted({len(entry.seeds) for entry in entries if entry.seeds})
+    counted = [bound for entry in entries for bound in (*entry.bounds, *entry.preconditions)]
+    seeds = sorted({len(bound.seeds) for bound in counted if bound.seeds})
     kind, sign = MARKS[word]
     lines = {"Paper": escape(claim.authors or UNMEASURED.get(claim.id, "makes no such claim"))}
     if word is Verdict.NOT_RUN:
@@ -66,7 +67,9 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
         lines[head] = _list(told) if told else "nothing yet"
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
-        lines["Ours"] = _list(_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds)
+        told = [_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds]
+        failing = [bound for entry in entries for bound in entry.preconditions if not judging.fulfilled(bound)]
+        lines["Ours"] = _list(told or map(_line, failing))
     lines["Why"] = escape(" ".join([_why(entries, word), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())

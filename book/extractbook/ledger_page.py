@@ -31,7 +31,7 @@ MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 )
 """What a verdict looks like in the matrix: the class of its cell, and a sign for who does not see colors."""
 
-REDESIGNED = (("C9", "things"), ("C1", "retina"), ("C2", "retina"))
+REDESIGNED = (("C9", "things"), ("C1", "retina"), *(("C2", task) for task in ("things", "birds", "signs", "objects")))
 """The claims and tasks for whose sake images were drawn anew after a look at a result."""
 
 FARTHEST = 0.5

@@ -42,7 +42,7 @@ def _in_the_mean_only(entries: Sequence[Entry]) -> list[str]:
             count = sum(not judging.fulfilled(at) for at in _by_seed(one))
             if count and judging.fulfilled(one):
                 said.append(
-                    f"On {entry.task} a precondition is met in the mean and not at {count} of {len(one.values)} seeds: "
+                    f"On {entry.task} a precondition is met in the mean but not at {count} of {len(one.values)} seeds: "
                     f"{one.statement}."
                 )
     return said
@@ -56,8 +56,9 @@ def _by_seed(bound: Bound) -> list[Bound]:
 def _uncorrected(entries: Sequence[Entry]) -> list[str]:
     of = {e.task: sum(b.holds is False for b in e.bounds) for e in entries if e.verdict is Verdict.UNDECIDED}
     return [
-        f"On {task} {count} of the bounds {'lies' if count == 1 else 'lie'} wholly on the wrong side, which does not "
-        "survive the correction for their number."
+        f"On {task} the {'interval' if count == 1 else 'intervals'} of {count} {'bound' if count == 1 else 'bounds'} "
+        f"{'lies' if count == 1 else 'lie'} wholly on the wrong side; after the correction for the number of bounds "
+        f"{'it does' if count == 1 else 'they do'} not count as violated."
         for task, count in of.items()
         if count
     ]
@@ -79,8 +80,8 @@ def _second_pool(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
     far = [f"{_signed(value)} on {task}" for task, value in by_task.items() if abs(value) > SMALL]
     return [
         "The test is on the pool that the binary detector was trained with. On the second pool its TNR at 95% TPR "
-        f"differs from Mahalanobis' by {_signed(by_task.mean())} in the mean over the tasks"
-        + (f", {', '.join(far)}, and by at most {SMALL:g} elsewhere." if far else ".")
+        f"minus that of the Mahalanobis detector is {_signed(by_task.mean())} in the mean over the tasks"
+        + (f": {', '.join(far)}, and at most {SMALL:g} either way elsewhere." if far else ".")
     ]
 
 
@@ -93,7 +94,8 @@ def _nothing_to_defeat(entries: Sequence[Entry], frame: pd.DataFrame) -> list[st
         most = sum(2 * sum(time is not None for time in seed) > len(seed) for seed in flags)
         if entry.verdict in JUDGED and most < len(flags):
             said.append(f"{most} of {len(flags)} seeds ({entry.task})")
-    return [f"The count flags most single accounts only at {', '.join(said)}."] if said else []
+    rest = "at the others Sybil accounts have little to defeat"
+    return [f"The count flags more than half of the single accounts at only {', '.join(said)}; {rest}."] if said else []
 
 
 def _cost_where_untested(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
@@ -113,15 +115,16 @@ def _cost_where_untested(entries: Sequence[Entry], frame: pd.DataFrame) -> list[
 
 
 def _no_strength(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
-    """B13 gives each defense shuffling's price, and where that is nearly nothing no defense can be had for it."""
+    """B13 gives each defense shuffling's price, and the mean L1 change of answers is a part of it."""
     said = []
     for defense, name in {"reverse-sigmoid": "Reverse sigmoid", "misinformation": "Misinformation"}.items():
         rows = frame[(frame["defense"] == defense) & frame["task"].isin([e.task for e in entries])]
         none = int((rows["strength"] == 0).sum()) if "strength" in rows else 0
         if none:
             said.append(
-                f"{name} has a strength of 0, which is no defense at all, in {none} of {len(rows)} rows: no other one "
-                "costs customers as little as shuffling."
+                f"{name} has a strength of 0, which is no defense at all, in {none} of {len(rows)} rows: each other "
+                "strength that was tried cost customers more than shuffling does, in accuracy or in the mean L1 change "
+                "of their answers."
             )
     return said
 

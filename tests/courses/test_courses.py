@@ -7,10 +7,12 @@ import copy
 import csv
 import os
 import re
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -322,3 +324,24 @@ def test_where_no_sandbox_starts_nothing_is_run(course, tmp_path):
     assert ran.returncode != 0
     assert "no submission is run without a sandbox" in ran.stderr and "no user namespaces" in ran.stderr
     assert "apt-get install bubblewrap" in ran.stderr
+
+
+def test_archives_of_other_systems_are_collected(course):
+    """As Moodle and Canvas name what was handed in, one submission too late and for the second time."""
+    handed_out(course, 5)
+    names = [
+        "Ada Lovelace_123_assignsubmission_file/chapter-05.ipynb",
+        "Alan Turing_124_assignsubmission_file_/chapter-05.ipynb",
+        "hoppergrace_1234_5678_chapter-05.ipynb",
+        "noetheremmy_late_1235_5679_chapter-05-1.ipynb",
+    ]
+    archive = course / "downloaded" / "chapter-05" / "archive"
+    archive.mkdir(parents=True)
+    with zipfile.ZipFile(archive / "all.zip", "w") as all_of_them:
+        for name in names:
+            all_of_them.writestr(name, "{}")
+    collected = nbgrader("zip_collect", "chapter-05", folder=course)
+    assert collected.returncode == 0, collected.stderr
+    for student in ("Ada Lovelace", "Alan Turing", "hoppergrace", "noetheremmy"):
+        assert (course / "submitted" / student / file(5)).read_text() == "{}"
+        shutil.rmtree(course / "submitted" / student)

@@ -54,6 +54,8 @@ SPACE = 64 * 2**20
 """Bytes of a submission's scratch folder."""
 LARGEST_OUTPUT, LONGEST_TEXT = 32 * 2**20, 20_000
 """Bytes that a notebook may show in all, and characters of one text."""
+DOWNLOADED = r".*/(?P<student_id>[^/_]+)_(late_)?\d+_(assignsubmission_file_?/|\d+_)(?P<file_id>chapter-\d\d)"
+"""What Moodle and Canvas call a file that was handed in, in an archive of all of them."""
 FORMULA = tuple("=+-@\t\r")
 NO_SANDBOX = (
     "no submission is run without a sandbox, and bubblewrap does not start one here: {why}. Install it, as with "
@@ -82,6 +84,7 @@ def configure(config: Any, *, seeds: dict[str, int], course: str) -> None:
     )
     config.OverwriteCells.add_missing_cells = True
     config.ExportApp.plugin_class = Grades
+    config.FileNameCollectorPlugin.named_regexp = DOWNLOADED
     config.Sandboxed.seeds = seeds
 
 

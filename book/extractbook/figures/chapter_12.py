@@ -129,7 +129,8 @@ def redesigned() -> str:
         " ([datasheets](datasheets.md)), and the bound was kept. So on *things* C9 says that a detector is weak against"
         " a pool of mostly the same kinds. All other cells of *things* are of that world too, C13's and B2's among"
         " them, which rest on the same detector. And an early prototype, whose *atlas* had nothing round or spotted,"
-        " did not recover *retina*, so that C1 and C2 hold there for a pool with these. † marks the cells above."
+        " did not recover *retina*, so that C1 on *retina*, and C2, which compares each other task with it, hold for a"
+        " pool with these. † marks the cells of C9 on *things*, of C1 on *retina*, and of C2."
     )
 
 
@@ -186,8 +187,8 @@ def untested(ledger: Ledger) -> str:
     for claim in claims.claims():
         of_task = [entry.verdict for entry in ledger.of(claim.id) if entry.task != claims.ACROSS]
         if ledger.word(claim) is Verdict.HOLDS and Verdict.NOT_TESTABLE in of_task:
-            found.append(f"{claim.id} on {of_task.count(Verdict.HOLDS)} of {len(of_task)} tasks")
-    return f"Some of those hold without a task that is not testable: {', '.join(found)}." if found else ""
+            found.append(f"{claim.id} holds on {of_task.count(Verdict.HOLDS)} of {len(of_task)}")
+    return f"Some of those that hold could not be tested on every task: {', '.join(found)}." if found else ""
 
 
 def mixed(ledger: Ledger) -> str:
