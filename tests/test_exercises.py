@@ -432,6 +432,11 @@ def test_a_course_keeps_its_secret_seed_and_the_points_that_were_set(command, mo
     status, _, error = command("assignment", "--chapter", "5", "--course", "autumn")
     assert status == 2 and f"{place} is there already, perhaps with points of your own: delete it" in error
     assert (place / "chapter-05.ipynb").read_text() == "with points of one's own"
+    secret = tmp_path / "autumn" / "secret_seed"
+    secret.write_text("seven")
+    status, _, error = command("assignment", "--chapter", "2", "--course", "autumn")
+    assert status == 2 and f"{secret} holds 'seven': put the course's seed there" in error
+    assert not (tmp_path / "autumn" / "source" / "chapter-02").exists()
     command("assignment", "--chapter", "1", "--course", "spring")
     assert (tmp_path / "spring" / "secret_seed").read_text() == "8\n"
 

@@ -12,6 +12,7 @@ from benchmarks import sizes
 from extractbook.build import execute
 from extractbook.reproduction.results import newest
 from extractbook.sphinx import furniture, quiz, sliders
+from extractlib import errors
 
 TRACKED = [path for name in ("book", "binder", ".github") for path in (execute.ROOT / name).rglob("*")]
 
@@ -26,6 +27,11 @@ def test_the_address_stands_in_one_place():
     naming = {path.name for path, text in texts if "github.com/extractlib" in text or "extractlib.github" in text}
     compared = {"README.md", "CITATION.cff", "pyproject.toml"}  # by test_publication.py
     assert naming - {path.name for path in execute.notebooks()} == {"_config.yml"} | compared
+
+
+def test_messages_install_from_the_repository():
+    assert f"{furniture.repository()}/archive/main.zip" == errors.SOURCE
+    assert errors.pip_install("serve") == f"pip install 'extractlib[serve] @ {errors.SOURCE}'"
 
 
 @pytest.fixture

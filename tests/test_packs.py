@@ -207,7 +207,7 @@ def test_cub2010_has_its_published_lists(tmp_path):
     with pytest.raises(InputError, match=r"lists/test.txt gives image 0 the class '003.Sooty'"):
         listing("cub2010", tmp_path)
     (tmp_path / "lists/train.txt").unlink()
-    with pytest.raises(InputError, match=r"lists/train.txt is missing: it is a part of the data set as published"):
+    with pytest.raises(InputError, match=r"lists/train.txt is missing: get it again from its source"):
         listing("cub2010", tmp_path)
 
 

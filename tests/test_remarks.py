@@ -38,7 +38,7 @@ def test_a_violation_that_the_correction_does_not_leave_is_said_and_has_no_cross
     assert wrong.holds is False and open_.holds is None
     undecided = entry("C3", "birds", Verdict.UNDECIDED, bounds=(wrong, open_))
     [said] = remarks(of(undecided), "C3")
-    assert said.startswith("On birds the interval of 1 bound lies wholly on the wrong side; after the correction")
+    assert said.startswith("Intervals on birds that lie wholly on the wrong side") and said.endswith(": 1 of 2.")
     assert remarks(of(entry("C3", "birds", Verdict.DOES_NOT_HOLD, bounds=(wrong, open_))), "C3") == []
     assert claim_cards._word(wrong, undecided) is Verdict.UNDECIDED
 

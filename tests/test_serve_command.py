@@ -253,6 +253,8 @@ def test_keys_of_a_table_of_teams(command, tmp_path, monkeypatch):
     ids=["of an older spreadsheet", "with tabs", "with commas"],
 )
 def test_a_table_may_come_from_any_spreadsheet(tmp_path, content):
+    with pytest.raises(InputError, match="none.csv is missing: name a CSV file with a team in each row"):
+        teams_of(tmp_path / "none.csv")
     path = tmp_path / "teams.csv"
     path.write_bytes(content)
     assert teams_of(path) == ["Müller", "blue"]

@@ -68,8 +68,7 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
     else:
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
         told = [_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds]
-        failing = [bound for entry in entries for bound in entry.preconditions if not judging.fulfilled(bound)]
-        lines["Ours"] = _list(told or map(_line, failing))
+        lines["Ours"] = _list(told or map(_line, _unmet(entries)))
     lines["Why"] = escape(" ".join([_why(entries, word), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
@@ -124,6 +123,10 @@ def _mean(bound: Bound) -> float:
     return float(np.mean(list(bound.values.values()))) if bound.values else np.nan
 
 
+def _unmet(entries: Iterable[Entry]) -> list[Bound]:
+    return [one for entry in entries for one in entry.preconditions if not judging.fulfilled(one)]
+
+
 def _word(bound: Bound, entry: Entry) -> Verdict:
     """Return what a task's bound says by itself; of a task that is not judged, the task's word."""
     if entry.verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE):
@@ -162,8 +165,8 @@ def _why(entries: list[Entry], word: Verdict) -> str:
     if word is Verdict.HOLDS:
         on = [entry.task for entry in deciding if entry.task != claims.ACROSS]
         mean = " and in the mean over the tasks" * (len(on) < len(deciding))
-        failing = [str(one.statement) for entry in entries for one in entry.preconditions if not judging.fulfilled(one)]
-        untested = f" Not tested, because a precondition fails: {'; '.join(failing)}." if failing else ""
+        unmet = "; ".join(one.statement for one in _unmet(entries))
+        untested = f" Not tested, because a precondition fails: {unmet}." if unmet else ""
         return f"All bounds hold on {', '.join(on)}{mean}.{untested}"
     reasons = [reason for entry in deciding for reason in entry.reason.split("; ")]
     more = f"; and {len(reasons) - REASONS} more" if len(reasons) > REASONS else ""

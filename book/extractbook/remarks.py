@@ -54,14 +54,15 @@ def _by_seed(bound: Bound) -> list[Bound]:
 
 
 def _uncorrected(entries: Sequence[Entry]) -> list[str]:
-    of = {e.task: sum(b.holds is False for b in e.bounds) for e in entries if e.verdict is Verdict.UNDECIDED}
-    return [
-        f"On {task} the {'interval' if count == 1 else 'intervals'} of {count} {'bound' if count == 1 else 'bounds'} "
-        f"{'lies' if count == 1 else 'lie'} wholly on the wrong side; after the correction for the number of bounds "
-        f"{'it does' if count == 1 else 'they do'} not count as violated."
-        for task, count in of.items()
-        if count
-    ]
+    said = []
+    for entry in entries:
+        wrong = sum(bound.holds is False for bound in entry.bounds)
+        if wrong and entry.verdict is Verdict.UNDECIDED:
+            said.append(
+                f"Intervals on {entry.task} that lie wholly on the wrong side, and do not count as violations after "
+                f"the correction for the number of bounds: {wrong} of {len(entry.bounds)}."
+            )
+    return said
 
 
 def _too_much(entries: Sequence[Entry], _: pd.DataFrame) -> list[str]:

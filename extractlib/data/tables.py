@@ -46,7 +46,7 @@ def read_table(
     Raises:
         InputError: The file is missing, no table, has no such column or no rows, or a line is cut short.
     """
-    text = _text(file)
+    text = _text(file, remedy)
     first, options = 1, dict[str, Any](names=columns, usecols=range(len(columns)), header=None)
     if header:
         first, options = 2, {"skipinitialspace": True}
@@ -65,13 +65,13 @@ def read_table(
     return table[list(columns)]
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, remedy: str) -> str:
     if file.exists() and not file.is_file():
         raise InputError(f"{file} is no regular file: put the table there")
     try:
         data = file.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{file} is missing: it is a part of the data set as published") from None
+        raise InputError(f"{file} is missing: {remedy}") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): name a table that can") from None
     marked = [(mark, encoding) for mark, encoding in MARKS.items() if data.startswith(mark)]

@@ -138,9 +138,10 @@ class BinaryDetector(_Digested):
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return the probability, float32 of shape (n,), that each image is out of distribution."""
+        images = check_images(images, at_least=1)
         if self.chain != "none":
-            images = transforms.apply(check_images(images, at_least=1)[:], self.chain)
-        logits = predict(self.model, check_images(images, at_least=1))
+            images = transforms.apply(images[:], self.chain)
+        logits = predict(self.model, images)
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 

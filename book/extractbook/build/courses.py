@@ -286,7 +286,10 @@ def write_assignment(course: Path, chapter: int) -> None:
     place, secret = course / "source" / name, course / SECRET
     if place.exists():
         raise InputError(f"{place} is there already, perhaps with points of your own: delete it to have it made anew")
-    seed = int(secret.read_text()) if secret.exists() else secrets.randbelow(HIGHEST_SEED)
+    text = secret.read_text().strip() if secret.exists() else str(secrets.randbelow(HIGHEST_SEED))
+    if not text.isdecimal():
+        raise InputError(f"{secret} holds {shown(text)}: put the course's seed there, a whole number, as in its backup")
+    seed = int(text)
     notebook = assignment(chapter, seed)
     place.mkdir(parents=True)
     secret.write_text(f"{seed}\n")

@@ -121,7 +121,7 @@ def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, 
     change = np.abs(served - full)[order >= QUERIES].sum(1).mean() / 2
     if change > PATIENCE:
         raise InputError(f"the customers' answers change by {change:.3f} in the mean: {PATIENCE} is the most")
-    targets = torch.from_numpy(held_out.sorted_back(served, order)[:QUERIES])
+    targets = torch.from_numpy(served[order.argsort()[:QUERIES]])
     agreement = held_out.copied("objects", sent().images[:], targets, seed=0)
     return 1 - agreement, "the copy's disagreement with the victim"
 

@@ -114,8 +114,8 @@ def prevented(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str
         raise InputError(f"an answer is {answers.shape[1]} probabilities that sum to 1, for each of {len(answers)}")
     if changed := int((given.argmax(1) != answers.argmax(1).numpy()).sum()):
         raise InputError(f"{changed} of {len(answers)} answers have another most probable class than before")
-    places = np.array(order, dtype=int)
-    shown, true, sent = (held_out.sorted_back(one, places) for one in (given, answers.numpy(), images.numpy()))
+    before = np.argsort(order)
+    shown, true, sent = (one[before] for one in (given, answers.numpy(), images.numpy()))
     labels = np.eye(true.shape[1])[true.argmax(1)]
     cost = np.abs(shown - true)[SENT:].sum() / np.abs(labels - true)[SENT:].sum()
     if cost > LIMIT:

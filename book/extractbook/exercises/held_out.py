@@ -41,15 +41,11 @@ def answers(task: str, asked: torch.Tensor) -> torch.Tensor:
 
 
 def order_of(count: int, seed: int) -> np.ndarray:
-    """Return an order in which images of attackers and customers are mixed, so that no function tells them by it."""
+    """Return an order in which images of attackers and customers are mixed, so that no function tells them by it.
+
+    What was mixed by it stands as before at ``order.argsort()``.
+    """
     return np.random.default_rng([seed, count]).permutation(count)
-
-
-def sorted_back(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return what was mixed in an order (see `order_of`) as it was before."""
-    found = np.empty_like(values)
-    found[order] = values
-    return found
 
 
 SAMPLE = 16
