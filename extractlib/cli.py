@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from extractlib.data import download
     from extractlib.data.images import ImageSet
     from extractlib.data.pixels import Reading
+    from extractlib.evaluation import Evaluation
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -120,11 +121,12 @@ def attack(
             xl.models.networks.backbone_of(one, "shipped")
     chosen = {"budget": 1 if budget is None else budget, "seed": seed}
     strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
-    if Source.parse(task).in_files and _own(task) == _own(pool):
+    task_source, pool_source = Source.parse(task), Source.parse(pool)
+    if task_source.in_files and (task_source.folder or task) == (pool_source.folder or pool):
         raise InputError(f"task and pool are both {task}: the queries would be the victim's own images, so name others")
     images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
-    parts = xl.load(_own(task), role="task", **images)
-    queries = xl.load(_own(pool), role="pool", labeled=reward is not None, **images)["queries"]
+    parts = xl.load(task_source, role="task", **images)
+    queries = xl.load(pool_source, role="pool", labeled=reward is not None, **images)["queries"]
     if budget is None:
         strategy = replace(strategy, budget=min(10_000, len(queries)))
     _check_fits(strategy, queries, parts["test"], granularity)
@@ -132,7 +134,7 @@ def attack(
         queries.known_labels("--reward chooses by them")
     if victim is not None:
         model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
-    elif Source.parse(task).in_files or scratch or network != "resnet":
+    elif task_source.in_files or scratch or network != "resnet":
         model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
         model = xl.load_victim(task)
@@ -140,18 +142,7 @@ def attack(
     copy = strategy(api, queries, surrogate=surrogate, **how)
     if save is not None:
         copy.save(save)
-    found = xl.evaluate(model, copy, parts["test"])
-    print(f"{strategy.budget:,} queries: {found}")
-    low, high = found.recovery_interval if found.surrogate_accuracy > 0 else (0.0, 0.0)
-    if low < high:  # where both models err nowhere, or everywhere, n images tell of no spread
-        print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
-    print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
-    if found.victim_accuracy < found.constant_accuracy + NEAR:
-        print(
-            f"extractlib: the victim's accuracy is {found.victim_accuracy:.2f}, little above that: recovery says little"
-            " here, so train the victim longer or give it more images",
-            file=sys.stderr,
-        )
+    _print_outcome(strategy.budget, xl.evaluate(model, copy, parts["test"]))
 
 
 def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", granularity: "Granularity") -> None:
@@ -168,9 +159,19 @@ def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", gra
     strategy.indices(len(queries))
 
 
-def _own(name: str) -> str | Path:
-    """Return a name, of ``"folder:PATH"`` the path."""
-    return Path(name.removeprefix("folder:")).expanduser() if name.startswith("folder:") else name
+def _print_outcome(budget: int, found: "Evaluation") -> None:
+    """Print how much was recovered, beside what always naming one label reaches."""
+    print(f"{budget:,} queries: {found}")
+    low, high = found.recovery_interval if found.surrogate_accuracy > 0 else (0.0, 0.0)
+    if low < high:  # where both models err nowhere, or everywhere, n images tell of no spread
+        print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
+    print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    if found.victim_accuracy < found.constant_accuracy + NEAR:
+        print(
+            f"extractlib: the victim's accuracy is {found.victim_accuracy:.2f}, little above that: recovery says little"
+            " here, so train the victim longer or give it more images",
+            file=sys.stderr,
+        )
 
 
 @data_app.command("list")
@@ -237,11 +238,11 @@ def parts_command(
 ) -> None:
     """Print which image went to which part, as a CSV file to keep or to compare, and how much alike the parts are."""
     from extractlib.data import download
-    from extractlib.data.sources import Loader, parts_table
+    from extractlib.data.sources import Loader, Source, parts_table
     from extractlib.store import default_store
 
-    folders, own = download.data_folders(data), _own(name)
-    if isinstance(own, Path):
+    folders, own = download.data_folders(data), Source.parse(name).folder
+    if own is not None:
         folders[name] = own
     options = {"group": group, "drop_copies": drop_copies, "skip_bad": skip_bad}
     reading = read_how([name], **options, ground=ground, most_pixels=most_pixels)

@@ -53,13 +53,14 @@ def serve(
     require_extra()
     from extractlib import serve as serving
     from extractlib.api.server import make_app
+    from extractlib.data.sources import FOLDER
 
     if (config is None) == (victim is None):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
     said = {"answers": answers, "budget": budget, "price": price, "rate": rate}
     said = {name: value for name, value in said.items() if value is not None}
     if victim is not None:
-        name = victim.removeprefix("folder:")
+        name = victim.removeprefix(FOLDER)
         name = name if name.isidentifier() else "victim"
         said.pop("rate", None)  # it is the server's, not the victim's
         victims = {name: {"task": victim} | said}

@@ -38,7 +38,7 @@ from extractlib.api.batching import ServedAPI
 from extractlib.api.keys import Keys, check_team
 from extractlib.api.meter import Meter, Terms
 from extractlib.api.server import Limits
-from extractlib.data.sources import Source
+from extractlib.data.sources import FOLDER, Source
 from extractlib.defenses.policies import policy
 from extractlib.defenses.watermark import KeyedSample, Mislabel
 from extractlib.errors import InputError
@@ -46,7 +46,6 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
 from extractlib.store import default_store
 
-FOLDER = "folder:"
 DETECTOR = Recipe(epochs=8, learning_rate=0.05, batch_size=128)
 """How the paper's detector is trained: as at the scale `drawn`."""
 

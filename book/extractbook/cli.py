@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from extractbook.reproduction.scales import Scale
     from extractlib.data.sources import Loader
 
-FOLDER = "folder:"
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 EDITION = RESULTS / "edition-2"
@@ -134,14 +133,15 @@ def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
     The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
     images have another name.
     """
-    if not name.startswith(FOLDER):
+    folder = xl.data.sources.Source.parse(name).folder
+    if folder is None:
         return name
-    path = Path(name.removeprefix(FOLDER)).expanduser().resolve()
+    path = folder.resolve()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
         contents = replace(loader, folders={name: path}).files(name).contents
     last = os.fsencode(path.name).decode(errors="replace")  # a row is UTF-8
-    key = f"{FOLDER}{last}@{contents[:8]}"
+    key = f"{xl.data.sources.FOLDER}{last}@{contents[:8]}"
     folders[key] = path
     return key
 
@@ -183,7 +183,7 @@ def results(
 
 def within_pool(cells: list["Cell"], loader: "Loader") -> list["Cell"]:
     """Return cells, each once, in which no budget is above what a pool in a folder holds; say where that is less."""
-    pools = {(cell.pool, cell.seed) for cell in cells if cell.pool.name.startswith(xl.data.sources.FOLDER)}
+    pools = {(cell.pool, cell.seed) for cell in cells if cell.pool.folder is not None}
     own = {pool: len(loader.queries(pool, seed=seed)) for pool, seed in sorted(pools, key=str)}
     above = sorted({cell.budget for cell in cells if cell.budget > own.get(cell.pool, cell.budget)})
     if above:

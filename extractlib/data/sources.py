@@ -55,9 +55,9 @@ class Source:
     class_count: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.name.startswith(FOLDER) or self.name == NOISE):
-            check_choice("task or pool", self.name, SETS)
-        if self.is_shifted and not (self.is_task or self.name.startswith(FOLDER)):
+        if self.folder is None and self.name != NOISE:
+            check_choice("task or pool", self.name, (*SETS, f"{FOLDER}PATH"))
+        if self.is_shifted and not self.is_task and self.folder is None:
             raise InputError(f"{self.name} is no task: only a task has a shifted source")
         if self.class_count is not None:
             if self.role != "pool":
@@ -65,7 +65,7 @@ class Source:
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
-        if self.is_shifted and self.name.startswith(FOLDER):
+        if self.is_shifted and self.folder is not None:
             return f"{SHIFTED_FOLDER}{self.name}"
         variant = SHIFTED if self.is_shifted else "" if self.class_count is None else str(self.class_count)
         return f"{self.name}/{variant}" if variant else self.name
@@ -96,6 +96,11 @@ class Source:
         return cls(name, class_count=int(variant))
 
     @property
+    def folder(self) -> Path | None:
+        """The path in ``"folder:PATH"``, with the home directory in place of ``~``; None for other sources."""
+        return Path(self.name.removeprefix(FOLDER)).expanduser() if self.name.startswith(FOLDER) else None
+
+    @property
     def role(self) -> str | None:
         """``"task"`` or ``"pool"``; None for noise and for a folder, which can be either."""
         return SETS[self.name].role if self.name in SETS else None
@@ -108,7 +113,7 @@ class Source:
     @property
     def in_files(self) -> bool:
         """Whether it lies in files: a published data set or a folder."""
-        return self.name.startswith(FOLDER) or (self.role is not None and SETS[self.name].layout is not None)
+        return self.folder is not None or (self.role is not None and SETS[self.name].layout is not None)
 
     def shifted(self) -> "Source":
         """Return the same classes from another source."""
@@ -257,7 +262,7 @@ class Loader:
     def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
         source = Source.parse(source)
         check_seed(seed)
-        if source.role != role and not source.name.startswith(FOLDER):
+        if source.role != role and source.folder is None:
             raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None
         if make is None:  # it lies in files
@@ -326,8 +331,8 @@ def load(
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
     kept = default_store() if store is None and found.in_files else store
-    places = {found.name: Path(found.name.removeprefix(FOLDER)).expanduser()} if found.role is None else data_folders()
-    places = places if folder is None else {found.name: folder}
+    own = found.folder if folder is None else folder
+    places = data_folders() if own is None else {found.name: own}
     loader = Loader(store=kept, folders=places, image_size=image_size, reading=reading)
     if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":
         return loader.task(found, seed=seed)

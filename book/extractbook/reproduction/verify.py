@@ -12,7 +12,7 @@ from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_line, read_lines
 from extractbook.reproduction.run import headline, name_of
 from extractbook.reproduction.schedule import run_cells
-from extractlib.data.sources import FOLDER, NOISE, Source
+from extractlib.data.sources import NOISE, Source
 from extractlib.errors import InputError, one_line
 from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
@@ -72,7 +72,7 @@ def kind_of(cell: Cell) -> tuple[str, ...]:
 
 
 def _source(source: Source) -> str:
-    if source.name.startswith(FOLDER) or source.name == NOISE:
+    if source.folder is not None or source.name == NOISE:
         return source.name.partition(":")[0]
     cut = "cut " if source.class_count is not None else ""
     return "shifted" if source.is_shifted else "task" if source.is_task else f"{cut}pool"
