@@ -37,7 +37,7 @@ CHECKS := lint binder test smoke book pdf check-pages check-courses verify sizes
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-check: $(READY) ## run all that must hold before a change goes in (SCALE=drawn)
+check: $(READY) ## run every check that a change must pass (SCALE=drawn)
 	@for step in $(CHECKS); do echo "== make $$step"; $(MAKE) --no-print-directory $$step; done
 
 book: $(READY) ## execute the chapters (SCALE=drawn) and build _build/html
@@ -76,48 +76,48 @@ system: ## install with apt-get what the checks need besides Python
 	@# Ubuntu 24.04 forbids the sandbox's user namespaces unless it is told otherwise.
 	@$(SUDO) sysctl -q -w kernel.apparmor_restrict_unprivileged_userns=0 2> /dev/null || true
 
-links: $(READY) ## ask every outside link of the built book
+links: $(READY) ## try every external link of the built book
 	@$(RUN) -m jupyter_book.cli.main build _build/source --path-output _build/links --builder linkcheck
 
-link-issue: ## open an issue about the links that are dead; needs GitHub's gh
+link-issue: ## open an issue about dead links; needs GitHub's gh
 	@gh issue create --title "Dead links" --body-file _build/links/_build/linkcheck/output.txt
 
 lab: $(READY) ## open the chapters in JupyterLab, as root too
 	@$(RUN) -m jupyter lab $$([ $$(id -u) != 0 ] || echo --allow-root) book/launch
 
-launch: $(READY) ## write book/launch anew: what Colab, Binder and others open, and the solutions
+launch: $(READY) ## regenerate book/launch: what Colab, Binder and others open, and the solutions
 	@$(RUN) -m extractbook launch
 
-slides: $(READY) ## make a deck of slides of each chapter; run `make book` first
+slides: $(READY) ## make a slide deck for each chapter; run `make book` first
 	@$(RUN) -m extractbook slides
 
-assignment: $(READY) ## make nbgrader's source of a chapter's exercises (CHAPTER=5 COURSE=autumn)
+assignment: $(READY) ## make the nbgrader source of a chapter's exercises (CHAPTER=5 COURSE=autumn)
 	@$(RUN) -m extractbook assignment --chapter "$(CHAPTER)" --course "$(COURSE)"
 
-check-bare: $(READY) ## run a first cell where only Colab's packages are, the oldest and the newest; takes minutes
+check-bare: $(READY) ## run a first cell with only Colab's packages, the oldest and the newest; takes minutes
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
-check-courses: $(READY) $(NBGRADER)/.ready ## let nbgrader hand the assignments out and grade them; needs bubblewrap
+check-courses: $(READY) $(NBGRADER)/.ready ## have nbgrader hand out and grade the assignments; needs bubblewrap
 	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
 
-coverage: $(READY) ## run the tests and print how many of the library's lines they run; at least 95% must
+coverage: $(READY) ## run the tests and print what share of the library's lines they run; it must be at least 95%
 	@rm -rf _build/coverage && mkdir -p _build/coverage
 	@$(RUN) -m coverage run -m pytest -q -n 2 -m "not slow and not book" --junitxml=_build/coverage/tests.xml
 	@$(RUN) -m coverage combine --quiet && $(RUN) -m coverage report --skip-covered --fail-under=95
 
-mutants: $(READY) ## change 200 places of the code and look whether a test fails (SEED=0); run `make coverage` first
+mutants: $(READY) ## change the code in 200 places and check whether a test fails (SEED=0); run `make coverage` first
 	@$(RUN) -m benchmarks.mutants --seed $(or $(SEED),0)
 
-results: $(READY) ## compute the tables again (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
+results: $(READY) ## recompute the tables (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
 	@$(RUN) -m extractbook results --scale $(SCALE) --seeds $(SEEDS)
 
 canaries: $(READY) ## write the values of canaries whose version was bumped
 	@$(RUN) tests/canaries.py --record
 
-verify: $(READY) ## compute committed cells of four kinds anew (RECORD=--record: note the outcome)
+verify: $(READY) ## recompute committed cells of four kinds (RECORD=--record: note the outcome)
 	@$(RUN) -m extractbook verify $(RECORD)
 
-verify-all: $(READY) ## compute a committed cell of every kind anew
+verify-all: $(READY) ## recompute a committed cell of every kind
 	@$(RUN) -m extractbook verify --all $(RECORD)
 
 weights: $(READY) ## pre-train the backbones again (SCALE=drawn: those that ship)
@@ -126,24 +126,24 @@ weights: $(READY) ## pre-train the backbones again (SCALE=drawn: those that ship
 bench: $(READY) $(BENCH)/.ready ## print the speed ratios
 	@PYTHONPATH=$(BENCH) $(RUN) -m benchmarks && $(RUN) -m benchmarks.wire
 
-readme: $(READY) ## run the README's ten lines and write what they print into it
+readme: $(READY) ## run the README's ten lines and write their output into it
 	@$(RUN) -m benchmarks.readme
 
-bench-gpu: $(READY) ## print what a GPU trains and answers in a second
+bench-gpu: $(READY) ## print how many images a GPU trains on and answers per second
 	@$(RUN) -m benchmarks.gpu
 
-lint: $(READY) ## check the code's form, its types, and the spelling of code and text
+lint: $(READY) ## check the code's style and types, and the spelling of code and text
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 	@$(RUN) -m codespell_lib
 
-chapters: $(READY) ## print what each chapter of the book shows, counted
+chapters: $(READY) ## print counts of what each chapter of the book shows
 	@$(RUN) -m benchmarks.chapters
 
 sizes: $(READY) ## print how many lines of code each part has
 	@$(RUN) -m benchmarks.sizes
 
-lock: $(READY) ## pin requirements.txt anew from requirements.in
+lock: $(READY) ## pin requirements.txt again from requirements.in
 	@$(UV) pip compile requirements.in --universal --python-version 3.11 --no-header --no-annotate --no-emit-package extractlib \
 		--no-emit-index-url --output-file $(VENV)/lock.txt --upgrade --quiet
 	@{ head -1 requirements.txt; grep -vE '^ *#' $(VENV)/lock.txt; } > $(VENV)/requirements.txt

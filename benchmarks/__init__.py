@@ -1,1 +1,1 @@
-"""What the package's conveniences cost: `python -m benchmarks`, or `make bench`."""
+"""Measure what the package's conveniences cost: `python -m benchmarks`, or `make bench`."""

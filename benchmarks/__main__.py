@@ -1,7 +1,7 @@
 """Print speeds as ratios, each taken in one run, on one thread, with its goal and whether it was met.
 
-Ours and what it stands beside are timed in turn, several times over, and the ratio is the median over the pairs: a busy
-machine slows both alike.
+Ours and the reference are timed in turn, several times, and the ratio is the median over the pairs: a busy machine
+slows both alike.
 """
 
 import importlib.util
@@ -42,7 +42,7 @@ BUDGET = 50_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured, the figure in words, the goal in words, and whether it was met (None: there is none)."""
+    """What was measured, the figure in words, the goal in words, and whether it was met (None if there is no goal)."""
 
     what: str
     figure: str
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def querying() -> Outcome:
-    """PredictionAPI beside a plain loop over the model, in the same batches, up to the probabilities."""
+    """Compare PredictionAPI with a plain loop over the model, in the same batches, up to the probabilities."""
     model = new_model()
     images = random_images(2 * QUERIES)
     api = PredictionAPI(victim(model))
@@ -93,7 +93,7 @@ def querying() -> Outcome:
 
 
 def querying_folded() -> Outcome:
-    """Images that PredictionAPI answers in a second, with batch normalization as it is and folded into the weights."""
+    """Time PredictionAPI with batch normalization as it is and folded into the weights, in images per second."""
     images = random_images(2 * QUERIES)
 
     def answering(model: nn.Module) -> Callable[[], None]:
@@ -108,11 +108,11 @@ def querying_folded() -> Outcome:
     as_is, folded = answering(new_model()), answering(fold(new_model()))
     ratio = speed_ratio(folded, as_is, pairs=101)
     speeds = (f"{len(images) / statistics.median(seconds(each) for _ in range(51)):,.0f}" for each in (as_is, folded))
-    return Outcome(f"Batch-norm folded, answers a second / not ({' and '.join(speeds)})", f"{ratio:.3f}")
+    return Outcome(f"Batch-norm folded, answers per second / not ({' and '.join(speeds)})", f"{ratio:.3f}")
 
 
 def training() -> Outcome:
-    """`training.fit` beside a loop written by hand, on the same soft labels, with the same optimizer and batches."""
+    """Compare `training.fit` with a hand-written loop, on the same soft labels, with the same optimizer and batches."""
     images, targets = random_images(2_048), random_answers(2_048)
 
     def plain() -> None:
@@ -133,7 +133,7 @@ def training() -> Outcome:
 
 
 def training_from_files() -> Outcome:
-    """`training.fit` on images mapped from a file, by the view of a large subset, beside the same images in memory.
+    """Compare `training.fit` on images mapped from a file, as a view of a large subset, with the same images in memory.
 
     The first, unmeasured pair is the first epoch, which brings the file into the system's cache.
     """
@@ -152,7 +152,7 @@ def training_from_files() -> Outcome:
 
 
 def bookkeeping() -> Outcome:
-    """All that a query costs besides reading the image and the victim's work: choosing, hashing, metering, writing."""
+    """Time a query without reading the image and the victim's work: choosing, hashing, metering, writing."""
     # One image stands for all of them, so that the pool takes no memory.
     pool = ImageSet("pool", random_images(1).expand(POOL_SIZE, *SHAPE), None, (), "pool")
     attack = Knockoff(budget=BUDGET, batch=QUERIES)
@@ -168,24 +168,24 @@ def bookkeeping() -> Outcome:
             pool.images[chosen]
 
     milliseconds = statistics.median(seconds(collect) - seconds(read) for _ in range(9)) * 1_000 / BUDGET
-    what = f"Bookkeeping a query, pool of {POOL_SIZE:,} indices"
+    what = f"Bookkeeping per query, pool of {POOL_SIZE:,} indices"
     return Outcome(what, f"{milliseconds:.4f} ms", "<= 0.005 ms", milliseconds <= 0.005)
 
 
 def adapting() -> Outcome:
-    """The adaptive strategy with all rewards: bandit, inference and metering, without the learner's updates."""
+    """Time the adaptive strategy with all rewards: bandit, inference and metering, without the learner's updates."""
     speed = adaptive_speed(updates=False)
-    return Outcome("Adaptive queries a second, updates not counted", f"{speed:,.0f}", ">= 5,000", speed >= 5_000)
+    return Outcome("Adaptive queries per second, updates not counted", f"{speed:,.0f}", ">= 5,000", speed >= 5_000)
 
 
 def adapting_and_learning() -> Outcome:
-    """The adaptive strategy, the learner's updates counted."""
+    """Time the adaptive strategy, with the learner's updates counted."""
     speed = adaptive_speed(updates=True)
-    return Outcome("Adaptive queries a second, updates counted", f"{speed:,.0f}", ">= 2,500", speed >= 2_500)
+    return Outcome("Adaptive queries per second, updates counted", f"{speed:,.0f}", ">= 2,500", speed >= 2_500)
 
 
 def adaptive_speed(*, updates: bool) -> float:
-    """Return queries a second of `AdaptiveKnockoff` with reward ``"all"`` against a pool of 20,000 in 162 classes."""
+    """Return queries per second of `AdaptiveKnockoff` with reward ``"all"`` against a pool of 20,000 in 162 classes."""
     budget, size = 20 * QUERIES, 20_000
     labels = torch.randint(0, 162, (size,), generator=torch.Generator().manual_seed(2))
     pool = ImageSet("pool", random_images(size), labels, tuple(map(str, range(162))), "labeled pool")
@@ -208,7 +208,7 @@ def adaptive_speed(*, updates: bool) -> float:
 
 
 def beside_art() -> Outcome:
-    """The whole attack, label only, beside ART's: query in batches of 256, then train as long."""
+    """Compare the whole attack, label only, with ART's: query in batches of 256, then train equally long."""
     what = "Knockoff nets (random, label), speed / ART's KnockoffNets"
     if importlib.util.find_spec("art") is None:
         return Outcome(what, "not measured", "run `make bench`, which installs ART")
@@ -247,7 +247,7 @@ def beside_art() -> Outcome:
 
 
 class Instant(networks.Network):
-    """A victim that answers at once, and always the same."""
+    """A victim that answers at once, and always with the same answer."""
 
     def __init__(self):
         super().__init__()
@@ -301,7 +301,7 @@ def random_answers(count: int) -> torch.Tensor:
 def speed_ratio(ours: Callable[[], None], reference: Callable[[], None], *, pairs: int) -> float:
     """Return how many times as fast as the reference ours is: the median over pairs, after one unmeasured pair.
 
-    Whose turn is first alternates.
+    The two take turns going first.
     """
     ours()
     reference()

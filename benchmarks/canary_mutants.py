@@ -1,9 +1,9 @@
 """Do the canaries notice changed code? `python -m benchmarks.canary_mutants --seed 0 --count 60`.
 
-Changes one place of the code that a version covers, runs cells of every kind, and where a result differs from the
-unchanged code's asks whether a canary fails. Modules are drawn with equal chances, then a place within the module, so
-that the large modules that draw do not dominate. Each change is made in a copy of the checkout. Each run is a new
-process, forked before anything of the package is imported.
+Changes one place in the code that a version covers, runs cells of every kind, and, if a result differs from the
+unchanged code's, checks whether a canary fails. Modules are drawn with equal chances, then a place within the module,
+so that the large modules that draw do not dominate. Each change is made in a copy of the checkout. Each run is a new
+process, forked before any part of the package is imported.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOADED = ("torch", "torchvision", "scipy.stats", "PIL.Image", "safetensors.torch", "pytorch_ood.detector", "tqdm")
-"""Libraries that are slow to import, which all runs share."""
+"""Libraries that are slow to import and that all runs share."""
 
 LIBRARY, BOOK = Path("extractlib"), Path("book") / "extractbook"
 COVERED = (
@@ -42,7 +42,7 @@ COVERED = (
 """The modules whose behavior has a version."""
 
 SECONDS = 240
-"""After so long a run counts as hanging."""
+"""Seconds after which a run counts as hanging."""
 
 SWAPPED: dict[type, type] = {
     ast.Eq: ast.NotEq,
@@ -79,7 +79,7 @@ class Site:
     Attributes:
         kind: How it is changed.
         statement: The statement around it.
-        apply: Changes the tree that it was found in.
+        apply: Changes the tree that the place was found in.
     """
 
     kind: str
@@ -90,11 +90,11 @@ class Site:
 def sites(node: ast.AST, statement: ast.stmt | None = None) -> Iterator[Site]:
     """Yield the places in a tree that can be changed, in the order of the code.
 
-    Left alone are strings, annotations, decorators, and what only leads to an error and words it.
+    Strings, annotations, decorators, and code that only leads to an error and words it are left alone.
 
     Args:
         node: The tree.
-        statement: The statement that it is a part of.
+        statement: The statement that the tree is part of.
     """
     if isinstance(node, LEFT_ALONE) or _refuses(node) or _is_docstring(node):
         return
@@ -162,7 +162,7 @@ def _refuses(node: ast.AST) -> bool:
 
 
 def _deletable(node: ast.stmt) -> bool:
-    """Return whether code without the statement can run: one that binds no new name."""
+    """Return whether code can run without the statement, which is so if it binds no new name."""
     if _refuses(node) or _is_docstring(node) or (isinstance(node, ast.If) and node.orelse):
         return False
     if isinstance(node, ast.Assign):
@@ -176,7 +176,7 @@ def _binds(target: ast.expr) -> bool:
 
 
 def head(statement: ast.stmt) -> str:
-    """Return a statement's code, of a compound one its first line."""
+    """Return a statement's code; for a compound one, its first line."""
     short = copy.copy(statement)
     for name, value in {"body": [ast.Pass()], "orelse": [], "decorator_list": [], "handlers": []}.items():
         if hasattr(short, name):
@@ -185,7 +185,7 @@ def head(statement: ast.stmt) -> str:
 
 
 def lines(statement: ast.stmt) -> range:
-    """Return the numbers of a statement's lines, of a compound one those before its body."""
+    """Return the numbers of a statement's lines; for a compound one, those before its body."""
     body = getattr(statement, "body", None)
     last = max(statement.lineno, body[0].lineno - 1) if body else statement.end_lineno
     return range(statement.lineno, last + 1)
@@ -213,14 +213,14 @@ class Mutant:
 
 
 def modules(root: Path) -> dict[str, list[Site]]:
-    """Return the places of the covered modules, by path; modules without any are left out."""
+    """Return the places in the covered modules, by path; modules without any are left out."""
     paths = sorted({path for pattern in COVERED for path in root.glob(str(pattern))})
     found = {str(path.relative_to(root)): list(sites(ast.parse(path.read_text()))) for path in paths}
     return {name: places for name, places in found.items() if places}
 
 
 def sampled(root: Path, seed: int) -> Iterator[Mutant]:
-    """Yield different mutants without end, of modules with equal chances."""
+    """Yield different mutants without end, drawing modules with equal chances."""
     places, chance, seen = modules(root), random.Random(seed), set()
     while len(seen) < sum(map(len, places.values())):
         file = chance.choice(list(places))
@@ -240,14 +240,14 @@ def changed(root: Path, file: str, number: int) -> Mutant:
     return Mutant(file, site.kind, reach, before, after, ast.unparse(ast.fix_missing_locations(tree)))
 
 
-# -- running in a process of its own ------------------------------------------------
+# -- running in a separate process ------------------------------------------------
 
 
 def forked(root: Path, run: Callable[..., Iterator], *arguments: object) -> tuple[list, str]:
-    """Return what a generator yields in a new process, and how it broke (``""`` if it did not).
+    """Return what a generator yields in a new process, and how it failed (``""`` if it did not).
 
     Args:
-        root: The copy of the checkout whose package it imports.
+        root: The copy of the checkout whose package the process imports.
         run: The generator.
         arguments: What it is called with.
     """
@@ -290,13 +290,13 @@ def _serve(root: Path, folder: str, pipe: Connection, run: Callable[..., Iterato
 
 
 def results(order: Sequence[int] | None = None, traced: bool = False) -> Iterator[tuple[int, str, str, list]]:
-    """Yield, in a fork, number, name, result and touched lines of cells of every kind.
+    """Yield, in a fork, the number, name, result and touched lines of cells of every kind.
 
-    Those of the canaries' scale, on files, come first, then those of scale smoke on drawn signs.
+    Those at the canaries' scale, on files, come first, then those at scale smoke on drawn signs.
 
     Args:
-        order: Numbers of the cells in the order to run them; all in their own if None.
-        traced: Whether to note which lines of the package run. Without it, and for lines run before, there are none.
+        order: Numbers of the cells in the order to run them; all cells in their own order if None.
+        traced: Whether to note which lines of the package run. If not, there are none; nor are lines that ran before.
     """
     touched: set[tuple[str, int]] = set()
     if traced:
@@ -341,7 +341,7 @@ def _trace(touched: set[tuple[str, int]]) -> None:
 
 
 def complaints() -> Iterator[str]:
-    """Yield, in a fork, which canaries changed without a new version, as `tests/canaries.py` says it."""
+    """Yield, in a fork, which canaries changed without a new version, as worded by `tests/canaries.py`."""
     canaries = importlib.import_module("canaries")
     known, recorded = canaries.canaries(), canaries.read()
     for name, canary in known.items():
@@ -360,22 +360,22 @@ class Baseline:
     """What the unchanged code does.
 
     Attributes:
-        results: Result of each cell.
-        touched: The lines that each cell runs first, those at import with the first.
+        results: The result of each cell.
+        touched: The lines that each cell is the first to run, with those that run at import in the first set.
     """
 
     results: list[str]
     touched: list[set[tuple[str, int]]]
 
     def order(self, mutant: Mutant) -> list[int]:
-        """Return the cells, those that run the changed lines first; none where no cell runs them."""
+        """Return the cells, starting with those that run the changed lines; none if no cell runs them."""
         where = {(mutant.file, line) for line in mutant.lines}
         reached = [number for number, lines in enumerate(self.touched) if lines & where]
         return reached and [*reached, *(number for number in range(len(self.touched)) if number not in reached)]
 
 
 def baseline(root: Path) -> Baseline:
-    """Run the unchanged code twice, the second time in another order, and return what it does.
+    """Run the unchanged code twice, the second time in reverse order, and return what it does.
 
     Raises:
         RuntimeError: A cell or canary fails, or a result depends on the order of the cells.
@@ -392,10 +392,10 @@ def baseline(root: Path) -> Baseline:
 
 
 def judge(root: Path, mutant: Mutant, usual: Baseline) -> dict[str, str]:
-    """Run a mutant and return its ``verdict`` with the ``cell`` that tells and the first ``canary`` that fails.
+    """Run a mutant and return its ``verdict`` with the ``cell`` that differs and the first ``canary`` that fails.
 
-    The verdict is ``"caught"``, ``"survives"``, ``"crashes"`` where a cell breaks before any differs, ``"equal"`` where
-    no cell differs, and ``"not reached"`` where no cell runs the lines.
+    The verdict is ``"caught"``, ``"survives"``, ``"crashes"`` if a cell fails before any differs, ``"equal"`` if no
+    cell differs, and ``"not reached"`` if no cell runs the lines.
     """
     order = usual.order(mutant)
     if not order:
@@ -434,12 +434,12 @@ def _until(run: Callable[..., Iterator], *arguments: object) -> Iterator:
 
 
 def main() -> None:
-    """Sample, judge and log mutants until enough of them change a cell or the time is over."""
+    """Sample, judge and log mutants until enough of them change a cell or time runs out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--count", type=int, default=60, help="mutants that change a cell")
-    parser.add_argument("--minutes", type=float, default=75, help="begin no mutant after so long")
-    parser.add_argument("--log", type=Path, default=ROOT / "_build" / "mutants.jsonl", help="goes on where it ended")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--count", type=int, default=60, help="number of mutants that change a cell")
+    parser.add_argument("--minutes", type=float, default=75, help="begin no mutant after this many minutes")
+    parser.add_argument("--log", type=Path, default=ROOT / "_build" / "mutants.jsonl", help="file to continue")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     for name in LOADED:
@@ -458,7 +458,7 @@ def main() -> None:
             entry |= {"before": mutant.before, "after": mutant.after}
             if number < len(done):
                 if any(done[number][key] != value for key, value in entry.items()):
-                    raise SystemExit(f"{options.log} is of other code or another seed: name another file")
+                    raise SystemExit(f"{options.log} is from other code or another seed: name another file")
                 entry = done[number]
             else:
                 entry |= judge(root, mutant, usual)

@@ -1,7 +1,7 @@
-"""Print what each chapter of the book shows, counted: `python -m benchmarks.chapters`.
+"""Print counts of what each chapter of the book shows: `python -m benchmarks.chapters`.
 
 The columns: visible lines of code, the share and number of them that teach, lines of the median, 90th percentile and
-longest visible cell, pictures that are no bar charts, words, minutes (by words and cells, and of the exercises as they
+longest visible cell, pictures other than bar charts, words, minutes (by words and cells, and of the exercises as they
 are labeled), different references, exercises that attack or defend, results asked about before and read after.
 """
 
@@ -18,7 +18,7 @@ BOOK = Path(__file__).resolve().parents[1] / "book"
 
 HIDDEN = {"remove-cell", "remove-input", "hide-input", "hide-cell"}
 ASIDE = {"exercise", "solution"}
-"""Tags of cells whose code is not on the page, and of those that are no part of a chapter's own run."""
+"""Tags of cells whose code is not on the page, and of cells that are not part of a chapter's own run."""
 
 PLUMBING = {
     # prints and displays
@@ -34,20 +34,20 @@ PLUMBING = {
     # keeps time
     *("monotonic", "perf_counter"),
 }
-"""What a call is to do nothing but print, display, plot, format or read rows: its name, or a name that it hangs on."""
+"""Names of calls that only print, display, plot, format or read rows: a call's own, or one that it is chained to."""
 
 NEUTRAL = {
     *("len", "list", "dict", "tuple", "set", "zip", "range", "enumerate", "sorted", "reversed", "str", "int", "float"),
     *("round", "items", "keys", "values", "head", "tail", "copy", "tolist", "item", "numpy", "mean", "std", "sum"),
     *("min", "max", "query", "count", "agg", "first"),
 }
-"""Calls that make a line neither plumbing nor teaching: it is what the others of its calls are."""
+"""Calls that make a line neither plumbing nor teaching: its other calls decide."""
 
 OURS = {"served", "check", "compare", "run_cell"}
-"""What of `book` is no plumbing: it serves a victim, judges an answer, runs an experiment."""
+"""Functions of `book` that are not plumbing: they serve a victim, judge an answer, run an experiment."""
 
 SETTINGS = {"scale", "started", "caption", "alt", "name"}
-"""Names that are assigned for the page's sake alone."""
+"""Names that are assigned only for the page."""
 
 ASKS = re.compile(r"\?|\b[Pp]redict|\bGuess")
 RESULT = re.compile(r"book\.show(?:_html)?\(|book\.say\(\s*(?:\w+\.)?\w*table\(")
@@ -63,17 +63,17 @@ WORDS_A_MINUTE, MINUTES_A_CELL = 150, 1.0
 
 @dataclass(frozen=True)
 class Counts:
-    """What a chapter shows (see the head of this module).
+    """What a chapter shows (see the module's docstring).
 
     Attributes:
-        lines: Code lines of each visible cell; blank lines and comments are none.
+        lines: Code lines of each visible cell, without blank lines and comments.
         teaching: How many of them teach.
-        pictures: Figures that are no bar charts.
-        words: Of its own text.
-        exercise_minutes: Of all exercises, as they are labeled.
+        pictures: Figures other than bar charts.
+        words: Words of its own text.
+        exercise_minutes: Minutes of all exercises, as they are labeled.
         references: Different keys cited.
         attacks: Exercises of the kind "attack or defend".
-        results, asked, read: Figures and tables, those that text before them asks about, and that text follows.
+        results, asked, read: Figures and tables, those that the text before asks about, and those that text follows.
     """
 
     lines: tuple[int, ...]
@@ -111,7 +111,7 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """The share of the visible lines that teaches; 1 without any."""
+        """The share of the visible lines that teach; 1 without any lines."""
         return self.teaching / sum(self.lines) if self.lines else 1.0
 
     @property
@@ -126,7 +126,7 @@ class Counts:
 
     @property
     def minutes(self) -> int:
-        """Minutes to read it, to the next five."""
+        """Minutes to read it, to the nearest five."""
         return 5 * round((self.words / WORDS_A_MINUTE + MINUTES_A_CELL * len(self.lines)) / 5)
 
 
@@ -148,12 +148,12 @@ def prose(markdown: str) -> str:
 
 
 def is_picture(source: str) -> bool:
-    """Say whether a cell shows a figure that is no bar chart."""
+    """Return whether a cell shows a figure other than a bar chart."""
     return bool(PICTURE.search(source)) and not BARS.search(source)
 
 
 def results(own: Sequence[nbformat.NotebookNode]) -> Iterator[tuple[bool, bool]]:
-    """Yield of each figure and table whether the text before it asks, and whether text follows before the next."""
+    """Yield for each figure and table whether the text before it asks, and whether text follows before the next one."""
     for place, cell in enumerate(own):
         if cell.cell_type == "code" and RESULT.search(cell.source):
             before = _text(own[:place][::-1])
@@ -161,7 +161,7 @@ def results(own: Sequence[nbformat.NotebookNode]) -> Iterator[tuple[bool, bool]]
 
 
 def _text(cells: Sequence[nbformat.NotebookNode]) -> str:
-    """Return the text of the first cells that hold text, passing over code."""
+    """Return the text of the first cells that hold text, skipping code."""
     kinds = [cell.cell_type for cell in cells]
     start = kinds.index("markdown") if "markdown" in kinds else len(cells)
     end = start
@@ -174,10 +174,10 @@ def _text(cells: Sequence[nbformat.NotebookNode]) -> str:
 
 
 def teaching_lines(source: str) -> list[bool]:
-    """Return, of each code line of a cell, whether it teaches: it does unless it is plumbing.
+    """Return for each code line of a cell whether it teaches: it does unless it is plumbing.
 
     A line is plumbing if its statement only imports, prints, displays, plots, formats or reads rows, by `PLUMBING`. The
-    head of a loop, function or block is what its body is.
+    first line of a loop, function or block counts as its body does.
     """
     lines = source.splitlines()
     shell = {number for number, line in enumerate(lines, start=1) if line.lstrip().startswith(("%", "!"))}
@@ -194,7 +194,7 @@ def _comment(line: str) -> bool:
 
 
 def _flags(statement: ast.stmt) -> dict[int, bool]:
-    """Return of each line of a statement whether it teaches."""
+    """Return for each line of a statement whether it teaches."""
     start = min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", ()))])
     span = range(start, (statement.end_lineno or start) + 1)
     bodies = [getattr(statement, part, ()) for part in ("body", "orelse", "finalbody")]
@@ -205,7 +205,7 @@ def _flags(statement: ast.stmt) -> dict[int, bool]:
 
 
 def is_plumbing(statement: ast.stmt) -> bool:
-    """Say whether a statement only imports, prints, displays, plots, formats or reads rows."""
+    """Return whether a statement only imports, prints, displays, plots, formats or reads rows."""
     if isinstance(statement, ast.Import | ast.ImportFrom | ast.Pass | ast.Global | ast.Nonlocal):
         return True
     if isinstance(statement, ast.Assign) and {ast.unparse(target) for target in statement.targets} <= SETTINGS:
@@ -225,7 +225,7 @@ def _is_plumbing(names: Sequence[str]) -> bool:
 
 
 def _names(function: ast.expr) -> list[str]:
-    """Return the names that a call hangs on, the first first: ``book.frame("x").mean`` is book, frame, mean."""
+    """Return the names that a call is chained to, in order: ``book.frame("x").mean`` gives book, frame, mean."""
     if isinstance(function, ast.Attribute):
         return [*_names(function.value), function.attr]
     if isinstance(function, ast.Call):

@@ -1,7 +1,7 @@
-"""Prepare and run what is measured on a machine with a GPU and no network; `device_steps` measures.
+"""Prepare and run the measurements on a machine with a GPU and no network; `device_steps` measures.
 
-It needs nothing but Python, so that it runs before the missing packages are installed. Each step is a process of its
-own: it can be stopped at its limit, and what breaks in it does not stop the next.
+It needs only Python, so that it runs before the missing packages are installed. Each step is a separate process: it can
+be stopped at its limit, and a failure in it does not stop the next.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from extractlib.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PREPARED = ROOT / "_build" / "device"
 PACKS = ("cifar10.tar.xz", "tinyimagenet64-sample.tar.xz")
-"""What fits one transfer, beside weights, wheels and the working tree."""
+"""The packs that fit in one transfer, besides weights, wheels and the working tree."""
 
 LATER = ("gtsrb-core.tar.xz",)
-"""What a second call brings, while the machine still has what the first one unpacked."""
+"""The packs that a second call brings, while the machine still has what the first one unpacked."""
 
 WEIGHTS = "lite0.safetensors"
-"""ImageNet's weights, folded, in half precision: a third of the package that has them."""
+"""ImageNet weights, folded, in half precision: a third of the size of the package that has them."""
 
 WHEELS = ("imagehash", "safetensors", "filelock", "platformdirs", "tqdm", "lazy_loader", "sqlalchemy")
-"""What the steps import beyond torch, torchvision, numpy, scipy, pandas and Pillow; each by its name."""
+"""What the steps import beyond torch, torchvision, numpy, scipy, pandas and Pillow, by name."""
 
 OLDEST_PYTHON = "3.11"
 LIMIT = 64 * 2**20
@@ -41,7 +41,7 @@ LIMIT = 64 * 2**20
 
 SECONDS = 540
 RESERVE = 10
-"""Seconds kept back for ending a step that was stopped."""
+"""Seconds reserved for ending a step that was stopped."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Step:
 
     Attributes:
         name: Its name in `device_steps.STEPS`.
-        least: Seconds; with fewer left it is not begun.
-        most: Seconds after which it is stopped.
+        least: Seconds; with fewer left, the step is not begun.
+        most: Seconds after which the step is stopped.
     """
 
     name: str
@@ -60,15 +60,15 @@ class Step:
 
 
 STEPS = (Step("rates", 30, 130), Step("cifar10", 60, 250), Step("gtsrb", 40, 250), Step("querying", 20, 60))
-"""In order of worth."""
+"""In order of importance."""
 
 NEEDS = {"cifar10": PACKS, "gtsrb": (*LATER, PACKS[1])}
-"""The packs that a step works on, carried now or unpacked by an earlier call."""
+"""The packs that each step needs, carried now or unpacked by an earlier call."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A file of results, one JSON object a line, each written as it comes.
+    """A file of results, one JSON object per line, each written as it comes.
 
     Attributes:
         path: The file.
@@ -85,15 +85,15 @@ class Record:
     def write(
         self, step: str, what: str, value: float | str | None, unit: str = "", *, seconds: float, **settings
     ) -> None:
-        """Add one result, and print it.
+        """Add one result and print it.
 
         Args:
             step: The step.
             what: What was measured.
-            value: The figure, a word on how a step ended, or None where a measurement failed.
+            value: The figure, a word on how a step ended, or None if a measurement failed.
             unit: Unit of the figure.
             seconds: How long the measurement took.
-            settings: What it was measured with.
+            settings: The settings of the measurement.
         """
         line = json.dumps(
             {
@@ -108,7 +108,7 @@ class Record:
                 "settings": settings,
             }
         )
-        with open(self.path, "a") as file:  # closed each time: what is written stays, whatever happens
+        with open(self.path, "a") as file:  # closed each time, so that what is written stays, whatever happens
             file.write(line + "\n")
         print(line, flush=True)
 
@@ -118,10 +118,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     preparing = commands.add_parser("prepare", help="make the folder that goes to the machine")
-    preparing.add_argument("packs", type=Path, help="folder of the packs and their SHA256SUMS")
-    preparing.add_argument("--later", action="store_true", help="what a second call brings, while the machine is warm")
+    preparing.add_argument("packs", type=Path, help="folder with the packs and their SHA256SUMS")
+    preparing.add_argument("--later", action="store_true", help="make what a second call brings, to a warm machine")
     running = commands.add_parser("run", help="measure")
-    running.add_argument("--rehearse", action="store_true", help="at a tiny size on the CPU")
+    running.add_argument("--rehearse", action="store_true", help="measure at a tiny size on the CPU")
     options = parser.parse_args()
     if options.command == "prepare":
         print(prepare(options.packs, names=LATER if options.later else PACKS))
@@ -134,19 +134,19 @@ def main() -> int:
 
 
 def prepare(packs: Path, *, names: Iterable[str] | None = None, folder: Path = PREPARED) -> str:
-    """Make the folder that goes to the machine: packs, weights, wheels, and which commit the code is.
+    """Make the folder that goes to the machine: packs, weights, wheels, and the commit of the code.
 
     Args:
-        packs: Folder of the packs and their checksums, ``SHA256SUMS``.
+        packs: Folder with the packs and their checksums, ``SHA256SUMS``.
         names: Which packs; `PACKS` if None.
-        folder: The folder to make; one that is there is replaced if nothing is wrong with the new one.
+        folder: The folder to make; an existing one is replaced if nothing is wrong with the new one.
 
     Returns:
         What was made and how large it is, in words.
 
     Raises:
-        InputError: A pack is missing or not the one of its checksum, weights or a wheel cannot be had, or folder and
-            working tree together are larger than `LIMIT`.
+        InputError: A pack is missing or does not match its checksum, weights or a wheel cannot be obtained, or folder
+            and working tree together are larger than `LIMIT`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".device-", dir=folder.parent) as place:
@@ -170,10 +170,10 @@ def prepare(packs: Path, *, names: Iterable[str] | None = None, folder: Path = P
 
 
 def _checksums(packs: Path) -> dict[str, str]:
-    """Return the SHA-256 of each pack by its name."""
+    """Return the SHA-256 of each pack by name."""
     listed = packs / "SHA256SUMS"
     if not listed.is_file():
-        raise InputError(f"{listed} is missing: name the folder of the packs and their checksums")
+        raise InputError(f"{listed} is missing: name the folder with the packs and their checksums")
     return {name.strip().lstrip("*"): value for value, name in map(_halves, listed.read_text().splitlines())}
 
 
@@ -193,23 +193,23 @@ def _copy(source: Path, target: Path, checksum: str | None) -> None:
 
 
 def write_weights(path: Path) -> None:
-    """Write ImageNet's weights of EfficientNet-Lite0 in half precision.
+    """Write the ImageNet weights of EfficientNet-Lite0 in half precision.
 
     Raises:
         InputError: Their package is not installed.
     """
     from safetensors.torch import save_file
 
-    from extractlib.models import networks  # the machine that prepares has all of the package
+    from extractlib.models import networks  # the machine that prepares has the whole package
 
     save_file({name: value.half() for name, value in networks.imagenet_backbone("lite0").items()}, path)
 
 
 def download(names: Iterable[str], folder: Path) -> None:
-    """Download the wheels of the lock that any Python from `OLDEST_PYTHON` on can use, on x86-64 Linux.
+    """Download wheels at the lock's versions that any Python from `OLDEST_PYTHON` on can use, on x86-64 Linux.
 
     Raises:
-        InputError: The lock does not name one, or it cannot be downloaded.
+        InputError: The lock does not pin a package, or its wheel cannot be downloaded.
     """
     pinned = pins()
     lacking = [name for name in names if name not in pinned]
@@ -224,7 +224,7 @@ def download(names: Iterable[str], folder: Path) -> None:
 
 
 def pins() -> dict[str, str]:
-    """Return the version of each package that the lock pins for the oldest Python, by the name it is imported by."""
+    """Return the version of each package that the lock pins for the oldest Python, by its import name."""
     from extractbook.build.execute import pinned  # the machine that prepares has it
 
     oldest = {"python_version": OLDEST_PYTHON, "python_full_version": f"{OLDEST_PYTHON}.0"}
@@ -233,7 +233,7 @@ def pins() -> dict[str, str]:
 
 
 def tree_size() -> int:
-    """Return the bytes of the working tree's files, those that git ignores left out."""
+    """Return the bytes of the working tree's files, without those that git ignores."""
     names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     return sum(_size(ROOT / name) for name in names if name)
 
@@ -243,7 +243,7 @@ def _size(path: Path) -> int:
 
 
 def _commit() -> str:
-    """Return the commit, with ``+`` behind it where tracked files differ from it."""
+    """Return the commit, followed by ``+`` if tracked files differ from it."""
     return _git("describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*").strip() or "unknown"
 
 
@@ -253,7 +253,7 @@ def _git(*arguments: str) -> str:
 
 
 def code_digest() -> str:
-    """Return the digest of all code that the steps run, the settings of the scales included."""
+    """Return the digest of all code that the steps run, including the settings of the scales."""
     parts = ("benchmarks", "extractlib", "book/extractbook/reproduction")
     files = sorted(file for part in parts for kind in ("*.py", "*.toml") for file in (ROOT / part).rglob(kind))
     state = hashlib.sha256()
@@ -263,7 +263,7 @@ def code_digest() -> str:
 
 
 def prepared_commit(folder: Path = PREPARED) -> str:
-    """Return the commit that was prepared, with ``+`` behind it where the code has changed since.
+    """Return the commit that was prepared, followed by ``+`` if the code has changed since.
 
     Raises:
         InputError: Nothing was prepared.
@@ -271,7 +271,7 @@ def prepared_commit(folder: Path = PREPARED) -> str:
     try:
         commit, digest = (folder / "commit").read_text().split()
     except FileNotFoundError:
-        raise InputError(f"{folder} is not prepared: benchmarks/device_prepare.sh PACKS") from None
+        raise InputError(f"{folder} is not prepared: run benchmarks/device_prepare.sh PACKS") from None
     return commit if digest == code_digest() or commit.endswith("+") else f"{commit}+"
 
 
@@ -281,14 +281,14 @@ def prepared_commit(folder: Path = PREPARED) -> str:
 def run(out: Path, *, rehearse: bool = False) -> bool:
     """Run all steps within `SECONDS`, counted from now.
 
-    Meanwhile another process unpacks and decodes the packs, which a GPU does not notice.
+    Meanwhile another process unpacks and decodes the packs, which does not disturb the GPU.
 
     Args:
         out: Folder of the results.
-        rehearse: Whether at a tiny size on the CPU.
+        rehearse: Whether to run at a tiny size on the CPU.
 
     Returns:
-        Whether every step was done whose packs are there.
+        Whether every step whose packs are there was done.
 
     Raises:
         InputError: Nothing was prepared, there is no GPU, or the missing packages cannot be installed.
@@ -296,7 +296,7 @@ def run(out: Path, *, rehearse: bool = False) -> bool:
     begun = time.monotonic()
     commit = prepared_commit()
     work = ROOT / "_build" / ("device-rehearsal" if rehearse else "device-work")
-    shutil.rmtree(work / "trained", ignore_errors=True)  # what is timed is trained anew
+    shutil.rmtree(work / "trained", ignore_errors=True)  # what is timed is trained again
     out.mkdir(parents=True, exist_ok=True)
     results = out / ("rehearsal.jsonl" if rehearse else "results.jsonl")
     places = (str(ROOT / "book"), install(work / "site"), os.environ.get("PYTHONPATH"))
@@ -315,7 +315,7 @@ def run(out: Path, *, rehearse: bool = False) -> bool:
 
     found = subprocess.run(command("device"), env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if found.returncode:
-        raise InputError("there is no GPU that torch can use (see above): --rehearse runs on the CPU")
+        raise InputError("there is no GPU that torch can use (see above): use --rehearse to run on the CPU")
     results.write_text("")
     record = Record(results, **json.loads(found.stdout.splitlines()[-1]), commit=commit)
     unpacking = subprocess.Popen(command("unpack"), env=environment, cwd=ROOT, process_group=0)
@@ -351,10 +351,10 @@ def run_steps(
     """Run steps one after the other, and record how each ended.
 
     Args:
-        steps: The steps in order of worth.
-        run_one: Runs a step for at most so many seconds and returns how it ended, ``"done"`` if well.
-        record: Where it is written.
-        seconds: For all of them. A step that would begin with less than its `Step.least` left is skipped.
+        steps: The steps in order of importance.
+        run_one: Runs a step for at most the given seconds and returns how it ended, ``"done"`` if it succeeded.
+        record: Where that is written.
+        seconds: Time for all of them. A step that would begin with less than its `Step.least` left is skipped.
         now: The clock.
 
     Returns:
@@ -374,7 +374,7 @@ def run_steps(
 
 
 def run_process(command: list[str], *, limit: float, env: dict[str, str] | None = None) -> str:
-    """Run a command for at most `limit` seconds, and return how it ended: ``"done"`` if with status 0."""
+    """Run a command for at most `limit` seconds, and return how it ended, ``"done"`` for status 0."""
     process = subprocess.Popen(command, env=env, cwd=ROOT, process_group=0)
     try:
         status = process.wait(limit)
@@ -386,7 +386,7 @@ def run_process(command: list[str], *, limit: float, env: dict[str, str] | None 
 
 
 def end(process: subprocess.Popen) -> None:
-    """End a process, if it has not ended, with all that it started."""
+    """End a process, if it has not ended, with everything that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -395,7 +395,7 @@ def end(process: subprocess.Popen) -> None:
 
 
 def install(folder: Path) -> str | None:
-    """Install the packages that this Python lacks from the prepared wheels, and return the folder they are in, if any.
+    """Install the packages missing in this Python from the prepared wheels; return the folder they are in, if any.
 
     Raises:
         InputError: They cannot be installed.

@@ -1,7 +1,7 @@
-"""What `benchmarks.device` measures at 224 pixels, each step in a process of its own: rates, attacks, answers.
+"""Measure what `benchmarks.device` asks for at 224 pixels, each step in a separate process: rates, attacks, answers.
 
-The attacks are those of scale `photos-gpu`, put together from the package's parts: its experiments import what together
-with the packs would be too large to carry.
+The attacks are those of scale `photos-gpu`, put together from the package's parts: the package's experiments import
+libraries that would be too large to carry together with the packs.
 """
 
 import argparse
@@ -51,7 +51,7 @@ CHANGED = {
     "folder:cifar10": "JPEG copies of CIFAR-10",
     "gtsrb": "every third frame of GTSRB's training tracks, all copies at 32 px in WebP",
 }
-"""What the packs differ in from the data sets as published."""
+"""How the packs differ from the data sets as published."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Scale:
 
     Attributes:
         settings: The sizes and recipes of the attacks.
-        load: What the rates are measured with: batch sizes in order of worth.
+        load: What the rates are measured with, with batch sizes in order of importance.
         rated: The networks whose rates are measured.
-        every: Of each pack, every so many files are used.
+        every: One file in this many is used from each pack.
     """
 
     settings: scales.Scale
@@ -101,7 +101,7 @@ class Bench:
     Attributes:
         record: Where results go.
         packs: Folder of the packs.
-        work: Folder of all that is unpacked, decoded and trained.
+        work: Folder of everything that is unpacked, decoded and trained.
         scale: How much is done.
         device: ``"cpu"`` or ``"cuda"``.
     """
@@ -119,11 +119,11 @@ class Bench:
 
     @property
     def trained(self) -> Store:
-        """What this run has trained; `device.run` empties it first."""
+        """Models that this run has trained; `device.run` empties it first."""
         return Store(self.work / "trained")
 
     def trainer(self, recipe: Recipe, *, keep: bool, salt: str = "") -> Trainer:
-        """Return how a model is made from the carried ImageNet weights, to keep in `trained` or not."""
+        """Return how a model is made from the carried ImageNet weights, and whether it is kept in `trained`."""
         weights = {name: value.float() for name, value in load_file(self.packs / WEIGHTS).items()}
         return Trainer(
             network=self.scale.settings.network,
@@ -136,7 +136,7 @@ class Bench:
         )
 
     def parts(self, name: str) -> Parts:
-        """Return a data set of `SETS` in its parts."""
+        """Return a data set of `SETS`, cut into its parts."""
         pack, inner = SETS[name]
         key = {"pack": pack, "every": self.scale.every}  # what an earlier call unpacked is not carried again
         kept = self.images.get(
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True, help="folder of the packs")
     parser.add_argument("--work", type=Path, required=True, help="folder for what is unpacked and trained")
     parser.add_argument("--commit", required=True, help="commit of the code")
-    parser.add_argument("--rehearse", action="store_true", help="at a tiny size")
+    parser.add_argument("--rehearse", action="store_true", help="run at a tiny size")
     options = parser.parse_args()
     device = devices.default_device()
     record = Record(options.results, name_of(device), torch.__version__, options.commit)
@@ -190,9 +190,9 @@ def timed(action: Callable[[], Value]) -> tuple[Value, float]:
 
 
 def rates(bench: Bench) -> None:
-    """Images a second in training at 224 pixels, half precision, channels last, beside what the card could do.
+    """Measure images per second in training at 224 pixels, in half precision, channels last, and the card's peak rate.
 
-    As in `benchmarks.gpu`. A measurement that fails, for one because its batch does not fit, is recorded as None.
+    As in `benchmarks.gpu`. A measurement that fails, for example because its batch does not fit, is recorded as None.
     """
     load, size = bench.scale.load, bench.scale.load.large
     place, images = devices.resolve(bench.device), gpu.random_images(bench.scale.load.images, size)
@@ -213,7 +213,7 @@ def rates(bench: Bench) -> None:
 
 
 def querying(bench: Bench) -> None:
-    """Images a second that a victim answers at 224 pixels."""
+    """Measure how many images per second a victim answers at 224 pixels."""
     load = bench.scale.load
     images = gpu.random_images(load.images, load.large)
     for network in bench.scale.rated:
@@ -238,7 +238,7 @@ def _measured(
     common |= {"pixels": bench.scale.load.large, "images": bench.scale.load.images, "layout": "channels last"}
     try:
         value = action()
-    except Exception as error:  # the next may do
+    except Exception as error:  # the next one may succeed
         value, settings = None, settings | {"error": str(error).partition("\n")[0]}
     if value and flops:
         settings["gigaflops"] = round(flops / 1e9, 4)
@@ -251,7 +251,7 @@ def _measured(
 
 
 def attack(bench: Bench, step: str, task: str) -> None:
-    """Victim, then a surrogate from full answers and one from labels, with as many queries as the pool has images for.
+    """Train a victim, then a surrogate from full answers and one from labels, with as many queries as the pool allows.
 
     Args:
         bench: What the step works with.
@@ -304,7 +304,7 @@ def attack(bench: Bench, step: str, task: str) -> None:
 
 
 def victim_of(bench: Bench, images: ImageSet) -> Victim:
-    """Return the victim, fine-tuned whole."""
+    """Return the victim, with all its weights fine-tuned."""
     classes = images.classes
     model = bench.trainer(bench.scale.settings.victim, keep=True).fit_or_load(
         "victim", images, images.labels, classes=len(classes)
@@ -313,7 +313,7 @@ def victim_of(bench: Bench, images: ImageSet) -> Victim:
 
 
 def same(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the share of equal labels, as `metrics.accuracy` and `metrics.agreement` do."""
+    """Return the share of equal labels, like `metrics.accuracy` and `metrics.agreement`."""
     return (first == second).double().mean().item()
 
 
@@ -329,14 +329,14 @@ def read_packs(bench: Bench) -> None:
 
 
 def unpack(pack: Path, folder: Path, *, every: int = 1) -> None:
-    """Unpack every so many files of a pack, those of GTSRB in the layout in which it is published.
+    """Unpack one file in `every` of a pack, those of GTSRB in the layout in which it is published.
 
-    Read from that layout, the frames of one track are never parted.
+    Read from that layout, the frames of one track are never separated.
 
     Args:
         pack: A tar file of images ``NAME/HALF/CLASS/FILE``.
-        folder: Where they go.
-        every: Of the files, in their order, the first of each so many is unpacked.
+        folder: Where the files go.
+        every: The first file of each group of this many, in their order, is unpacked.
     """
     tests = []
     with tarfile.open(pack) as archive:

@@ -1,6 +1,6 @@
-"""Print what a GPU trains and answers in a second: ResNet-34 at 224 and at 32 pixels, beside what the card could do.
+"""Print how many images a GPU trains on and answers per second: ResNet-34 at 224 and 32 pixels, and the card's peak.
 
-``python -m benchmarks.gpu --device cpu --quick`` runs all of it on a few small images.
+``python -m benchmarks.gpu --device cpu --quick`` runs everything on a few small images.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PAPER, SMALL = scale("paper"), scale("small")
 QUERIES = PAPER.budget
 EPOCHS = PAPER.surrogate.epochs
 GOAL_RATE, GOAL_MINUTES = 7_000, 30
-"""On one H200, at 224 pixels: images a second in training, and minutes for one attack of the paper."""
+"""On one H200, at 224 pixels: images per second in training, and minutes for one attack of the paper."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Load:
     Attributes:
         images: Images of an epoch, at 224 pixels; at 32 there are eight times as many.
         large: Height and width of the larger images.
-        batch_sizes: Sizes of the batches that are tried, the original's first.
+        batch_sizes: Batch sizes to try, starting with that of the original recipe.
         product: Size of the matrices whose product gives the card's rate.
         networks: Names of the networks at the larger and the smaller size.
     """
@@ -50,10 +50,10 @@ QUICK = Load(images=8, large=48, batch_sizes=(4,), product=128, networks=("resne
 
 def main() -> None:
     """Measure everything and print a line for each."""
-    from extractbook.reproduction.cells import describe  # the functions below do without the book's packages
+    from extractbook.reproduction.cells import describe  # the functions below do not need it
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default=devices.default_device(), help="cpu or cuda (default: the best at hand)")
+    parser.add_argument("--device", default=devices.default_device(), help="cpu or cuda (default: the best available)")
     parser.add_argument("--quick", action="store_true", help="a few small images: does it run?")
     options = parser.parse_args()
     device, load = devices.resolve(options.device), QUICK if options.quick else Load()
@@ -69,37 +69,37 @@ def main() -> None:
         rates = {}
         for batch_size in load.batch_sizes:
             recipe = replace(PAPER.surrogate, batch_size=batch_size)
-            what = f"Trained a second, {network}, {size} px, batches of {batch_size}"
+            what = f"Trained on per second, {network}, {size} px, batches of {batch_size}"
             try:
                 rate = rates[batch_size] = trained(network, images, recipe, str(device))
-            except InputError as error:  # a smaller card goes on with what fits
+            except InputError as error:  # a smaller card continues with what fits
                 print(Outcome(what, f"not run: {error}"), flush=True)
                 continue
             print(line(what, rate, rate * whole / peak, goal=size == PAPER.image_size), flush=True)
         augmented = trained(network, images, replace(PAPER.victim, batch_size=load.batch_sizes[0]), str(device))
-        print(line(f"The same, first of these, cropped and mirrored at random, {size} px", augmented, None), flush=True)
+        print(line(f"First batch size again, cropped and mirrored at random, {size} px", augmented, None), flush=True)
         queried = answered(network, images, str(device))
-        print(line(f"Queried a second, {network}, {size} px", queried, queried * forward / peak), flush=True)
+        print(line(f"Answered per second, {network}, {size} px", queried, queried * forward / peak), flush=True)
         if size == load.large:
             minutes = [attack(batch_size, rate, queried) for batch_size, rate in rates.items()]
     print(*minutes, sep="\n", flush=True)
 
 
 def line(what: str, rate: float, share: float | None, *, goal: bool = False) -> Outcome:
-    """Return a rate in images a second, with its share of the card's measured rate and the goal if it has one."""
+    """Return a rate in images per second, with its share of the card's measured rate and the goal if it has one."""
     shown = f"{rate:,.0f}" + ("" if share is None else f" ({share:.0%})")
     return Outcome(what, shown, f">= {GOAL_RATE:,}", rate >= GOAL_RATE) if goal else Outcome(what, shown)
 
 
 def attack(batch_size: int, trained: float, queried: float) -> Outcome:
-    """Return how long one attack of the paper would take at these rates in images a second."""
+    """Return how long one attack of the paper would take at these rates in images per second."""
     minutes = attack_minutes(trained, queried)
     what = f"Minutes for {QUERIES:,} queries and {EPOCHS} epochs, batches of {batch_size}"
     return Outcome(what, f"{minutes:,.1f}", f"<= {GOAL_MINUTES}", minutes <= GOAL_MINUTES)
 
 
 def attack_minutes(trained: float, queried: float) -> float:
-    """Return the minutes of one attack of the paper at these rates in images a second."""
+    """Return the minutes of one attack of the paper at these rates in images per second."""
     return (QUERIES / queried + QUERIES * EPOCHS / trained) / 60
 
 
@@ -111,7 +111,7 @@ def matrix_rate(device: torch.device, kind: torch.dtype, size: int) -> float:
 
 
 def flops(network: str, size: int, *, training: bool) -> int:
-    """Return the floating-point operations that a network spends on an image, forward or in a training step."""
+    """Return the floating-point operations that a network spends per image, forward or in a training step."""
     model = networks.build(network, classes=CLASSES, seed=0).train(training)
     images = random_images(2, size)  # batch normalization cannot learn from one
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
@@ -122,7 +122,7 @@ def flops(network: str, size: int, *, training: bool) -> int:
 
 
 def trained(network: str, images: torch.Tensor, recipe: Recipe, device: str) -> float:
-    """Return images a second of training: the second and third epoch, the first one with what happens once."""
+    """Return images per second in the second and third epochs of training; the first has one-time costs too."""
     targets = torch.randn(len(images), CLASSES, generator=torch.Generator().manual_seed(1)).softmax(1)
 
     def epochs(count: int) -> Callable[[], None]:
@@ -136,14 +136,14 @@ def trained(network: str, images: torch.Tensor, recipe: Recipe, device: str) -> 
 
 
 def answered(network: str, images: torch.Tensor, device: str) -> float:
-    """Return images a second of prediction, the median of three after one unmeasured."""
+    """Return images per second in prediction, the median of three runs after one unmeasured run."""
     model = networks.build(network, classes=CLASSES, seed=0).eval().to(device)
     times = [seconds(lambda: predict(model, images)) for _ in range(4)][1:]
     return len(images) / statistics.median(times)
 
 
 def finished(action: Callable[[], object], device: torch.device) -> Callable[[], None]:
-    """Return the action with a wait until the device has done it."""
+    """Return the action followed by a wait until the device has finished it."""
 
     def call() -> None:
         action()

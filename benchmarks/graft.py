@@ -1,4 +1,4 @@
-"""Changed code put into functions that are loaded already, so that a changed module need not be imported anew."""
+"""Put changed code into functions that are already loaded, so that a changed module need not be imported again."""
 
 import gc
 import inspect
@@ -10,7 +10,7 @@ Pair = tuple[CodeType, CodeType]
 
 
 def shape(code: CodeType, *, inner: bool = True) -> tuple:
-    """Return what code does, whatever its lines: with that of the functions in it, or without."""
+    """Return what code does, whatever its line numbers, with or without the functions in it."""
     constants = (
         (shape(one) if inner else "code") if isinstance(one, CodeType) else (type(one), repr(one))
         for one in code.co_consts
@@ -20,10 +20,10 @@ def shape(code: CodeType, *, inner: bool = True) -> tuple:
 
 
 def pairs(before: CodeType, after: CodeType) -> list[Pair] | None:
-    """Return the functions of a module that differ; None where what runs at import does.
+    """Return the functions of a module that differ; None if what runs at import differs.
 
     Args:
-        before, after: The module compiled.
+        before, after: The compiled module.
     """
     found: list[Pair] = []
     return found if _collect(before, after, found) else None
@@ -47,7 +47,7 @@ def functions(file: str) -> list[FunctionType]:
 
 
 def graft(loaded: Iterable[FunctionType], changed: Iterable[Pair]) -> bool:
-    """Give loaded functions their changed code; return whether there were any that fit."""
+    """Give loaded functions their changed code; return whether any of them fit."""
     known = {shape(before): after for before, after in changed}
     try:
         return any([_changed(one, known[shape(one.__code__)]) for one in loaded if shape(one.__code__) in known])
@@ -61,10 +61,10 @@ def _changed(function: FunctionType, code: CodeType) -> bool:
 
 
 def compiled(text: str) -> CodeType:
-    """Return a module compiled, with no option of this one."""
+    """Return a compiled module, with no compiler option of this one."""
     return compile(text, "<changed>", "exec", dont_inherit=True)
 
 
 def differences(before: str, after: str) -> Iterator[Pair]:
-    """Yield the functions of a module that differ, nothing where what runs at import does."""
+    """Yield the functions of a module that differ, or nothing if what runs at import differs."""
     yield from pairs(compiled(before), compiled(after)) or ()

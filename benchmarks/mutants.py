@@ -1,10 +1,10 @@
 """Do the tests notice changed code? `make coverage`, then `python -m benchmarks.mutants --seed 0 --count 200`.
 
-Changes one place of the code that this project exists for, runs the tests that run the changed line (the quick ones
-first), and looks whether one fails: in a process that has loaded everything, whose functions are given the changed
-code, and, what no test notices there, in one that imports it. Modules are drawn with equal chances, then a place within
-the module. What survives is read by a person: `equivalent.csv` holds the changes that no test can notice, each with its
-reason.
+Changes one place in the code that this project exists for, runs the tests that run the changed line (the quick ones
+first), and checks whether one fails: first in a process that has loaded everything and whose functions are given the
+changed code, and, if no test notices the change there, in one that imports it. Modules are drawn with equal chances,
+then a place within the module. Survivors are read by a person: `equivalent.csv` lists the changes that no test can
+notice, each with the reason.
 """
 
 import argparse
@@ -45,20 +45,20 @@ COVERED = (
 """Attacks, API, meter, transfer sets, defenses, metrics and the ledger."""
 
 MEASURED = ROOT / "_build" / "coverage" / "data"
-"""Which test runs which line, as `make coverage` leaves it."""
+"""Which test runs which line, as recorded by `make coverage`."""
 
 TIMED = MEASURED.with_name("tests.xml")
 """How long each test took there."""
 
 EQUIVALENT = Path(__file__).with_name("equivalent.csv")
 MOST = 240.0
-"""Seconds of tests that a mutant is given; the slowest beyond them are left out."""
+"""Seconds of tests that each mutant gets; the slowest tests beyond that are left out."""
 
 PRELOADED = (*LOADED, "hypothesis", "pandas", "pytest", "sqlalchemy")
 """Libraries that all runs share."""
 
 KILLED, OF_A_MODULE, EQUIVALENTS = 0.96, 0.90, 0.08
-"""Goals: the share killed of those that can be, the same of a module, and the most that may be called equivalent."""
+"""Goals: the share killed of those that can be, the same per module, and the largest share called equivalent."""
 
 
 # -- which tests --------------------------------------------------------------------
@@ -77,7 +77,7 @@ def tests_by_line(file: str) -> dict[int, set[str]]:
 
 
 def durations() -> dict[str, float]:
-    """Return how many seconds each test took, with all its parameters."""
+    """Return how many seconds each test took, over all its parameters."""
     found: dict[str, float] = defaultdict(float)
     for case in ElementTree.parse(TIMED).iter("testcase"):
         file = case.get("classname", "").replace(".", "/")
@@ -86,9 +86,9 @@ def durations() -> dict[str, float]:
 
 
 def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, float]) -> list[str]:
-    """Return the tests that run a mutant's lines, the quick ones first, of all no more than `MOST` seconds.
+    """Return the tests that run a mutant's lines, the quick ones first, for no more than `MOST` seconds in all.
 
-    Lines that run at import only are tried by all tests of the files whose tests run any line of the module.
+    Lines that run only at import are tried by all tests in the files whose tests run any line of the module.
     """
     near = set().union(*(lines.get(line, set()) for line in mutant.lines))
     if not near:
@@ -103,7 +103,7 @@ def chosen(mutant: Mutant, lines: Mapping[int, set[str]], seconds: Mapping[str, 
     return kept
 
 
-# -- running them in a process of its own ---------------------------------------------
+# -- running them in a separate process ---------------------------------------------
 
 
 def failing(cache: Path, limit: float, run: Callable[..., None], *given: object) -> str:
@@ -111,9 +111,9 @@ def failing(cache: Path, limit: float, run: Callable[..., None], *given: object)
 
     Args:
         cache: The folder of victims and images, of which the process gets a copy.
-        limit: Seconds until it counts as hanging.
-        run: Runs the tests, given a pipe that it sends the first one's name to, and the rest.
-        given: The rest.
+        limit: Seconds until the process counts as hanging.
+        run: Runs the tests; it gets a pipe, to which it sends the name of the first that fails, and `given`.
+        given: The other arguments of `run`.
     """
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
@@ -184,13 +184,13 @@ def _load(root: Path) -> None:
 # In a process that has loaded package and tests.
 
 Job = tuple[int, Mutant, list[str], float]
-"""Number of a mutant, itself, its tests, and the seconds until they count as hanging."""
+"""The number of a mutant, the mutant, its tests, and the seconds until they count as hanging."""
 
 
 class _Loop:
-    """In the place of pytest's own loop: sends the number of each mutant with the test that notices it, or "".
+    """Replaces pytest's own loop: sends the number of each mutant with the test that notices it, or "".
 
-    A test that fails without a change too is left out, as are those of a database server, which would outlive them.
+    A test that also fails without a change is left out, as are those of a database server, which would outlive them.
     """
 
     def __init__(self, root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe: Connection):
@@ -219,7 +219,7 @@ class _Loop:
 def _graft_and_run(
     pipe: Connection, above: Connection, items: Sequence, loaded: Sequence[FunctionType], changed: Sequence[Pair]
 ) -> None:
-    above.close()  # of the process above, whose end must be seen
+    above.close()  # belongs to the process above, whose end must be noticed
     if changed and not graft(loaded, changed):
         return
     protocol = importlib.import_module("_pytest.runner").runtestprotocol
@@ -239,7 +239,7 @@ def _quickly(root: Path, cache: Path, jobs: Sequence[Job], deadline: float, pipe
 
 @contextmanager
 def written(root: Path, mutant: Mutant) -> Iterator[None]:
-    """Keep a mutant in its file."""
+    """Keep a mutant in its file within the block."""
     file = root / mutant.file
     whole = file.read_bytes()
     file.write_text(mutant.code)
@@ -250,7 +250,7 @@ def written(root: Path, mutant: Mutant) -> Iterator[None]:
 
 
 def judged(root: Path, cache: Path, jobs: Sequence[Job], deadline: float) -> Iterator[tuple[int, str]]:
-    """Yield the number of each mutant with the test that notices it, "" for none: the quick ones first."""
+    """Yield the number of each mutant with the test that notices it ("" if none does), the quick ones first."""
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     process = fork.Process(target=_quickly, args=(root, cache, jobs, deadline, theirs))
@@ -275,7 +275,7 @@ def judged(root: Path, cache: Path, jobs: Sequence[Job], deadline: float) -> Ite
 
 
 def sampled(root: Path, seed: int) -> Iterator[Mutant]:
-    """Yield different mutants without end, of modules with equal chances."""
+    """Yield different mutants without end, drawing modules with equal chances."""
     paths = [str(path) for path in COVERED]
     places = {name: len(list(sites(ast.parse((root / name).read_text())))) for name in paths}
     chance, seen = random.Random(seed), set()
@@ -304,7 +304,7 @@ def counted(entries: Iterable[Mapping[str, str]]) -> dict[str, Counter]:
 
 
 def score(counts: Mapping[str, int]) -> float:
-    """Return the share that is killed of those that can be; 1 where there are none."""
+    """Return the share that is killed of those that can be; 1 if there are none."""
     real = counts["killed"] + counts["survives"]
     return counts["killed"] / real if real else 1.0
 
@@ -319,7 +319,7 @@ def faults(found: Mapping[str, Counter]) -> list[str]:
 
 
 def summary(found: Mapping[str, Counter]) -> str:
-    """Return the scores by module and in all."""
+    """Return the scores for each module and in all, as text."""
     text = [f"{'module':48} {'run':>4} {'killed':>6} {'equivalent':>10} {'score':>6}"]
     for name, counts in found.items():
         line = f"{name:48} {counts.total():4} {counts['killed']:6} {counts['equivalent']:10} {score(counts):6.3f}"
@@ -328,15 +328,13 @@ def summary(found: Mapping[str, Counter]) -> str:
 
 
 def main() -> None:
-    """Sample, judge and log mutants until there are enough or the time is over; status 1 below the goals."""
+    """Sample, judge and log mutants until there are enough or time runs out; exit with status 1 below the goals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--count", type=int, default=200, help="mutants")
-    parser.add_argument("--minutes", type=float, default=75, help="begin no mutant after so long")
-    parser.add_argument(
-        "--log", type=Path, default=ROOT / "_build" / "mutants-of-tests.jsonl", help="goes on at its end"
-    )
-    parser.add_argument("--again", action="store_true", help="only judge those again that survived")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--count", type=int, default=200, help="number of mutants")
+    parser.add_argument("--minutes", type=float, default=75, help="begin no mutant after this many minutes")
+    parser.add_argument("--log", type=Path, default=ROOT / "_build" / "mutants-of-tests.jsonl", help="file to continue")
+    parser.add_argument("--again", action="store_true", help="only judge again those that survived")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
     for name in PRELOADED:
@@ -355,7 +353,7 @@ def main() -> None:
         jobs, known = [], equivalents()
         for number, (mutant, entry) in enumerate(zip(mutants, entries, strict=True)):
             if described(mutant).items() - {("verdict", "open")} - entry.items():
-                raise SystemExit(f"{options.log} is of other code or another sample: name another file")
+                raise SystemExit(f"{options.log} is from other code or another sample: name another file")
             if (entry["file"], entry["before"], entry["after"]) in known:
                 entry |= {"verdict": "survives", "test": ""}
             elif entry["verdict"] == "open" or (options.again and entry["verdict"] == "survives"):
@@ -375,7 +373,7 @@ def main() -> None:
 
 
 def described(mutant: Mutant) -> dict:
-    """Return what the log says of a mutant that is not yet judged."""
+    """Return what the log says about a mutant that is not yet judged."""
     names = ("file", "kind", "before", "after")
     return {name: getattr(mutant, name) for name in names} | {"line": mutant.lines[0], "verdict": "open"}
 

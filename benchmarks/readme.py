@@ -1,4 +1,4 @@
-"""Write what is measured into the README: the headline results with their figure, and what its ten lines print.
+"""Write what is measured into the README: the headline results with their figure, and the output of its ten lines.
 
 ``make readme`` runs the ten lines; the results are read from the committed rows.
 """
@@ -27,34 +27,34 @@ FIGURE = README.parent / "book" / "_static" / "front.png"
 
 
 def results() -> str:
-    """Return the headline results in Markdown, each with the chapter that tells it."""
+    """Return the headline results in Markdown, each with the chapter that explains it."""
     rows, ledger = book.frame(*book.TABLES, only=book.ONLY), book.ledger("drawn")
     copies = book.frame("reproduction")
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
     waiting = words.pop("not run", 0)
     decided = ", ".join(f"“{word}” {'once' if count == 1 else f'{count} times'}" for word, count in words.items())
-    judged = f"{words.total()} are judged so far: {decided}" if words else "none is judged yet"
+    judged = f"{words.total()} have been judged so far: {decided}" if words else "none has been judged yet"
     tested = [entry.verdict for entry in ledger.of("C13") if entry.verdict is not Verdict.NOT_TESTABLE]
     passed = tested.count(Verdict.HOLDS)
     passing = f", and passes the detector on {passed} of {len(tested)} tasks where that can be tested" if passed else ""
     told = {
-        "05_knockoff": f"With {rows['budget'].max():,} pictures of a public pool and the victim's own initial weights "
-        f"a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of five victims' accuracy in the mean "
-        f"({_seeds(copies)}).",
-        "10_realistic": f"A detector that shuffles what it catches leaves such an attacker "
-        f"{mean['queries detected, answers shuffled']:.0%}, where always naming the most frequent class has "
+        "05_knockoff": f"With {rows['budget'].max():,} images from a public pool and the victim's own initial weights, "
+        f"a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of the victim's accuracy on average "
+        f"over five victims ({_seeds(copies)}).",
+        "10_realistic": f"A detector that shuffles the answers to caught queries leaves such an attacker "
+        f"{mean['queries detected, answers shuffled']:.0%}, where always answering with the most frequent class gets "
         f"{mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
-        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries where nothing defends"
+        f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries when there is no defense"
         f"{passing} ({_seeds(rows)}).",
-        "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, whose tests were frozen before their "
-        f"rows were run, {judged}.",
+        "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, with tests that were frozen before "
+        f"their rows were run, {judged}.",
     }
     return "".join(f"- {text} [How]({furniture.site()}book/{page}.html)\n" for page, text in told.items())
 
 
 def _seeds(rows: pd.DataFrame) -> str:
-    """Return the seeds of rows in words, and whether they only explored."""
+    """Return the seeds of rows in words, and whether they are only exploring ones."""
     found = sorted(set(rows.loc[rows["table"] == "reproduction", "seed"]))
     many = f"{len(found)} seeds" if len(found) > 1 else f"seed {found[0]}"
     return f"exploring {many}" if "exploring" in rows.attrs["editions"] else many
@@ -73,7 +73,7 @@ def code(text: str) -> str:
 
 
 def printed(source: str) -> str:
-    """Run Python source, here and with one thread, and return what it prints and the seconds it took."""
+    """Run Python source, in this process and with one thread, and return what it prints and the seconds it took."""
     torch.set_num_threads(1)
     started, output = time.monotonic(), io.StringIO()
     with contextlib.redirect_stdout(output):
@@ -82,7 +82,7 @@ def printed(source: str) -> str:
 
 
 def main() -> None:
-    """Replace the results, their figure, and the block of text behind the ten lines."""
+    """Replace the results, their figure, and the block of text after the ten lines."""
     text = RESULTS.sub(lambda found: found[1] + results() + found[3], README.read_text(encoding="utf-8"))
     FIGURE.write_bytes(figure())
     said = printed(code(text))

@@ -1,4 +1,4 @@
-"""Print how many lines of code each part of the house has, without docstrings, comments and blanks: `make sizes`."""
+"""Print how many lines of code each part of the code has, without docstrings, comments and blanks: `make sizes`."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ PARTS = {
     "rest of extractbook": (BOOK, r"(?!reproduction/|exercises/chapter_)"),
     "exercises' chapters": (BOOK, r"exercises/chapter_"),
 }
-"""Of each part the package's folder, and how the paths in it begin that belong to it."""
+"""For each part, the package's folder and a pattern for how the paths that belong to it begin."""
 
 LAYOUT = {
     tokenize.COMMENT,
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def code_lines(source: bytes) -> int:
-    """Return the number of lines that hold code, of which a docstring is none."""
+    """Return the number of lines that hold code, not counting docstrings."""
     texts = [
         node.value
         for node in ast.walk(ast.parse(source))

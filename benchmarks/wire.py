@@ -1,6 +1,6 @@
-"""What a network costs: queries through a server on this machine beside the same in process, and what time tells.
+"""Measure what a network costs, against the same queries in process, and what response times reveal.
 
-`extractlib serve`'s parts run in this process, on loopback, with the meter in a file on either side.
+The parts of `extractlib serve` run in this process, on loopback, with the meter in a file on both sides.
 """
 
 import statistics
@@ -24,17 +24,17 @@ from extractlib.defenses.policies import Shuffle
 from extractlib.metrics import auroc
 
 QUERIES = 256
-"""Images of a request of the one client."""
+"""Images per request of the single client."""
 
 CLIENTS, EACH = 64, 16
-"""Clients at once, and images of a request of each."""
+"""Simultaneous clients, and images per request of each."""
 
 PAIRS = 5_000
 
 
 @contextmanager
 def served(api: ServedAPI, folder: Path, teams: int = 1) -> Iterator[list[RemoteAPI]]:
-    """Serve an API and give a client of each of so many teams."""
+    """Serve an API and yield one client for each of `teams` teams."""
     keys = Keys()
     with running(make_app({"signs": api}, keys)) as url:
         journals = (folder / f"{number}.db" for number in range(teams))
@@ -47,7 +47,7 @@ def served(api: ServedAPI, folder: Path, teams: int = 1) -> Iterator[list[Remote
 
 
 def speed_ratio(ours: Callable[[], object], other: Callable[[], object], *, pairs: int) -> float:
-    """Return the median of other's time over ours, taken in turn; the first pair is not counted."""
+    """Return the median ratio of the other's time to ours, taken in turn; the first pair is not counted."""
     ratios = []
     for _ in range(pairs + 1):
         times = []
@@ -60,7 +60,7 @@ def speed_ratio(ours: Callable[[], object], other: Callable[[], object], *, pair
 
 
 def one_client(folder: Path, *, pairs: int = 41) -> float:
-    """Return the speed of requests of 256 images over the network, as a share of that in process."""
+    """Return the speed of requests of 256 images over the network, as a share of the speed in process."""
     victim, images = xl.load_victim("signs"), xl.load("signs").test.images[:QUERIES]
     near = xl.PredictionAPI(victim, meter=Meter(folder / "near.db"))
     api = ServedAPI(victim, meter=Meter(folder / "far.db"))
@@ -71,7 +71,7 @@ def one_client(folder: Path, *, pairs: int = 41) -> float:
 
 
 def many_clients(folder: Path, *, pairs: int = 11) -> float:
-    """Return the speed of 64 clients that ask 16 images each at once, beside as many images in process in one batch."""
+    """Return the speed of 64 simultaneous clients with 16 images each, as a share of the same requests in process."""
     victim, images = xl.load_victim("signs"), xl.load("signs").test.images[: CLIENTS * EACH]
     near = xl.PredictionAPI(victim, meter=Meter(folder / "near-64.db"))
     api = ServedAPI(victim, meter=Meter(folder / "far-64.db"))
@@ -95,7 +95,7 @@ def many_clients(folder: Path, *, pairs: int = 11) -> float:
 
 
 class FirstPixel:
-    """A detector whose verdict is the caller's: it catches images whose first value is odd."""
+    """A detector that the caller controls: it catches images whose first value is odd."""
 
     fingerprint = "first pixel"
 
@@ -107,7 +107,7 @@ class FirstPixel:
 def what_time_tells(folder: Path, *, pairs: int = PAIRS) -> tuple[float, float]:
     """Return max(AUROC, 1 - AUROC) of detected and other queries by their latency, and its upper 95% bound.
 
-    The two of a pair are one image whose first value differs by one; which is asked first alternates.
+    The two queries of a pair are one image whose first value differs by one; which is sent first alternates.
     """
     victim, images = xl.load_victim("signs"), xl.load("signs").test.images
     api = ServedAPI(victim, detector=FirstPixel(), policy=Shuffle(b"secret"), meter=Meter(folder / "time.db"))
@@ -132,14 +132,14 @@ def _folded(latency: torch.Tensor) -> float:
 
 
 def main() -> None:
-    """Measure all and print a line for each."""
+    """Measure everything and print a line for each result."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         ratio = one_client(Path(place))
-        print(f"one client, {QUERIES} images a request: {ratio:.2f} of the speed in process (goal 0.80)", flush=True)
+        print(f"one client, {QUERIES} images per request: {ratio:.2f} of the speed in process (goal 0.80)", flush=True)
         ratio = many_clients(Path(place))
         print(
-            f"{CLIENTS} clients, {EACH} images a request: {ratio:.2f} of the speed in process (goal 0.70)", flush=True
+            f"{CLIENTS} clients, {EACH} images per request: {ratio:.2f} of the speed in process (goal 0.70)", flush=True
         )
         area, bound = what_time_tells(Path(place))
         print(f"latency of detected queries: AUROC {area:.3f}, at most {bound:.3f} (goal 0.55)", flush=True)

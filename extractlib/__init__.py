@@ -1,7 +1,7 @@
 """Model extraction attacks on image classifiers, and defenses against them.
 
-A newcomer reads the rooms in this order: `data` (the images), `models` (victims and their training), `api` (what is
-asked), `attacks`, `defenses`.
+New readers can take the subpackages in this order: `data` (the images), `models` (victims and their training), `api`
+(what is queried), `attacks`, `defenses`.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -25,5 +25,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 
 try:
     __version__ = version("extractlib")
-except PackageNotFoundError:  # a mere folder on the path
+except PackageNotFoundError:  # not installed, only a folder on the path
     __version__ = "0+unknown"

@@ -1,6 +1,6 @@
 """The command line of the library: ``extractlib attack | data | serve | keys | challenge``.
 
-What a command needs it imports itself, so that the list of commands appears at once.
+Each command imports what it needs itself, so the list of commands appears at once.
 """
 
 import sys
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
-app.add_typer(data_app, name="data", help="Published data sets: to list, get and check them, and how they are cut.")
-app.add_typer(cli_serve.keys_app, name="keys", help="Who may ask a server: keys to add, revoke, rotate and list.")
-app.add_typer(cli_challenge.app, name="challenge", help="A class challenge: to make, and to serve with a scoreboard.")
+app.add_typer(data_app, name="data", help="Published data sets: list, get and check them, and see how they are split.")
+app.add_typer(cli_serve.keys_app, name="keys", help="Who may query a server: add, revoke, rotate and list keys.")
+app.add_typer(cli_challenge.app, name="challenge", help="A class challenge: create and serve it, with a scoreboard.")
 app.command()(cli_serve.serve)
 
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of the data sets; that of EXTRACTLIB_DATA or the user's own if not given."),
+    typer.Option("--data", help="Folder of the data sets; EXTRACTLIB_DATA or the user's data folder if not given."),
 ]
 
 
@@ -39,19 +39,19 @@ Group = Annotated[
     str | None,
     typer.Option(
         "--group",
-        help="What images of a task stay together: a pattern found in their paths, or a .csv of path and group.",
+        help="Which images of a task stay together: a pattern found in their paths, or a .csv of path and group.",
     ),
 ]
 DropCopies = Annotated[
-    bool, typer.Option("--drop-copies", help="Leave test images out that are copies of training images.")
+    bool, typer.Option("--drop-copies", help="Leave out test images that are copies of training images.")
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave files out that cannot be read, and say how many.")]
-Ground = Annotated[str, typer.Option(help="Color under transparent images, as white, black or #RRGGBB.")]
-MostPixels = Annotated[int, typer.Option(min=1, help="Pixels of the largest image; each takes 12 bytes of memory.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and say how many.")]
+Ground = Annotated[str, typer.Option(help="Color behind transparent images: white, black or #RRGGBB.")]
+MostPixels = Annotated[int, typer.Option(min=1, help="Most pixels of an image; each takes 12 bytes of memory.")]
 
 
 def print_version(wanted: bool) -> None:
-    """Print the version and leave, if it is asked for."""
+    """Print the version and exit, if it is requested."""
     if wanted:
         print(extractlib.__version__)
         raise typer.Exit
@@ -60,7 +60,7 @@ def print_version(wanted: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
 
 NEAR = 0.1
-"""A victim that is more accurate than the most frequent label by less than this is warned of."""
+"""A warning is printed if the victim's accuracy is less than this above that of the most frequent label."""
 
 
 @app.callback()
@@ -70,22 +70,24 @@ def main(version: Version = False) -> None:
 
 @app.command()
 def attack(
-    task: Annotated[str, typer.Option(help="Whose model is attacked: signs, or folder:PATH with labeled images.")],
+    task: Annotated[str, typer.Option(help="Task whose model is attacked: signs, or folder:PATH with labeled images.")],
     pool: Annotated[
         str,
-        typer.Option(help="The attacker's images: atlas, or folder:PATH of class folders, of which 41% may be asked."),
+        typer.Option(help="The attacker's images: atlas, or folder:PATH of class folders (41% can be queries)."),
     ] = "atlas",
     victim: Annotated[
         Path | None, typer.Option(help="The victim's weights (.safetensors); shipped or trained if not given.")
     ] = None,
     network: Annotated[str, typer.Option(help="The victim's architecture.")] = "resnet",
     answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
-    budget: Annotated[int | None, typer.Option(help="Queries; as many as the pool holds, at most 10,000.")] = None,
-    reward: Annotated[str | None, typer.Option(help="Choose adaptively by: certainty, diversity, loss or all.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Queries; by default as many as the pool holds, at most 10,000.")
+    ] = None,
+    reward: Annotated[str | None, typer.Option(help="Choose adaptively, by certainty, diversity, loss or all.")] = None,
     surrogate: Annotated[str, typer.Option(help="The copy's architecture.")] = "resnet",
-    scratch: Annotated[bool, typer.Option("--scratch", help="Train without the weights that ship.")] = False,
+    scratch: Annotated[bool, typer.Option("--scratch", help="Train without the shipped weights.")] = False,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32, help="Seed of images, queries and copy, and of a victim that is trained.")
+        int, typer.Option(min=0, max=2**32, help="Seed for images, queries, copy, and the victim if it is trained.")
     ] = 0,
     size: Annotated[int, typer.Option(min=8, max=4_096, help="Height and width of images in files, in pixels.")] = 32,
     group: Group = None,
@@ -93,10 +95,10 @@ def attack(
     skip_bad: SkipBad = False,
     ground: Ground = "white",
     most_pixels: MostPixels = 50_000_000,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best at hand if not given.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; the best available if not given.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the copy's weights here (.safetensors).")] = None,
 ) -> None:
-    """Steal a model: query it with the pool's images, train a copy on its answers, compare both on test images."""
+    """Steal a model: query it with the pool's images, train a copy on its answers, and compare both on test images."""
     import extractlib as xl
     from extractlib.attacks import AdaptiveKnockoff, Knockoff
     from extractlib.data.sources import Source
@@ -112,7 +114,7 @@ def attack(
     )
     if save is not None:
         check_output(save)
-    # What can be refused is, before images are decoded and a victim is trained.
+    # Refuse whatever can be refused before images are decoded and a victim is trained.
     granularity = xl.api.Granularity.parse(answers)
     for one in (network, surrogate):
         check_choice("network", one, xl.models.networks.NETWORKS)
@@ -123,7 +125,9 @@ def attack(
     strategy = Knockoff(**chosen) if reward is None else AdaptiveKnockoff(reward=reward, **chosen)
     task_source, pool_source = Source.parse(task), Source.parse(pool)
     if task_source.in_files and (task_source.folder or task) == (pool_source.folder or pool):
-        raise InputError(f"task and pool are both {task}: the queries would be the victim's own images, so name others")
+        raise InputError(
+            f"task and pool are both {task}: the queries would be the victim's own images, so name a different pool"
+        )
     images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
     parts = xl.load(task_source, role="task", **images)
     queries = xl.load(pool_source, role="pool", labeled=reward is not None, **images)["queries"]
@@ -131,7 +135,7 @@ def attack(
         strategy = replace(strategy, budget=min(10_000, len(queries)))
     _check_fits(strategy, queries, parts["test"], granularity)
     if reward is not None:
-        queries.known_labels("--reward chooses by them")
+        queries.known_labels("--reward needs them, so give labeled images")
     if victim is not None:
         model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
     elif task_source.in_files or scratch or network != "resnet":
@@ -146,26 +150,28 @@ def attack(
 
 
 def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", granularity: "Granularity") -> None:
-    """Refuse what a victim would be trained for in vain.
+    """Refuse settings that would otherwise fail only after a victim has been trained.
 
     Raises:
-        InputError: Images of task and pool differ in shape, the budget is above the pool, or an answer is to show more
+        InputError: Images of task and pool differ in shape, the budget exceeds the pool, or an answer would show more
             classes than there are.
     """
     if queries.image_shape != test.image_shape:
         shapes = " and ".join("×".join(map(str, one.image_shape)) for one in (test, queries))
-        raise InputError(f"images of task and pool are {shapes}: drawn ones are 3×32×32, and --size is of files alone")
+        raise InputError(
+            f"images of task and pool are {shapes}: drawn ones are 3×32×32, and --size is only for images in files"
+        )
     granularity.record(len(test.classes))
     strategy.indices(len(queries))
 
 
 def _print_outcome(budget: int, found: "Evaluation") -> None:
-    """Print how much was recovered, beside what always naming one label reaches."""
+    """Print how much was recovered, and the accuracy of always answering the most frequent label."""
     print(f"{budget:,} queries: {found}")
     low, high = found.recovery_interval if found.surrogate_accuracy > 0 else (0.0, 0.0)
-    if low < high:  # where both models err nowhere, or everywhere, n images tell of no spread
+    if low < high:  # if both models are right, or wrong, on all n images, there is no spread to estimate
         print(f"recovery on other test images of the task: {low:.2f} to {high:.2f} (95% interval)")
-    print(f"the most frequent label alone is right for {found.constant_accuracy:.2f}")
+    print(f"always answering the most frequent label: accuracy {found.constant_accuracy:.2f}")
     if found.victim_accuracy < found.constant_accuracy + NEAR:
         print(
             f"extractlib: the victim's accuracy is {found.victim_accuracy:.2f}, little above that: recovery says little"
@@ -176,7 +182,7 @@ def _print_outcome(budget: int, found: "Evaluation") -> None:
 
 @data_app.command("list")
 def list_command() -> None:
-    """List the data sets: what they are for, how many images they have, how much is downloaded, from where."""
+    """List the data sets: what they are for, how many images they have, how much is downloaded, and from where."""
     from extractlib.data import download
     from extractlib.data.sets import SETS
 
@@ -188,11 +194,11 @@ def list_command() -> None:
 
 @data_app.command("get")
 def get_command(
-    name: Annotated[str, typer.Argument(help="Which one; extractlib data list names them.")],
+    name: Annotated[str, typer.Argument(help="Name of the data set; extractlib data list shows them.")],
     data: DataFolder = None,
-    packs: Annotated[Path | None, typer.Option("--from", help="Folder of archives of its small copies.")] = None,
+    packs: Annotated[Path | None, typer.Option("--from", help="Folder with the archives of its small copies.")] = None,
 ) -> None:
-    """Download a data set, verify its checksum and unpack it; status 1 if what is there then is incomplete."""
+    """Download a data set, verify its checksum and unpack it; exit status 1 if the result is incomplete."""
     from extractlib.data import download
 
     place = data or download.default_data()
@@ -208,16 +214,16 @@ def get_command(
 
 @data_app.command("check")
 def check_command(data: Annotated[Path | None, typer.Argument(help="Folder of the data sets.")] = None) -> None:
-    """Print of each data set what a folder holds, what is missing and how to get it; status 1 if one is incomplete."""
+    """Print what a folder holds of each data set, what is missing and how to get it; status 1 if one is incomplete."""
     from extractlib.data import download
 
     if data and not data.is_dir():
-        raise InputError(f"{data} is no folder: name the one that holds a folder for each data set")
+        raise InputError(f"{data} is not a folder: name the one that holds a folder for each data set")
     _tell([download.check(name, data or download.default_data()) for name in download.SOURCES])
 
 
 def _tell(states: list["download.State"]) -> None:
-    """Print a line on each data set; status 1 if one of them is there and incomplete."""
+    """Print a line about each data set; exit status 1 if one of them is present but incomplete."""
     for state in states:
         print(f"{state.name:13} {state.state:11} {state.words}")
     if any(state.state == "incomplete" for state in states):
@@ -228,7 +234,7 @@ def _tell(states: list["download.State"]) -> None:
 def parts_command(
     name: Annotated[str, typer.Argument(help="A published data set or folder:PATH.")],
     size: Annotated[int, typer.Option(min=1, max=4_096, help="Height and width in pixels.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed of the cut of a task.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32, help="Seed for splitting a task.")] = 0,
     data: DataFolder = None,
     group: Group = None,
     drop_copies: DropCopies = False,
@@ -236,7 +242,7 @@ def parts_command(
     ground: Ground = "white",
     most_pixels: MostPixels = 50_000_000,
 ) -> None:
-    """Print which image went to which part, as a CSV file to keep or to compare, and how much alike the parts are."""
+    """Print which image went to which part, as a CSV file to keep or compare, and how similar the parts are."""
     from extractlib.data import download
     from extractlib.data.sources import Loader, Source, parts_table
     from extractlib.store import default_store
@@ -254,14 +260,14 @@ def parts_command(
 
 
 def read_how(names: list[str], **options: Any) -> "Reading":
-    """Return how files are read, as the options say.
+    """Return how files are read, according to the options.
 
     Args:
         names: The sets.
         options: Fields of `Reading`.
 
     Raises:
-        InputError: An option has no such value, or one is given and no set lies in files.
+        InputError: An option has an invalid value, or one is given although no set consists of files.
     """
     from extractlib.data.pixels import Reading
     from extractlib.data.sources import Source
@@ -269,5 +275,5 @@ def read_how(names: list[str], **options: Any) -> "Reading":
     reading = Reading(**options)
     if reading != Reading() and not any(Source.parse(name).in_files for name in names):
         given = next(name for name, value in options.items() if value != getattr(Reading(), name))
-        raise InputError(f"--{given.replace('_', '-')} is of images in files, and {names[0]} is drawn: leave it out")
+        raise InputError(f"--{given.replace('_', '-')} is for images in files, but {names[0]} is drawn: leave it out")
     return reading

@@ -1,6 +1,6 @@
 """``extractlib challenge``: a secret victim, a key for each team and a scoreboard.
 
-What a command needs it imports itself, so that the list of commands appears at once.
+Each command imports what it needs itself, so the list of commands appears at once.
 """
 
 from datetime import UTC, date, datetime, time
@@ -24,17 +24,17 @@ def new(
     deadline: Annotated[
         str,
         typer.Option(
-            help="Until when copies are taken, in UTC if no zone is named: 2026-12-24, 2026-12-24T18:00+01:00."
+            help="When copies stop being accepted, in UTC if no zone is given: 2026-12-24, 2026-12-24T18:00+01:00."
         ),
     ],
-    title: Annotated[str, typer.Option(help="What the scoreboard is called.")] = "Model extraction challenge",
-    budget: Annotated[int, typer.Option(help="Queries of each team.")] = 5_000,
+    title: Annotated[str, typer.Option(help="Title of the scoreboard.")] = "Model extraction challenge",
+    budget: Annotated[int, typer.Option(help="Queries per team.")] = 5_000,
     answers: Annotated[str, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")] = "full",
-    submissions: Annotated[int, typer.Option(help="Copies of each team that are scored a day.")] = 3,
-    classes: Annotated[int, typer.Option(help="Classes of the victim.")] = 20,
+    submissions: Annotated[int, typer.Option(help="Copies per team that are scored each day.")] = 3,
+    classes: Annotated[int, typer.Option(help="Number of the victim's classes.")] = 20,
     database: Place = None,
 ) -> None:
-    """Make a challenge: draw a secret, train the victim and the host's own models, and give each team a key."""
+    """Create a challenge: draw a secret, train the victim and the host's own models, and give each team a key."""
     require_extra()
     from extractlib.api.keys import teams_of
     from extractlib.challenge import host
@@ -57,11 +57,13 @@ def new(
 @app.command("serve")
 def serve(
     folder: Folder,
-    host: Annotated[str | None, typer.Option(help="Address to listen at; that of the TOML if not given.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen at; likewise.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; as in the TOML if not given.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Port to listen on; as in the TOML if not given.")
+    ] = None,
     database: Place = None,
 ) -> None:
-    """Serve a challenge: the victim to attack, copies to hand in, and the scoreboard."""
+    """Serve a challenge: the victim to attack, the submission of copies, and the scoreboard."""
     require_extra()
     from extractlib.challenge.app import challenge_app
     from extractlib.challenge.host import read
@@ -76,7 +78,7 @@ def serve(
 
 
 def _deadline(text: str) -> datetime:
-    """Return a time; a mere day ends with its last second."""
+    """Return a time; a day without a time stands for its last second."""
     try:
         found = datetime.combine(date.fromisoformat(text), time(23, 59, 59))
     except ValueError:
@@ -88,4 +90,4 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(f"deadline is {shown(text)}: a day or a time as in 2026-12-24T18:00+01:00 is wanted") from None
+        raise InputError(f"deadline is {shown(text)}: expected a day or a time, as in 2026-12-24T18:00+01:00") from None

@@ -1,6 +1,6 @@
-"""``extractlib serve`` and ``extractlib keys``: a victim to attack over the network, and who may.
+"""``extractlib serve`` and ``extractlib keys``: a victim to attack over the network, and the keys of its clients.
 
-What a command needs it imports itself, so that the list of commands appears at once.
+Each command imports what it needs itself, so the list of commands appears at once.
 """
 
 import csv
@@ -25,31 +25,31 @@ DATABASE = "extractlib.db"
 
 keys_app = typer.Typer(no_args_is_help=True)
 
-Config = Annotated[Path | None, typer.Option(help="A TOML file that says all; see the page on extractlib.serve.")]
+Config = Annotated[Path | None, typer.Option(help="A TOML file with all settings; see the page on extractlib.serve.")]
 Place = Annotated[
     str | None,
     typer.Option(
         "--database",
         envvar="EXTRACTLIB_DATABASE",
-        help=f"File of meter and keys, or an SQLAlchemy address; {DATABASE}, or the TOML's, if not given.",
+        help=f"File of meter and keys, or an SQLAlchemy address; the TOML's or {DATABASE} if not given.",
     ),
 ]
 
 
 def serve(
-    victim: Annotated[str | None, typer.Option(help="Whose model: a drawn task, or folder:PATH.")] = None,
+    victim: Annotated[str | None, typer.Option(help="Task whose model is served: a drawn one, or folder:PATH.")] = None,
     answers: Annotated[
         str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T; full if not given.")
     ] = None,
-    budget: Annotated[int | None, typer.Option(help="Queries of each team; any number if not given.")] = None,
-    price: Annotated[float | None, typer.Option(help="Cost of a query; nothing if not given.")] = None,
-    rate: Annotated[int | None, typer.Option(help="Requests a minute of each team; any number if not given.")] = None,
+    budget: Annotated[int | None, typer.Option(help="Queries per team; no limit if not given.")] = None,
+    price: Annotated[float | None, typer.Option(help="Cost of a query; free if not given.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Requests per minute and team; no limit if not given.")] = None,
     config: Config = None,
     database: Place = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen at; 127.0.0.1 if not given.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen at; 8000 if not given.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if not given.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port to listen on; 8000 if not given.")] = None,
 ) -> None:
-    """Serve a victim over HTTP to clients with keys, and meter what they ask."""
+    """Serve a victim over HTTP to clients with keys, and meter their queries."""
     require_extra()
     from extractlib import serve as serving
     from extractlib.api.server import make_app
@@ -62,13 +62,13 @@ def serve(
     if victim is not None:
         name = victim.removeprefix(FOLDER)
         name = name if name.isidentifier() else "victim"
-        said.pop("rate", None)  # it is the server's, not the victim's
+        said.pop("rate", None)  # a setting of the server, not of the victim
         victims = {name: {"task": victim} | said}
         settings = serving.Settings.of({"victims": victims, "rate": rate}, where="the command line")
     elif config is not None:
         if said:
             first = next(iter(said))
-            raise InputError(f"--{first} is given beside --config: write it into {config}, and leave --{first} out")
+            raise InputError(f"--{first} is given along with --config: write it into {config}, and leave out --{first}")
         settings = serving.Settings.read(config)
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port
@@ -79,7 +79,7 @@ def serve(
 
 
 def listen(app: "FastAPI", settings: "Settings") -> None:
-    """Answer until the process is told to stop, with a log of lines of JSON."""
+    """Answer requests until the process is told to stop, and log each as a line of JSON."""
     import uvicorn
 
     from extractlib.api.server import JsonLines
@@ -99,36 +99,36 @@ def listen(app: "FastAPI", settings: "Settings") -> None:
 
 
 def _greet(settings: "Settings", keys: "Keys") -> None:
-    """Say what is served, and make the first key."""
+    """Print what is served, and create the first key."""
     teams = keys.teams()
     key = "…" if teams else keys.add("one")
     if teams:
-        print(f"{len(teams)} teams have keys; extractlib keys makes more")
+        print(f"teams with keys: {len(teams)}; extractlib keys add creates more")
     else:
-        print(f"the key of team one, shown only now: {key}")
+        print(f"the key of team one, shown only once: {key}")
     for name, victim in settings.victims.items():
         path = "" if len(settings.victims) == 1 else f"/{name}"
         budget = victim.budget or 1_000
         address = f"http://{settings.host}:{settings.port}{path}"
-        print(f"{name}, answers {victim.answers}: {address}, attacked by")
+        print(f"{name}, answers {victim.answers}: {address}; attack it with")
         print(f"  api = xl.connect({json.dumps(address)}, key={json.dumps(key, ensure_ascii=False)})")
         print(f'  surrogate = xl.attacks.Knockoff(budget={budget})(api, xl.load("atlas").queries)', flush=True)
 
 
 @keys_app.command("add")
 def add(
-    team: Annotated[str | None, typer.Argument(help="Whose key.")] = None,
+    team: Annotated[str | None, typer.Argument(help="Team that gets a key.")] = None,
     teams: Annotated[
-        Path | None, typer.Option(help="CSV file with a column team: a key for each that has none.")
+        Path | None, typer.Option(help="CSV file with a column team: a key for each team without one.")
     ] = None,
     config: Config = None,
     database: Place = None,
 ) -> None:
-    """Print a new key, or a CSV of new keys; they are shown only now."""
+    """Print a new key, or a CSV of new keys; keys are shown only once."""
     from extractlib.api.keys import teams_of
 
     if (team is None) == (teams is None):
-        raise InputError("name whose key: either a team or --teams FILE.csv")
+        raise InputError("name who gets a key: either a team or --teams FILE.csv")
     keys = _keys(config, database)
     if team is not None:
         print(keys.add(team))
@@ -145,15 +145,17 @@ def revoke(
     config: Config = None,
     database: Place = None,
 ) -> None:
-    """Revoke a key, or all of a team; a server that runs follows within a second."""
+    """Revoke a key, or all keys of a team; a running server notices within a second."""
     print(f"{_keys(config, database).revoke(name)} revoked")
 
 
 @keys_app.command("rotate")
 def rotate(
-    team: Annotated[str, typer.Argument(help="Whose keys.")], config: Config = None, database: Place = None
+    team: Annotated[str, typer.Argument(help="Team that gets a new key.")],
+    config: Config = None,
+    database: Place = None,
 ) -> None:
-    """Revoke the keys of a team and print a new one; what it has used stays."""
+    """Revoke the keys of a team and print a new one; queries used so far still count."""
     print(_keys(config, database).rotate(team))
 
 
@@ -181,12 +183,12 @@ def _open(database: str) -> "Keys":
 
 
 def require_extra() -> None:
-    """Refuse to go on where what a server needs is not installed.
+    """Refuse to go on if a package that a server needs is not installed.
 
     Raises:
-        InputError: It is not; with the remedy.
+        InputError: One is missing; the message gives the remedy.
     """
     needed = ("fastapi", "uvicorn", "prometheus_client", "multipart", "jinja2")
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
-        raise InputError(f"{missing[0]} is not installed: {pip_install('serve')} brings it")
+        raise InputError(f"{missing[0]} is not installed: run {pip_install('serve')}")

@@ -5,25 +5,25 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 SHOWN, LONGEST = 100, 20_000
-"""Characters of a value that a message shows, and of a message."""
+"""Most characters of a value that a message shows, and of a whole message."""
 
 WORD = 300
-"""Characters without a blank above which a message cuts them: longer than a usual path."""
+"""Longest run of characters without a space that a message shows in full: longer than a usual path."""
 
 HIGHEST = 2**63 - 1
-"""The highest whole number that a database or a tensor holds."""
+"""The largest whole number that a database or a tensor can hold."""
 
 SOURCE = "https://github.com/extractlib/extractlib/archive/main.zip"
-"""Where pip gets the package; in the public index its name belongs to another project."""
+"""Where pip gets the package; on the public index its name belongs to another project."""
 
 HIGHEST_SEED = 2**40
-"""Generators are seeded by a million times a seed and more, in 64 bits."""
+"""Highest seed, since generators are seeded with a million times a seed and more, in 64 bits."""
 
 
 class InputError(ValueError):
     """A value that cannot be used.
 
-    The message is one line, names the value and says what would be right.
+    The message is a single line that names the value and says what is expected.
     The command line prints it and exits with status 2.
 
     Examples:
@@ -32,7 +32,7 @@ class InputError(ValueError):
         ...     xl.PredictionAPI(xl.load_victim("signs"), answers="top-0")
         ... except xl.InputError as error:
         ...     print(error)
-        unknown granularity 'top-0': use full, top-K with K from 1, ... or temperature-T with T from 0.01 to 100
+        unknown granularity 'top-0': use full, top-K with K at least 1, ... or temperature-T with T from 0.01 to 100
     """
 
     def __init__(self, message: str = ""):
@@ -40,11 +40,11 @@ class InputError(ValueError):
 
 
 class DataWarning(UserWarning):
-    """What a reader may not expect of images in files: some left out, scaled, or alike across parts."""
+    """Something unexpected about images in files: some are left out, scaled, or alike across parts."""
 
 
 class ResultWarning(UserWarning):
-    """What makes a result other than it looks: a surrogate that has learned nothing, a threshold without evidence."""
+    """A reason not to trust a result: a surrogate that has learned nothing, a threshold without evidence."""
 
 
 def pip_install(extra: str) -> str:
@@ -53,33 +53,33 @@ def pip_install(extra: str) -> str:
 
 
 def brief(text: str) -> str:
-    """Return a text on one line, cut where it or one of its words is long, as a number of a thousand digits."""
+    """Return a text on one line, shortened if it or one of its words is long, such as a thousand-digit number."""
     line = " ".join(text.splitlines())
     line = re.sub(rf"\S{{{WORD + 1},}}", lambda word: f"{word[0][:SHOWN]}…", line)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: its repr, cut where it is long."""
+    """Return a value as a message shows it: its repr, shortened if it is long."""
     try:
         text = repr(value)
-    except Exception:  # a number of too many digits, or another's code
+    except Exception:  # a number with too many digits, or someone else's code
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def kind_name(value: object) -> str:
-    """Return what a value is, for a message: ``"a dict"``, of a class ``"the class ResNet"``."""
+    """Return what a value is, for a message: ``"a dict"``, or for a class ``"the class ResNet"``."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error of another library says, as one line of at most 200 characters."""
+    """Return the message of an error from another library, as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def check_output(path: Path) -> Path:
-    """Return `path` if a file can be written there; its folder is made, and nothing else is changed.
+    """Return `path` if a file can be written there; its folder is created, and nothing else is changed.
 
     Raises:
         InputError: It cannot be written; the message says why.
@@ -87,7 +87,7 @@ def check_output(path: Path) -> Path:
     try:
         was_there = path.exists()
         if was_there and not path.is_file():
-            raise InputError(f"{path} is no regular file: name a file")
+            raise InputError(f"{path} is not a regular file: name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab"):
             pass
@@ -97,12 +97,12 @@ def check_output(path: Path) -> Path:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        raise InputError(f"{path} cannot be written ({reason}): name a file in a folder that can") from None
+        raise InputError(f"{path} cannot be written ({reason}): name a file in a writable folder") from None
     return path
 
 
 def in_bytes(count: float) -> str:
-    """Return a number of bytes in the unit that suits it, as ``"3.3 MB"``."""
+    """Return a number of bytes in a suitable unit, such as ``"3.3 MB"``."""
     unit, size = next((one for one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= one[1]), ("bytes", 1))
     return f"{count / size:,.{int(size > 1)}f} {unit}"
 
@@ -116,7 +116,7 @@ def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
         choices: The values allowed.
 
     Raises:
-        InputError: `value` is none of them; the message lists them.
+        InputError: `value` is not one of them; the message lists them.
     """
     if not _is_one_of(value, choices):
         raise InputError(f"unknown {kind} {shown(value)}: use one of {', '.join(choices)}")
@@ -126,12 +126,12 @@ def check_choice(kind: str, value: str, choices: Collection[str]) -> str:
 def _is_one_of(value: object, choices: Collection[str]) -> bool:
     try:
         return value in choices
-    except Exception:  # not hashable, or of another's code that cannot be compared
+    except Exception:  # not hashable, or from someone else's code and not comparable
         return False
 
 
 def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
-    """Return `value` if it is a whole number from 1.
+    """Return `value` if it is a whole number of at least 1.
 
     Args:
         kind: What the value stands for, for example ``"budget"``.
@@ -139,13 +139,14 @@ def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
         at_most: The highest number allowed; `HIGHEST` if None.
 
     Raises:
-        InputError: It is none; truth values are none either.
+        InputError: It is not one; truth values do not count as numbers.
     """
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     highest = HIGHEST if at_most is None else at_most
     if not is_whole or not 1 <= value <= highest:
-        end = f" to {highest:,}" if at_most is not None or (is_whole and value > highest) else ""
-        raise InputError(f"{kind} is {shown(value)}: a whole number from 1{end} is wanted")
+        bounded = at_most is not None or (is_whole and value > highest)
+        allowed = f"from 1 to {highest:,}" if bounded else "of at least 1"
+        raise InputError(f"{kind} is {shown(value)}: expected a whole number {allowed}")
     return value
 
 
@@ -153,15 +154,15 @@ def check_seed(value: int) -> int:
     """Return `value` if it is a seed: a whole number from 0 to `HIGHEST_SEED`.
 
     Raises:
-        InputError: It is none; truth values are none either.
+        InputError: It is not one; truth values do not count as numbers.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_SEED:
-        raise InputError(f"seed is {shown(value)}: a whole number from 0 to {HIGHEST_SEED:,} is wanted")
+        raise InputError(f"seed is {shown(value)}: expected a whole number from 0 to {HIGHEST_SEED:,}")
     return value
 
 
 def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) -> None:
-    """Check that an object has all that will be asked of it.
+    """Check that an object has all the attributes that will be needed.
 
     Raises:
         InputError: One of the attributes is missing; the message names it and the remedy.
@@ -172,32 +173,32 @@ def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) 
 
 
 def check_classes(classes: object) -> tuple[str, ...]:
-    """Return the names of classes: text or whole numbers, each once, at least two.
+    """Return the names of classes: text or whole numbers, at least two, none twice.
 
     Raises:
-        InputError: They are something else.
+        InputError: They are anything else.
     """
     if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise InputError(f"classes are {shown(classes)}: a name for each class is wanted")
+        raise InputError(f"classes are {shown(classes)}: expected a name for each class")
     listed = list(classes)
     for name in listed:
         if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise InputError(f"a class is called {shown(name)}: a name that is not empty is wanted")
+            raise InputError(f"a class is called {shown(name)}: expected a non-empty name")
     names = tuple(map(str, listed))
     if len(names) < 2:
-        raise InputError(f"{len(names)} class(es) cannot be told apart: at least 2 are wanted")
+        raise InputError(f"there are {len(names)} class(es): expected at least 2")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"two classes are called {shown(twice)}: give each a name of its own")
+        raise InputError(f"two classes are called {shown(twice)}: give each its own name")
     return names
 
 
 def check_name(kind: str, value: str) -> str:
-    """Return `value` if it is a name: text of at least one character, all of which UTF-8 can write.
+    """Return `value` if it is a name: text of at least one character that UTF-8 can encode.
 
     Raises:
-        InputError: It is none.
+        InputError: It is not one.
     """
     if not isinstance(value, str) or not value or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise InputError(f"{kind} is {shown(value)}: a name that is not empty is wanted")
+        raise InputError(f"{kind} is {shown(value)}: expected a non-empty name")
     return value

@@ -1,4 +1,4 @@
-"""How much of a victim a surrogate has: both on the same labeled images."""
+"""How close a surrogate comes to its victim, both evaluated on the same labeled images."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ from extractlib.metrics import (
 
 
 class Model(Protocol):
-    """What can be compared: anything that gives logits for uint8 images."""
+    """A model that can be compared: anything that returns logits for uint8 images."""
 
     def logits(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes)."""
@@ -29,18 +29,18 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out of a comparison; all shares in [0, 1].
+    """The result of a comparison; all shares are in [0, 1].
 
     Attributes:
-        victim_accuracy, surrogate_accuracy: Share of images whose label is right; balanced, the mean over the classes.
+        victim_accuracy, surrogate_accuracy: Share of images labeled correctly; if balanced, the mean over the classes.
         recovery: The surrogate's accuracy divided by the victim's (the paper, table 2).
         agreement: Share of images to which both give the same label, also called fidelity.
         constant_accuracy: Accuracy of always answering the most frequent label.
-        errors: Number of images that the victim has wrong.
-        errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN where there are none.
-            Like agreement it means little without that of an independent model.
+        errors: Number of images that the victim gets wrong.
+        errors_repeated: Share of those to which the surrogate gives the same wrong label; NaN if there are none.
+            Like agreement, it means little without the same share for an independent model.
         n: Number of images.
-        both_right: Share of images that both have right.
+        both_right: Share of images that both get right.
     """
 
     victim_accuracy: float
@@ -70,21 +70,21 @@ class Evaluation:
         return recovery_interval(self.surrogate_accuracy, self.victim_accuracy, self.both_right, self.n)
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the values by name, what is not a number as None, which JSON has."""
+        """Return the values by name, with NaN as None, since JSON has no NaN."""
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: bool = False) -> Evaluation:
-    """Return how well a surrogate does on labeled images beside its victim.
+    """Return how well a surrogate does on labeled images compared with its victim.
 
     Args:
         victim: The model that was attacked.
         surrogate: The copy.
         images: Labeled images that neither was trained on.
-        balanced: Whether an accuracy is the mean over the classes, as where some are rare (`mean_class_accuracy`).
+        balanced: Whether accuracy is the mean over the classes, for when some are rare (`mean_class_accuracy`).
 
     Raises:
-        InputError: The images have no labels, the victim has none of them right, a model gives no logits, or its
+        InputError: The images have no labels, the victim gets none of them right, a model returns no logits, or its
             classes are those of the images in another order.
 
     Examples:
@@ -101,7 +101,7 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         if set(named) == set(images.classes) and named != tuple(images.classes):
             raise InputError(
                 f"the {who}'s classes are those of {images.name} in another order, {shown(named)} and"
-                f" {shown(tuple(images.classes))}: bring the labels into the order of the {who}"
+                f" {shown(tuple(images.classes))}: put the labels in the order of the {who}"
             )
     labels = images.known_labels()
     theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
@@ -111,10 +111,10 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
 def evaluate_labels(
     theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool = False
 ) -> Evaluation:
-    """Return the same of the labels that victim and surrogate give, each int64 of shape (n,), and the true ones.
+    """Return the same for the labels that victim and surrogate give, each int64 of shape (n,), and the true labels.
 
     Raises:
-        InputError: The victim has none right.
+        InputError: The victim gets none right.
     """
     measure = mean_class_accuracy if balanced else accuracy
     victim_accuracy, surrogate_accuracy = measure(theirs, labels), measure(ours, labels)

@@ -1,4 +1,4 @@
-"""How good a surrogate is, and a detector: accuracy, recovery, agreement, TPR and TNR, and intervals over seeds.
+"""How good a surrogate or a detector is: accuracy, recovery, agreement, TPR and TNR, and intervals over seeds.
 
 Examples:
     >>> import extractlib as xl
@@ -43,11 +43,11 @@ def recovery(surrogate_accuracy: float, victim_accuracy: float) -> float:
 def recovery_interval(
     surrogate_accuracy: float, victim_accuracy: float, both_right: float, n: int, *, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Return an interval of the recovery that other test images would give, by the delta method for its logarithm.
+    """Return an interval for the recovery on other test images, by the delta method for its logarithm.
 
-    With accuracies a and b on the same n images, of which a share c both have right, the variance of log(a / b) is
-    (a + b - 2c) / (n a b): what both have right or wrong alike does not make the ratio uncertain. It says nothing of
-    other seeds.
+    With accuracies a and b on the same n images, a share c of which both models classify correctly, the variance of
+    log(a / b) is (a + b - 2c) / (n a b): images that both get right, or both get wrong, do not make the ratio
+    uncertain. The interval says nothing about other seeds.
 
     Args:
         surrogate_accuracy, victim_accuracy: a and b, in (0, 1].
@@ -66,29 +66,29 @@ def recovery_interval(
 
 
 def recovery_above_constant(surrogate_accuracy: float, victim_accuracy: float, constant: float) -> float:
-    """Return r₀ = (surrogate - constant) / (victim - constant): 0 for a surrogate that knows only what is frequent.
+    """Return r₀ = (surrogate - constant) / (victim - constant): 0 if a surrogate knows only the most frequent label.
 
     Args:
         surrogate_accuracy, victim_accuracy: Accuracies on the same images, in [0, 1].
-        constant: Accuracy on them of always answering the most frequent label.
+        constant: Accuracy of always answering the most frequent label, on these images.
 
     Raises:
         InputError: The victim is no better than that.
     """
     if victim_accuracy <= constant:
         raise InputError(
-            f"the victim's accuracy is {victim_accuracy} and a constant's {constant}: r₀ needs a better one"
+            f"the victim's accuracy is {victim_accuracy} and a constant's {constant}: r₀ needs a better victim"
         )
     return (surrogate_accuracy - constant) / (victim_accuracy - constant)
 
 
 def errors_repeated(surrogate: torch.Tensor, victim: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of the victim's errors to which the surrogate gives the same wrong label; NaN without errors.
+    """Return the share of the victim's errors to which the surrogate gives the same wrong label; NaN if there are none.
 
     All int64 of shape (n,).
 
     Raises:
-        InputError: They are not equally many.
+        InputError: They differ in number.
     """
     _check_alike(surrogate, labels)
     _check_alike(victim, labels)
@@ -104,7 +104,7 @@ def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, classes: i
     """Return the accuracy on the images of each class, float64 of shape (classes,); NaN where a class has none.
 
     Raises:
-        InputError: Predictions and labels are not equally many.
+        InputError: Predictions and labels differ in number.
     """
     _check_alike(predicted, labels)
     right = torch.bincount(labels[predicted == labels], minlength=classes)
@@ -114,10 +114,10 @@ def per_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor, classes: i
 def mean_class_accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the mean over the labels' classes of the accuracy on each, also called balanced accuracy, in [0, 1].
 
-    Both int64 of shape (n,). A constant answer has one over the number of classes.
+    Both int64 of shape (n,). A constant answer scores one over the number of classes.
 
     Raises:
-        InputError: They are not equally many, or none.
+        InputError: They differ in number, or there are none.
     """
     _share(predicted, labels)  # refuses what cannot be compared
     return per_class_accuracy(predicted, labels, int(labels.max()) + 1).nanmean().item()
@@ -129,7 +129,7 @@ def constant_accuracy(labels: torch.Tensor) -> float:
 
 
 def summary(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and sample standard deviation (with n - 1) of at least two values.
+    """Return the mean and the sample standard deviation (with n - 1) of at least two values.
 
     Raises:
         InputError: There are fewer than two values.
@@ -157,14 +157,14 @@ def _share(first: torch.Tensor, second: torch.Tensor) -> float:
 def _check_alike(first: torch.Tensor, second: torch.Tensor, *, least: int = 0) -> None:
     if first.shape != second.shape or len(first) < least:
         raise InputError(
-            f"{len(first)} and {len(second)} labels cannot be compared: equally many are wanted"
+            f"{len(first)} and {len(second)} labels cannot be compared: expected the same number of both"
             + f", at least {least}" * bool(least)
         )
 
 
 def _several(values: Sequence[float]) -> np.ndarray:
     if len(values) < 2:
-        raise InputError(f"{len(values)} value(s) have no spread: at least 2 are wanted")
+        raise InputError(f"{len(values)} value(s) have no spread: expected at least 2")
     return np.asarray(values, dtype=np.float64)
 
 
@@ -172,13 +172,13 @@ def _several(values: Sequence[float]) -> np.ndarray:
 
 
 def mutual_information(probabilities: torch.Tensor) -> float:
-    """Return how varied answers are, in nats: the entropy of the mean answer less the mean entropy of the answers.
+    """Return how varied answers are, in nats: the entropy of the mean answer minus the mean entropy of the answers.
 
     0 if all answers are equal, however uncertain each is; log(classes) if each is certain and all classes are equally
-    frequent. (The mean entropy alone is uncertainty, not variety.)
+    frequent. (The mean entropy alone measures uncertainty, not variety.)
 
     Args:
-        probabilities: float of shape (n, classes) with rows that sum to 1, n from 1.
+        probabilities: float of shape (n, classes) with rows that sum to 1, n at least 1.
     """
     answers = probabilities.double()
     return float(torch.special.entr(answers.mean(0)).sum() - torch.special.entr(answers).sum(1).mean())
@@ -188,16 +188,16 @@ def hidden_and_divergence(probabilities: torch.Tensor, shown: torch.Tensor) -> t
     """Return what answers hide: the probability mass of the classes not shown, and how far off the shown ones are.
 
     The second is the Kullback-Leibler divergence, in nats, of the shown classes' true probabilities from the answer,
-    both scaled to the sum 1 over those classes: 0 for top-k answers and labels, whose loss is all in the first.
+    both scaled to sum to 1 over those classes: 0 for top-k answers and labels, which lose only the first part.
     Nothing is clamped.
 
     Args:
         probabilities: The victim's, float of shape (n, classes) with rows that sum to 1.
-        shown: What the answers show, of the same shape, 0 where a class is hidden; at least one class a row is not
+        shown: What the answers show, of the same shape, 0 where a class is hidden; each row shows at least one class
             (``Answers.targets`` with ``fill="renormalized"``).
 
     Returns:
-        Mass in [0, 1] and divergence from 0, each float64 of shape (n,).
+        Mass in [0, 1] and divergence of at least 0, each float64 of shape (n,).
     """
     true, told = probabilities.double(), shown.double()
     seen = true * (told > 0)
@@ -209,11 +209,11 @@ def hidden_and_divergence(probabilities: torch.Tensor, shown: torch.Tensor) -> t
 
 # -- detection -----------------------------------------------------------------
 #
-# Scores are the higher, the more out of distribution; in-distribution images are the positives (the paper, section 5).
+# A higher score means further out of distribution; in-distribution images are the positives (the paper, section 5).
 
 
 def tpr_tnr(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> tuple[float, float]:
-    """Return TPR and TNR of the rule "out of distribution if the score is above the threshold".
+    """Return the TPR and TNR of the rule "out of distribution if the score is above the threshold".
 
     TPR is the share of in-distribution images that are accepted, TNR the share of out-of-distribution ones that are
     caught (the paper, section 5).
@@ -224,7 +224,7 @@ def tpr_tnr(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> tuple[
         threshold: The highest score that is accepted.
 
     Raises:
-        InputError: There are no scores on a side, or one is NaN.
+        InputError: One side has no scores, or a score is NaN.
     """
     benign, ood = _scores("benign", benign), _scores("out-of-distribution", ood)
     return (benign <= threshold).double().mean().item(), (ood > threshold).double().mean().item()
@@ -241,9 +241,9 @@ def threshold_at(scores: torch.Tensor, accepted: float) -> float:
         InputError: There are no scores, one is NaN, or the share is out of range.
     """
     if not len(scores) or not 0 <= accepted <= 1:
-        raise InputError(f"share {accepted} of {len(scores)} scores: a share in [0, 1] of at least one is wanted")
+        raise InputError(f"share {accepted} of {len(scores)} scores: expected a share in [0, 1] of at least one")
     scores = _scores("benign", scores)
-    # The tolerance undoes the rounding of a share that was itself counted.
+    # The tolerance undoes the rounding of a share that was itself computed from counts.
     needed = math.ceil(accepted * len(scores) - 1e-9)
     return scores.sort().values[needed - 1].item() if needed else -math.inf
 
@@ -251,15 +251,15 @@ def threshold_at(scores: torch.Tensor, accepted: float) -> float:
 def tnr_at_tpr(validation: torch.Tensor, ood: torch.Tensor, *, tpr: float = 0.95) -> float:
     """Return the TNR, in [0, 1], at the threshold that accepts a share `tpr` of benign validation images.
 
-    At 0.95 it is one minus the field's FPR95, with a threshold that no test image had a say in.
+    At 0.95 it is one minus the commonly reported FPR95, with a threshold that does not depend on any test image.
 
     Args:
-        validation: Scores of benign images that are not those of a test, float of shape (n,).
+        validation: Scores of benign images that are not test images, float of shape (n,).
         ood: Scores of out-of-distribution images, float of shape (m,).
         tpr: The share, in [0, 1].
 
     Raises:
-        InputError: There are no scores on a side, one is NaN, or the share is out of range.
+        InputError: One side has no scores, a score is NaN, or the share is out of range.
     """
     return tpr_tnr(validation, ood, threshold_at(validation, tpr))[1]
 
@@ -270,7 +270,7 @@ def balanced_accuracy(tpr: float, tnr: float) -> float:
 
 
 def auroc(benign: torch.Tensor, ood: torch.Tensor) -> float:
-    """Return the area under the ROC: the chance that an ood score is above a benign one, ties counted half.
+    """Return the area under the ROC: the chance that an ood score is above a benign one, with ties counted half.
 
     Arguments and errors are those of `tpr_tnr`.
     """
@@ -287,7 +287,7 @@ def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> 
     benign, ood = _scores("benign", benign).sort().values, _scores("out-of-distribution", ood).sort().values
     ranks = torch.linspace(0, len(benign), points).round().long()
     thresholds = torch.cat([benign.new_tensor([-math.inf]), benign])[ranks]
-    # Accepting everything, ood too, ends the curve.
+    # The curve ends with accepting everything, ood scores too.
     thresholds[-1] = math.inf
     accepted = [torch.searchsorted(side, thresholds, right=True).double() / len(side) for side in (benign, ood)]
     return accepted[0], 1 - accepted[1]
@@ -295,5 +295,5 @@ def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> 
 
 def _scores(side: str, scores: torch.Tensor) -> torch.Tensor:
     if scores.ndim != 1 or not len(scores) or scores.isnan().any():
-        raise InputError(f"{side} scores of shape {tuple(scores.shape)} or with NaN: at least one number is wanted")
+        raise InputError(f"{side} scores of shape {tuple(scores.shape)} or with NaN: expected at least one number")
     return scores

@@ -1,4 +1,4 @@
-"""Progress of what takes long: a bar where somebody watches, one line for each finished step in a log."""
+"""Progress of long steps: a bar if someone is watching, one line for each finished step in a log."""
 
 import sys
 import time
@@ -9,14 +9,14 @@ from tqdm.auto import tqdm
 
 
 class Line:
-    """Stands where a bar stood: counts in silence, and says at the end what was done and how long it took."""
+    """Takes the place of a bar: counts silently, and prints at the end what was done and how long it took."""
 
     def __init__(self, total: int, *, what: str, unit: str):
         self.total, self.what, self.unit = total, what, unit
         self.done, self.started = 0, time.monotonic()
 
     def update(self, done: int = 1) -> None:
-        """Count further units as done."""
+        """Count more units as done."""
         self.done += done
 
     def __enter__(self) -> Self:
@@ -32,12 +32,12 @@ class Line:
 
 
 def bar(total: int, *, what: str, unit: str, show: bool = True) -> "tqdm[None] | Line":
-    """Return what counts the units of a step, for a ``with`` statement.
+    """Return a counter of the units of a step, for a ``with`` statement.
 
     Args:
         total: How many units the step has.
         what: The step's name, such as ``"training"``.
-        unit: The units' name in the plural, such as ``"steps"``.
+        unit: The name of the units in the plural, such as ``"steps"``.
         show: Whether anything is shown at all.
     """
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules

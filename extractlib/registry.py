@@ -1,4 +1,4 @@
-"""Open registries: names that stand for objects, to which anybody may add."""
+"""Open registries: names that stand for objects, to which anyone can add."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,7 +12,7 @@ class Registry(dict[str, Entry]):
     """Objects by name, in the order in which they were added.
 
     Args:
-        kind: What a name stands for, for example ``"network"``: the first word of every error.
+        kind: What a name stands for, for example ``"network"``; named in every error.
 
     Raises:
         InputError: When an unknown name is looked up; the message lists all names.
@@ -33,7 +33,7 @@ class Registry(dict[str, Entry]):
         """
         check_name(f"name of a {self.kind}", name)
         if name in self:
-            raise InputError(f"there is a {self.kind} {name!r} already: choose another name")
+            raise InputError(f"there is already a {self.kind} {name!r}: choose another name")
         self[name] = entry
         return entry
 

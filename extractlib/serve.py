@@ -1,29 +1,29 @@
-"""What a server is to serve, read from a TOML file, and the application made of it::
+"""What a server serves, read from a TOML file, and the APIs made from it::
 
-    database = "meter.db"           # beside this file; or an address: postgresql+psycopg://…
-    rate = 60                       # requests a minute, of each team
+    database = "meter.db"           # next to this file; or an address: postgresql+psycopg://…
+    rate = 60                       # requests per minute, for each team
 
-    [victims.signs]                 # ships with the package; one server serves any number
+    [victims.signs]                 # ships with the package; one server serves any number of victims
     answers = "top-3"
-    budget = 10_000                 # of each team
+    budget = 10_000                 # for each team
     price = 0.001
     detector = "atlas"              # the paper's detector is trained against this pool
     policy = "shuffle"
 
     [victims.birds]
-    weights = "birds.safetensors"   # beside this file
+    weights = "birds.safetensors"   # next to this file
     network = "resnet"
     classes = ["jay", "wren"]
     watermark = 0.005               # share of images that are answered wrongly
 
     [victims.mine]
-    task = "folder:photos"          # trained on these when it is first served
+    task = "folder:photos"          # trained on these images when first served
 
-    [teams.red]                     # what is not said of a team holds for all
+    [teams.red]                     # settings left out here are as for all teams
     budget = 20_000
     rate = 600
 
-A key that is not known is refused.
+Unknown keys are refused.
 """
 
 import tomllib
@@ -55,21 +55,21 @@ class _Table(BaseModel):
 
 
 class VictimSettings(_Table):
-    """A victim and what is asked of its clients.
+    """A victim and the terms for its clients.
 
     Attributes:
-        task: What it is trained on: a drawn task, whose victim ships, a published set or ``"folder:PATH"``; its name,
-            if neither this nor `weights` is given.
+        task: What it is trained on: a drawn task, whose victim ships, a published set or ``"folder:PATH"``; the
+            victim's name if neither this nor `weights` is given.
         weights: Its weights, as safetensors.
         network: Its architecture.
         classes: With `weights`, the name of each class.
         size: Height and width of its images, in pixels.
         answers: What an answer shows.
-        budget: Queries of each team; None for any number.
+        budget: Queries per team; None for no limit.
         price: Cost of one query.
-        detector: A pool; the paper's detector is trained to tell the task's images from it.
-        policy: What a detected query gets.
-        watermark: Share of the images that are answered wrongly, the same ones always; without a detector.
+        detector: A pool; the paper's detector is trained to distinguish the task's images from it.
+        policy: How a detected query is answered.
+        watermark: Share of the images that are answered wrongly, always the same ones; not possible with a detector.
     """
 
     task: str | None = None
@@ -86,12 +86,12 @@ class VictimSettings(_Table):
 
 
 class TeamSettings(_Table):
-    """What holds for one team where it differs from the others.
+    """The settings for one team that differ from those for all others.
 
     Attributes:
         budget: Queries it may send to each victim.
         price: Cost of one query.
-        rate: Requests a minute.
+        rate: Requests per minute.
     """
 
     budget: int | None = None
@@ -100,14 +100,14 @@ class TeamSettings(_Table):
 
 
 class Settings(_Table):
-    """What a server is to serve.
+    """What a server serves.
 
     Attributes:
         database: File of the meter and the keys, or an SQLAlchemy address.
-        host, port: Where it listens.
-        images, megabytes, seconds, bodies, rate: What requests may be (see `Limits`).
+        host, port: The address and the port it listens on.
+        images, megabytes, seconds, bodies, rate: Limits on requests (see `Limits`).
         victims: Each victim by its name.
-        teams: Teams for which something else holds.
+        teams: Teams with settings of their own.
     """
 
     database: str = "extractlib.db"
@@ -123,7 +123,7 @@ class Settings(_Table):
 
     @property
     def limits(self) -> Limits:
-        """What requests may be."""
+        """The limits on requests."""
         rates = {name: team.rate for name, team in self.teams.items() if team.rate is not None}
         names = ("images", "megabytes", "seconds", "bodies", "rate")
         return Limits(**{name: getattr(self, name) for name in names}, rates=rates)
@@ -133,11 +133,11 @@ class Settings(_Table):
         """Return settings from plain values.
 
         Args:
-            values: What a TOML file holds.
+            values: The contents of a TOML file.
             where: Where they come from, for errors.
 
         Raises:
-            InputError: A value is unknown or of another type, or a name cannot be used.
+            InputError: A value is unknown or of the wrong type, or a name cannot be used.
         """
         try:
             settings = cls.model_validate(values)
@@ -148,12 +148,12 @@ class Settings(_Table):
             check_team(name)
         for name in settings.victims:
             if not name.isidentifier():
-                raise InputError(f"{where}: a victim is called {name!r}: letters, digits and underscores are wanted")
+                raise InputError(f"{where}: a victim is called {name!r}: use letters, digits and underscores")
         return settings
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Return the settings in a TOML file, its paths made relative to where the file is.
+        """Return the settings in a TOML file, with its paths taken relative to the folder of the file.
 
         Raises:
             InputError: It cannot be read, or `of` refuses it.
@@ -212,7 +212,7 @@ def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, mete
 def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
     if chosen.weights is not None:
         if chosen.task is not None or chosen.classes is None:
-            raise InputError(f"victim {name!r}: with weights the classes are wanted, and no task")
+            raise InputError(f"victim {name!r}: with weights, give the classes and no task")
         shape = (3, chosen.size, chosen.size)
         path = Path(chosen.weights)
         return xl.Victim.load(path, network=chosen.network, classes=chosen.classes, image_shape=shape, name=name)
@@ -230,15 +230,15 @@ def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]
     """Return detector and policy as arguments of the API."""
     if chosen.watermark is not None:
         if chosen.detector is not None or chosen.policy is not None:
-            raise InputError(f"victim {name!r} has a watermark and a detector or a policy: one of both is possible")
+            raise InputError(f"victim {name!r} has a watermark and a detector or a policy: give only one of them")
         return {"detector": KeyedSample(secret, rate=chosen.watermark), "policy": Mislabel(secret)}
     if (chosen.detector is None) != (chosen.policy is None):
         raise InputError(f"victim {name!r}: detector and policy belong together: give both or neither")
     if chosen.detector is None or chosen.policy is None:
         return {}
     if chosen.weights is not None:
-        raise InputError(f"victim {name!r}: a detector needs the task's images: name a task in the place of weights")
-    from extractlib.defenses.detectors import BinaryDetector  # here: it brings the other detectors' library along
+        raise InputError(f"victim {name!r}: a detector needs the task's images: name a task instead of weights")
+    from extractlib.defenses.detectors import BinaryDetector  # here: it also imports the other detectors' library
 
     benign = _parts(chosen.task or name, chosen).detector
     ood = _parts(chosen.detector, chosen, role="pool").detector

@@ -1,6 +1,6 @@
 """Artifacts that are made once: victims, backbones, decoded images, transfer sets.
 
-An artifact is a folder named by the fingerprint of all that made it, so equal wishes find the same one.
+An artifact is a folder named by the fingerprint of everything that made it, so equal requests find the same one.
 
 Examples:
     >>> import extractlib as xl
@@ -25,13 +25,13 @@ from platformdirs import user_cache_path
 from extractlib.errors import DataWarning, InputError
 
 MANIFEST = "files.json"
-"""What an artifact's folder should hold: of each file its size, and the digest of one that is not large."""
+"""What an artifact's folder should hold: the size of each file, and its digest unless it is large."""
 
 LARGE = 2**26
-"""Bytes above which a file is known by its size alone, since to read it again would take long."""
+"""Bytes above which a file is checked by its size alone, since reading it again would take long."""
 
 PATIENCE = 5
-"""Seconds after which it is said what is waited for."""
+"""Seconds of waiting after which a warning says what the wait is for."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,22 @@ class Store:
     """A folder of artifacts; safe for several processes at once.
 
     Attributes:
-        root: Where the artifacts lie; made when first needed.
+        root: Where the artifacts are stored; created when first needed.
     """
 
     root: Path
 
     def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], object]) -> Path:
-        """Return the folder of an artifact, made now if it is not there yet.
+        """Return the folder of an artifact, which is made now if it does not exist yet.
 
         Args:
-            kind: What it is, for example ``"victim"``: the name of a sub-folder.
-            key: All that decides its content, JSON-ready; kept beside it as ``key.json``.
-            make: Given an empty folder, writes the artifact into it. Another process that asks meanwhile waits.
+            kind: What it is, for example ``"victim"``: the name of a subfolder.
+            key: Everything that determines its content, JSON-ready; stored with it as ``key.json``.
+            make: Writes the artifact into an empty folder that it is given. Other processes that ask for it wait.
 
         Returns:
-            The finished folder. If `make` raises, nothing is left; what a killed process left goes with the next call.
-            One of which a file is missing or was changed is made again.
+            The finished folder. If `make` raises, nothing is left behind; what a killed process left behind is removed
+            by the next call. An artifact with a missing or changed file is made again.
         """
         folder = self.root / kind / fingerprint(key)
         if _is_intact(folder):
@@ -64,9 +64,9 @@ class Store:
             if _is_intact(folder):
                 return folder
             if folder.exists():
-                warnings.warn(f"{folder} is damaged and is made again", DataWarning, stacklevel=2)
+                warnings.warn(f"{folder} is damaged and will be made again", DataWarning, stacklevel=2)
                 shutil.rmtree(folder)
-            for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+            for left in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
             partial.mkdir()
@@ -82,15 +82,15 @@ class Store:
 
 @contextmanager
 def held(path: Path, who: str) -> Iterator[None]:
-    """Hold a lock that other processes know by its file; where one of them has it for long, that is told.
+    """Hold a lock that other processes know by its file; warn if one of them holds it for long.
 
     Args:
         path: The file.
-        who: What the other one does, as in ``"makes a victim"``.
+        who: What the other process does, for example ``"makes a victim"``.
     """
     umask = os.umask(0o077)
     os.umask(umask)
-    lock = FileLock(path, mode=0o666 & ~umask)  # as any other file: who may share the folder may share the lock
+    lock = FileLock(path, mode=0o666 & ~umask)  # like any other file: anyone who shares the folder can share the lock
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -103,7 +103,7 @@ def held(path: Path, who: str) -> Iterator[None]:
 
 
 def _manifest(folder: Path) -> dict[str, list[int | str]]:
-    """Return by name what `MANIFEST` keeps of the files of an artifact."""
+    """Return what `MANIFEST` stores about the files of an artifact, by name."""
     found: dict[str, list[int | str]] = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         size = file.stat().st_size
@@ -113,7 +113,7 @@ def _manifest(folder: Path) -> dict[str, list[int | str]]:
 
 
 def _is_intact(folder: Path) -> bool:
-    """Say whether an artifact is there as it was made; one that was made before there were manifests is believed."""
+    """Return whether an artifact exists unchanged; one that was made before manifests existed is trusted."""
     if not folder.exists():
         return False
     if not (folder / MANIFEST).exists():
@@ -131,7 +131,7 @@ def default_store() -> Store:
 
 
 def own_path(variable: str, value: str) -> Path:
-    """Return the path that a variable of the environment holds, ``~`` being the user's own folder.
+    """Return the path that an environment variable holds, with ``~`` replaced by the user's home folder.
 
     Raises:
         InputError: There is no such user.
@@ -139,11 +139,11 @@ def own_path(variable: str, value: str) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise InputError(f"{variable} is {value}, and there is no such user's folder: name another") from None
+        raise InputError(f"{variable} is {value}, but there is no such user: name another folder") from None
 
 
 def fingerprint(key: Mapping[str, object]) -> str:
-    """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, whatever the order of its entries."""
+    """Return the digest (40 hexadecimal digits) of a JSON-ready mapping, regardless of the order of its entries."""
     return digest(json.dumps(key, sort_keys=True, separators=(",", ":"), allow_nan=False))
 
 

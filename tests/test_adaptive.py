@@ -410,7 +410,7 @@ def test_the_online_surrogate_is_a_copy():
 
 def test_the_online_surrogate_is_refused_a_device_that_is_not_there():
     # A GPU that no machine has: on the processor nothing would be refused.
-    with pytest.raises(InputError, match="^device 'cuda:99' is asked for"):
+    with pytest.raises(InputError, match="^device 'cuda:99' was requested"):
         online(device="cuda:99")
 
 
@@ -492,7 +492,7 @@ def test_denied_answers_earn_and_teach_nothing(tmp_path, monkeypatch, fixed):
     ("changes", "words"),
     [
         ({"pool": POOL.unlabeled()}, "has no labels: the adaptive strategy needs them"),
-        ({"budget": 61}, "budget is 61 and the pool holds 60"),
+        ({"budget": 61}, "budget is 61, but the pool holds 60"),
     ],
 )
 def test_what_cannot_be_collected_charges_nothing(tmp_path, changes, words):
@@ -507,11 +507,11 @@ def test_a_missing_trainer_and_unknown_settings_are_refused(tmp_path):
     with pytest.raises(InputError, match="unknown reward 'surprise': use one of certainty, diversity, loss, all"):
         AdaptiveKnockoff(budget=10, reward="surprise")
     for name in ("batch", "window", "clusters"):
-        with pytest.raises(InputError, match=f"^{name} is 0: a whole number from 1 is wanted$"):
+        with pytest.raises(InputError, match=f"^{name} is 0: expected a whole number of at least 1$"):
             AdaptiveKnockoff(budget=10, **{name: 0})
     api = PredictionAPI(linear_victim())
     for options in ({"reward": "loss", "clusters": 1}, {"reward": "all", "clusters": 1}, {"reward": "certainty"}):
-        with pytest.raises(InputError, match="^the adaptive strategy trains a surrogate meanwhile: give collect a tra"):
+        with pytest.raises(InputError, match="^the adaptive strategy trains a surrogate along the way: give collect"):
             AdaptiveKnockoff(budget=10, **options).collect(api, POOL, tmp_path / "t")
     assert api.usage("attacker").queries == 0
     assert not (tmp_path / "t").exists()
@@ -529,9 +529,9 @@ def test_what_an_adaptive_attack_is_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"reward": "diversity"}, "'adaptive-certainty, window 25, 2 clusters' and not 'adaptive-diversity, window"),
-        ({"window": 9}, "window 25, 2 clusters' and not 'adaptive-certainty, window 9, 2 clusters'"),
-        ({"clusters": 3}, "2 clusters' and not 'adaptive-certainty, window 25, 3 clusters'"),
+        ({"reward": "diversity"}, "'adaptive-certainty, window 25, 2 clusters' instead of 'adaptive-diversity, window"),
+        ({"window": 9}, "window 25, 2 clusters' instead of 'adaptive-certainty, window 9, 2 clusters'"),
+        ({"clusters": 3}, "2 clusters' instead of 'adaptive-certainty, window 25, 3 clusters'"),
     ],
 )
 def test_a_file_of_another_strategy_is_refused(tmp_path, other, words):
@@ -547,7 +547,7 @@ def test_a_file_of_another_surrogate_is_refused(tmp_path):
     collect(path, **options)
     forget(path, 30)
     held = content(path)
-    with pytest.raises(InputError, match="t holds other queries than this attack sends, as another surrogate"):
+    with pytest.raises(InputError, match="t holds other queries than this attack sends, as if from another surrogate"):
         collect(path, trainer=replace(TINY, seed=1), api=api, **options)
     assert content(path) == held
     assert api.usage("attacker").queries == 0

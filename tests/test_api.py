@@ -157,7 +157,7 @@ def test_a_granularity_of_ones_own_is_served_and_read_by_name():
         answers = PredictionAPI(linear_victim(), answers="sign").query(noise(8))
         expected = linear_victim().logits(noise(8)).softmax(1) > 0.5
         assert torch.equal(answers.probabilities, expected.float())
-        with pytest.raises(InputError, match="^there is a granularity 'sign' already: choose another name$"):
+        with pytest.raises(InputError, match="^there is already a granularity 'sign': choose another name$"):
             type("Again", (Granularity,), {}, kind="sign")
     finally:
         del KINDS["sign"]
@@ -317,13 +317,15 @@ def test_a_batch_that_overruns_is_refused_whole():
     victim = linear_victim()
     api = PredictionAPI(victim, budget=10, price=0.25)
     api.query(noise(7))
-    with pytest.raises(BudgetExceeded, match="^client 'anonymous' asks 4 queries and 3 of 10 are left: ask at most 3$"):
+    with pytest.raises(
+        BudgetExceeded, match="^client 'anonymous' asks for 4 queries, but 3 of 10 are left: send at most 3$"
+    ):
         api.query(noise(4))
     assert victim.calls == [7]  # what is refused is not computed
     usage = api.usage("anonymous")
     assert (usage.queries, usage.budget, usage.remaining, usage.cost) == (7, 10, 3, 1.75)
     api.query(noise(3))
-    with pytest.raises(BudgetExceeded, match="asks 1 queries and 0 of 10 are left"):
+    with pytest.raises(BudgetExceeded, match="asks for 1 queries, but 0 of 10 are left"):
         api.query(noise(1))
 
 
@@ -335,7 +337,7 @@ def test_apis_of_one_meter_share_accounts_and_have_terms_of_their_own():
     )
     cheap.query(noise(4), client="eve")
     dear.query(noise(2), client="eve")
-    with pytest.raises(BudgetExceeded, match="asks 1 queries and 0 of 6 are left"):
+    with pytest.raises(BudgetExceeded, match="asks for 1 queries, but 0 of 6 are left"):
         dear.query(noise(1), client="eve")
     cheap.query(noise(2), client="eve")
     assert (cheap.usage("eve").cost, cheap.usage("eve").remaining, dear.usage("eve").remaining) == (5.0, 0, 0)
@@ -374,16 +376,16 @@ def test_never_above_budget_and_never_refused_early(budget, sent):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([[1, 2]], "images are a list: uint8 of shape (n, 3, 4, 4), n from 1, is wanted"),
-        (None, "images are a NoneType: uint8"),
-        (np.zeros((1, 3, 4, 4), np.uint8), "images are a ndarray: uint8"),
-        (noise(1)[0], "images are torch.uint8 of shape (3, 4, 4): uint8 of shape (n, 3, 4, 4), n from 1, is wanted"),
+        ([[1, 2]], "images are a list: expected uint8 of shape (n, 3, 4, 4), n at least 1"),
+        (None, "images are a NoneType: expected uint8"),
+        (np.zeros((1, 3, 4, 4), np.uint8), "images are a ndarray: expected uint8"),
+        (noise(1)[0], "images are torch.uint8 of shape (3, 4, 4): expected uint8 of shape (n, 3, 4, 4), n at least 1"),
         (noise(1)[:, :1], "of shape (1, 1, 4, 4)"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "of shape (2, 3, 8, 8)"),
         (noise(1).float(), "images are torch.float32 of shape (1, 3, 4, 4)"),
-        (noise(1).float() * math.nan, "images are torch.float32 of shape (1, 3, 4, 4): uint8"),
+        (noise(1).float() * math.nan, "images are torch.float32 of shape (1, 3, 4, 4): expected uint8"),
         (noise(1).long(), "images are torch.int64"),
-        (noise(0), "images are torch.uint8 of shape (0, 3, 4, 4): uint8 of shape (n, 3, 4, 4), n from 1, is wanted"),
+        (noise(0), "images are torch.uint8 of shape (0, 3, 4, 4): expected uint8 of shape (n, 3, 4, 4), n at least 1"),
     ],
 )
 def test_bad_queries_are_refused_and_cost_nothing(images, message):
@@ -411,7 +413,7 @@ def test_a_victim_says_which_images_it_takes(shape):
         if shape[0] == 3:
             assert len(PredictionAPI(victim).query(noise(2))) == 2
     with pytest.raises(
-        InputError, match=f"^images are torch.uint8 of shape .*: uint8 of shape \\(n, {sizes}\\), n from 1, is"
+        InputError, match=f"^images are torch.uint8 of .*: expected uint8 of shape \\(n, {sizes}\\), n at least 1$"
     ):
         PredictionAPI(victim).query(wrong)
 
@@ -429,15 +431,15 @@ def test_what_is_no_victim_is_refused(missing):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"classes": ()}, r"0 class\(es\) cannot be told apart: at least 2 are wanted"),
-        ({"classes": ("a",)}, r"1 class\(es\) cannot be told apart"),
-        ({"classes": 3}, "classes are 3: a name for each class is wanted"),
-        ({"classes": "abc"}, "classes are 'abc': a name for each class is wanted"),
-        ({"classes": ("a", "a")}, "two classes are called 'a': give each a name of its own"),
+        ({"classes": ()}, r"there are 0 class\(es\): expected at least 2"),
+        ({"classes": ("a",)}, r"there are 1 class\(es\): expected at least 2"),
+        ({"classes": 3}, "classes are 3: expected a name for each class"),
+        ({"classes": "abc"}, "classes are 'abc': expected a name for each class"),
+        ({"classes": ("a", "a")}, "two classes are called 'a': give each its own name"),
         ({"classes": ("1", 1)}, "two classes are called '1'"),
-        ({"classes": ("a", "")}, "a class is called '': a name that is not empty is wanted"),
+        ({"classes": ("a", "")}, "a class is called '': expected a non-empty name"),
         ({"classes": ("a", None)}, "a class is called None"),
-        ({"fingerprint": 7}, "fingerprint of the victim is 7: a name that is not empty is wanted"),
+        ({"fingerprint": 7}, "fingerprint of the victim is 7: expected a non-empty name"),
         ({"fingerprint": None}, "fingerprint of the victim is None"),
     ],
 )
@@ -453,7 +455,7 @@ def test_a_victim_that_fails_is_named_and_nothing_is_charged():
     parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape")}
     api = PredictionAPI(types.SimpleNamespace(**parts, logits=lambda images: {}["weights"]), price=1.0)
     with pytest.raises(
-        InputError, match=r"^the victim failed \('weights'\): mend the victim, nothing was charged$"
+        InputError, match=r"^the victim failed \('weights'\): fix the victim; nothing was charged$"
     ) as found:
         api.query(noise(3))
     assert isinstance(found.value.__cause__, KeyError)  # where it was, for whoever mends it
@@ -474,10 +476,10 @@ def test_what_is_no_name_is_refused_and_charges_nothing(name):
         lambda: api.query(noise(1), client=name),
         lambda: api.usage(name),
     ):
-        with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
+        with pytest.raises(InputError, match="^client is .*: expected a non-empty name$"):
             ask()
     if name is not None:  # a request without a name gets one
-        with pytest.raises(InputError, match="^request is .*: a name that is not empty is wanted$"):
+        with pytest.raises(InputError, match="^request is .*: expected a non-empty name$"):
             api.query(noise(1), request=name)
     assert victim.calls == []
     assert {api.usage(client).queries for client in ("anonymous", "1", "True", "None", "eve")} == {0}
@@ -494,14 +496,14 @@ def test_odd_names_are_names():
 
 @pytest.mark.parametrize("budget", [0, -1, True, 1.5, "5", math.inf, 2**63, 10**30])
 def test_bad_budgets_are_refused(budget):
-    message = f"^budget is {budget!r}: a whole number from 1 to 9,223,372,036,854,775,807 is wanted$"
+    message = f"^budget is {budget!r}: expected a whole number from 1 to 9,223,372,036,854,775,807$"
     with pytest.raises(InputError, match=message):
         PredictionAPI(linear_victim(), budget=budget)
 
 
 @pytest.mark.parametrize("price", [-0.5, math.nan, math.inf, -math.inf, "1", True, 1e308, 1.01e12, 10**12 + 1])
 def test_bad_prices_are_refused(price):
-    message = f"^price is {re.escape(repr(price))}: a finite number from 0 to 1,000,000,000,000 is wanted$"
+    message = f"^price is {re.escape(repr(price))}: expected a finite number from 0 to 1,000,000,000,000$"
     with pytest.raises(InputError, match=message):
         PredictionAPI(linear_victim(), price=price)
 
@@ -533,7 +535,7 @@ def test_costs_are_exact(price, each, times, cost):
 
 @pytest.mark.parametrize("batch_size", [0, -1, True, 2.0, 65_537, 2**70])
 def test_bad_batch_sizes_are_refused(batch_size):
-    with pytest.raises(InputError, match=f"^batch size is {batch_size}: a whole number from 1 to 65,536 is wanted$"):
+    with pytest.raises(InputError, match=f"^batch size is {batch_size}: expected a whole number from 1 to 65,536$"):
         PredictionAPI(linear_victim(), batch_size=batch_size)
 
 
@@ -572,7 +574,7 @@ def test_a_victim_that_returns_no_answer_is_refused_and_nothing_is_charged(fault
         return spoil(found) if state["broken"] and len(victim.calls) == 2 else found
 
     api = PredictionAPI(types.SimpleNamespace(**parts, logits=logits), price=1.0, budget=8, batch_size=4)
-    with pytest.raises(InputError, match=f"^the victim returned {words}.*: mend the victim, nothing was charged$"):
+    with pytest.raises(InputError, match=f"^the victim returned {words}.*: fix the victim; nothing was charged$"):
         api.query(noise(8), request="a")  # its second batch fails
     assert api.usage("anonymous") == Usage(queries=0, budget=8, cost=0.0)
     state["broken"] = False
@@ -618,9 +620,7 @@ def test_the_policy_alters_what_the_detector_finds(text):
 def test_a_policy_that_returns_another_number_of_answers_is_refused_and_nothing_is_charged(count):
     policy = types.SimpleNamespace(fingerprint="cut", answer=lambda probabilities, *_: torch.ones(count, 10) / 10)
     api = PredictionAPI(linear_victim(), detector=Dark(), policy=policy, price=1.0)
-    with pytest.raises(
-        InputError, match=rf"^the policy returned \({count}, 10\) for 3 images and 10 classes: mend the"
-    ):
+    with pytest.raises(InputError, match=rf"^the policy returned \({count}, 10\) for 3 images and 10 classes: fix the"):
         api.query(noise(3))
     assert api.usage("anonymous").queries == 0
 
@@ -640,7 +640,7 @@ NONSENSE = {
 def test_a_policy_that_answers_nonsense_is_refused_and_nothing_is_charged(how):
     policy = types.SimpleNamespace(fingerprint="odd", answer=lambda shown, *_: NONSENSE[how](shown))
     api = PredictionAPI(linear_victim(), detector=Dark(), policy=policy, price=1.0)
-    with pytest.raises(InputError, match="^the policy (returned|failed) .*: mend the policy, nothing was charged$"):
+    with pytest.raises(InputError, match="^the policy (returned|failed) .*: fix the policy; nothing was charged$"):
         api.query(noise(3), request="a")
     assert api.usage("anonymous") == Usage(queries=0, budget=None, cost=0.0)
 
@@ -660,7 +660,7 @@ def test_policies_may_deny_and_answer_with_certainty():
     ("detect", "words"),
     [
         (lambda images: torch.zeros(2, dtype=torch.bool), r"returned \(2,\) for 3 images"),
-        (lambda images: torch.zeros(3), "returned torch.float32, and bool is wanted"),
+        (lambda images: torch.zeros(3), "returned torch.float32, not bool"),
         (lambda images: [True] * 3, "returned a list for 3 images"),
         (lambda images: images.missing, r"failed \('Tensor' object has no attribute 'missing'\)"),
     ],
@@ -668,7 +668,7 @@ def test_policies_may_deny_and_answer_with_certainty():
 def test_a_detector_that_says_nothing_of_use_is_refused_and_nothing_is_charged(detect, words):
     detector = types.SimpleNamespace(fingerprint="odd", detect=detect)
     api = PredictionAPI(linear_victim(), detector=detector, policy=Reverse(), price=1.0)
-    with pytest.raises(InputError, match=f"^the detector {words}: mend the detector, nothing was charged$"):
+    with pytest.raises(InputError, match=f"^the detector {words}: fix the detector; nothing was charged$"):
         api.query(noise(3))
     assert api.usage("anonymous").queries == 0
 
@@ -760,5 +760,5 @@ def test_answers_of_another_granularity_are_not_stored():
         (TopK(2), Full().show(EXACT), "classes"),
         (Rounded(1), label, "probabilities"),
     ):
-        with pytest.raises(InputError, match=f"^the answers' {name} are not those of granularity {granularity}: mend"):
+        with pytest.raises(InputError, match=f"^the answers' {name} are not those of granularity {granularity}: fix"):
             granularity.pack(answers, granularity.record(4))

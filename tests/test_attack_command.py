@@ -11,7 +11,7 @@ from extractlib.models.training import Recipe
 RESULT = re.compile(
     r"(\S+) queries: recovery (\d\.\d\d), agreement (\d\.\d\d) \(victim (\d\.\d\d), surrogate \d\.\d\d; n = (\S+)\)\n"
     r"(?:recovery on other test images of the task: \d\.\d\d to \d+\.\d\d \(95% interval\)\n)?"
-    r"the most frequent label alone is right for (\d\.\d\d)\n"
+    r"always answering the most frequent label: accuracy (\d\.\d\d)\n"
 )
 
 
@@ -52,10 +52,10 @@ def test_a_model_file_of_ones_own(command, folders, tmp_path):
     ("words", "message"),
     [
         (["--task", "sign"], "unknown task or pool 'sign': use one of"),
-        (["--task", "atlas"], "atlas is no task"),
-        (["--task", "signs", "--pool", "objects"], "objects is no pool"),
+        (["--task", "atlas"], "atlas is not a task"),
+        (["--task", "signs", "--pool", "objects"], "objects is not a pool"),
         (["--task", "signs", "--answers", "top"], "unknown granularity 'top'"),
-        (["--task", "signs", "--budget", "0"], "budget is 0: a whole number from 1"),
+        (["--task", "signs", "--budget", "0"], "budget is 0: expected a whole number"),
         (["--task", "signs", "--surrogate", "huge"], "unknown network 'huge'"),
         (["--task", "signs", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
         (["--task", "folder:/no/such"], "/no/such"),
@@ -74,7 +74,7 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message):
         (["--answers", "top1"], "unknown granularity 'top1'"),
         (["--reward", "bogus"], "unknown reward 'bogus'"),
         (["--surrogate", "tiny"], r"no backbone ships for network 'tiny': .* backbone=None \(--scratch\)"),
-        (["--budget", "0"], "budget is 0: a whole number from 1"),
+        (["--budget", "0"], "budget is 0: expected a whole number"),
     ],
 )
 def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_path, words, message):
@@ -86,10 +86,10 @@ def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--budget", "50"], "budget is 50 and the pool holds 49 images: ask at most that many"),
+        (["--budget", "50"], "budget is 50, but the pool holds 49 images: query at most that many"),
         (["--answers", "top-3"], "granularity top-3: the victim has only 2 classes"),
         (["--pool", "atlas", "--size", "16"], "images of task and pool are 3×16×16 and 3×32×32: drawn ones are"),
-        (["--reward", "diversity"], "has no labels: --reward chooses by them"),
+        (["--reward", "diversity"], "has no labels: --reward needs them, so give labeled images"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_victim_is_trained(command, folders, monkeypatch, words, message):

@@ -34,9 +34,9 @@ def test_every_figure_is_printed_at_a_small_size(monkeypatch, capsys):
     printed = capsys.readouterr().out
     for wanted in (
         r"Rate of a matrix product, TFLOP/s +[\d.]+",
-        r"Trained a second, resnet-wide, 48 px, batches of 4 +[\d,]+ \(\d+%\)",
-        r"Queried a second, resnet-wide, 48 px +[\d,]+ \(\d+%\)",
-        r"Trained a second, resnet-wide, 32 px, batches of 4 +[\d,]+ \(\d+%\)",
+        r"Trained on per second, resnet-wide, 48 px, batches of 4 +[\d,]+ \(\d+%\)",
+        r"Answered per second, resnet-wide, 48 px +[\d,]+ \(\d+%\)",
+        r"Trained on per second, resnet-wide, 32 px, batches of 4 +[\d,]+ \(\d+%\)",
         r"Minutes for 100,000 queries and 100 epochs, batches of 4 +[\d,.]+ +goal <= 30",
     ):
         assert re.search(wanted, printed), wanted

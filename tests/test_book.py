@@ -287,4 +287,4 @@ def test_costs_sum_up_the_seconds_of_each_table(tmp_path, monkeypatch):
             append_row(tmp_path / "exploring" / "drawn" / f"{table}.jsonl", changed)
     lines = build.costs().splitlines()
     assert lines[2:5] == ["| adaptive | 2 | 1,201 |", "| budget | 2 | 12 |", "| **all** | 4 | **1,213** |"]
-    assert lines[-1].startswith("Cut, so that a seed does not take longer: rewards at one budget; ")
+    assert lines[-1].startswith("Cut to keep a seed from taking longer: rewards at one budget; ")

@@ -77,7 +77,7 @@ def test_labels_are_permuted():
 
 @pytest.mark.parametrize("values", [(b"short", 20), ("text of 16 bytes", 20), (SECRET, 1), (SECRET, 101)])
 def test_what_is_no_secret_is_refused(values):
-    with pytest.raises(InputError, match="(a secret of 16 bytes is wanted|2 to 100 are wanted)"):
+    with pytest.raises(InputError, match="(the secret is not 16 bytes|expected 2 to 100)"):
         SecretTask(*values)
 
 
@@ -200,11 +200,11 @@ def test_scores_of_many_copies_cannot_be_climbed_without_queries(tmp_path):
     store = store_in(tmp_path, Quota(a_day=100, queries=50))
     store.add("cheat", b"first", network=None, queries=1)
     with pytest.raises(
-        TooMany, match="^team 'cheat' has been charged 49 queries, and copy 2 is scored from 50 on: ask"
+        TooMany, match="^team 'cheat' has been charged for 49 queries, but copy 2 is scored only from 50 on: query"
     ):
         store.add("cheat", b"second", network=None, queries=49)
     assert store.add("cheat", b"second", network=None, queries=50).state == WAITING
-    with pytest.raises(TooMany, match="copy 3 is scored from 100 on"):
+    with pytest.raises(TooMany, match="copy 3 is scored only from 100 on"):
         store.add("cheat", b"third", network=None, queries=99)
 
 
@@ -231,7 +231,9 @@ def test_copies_are_kept_with_their_hash_and_limited_by_the_day(tmp_path, place)
     assert [store.content(one).read_bytes() for one in added] == [b"copy 0", b"copy 1", b"copy 2"]
     assert [one.sha256 for one in added] == [sha256(f"copy {number}".encode()).hexdigest() for number in range(3)]
     assert store.add("red", b"copy 1", network=None, queries=9) == added[1]  # sent twice
-    with pytest.raises(TooMany, match="^team 'red' has handed in 3 copies today: the next one is taken from 00:00 UTC"):
+    with pytest.raises(
+        TooMany, match="^team 'red' has handed in 3 copies today: the next one is accepted from 00:00 UTC"
+    ):
         store.add("red", b"copy 3", network=None, queries=7)
     assert store.add("blue", b"copy 0", network="resnet", queries=0).sha256 == added[0].sha256
     now[0] += timedelta(hours=16)  # midnight
@@ -245,7 +247,7 @@ def test_failed_copies_are_not_counted_up_to_ten_times_as_many(tmp_path):
     store = store_in(tmp_path, Quota(a_day=1, queries=0))
     for number in range(10):
         store.failed(store.add("red", bytes([number]), network=None, queries=0).id, "it failed")
-    with pytest.raises(TooMany, match="^10 copies of team 'red' came today, most of which failed: the next one"):
+    with pytest.raises(TooMany, match="^team 'red' has handed in 10 copies today, and most failed: the next one"):
         store.add("red", b"again", network=None, queries=0)
     assert {one.state for one in store.all()} == {FAILED}
     assert store.add("blue", bytes([0]), network=None, queries=0).state == WAITING
@@ -272,7 +274,9 @@ def settled(store: Submissions, judge: Judge) -> list[Submission]:
 def test_a_team_that_has_asked_nothing_hands_in_nothing(tmp_path):
     """Its copy would be another team's."""
     store = store_in(tmp_path, Quota(a_day=3, queries=50))
-    with pytest.raises(TooMany, match="^team 'red' has been charged 0 queries, and copy 1 is scored from 1 on: ask"):
+    with pytest.raises(
+        TooMany, match="^team 'red' has been charged for 0 queries, but copy 1 is scored only from 1 on"
+    ):
         store.add("red", b"passed on", network=None, queries=0)
     assert store.add("red", b"own", network=None, queries=1).state == WAITING
 
@@ -348,10 +352,10 @@ def test_hostile_copies_one_after_the_other_leave_the_judge_at_work(tmp_path):
         judge.put(store.add("red", model, network=None, queries=0))
     *refused, last = settled(store, judge)
     assert [one.reason for one in refused] == [
-        "it needs more memory than it may have: use a smaller model",
+        "it needs more memory than allowed: use a smaller model",
         "it runs for more than 4 seconds: use a faster model",
-        "onnxruntime lacks one of the model's operators: use those of ONNX alone",
-        "the model keeps weights in another file: export it in one, with external_data=False",
+        "onnxruntime does not have one of the model's operators: use only those of ONNX",
+        "the model keeps weights in another file: export it as one file, with external_data=False",
     ]
     assert (last.state, last.public.score) == (SCORED, 1.0)
 
@@ -481,7 +485,7 @@ def test_what_is_made(made):
 
 
 def test_a_folder_is_not_made_twice_or_by_half(made, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="is there already: name a new folder$"):
+    with pytest.raises(InputError, match="already exists: name a new folder$"):
         host.make(made, plan_of("red"))
     monkeypatch.setattr(host, "_baselines", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -497,8 +501,8 @@ def test_a_folder_is_not_made_twice_or_by_half(made, tmp_path, monkeypatch):
         ({"answers": "top-0"}, "unknown granularity 'top-0'"),
         ({"deadline": datetime(2026, 12, 24)}, "challenge.deadline: Input should have timezone info"),
         ({"submissions": 0}, "challenge.submissions: Input should be greater than or equal to 1"),
-        ({"classes": 101, "hidden_images": 2_000}, "101 classes: 2 to 100 are wanted"),
-        ({"hidden_images": 70}, "70 hidden images of 8 classes: at least ten of each wanted"),
+        ({"classes": 101, "hidden_images": 2_000}, "101 classes: expected 2 to 100"),
+        ({"hidden_images": 70}, "70 hidden images of 8 classes: expected at least ten of each"),
         ({"free": 0}, "number of models without queries is 0"),
     ],
 )
@@ -537,17 +541,17 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
             said_of_blue = blue.submit(tmp_path / "blue", network="resnet")
         assert said_of_blue["public"] == as_json(folder, half.predict)
         xl.Surrogate(copy.model, classes=red.classes).save(tmp_path / "green.safetensors")
-        with pytest.raises(InputError, match="has been charged 0 queries, and copy 1 is scored from 1 on: ask the"):
+        with pytest.raises(InputError, match="has been charged for 0 queries, but copy 1 is scored only from 1 on"):
             green.submit(tmp_path / "green.safetensors", network="resnet")
         green.query(pool.images[:1])
         with pytest.raises(InputError, match=r"was not scored: the file holds no weights of 'tiny' with 8 classes"):
             green.submit(tmp_path / "green.safetensors", network="tiny")
         with pytest.raises(InputError, match="unknown network 'none': use one of resnet, "):
             green.submit(tmp_path / "green.safetensors", network="none")
-        with pytest.raises(InputError, match="cannot be read .*: name the file of the copy"):
+        with pytest.raises(InputError, match="cannot be read .*: name the file that holds the copy"):
             green.submit(tmp_path / "nothing")
         (tmp_path / "junk.onnx").write_bytes(b"junk")
-        with pytest.raises(InputError, match="it is no ONNX model: send the file that|this server takes no ONNX"):
+        with pytest.raises(InputError, match="it is not an ONNX model: send the file|this server does not accept ONNX"):
             green.submit(tmp_path / "junk.onnx")
 
         # Nobody sees another's copies.
@@ -568,7 +572,7 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
         now[0] = DEADLINE
-        with pytest.raises(InputError, match=r"copies were taken until 2026-12-24T18:00:00\+00:00"):
+        with pytest.raises(InputError, match=r"copies were accepted until 2026-12-24T18:00:00\+00:00"):
             red.submit(tmp_path / "blue")
         after = visitor.get("/scoreboard.json").json()
         first = next(row for row in after["rows"] if row["name"] == "red")
@@ -592,7 +596,7 @@ def test_copies_that_cannot_be_taken_are_refused(challenge):
     (folder / "challenge.toml").write_text(text)
     with serve() as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {keys['red']}"}) as client:
         for content, status, words in (
-            (b"", 422, "the body is empty: send the file of the copy"),
+            (b"", 422, "the body is empty: send the file that holds the copy"),
             (bytes(2**20 + 1), 413, "the body has 1,048,577 bytes: send at most 1,048,576"),
         ):
             got = client.post("/submissions", content=content)
@@ -608,7 +612,7 @@ def test_without_a_sandbox_only_safetensors_are_taken(challenge, monkeypatch, ca
         got = client.post("/submissions", content=b"onnx")
         assert (got.status_code, got.json()["detail"]) == (
             415,
-            "this server takes no ONNX: send safetensors and name the network",
+            "this server does not accept ONNX: send safetensors and name the network",
         )
     assert "models in ONNX are refused: there is no bubblewrap: install bubblewrap" in caplog.text
 
@@ -662,7 +666,7 @@ def test_one_line_makes_a_challenge_and_another_serves_it(command, tmp_path, mon
     status, _, errors = command("challenge", "new", "c", *words, "--deadline", "soon")
     assert (status, errors) == (
         2,
-        "extractlib: deadline is 'soon': a day or a time as in 2026-12-24T18:00+01:00 is wanted\n",
+        "extractlib: deadline is 'soon': expected a day or a time, as in 2026-12-24T18:00+01:00\n",
     )
     ran = []
     monkeypatch.setattr("uvicorn.run", lambda app, **options: ran.append(options))

@@ -95,7 +95,7 @@ def test_cells_of_different_seeds_have_no_spread():
 
 
 def test_a_frame_of_nothing_has_no_provenance():
-    with pytest.raises(InputError, match="give a frame of book.frame"):
+    with pytest.raises(InputError, match="give a frame from book.frame"):
         figures.provenance_of(COPIES)
 
 
@@ -146,10 +146,10 @@ def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatc
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.jsonl").touch()
     assert figures.sizes() == (
-        "Drawn images at 32 px: 1 table on one or more of the seeds that decide, 1 table on one seed of exploration;"
-        " photographs at 128 px: 1 table on one or more of the seeds that decide."
+        "Drawn images at 32 px: 1 table on one or more of the deciding seeds, 1 table on one seed of exploration;"
+        " photographs at 128 px: 1 table on one or more of the deciding seeds."
         " None of them is at the paper's 224 px."
     )
     (tmp_path / "edition-2" / "paper").mkdir()
     (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
-    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table on one or more of the seeds that decide.")
+    assert figures.sizes().endswith("; the paper's images at 224 px: 1 table on one or more of the deciding seeds.")

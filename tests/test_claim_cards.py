@@ -49,7 +49,7 @@ def test_a_claim_that_fails_names_the_task_and_the_bound():
 
 def test_a_claim_of_ours_has_no_figure_in_the_paper():
     assert read(WORLD, "B5")[0]["Paper"] == "makes no such claim"
-    assert read(WORLD, "B2")[0]["Paper"] == "says so (section 6), and measures nothing"
+    assert read(WORLD, "B2")[0]["Paper"] == "says so (section 6), but does not measure it"
 
 
 def test_without_deciding_rows_a_card_shows_what_was_explored_and_that_it_decides_nothing():

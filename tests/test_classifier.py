@@ -136,15 +136,15 @@ def test_a_single_probability_is_that_of_the_second_class(shape):
     assert victim.logits(images).isfinite().all()
     found = PredictionAPI(victim).query(images).probabilities
     torch.testing.assert_close(found, torch.stack([1 - values, values], 1), atol=1e-6, rtol=0)
-    with pytest.raises(InputError, match="a single probability is of two classes and there are 3"):
+    with pytest.raises(InputError, match="a single probability is for two classes, but there are 3"):
         Victim(Returning(lambda x: x), classes=("a", "b", "c"), outputs="probability")
-    with pytest.raises(InputError, match="no probabilities: name outputs='logits'"):
+    with pytest.raises(InputError, match="not probabilities: use outputs='logits'"):
         Victim(Returning(lambda x: 3 * x[:, 0, 0, 0] + 2), classes=PAIR, outputs="probability").logits(images)
 
 
 def test_a_sigmoid_declared_as_a_logit_gives_a_warning():
     sigmoid = nn.Sequential(linear(torch.eye(1, 12)), nn.Sigmoid())
-    with pytest.warns(UserWarning, match="^pets returns numbers from 0 to 1 alone.* name outputs='probability'"):
+    with pytest.warns(UserWarning, match="^pets returns only numbers from 0 to 1.* use outputs='probability'"):
         Victim(sigmoid, classes=PAIR, outputs="logit", name="pets").logits(noise(8, 3, 2, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,7 +201,7 @@ def test_whatever_a_module_returns_its_probabilities_are_the_same(row, outputs):
 def test_a_softmax_declared_as_logits_gives_one_warning():
     module = nn.Sequential(linear(torch.eye(2, 12)), nn.Softmax(1))
     victim = Victim(module, classes=PAIR, name="pets")
-    with pytest.warns(UserWarning, match="^pets returns rows that sum to 1.* name outputs='probabilities'"):
+    with pytest.warns(UserWarning, match="^pets returns rows that sum to 1.* use outputs='probabilities'"):
         victim.logits(noise(5, 3, 2, 2))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("default")  # as in a program: the same warning from the same line once
@@ -228,10 +228,10 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
             CONVOLUTION,
             noise(2, 3, 8, 8),
             {"classes": "abc"},
-            r"of shape \(2, 2\) for 2 images: with 3 classes \(2, 3\)",
+            r"of shape \(2, 2\) for 2 images: expected \(2, 3\) with 3 classes",
         ),
-        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "logit"}, r"shape \(2, 4\) .* \(2, 2\) is wanted; name what"),
-        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "probabilities"}, "no probabilities: name outputs='logits'"),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "logit"}, r"shape \(2, 4\) .* expected \(2, 2\) .*; say what"),
+        (CONVOLUTION, noise(2, 3, 8, 8), {"outputs": "probabilities"}, "not probabilities: use outputs='logits'"),
         (
             Returning(lambda x: x[:1, 0, 0, :2]),
             noise(2, 3, 8, 8),
@@ -242,12 +242,12 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
         (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it so"),
         (Returning(lambda x: {}["logits"]), noise(2, 3, 8, 8), {}, r"cannot take images .* \('logits'\)"),
         (CONVOLUTION, torch.rand(2, 3, 8, 8), {}, r"are torch.float32 .* uint8 of shape \(n, channels, height"),
-        (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): uint8 of shape \(n, channels"),
+        (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): expected uint8 of shape \(n, channels"),
         (
             CONVOLUTION,
             noise(2, 3, 9, 9),
             {"image_shape": [3, 8, 8]},
-            r"uint8 of shape \(n, 3, 8, 8\), n from 0, is wanted",
+            r"expected uint8 of shape \(n, 3, 8, 8\), n at least 0",
         ),
         (networks.build("tiny", classes=2, seed=0), noise(2, 1, 8, 8), {}, "the package's networks take"),
         (
@@ -277,15 +277,15 @@ def test_every_size_is_looked_at():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ["cat"]}, r"1 class\(es\) cannot be told apart: at least 2 are wanted"),
-        ({"classes": []}, r"0 class\(es\) cannot be told apart"),
-        ({"classes": "cats"}, "classes are 'cats': a name for each class"),
-        ({"classes": 10}, "classes are 10: a name for each class"),
+        ({"classes": ["cat"]}, r"there are 1 class\(es\): expected at least 2"),
+        ({"classes": []}, r"there are 0 class\(es\)"),
+        ({"classes": "cats"}, "classes are 'cats': expected a name for each class"),
+        ({"classes": 10}, "classes are 10: expected a name for each class"),
         ({"outputs": "softmax"}, "unknown kind of outputs 'softmax': use one of logits, probabilities, logit"),
         ({"classes": "abc", "outputs": "logit"}, "classes are 'abc'"),
-        ({"classes": tuple("abc"), "outputs": "logit"}, "a single logit is of two classes and there are 3"),
+        ({"classes": tuple("abc"), "outputs": "logit"}, "a single logit is for two classes, but there are 3"),
         ({"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\] .* one or three numbers"),
-        ({"mean": "gray"}, "mean is 'gray' and std None: one or three numbers"),
+        ({"mean": "gray"}, "mean is 'gray' and std None: expected one or three numbers"),
         ({"mean": []}, r"mean is \[\]"),
         ({"mean": ["gray"]}, "one or three numbers"),
         ({"mean": [math.nan]}, "one or three numbers"),
@@ -302,13 +302,13 @@ def test_settings_that_cannot_be(options, message):
 
 @pytest.mark.parametrize("module", [None, "resnet", lambda x: x, models.resnet18])
 def test_what_is_no_module_is_refused(module):
-    with pytest.raises(InputError, match="the module is a .*: a torch.nn.Module is wanted"):
+    with pytest.raises(InputError, match="the module is a .*: expected a torch.nn.Module"):
         Victim(module, classes=PAIR)
 
 
 @pytest.mark.parametrize("option", [{"mean": [0.5]}, {"std": [0.5]}, {"outputs": "probabilities"}, {"layer": "head"}])
 def test_a_network_of_the_packages_takes_no_such_setting(option):
-    with pytest.raises(InputError, match="a ResNet takes uint8 images: leave mean, std, outputs and layer out"):
+    with pytest.raises(InputError, match="a ResNet takes uint8 images: leave out mean, std, outputs and layer"):
         Victim(networks.build("tiny", classes=2, seed=0), classes=PAIR, **option)
 
 
@@ -422,7 +422,7 @@ def test_a_layer_is_named_and_used():
     floats = torch.zeros(2, 1, 2, 2)
     with pytest.raises(InputError, match="no feature layer is named: give layer='…'"):
         Victim(Spare(), classes=PAIR).model.features(floats)
-    with pytest.raises(InputError, match="layer 'spare' is not used in answering"):
+    with pytest.raises(InputError, match="layer 'spare' is not used by the module"):
         Victim(Spare(), classes=PAIR, layer="spare").model.features(floats)
 
 
@@ -453,7 +453,7 @@ def test_weights_that_share_their_memory_can_be_saved(tmp_path):
         ({"network": "resnet"}, "holds no weights of 'resnet' with 2 classes"),
         ({"network": "alexnet"}, "unknown network 'alexnet'"),
         ({"classes": ("a", "b", "c")}, "holds no weights of 'tiny' with 3 classes .*size mismatch"),
-        ({"classes": ("a",)}, r"1 class\(es\) cannot be told apart"),
+        ({"classes": ("a",)}, r"there are 1 class\(es\)"),
         ({"path": "missing"}, "missing holds no weights of 'tiny'"),
         ({"path": "damaged"}, "damaged holds no weights of 'tiny'"),
         ({"path": "foreign"}, "foreign holds no weights of 'tiny'"),
@@ -537,7 +537,7 @@ def test_a_copy_of_a_module_of_ones_own_is_trained(tmp_path):
     with torch.no_grad():
         expected = module((task().images.float() / 255 - 0.5) / 0.25)
     torch.testing.assert_close(victim.logits(task().images), expected)
-    with pytest.raises(InputError, match="a module of your own is not kept in a store"):
+    with pytest.raises(InputError, match="your own module is not kept in a store"):
         trained(network=module, store=Store(tmp_path))
 
 
@@ -555,7 +555,7 @@ def test_a_trained_victim_learns():
     ("change", "message"),
     [
         ({"task": task().unlabeled()}, "toy/victim has no labels: a victim needs them"),
-        ({"backbone": "shipped"}, "no backbone ships for network 'tiny': give weights of your own, or backbone=None"),
+        ({"backbone": "shipped"}, "no backbone ships for network 'tiny': give your own weights, or backbone=None"),
         ({"network": "alexnet"}, "unknown network 'alexnet'"),
         ({"task": ImageSet("gray", noise(4, 1, 8, 8), torch.arange(4) % 2, PAIR)}, "the package's networks take"),
         ({"task": ImageSet("one", noise(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64), ("a",))}, r"1 class\(es\)"),
@@ -578,7 +578,7 @@ def test_a_module_of_ones_own_is_saved_with_how_it_is_used(tmp_path):
     assert not empty[1].weight.any()  # a copy of it got the weights
     renamed = Victim.load(path, network=empty, classes=("one", "two"))
     assert renamed.classes == ("one", "two") and torch.equal(renamed.logits(images), own.logits(images))
-    with pytest.raises(InputError, match="has the classes in another order, .*: leave classes=… out"):
+    with pytest.raises(InputError, match="has the classes in another order, .*: leave out classes=…"):
         Victim.load(path, network=empty, classes=PAIR[::-1])
     with pytest.raises(InputError, match="holds no weights of a Sequential with 2 classes .*size mismatch"):
         Victim.load(path, network=linear(torch.zeros(2, 3 * 8 * 8)))

@@ -28,16 +28,16 @@ WRONG = {
     "no budget": (["run", "reproduction", "--scale", "smoke", "--budget", "0"], "budget"),
     "budget below nothing": (["run", "reproduction", "--scale", "smoke", "--budget", "-1"], "-1"),
     "budget above the pool": (["run", "reproduction", "--scale", "smoke", "--budget", "513"], "513"),
-    "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is no folder"),
-    "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is no folder"),
+    "no folder": (["run", "reproduction", "--task", "folder:/no/such", "--pool", "atlas"], "/no/such is not a folder"),
+    "no pool": (["run", "reproduction", "--task", "folder:/no/such"], "/no/such is not a folder"),
     "no results": (["verify", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "drawn only": (
         ["run", "own_images", "--task", "folder:/no/such", "--pool", "atlas"],
-        "table 'own_images' needs more than folders hold: for them use one of reproduction, control",
+        "table 'own_images' needs more than folders hold: for folders, use one of reproduction, control",
     ),
     "no data": (
         ["run", "reproduction", "--task", "gtsrb", "--pool", "tinyimagenet", "--data", "/no/such"],
-        "gtsrb is not at hand, as /no/such/gtsrb is no folder: extractlib data get gtsrb",
+        "gtsrb is not available, since /no/such/gtsrb is not a folder: run extractlib data get gtsrb",
     ),
     "no cell for a task": (
         ["run", "classes", "--task", "birds", "--pool", "atlas"],
@@ -45,13 +45,13 @@ WRONG = {
     ),
     "no folder for classes": (
         ["run", "classes", "--task", "folder:/no/such", "--pool", "atlas"],
-        "/no/such is no folder: name",
+        "/no/such is not a folder: name",
     ),
     "no ledger": (["ledger", "--results", "nowhere"], "nowhere holds no results: make them with"),
     "no edition": (["ledger", "--edition", "3"], "unknown edition '3': use one of 1, 2"),
     "no claim": (["ledger", "--claim", "C99"], "unknown claim 'C99': use one of C1, "),
     "no such device": (["run", "reproduction", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
-    "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' is asked for and there"),
+    "no gpu": (["run", "reproduction", "--device", "cuda:99"], "device 'cuda:99' was requested, but there"),
     "no such device for tables": (["results", "--device", "tpu"], "unknown device 'tpu': use one of cpu, cuda"),
     "no weights": (["weights", "--scale", "paper"], "scale 'paper' pre-trains nothing"),
     "no such table": (["results", "--table", "speed", "--plan"], "unknown table 'speed': use one of"),
@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_made_is_one_line_and_nothing_is_computed(comman
     status, printed, errors = command("run", "reproduction", "--scale", "smoke", "--output", str(output))
     assert (status, printed) == (2, "")
     [line] = [line for line in errors.splitlines() if line.startswith(("extractlib: ", "extractbook: "))]
-    said = "name a file in a folder that can" if place == "output" else "Not a directory: name another folder"
+    said = "name a file in a writable folder" if place == "output" else "Not a directory: name another folder"
     assert str(tmp_path / "file") in line and said in line
     assert "Traceback" not in errors and not output.exists() and not (tmp_path / "store").exists()
 
@@ -110,7 +110,7 @@ def test_memory_and_disk_that_do_not_suffice_are_one_line(command, monkeypatch):
 @pytest.mark.parametrize("budget", ["0", "-1"])
 def test_an_impossible_budget_is_refused_before_anything_is_drawn_or_trained(command, budget):
     status, output, errors = command("run", "reproduction", "--scale", "smoke", "--budget", budget)
-    expected = f"extractbook: budget is {budget}: a whole number from 1 is wanted"
+    expected = f"extractbook: budget is {budget}: expected a whole number of at least 1"
     assert (status, output, errors.strip()) == (2, "", expected)
 
 
@@ -146,7 +146,7 @@ def test_other_tables_run_on_ones_own_folders_too(command, tmp_path, table):
     held = {row.cell.budget for row in rows}
     assert len(rows) == printed.count("(seed 0, n = ") == {"adaptive": 4, "defended": 4}.get(table, 1)
     if table != "detection":
-        assert len(held) == 1 and f"the pool holds {held.pop()}: all of these" in errors
+        assert len(held) == 1 and f"the pool holds {held.pop()}: using them all" in errors
     else:
         assert rows[0].result["caught"].keys() == {"benign", "pool", "second", "own", "shifted"}
 
@@ -208,7 +208,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_computed(co
     before = sorted(tmp_path.iterdir())
     status, printed, errors = command("run", "reproduction", "--scale", "smoke", "--output", place)
     assert (status, printed) == (2, "")
-    assert re.search(r"cannot be written \(.*\): name a file|is no regular file: name a file", errors)
+    assert re.search(r"cannot be written \(.*\): name a file|is not a regular file: name a file", errors)
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -227,7 +227,7 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_computed(co
 def test_options_that_a_table_does_not_use_are_refused(command, table, option):
     status, printed, errors = command("run", table, "--scale", "smoke", option)
     assert (status, printed) == (2, "")
-    assert f"{table} has no use for {option.partition('=')[0]}: leave it out" in errors
+    assert f"{table} does not use {option.partition('=')[0]}: leave it out" in errors
 
 
 def test_an_option_changes_only_what_uses_it():

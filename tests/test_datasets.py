@@ -168,13 +168,13 @@ def strange_test(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: None, "is no folder"),
+        (lambda path: None, "is not a folder"),
         (lambda path: path.mkdir(), "has no images in class folders"),
         (lambda path: write_folder(path, classes=("cats",)), r"images of one class only \(cats\)"),
-        (corrupt, r"1 of 4 files and empty folders cannot be used, 'cats/0.png' \(its content is no image"),
+        (corrupt, r"1 of 4 files and empty folders cannot be used, 'cats/0.png' \(its content is not an image"),
         (cut_short, r"'dogs/1.png' \(image file is truncated\)"),
-        (huge, r"'cats/0.png' \(it has 10000 x 10000 pixels, and at most 50,000,000 are allowed, of 12 bytes"),
-        (strange_test, "has a class 'cows' that .* lacks"),
+        (huge, r"'cats/0.png' \(it has 10000 x 10000 pixels, but at most 50,000,000 are allowed, at 12 bytes"),
+        (strange_test, "has a class 'cows' that .* does not have"),
     ],
     ids=["missing", "empty", "one class", "corrupt", "cut short", "huge", "test class"],
 )
@@ -197,12 +197,12 @@ def loader(store):
     [
         ("task", "sign", "unknown task or pool 'sign': use one of .*signs"),
         ("task", "birds", "there is no size for birds/victim: use one of signs, objects, atlas, web"),
-        ("task", "folder:pets", "folder:pets is not at hand: name its folder, as in --task folder:PATH"),
-        ("task", "gtsrb", "gtsrb is not at hand: name its folder, as in --data DIR"),
-        ("task", "atlas", "atlas is no task: use one of .*signs.*gtsrb"),
+        ("task", "folder:pets", "folder:pets is not available: name its folder, as in --task folder:PATH"),
+        ("task", "gtsrb", "gtsrb is not available: name its folder, as in --data DIR"),
+        ("task", "atlas", "atlas is not a task: use one of .*signs.*gtsrb"),
         ("pool", "atlantis", "unknown task or pool 'atlantis'"),
-        ("pool", "signs", "signs is no pool: use one of atlas, web"),
-        ("pool", "tinyimagenet", "tinyimagenet is not at hand"),
+        ("pool", "signs", "signs is not a pool: use one of atlas, web"),
+        ("pool", "tinyimagenet", "tinyimagenet is not available"),
     ],
 )
 def test_unknown_names_are_refused(loader, role, name, message):
@@ -218,7 +218,7 @@ def test_a_pool_lacks_the_sizes_that_are_not_given(store):
 def test_files_need_a_store(tmp_path):
     write_folder(tmp_path / "pets", count=2)
     loader = Loader(folders={"folder:pets": tmp_path / "pets"})
-    with pytest.raises(InputError, match="folder:pets lies in files, which are decoded into a store: give one"):
+    with pytest.raises(InputError, match="folder:pets is stored in files, which are decoded into a store: give one"):
         loader.task("folder:pets", seed=0)
 
 
@@ -285,11 +285,11 @@ def test_what_a_source_is():
         ("", "unknown task or pool ''"),
         ("signs/turned", "unknown variant 'turned' of signs: use 'shifted', or a number of classes"),
         ("signs/shifted/27", "unknown variant 'shifted/27' of signs"),
-        ("signs/27", "signs is no registered pool: only such a pool is cut to fewer classes"),
-        ("noise/27", "noise is no registered pool"),
-        ("noise/shifted", "noise is no task: only a task has a shifted source"),
-        ("atlas/shifted", "atlas is no task: only a task has a shifted source"),
-        ("atlas/0", "number of classes is 0: a whole number from 1 is wanted"),
+        ("signs/27", "signs is not a registered pool: only such a pool can be cut to fewer classes"),
+        ("noise/27", "noise is not a registered pool"),
+        ("noise/shifted", "noise is not a task: only a task has a shifted source"),
+        ("atlas/shifted", "atlas is not a task: only a task has a shifted source"),
+        ("atlas/0", "number of classes is 0: expected a whole number of at least 1"),
         ("atlas/many", "unknown variant 'many' of atlas"),
         ("atlas/", "unknown variant '' of atlas"),
         ("atlas/-1", "unknown variant '-1' of atlas"),
@@ -304,7 +304,7 @@ def test_texts_that_name_no_source(text, message):
 
 
 def test_a_folder_is_not_cut():
-    with pytest.raises(InputError, match="folder:pets is no registered pool"):
+    with pytest.raises(InputError, match="folder:pets is not a registered pool"):
         Folder("pets").cut(2)
 
 
@@ -425,11 +425,11 @@ def test_a_folder_is_loaded_by_its_path(tmp_path, store):
     ("source", "message"),
     [
         ("sea", "unknown task or pool 'sea'"),
-        ("noise", "noise is no task: use one of signs"),
+        ("noise", "noise is not a task: use one of signs"),
         ("signs/shifted", "signs/shifted has no parts: load 'signs'"),
         ("atlas/27", "atlas/27 has no parts: load 'atlas'"),
         (Source("atlas").cut(27), "atlas/27 has no parts: load 'atlas'"),
-        ("cifar10", "is no folder|cifar10"),
+        ("cifar10", "is not a folder|cifar10"),
         (7, "unknown task or pool '7'"),
     ],
 )

@@ -199,14 +199,14 @@ def test_a_keyed_sample_picks_its_share_and_always_the_same():
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_rates_that_cannot_be(rate):
-    with pytest.raises(InputError, match="a share above 0 and below 1 is wanted"):
+    with pytest.raises(InputError, match="expected a share above 0 and below 1"):
         KeyedSample(rate=rate, secret=SECRET)
 
 
-@pytest.mark.parametrize(("secret", "wrong"), [(b"", "empty"), ("text", "no bytes"), (None, "no bytes")])
+@pytest.mark.parametrize(("secret", "wrong"), [(b"", "empty"), ("text", "not bytes"), (None, "not bytes")])
 def test_secrets_that_are_none(secret, wrong):
     for make in (Shuffle, Mislabel, lambda secret: KeyedSample(rate=0.1, secret=secret)):
-        with pytest.raises(InputError, match=f"^the secret is {wrong}: bytes, at least one, are wanted$"):
+        with pytest.raises(InputError, match=f"^the secret is {wrong}: expected at least one byte$"):
             make(secret)
 
 

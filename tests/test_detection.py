@@ -147,7 +147,7 @@ def test_threshold_at_by_hand(accepted, threshold):
 
 @pytest.mark.parametrize(("scores", "accepted"), [(BENIGN, 1.1), (BENIGN, -0.1), (torch.empty(0), 0.5)])
 def test_thresholds_that_cannot_be(scores, accepted):
-    with pytest.raises(InputError, match="a share in \\[0, 1\\] of at least one is wanted"):
+    with pytest.raises(InputError, match="expected a share in \\[0, 1\\] of at least one"):
         metrics.threshold_at(scores, accepted)
 
 
@@ -391,10 +391,10 @@ def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
     with pytest.raises(InputError, match="unknown layer '9': use one of 0, 1, 2, 3"):
         LayeredMahalanobisDetector(foreign, known, layers=["9"], **options)
     foreign.model.module[0].add_module("spare", torch.nn.Linear(2, 2))
-    with pytest.raises(InputError, match="^layer '0.spare' is not used in answering: name another of module.named"):
+    with pytest.raises(InputError, match="^layer '0.spare' is not used by the module: name another from module"):
         LayeredMahalanobisDetector(foreign, known, layers=["0.spare"], **options)
     del foreign.model.module[0].spare
-    with pytest.raises(InputError, match="is no network with stages: give layers="):
+    with pytest.raises(InputError, match="is not a network with stages: give layers="):
         LayeredMahalanobisDetector(foreign, known, **options)
 
 
@@ -655,7 +655,7 @@ def test_tune_goes_by_tnr_and_of_equals_by_auroc(order, best):
 )
 def test_images_of_another_kind_are_refused(binary, victim, images):
     for detector in (binary, OdinDetector(victim, temperature=1.0, epsilon=0.0)):
-        with pytest.raises(InputError, match=r"uint8 of shape \(n, channels, height, width\), n from 1, is wanted"):
+        with pytest.raises(InputError, match=r"expected uint8 of shape \(n, channels, height, width\), n at least 1"):
             detector.score(images)
 
 

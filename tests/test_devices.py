@@ -64,7 +64,7 @@ def test_images_that_a_gpu_has_no_room_for_stay_where_they_are(images, monkeypat
     [
         ("tpu", "unknown device 'tpu': use one of cpu, cuda"),
         ("cuda:one", "unknown device 'cuda:one'"),
-        ("cuda", "device 'cuda' is asked for and there is no GPU that torch can use: use cpu"),
+        ("cuda", "device 'cuda' was requested, but there is no GPU that torch can use: use cpu"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(name, message, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_device_is_resolved(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert devices.resolve("cuda") == torch.device("cuda")
     assert devices.resolve("cuda:0") == torch.device("cuda", 0)
-    with pytest.raises(InputError, match="device 'cuda:2' is asked for and there are 2 GPUs: count from 0"):
+    with pytest.raises(InputError, match="device 'cuda:2' was requested, but there are 2 GPUs: count from 0"):
         devices.resolve("cuda:2")
 
 

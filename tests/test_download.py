@@ -93,7 +93,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     wrong = hashlib.md5(b"").hexdigest()
     with pytest.raises(
         InputError,
-        match=f"expected md5:{wrong} but got {MD5}.*: nothing is kept of it; the known one is that of a page",
+        match=f"expected md5:{wrong} but got {MD5}.*: the file was not kept; the known checksum is from a page",
     ):
         fetch(server.archive("/file.bin", md5=wrong), tmp_path)
     assert left(tmp_path) == []
@@ -111,7 +111,7 @@ def test_a_file_that_is_not_there_and_a_server_that_is_not(server, tmp_path):
 def test_a_download_that_does_not_fit_is_refused_before_it_begins(server, tmp_path, monkeypatch):
     usage = sources.shutil.disk_usage(tmp_path)._replace(free=1_000)
     monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match="file.bin would take [0-9.]+ kB and .* has 1.0 kB free"):
+    with pytest.raises(InputError, match="file.bin would take [0-9.]+ kB, but .* has 1.0 kB free"):
         fetch(server.archive("/file.bin", md5=MD5), tmp_path)
     assert server.requests == [] and left(tmp_path) == []
 
@@ -179,7 +179,7 @@ def test_without_a_published_checksum_a_later_download_must_equal_the_first(serv
     (data / "tinyimagenet/tiny-imagenet-200").rename(tmp_path / "moved")
     server.files["/tiny-imagenet-200.zip"] = content + b"more"
     with pytest.raises(
-        InputError, match="expected .* but got .*: nothing is kept of it; the known one is that of the first download"
+        InputError, match="expected .* but got .*: the file was not kept; the known checksum is from the first download"
     ):
         get("tinyimagenet", data, sources=changed)
     assert left(data / "tinyimagenet") == [".lock", CHECKSUMS]
@@ -289,7 +289,7 @@ def test_what_is_missing_is_counted_and_named(tmp_path):
     (tmp_path / "gtsrb/GTSRB/Final_Test/Images/00001.ppm").unlink()
     words = check("gtsrb", tmp_path).words
     assert "train 60 of 39,209, test 2 of 12,630, classes 2 of 43" in words
-    assert "1 files are not there, GTSRB/Final_Test/Images/00001.ppm the first" in words
+    assert "1 files are missing, starting with GTSRB/Final_Test/Images/00001.ppm" in words
     assert "extractlib data get gtsrb" in words
 
 
@@ -317,8 +317,8 @@ def test_list_and_get_from_the_command_line(command, tmp_path, monkeypatch):
     assert status == 2 and f"into {tmp_path}/imagenet" in errors
     (tmp_path / "file").write_text("")
     for words, message in {
-        ("get", "cifar10", "--data", f"{tmp_path}/file"): f"{tmp_path}/file/cifar10 cannot be filled",
-        ("check", f"{tmp_path}/none"): f"{tmp_path}/none is no folder",
+        ("get", "cifar10", "--data", f"{tmp_path}/file"): f"{tmp_path}/file/cifar10 cannot be written",
+        ("check", f"{tmp_path}/none"): f"{tmp_path}/none is not a folder",
     }.items():
         status, _, errors = command("data", *words)
         assert status == 2 and message in errors
@@ -335,7 +335,7 @@ def test_a_run_on_published_data_sets_ends_in_a_row(command, tmp_path):
     assert status == 0, errors
     assert printed.startswith("gtsrb, ") and "recovery" in printed
     status, _, errors = command(*words[:-1], "openimages", *options)
-    assert status == 2 and "openimages is not at hand, as" in errors
+    assert status == 2 and "openimages is not available, since" in errors
 
 
 def test_the_page_on_data_says_what_the_package_knows():
@@ -351,5 +351,5 @@ def test_the_page_on_data_says_what_the_package_knows():
                 row
                 == f"| {archive.name} | {archive.md5 or 'missing'} | {archive.cited + ' ' if archive.cited else ''}|"
             )
-    [line] = [line for line in page.splitlines() if line.startswith("In a folder of yours")]
+    [line] = [line for line in page.splitlines() if line.startswith("In your own folder")]
     assert set(re.findall(r"`(\.\w+)`", line)) == SUFFIXES

@@ -314,8 +314,8 @@ def test_retina_is_as_uneven_as_the_disease_where_it_is_trained():
     [
         ({"name": "cats"}, r"'cats'.*signs"),
         ({"part": "train"}, r"'train'.*victim"),
-        ({"size": 0}, "size of signs/test is 0: a whole number from 1 is wanted"),
-        ({"seed": -1}, "seed is -1: a whole number from 0 to 1,099,511,627,776 is wanted"),
+        ({"size": 0}, "size of signs/test is 0: expected a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1: expected a whole number from 0 to 1,099,511,627,776"),
     ],
 )
 def test_bad_requests_are_refused(options, message):

@@ -79,7 +79,7 @@ def test_a_changed_file_is_refused(change, tmp_path):
     assert len(edition_1.read(path)) == 135
     assert change(text) != text
     path.write_text(change(text), encoding="utf-8")
-    with pytest.raises(InputError, match=f"{path} is not as it was committed: restore it with git checkout -- {path}"):
+    with pytest.raises(InputError, match=f"{path} has been changed: restore it with git checkout -- {path}"):
         edition_1.read(path)
 
 

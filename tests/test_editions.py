@@ -212,7 +212,7 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_freeze_is_entered_once_from_a_clean_checkout(checkout):
     (checkout.folder / "claims.py").write_text("changed")
-    with pytest.raises(InputError, match="files differ from the commit that is to be frozen: commit them first"):
+    with pytest.raises(InputError, match="files differ from the commit to freeze: commit them first"):
         editions.freeze("drawn")
     commit = checkout.commit()
     entry = editions.freeze("drawn")
@@ -223,7 +223,7 @@ def test_a_freeze_is_entered_once_from_a_clean_checkout(checkout):
     assert set(entry["digests"]) == whole | entries
     assert editions.FILE.read_text().startswith("# freezes\n")
     checkout.commit()
-    with pytest.raises(InputError, match="the freeze 'drawn' stands in EDITIONS.toml: enter a deviation instead"):
+    with pytest.raises(InputError, match="the freeze 'drawn' is already in EDITIONS.toml: enter a deviation instead"):
         editions.freeze("drawn")
     with pytest.raises(InputError, match="unknown freeze 'paper'"):
         editions.freeze("paper")
@@ -233,7 +233,7 @@ def test_photographs_are_frozen_with_the_very_tests_of_the_drawn(checkout):
     editions.freeze("drawn")
     (checkout.folder / "paper/claims.toml").write_text("weaker")
     checkout.commit()
-    with pytest.raises(InputError, match="paper/claims.toml is not what the freeze 'drawn' has: restore it"):
+    with pytest.raises(InputError, match="paper/claims.toml differs from the freeze 'drawn': restore it"):
         editions.freeze("photos")
     (checkout.folder / "paper/claims.toml").write_text("paper/claims.toml")
     checkout.commit()
@@ -296,16 +296,16 @@ def row(seed=LOOK[0], *, scale="drawn", **provenance) -> SimpleNamespace:
 
 def test_a_row_counts_by_the_versions_of_the_freeze(checkout, monkeypatch):
     monkeypatch.setattr(editions, "VERSIONS", {"train": 1, "api": 1, "drawn": 3})
-    assert editions.refusal(row()) == "the freeze 'drawn' is not entered"
+    assert editions.refusal(row()) == "the freeze 'drawn' has not been entered"
     editions.freeze("drawn")
     assert editions.counts(row())
     refused = {
-        "seed 1000 decides nothing": row(1000),
+        "seed 1000 is not a deciding seed": row(1000),
         "it was made by files that differ from commit abc": row(commit="abc+"),
         "it was made on 2020-01-01, before the freeze": row(date="2020-01-01"),
-        "version 2 of 'train' made it, and the freeze has 1": row(versions={"train": 2, "api": 1}),
-        "version 1 of 'other' made it, and the freeze has None": row(versions={"other": 1}),
-        "the freeze 'photos' is not entered": row(scale="photos"),
+        "it was made by version 2 of 'train', and the freeze has 1": row(versions={"train": 2, "api": 1}),
+        "it was made by version 1 of 'other', and the freeze has None": row(versions={"other": 1}),
+        "the freeze 'photos' has not been entered": row(scale="photos"),
     }
     assert {reason: editions.refusal(one) for reason, one in refused.items()} == {reason: reason for reason in refused}
     deviate("train", "2")

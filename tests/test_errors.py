@@ -56,9 +56,9 @@ def test_values_are_shown_whatever_they_are():
 
 @pytest.mark.parametrize("value", [0, -1, True, False, 1.0, "1", None, HIGHEST + 1, 2**99, torch.tensor(3)])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(InputError, match=r"^queries is .*: a whole number from 1( to [0-9,]+)? is wanted$"):
+    with pytest.raises(InputError, match=r"^queries is .*: expected a whole number (of at least 1|from 1 to [0-9,]+)$"):
         check_positive("queries", value)
-    with pytest.raises(InputError, match="^queries is .*: a whole number from 1 to 7 is wanted$"):
+    with pytest.raises(InputError, match="^queries is .*: expected a whole number from 1 to 7$"):
         check_positive("queries", value, at_most=7)
     assert [check_positive("queries", number) for number in (1, HIGHEST)] == [1, HIGHEST]
     assert check_positive("queries", 7, at_most=7) == 7
@@ -87,7 +87,7 @@ def test_a_seed_is_checked_wherever_one_is_given(seed, tmp_path):
         ),
     }
     for name, use in uses.items():
-        with pytest.raises(InputError, match="^seed is .*: a whole number from 0 to 1,099,511,627,776 is wanted$"):
+        with pytest.raises(InputError, match="^seed is .*: expected a whole number from 0 to 1,099,511,627,776$"):
             use()
             pytest.fail(name)
 
@@ -100,7 +100,7 @@ def test_the_highest_seed_works():
 
 @pytest.mark.parametrize("size", [0, -1, True, 8.0, None, 4_097, 2**70])
 def test_a_size_of_images_is_checked(size):
-    with pytest.raises(InputError, match="image size is .*: a whole number from 1 to 4,096 is wanted"):
+    with pytest.raises(InputError, match="image size is .*: expected a whole number from 1 to 4,096"):
         Loader(image_size=size)
     with pytest.raises(InputError, match="number of noise images is"):
         Loader(noise_size=-1)
@@ -108,9 +108,9 @@ def test_a_size_of_images_is_checked(size):
 
 @pytest.mark.parametrize("name", ["", None, 1, True, b"a", ["a"], "a\ud800"])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
+    with pytest.raises(InputError, match="^client is .*: expected a non-empty name$"):
         check_name("client", name)
-    with pytest.raises(InputError, match="^name of a network is .*: a name that is not empty is wanted$"):
+    with pytest.raises(InputError, match="^name of a network is .*: expected a non-empty name$"):
         networks.NETWORKS.add(name, None)
 
 
@@ -132,7 +132,7 @@ def test_an_output_is_tried_and_left_as_it_was(tmp_path):
     assert check_output(new) == new and new.parent.is_dir() and not new.exists()
     assert check_output(old) == old and old.read_bytes() == b"kept"
     for wrong in (tmp_path, tmp_path / "old" / "below", tmp_path / ("x" * 300), tmp_path / "a\0b"):
-        with pytest.raises(InputError, match="cannot be written|is no regular file"):
+        with pytest.raises(InputError, match="cannot be written|is not a regular file"):
             check_output(wrong)
 
 

@@ -113,9 +113,7 @@ def test_what_cannot_be_compared_is_refused():
 
 def test_class_names_in_another_order_are_refused():
     victim = xl.Victim(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), classes=("a", "c", "b"))
-    with pytest.raises(
-        InputError, match="the victim's classes are those of test in another order, .*: bring the labels"
-    ):
+    with pytest.raises(InputError, match="the victim's classes are those of test in another order, .*: put the labels"):
         xl.evaluate(victim, victim, labeled(0, 1, 2))
 
 

@@ -106,7 +106,7 @@ def test_the_notebook_says_what_the_check_knows(exercise):
 def test_a_text_has_a_rubric_worth_its_minutes_and_no_check(id):
     criteria = re.findall(r"^- (\d+) points: .+\.$", TASKS[id].explanation.partition("**How it is graded.**")[2], re.M)
     assert len(criteria) >= 3 and sum(map(int, criteria)) == lookup(id).minutes
-    with pytest.raises(InputError, match=rf"exercise {id} asks for a text, which no program checks: compare it with"):
+    with pytest.raises(InputError, match=f"exercise {id} asks for a written answer, which no program checks: compare"):
         check(id, ["full answers"])
 
 
@@ -127,17 +127,17 @@ def test_an_attack_that_comes_near_its_mark_earns_a_part():
     verdicts = [exercise.check(lambda share=share: share) for share in (0.4, 0.6, 0.9, 1.0)]
     assert [verdict.share for verdict in verdicts] == pytest.approx([0, 0.25, 1, 1])
     assert str(verdicts[1]) == (
-        "Exercise 5.9: not yet; agreement is 0.600; it earns points from 0.5 on and all of them from 0.9 on."
+        "Exercise 5.9: not yet; agreement is 0.600; points start above 0.5, and 0.9 earns all of them."
     )
     assert str(verdicts[2]) == "Exercise 5.9: right; agreement is 0.900."
 
 
 def test_a_trial_tells_no_more_than_a_student_may_know():
-    assert str(trial("5.1", 0)) == ("Exercise 5.1: an answer of the right kind; the grade says whether it is right.")
-    assert trial("5.1", "many").reason == "the answer is a text, 'many': a whole number is wanted"
+    assert str(trial("5.1", 0)) == "Exercise 5.1: the answer is of the right kind; the grade says whether it is right."
+    assert trial("5.1", "many").reason == "the answer is text, 'many': expected a whole number"
     right = lookup("5.2").right
-    assert str(trial("5.2", right)) == "Exercise 5.2: right on these inputs; others decide the grade."
-    assert "shape (" in trial("5.2", lambda preferences, left: right(preferences, left)[1:]).reason
+    assert str(trial("5.2", right)) == "Exercise 5.2: right on these inputs; the grade is decided on others."
+    assert "the shape is (" in trial("5.2", lambda preferences, left: right(preferences, left)[1:]).reason
 
 
 def test_no_chapter_imports_anothers_exercises():
@@ -175,13 +175,13 @@ for _ in range(100_000):
     ("id", "answer", "reason"),
     [
         ("5.1", None, "there is no answer yet"),
-        ("5.1", "many", "the answer is a text, 'many': a whole number is wanted"),
-        ("5.1", True, "the answer is a truth value, True: a whole number is wanted"),
-        ("5.1", 2.5, "the answer is a number, 2.5: a whole number is wanted"),
-        ("5.1", float("nan"), "the answer is a number, nan: a whole number is wanted"),
-        ("1.1", float("nan"), "the result holds NaN or an infinite value: look for a division by zero"),
+        ("5.1", "many", "the answer is text, 'many': expected a whole number"),
+        ("5.1", True, "the answer is a truth value, True: expected a whole number"),
+        ("5.1", 2.5, "the answer is a number, 2.5: expected a whole number"),
+        ("5.1", float("nan"), "the answer is a number, nan: expected a whole number"),
+        ("1.1", float("nan"), "the result contains NaN or an infinite value: look for a division by zero"),
         ("5.1", 10**30, "more than 63 bits"),
-        ("5.1", np.array([1, 2]), "the answer is an array of whole numbers: a whole number is wanted"),
+        ("5.1", np.array([1, 2]), "the answer is an array of whole numbers: expected a whole number"),
         ("5.1", object(), "a value of type object cannot be checked"),
         ("5.1", Odd(), "a value of type Odd cannot be checked"),
         ("5.1", CYCLE, "lists nested that deeply cannot be checked"),
@@ -195,8 +195,8 @@ for _ in range(100_000):
             "1,000,000,000 values cannot be checked: give at most 10,000,000",
         ),
         ("5.1", torch.zeros(1).expand(10**9), "1,000,000,000 values cannot be checked"),
-        ("5.2", 3, "the answer is a whole number, 3: a function is wanted"),
-        ("5.2", Odd(), "the answer is of type Odd: a function is wanted"),
+        ("5.2", 3, "the answer is a whole number, 3: expected a function"),
+        ("5.2", Odd(), "the answer is of type Odd: expected a function"),
         ("12.2", lambda holds, needed: "perhaps", "unknown answer 'perhaps': use one of holds, does not hold"),
     ],
 )
@@ -207,7 +207,7 @@ def test_what_cannot_be_compared_is_told_in_one_line(id, answer, reason):
 
 @pytest.mark.parametrize("seed", [-1, "7", 1.0, True])
 def test_a_seed_that_is_no_number_is_refused(seed):
-    with pytest.raises(InputError, match=r"seed is .*: a whole number from 0 to 1,099,511,627,776 is wanted"):
+    with pytest.raises(InputError, match=r"seed is .*: expected a whole number from 0 to 1,099,511,627,776"):
         check("5.1", 1, seed=seed)
 
 
@@ -223,12 +223,12 @@ def failing_oddly(logits, targets):
     ("function", "reason"),
     [
         (lambda logits, targets: None, "the function returns nothing yet"),
-        (lambda logits, targets: logits.sum(), "an array of numbers is wanted"),
+        (lambda logits, targets: logits.sum(), "expected an array of numbers"),
         (lambda logits, targets: sys.exit("bye"), "the function raises SystemExit: bye"),
         (lambda logits, targets: Odd(), "a value of type Odd cannot be checked"),
         (lambda logits, targets: [Odd()], "a value of type Odd cannot be checked"),
-        (failing_oddly, "the function raises ValueError: one of type ValueError"),
-        (lambda logits, targets: logits[:, 0], "shape (4,) where (4, 3) is wanted"),
+        (failing_oddly, "the function raises ValueError: a value of type ValueError"),
+        (lambda logits, targets: logits[:, 0], "the shape is (4,): expected (4, 3)"),
         (lambda logits: logits, "raises TypeError"),
         (lambda logits, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
     ],
@@ -298,17 +298,17 @@ ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
     [
         (5, 5, None),
         (6, 5, "the number is too large"),
-        (-5, 5, "the sign is turned round"),
+        (-5, 5, "the sign is reversed"),
         (0.30001, 0.3, None),
         (0.3004, 0.3, "the number is too large"),
         ("Two  words", "two words", None),
-        ("other", "two words", "another answer is right"),
+        ("other", "two words", "a different answer is right"),
         (["b", "a"], ["a", "b"], None),
         (["a", "c", "d"], ["a", "b"], "1 of the right names is missing, and 2 too many"),
         (ROWS, ROWS, None),
         (ROWS * 2, ROWS, "the rows do not sum to 1"),
-        (ROWS[0], ROWS, "shape (2,) where (2, 2) is wanted"),
-        (ROWS[::-1], ROWS, "the values are right and their order is not"),
+        (ROWS[0], ROWS, "the shape is (2,): expected (2, 2)"),
+        (ROWS[::-1], ROWS, "the values are right, but their order is not"),
         (3 * np.arange(4.0), np.arange(4.0), "all values are too large, by the same factor"),
         (np.arange(4.0) - 1, np.arange(4.0), "all values are too small, by the same amount"),
         (np.array([0.0, 1, 2, 9]), np.arange(4.0), "1 of 4 values are wrong, the first at index 3, where yours is 9"),
@@ -395,15 +395,15 @@ def test_an_exercise_of_another_form_is_refused(tmp_path):
     cell = next(cell for cell in notebook.cells if "{exercise} 5.2" in cell.source)
     cell.source = cell.source.replace(":nonumber:", ":number:")
     courses.nbformat.write(notebook, tmp_path / "05_knockoff.ipynb")
-    with pytest.raises(InputError, match="05_knockoff: cell exercise-5-2 is no exercise with its solution"):
+    with pytest.raises(InputError, match="05_knockoff: cell exercise-5-2 is not an exercise with its solution"):
         courses.tasks(tmp_path / "05_knockoff.ipynb")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--chapter", "5", "--course", "../autumn"], "extractbook: course is '../autumn': a name of letters"),
-        (["--chapter", "5", "--course", ""], "extractbook: course is '': a name of letters"),
+        (["--chapter", "5", "--course", "../autumn"], "extractbook: course is '../autumn': use letters"),
+        (["--chapter", "5", "--course", ""], "extractbook: course is '': use letters"),
         (["--chapter", "5"], "Missing option '--course'"),
         (["--chapter=-5", "--course", "autumn"], "Invalid value for '--chapter'"),
         (["--chapter", "99", "--course", "autumn"], "extractbook: chapter 99 has no exercises"),
@@ -430,7 +430,7 @@ def test_a_course_keeps_its_secret_seed_and_the_points_that_were_set(command, mo
     place = tmp_path / "autumn" / "source" / "chapter-05"
     (place / "chapter-05.ipynb").write_text("with points of one's own")
     status, _, error = command("assignment", "--chapter", "5", "--course", "autumn")
-    assert status == 2 and f"{place} is there already, perhaps with points of your own: delete it" in error
+    assert status == 2 and f"{place} already exists, perhaps with your own points: delete it" in error
     assert (place / "chapter-05.ipynb").read_text() == "with points of one's own"
     secret = tmp_path / "autumn" / "secret_seed"
     secret.write_text("seven")
@@ -443,11 +443,11 @@ def test_a_course_keeps_its_secret_seed_and_the_points_that_were_set(command, mo
 
 def test_one_array_of_many_vectors_is_not_one_query():
     service = services.NetworkService(torch.Generator().manual_seed(0), budget=400)
-    with pytest.raises(InputError, match=r"^the queries are of shape \(1, 500, 8\): \(n, 8\) is wanted$"):
+    with pytest.raises(InputError, match=r"^the queries are of shape \(1, 500, 8\): expected \(n, 8\)$"):
         service(torch.zeros(1, 500, 8))
     assert service(torch.zeros(400, 8)).shape == (400, 5)
     linear = services.LinearService(torch.zeros(3, 4), torch.zeros(3), budget=1)
-    with pytest.raises(InputError, match=r"shape \(1, 2, 4\): \(n, 4\) is wanted"):
+    with pytest.raises(InputError, match=r"shape \(1, 2, 4\): expected \(n, 4\)"):
         linear(torch.zeros(1, 2, 4))
 
 
@@ -475,13 +475,13 @@ def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():
     truth, baseline, copy = np.array([0, 1, 2, 3, 4]), np.array([0, 1, 9, 9, 9]), np.array([0, 1, 2, 9, 9])
     victim = np.array([0, 1, 2, 3, 9])
     assert held_out.gained([copy], [np.stack([truth, baseline])], victim) == pytest.approx((0.6 - 0.4) / 0.8)
-    with pytest.raises(InputError, match=r"shape \(4,\) where \(5,\) is wanted"):
+    with pytest.raises(InputError, match=r"^the shape is \(4,\): expected \(5,\)$"):
         held_out.gained([copy[:4]], [np.stack([truth, baseline])], victim)
 
 
 def test_the_attacker_of_exercise_5_4_sends_images_of_the_pool_alone():
     [(api, pool, wanted)] = chapter_05.thousand(3)
-    with pytest.raises(InputError, match="an image is not of the pool: send images of the pool, as they are"):
+    with pytest.raises(InputError, match="an image is not from the pool: send images from the pool, unchanged"):
         api.query(torch.cat([pool.images[:1], wanted[:1]]))
     assert api.usage().queries == 0
     assert len(api.query(pool.images[:2])) == 2

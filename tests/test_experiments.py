@@ -276,9 +276,9 @@ def test_a_budget_that_does_not_fit_the_pool_is_refused(cell, queries, tmp_path)
     ("change", "message"),
     [
         # An honest account sends 100; of the 64 other images a quarter are of the task.
-        ({"experiment": "accounts"}, "objects/adversary holds 10 images and 100 are needed"),
-        ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images and 48 are needed"),
-        ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images and 64 are needed"),
+        ({"experiment": "accounts"}, "objects/adversary holds 10 images, but 100 are needed"),
+        ({"experiment": "overlap", "overlap": 0.25}, "atlas/detector holds 10 images, but 48 are needed"),
+        ({"experiment": "overlap", "overlap": 1.0}, "objects/detector holds 10 images, but 64 are needed"),
     ],
 )
 def test_too_few_images_are_told_before_anything_is_trained(change, message, cell, tmp_path, monkeypatch):
@@ -301,7 +301,7 @@ def test_what_detectors_are_asked_about_comes_from_the_whole_part():
 def test_rows_of_another_part_are_not_taken_for_those_asked_for(row, tmp_path):
     path = tmp_path / "table.jsonl"
     append_row(path, row)
-    with pytest.raises(InputError, match="table.jsonl holds rows of another part than 'validation': name another file"):
+    with pytest.raises(InputError, match="table.jsonl holds rows of a part other than 'validation': name another file"):
         run_table([row.cell], path, store=Store(tmp_path), part="validation")
     assert read_rows(path) == [row]
 
@@ -338,7 +338,7 @@ def test_a_table_goes_on_where_it_stopped(row, cell, tmp_path, monkeypatch):
 def test_the_first_edition_is_read_only(cell, tmp_path):
     path = tmp_path / "granularity.json"
     path.write_text('{"format": "extractlib results 1", "rows": []}')
-    with pytest.raises(InputError, match="granularity.json is no results file that rows can be added to"):
+    with pytest.raises(InputError, match="granularity.json is not a results file that rows can be added to"):
         run_table([cell], path, store=Store(tmp_path))
     assert not (tmp_path / "victim").exists()
 

@@ -37,7 +37,7 @@ def test_table():
 
 
 def test_table_refuses_a_short_line():
-    with pytest.raises(InputError, match=r"a table of 2 columns has a line of 1 values: \['a'\]"):
+    with pytest.raises(InputError, match=r"a table with 2 columns has a line with 1 values: \['a'\]"):
         figures.table([["a"]], ["word", "number"])
 
 

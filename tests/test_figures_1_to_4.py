@@ -136,7 +136,7 @@ def test_reliability_in_groups_of_equal_size():
     right = torch.tensor([True, False, True, True])
     data = chapter_03.reliability({"signs": (confidence, right)}, groups=2).data
     assert data["confidence"].tolist() == pytest.approx([0.55, 0.8])
-    assert data["share that is right"].tolist() == [0.5, 1.0]
+    assert data["share correct"].tolist() == [0.5, 1.0]
     assert data["±"].tolist() == pytest.approx([0.5 / 2**0.5, 0.0]) and data["answers"].tolist() == [2, 2]
 
 

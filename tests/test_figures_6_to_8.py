@@ -97,14 +97,15 @@ def test_what_granularities_cost():
         pd.concat([ROWS, *(ROWS.iloc[[0, 4]].assign(granularity=word) for word in ("rounded-1", "top-5"))])
     )
     assert "cost most on *signs* (0.50 of recovery) and least on *birds* (0.30)" in words
-    assert "that have all of these answers (*birds*, *signs*): 0.000 by one decimal, " in words
-    assert words.endswith(" 0.400 by label.")
+    assert "that have all of these answers (*birds*, *signs*): 0.000 for one decimal, " in words
+    assert words.endswith(" 0.400 for label.")
 
 
 def test_what_the_better_fill_gains():
     assert chapter_06.gains(ROWS).to_dict() == pytest.approx({"signs": 0.2, "birds": -0.1})
     assert chapter_06.gain_words(ROWS) == (
-        "Renormalized answers recover +0.20 on *signs*, −0.10 on *birds*: more than evenly filled ones on 1 of 2 tasks."
+        "Compared with evenly filled answers, renormalized ones change recovery by +0.20 on *signs*, −0.10 on *birds*:"
+        " they recover more on 1 of 2 tasks."
     )
     assert marks(chapter_06.fills(ROWS))["renormalized", "birds"] == 0.7
 
@@ -112,10 +113,10 @@ def test_what_the_better_fill_gains():
 def test_how_often_the_rule_takes_the_better_fill():
     words = chapter_06.rule_words(ROWS)
     assert " in 2 of 2 runs; the rule fails on no task." in words
-    assert words.endswith("would cost 0.10 of recovery in the mean instead of the main figure's 0.10.")
+    assert words.endswith("would cost 0.10 of recovery on average instead of the 0.10 in the main figure.")
     ties = chapter_06.rule_words(ROWS.assign(held_out_agreement=0.5))  # even is taken, which on signs recovers 0.2 less
     assert " in 1 of 2 runs; the rule fails on *signs* (0.20 of recovery lost)." in ties
-    assert ties.endswith("would cost 0.10 of recovery in the mean instead of the main figure's 0.20.")
+    assert ties.endswith("would cost 0.10 of recovery on average instead of the 0.20 in the main figure.")
 
 
 def test_errors_that_copies_and_the_control_repeat():
@@ -123,7 +124,7 @@ def test_errors_that_copies_and_the_control_repeat():
     assert marks(chapter_06.repeated(ROWS, control))["control", "signs"] == 0.5
     assert chapter_06.repeated_words(ROWS, control) == (
         "Copies from labels repeat fewer of the victim's errors than copies from full answers do on 2 of 2 tasks, and"
-        " more than the independent control does on 1 of 2.\nIn the mean the control recovers 0.94, copies from full"
+        " more than the independent control does on 1 of 2.\nOn average, the control recovers 0.94, copies from full"
         " answers 0.95, and copies from labels 0.55."
     )
 
@@ -140,7 +141,7 @@ def test_the_papers_pattern_is_seen_where_it_is():
     words = f"{chapter_06.label_words(ROWS)}\n{chapter_06.between_words(ROWS)}"
     assert "which is not the paper's pattern" in words
     assert ", as in the paper;" in chapter_06.label_words(ROWS.replace({"task": {"signs": "things"}}))
-    assert "those of *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in words
+    assert "those on *signs* (0.50 here, 0.03 there) and *birds* (0.30 here, 0.36 there)" in words
     assert words.endswith("Two classes cost less than labels do on 2 of 2 tasks.")
 
 
@@ -191,7 +192,7 @@ def test_the_square_of_initial_weights():
     assert [text.get_text() for text in axes.texts] == ["1.00", "0.60", "0.70", "0.90"]
     assert chapter_07.crossed(CROSSED).to_dict() == pytest.approx({"signs": 0.3})
     assert chapter_07.crossed_words(CROSSED) == (
-        "At 2,500 steps, starting from the victim's very weights gains 0.30 on *signs* of recovery, in the mean over"
+        "At 2,500 steps, starting from the same weights as the victim raises recovery by 0.30 on *signs*, averaged over"
         " both directions."
     )
 
@@ -218,12 +219,12 @@ def test_what_networks_and_scratch_cost():
         ("constant predictor", "signs"): 0.25,
     }
     assert marks(chapter_07.scratch(ARCHITECTURES))["small CNN from scratch", "signs"] == 0.7
-    assert chapter_07.start_words(ARCHITECTURES) == "The other network loses 0.500 on *signs* of recovery."
+    assert chapter_07.start_words(ARCHITECTURES) == "The other network lowers recovery by 0.500 on *signs*."
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
-        "The small victim from scratch costs the attacker 0.300 on *signs* of recovery. Other initial weights were"
-        " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300, and other"
-        " weights cost 0.300. Rows of a ResNet from scratch, which would change the start alone, are missing. The owner"
-        " gives up 0.020 on *signs* of accuracy."
+        "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. Other initial weights were"
+        " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300 and other"
+        " weights cost 0.300. Rows of a ResNet from scratch, which would change only the start, are missing. The"
+        " owner's accuracy is lower by 0.020 on *signs*."
     )
     alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
     assert "are missing" not in chapter_07.scratch_words(pd.concat([ARCHITECTURES, alone]), CROSSED)
@@ -246,9 +247,9 @@ def test_two_victims_of_a_seed_are_one_value():
     }
     assert figure.data["±"].isna().all()
     assert chapter_07.repeated_words(CROSSED, control) == (
-        "Of the victim's errors, on *signs*, where the victims make 5 (A) and 9 (B) errors, copies from the same"
-        " weights repeat 70% (accuracy 0.700), copies from other weights 30% (accuracy 0.600), the control 10%"
-        " (accuracy 0.750)."
+        "Shares of the victim's errors that are repeated: on *signs*, where the victims make 5 (A) and 9 (B) errors,"
+        " copies from the same weights repeat 70% (accuracy 0.700), copies from other weights 30% (accuracy 0.600), and"
+        " the control 10% (accuracy 0.750)."
     )
 
 
@@ -289,8 +290,8 @@ POOLS = frame(
 def test_the_narrow_pool():
     assert marks(chapter_08.narrow(POOLS))["images of retinas", "signs"] == 0.1
     assert chapter_08.narrow_words(POOLS) == (
-        "Images of retinas recover 0.99 of the *retina* victim, of which the diverse pool recovers 0.90, and of the"
-        " others *signs* 0.10."
+        "Images of retinas recover 0.99 on *retina*, where the diverse pool recovers 0.90; elsewhere, they"
+        " recover 0.10 on *signs*."
     )
 
 
@@ -301,8 +302,8 @@ def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
 
 def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
     assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
-        "With 9 kinds in place of 189 the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
-        " *signs* needed many kinds most."
+        "With 9 kinds instead of 189, the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
+        " *signs* depended most on many kinds."
     )
     gaining = chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "retina": {9: [0.55], 189: [0.5]}})
     assert "shares: *signs* 50%; *retina* gains 10%. So *signs*" in gaining
@@ -319,7 +320,7 @@ def test_the_budget_curve_is_of_one_number_of_steps():
         ("signs", 2_500): 0.7,
         ("signs", 10_000): 1.0,
     }
-    assert chapter_08.budget_words(atlas) == "From 1,000 to 10,000 queries recovery changes by +0.40 on *signs*."
+    assert chapter_08.budget_words(atlas) == "From 1,000 to 10,000 queries, recovery changes by +0.40 on *signs*."
 
 
 def test_queries_and_steps_are_two_axes():

@@ -112,12 +112,12 @@ def test_own_images_are_set_against_as_many_public_ones_and_four_times_as_many()
 def test_own_images_with_and_without_labels_stand_in_a_line():
     control = OWN["experiment"] == "control"
     lines = chapter_10.labels_table(OWN[~control], OWN[control]).splitlines()
-    assert lines[2] == "| Task | asked, full answers | asked, labels | independent control | constant predictor |"
+    assert lines[2] == "| Task | queries, full answers | queries, labels | independent control | constant predictor |"
     assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
     assert lines[0] == "**Recovery with 25 own images; the control has more, from the victim's own source**"
     twice = pd.concat([OWN, OWN[control]])
     caption = chapter_10.labels_table(twice[twice["experiment"] != "control"], twice[twice["experiment"] == "control"])
-    assert "; asked, full answers at 1 of 2 seeds; asked, labels at 1 of 2 seeds; " in caption.splitlines()[0]
+    assert "; queries, full answers at 1 of 2 seeds; queries, labels at 1 of 2 seeds; " in caption.splitlines()[0]
     assert chapter_10.against_control(OWN) == "no task, behind it on *signs*"
     level = OWN.assign(recovery=OWN["recovery"].where(~control, 0.903))
     assert chapter_10.against_control(level) == "no task, level with it (to within 0.005) on *signs*"
@@ -153,8 +153,8 @@ def test_accounts_have_a_median_where_most_are_flagged():
     assert chapter_10.accounts_table(three).splitlines()[4].startswith("| signs, count | 3 of 4 | 25 |")
     said = chapter_10.accounts_sentence(ACCOUNTS)
     assert said.startswith(
-        "The count flags crafted queries on 1 of 1 tasks; most of the adversary's single accounts it flags at this many"
-        " seeds: 1 (signs); and of its Sybils at most 2.0% on any task."
+        "The count flags crafted queries on 1 of 1 tasks; it flags most of the adversary's single accounts at this many"
+        " seeds: 1 (signs); and it flags at most 2.0% of the Sybils on any task."
     )
     assert "PRADA flags crafted queries on 0 of 1 tasks" in said
 
@@ -192,8 +192,8 @@ def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
     assert chapter_10.marks_table(two).splitlines()[5].startswith("| signs, 10 steps | 82 | 12 | 0 |")
     # Of three lines: 25 of 41 beside a control of none, 6 of 41 beside none, and 20 of 40 beside a control of all.
     assert chapter_10.accused(MARKS) == (
-        "At one in a thousand the p value with the bound as given accuses in 1 of these 3 lines, Fisher's in 1, and"
-        " half of the marks in 2."
+        "At one in a thousand, the p value with the bound as given accuses in 1 of these 3 lines, Fisher's in 1, and"
+        " the rule of half the marks in 2."
     )
     assert chapter_10.longer(MARKS) == {"signs": (pytest.approx(6 / 41), pytest.approx(25 / 41))}
 

@@ -56,9 +56,9 @@ def test_a_verdict_that_changed_since_the_first_edition_is_named():
     cells = [(claim, "birds", Verdict.HOLDS) for claim in ("C1", "C7", "B5", "B10")]
     # B5's statement is a different one, and B10 is new.
     assert chapter_12.changed(made(*cells)) == (
-        "Of its 24 claims 3 have a word from the second edition's rows. Stated differently now, and so not compared:"
-        " B5. Of the others the word is a different one for C1 (undecided, now holds); their experiments and tests are"
-        " new, so that it is not one result that changed."
+        "Of its 24 claims, 3 have a verdict from the second edition's rows. Stated differently now, and so not"
+        " compared: B5. Among the others, the verdict is different for C1 (undecided, now holds); their experiments and"
+        " tests are new, so it is not one and the same result that changed."
     )
     assert chapter_12.changed(made()).startswith("None of its 24 claims")
 
@@ -67,8 +67,8 @@ def test_what_the_authors_slides_cannot_mean_is_named():
     tables = ("reproduction", "granularity", "query_diversity", "defended")
     found = [slip for table in tables for slip in chapter_12.slips(table)]
     assert found == [
-        "GTSRB-RN34: 41.9 / 98.1 is 0.43, where the slides print 0.44",
-        "CIFAR10-RN34: 28.6 / 94.6 is 0.30, where the slides print 0.32",
+        "GTSRB-RN34: 41.9 / 98.1 is 0.43, but the slides print 0.44",
+        "CIFAR10-RN34: 28.6 / 94.6 is 0.30, but the slides print 0.32",
         "CIFAR10-RN34: 2.8% is far below the 10% that guessing among balanced classes reaches",
     ]  # fmt: skip
 

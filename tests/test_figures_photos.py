@@ -88,7 +88,7 @@ def test_labels_alone_cost_what_full_answers_recover_more():
     assert (found["labels alone", "GTSRB"], found["full answers", "Caltech101"]) == (0.5, 0.7)
     words = chapter_11.label_words(PHOTOS, less)
     assert "cost most on *GTSRB* (0.30) and *Caltech101* (0.10)" in words
-    assert words.endswith("many classes that are alike are Caltech101 and CUB-200-2010.")
+    assert words.endswith("many similar classes are Caltech101 and CUB-200-2010.")
 
 
 def test_a_detector_without_a_chain_sees_images_as_they_come():
@@ -100,7 +100,7 @@ def test_a_detector_without_a_chain_sees_images_as_they_come():
     assert shown["through one chain", "GTSRB"] == 0.9
     assert shown["as they come", "CUB-200-2010"] == 0.8
     assert ("through one chain", "CUB-200-2010") not in shown
-    assert "the chain takes 9.0 points on *GTSRB*" in chapter_11.chain_words(found)
+    assert "The chain lowers the detector's balanced accuracy by 9.0 points on *GTSRB*" in chapter_11.chain_words(found)
 
 
 def test_every_claim_has_a_line_with_its_words_at_both_scales():

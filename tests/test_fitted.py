@@ -167,7 +167,7 @@ def test_processes_that_ask_at_once_train_once(tmp_path):
 
 def test_a_copy_of_a_module_of_ones_own_is_trained_and_not_kept(tmp_path):
     module = networks.build("tiny", classes=3, seed=0)
-    with pytest.raises(InputError, match="a module of your own is not kept in a store: give store=None"):
+    with pytest.raises(InputError, match="your own module is not kept in a store: give store=None"):
         ask(tmp_path, network=module)
     assert list(tmp_path.iterdir()) == []
     before = print_of(module)

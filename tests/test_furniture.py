@@ -175,11 +175,11 @@ def test_the_answer_is_moved_by_13_letters():
     ("old", "new", "message"),
     [
         ("b: yes", "c: yes", "question 1 has choices a, b and feedback for a, c"),
-        ("answer: o", "answer: b", "question 1: 'o' is none of its choices a, b"),
+        ("answer: o", "answer: b", "question 1: 'o' is not one of its choices a, b"),
         (
             "  answer: o\n",
             "",
-            "question 1 needs question, choices, feedback, answer and has question, choices, feedback",
+            "question 1 needs question, choices, feedback, answer, but has question, choices, feedback",
         ),
         ("{a: x, b: y}\n  feedback: {a: no, b: yes}", "{b: y}\n  feedback: {b: yes}", "question 1 has choices b"),
     ],

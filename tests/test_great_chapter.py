@@ -237,9 +237,9 @@ def limits(chapter: Chapter) -> Iterator[str]:
     text = chapter.section("Limits")
     if len(BULLET.findall(text)) < 3:
         yield f"{len(BULLET.findall(text))} limits"
-    if not re.search(r"owner's leave|leave to test|licenses an attack", text):
+    if not re.search(r"owner's (?:leave|permission)|(?:leave|permission) to test|licenses an attack", text):
         yield "nothing on responsible use"
-    if not re.search(r"for learning|is no server", text):
+    if not re.search(r"for learning|is no server|is not meant for", text):
         yield "nothing on what the teaching code is not fit for"
 
 
@@ -391,7 +391,7 @@ BREAKAGES = [
     (4, "print(", "f(1)\n" * 10 + "print(", "one cell in ten has more than"),
     (
         5,
-        "Predict: how many labeled images of the {term}`task` make a model as accurate as the copy?",
+        "Predict: how many labeled images of the {term}`task` does it take to train a model as accurate as the copy?",
         "Here it is.",
         "nothing is asked before main-figure",
     ),
@@ -413,9 +413,9 @@ BREAKAGES = [
     (11, ": understand, 5 minutes", "", "no kind and minutes"),
     (11, 'check("5.1"', 'print("5.1"', "5.1 has no check"),
     (12, "```{quiz}", "```{query}", "0 questions"),
-    (12, "It says that somebody asked, and not that this model was trained on the answers.", "No.", "feedback: No."),
+    (12, "It says that someone sent queries, not that this model was trained on the answers.", "No.", "feedback: No."),
     (13, "## Limits", "## Bounds", "0 limits"),
-    (13, "owner's leave", "owner's blessing", "responsible use"),
+    (13, "owner's permission", "owner's blessing", "responsible use"),
     (13, "for learning", "for teaching", "teaching code"),
     (14, "- Six lines", "Six lines", "4 key points for 5 objectives"),
     (14, "**Next.**", "Next.", "no Next"),

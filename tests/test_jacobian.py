@@ -95,11 +95,11 @@ def test_a_round_is_sent_in_requests_that_a_server_takes():
 def test_what_does_not_fit_is_refused_before_anything_is_asked():
     limited = Service()
     limited.usage = lambda client: SimpleNamespace(queries=0, budget=5)
-    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 5 queries and the attack needs 7: give it"):
+    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 5 queries, but the attack needs 7: give it"):
         jacobian_augmentation(limited, SEEDS, LinearTrainer(), budget=7)
     assert limited.asked == []
     api = Service()
-    with pytest.raises(InputError, match="budget is 1 and there are 2 seed images"):
+    with pytest.raises(InputError, match="budget is 1, but there are 2 seed images"):
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=1)
     with pytest.raises(InputError, match="step is 0"):
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=4, step=0)

@@ -69,18 +69,18 @@ def test_the_draw_from_four_thousand_million_images_needs_no_memory_for_them():
 
 @pytest.mark.parametrize("budget", [0, -1, True, 1.5, "10", None])
 def test_bad_budgets_are_refused(budget):
-    with pytest.raises(InputError, match=f"^budget is {budget!r}: a whole number from 1 is wanted$"):
+    with pytest.raises(InputError, match=f"^budget is {budget!r}: expected a whole number of at least 1$"):
         Knockoff(budget=budget)
 
 
 def test_other_bad_settings_are_refused(tmp_path):
-    with pytest.raises(InputError, match="^batch is 0: a whole number from 1 is wanted$"):
+    with pytest.raises(InputError, match="^batch is 0: expected a whole number of at least 1$"):
         Knockoff(budget=1, batch=0)
     for seed in (-1, True, 0.5):
-        with pytest.raises(InputError, match=f"^seed is {seed}: a whole number from 0 to 1,099,511,627,776 is wanted$"):
+        with pytest.raises(InputError, match=f"^seed is {seed}: expected a whole number from 0 to 1,099,511,627,776$"):
             Knockoff(budget=1, seed=seed)
     api = PredictionAPI(linear_victim())
-    with pytest.raises(InputError, match="^budget is 61 and the pool holds 60 images: ask at most that many$"):
+    with pytest.raises(InputError, match="^budget is 61, but the pool holds 60 images: query at most that many$"):
         Knockoff(budget=61).collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 0
     assert not list(tmp_path.iterdir())
@@ -136,7 +136,7 @@ def test_the_attacker_goes_by_its_name():
     Knockoff(budget=9, client="eve").collect(api, POOL)
     assert (api.usage("eve").queries, api.usage("attacker").queries) == (9, 0)
     for name in ("", None, 1, "\ud800"):
-        with pytest.raises(InputError, match="^client is .*: a name that is not empty is wanted$"):
+        with pytest.raises(InputError, match="^client is .*: expected a non-empty name$"):
             Knockoff(budget=9, client=name)
 
 
@@ -144,11 +144,11 @@ def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resu
     meter = Meter()
     api = PredictionAPI(linear_victim(), budget=40, meter=meter)
     attack = Knockoff(budget=50, batch=16)
-    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 40 queries and the attack needs 50: give it"):
+    with pytest.raises(BudgetExceeded, match="client 'attacker' may send 40 queries, but the attack needs 50: give it"):
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 0 and not list(tmp_path.iterdir())
     api.query(POOL.images[:1], client="attacker")  # from then on a request may be one that was answered before
-    with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 7 of 40 are left"):
+    with pytest.raises(BudgetExceeded, match="client 'attacker' asks for 16 queries, but 7 of 40 are left"):
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 1 + len(load(tmp_path / "t.db", partial=True)) == 33
     api = PredictionAPI(linear_victim(), budget=51, meter=meter)
@@ -159,7 +159,7 @@ def test_the_file_of_another_api_is_refused(tmp_path):
     attack = Knockoff(budget=20, batch=8)
     attack.collect(PredictionAPI(linear_victim()), POOL, tmp_path / "t.db")
     other = PredictionAPI(linear_victim(seed=1))
-    with pytest.raises(InputError, match="t.db is the transfer set of another api, '[0-9a-f]{40}' and not"):
+    with pytest.raises(InputError, match="t.db is the transfer set of another api, '[0-9a-f]{40}' instead of"):
         attack.collect(other, POOL, tmp_path / "t.db")
     assert other.usage("attacker").queries == 0
 
@@ -307,7 +307,7 @@ def test_each_surrogate_is_fresh_and_follows_its_seed(transfer):
 
 def test_another_pool_is_refused(transfer):
     other = ImageSet("other", noise(60), None, (), "another pool")
-    with pytest.raises(InputError, match="^the transfer set's queries are not of other: give the pool that was"):
+    with pytest.raises(InputError, match="^the transfer set's queries are not from other: give the pool that was"):
         Knockoff(budget=50).train(transfer, other, Trainer(network="tiny", recipe=RECIPE, seed=0))
 
 
@@ -471,20 +471,20 @@ class WithoutWeights(nn.Module):
     [
         (
             {"surrogate": Plain(classes=4)},
-            r"^the surrogate returned \(1, 4\) for 1 image: logits of shape \(1, 10\)",
+            r"^the surrogate returned \(1, 4\) for 1 image: expected logits of shape \(1, 10\)",
         ),
         (
             {"surrogate": Plain(channels=1)},
-            r"^the surrogate cannot take images of shape \(3, 4, 4\) \(.*\): bring",
+            r"^the surrogate cannot take images of shape \(3, 4, 4\) \(.*\): give",
         ),
         ({"surrogate": networks.build("tiny", classes=3, seed=0)}, r"^the surrogate returned \(1, 3\) for 1 image: "),
-        ({"surrogate": Plain().requires_grad_(False)}, "^the network has no weight that training may change: give"),
-        ({"surrogate": WithoutWeights()}, "^the network has no weight that training may change: give"),
+        ({"surrogate": Plain().requires_grad_(False)}, "^the network has no trainable weights: give"),
+        ({"surrogate": WithoutWeights()}, "^the network has no trainable weights: give"),
         ({"surrogate": "tinny"}, "^unknown network 'tinny'"),
         ({"surrogate": "tinny", "backbone": None}, "^unknown network 'tinny'"),
         ({"surrogate": "tiny"}, "^no backbone ships for network 'tiny'"),
         ({"surrogate": "tiny", "backbone": "foreign"}, "^unknown backbone 'foreign'"),
-        ({"surrogate": "tiny", "backbone": None, "device": "cuda:99"}, "^device 'cuda:99' is asked for"),
+        ({"surrogate": "tiny", "backbone": None, "device": "cuda:99"}, "^device 'cuda:99' was requested"),
         ({"surrogate": "tiny", "backbone": None, "device": "gpu"}, "^unknown device 'gpu'"),
     ],
 )
@@ -567,7 +567,7 @@ class Dull(nn.Module):
 
 def test_a_surrogate_that_has_learned_nothing_is_told():
     api = PredictionAPI(linear_victim())
-    with pytest.warns(ResultWarning, match=r"gives all queries one label, and the answers have \d+: give a recipe=…"):
+    with pytest.warns(ResultWarning, match=r"gives all queries one label, but the answers have \d+: give a recipe=…"):
         Knockoff(budget=50)(api, POOL, surrogate=Dull(0.0), recipe=SHORT, progress=False)
     with pytest.raises(InputError, match="the surrogate returns NaN or infinite logits: train it with a lower"):
         Knockoff(budget=50)(api, POOL, surrogate=Dull(float("inf")), recipe=SHORT, progress=False)
@@ -575,7 +575,7 @@ def test_a_surrogate_that_has_learned_nothing_is_told():
 
 def test_a_surrogate_of_denied_answers_is_told_to_be_untrained():
     api = PredictionAPI(linear_victim(), detector=Everything(), policy=Deny())
-    with pytest.warns(ResultWarning, match="0 of 9 queries were answered and at least 2 are needed: the surrogate is"):
+    with pytest.warns(ResultWarning, match="0 of 9 queries were answered, but at least 2 are needed: the surrogate is"):
         Knockoff(budget=9)(api, POOL, surrogate="tiny", backbone=None, progress=False)
 
 
@@ -610,7 +610,7 @@ def test_a_class_that_chooses_otherwise_has_a_strategy_of_its_own():
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        (torch.arange(5), "Chosen chose 5 images: 8 are wanted here, batch=8 at a time and the rest of the budget"),
+        (torch.arange(5), "Chosen chose 5 images: expected 8 here, batch=8 at a time and the rest of the budget"),
         (torch.arange(53, 61), "Chosen chose images 53 to 60 of a pool of 60"),
         (torch.arange(-1, 7), "Chosen chose images -1 to 6 of a pool of 60"),
     ],
@@ -630,8 +630,8 @@ def test_a_choice_that_is_no_batch_is_refused_before_it_is_paid_for(chosen, mess
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"surrogate": Plain}, "the surrogate is the class Plain: a network's name or an instance is wanted"),
-        ({"recipe": {"epochs": 3}}, "the recipe is a dict: a models.Recipe is wanted"),
+        ({"surrogate": Plain}, "the surrogate is the class Plain: expected a network's name or an instance"),
+        ({"recipe": {"epochs": 3}}, "the recipe is a dict: expected a models.Recipe"),
     ],
 )
 def test_what_is_no_surrogate_or_recipe_is_refused_before_anything_is_asked(options, message):

@@ -254,7 +254,7 @@ def test_a_pool_in_files_is_told_by_its_name(tmp_path, store):
     assert len(cut.labels.unique()) == 1
     with pytest.raises(InputError, match="unknown variant 'shiften' of cifar10"):
         loader.queries("cifar10/shiften", seed=0)
-    with pytest.raises(InputError, match="gtsrb is not at hand: name its folder, as in --data DIR"):
+    with pytest.raises(InputError, match="gtsrb is not available: name its folder, as in --data DIR"):
         loader.task("gtsrb", seed=0)
 
 
@@ -330,7 +330,7 @@ REFUSED = {
     "no such folder": (
         "gtsrb",
         lambda root: None,
-        "gtsrb is not at hand, as .* is no folder: extractlib data get gtsrb",
+        "gtsrb is not available, since .* is not a folder: run extractlib data get gtsrb",
     ),
     "wrong folder": ("gtsrb", write_cub200, "GTSRB/Final_Training/Images is missing"),
     "empty folder": ("openimages", lambda root: root.mkdir(), "has no images: see the page on data"),
@@ -348,13 +348,13 @@ REFUSED = {
     "bird of no class": (
         "cub200",
         with_text(write_cub200, CUB + "image_class_labels.txt", "1 1\n2 1\n3 201\n"),
-        "gives image 3 the class '201': one of 1 to 2 is needed",
+        "gives image 3 the class '201': expected one of 1 to 2",
     ),
     "no test labels": ("gtsrb", without(write_gtsrb, "GT-final_test.csv"), "GT-final_test.csv is missing"),
     "sign of no class": (
         "gtsrb",
         with_text(write_gtsrb, "GT-final_test.csv", "Filename;ClassId\n00000.ppm;43\n"),
-        "gives image 00000.ppm the class '43': one of 0 to 1 is needed",
+        "gives image 00000.ppm the class '43': expected one of 0 to 1",
     ),
     "another table": (
         "gtsrb",
@@ -369,7 +369,7 @@ REFUSED = {
     "grade of no class": (
         "diabetic5",
         with_text(lambda root: root.mkdir(), "trainLabels.csv", "image,level\n10_left,5\n"),
-        "gives image 10_left the class '5': one of 0 to 4 is needed",
+        "gives image 10_left the class '5': expected one of 0 to 4",
     ),
     "no labels": ("diabetic5", lambda root: root.mkdir(), "trainLabels.csv is missing"),
     "too few": (
@@ -390,7 +390,7 @@ REFUSED = {
             write_cifar10(root, records=11) is None
             or (root / "cifar-10-batches-bin/test_batch.bin").write_bytes(b"\x0a" + bytes(3_072))
         ),
-        "test_batch.bin gives image 0 the class '10': one of 0 to 9 is needed",
+        "test_batch.bin gives image 0 the class '10': expected one of 0 to 9",
     ),
     "image of no class": (
         "tinyimagenet",
@@ -436,7 +436,7 @@ def test_a_layout_is_added_from_outside(tmp_path, store, request):
     }
     assert parts["victim"].classes == ("car", "doll")
     assert len(loader.queries("toys/shifted", seed=0)) == 4
-    with pytest.raises(InputError, match="there is a task or pool 'toys' already: choose another name"):
+    with pytest.raises(InputError, match="there is already a task or pool 'toys': choose another name"):
         register("toys", role="pool")(toys)
     with pytest.raises(InputError, match="unknown role 'toy': use one of task, pool"):
         register("blocks", role="toy")(toys)
@@ -457,7 +457,7 @@ def test_too_little_disk_says_what_is_needed(tmp_path, store, monkeypatch):
     write_cub200(tmp_path / "cub200")
     monkeypatch.setattr(decoding.shutil, "disk_usage", lambda _: decoding.shutil._ntuple_diskusage(9, 9, 8_000))
     with pytest.raises(
-        InputError, match="the images of cub200 take 9.2 kB and .* has 8.0 kB free: free some, or name another folder"
+        InputError, match="the images of cub200 take 9.2 kB, but .* has 8.0 kB free: free up some, or name"
     ):
         decode(listing("cub200", tmp_path / "cub200"), name="cub200", store=store)
     assert not list(store.root.rglob("*.npy"))

@@ -88,5 +88,5 @@ def test_the_values_that_were_judged_are_those_of_the_rows(name):
 def test_rows_of_a_scale_that_was_not_judged_have_no_verdicts():
     with pytest.raises(InputError, match="unknown scale with verdicts 'smoke': use one of drawn, small-cpu"):
         edition_1.verdicts(rows({"signs": around(0.9)}, scale="smoke"))
-    with pytest.raises(InputError, match="^rows of the scales drawn, smoke: verdicts are of one scale$"):
+    with pytest.raises(InputError, match="^the rows are of the scales drawn, smoke: use those of one scale$"):
         edition_1.verdicts(rows({"signs": around(0.9)}) + rows({"signs": around(0.9)}, scale="smoke"))

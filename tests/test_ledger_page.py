@@ -60,7 +60,7 @@ def test_a_bound_of_too_few_seeds_has_no_word_in_the_forest():
     frame = FRAME[~((FRAME["task"] == "signs") & (FRAME["seed"].isin(LOOK[3:])))]
     early = judged(frame, only="C1")
     assert sorted(ledger_page.forest(early).data["task"]) == sorted({*SCALE.tasks} - {"signs"})
-    assert ledger_page.unjudged(early) == "1 bound has rows, of too few seeds to be judged."
+    assert ledger_page.unjudged(early) == "1 bound has rows, but from too few seeds to be judged."
     assert ledger_page.unjudged(judged(FRAME, only="C1")) == ledger_page.unjudged(judged(results.frame([]))) == ""
 
 
@@ -144,7 +144,7 @@ def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
 
 
 def test_where_nothing_is_judged_no_false_cell_is_expected():
-    assert ledger_page.expected([judged(results.frame([]))]) == "No cell is judged yet."
+    assert ledger_page.expected([judged(results.frame([]))]) == "No cell has been judged yet."
 
 
 def test_freezes_and_deviations_stand_in_one_table(tmp_path, monkeypatch):
@@ -200,17 +200,17 @@ def test_rows_that_may_not_decide_are_left_out_by_name(offered):
     assert things.bounds[0].seeds == (LOOK[0],)
     assert "<td>bound: 1 of 8 seeds</td>" in ledger_page._line("bound", things.bounds[0])
     assert found.refused == {
-        "seed 1000 decides nothing": 1,
+        "seed 1000 is not a deciding seed": 1,
         "it was made by files that differ from commit abc": 1,
         "it was made on 2026-11-30, before the freeze": 1,
-        "version 3 of 'drawn' made it, and the freeze has 4": 1,
+        "it was made by version 3 of 'drawn', and the freeze has 4": 1,
     }
     assert things.verdict == "not run"
     assert f"seed {', '.join(map(str, LOOK[1:]))}" in things.reason
 
 
 def test_a_row_offered_twice_with_other_values_is_refused(offered):
-    with pytest.raises(InputError, match="lines 1 and 2 are of one cell .*, made alike, and differ"):
+    with pytest.raises(InputError, match="lines 1 and 2 are of one cell .*, made in the same way, but differ"):
         offered({}, {"recovery": 0.8})
 
 

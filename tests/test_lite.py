@@ -167,10 +167,10 @@ def test_a_network_that_has_answered_can_be_trained():
 
 @pytest.mark.parametrize("change", [{"shift": 1}, {"flip": True}, {"crop": True}])
 def test_frozen_layers_refuse_augmentation(change):
-    with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):
+    with pytest.raises(InputError, match="^the network's frozen layers see each image only once: set the"):
         fit(tiny(), noise(4), torch.arange(4) % 3, replace(RECIPE, **change), seed=0)
     api = xl.PredictionAPI(linear_victim(3))
-    with pytest.raises(InputError, match="^the network's frozen layers see each image once: set the recipe's shift"):
+    with pytest.raises(InputError, match="^the network's frozen layers see each image only once: set the"):
         Knockoff(budget=4)(api, ImageSet("some", noise(4)), surrogate=tiny(), recipe=replace(RECIPE, **change))
     assert api.usage("attacker").queries == 0
 
@@ -371,7 +371,7 @@ def test_folded_weights_compute_what_convolution_and_normalization_do(weights):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("lite1", "it lacks '_blocks.16"), ("lite0", "it has more than 16 blocks")],
+    [("lite1", "it has no '_blocks.16"), ("lite0", "it has more than 16 blocks")],
 )
 def test_weights_of_another_network_are_refused(name, words, weights, tmp_path):
     path = weights

@@ -83,7 +83,9 @@ def test_a_failure_amid_the_charge_leaves_no_trace(place):
     in_postgresql = isinstance(place, str)
     for statement in REFUSING["postgresql" if in_postgresql else "sqlite"]:
         execute(place, statement)
-    with pytest.raises(InputError, match=r"^meter [^\n]*: not today[^\n]*: (name another file|look whether it runs)"):
+    with pytest.raises(
+        InputError, match=r"^meter [^\n]*: not today[^\n]*: (name another file|check that it is running)"
+    ):
         meter.charge(request(4), b"answer", LIMIT)
     execute(place, "DROP TRIGGER no ON accounts" if in_postgresql else "DROP TRIGGER no")
     assert meter.check(request(4), LIMIT) is None
@@ -126,10 +128,12 @@ def test_costs_are_exact(meter):
 
 def test_terms_out_of_range_are_refused():
     for budget in (0, -1, HIGHEST + 1, 1.0, True, "5"):
-        with pytest.raises(InputError, match="^budget is .*: a whole number from 1 to 9,223,372,036,854,775,807 is"):
+        with pytest.raises(
+            InputError, match="^budget is .*: expected a whole number from 1 to 9,223,372,036,854,775,807$"
+        ):
             Terms(budget=budget)
     for price in (-1e-9, DEAREST + 1, 1e308, float("inf"), float("nan"), "1", True):
-        with pytest.raises(InputError, match="^price is .*: a finite number from 0 to 1,000,000,000,000 is wanted$"):
+        with pytest.raises(InputError, match="^price is .*: expected a finite number from 0 to 1,000,000,000,000$"):
             Terms(price=price)
     assert Terms(budget=HIGHEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
     assert vars(Terms()) == {"budget": None, "price": 0.0}
@@ -142,7 +146,7 @@ def test_what_is_no_name_is_refused(meter, name):
         ("client", lambda: meter.usage(name, LIMIT)),
         ("request", lambda: request(1, id=name)),
     ):
-        with pytest.raises(InputError, match=f"^{kind} is .*: a name that is not empty is wanted$"):
+        with pytest.raises(InputError, match=f"^{kind} is .*: expected a non-empty name$"):
             ask()
 
 
@@ -163,7 +167,7 @@ def test_files_that_are_no_meters_are_refused_and_stay_as_they_are(tmp_path):
     texts = {"short": b"a note", "page": b"x" * 4_096, "long": b"no database, but long enough for one\n" * 400}
     for name, content in texts.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=f"{name}: it is no database: name one, or a new file$"):
+        with pytest.raises(InputError, match=f"{name}: it is not a database: name one, or a new file$"):
             Meter(tmp_path / name)
         assert (tmp_path / name).read_bytes() == content
     for place in (tmp_path, tmp_path / "missing" / "meter.db"):
@@ -203,7 +207,7 @@ def test_a_database_that_another_process_holds_is_told_of(tmp_path, monkeypatch)
     meter = Meter(tmp_path / "meter.db")
     other = sqlite3.connect(tmp_path / "meter.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(InputError, match="meter.db: another process holds it: wait for that"):
+    with pytest.raises(InputError, match="meter.db: another process is using it: wait for that"):
         meter.charge(request(4), b"answer", LIMIT)
     other.execute("ROLLBACK")
     assert meter.charge(request(4), b"answer", LIMIT) == b"answer"
@@ -214,7 +218,7 @@ def test_a_full_disk_charges_nothing(tmp_path):
     with meter._database.transaction() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
-    with pytest.raises(InputError, match="meter.db: no space is left on its disk: make room, and go on$"):
+    with pytest.raises(InputError, match="meter.db: no space is left on its disk: free up some, and try again$"):
         meter.charge(request(4), b"a" * 100_000, LIMIT)
     assert meter.usage("eve", LIMIT).queries == 0
     assert meter.charge(request(4), b"answer", LIMIT) == b"answer"
@@ -240,10 +244,10 @@ def test_a_record_that_was_changed_is_never_served(place, column, value):
     execute(place, f"UPDATE {column} = :value", value=value)
     what = "the record of client 'eve'" + (" and id 'a'" if column.startswith("requests") else "")
     for ask in (lambda: meter.check(request(4), LIMIT), lambda: meter.charge(request(4), b"answer", LIMIT)):
-        with pytest.raises(InputError, match=f"^meter [^\n]*: {what} is damaged: restore it from a copy$"):
+        with pytest.raises(InputError, match=f"^meter [^\n]*: {what} is damaged: restore it from a backup$"):
             ask()
     if column.startswith("requests"):
-        with pytest.raises(InputError, match="the record of id 'a' is damaged: restore it from a copy$"):
+        with pytest.raises(InputError, match="the record of id 'a' is damaged: restore it from a backup$"):
             meter.answers("eve")
     meter.close()
 
@@ -264,7 +268,7 @@ def test_a_password_is_in_no_message():
         InputError, match=r"^meter postgresql\+psycopg://eve:\*\*\*@127.0.0.1:9/meter: [^\n]*$"
     ) as caught:
         Meter("postgresql+psycopg://eve:open-sesame@127.0.0.1:9/meter")
-    assert "sesame" not in str(caught.value) and str(caught.value).endswith(": look whether it runs and may be written")
+    assert "sesame" not in str(caught.value) and str(caught.value).endswith(": check that it is running and writable")
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +336,7 @@ def test_64_threads_never_overspend_and_are_never_refused_early(meter, each, cha
     for thread in threads:
         thread.join()
     assert (len(answered), len(refused)) == (charged, 64 * each - charged)
-    assert set(refused) <= {"client 'eve' asks 1 queries and 0 of 640 are left: ask at most 0"}
+    assert set(refused) <= {"client 'eve' asks for 1 queries, but 0 of 640 are left: send at most 0"}
     assert api.usage("eve").queries == 640
     with pytest.raises(BudgetExceeded):
         api.query(noise(1), client="eve")
@@ -390,9 +394,9 @@ def test_processes_share_one_database(place, each, refused):
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("a b://c", "^the meter's address cannot be read: write postgresql"),
-        ("nothing://a", "^meter nothing://a: .*nothing: pip install 'psycopg\\[binary\\]', and name postgresql"),
-        ("postgresql+pg8000://a/b", "^meter postgresql.*: No module named 'pg8000': pip install"),
+        ("a b://c", "^the meter's address cannot be read: use postgresql"),
+        ("nothing://a", "^meter nothing://a: .*nothing: run pip install 'psycopg\\[binary\\]', and use postgresql"),
+        ("postgresql+pg8000://a/b", "^meter postgresql.*: No module named 'pg8000': run pip install"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_in_words(address, words):

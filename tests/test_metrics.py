@@ -142,7 +142,7 @@ def test_classes_weighted_by_their_size_give_the_accuracy(pairs):
         (lambda: errors_repeated(LABELS[:1], LABELS, LABELS), "1 and 6 labels cannot be compared"),
         (lambda: errors_repeated(LABELS, LABELS[:1], LABELS), "1 and 6 labels cannot be compared"),
         (lambda: per_class_accuracy(LABELS[:3], LABELS, 3), "3 and 6 labels cannot be compared"),
-        (lambda: threshold_at(torch.tensor([0.1, torch.nan, 0.3]), 0.9), "with NaN: at least one number is wanted"),
+        (lambda: threshold_at(torch.tensor([0.1, torch.nan, 0.3]), 0.9), "with NaN: expected at least one number"),
         (lambda: recovery(0.5, 0.0), "the victim's accuracy is 0.0"),
         (lambda: summary([0.5]), r"1 value\(s\) have no spread"),
         (lambda: t_interval([]), r"0 value\(s\) have no spread"),

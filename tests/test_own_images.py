@@ -107,12 +107,12 @@ def test_it_is_trained_anew_where_its_version_is_another(tmp_path, fits, monkeyp
 
 @pytest.mark.parametrize("budget", [0, -1, True, 2.0])
 def test_bad_budgets_are_refused(budget):
-    with pytest.raises(InputError, match=f"^budget is {budget}: a whole number from 1 is wanted$"):
+    with pytest.raises(InputError, match=f"^budget is {budget}: expected a whole number of at least 1$"):
         train_alone(OWN, trainer(), budget=budget)
 
 
 def test_what_is_too_few_or_unlabeled_is_refused(fits):
-    with pytest.raises(InputError, match="^budget is 61 and own holds 60 images: use at most that many$"):
+    with pytest.raises(InputError, match="^budget is 61, but own holds 60 images: use at most that many$"):
         train_alone(OWN, trainer(), budget=61)
     with pytest.raises(InputError, match="^own has no labels: the control needs them$"):
         train_alone(OWN.unlabeled(), trainer(), budget=25)

@@ -80,13 +80,13 @@ def test_what_is_not_installed_is_named(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "nbformat", None)
     status, printed, errors = command("launch")
     assert (status, printed) == (2, "")
-    assert errors == f"extractbook: nbformat is not installed: {pip_install('book')} brings it\n"
+    assert errors == f"extractbook: nbformat is not installed: run {pip_install('book')}\n"
 
 
 def test_the_book_is_made_in_a_clone_only(command, monkeypatch, tmp_path):
     monkeypatch.setattr("extractbook.cli.CLONE", tmp_path)
     for words in (["build"], ["pdf"], ["launch"], ["assignment", "--chapter", "5", "--course", "autumn"]):
-        line = f"extractbook: there is no book around {tmp_path}: run this in a clone of its repository\n"
+        line = f"extractbook: {tmp_path} does not contain the book: run this in a clone of its repository\n"
         assert command(*words) == (2, "", line)
 
 

@@ -80,7 +80,7 @@ def test_an_archive_that_is_half_there_leaves_nothing(packs, tmp_path):
         unpack_packs(NAME, packs, tmp_path / "data")
     assert "\n" not in str(caught.value)
     assert left(tmp_path / "data" / NAME) in ([".download", ".lock"], [".lock"])
-    with pytest.raises(InputError, match="not at hand|missing|no folder|eyepacs"):
+    with pytest.raises(InputError, match="not available|missing|not a folder|eyepacs"):
         listing(NAME, tmp_path / "data" / NAME)
 
 
@@ -89,7 +89,7 @@ def test_an_archive_that_is_not_that_of_its_checksum_is_not_unpacked(packs, tmp_
     (packs / CHECKSUMS).write_text(f"{good}  {PACK}\n")
     unpack_packs(NAME, packs, tmp_path / "first")
     spoil(packs / PACK, 0.9)
-    with pytest.raises(InputError, match=f"{PACK} has the SHA-256 .* and {CHECKSUMS} beside it says another"):
+    with pytest.raises(InputError, match=f"{PACK} has the SHA-256 .* but {CHECKSUMS} beside it lists another"):
         unpack_packs(NAME, packs, tmp_path / "data")
 
 
@@ -142,7 +142,7 @@ def test_small_copies_lie_in_either_place(tmp_path, place, nested):
 )
 def test_a_class_that_is_missing_is_told_before_anything_is_decoded(options, where, count, tmp_path):
     write_eyes(tmp_path, **options)
-    message = f"diabetic5-128/{where} has images of {count} classes and eyepacs has 5: get it again"
+    message = f"diabetic5-128/{where} has images of {count} classes, but eyepacs has 5: get it again"
     with pytest.raises(InputError, match=message):
         listing(NAME, tmp_path)
 

@@ -65,16 +65,16 @@ def test_the_command_prints_the_list(command, tmp_path):
     )
     assert first == second != other
     status, printed, errors = command("data", "parts", "signs")
-    assert status == 2 and not printed and "signs does not lie in files" in errors
+    assert status == 2 and not printed and "signs is not stored in files" in errors
     status, _, errors = command("data", "parts", "gtsrb", "--data", str(tmp_path))
-    assert status == 2 and "gtsrb is not at hand" in errors
+    assert status == 2 and "gtsrb is not available" in errors
 
 
 def test_what_is_no_data_set_in_files_has_no_list(tmp_path):
     for name in ("objects", "cifar10/shifted"):
-        with pytest.raises(InputError, match=f"{name} does not lie in files"):
+        with pytest.raises(InputError, match=f"{name} is not stored in files"):
             parts_table(Loader(image_size=8, store=Store(tmp_path)), name, seed=0)
 
 
 def test_of_no_test_images_none_is_alike():
-    assert str(Overlap(0, 0, 0, 0)).startswith("of 0 test images 0 (0.0%) have a near-duplicate")
+    assert str(Overlap(0, 0, 0, 0)).startswith("of 0 test images, 0 (0.0%) have a near-duplicate")

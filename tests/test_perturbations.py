@@ -132,7 +132,7 @@ def test_the_wrong_model_is_trained_anew_where_its_version_is_another(tmp_path, 
     ],
 )
 def test_settings_that_cannot_be(name, options):
-    with pytest.raises(InputError, match="^strength is .* are wanted$"):
+    with pytest.raises(InputError, match="^strength is .* above 0$"):
         POLICIES[name](**options)
 
 
@@ -146,7 +146,7 @@ def test_the_wrong_model_learns_to_be_wrong(tmp_path):
     answers = model.logits(images).softmax(1)
     assert (answers.argmax(1) == labels).double().mean() < 0.1
     assert answers.gather(1, labels[:, None]).mean() < 0.1
-    with pytest.raises(InputError, match="own has no labels: the model that is to be wrong needs them"):
+    with pytest.raises(InputError, match="own has no labels: the model that should be wrong needs them"):
         misinformation_model(own.unlabeled(), Trainer(network="tiny", recipe=recipe, seed=0))
 
 

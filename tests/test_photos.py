@@ -420,7 +420,7 @@ def test_a_pool_smaller_than_the_budget_is_refused_before_a_victim_is_trained(fo
     SCALES["photos-large"] = replace(MINI, name="photos-large", budget=1_000, budgets=(1_000,))
     monkeypatch.setattr(Setup, "victim", property(lambda self: pytest.fail("a victim was trained")))
     try:
-        with pytest.raises(InputError, match="budget is 1000 and the pool holds"):
+        with pytest.raises(InputError, match="budget is 1000, but the pool holds"):
             run_cell(replace(cell, scale="photos-large"), store=Store(tmp_path), folders=folders, device="cpu")
     finally:
         del SCALES["photos-large"]

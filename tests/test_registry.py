@@ -61,14 +61,14 @@ def test_an_unknown_name_lists_all():
 def test_a_name_that_exists_is_refused_and_keeps_its_entry():
     registry = Registry("toy")
     registry.add("one", 1)
-    with pytest.raises(InputError, match="^there is a toy 'one' already: choose another name$"):
+    with pytest.raises(InputError, match="^there is already a toy 'one': choose another name$"):
         registry.add("one", 2)
     assert registry["one"] == 1
 
 
 @pytest.mark.parametrize("name", ["", None, 1])
 def test_names_that_are_none(name):
-    with pytest.raises(InputError, match="name of a toy is .*: a name that is not empty is wanted"):
+    with pytest.raises(InputError, match="name of a toy is .*: expected a non-empty name"):
         Registry("toy").add(name, 1)
 
 
@@ -78,7 +78,7 @@ def test_names_that_are_none(name):
 )
 def test_the_packages_own_names_are_taken(registry, name, kind):
     before = registry[name]
-    with pytest.raises(InputError, match=f"there is a {kind}.* {name!r} already"):
+    with pytest.raises(InputError, match=f"there is already a {kind}.* {name!r}"):
         registry.add(name, before)
     assert registry[name] is before
 
@@ -139,7 +139,7 @@ def test_a_network(added, tmp_path):
 
 def test_a_network_that_is_none_is_refused(added):
     added(NETWORKS, "flat", lambda classes: torch.nn.Linear(3, classes))
-    with pytest.raises(InputError, match="network 'flat' makes a Linear: a networks.Network is wanted"):
+    with pytest.raises(InputError, match="network 'flat' makes a Linear: expected a networks.Network"):
         networks.build("flat", classes=3, seed=0)
 
 
@@ -204,9 +204,9 @@ def test_a_task(added):
     # Where the provider says nothing of it, the adversary's part is moved and relit.
     shifted = loader.queries(Source("halves").shifted(), seed=3, labeled=True)
     assert shifted.labels.tolist() == [0, 1] * 4 and not torch.equal(shifted.images, parts.adversary.images)
-    with pytest.raises(InputError, match="halves is no pool: use one of atlas"):
+    with pytest.raises(InputError, match="halves is not a pool: use one of atlas"):
         loader.pool("halves", seed=0)
-    with pytest.raises(InputError, match="halves is no registered pool: only such a pool is cut"):
+    with pytest.raises(InputError, match="halves is not a registered pool: only such a pool can be cut"):
         Source("halves").cut(1)
 
 

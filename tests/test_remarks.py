@@ -25,7 +25,7 @@ def test_a_precondition_that_single_seeds_miss_is_said():
     met = judged([0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.7], "≥", 0.8)
     met_by_all, missed = judged(around(0.9), "≥", 0.8), judged(around(0.7), "≥", 0.8)
     assert remarks(of(entry("C1", "signs", Verdict.HOLDS, preconditions=(met, met_by_all, missed))), "C1") == [
-        "On signs a precondition is met in the mean but not at 2 of 8 seeds: r(signs) ≥ 0.8."
+        "On signs, a precondition is met in the mean but not at 2 of 8 seeds: r(signs) ≥ 0.8."
     ]
     # Signed differences that cancel in the mean.
     apart = judged([0.05, -0.05, 0.05, -0.05, 0.01, -0.01, 0.01, -0.01], "±", 0.03)
@@ -38,7 +38,7 @@ def test_a_violation_that_the_correction_does_not_leave_is_said_and_has_no_cross
     assert wrong.holds is False and open_.holds is None
     undecided = entry("C3", "birds", Verdict.UNDECIDED, bounds=(wrong, open_))
     [said] = remarks(of(undecided), "C3")
-    assert said.startswith("Intervals on birds that lie wholly on the wrong side") and said.endswith(": 1 of 2.")
+    assert said.startswith("Intervals on birds that lie entirely on the wrong side") and said.endswith(": 1 of 2.")
     assert remarks(of(entry("C3", "birds", Verdict.DOES_NOT_HOLD, bounds=(wrong, open_))), "C3") == []
     assert claim_cards._word(wrong, undecided) is Verdict.UNDECIDED
 
@@ -51,7 +51,7 @@ def test_nothing_is_said_before_a_claim_is_judged():
 def test_the_side_on_which_another_network_fails_is_said():
     some, much = judged(around(0.3), ">", 0), judged(around(0.3), "<", 0.15)
     [said] = remarks(of(entry("C5", "signs", Verdict.DOES_NOT_HOLD, bounds=(some, much))), "C5")
-    assert said == "On signs the loss is larger than the claim allows."
+    assert said == "On signs, the loss is larger than the claim allows."
 
 
 def test_the_second_pool_stands_beside_the_first():
@@ -65,7 +65,7 @@ def test_the_second_pool_stands_beside_the_first():
     )
     [said] = remarks(of(entry("C11", "signs", Verdict.HOLDS), frame=frame), "C11")
     assert said.endswith(
-        "is −0.199 in the mean over the tasks: −0.400 on things, and at most 0.005 either way elsewhere."
+        "is −0.199 in the mean over the tasks: −0.400 on things, and at most 0.005 in either direction elsewhere."
     )
 
 

@@ -105,8 +105,8 @@ def test_chapters_show_the_exploration_until_a_row_counts(shown):
     assert after[["recovery", "binary.pool.tnr", "seed", "table"]].values.tolist() == [[0.5, 0.75, 200, "granularity"]]
     assert after.attrs == {"editions": ("second",), "parts": ("test",), "seeds": (200,)}
     assert (
-        "the second edition's rows, one seed, 200, measured on test images; a claim is judged from 8 seeds on, so none"
-        " is judged by these yet; commit `abc`"
+        "the second edition's rows, one seed, 200, measured on test images; a claim is judged with 8 seeds or more, so"
+        " none is judged by these yet; commit `abc`"
     ) in provenance_of(after)
     enough = pd.concat([after.assign(seed=seed) for seed in range(200, 208)])
     assert "8 seeds, 200 to 207, measured on test images; commit `abc`" in provenance_of(enough)
@@ -119,16 +119,16 @@ def test_rows_of_the_exploration_say_which_deciding_rows_there_are(shown):
     for table in ("granularity", "adaptive"):
         make("exploring", table=table, recovery=0.25)
     both = results.newest("granularity", "adaptive")
-    assert "; the rows that decide the claims are not run yet; commit" in provenance_of(both)
+    assert "; the rows that decide the claims have not been run yet; commit" in provenance_of(both)
     before = editions.looks("drawn")[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "decided", lambda table, scale: set(before) if table == "adaptive" else set(before[:-1]))
         assert (
-            "; the rows that decide the claims are there with 8 seeds for adaptive, and not all of those for"
+            "; the rows that decide the claims are available with 8 seeds for adaptive, but not all of those for"
             " granularity; commit"
         ) in provenance_of(both)
         alone = both[both["table"] == "adaptive"]
-        assert "are there with 8 seeds, but not yet for what these are compared with; commit" in provenance_of(alone)
+        assert "with 8 seeds, but not yet for the rows that these are compared with; commit" in provenance_of(alone)
 
 
 def test_tables_to_be_compared_are_of_one_edition(shown):
@@ -189,7 +189,7 @@ def test_a_table_without_rows_is_refused(shown):
 
 def test_a_frame_that_says_nothing_of_its_rows_has_no_provenance(shown):
     make("exploring")
-    with pytest.raises(InputError, match="give a frame of book.frame"):
+    with pytest.raises(InputError, match="give a frame from book.frame"):
         provenance_of(results.newest("granularity").query("task == 'birds'"))
 
 
@@ -214,42 +214,42 @@ def test_a_file_cut_in_half_is_refused_by_name_and_line(row, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole + whole[: len(whole) // 2])
     for use in (read_rows, lambda path: append_row(path, row)):
-        with pytest.raises(InputError, match=r"table.jsonl: its last line is cut.*take that line away"):
+        with pytest.raises(InputError, match=r"table.jsonl: its last line is cut off.*remove it"):
             use(path)
     assert path.read_bytes() == whole + whole[: len(whole) // 2]
 
 
 BROKEN = {
-    "no json": ("{", "line 2 is no row"),
-    "nested deep": ("[" * 100_000, "line 2 is no row"),
-    "a list": ("[1]", "line 2 is no row"),
-    "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is no row .provenance: Field required"),
-    "a setting of no cell": (lambda row: row["cell"].update(color=1), "line 2 is no row .*'color'"),
+    "no json": ("{", "line 2 is not a row"),
+    "nested deep": ("[" * 100_000, "line 2 is not a row"),
+    "a list": ("[1]", "line 2 is not a row"),
+    "no provenance": (json.dumps({"cell": {}, "result": {}}), "line 2 is not a row .provenance: Field required"),
+    "a setting of no cell": (lambda row: row["cell"].update(color=1), "line 2 is not a row .*'color'"),
     "a result under a name of the cell": (
         lambda row: row["result"].update(pool={"tnr": 1.0}),
-        "line 2 is no row .*the result has 'pool', which is a field of the cell",
+        "line 2 is not a row .*the result has 'pool', which is a field of the cell",
     ),
-    "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is no row.*task"),
-    "no commit": (lambda row: row["provenance"].pop("commit"), "line 2 is no row .provenance.commit: Field required"),
+    "a cell without its task": (lambda row: row["cell"].pop("task"), "line 2 is not a row.*task"),
+    "no commit": (lambda row: row["provenance"].pop("commit"), "line 2 is not a row .provenance.commit: Field"),
     "unknown key": (lambda row: row["provenance"]["versions"].update(magic=1), "line 2: unknown version key 'magic'"),
     "later version": (lambda row: row["provenance"]["versions"].update(split=99), "line 2: version 99 of 'split'"),
     "a time that is text": (
         lambda row: row["provenance"].update(seconds="9"),
-        "line 2 is no row .provenance.seconds: ",
+        "line 2 is not a row .provenance.seconds: ",
     ),
     "a version that is text": (
         lambda row: row["provenance"]["versions"].update(split="1"),
-        "line 2 is no row .provenance.versions.split: ",
+        "line 2 is not a row .provenance.versions.split: ",
     ),
-    "data that is none": (lambda row: row["provenance"].update(data=None), "line 2 is no row .provenance.data: "),
-    "a seed that is text": (lambda row: row["cell"].update(seed="3"), "line 2 is no row .seed of a cell is '3'"),
-    "a seed below zero": (lambda row: row["cell"].update(seed=-3), "line 2 is no row .seed is -3"),
-    "a task that is none": (lambda row: row["cell"].update(task=None), "line 2 is no row .task of a cell is None"),
-    "a pool that is a list": (lambda row: row["cell"].update(pool=["atlas"]), "line 2 is no row .the source of images"),
-    "a budget below zero": (lambda row: row["cell"].update(budget=-1), "line 2 is no row .budget, steps and overlap"),
-    "NaN": ('{"cell": NaN}', "line 2 is no row .NaN is no number"),
-    "text that is none": (lambda row: row["result"].update(note="\udcff"), "line 2 is no row .'utf-8' codec"),
-    "something beside": (lambda row: row.update(more=1), "line 2 is no row .more: Extra inputs are not permitted"),
+    "data that is none": (lambda row: row["provenance"].update(data=None), "line 2 is not a row .provenance.data: "),
+    "a seed that is text": (lambda row: row["cell"].update(seed="3"), "line 2 is not a row .seed of a cell is '3'"),
+    "a seed below zero": (lambda row: row["cell"].update(seed=-3), "line 2 is not a row .seed is -3"),
+    "a task that is none": (lambda row: row["cell"].update(task=None), "line 2 is not a row .task of a cell is None"),
+    "a pool that is a list": (lambda row: row["cell"].update(pool=["atlas"]), "line 2 is not a row .the source of"),
+    "a budget below zero": (lambda row: row["cell"].update(budget=-1), "line 2 is not a row .budget, steps and"),
+    "NaN": ('{"cell": NaN}', "line 2 is not a row .NaN is not a number"),
+    "text that is none": (lambda row: row["result"].update(note="\udcff"), "line 2 is not a row .'utf-8' codec"),
+    "something beside": (lambda row: row.update(more=1), "line 2 is not a row .more: Extra inputs are not permitted"),
     "no version": (lambda row: row["provenance"].update(versions={}), "line 2: it names no versions"),
 }
 
@@ -308,7 +308,7 @@ def test_two_rows_of_one_cell_that_were_made_alike_and_differ_are_refused(row, t
 @pytest.mark.parametrize("name", ["table.json", "table.csv", "table"])
 def test_rows_are_added_to_no_other_file(row, name, tmp_path):
     (tmp_path / name).write_text("kept")
-    with pytest.raises(InputError, match=f"{name} is no results file that rows can be added to.*ends in .jsonl"):
+    with pytest.raises(InputError, match=f"{name} is not a results file that rows can be added to.*ends in .jsonl"):
         append_row(tmp_path / name, row)
     assert (tmp_path / name).read_text() == "kept"
 

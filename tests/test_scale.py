@@ -97,7 +97,7 @@ def test_data_sets_are_looked_for_in_the_folder_that_the_environment_names(tmp_p
     cell = replace(cell_of("small-cpu"), task="gtsrb", pool="tinyimagenet")
     setup = Setup(cell, store=Store(tmp_path / "store"))
     assert len(setup.held_out) == 2
-    with pytest.raises(InputError, match=f"^tinyimagenet is not at hand.*{tmp_path}"):
+    with pytest.raises(InputError, match=f"^tinyimagenet is not available.*{tmp_path}"):
         setup.queries()
 
 
@@ -107,7 +107,7 @@ def test_missing_queries_are_told_before_a_victim_is_trained(tmp_path, monkeypat
     monkeypatch.setenv("EXTRACTLIB_DATA", str(tmp_path))
     store = Store(tmp_path / "store")
     cell = replace(cell_of("small-cpu", victim="cnn-5", victim_weights="none"), task="gtsrb", pool="tinyimagenet")
-    with pytest.raises(InputError, match="^tinyimagenet is not at hand"):
+    with pytest.raises(InputError, match="^tinyimagenet is not available"):
         run_cell(cell, store=store, device="cpu")
     assert not (store.root / "victim").exists()
 

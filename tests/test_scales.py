@@ -119,11 +119,11 @@ def copied(tmp_path):
 @pytest.mark.parametrize(
     ("which", "old", "new", "message"),
     [
-        (0, "budget =", "budgt =", "/s: budgt = 10000: no such key is known: mend it or restore"),
+        (0, "budget =", "budgt =", "/s: budgt = 10000: unknown key: fix it or restore"),
         (0, 'pool = "atlas"', "", "/s: pool: this key is missing"),
-        (0, "shipped = true", 'shipped = "yes"', "/s: shipped = 'yes': Input should be a valid boolean: mend it"),
+        (0, "shipped = true", 'shipped = "yes"', "/s: shipped = 'yes': Input should be a valid boolean: fix it"),
         (0, "budget = 10_000", "budget = true", "/s: budget = True: Input should be a valid integer"),
-        (0, "epochs = 10", "epoch = 10", "/s: backbone.epoch = 10: no such key is known"),
+        (0, "epochs = 10", "epoch = 10", "/s: backbone.epoch = 10: unknown key"),
         (0, "epochs = 10\n", "", "/s: backbone = .*epochs is 0 and steps is 0: give one of them"),
         (
             0,
@@ -131,12 +131,12 @@ def copied(tmp_path):
             "learning_rate = true",
             "/s: backbone.learning_rate = True: Input should be",
         ),
-        (0, "stream =", "straem = 1\nstream =", "/s: straem = 1: no such key is known"),
+        (0, "stream =", "straem = 1\nstream =", "/s: straem = 1: unknown key"),
         (0, "test = 3_000", "test = 0.5", "/s: task_sizes.things.test = 0.5: Input should be a valid integer"),
         (0, '["things", "birds"', '["things", 2', "/s: tasks.1 = 2: Input should be a valid string"),
-        (0, "[backbone]\n", "[backbone\n", "/s is no TOML .*line \\d+.*: mend that line or restore it"),
-        (0, "stream =", "rate = 1\nstream =", "/s: rate = 1 stands in .*/g too: say it in one of them"),
-        (1, "rate =", "stream =", "/s: stream = .* stands in .*/g too"),
+        (0, "[backbone]\n", "[backbone\n", "/s is not TOML .*line \\d+.*: fix that line or restore it"),
+        (0, "stream =", "rate = 1\nstream =", "/s: rate = 1 is in .*/g too: keep it in one of them"),
+        (1, "rate =", "stream =", "/s: stream = .* is in .*/g too"),
         (1, "[1_000, 2_500, 5_000, 10_000]", "7", "/g: budgets = 7: Input should be a valid array"),
         (1, "rate =", "# rate =", "/g: rate: this key is missing"),
     ],
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_is_refused(copied, tmp_path):
             '{ surogate = "{other',
             "architecture: unknown key surogate = '{other_network}': use one of scale, ",
         ),
-        ("folders = true", "folder = true", "reproduction: folder = True: no such key is known"),
+        ("folders = true", "folder = true", "reproduction: folder = True: unknown key"),
         ("blocks = [{ decides = true }]\n", "", "reproduction: blocks: this key is missing"),
     ],
 )
@@ -246,7 +246,7 @@ def test_no_cut_takes_what_decides_a_claim_but_where_it_keeps_two_tasks():
     [
         ('[[cuts]]\nwhat = ""\ntable = "tea"\ncells = {}\n', "unknown table 'tea'"),
         ('[[cuts]]\nwhat = ""\ncells = {}\n', "table: this key is missing"),
-        ('[[cuts]]\nwhat = ""\ntable = "weights"\ncell = {}\n', "cell = {}: no such key is known"),
+        ('[[cuts]]\nwhat = ""\ntable = "weights"\ncell = {}\n', "cell = {}: unknown key"),
     ],
 )
 def test_cuts_that_do_not_fit_are_refused(text, message, tmp_path):

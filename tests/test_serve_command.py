@@ -35,7 +35,7 @@ def test_one_line_serves_a_shipped_victim_and_prints_the_lines_that_attack_it(ho
     words = ("--victim", "signs", "--answers", "top-3", "--budget", "5", "--database", str(tmp_path / "meter.db"))
     app, options, printed = hosted(*words)
     assert (options["host"], options["port"], options["access_log"]) == ("127.0.0.1", 8000, False)
-    [key] = re.findall(r"shown only now: (\S+)", printed)
+    [key] = re.findall(r"shown only once: (\S+)", printed)
     assert f'  api = xl.connect("http://127.0.0.1:8000", key="{key}")\n' in printed
     assert '  surrogate = xl.attacks.Knockoff(budget=5)(api, xl.load("atlas").queries)\n' in printed
     images = xl.load("signs").test.images[:5]
@@ -48,7 +48,7 @@ def test_one_line_serves_a_shipped_victim_and_prints_the_lines_that_attack_it(ho
         far.close()
     # Served again, the key is the same and is not shown.
     printed = hosted(*words)[2]
-    assert printed.startswith("1 teams have keys; extractlib keys makes more\n") and key not in printed
+    assert printed.startswith("teams with keys: 1; extractlib keys add creates more\n") and key not in printed
 
 
 TOML = """
@@ -108,7 +108,7 @@ def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
     [
         ("port = 'x'", "port: Input should be a valid integer"),
         ("prot = 8000", "prot: Extra inputs are not permitted"),
-        ("[victims.signs]\nbudget = 0", "budget is 0: a whole number from 1 to"),
+        ("[victims.signs]\nbudget = 0", "budget is 0: expected a whole number from 1 to"),
         ("[victims.signs]\nbudget = true", "victims.signs.budget: Input should be a valid integer"),
         ("[victims.signs]\nanswers = 'top-0'", "unknown granularity 'top-0'"),
         ("[victims.signs]\ndetector = 'atlas'", "victim 'signs': detector and policy belong together"),
@@ -116,13 +116,13 @@ def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
             "[victims.signs]\nwatermark = 0.1\npolicy = 'deny'",
             "victim 'signs' has a watermark and a detector or a poli",
         ),
-        ("[victims.signs]\nwatermark = 2.0", "rate is 2.0: a share above 0 and below 1 is wanted"),
+        ("[victims.signs]\nwatermark = 2.0", "rate is 2.0: expected a share above 0 and below 1"),
         ("[victims.nothing]", "'nothing'"),
-        ("[victims.a]\nweights = 'a'", "victim 'a': with weights the classes are wanted, and no task"),
-        ("[victims.'a b']", "a victim is called 'a b': letters, digits and underscores are wanted"),
-        ("[teams.'a/b']", "team is 'a/b': 1 to 100 printable characters without a slash are wanted"),
-        ("[teams.a]\nrate = 0\n[victims.signs]", "rate is 0: a whole number from 1"),
-        ("images = 0\n[victims.signs]", "images is 0: a whole number from 1"),
+        ("[victims.a]\nweights = 'a'", "victim 'a': with weights, give the classes and no task"),
+        ("[victims.'a b']", "a victim is called 'a b': use letters, digits and underscores"),
+        ("[teams.'a/b']", "team is 'a/b': expected 1 to 100 printable characters without a slash"),
+        ("[teams.a]\nrate = 0\n[victims.signs]", "rate is 0: expected a whole number from 1"),
+        ("images = 0\n[victims.signs]", "images is 0: expected a whole number from 1"),
         ("", "there is no victim to serve: name one, as in --victim signs or [victims.signs]"),
         ("port = ", "cannot be read as TOML"),
     ],
@@ -167,7 +167,7 @@ def test_what_the_file_says_is_not_said_again_on_the_line(command, tmp_path, opt
     status, printed, errors = command("serve", "--config", str(place), f"--{option}", value)
     assert (status, printed) == (2, "")
     assert errors == (
-        f"extractlib: --{option} is given beside --config: write it into {place}, and leave --{option} out\n"
+        f"extractlib: --{option} is given along with --config: write it into {place}, and leave out --{option}\n"
     )
     assert not (tmp_path / "extractlib.db").exists()
 
@@ -200,10 +200,10 @@ def test_folders_in_a_file_lie_beside_it_or_at_home(tmp_path, monkeypatch):
 def test_without_the_extra_it_is_named(command, monkeypatch):
     monkeypatch.setattr("extractlib.cli_serve.find_spec", lambda name: None)
     status, _, errors = command("serve", "--victim", "signs")
-    assert (status, errors) == (2, f"extractlib: fastapi is not installed: {pip_install('serve')} brings it\n")
+    assert (status, errors) == (2, f"extractlib: fastapi is not installed: run {pip_install('serve')}\n")
     monkeypatch.delitem(sys.modules, "extractlib.api.client", raising=False)
     monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(InputError, match=r"^httpx is not installed: pip install 'extractlib\[serve\] @ .*' brings it$"):
+    with pytest.raises(InputError, match=r"^httpx is not installed: run pip install 'extractlib\[serve\] @ .*'$"):
         import extractlib.api.client  # noqa: F401
 
 
@@ -224,7 +224,7 @@ def test_keys_are_added_listed_rotated_and_revoked(command, tmp_path):
     assert command("keys", "revoke", "red", *database) == (0, "1 revoked\n", "")
     assert command("keys", "revoke", "red", *database)[::2] == (
         2,
-        "extractlib: 'red' is no team or number of a valid key: see extractlib keys list\n",
+        "extractlib: 'red' is not a team or number of a valid key: see extractlib keys list\n",
     )
     keys.close()
 
@@ -240,7 +240,7 @@ def test_keys_of_a_table_of_teams(command, tmp_path, monkeypatch):
     assert [keys.team(row["key"]) for row in rows] == ["Löwen und Co.", "blue"]
     keys.close()
     for words in (("add",), ("add", "a", "--teams", "teams.csv")):
-        assert "name whose key: either a team or --teams FILE.csv" in command("keys", *words)[2]
+        assert "name who gets a key: either a team or --teams FILE.csv" in command("keys", *words)[2]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_table_may_come_from_any_spreadsheet(tmp_path, content):
         (b"team,name\na,Ada\n,Bo\n", "is cut short in line 3: name a CSV file with a team in each row"),
         (b"team\na\na\n", "names team 'a' twice: name it once"),
         (b"team\na/b\n", "team is 'a/b'"),
-        (b"\xff\xfeteam\n", "is no text in utf-16-le, as its first bytes say: save it as UTF-8"),
+        (b"\xff\xfeteam\n", "is not text in utf-16-le, although its first bytes say so: save it as UTF-8"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path, content, words):

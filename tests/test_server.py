@@ -131,7 +131,7 @@ def test_an_attack_over_the_network_is_the_attack_in_process(serve, granularity,
         assert (far.classes, far.granularity) == (near.classes, near.granularity)
         got = attack(far, pool, surrogate=copy(), progress=False)
         assert far.usage() == near.usage("attacker")
-        with pytest.raises(BudgetExceeded, match="asks 1 queries and 0 of 50 are left: ask at most 0"):
+        with pytest.raises(BudgetExceeded, match="asks for 1 queries, but 0 of 50 are left: send at most 0"):
             far.query(noise(1))
     for name, weights in expected.model.state_dict().items():
         assert torch.equal(got.model.state_dict()[name], weights), name
@@ -223,7 +223,7 @@ def test_what_fails_in_a_batch_fails_alone():
     assert api.usage("anonymous").queries == 11
     api.close()
     closed = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
-    with pytest.raises(InputError, match="^the API is closed: ask again when it is served again$"):
+    with pytest.raises(InputError, match="^the API is closed: try again when it is served again$"):
         api.query(closed)
 
 
@@ -246,7 +246,7 @@ def test_64_clients_never_overspend_and_are_never_refused_early(serve, tmp_path)
         for thread in threads:
             thread.join()
         assert (sum(answered), len(refused)) == (640, 64)
-        assert all("asks 2 queries and 0 of 640 are left" in line for line in refused)
+        assert all("asks for 2 queries, but 0 of 640 are left" in line for line in refused)
     assert charges(tmp_path / "meter.db") == (320, 640)
 
 
@@ -299,7 +299,7 @@ def test_revoked_keys_are_refused_and_a_rotated_team_keeps_its_account(serve, tm
         again.close()
         assert host.revoke(new.split("-")[1]) == 1
         for name in ("red", "nobody", new):
-            with pytest.raises(InputError, match=r"is no team or number of a valid key: see extractlib keys list$"):
+            with pytest.raises(InputError, match=r"is not a team or number of a valid key: see extractlib keys list$"):
                 host.revoke(name)
         with pytest.raises(InputError, match="^team 'red' has no valid key: see extractlib keys list$"):
             host.rotate("red")
@@ -358,7 +358,7 @@ def test_a_name_stands_for_one_victim_and_what_is_shown_of_it_says_nothing(tmp_p
 def test_a_victim_must_say_which_images_it_takes():
     victim = linear_victim()
     object.__setattr__(victim, "image_shape", None)
-    with pytest.raises(InputError, match="^the victim names no image_shape"):
+    with pytest.raises(InputError, match="^the victim has no image_shape"):
         ServedAPI(victim)
 
 
@@ -375,7 +375,7 @@ def test_a_retry_is_free_and_an_id_is_used_once(serve):
         assert (reused.status_code, reused.json()["type"]) == (422, "/problems#reused")
         spent = served.post(npy(1), Idempotency_Key="b")
         assert (spent.status_code, spent.json()["type"]) == (429, "/problems#budget")
-        assert "Retry-After" not in spent.headers and "0 of 3 are left: ask at most 0" in spent.json()["detail"]
+        assert "Retry-After" not in spent.headers and "0 of 3 are left: send at most 0" in spent.json()["detail"]
         assert served.charged() == 3
 
 
@@ -426,12 +426,12 @@ np.save(PICKLED, np.array([{"a": 1}, print], dtype=object), allow_pickle=True)
 FITS = f"(1, 3, {SIDE}, {SIDE})"
 
 REFUSED = [
-    ("no body", wire.NPY, b"", 422, "no whole npy file"),
-    ("no npy", wire.NPY, b"abc" * 100, 422, "no whole npy file"),
-    ("pickle", wire.NPY, PICKLED.getvalue(), 422, "no whole npy file of numbers"),
-    ("cut short", wire.NPY, npy(3)[:-1], 422, "no whole npy file"),
-    ("a byte more", wire.NPY, npy(3) + b"x", 422, "no whole npy file"),
-    ("version 3", wire.NPY, npy(1).replace(b"NUMPY\x01", b"NUMPY\x03"), 422, "no whole npy file"),
+    ("no body", wire.NPY, b"", 422, "not a complete npy file"),
+    ("no npy", wire.NPY, b"abc" * 100, 422, "not a complete npy file"),
+    ("pickle", wire.NPY, PICKLED.getvalue(), 422, "not a complete npy file of numbers"),
+    ("cut short", wire.NPY, npy(3)[:-1], 422, "not a complete npy file"),
+    ("a byte more", wire.NPY, npy(3) + b"x", 422, "not a complete npy file"),
+    ("version 3", wire.NPY, npy(1).replace(b"NUMPY\x01", b"NUMPY\x03"), 422, "not a complete npy file"),
     ("huge", wire.NPY, header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**15}, 3, 4, 4)}}"), 422, "npy"),
     ("negative", wire.NPY, header("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -1)}", b"a"), 422, "npy"),
     (
@@ -444,16 +444,16 @@ REFUSED = [
     ("nested", wire.NPY, header("(" * 100), 422, "npy"),
     ("code", wire.NPY, header("__import__('os').getpid()"), 422, "npy"),
     ("subarray", wire.NPY, header("{'descr': ('<u1', (2, 2)), 'fortran_order': False, 'shape': ()}", b"abcd"), 422, ""),
-    ("floats", wire.NPY, wire.to_npy(noise(1).float().numpy()), 422, "type <f4: uint8 is wanted"),
-    ("none", wire.NPY, npy(1)[:-48].replace(b"(1,", b"(0,"), 422, "n from 1, is wanted"),
+    ("floats", wire.NPY, wire.to_npy(noise(1).float().numpy()), 422, "type <f4: expected uint8"),
+    ("none", wire.NPY, npy(1)[:-48].replace(b"(1,", b"(0,"), 422, "n at least 1"),
     ("other size", wire.NPY, wire.to_npy(np.zeros((1, 3, 5, 4), np.uint8)), 422, f"shape (n, 3, {SIDE}, {SIDE})"),
-    ("a scalar", wire.NPY, wire.to_npy(np.uint8(3)), 422, "is wanted"),
+    ("a scalar", wire.NPY, wire.to_npy(np.uint8(3)), 422, "expected uint8"),
     ("too many", wire.NPY, npy(9), 413, "the request has 9 images: send at most 8 at a time"),
     ("too long", wire.NPY, b"x" * (2**20 + 1), 413, "the body has 1,048,577 bytes: send at most 1,048,576"),
     ("no type", "", npy(1), 415, "the body's type is ''"),
     ("other type", "text/html", npy(1), 415, "the body's type is 'text/html': send application/x-npy"),
     ("gif", "image/gif", encoded("GIF"), 415, "'image/gif'"),
-    ("gif as png", "image/png", encoded("GIF"), 422, "image 0 is no PNG, JPEG or WebP: send one of these, whole"),
+    ("gif as png", "image/png", encoded("GIF"), 422, "image 0 is not a PNG, JPEG or WebP: send a complete"),
     ("cut image", "image/png", encoded("PNG")[:-30], 422, "image 0 cannot be read as an image"),
     ("large image", "image/png", bomb(2**12 + 1, 2**12), 413, "the largest image has 16,781,312 pixels"),
     ("image bomb", "image/png", bomb(2**16, 2**14), 413, "has too many pixels"),
@@ -467,11 +467,11 @@ REFUSED = [
     ("no utf-8", wire.JSON, b'{"images": ["\xff"]}', 422, "the body is not {"),
     ("deep json", wire.JSON, b'{"images":' + b"[" * 100_000, 422, "the body is not {"),
     ("long number", wire.JSON, b'{"images": ' + b"1" * 10_000 + b"}", 422, "the body is not {"),
-    ("no image", wire.JSON, as_json(b"abc"), 422, "image 0 is no PNG"),
-    ("no images", wire.JSON, as_json(), 422, "n from 1, is wanted"),
+    ("no image", wire.JSON, as_json(b"abc"), 422, "image 0 is not a PNG"),
+    ("no images", wire.JSON, as_json(), 422, "n at least 1"),
     ("many images", wire.JSON, as_json(*[b"abc"] * 9), 413, "the request has 9 images"),
-    ("no boundary", "multipart/form-data", b"abc", 422, "no multipart of files called images (Missing boundary"),
-    ("no multipart", "multipart/form-data; boundary=a", b"abc", 422, "no multipart of files called images"),
+    ("no boundary", "multipart/form-data", b"abc", 422, "not a multipart of files called images (Missing boundary"),
+    ("no multipart", "multipart/form-data; boundary=a", b"abc", 422, "not a multipart of files called images"),
     (
         "field",
         "multipart/form-data; boundary=a",
@@ -515,7 +515,7 @@ def test_all_pixels_of_a_request_are_limited():
     files = [bomb(2**12, 2**12)] * 17
     with pytest.raises(wire.TooLarge, match="all together 285,212,672: at most 16,777,216 and 268,435,456 can be sent"):
         wire.images_from_files(files, (3, SIDE, SIDE))
-    with pytest.raises(InputError, match=r"takes images of shape \(1, 8, 8\), not any picture: send them as one npy"):
+    with pytest.raises(InputError, match=r"takes images of shape \(1, 8, 8\), not any picture: send one npy"):
         wire.images_from_files(files, (1, 8, 8))
 
 
@@ -536,7 +536,7 @@ def test_other_paths_methods_and_parameters_are_refused(strict):
         assert got.json()["status"] == status
     for wrong in ("a b", "a" * 256, "ä".encode(), ""):
         got = strict.post(npy(1), Idempotency_Key=wrong)
-        assert got.status_code == 422 and "the Idempotency-Key is no 1 to 255 visible ASCII" in got.json()["detail"]
+        assert got.status_code == 422 and "the Idempotency-Key is not 1 to 255 visible ASCII" in got.json()["detail"]
 
 
 def test_who_has_no_key_is_refused_before_the_body_is_read(strict):
@@ -706,7 +706,7 @@ def test_too_many_requests_are_told_how_long_to_wait(serve):
         refused = served.post(npy(1))
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems#rate")
         assert 25 <= int(refused.headers["Retry-After"]) <= 30
-        assert refused.json()["detail"].startswith("2 requests a minute are allowed: wait ")
+        assert refused.json()["detail"].startswith("2 requests per minute are allowed: wait ")
         assert served.charged() == 2
         assert [served.post(npy(1), team="blue").status_code for _ in range(2)] == [200, 429]
 
@@ -772,7 +772,7 @@ def test_a_policy_of_another_shape_is_told_and_not_shown():
             return torch.zeros(len(images), dtype=torch.bool)
 
     api = ServedAPI(linear_victim(), detector=Nothing(), policy=Narrow())
-    with pytest.raises(InputError, match=r"^the policy returned \(2, 1\) for 2 images and 10 classes: mend the policy"):
+    with pytest.raises(InputError, match=r"^the policy returned \(2, 1\) for 2 images and 10 classes: fix the policy"):
         api.query(noise(2))
     api.close()
 
@@ -787,8 +787,8 @@ def test_what_the_host_must_mend_is_not_told_to_clients(serve, tmp_path, caplog)
         other.close()
         got = served.post(npy(1), Idempotency_Key="a")
         assert (got.status_code, got.json()["type"], got.headers["Retry-After"]) == (503, "/problems#unavailable", "5")
-        assert got.json()["detail"] == "send it again under the same id, in a while"
-    assert "damaged: restore it from a copy" in caplog.text
+        assert got.json()["detail"] == "send it again later under the same id"
+    assert "damaged: restore it from a backup" in caplog.text
 
 
 def test_a_fault_shows_nothing(serve):
@@ -873,21 +873,21 @@ def test_a_stop_answers_what_it_has_charged(tmp_path):
 def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
     monkeypatch.delenv("EXTRACTLIB_KEY", raising=False)
     for key in (None, "", "ä", "a\nb"):
-        with pytest.raises(InputError, match=r"^there is no key: give key=…, or name it by EXTRACTLIB_KEY$"):
+        with pytest.raises(InputError, match=r"^there is no key: pass key=…, or set EXTRACTLIB_KEY$"):
             xl.connect("http://127.0.0.1:9", key=key)
     with serve(limits=Limits(images=4)) as served:
         far = served.connect()
         assert repr(far) == f"RemoteAPI('{served.url}', 10 classes, answers full)" and served.key() not in repr(far)
         for wrong in (None, noise(1).float(), noise(1)[0]):
-            with pytest.raises(InputError, match=r"^images are .*: uint8 of shape \(n, "):
+            with pytest.raises(InputError, match=r"^images are .*: expected uint8 of shape \(n, "):
                 far.query(wrong)
-        with pytest.raises(InputError, match=r"^5 images: http.* takes at most 4 at a time, see batch=…$"):
+        with pytest.raises(InputError, match=r"^5 images: http.* takes at most 4 at a time: set batch=…$"):
             far.query(noise(5))
         with pytest.raises(
             InputError, match=rf"^127.0.0.1: images are torch.uint8 of shape .*\(n, 3, {SIDE}, {SIDE}\)"
         ):
             far.query(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))
-        with pytest.raises(InputError, match=r"^request is 'a b': 1 to 255 visible ASCII characters are wanted$"):
+        with pytest.raises(InputError, match=r"^request is 'a b': expected 1 to 255 visible ASCII characters$"):
             far.query(noise(1), request="a b")
         with pytest.raises(InputError, match="^127.0.0.1: the header Authorization is not Bearer with a valid key"):
             xl.connect(served.url, key="xl-a-b")
@@ -908,7 +908,7 @@ def test_with_or_without_a_slash_an_address_has_one_journal(serve):
 
 def test_an_address_without_a_server_is_told(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(Unanswered, match=rf"^{url} does not answer \(ConnectError: .*\): look whether it runs$"):
+    with pytest.raises(Unanswered, match=rf"^{url} does not answer \(ConnectError: .*\): check that it is running$"):
         xl.connect(url, key="a", journal=tmp_path / "journal.db")
     for wrong in ("http://[", "nothing", ""):
         with pytest.raises(InputError):
@@ -937,7 +937,7 @@ def test_a_client_waits_as_it_is_asked_to_and_ever_longer_where_nobody_answers(s
         assert len(far.query(noise(2), request="a")) == 2
         assert (slept, sent) == ([7.0, 0.2, 0.4, 0.8], ["a"] * 5)
         far._patience, sent[:] = 5.0, []
-        with pytest.raises(Unanswered, match=r"does not answer \(status 429\): look whether it runs$"):
+        with pytest.raises(Unanswered, match=r"does not answer \(status 429\): check that it is running$"):
             far.query(noise(2), request="b")
         assert sent == ["b"]
         far._http.close()

@@ -128,7 +128,7 @@ def test_delta_is_the_highest_that_flags_no_honest_client(monkeypatch):
     # Clients of too few queries, and none at all, say nothing.
     monkeypatch.setattr(StatefulDetector, "statistics", lambda self, *client: ([], []))
     for clients in ([(None, None)], []):
-        with pytest.warns(ResultWarning, match="no honest client has sent 100 queries, so delta has no evidence"):
+        with pytest.warns(ResultWarning, match="no honest client has sent 100 queries, so there is no evidence for"):
             assert choose_delta(clients) == 0.99
 
 
@@ -136,7 +136,7 @@ def test_delta_is_the_highest_that_flags_no_honest_client(monkeypatch):
     "values", [{"delta": 0.0}, {"delta": 1.0}, {"delta": 0.9, "first": 0}, {"delta": 0.9, "every": -1}]
 )
 def test_settings_that_cannot_be(values):
-    with pytest.raises(InputError, match="is wanted"):
+    with pytest.raises(InputError, match="expected a"):
         StatefulDetector(**values)
 
 
@@ -167,7 +167,7 @@ def test_the_rate_is_learnt_with_one_more_to_be_safe():
     assert CountingDetector.fit(torch.tensor([True, False, False, False])).rate == 0.5
     assert CountingDetector.fit(torch.zeros(99, dtype=torch.bool)).rate == pytest.approx(1 / 99)
     for hopeless in (torch.ones(5, dtype=torch.bool), torch.zeros(0, dtype=torch.bool)):
-        with pytest.raises(InputError, match="numbers above 0 and below 1 are wanted"):
+        with pytest.raises(InputError, match="expected numbers above 0 and below 1"):
             CountingDetector.fit(hopeless)
 
 

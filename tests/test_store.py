@@ -118,7 +118,7 @@ def test_a_damaged_artefact_is_made_again_and_that_is_told(tmp_path, how):
     store, calls = Store(tmp_path), []
     folder = store.get("note", {"a": 1}, two_files(calls))
     DAMAGE[how](folder)
-    with pytest.warns(DataWarning, match=f"{folder} is damaged and is made again"):
+    with pytest.warns(DataWarning, match=f"{folder} is damaged and will be made again"):
         assert store.get("note", {"a": 1}, two_files(calls)) == folder
     assert len(calls) == 2 and (folder / "text").read_text() == "whole" and not (folder / "other").exists()
     assert store.get("note", {"a": 1}, two_files(calls)) == folder and len(calls) == 2
@@ -181,7 +181,7 @@ def test_the_users_own_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, "~/my cache ä")
         assert found() == tmp_path / "my cache ä"
         monkeypatch.setenv(variable, "~nobody-here/x")
-        with pytest.raises(InputError, match=f"{variable} is ~nobody-here/x, and there is no such user's folder: name"):
+        with pytest.raises(InputError, match=f"{variable} is ~nobody-here/x, but there is no such user: name"):
             found()
 
 

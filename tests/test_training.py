@@ -210,9 +210,9 @@ def test_nothing_is_augmented_without_being_asked():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "n from 2, is wanted"),
+        ({"images": torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "targets": torch.zeros(0)}, "n at least 2"),
         ({"targets": torch.zeros(3, dtype=torch.int64)}, "2 images and 3 targets"),
-        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32 of shape \(2, 3, 8, 8\): uint8 of"),
+        ({"images": torch.zeros(2, 3, 8, 8)}, r"images are torch.float32 of shape \(2, 3, 8, 8\): expected uint8 of"),
         ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, r"\(2, 1, 8, 8\): the package's networks take"),
     ],
 )
@@ -233,8 +233,8 @@ def test_bad_input_is_refused(change, message):
         ({"epochs": -1}, "epochs is -1 and steps is 0: give one"),
         ({"steps": 5}, "epochs is 1 and steps is 5: give one"),
         ({"epochs": 0, "steps": -5}, "epochs is 0 and steps is -5: give one"),
-        ({"batch_size": 1}, "batch_size is 1: at least 2 is wanted"),
-        ({"schedule": "step"}, "step_epochs is 0: at least 1 is wanted"),
+        ({"batch_size": 1}, "batch_size is 1: expected at least 2"),
+        ({"schedule": "step"}, "step_epochs is 0: expected at least 1"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
     ],
 )

@@ -120,7 +120,7 @@ def test_first_is_the_beginning(tmp_path):
     with pytest.raises(InputError, match="^budget is 11: the transfer set holds 10 records$"):
         whole.first(11)
     for count in (0, -1, True, 1.5):
-        with pytest.raises(InputError, match=f"^budget is {count}: a whole number from 1 is wanted$"):
+        with pytest.raises(InputError, match=f"^budget is {count}: expected a whole number of at least 1$"):
             whole.first(count)
 
 
@@ -226,14 +226,14 @@ def test_a_chunk_of_another_set_is_refused(tmp_path):
     ("field", "value", "words"),
     [
         ("pool", "q" * 40, "another pool, 'pppp"),
-        ("pool_size", 7_000, "another pool size, 6000 and not 7000"),
+        ("pool_size", 7_000, "another pool size, 6000 instead of 7000"),
         ("api", "b" * 40, "another api, 'aaaa"),
-        ("granularity", "label", "another granularity, 'full' and not 'label'"),
-        ("classes", 11, "another classes, 10 and not 11"),
-        ("strategy", "adaptive-all", "another strategy, 'random' and not 'adaptive-all'"),
-        ("seed", 1, "another seed, 0 and not 1"),
-        ("budget", 12, "another budget, 10 and not 12"),
-        ("chunk", 5, "another chunk, 4 and not 5"),
+        ("granularity", "label", "another granularity, 'full' instead of 'label'"),
+        ("classes", 11, "another classes, 10 instead of 11"),
+        ("strategy", "adaptive-all", "another strategy, 'random' instead of 'adaptive-all'"),
+        ("seed", 1, "another seed, 0 instead of 1"),
+        ("budget", 12, "another budget, 10 instead of 12"),
+        ("chunk", 5, "another chunk, 4 instead of 5"),
     ],
 )
 def test_another_header_is_refused_by_name_and_the_file_left_alone(tmp_path, field, value, words):
@@ -256,7 +256,7 @@ def test_a_header_that_is_none_is_refused(tmp_path, line):
     write(tmp_path / "t.db", HEADER)
     edit(tmp_path / "t.db", "UPDATE header SET line = ?", line)
     for read in (load, lambda path: TransferFile(path, HEADER)):
-        with pytest.raises(InputError, match="t.db is no transfer set of version 3, or its header was edited$"):
+        with pytest.raises(InputError, match="t.db is not a transfer set of version 3, or its header was edited$"):
             read(tmp_path / "t.db")
 
 
@@ -267,7 +267,7 @@ def test_two_headers_or_an_edited_one_are_refused(tmp_path):
         TransferFile(tmp_path / "t.db", HEADER)
     edit(tmp_path / "t.db", "INSERT INTO header VALUES (?)", HEADER.line)
     for read in (load, lambda path: TransferFile(path, HEADER)):
-        with pytest.raises(InputError, match="t.db (is no transfer set of version 3|has a header that was edited)"):
+        with pytest.raises(InputError, match="t.db (is not a transfer set of version 3|has a header that was edited)"):
             read(tmp_path / "t.db")
 
 
@@ -279,7 +279,7 @@ def test_a_file_that_is_no_database_is_refused_and_keeps_its_bytes(tmp_path, dat
     path = tmp_path / "notes.txt"
     path.write_bytes(data)
     for read in (load, lambda path: TransferFile(path, HEADER)):
-        with pytest.raises(InputError, match=r"^transfer set [^\n]*notes.txt: it is (no database|damaged): "):
+        with pytest.raises(InputError, match=r"^transfer set [^\n]*notes.txt: it is (not a database|damaged): "):
             read(path)
     assert path.read_bytes() == data
 
@@ -305,10 +305,10 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
         load(tmp_path / "missing.db")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"^folder [^\n]*file cannot be made \(File exists\): name another$"):
+    with pytest.raises(InputError, match=r"^folder [^\n]*file cannot be created \(File exists\): name another$"):
         TransferFile(tmp_path / "file" / "t.db", HEADER)
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="folder: it cannot be opened: name a file in a folder that exists and can be"):
+    with pytest.raises(InputError, match="folder: it cannot be opened: name a file in a folder that exists and is"):
         TransferFile(tmp_path / "folder", HEADER)
     with pytest.raises(InputError, match="file: it holds other tables: name another file$"):
         load(tmp_path / "file")
@@ -332,7 +332,7 @@ def test_a_set_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sqlite3.dbapi2, "connect", read_only)
     assert len(load(tmp_path / "t.db", partial=True)) == 8
-    with pytest.raises(InputError, match="t.db: it cannot be written: name a file that can$"):
+    with pytest.raises(InputError, match="t.db: it cannot be written: name a writable file$"):
         write(tmp_path / "t.db", HEADER)
 
 
@@ -353,13 +353,15 @@ def test_a_refused_file_is_open_to_other_writers(tmp_path):
 
 
 def test_headers_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match="^budget is 7000 and the pool holds 6000 images"):
+    with pytest.raises(InputError, match="^budget is 7000, but the pool holds 6000 images"):
         replace(HEADER, budget=7_000)
-    with pytest.raises(InputError, match="^pool_size is 4294967297: a whole number from 1 to 4,294,967,296 is wanted$"):
+    with pytest.raises(InputError, match="^pool_size is 4294967297: expected a whole number from 1 to 4,294,967,296$"):
         replace(HEADER, pool_size=2**32 + 1)
     for name in ("pool_size", "classes", "budget", "chunk"):
         for value in (0, -1, True, 1.5):
-            with pytest.raises(InputError, match=f"^{name} is {value}: a whole number from 1 (to .* )?is wanted$"):
+            with pytest.raises(
+                InputError, match=f"^{name} is {value}: expected a whole number (of at least 1|from 1 to .*)$"
+            ):
                 replace(HEADER, **{name: value})
     with pytest.raises(InputError, match="^granularity top-11: the victim has only 10 classes$"):
         replace(HEADER, granularity="top-11")

@@ -120,8 +120,8 @@ def test_called_it_resumes_and_trains(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"budget": 41}, "^budget is 41: an even number is wanted"),
-        ({"budget": 40, "tolerance": 1.5}, "^tolerance is 1.5: a number from 0 to 1 is wanted"),
+        ({"budget": 41}, "^budget is 41: expected an even number"),
+        ({"budget": 40, "tolerance": 1.5}, "^tolerance is 1.5: expected a number from 0 to 1"),
     ],
 )
 def test_settings_that_cannot_be(options, words):

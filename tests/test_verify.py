@@ -90,7 +90,7 @@ def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, store):
 
 def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):
     stale = Row(row.cell, row.result, row.provenance | {"versions": row.provenance["versions"] | {"train": 99}})
-    with pytest.raises(InputError, match="none of 1 rows is up to date: compute them with extractbook results"):
+    with pytest.raises(InputError, match="none of 1 rows is up to date: recompute them with extractbook results"):
         next(verify([stale], turn=0, store=store))
     [check] = verify([stale, row], turn=0, store=store)
     assert check.old is row
@@ -116,10 +116,10 @@ def test_checks_are_recorded_one_after_the_other(row, tmp_path):
 def test_a_damaged_record_is_refused_and_kept(content, row, tmp_path):
     path = tmp_path / "verified.jsonl"
     path.write_text(content)
-    with pytest.raises(InputError, match=r"verified.jsonl(: its last line is cut| is no record of .*git checkout)"):
+    with pytest.raises(InputError, match=r"verified.jsonl(: its last line is cut| is not a record of .*git checkout)"):
         recorded(path)
     if not content.endswith("\n"):
-        with pytest.raises(InputError, match="verified.jsonl: its last line is cut"):
+        with pytest.raises(InputError, match="verified.jsonl: its last line is cut off"):
             record(path, [Check(row, row, 0.03)])
     assert path.read_text() == content
 
@@ -131,7 +131,7 @@ def test_the_command_tells_differences_by_its_status(command, row, tmp_path, mon
     words = ["verify", "--results", str(tmp_path), "--jobs", "1", "--turn", "5"]
     status, printed, _ = command(*words, "--record")
     assert status == 0
-    assert "1 rows, 0 stale; --turn 5 takes these again" in printed and ": agrees (" in printed
+    assert "1 rows, 0 stale; --turn 5 checks the same cells again" in printed and ": agrees (" in printed
     entry = json.loads((tmp_path / "verified.jsonl").read_text())
     assert entry["difference"] == 0.0
     path.unlink()

@@ -1,1 +1,1 @@
-"""The book's own package: reproduction of the paper, figures, exercises, Sphinx parts and the build."""
+"""The book's own package: the reproduction of the paper, figures, exercises, Sphinx extensions and the build."""

@@ -6,7 +6,7 @@ from extractlib.__main__ import main as command_line
 
 
 def main() -> int:
-    """Run the book's command line; what cannot be used or does not suffice becomes one line and exit status 2."""
+    """Run the book's command line; an error that the reader can fix becomes one line and exit status 2."""
     return command_line("extractbook")
 
 

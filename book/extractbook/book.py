@@ -1,6 +1,6 @@
-"""What a chapter needs, under one name: ``from extractbook import book``.
+"""All that a chapter needs, under one name: ``from extractbook import book``.
 
-A room is loaded when a chapter first asks for something of it.
+A submodule is loaded when a chapter first uses something from it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,10 +51,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
 def frame(
     *tables: str, scale: str = "drawn", beside: Sequence[str] = (), only: "Mapping[str, Collection[str]] | None" = None
 ) -> "pd.DataFrame":
-    """Return the rows of tables as a data frame, a line a cell and seed (see `results.newest`).
+    """Return the rows of tables as a data frame, one line per cell and seed (see `results.newest`).
 
     Raises:
-        InputError: There is no row of a table.
+        InputError: A table has no rows.
     """
     from extractbook.reproduction import results
 
@@ -63,10 +63,10 @@ def frame(
 
 @contextmanager
 def served(victim: "Victim", **options: "Any") -> Iterator[tuple[str, str]]:
-    """Serve a victim on this machine, and give the address and a key; an API's options are those of `PredictionAPI`.
+    """Serve a victim on this machine, and yield the address and a key; the options are those of `PredictionAPI`.
 
     Raises:
-        InputError: What a server needs is not installed, or an option does not fit.
+        InputError: The packages that a server needs are not installed, or an option is invalid.
     """
     from extractlib.cli_serve import require_extra
 

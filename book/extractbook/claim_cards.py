@@ -1,4 +1,4 @@
-"""Claims as cards, for the chapter that is about them: the word first, then the paper's figures, ours, and why."""
+"""Claims as cards for the chapter about them: first the verdict, then the paper's figures, ours, and why."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,24 +17,24 @@ from extractbook.reproduction.scales import Scale
 from extractbook.reproduction.scales import scale as read_scale
 from extractlib.errors import check_choice
 
-UNMEASURED = {"B2": "says so (section 6), and measures nothing"}
-"""What the paper says of a claim for which it has no figure."""
+UNMEASURED = {"B2": "says so (section 6), but does not measure it"}
+"""What the paper says about a claim for which it has no figure."""
 
-NO_ROWS = "The rows of the deciding seeds are not computed yet"
+NO_ROWS = "The rows of the deciding seeds have not been computed yet"
 
 REASONS = 2
-"""How many bounds a card names as the reason of its word; the ledger has all."""
+"""How many bounds a card names as the reason for its verdict; the ledger has all."""
 
 
 def cards(*names: str, scale: str = "drawn") -> HTML:
     """Return claims as cards, narrow enough for a phone.
 
-    A claim whose deciding rows are missing is "not run yet", and shows what the exploration's rows have for its bounds,
-    which decides nothing.
+    A claim whose deciding rows are missing is "not run yet", and its card shows what the exploration's rows have for
+    its bounds, which decides nothing.
 
     Args:
         names: The claims' ids, such as ``"C3"``.
-        scale: At which scale.
+        scale: The scale's name.
 
     Raises:
         InputError: There is no such claim or scale.
@@ -52,8 +52,8 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
 
     Args:
         claim: The claim.
-        ledger: Verdicts, its own among them.
-        explored, failing: What to show where its deciding rows are missing (see `explored`).
+        ledger: Verdicts, including the claim's.
+        explored, failing: What to show if its deciding rows are missing (see `explored`).
     """
     entries, word = ledger.of(claim.id), ledger.word(claim)
     counted = [bound for entry in entries for bound in (*entry.bounds, *entry.preconditions)]
@@ -72,7 +72,7 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
     lines["Why"] = escape(" ".join([_why(entries, word), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
-    # The ledger's page has no entries of photographs before their first deciding rows.
+    # The ledger's page has no entries for photographs before their first deciding rows.
     page = ledger.scale.name if any(entry.seeds for entry in entries) else "drawn"
     link = f'<a href="12_ledger.html#{page}-{claim.id}">{claim.id}</a>'
     return (
@@ -82,13 +82,13 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
 
 
 def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[list[Bound], list[Bound]]:
-    """Return the bounds of a claim, task by task, as rows of the exploration have them; none that has no value.
+    """Return the bounds of a claim that have a value, task by task, as rows of the exploration have them.
 
     Returns:
-        The bounds that can be tested, and the preconditions that fail, whose bounds are left out.
+        The bounds that can be tested, and the preconditions that fail; the latter's bounds are left out.
     """
     frame = results.frame(rows)
-    # A bootstrap is for intervals over deciding seeds; where a cell is missing it has nothing to draw from.
+    # A bootstrap is for intervals over deciding seeds; if a cell is missing, it has nothing to draw from.
     frame = frame.loc[:, [column for column in frame if not str(column).startswith(claims.RESAMPLED)]]
     evidence = claims.Evidence(frame, scale, sorted({row.cell.seed for row in rows}))
 
@@ -98,7 +98,7 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[li
 
     found, failing = [], []
     for task in (*scale.tasks, claims.ACROSS) if rows else ():
-        # One seed has no interval, and so no mean of its own.
+        # One seed has no interval, and so no mean.
         means = (replace(one, mean=_mean(one)) for one in bounds(claim.preconditions, task))
         failed = [one for one in means if not judging.fulfilled(one)]
         skipped = {one.stated.only for one in failed}
@@ -108,13 +108,13 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[li
 
 
 def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:
-    """Return of each claim the testable bounds as rows of the exploration have them (see `explored`), by its id."""
+    """Return each claim's testable bounds as rows of the exploration have them (see `explored`), by claim id."""
     settings = read_scale(scale)
     return {claim.id: explored(rows_of("exploring", claim, settings), claim, settings)[0] for claim in claims.claims()}
 
 
 def rows_of(edition: str, claim: claims.Claim, scale: Scale) -> list[Row]:
-    """Return an edition's rows of a claim's tables; perhaps there are none."""
+    """Return an edition's rows of a claim's tables, if there are any."""
     paths = [results.FOLDER / edition / scale.name / f"{table}{results.SUFFIX}" for table in claim.tables]
     return [row for path in paths if path.exists() for row in results.read_rows(path)]
 
@@ -128,7 +128,7 @@ def _unmet(entries: Iterable[Entry]) -> list[Bound]:
 
 
 def _word(bound: Bound, entry: Entry) -> Verdict:
-    """Return what a task's bound says by itself; of a task that is not judged, the task's word."""
+    """Return what a task's bound says by itself; for a task that is not judged, the task's verdict."""
     if entry.verdict in (Verdict.NOT_RUN, Verdict.NOT_TESTABLE):
         return entry.verdict
     # A violation that does not survive the correction leaves its task undecided.
@@ -156,10 +156,10 @@ def _number(value: float) -> str:
 
 
 def _why(entries: list[Entry], word: Verdict) -> str:
-    """Return why a claim has its word: the tasks that decide it, with their first reasons."""
+    """Return why a claim has its verdict: the tasks that decide it, with their first reasons."""
     if word is Verdict.NOT_RUN:
         seeds = {seed for entry in entries for seed in entry.seeds}
-        there = f"There are rows of {len(seeds)} deciding seeds, too few for a verdict" if seeds else NO_ROWS
+        there = f"There are rows from {len(seeds)} deciding seeds, too few for a verdict" if seeds else NO_ROWS
         return f"{there}; what was explored decides nothing."
     deciding = [entry for entry in entries if entry.verdict is word] or entries
     if word is Verdict.HOLDS:

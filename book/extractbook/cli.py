@@ -1,6 +1,6 @@
 """The command line of the book: ``extractbook run | results | ledger | verify | weights | build | pdf | launch | …``.
 
-Both packages load their rooms when they are first asked for, so that the list of commands appears at once.
+Both packages load their submodules on first use, so the list of commands appears at once.
 """
 
 import os
@@ -39,45 +39,45 @@ if TYPE_CHECKING:
 CLONE = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 EDITION = RESULTS / "edition-2"
-SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and what makes the book."
+SUMMARY = "The paper's tables, the rows behind the book, its claims with our verdicts, and the build of the book."
 app = typer.Typer(help=SUMMARY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 COUNTS = ("errors", "asked", "errors_introduced")
 
-ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, as drawn or small-cpu.")]
-OwnScale = Annotated[str | None, typer.Option("--scale", help="drawn, or small-cpu where files are named.")]
-Scales = Annotated[list[str] | None, typer.Option("--scale", help="Only this one; may be repeated.")]
-Results = Annotated[Path, typer.Option("--results", help="Folder of the results of an edition.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Processes at a time.")]
-SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="How many seeds.")]
-FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first of the seeds.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best at hand if not given.")]
-Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged by fresh seeds alone.")]
-OneClaim = Annotated[str, typer.Option("--claim", help="Only this one, as C1, with all that it rests on.")]
-Table = Annotated[str, typer.Argument(help="Which table, as reproduction or granularity.")]
-Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
-Tasks = Annotated[list[str] | None, typer.Option(help="As signs, cifar10 or folder:PATH; may be repeated.")]
-Pool = Annotated[str | None, typer.Option(help="As atlas, tinyimagenet or folder:PATH.")]
-Budget = Annotated[int | None, typer.Option(help="Queries of the attack.")]
+ScaleName = Annotated[str, typer.Option("--scale", help="Scale of the experiment, for example drawn or small-cpu.")]
+OwnScale = Annotated[str | None, typer.Option("--scale", help="Default: drawn, or small-cpu if files are named.")]
+Scales = Annotated[list[str] | None, typer.Option("--scale", help="Only this scale; can be repeated.")]
+Results = Annotated[Path, typer.Option("--results", help="Folder with the results of an edition.")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Number of parallel processes.")]
+SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="Number of seeds.")]
+FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first seed.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best available if not given.")]
+Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged on fresh seeds alone.")]
+OneClaim = Annotated[str, typer.Option("--claim", help="Only this claim, for example C1, with all that it rests on.")]
+Table = Annotated[str, typer.Argument(help="Which table, for example reproduction or granularity.")]
+Tables = Annotated[list[str] | None, typer.Option("--table", help="Only this table; can be repeated.")]
+Tasks = Annotated[list[str] | None, typer.Option(help="For example signs, cifar10 or folder:PATH; can be repeated.")]
+Pool = Annotated[str | None, typer.Option(help="For example atlas, tinyimagenet or folder:PATH.")]
+Budget = Annotated[int | None, typer.Option(help="Number of queries of the attack.")]
 Answers = Annotated[str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T.")]
-Network = Annotated[str | None, typer.Option(help="Network of victim and surrogate.")]
+Network = Annotated[str | None, typer.Option(help="Network of the victim and the surrogate.")]
 Part = Annotated[str, typer.Option(help="Compare on the test or on the validation part.")]
-Output = Annotated[Path | None, typer.Option(help="File that the rows are added to; its name ends in .jsonl.")]
-Deciding = Annotated[bool, typer.Option("--deciding", help="Only the cells that claims rest on, as at a second look.")]
-Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left and how long it will take.")]
-Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Images a second to plan with.")]
-Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that runs the cells; local: of this machine.")]
-Turn = Annotated[int | None, typer.Option(min=0, help="Which kinds and rows are taken; by the hour if not given.")]
-Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not of four.")]
-Record = Annotated[bool, typer.Option("--record", help="Add what came out to the record that the pages quote.")]
-Weights = Annotated[Path | None, typer.Option("--folder", help="Where to; the library's own if not given.")]
+Output = Annotated[Path | None, typer.Option(help="File to append the rows to; its name ends in .jsonl.")]
+Deciding = Annotated[bool, typer.Option("--deciding", help="Only the cells that claims rest on, as for a second look.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only print what is left to compute and how long it will take.")]
+Rate = Annotated[int | None, typer.Option("--rate", min=1, help="Training speed to plan with, in images a second.")]
+Ray = Annotated[str | None, typer.Option(help="Address of a Ray cluster that runs the cells; local: on this machine.")]
+Turn = Annotated[int | None, typer.Option(min=0, help="Which kinds and rows are checked; by the hour if not given.")]
+Everything = Annotated[bool, typer.Option("--all", help="Compute a cell of every kind, not only of four.")]
+Record = Annotated[bool, typer.Option("--record", help="Add the results to the record that the pages quote.")]
+Weights = Annotated[Path | None, typer.Option("--folder", help="Target folder; the library's own if not given.")]
 Chapter = Annotated[int, typer.Option(min=1, help="Number of the chapter.")]
-Course = Annotated[str, typer.Option(help="Name of the course's folder; its secret seed is drawn when it is made.")]
+Course = Annotated[str, typer.Option(help="Name of the course's folder; its secret seed is drawn on creation.")]
 
 
 @app.callback(help=SUMMARY)
 def main(version: Version = False) -> None:
-    """Take what stands before the command."""
+    """Accept the options that come before the command."""
 
 
 @app.command()
@@ -102,7 +102,7 @@ def run(
     ground: Ground = "white",
     most_pixels: MostPixels = 50_000_000,
 ) -> None:
-    """Run a table's cells, on drawn images, published data sets or folders of yours, and print what came out."""
+    """Run a table's cells on drawn images, published data sets or your own folders, and print the results."""
     use(device)
     in_file = any(xl.data.sources.Source.parse(one).in_files for one in filter(None, (*(task or ()), pool)))
     settings = lab.scales.scale(name or ("small-cpu" if in_file else "drawn"))
@@ -115,7 +115,7 @@ def run(
     cells = lab.table_cells(table, settings, seeds=range(first_seed, first_seed + seeds))
     cells = lab.grids.with_options(cells, budget=budget, granularity=granularity, network=network)
     check_choice("part", part, ("test", "validation"))
-    if output:  # before hours of work, not after them
+    if output:  # fail before hours of work, not after them
         lab.results.check_writable(output)
     store = xl.store.default_store()
     loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
@@ -128,17 +128,17 @@ def run(
 
 
 def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
-    """Return `name`; of ``"folder:PATH"`` instead ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
+    """Return `name`, or for ``"folder:PATH"`` ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
 
-    The digest is of what the files hold. So the rows of two machines agree, none tells where its images lay, and other
-    images have another name.
+    The digest is that of the files' contents. So the rows of two machines agree, no row reveals where its images were,
+    and different images have a different name.
     """
     folder = xl.data.sources.Source.parse(name).folder
     if folder is None:
         return name
     path = folder.resolve()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # it is told when the images are used
+        warnings.simplefilter("ignore", DataWarning)  # the warning is shown when the images are used
         contents = replace(loader, folders={name: path}).files(name).contents
     last = os.fsencode(path.name).decode(errors="replace")  # a row is UTF-8
     key = f"{xl.data.sources.FOLDER}{last}@{contents[:8]}"
@@ -162,7 +162,7 @@ def results(
     ray: Ray = None,
     data: DataFolder = None,
 ) -> None:
-    """Compute every table of a scale into the committed results; what is up to date is not computed again."""
+    """Compute every table of a scale into the committed results, except for rows that are up to date."""
     check_choice("part", part, ("test", "validation"))
     settings = lab.scales.scale(name)
     own, folders, store = None if plan else use(device), xl.data.download.data_folders(data), xl.store.default_store()
@@ -175,26 +175,26 @@ def results(
     if plan:
         return
     options = {"store": store, "folders": folders, "jobs": jobs, "device": own, "part": part, "ray": ray}
-    for one, its in cells.items() if ray else in_turn(cells):  # a cluster is busy only with many cells at a time
+    for one, its in cells.items() if ray else in_turn(cells):  # only many cells at a time keep a cluster busy
         rows = lab.run_table(its, paths[one], **options)
         print(f"\n{one}: {paths[one]}")
         print_rows(rows)
 
 
 def within_pool(cells: list["Cell"], loader: "Loader") -> list["Cell"]:
-    """Return cells, each once, in which no budget is above what a pool in a folder holds; say where that is less."""
+    """Return the cells, each once, with budgets lowered to what a pool in a folder holds; print it if any were."""
     pools = {(cell.pool, cell.seed) for cell in cells if cell.pool.folder is not None}
     own = {pool: len(loader.queries(pool, seed=seed)) for pool, seed in sorted(pools, key=str)}
     above = sorted({cell.budget for cell in cells if cell.budget > own.get(cell.pool, cell.budget)})
     if above:
         asked, held = " and ".join(f"{budget:,}" for budget in above), " and ".join(f"{n:,}" for n in own.values())
-        print(f"extractbook: the table asks {asked} queries, the pool holds {held}: all of these", file=sys.stderr)
+        print(f"extractbook: the table needs {asked} queries, the pool holds {held}: using them all", file=sys.stderr)
     fitting = [replace(cell, budget=min(cell.budget, own.get(cell.pool, cell.budget))) for cell in cells]
     return list(dict.fromkeys(fitting))
 
 
 def in_turn(tables: Mapping[str, list["Cell"]]) -> Iterator[tuple[str, list["Cell"]]]:
-    """Yield cells of tables in the order in which they are run: seed by seed, of a seed the cheapest table first."""
+    """Yield the tables' cells in the order in which they run: seed by seed, and within a seed, cheapest table first."""
     for seed in sorted({cell.seed for cells in tables.values() for cell in cells}):
         groups = {table: [cell for cell in cells if cell.seed == seed] for table, cells in tables.items()}
         yield from sorted(
@@ -213,14 +213,14 @@ def verify(
     everything: Everything = False,
     keep: Record = False,
 ) -> None:
-    """Compute a committed cell of each of four kinds anew, in rotation; status 1 where one leaves its tolerance."""
+    """Recompute a committed cell of each of four kinds, in rotation; status 1 if one is outside its tolerance."""
     turn = int(time.time() // 3600) if turn is None else turn
     names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
     rows = [row for name in names for row in lab.read_all(folder / lab.scales.scale(name).name)]
     if not rows:
         raise InputError(f"{folder} holds no results: make them with extractbook results")
     stale = sum(not lab.is_current(row) for row in rows)
-    print(f"{len(rows)} rows, {stale} stale; --turn {turn} takes these again", flush=True)
+    print(f"{len(rows)} rows, {stale} stale; --turn {turn} checks the same cells again", flush=True)
     options = {"store": xl.store.default_store(), "folders": xl.data.download.data_folders(data), "jobs": jobs}
     kinds = None if everything else lab.verify.KINDS_A_RUN
     checks = []
@@ -240,7 +240,7 @@ def verify(
 
 @app.command()
 def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = None, data: DataFolder = None) -> None:
-    """Pre-train a scale's backbones: those that ship again, victims with them; others once, into the cache."""
+    """Pre-train a scale's backbones: shipped ones again, with the victims; others once, into the cache."""
     settings, store = lab.scales.scale(name), xl.store.default_store()
     shipped = settings.shipped
     folder = folder or xl.models.networks.WEIGHTS
@@ -251,19 +251,19 @@ def weights(name: ScaleName = "drawn", folder: Weights = None, device: Device = 
     for network in (settings.network, settings.other_network):
         for initial in xl.models.networks.INITIAL if shipped else ("A",):
             card = lab.backbones.make_weights(settings, folder, loader, network=network, initial=initial, device=own)
-            share = f"{card['validation_accuracy']:.1%} of {card['classes']} classes right"
+            share = f"{card['validation_accuracy']:.1%} accuracy on {card['classes']} classes"
             name_of = xl.models.networks.backbone_name(network, initial)
             print(f"{folder / name_of}.json: {share}", flush=True)
     for task in settings.tasks if shipped else ():
         cell = lab.Cell(scale=settings.name, task=task, pool=settings.pool, victim=settings.network, seed=0)
         setup = lab.Setup(cell, store=store, device=own, progress=True)
         card = lab.setups.ship_victim(setup, folder / "victims")
-        print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} right", flush=True)
+        print(f"{folder / 'victims' / task}.json: {card['test_accuracy']:.1%} accuracy", flush=True)
 
 
 @app.command()
 def ledger(name: ScaleName = "drawn", edition: Edition = "2", claim: OneClaim = "", folder: Results = EDITION) -> None:
-    """Print the paper's claims, and ours beyond it, with our verdicts; of one claim all that it rests on."""
+    """Print the paper's claims, and our own, with our verdicts; for one claim, print all that it rests on."""
     settings = lab.scales.scale(name)
     if check_choice("edition", edition, ("1", "2")) == "1":
         for entry in lab.edition_1.verdicts(lab.first_edition(settings.name)):
@@ -306,36 +306,36 @@ def launch() -> None:
 
 @app.command()
 def slides() -> None:
-    """Make a deck of slides of each built chapter, in _build/html/slides."""
+    """Make a slide deck of each built chapter, in _build/html/slides."""
     room("publication").write_slides()
 
 
 @app.command()
-def rows(folder: Annotated[Path, typer.Option(help="Where the tables go.")]) -> None:
+def rows(folder: Annotated[Path, typer.Option(help="Folder to write the tables to.")]) -> None:
     """Write all committed rows as CSV and Parquet, with a data card."""
     room("data").write_rows(folder)
 
 
 @app.command()
 def assignment(chapter: Chapter, course: Course) -> None:
-    """Write nbgrader's source of a chapter's exercises into the folder of a course, under courses."""
+    """Write a chapter's exercises as nbgrader source into the folder of a course, under courses."""
     courses = room("courses")
     courses.write_assignment(courses.course_folder(course), chapter)
 
 
 def room(name: str) -> ModuleType:
-    """Return a room of the build, which makes the book from a clone of its repository.
+    """Return a module of the build, which makes the book from a clone of its repository.
 
     Raises:
-        InputError: No repository of the book is around this package.
+        InputError: This package is not inside a clone of the book's repository.
     """
     if not (CLONE / "_config.yml").exists():
-        raise InputError(f"there is no book around {CLONE}: run this in a clone of its repository")
+        raise InputError(f"{CLONE} does not contain the book: run this in a clone of its repository")
     return import_module(f"extractbook.build.{name}")
 
 
 def use(device: str | None) -> str:
-    """Make a device the default of this process and of those it starts, and return its name.
+    """Make a device the default for this process and those it starts, and return its name.
 
     Raises:
         InputError: There is no such device.
@@ -353,13 +353,13 @@ def plan_of(
     jobs: int = 1,
     rate: int | None = None,
 ) -> str:
-    """Return a table: for each of `tables` its cells, how many are left, and about how long they will take.
+    """Return a table of how many cells each of `tables` has, how many are left, and about how long they will take.
 
     Args:
-        tables: By name all cells and those that are left.
+        tables: By name, all cells and those that are left.
         settings: The scale.
-        jobs: Processes at a time.
-        rate: Images a second that a process trains; the scale's if None.
+        jobs: Number of parallel processes.
+        rate: How many images a second a process trains on; the scale's rate if None.
     """
     rate = rate or settings.rate
     lines, total = [f"{'table':14} {'cells':>6} {'left':>6} {'hours':>9}"], 0.0
@@ -373,10 +373,10 @@ def plan_of(
 
 
 def print_rows(rows: list["Row"]) -> None:
-    """Print mean ± standard deviation over the seeds of each number, one block for each cell without its seed.
+    """Print each number's mean ± standard deviation over the seeds, one block for each cell without its seed.
 
-    What some seeds have no number for, such as a client that is never flagged, says how many have one. Recovery has the
-    t interval of its mean, and of a victim that is hardly better than the most frequent label it is said.
+    If some seeds have no value, for example for a client that is never flagged, the count of those that do is printed.
+    Recovery has the t interval of its mean, and a victim hardly better than the most frequent label gets a warning.
     """
     groups: dict[Cell, list[Row]] = {}
     for row in rows:
@@ -400,6 +400,6 @@ def print_rows(rows: list["Row"]) -> None:
             if above < NEAR:
                 print(
                     f"extractbook: {cell.task}'s victim is {above:+.2f} above the most frequent label alone: recovery"
-                    " says little, so give it more images, or a scale that trains longer",
+                    " says little, so give the victim more images, or use a scale that trains longer",
                     file=sys.stderr,
                 )

@@ -1,6 +1,6 @@
-"""The ledger's page: which claims hold, at a glance; behind each word its bounds, its rows and how to make them.
+"""The ledger's page: which claims hold, at a glance; behind each verdict, its bounds, its rows and how to make them.
 
-All of it is HTML that needs no script: a claim's entry is a fold, and the table on top is as wide as a phone.
+All of it is HTML that needs no script: a claim's entry is a fold, and the table at the top is as wide as a phone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,13 +29,13 @@ MARKS: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
         Verdict.NOT_RUN: ("none", "·"),
     }
 )
-"""What a verdict looks like in the matrix: the class of its cell, and a sign for who does not see colors."""
+"""What a verdict looks like in the matrix: the class of its cell, and a sign for readers who cannot see colors."""
 
 REDESIGNED = (("C9", "things"), ("C1", "retina"), *(("C2", task) for task in ("things", "birds", "signs", "objects")))
-"""The claims and tasks for whose sake images were drawn anew after a look at a result."""
+"""The claims and tasks for which images were redrawn after a look at a result."""
 
 FARTHEST = 0.5
-"""Distance from its limit beyond which the forest plot cuts a bound's interval."""
+"""Distance from its limit beyond which the forest plot cuts off a bound's interval."""
 
 FEWEST = 3
 """Lines of the forest plot that a claim's name needs."""
@@ -43,22 +43,22 @@ FEWEST = 3
 SIDES: Mapping[bool | None, tuple[str, str, str]] = MappingProxyType(
     {True: ("holds", BLUE, "o"), False: ("violated", VERMILION, "X"), None: ("open", ORANGE, "s")}
 )
-"""What a bound's word looks like in the forest plot: its name, color and marker."""
+"""How a bound's outcome looks in the forest plot: its name, color and marker."""
 
 
 # -- the first screen ------------------------------------------------------------
 
 
 def matrix(ledger: Ledger, *, heading: str = "", explored: Mapping[str, Sequence[Bound]] = MappingProxyType({})) -> str:
-    """Return a ledger's verdicts as a table: a line a claim, first the word on all of it, then a cell a task.
+    """Return a ledger's verdicts as a table with a line per claim: first the overall verdict, then a cell per task.
 
-    A cell has a sign and the number of seeds behind it, and leads to the claim's entry.
+    A cell has a sign and the number of seeds behind it, and the claim's name links to its entry.
 
     Args:
         ledger: The verdicts at one scale.
-        heading: Of the table; the scale's name if empty.
-        explored: By claim, its bounds as the exploration has them, which decide nothing: a column says of how many the
-            mean is on the side on which they hold. No column if empty.
+        heading: Heading of the table; the scale's name if empty.
+        explored: Each claim's bounds as the exploration has them, which decide nothing: a column says how many of them
+            have their mean on the side on which they hold. No column if empty.
     """
     tasks = [*ledger.scale.tasks, ACROSS]
     columns = ["claim", "verdict", *(["explored"] if explored else []), *tasks]
@@ -81,7 +81,7 @@ def matrix(ledger: Ledger, *, heading: str = "", explored: Mapping[str, Sequence
 def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
     if not explored:
         return ""
-    # Hits are judged with a control's, which one seed does not do.
+    # Hits are judged together with a control's, which one seed cannot do.
     bounds = [bound for bound in explored.get(claim.id, ()) if not bound.stated.counts]
     means = ((float(np.mean(list(bound.values.values()))), bound) for bound in bounds)
     met = sum(mean >= bound.limit if bound.stated.sign in "≥>" else mean <= bound.limit for mean, bound in means)
@@ -91,8 +91,8 @@ def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
 def legend() -> str:
     """Return what the signs of the matrix mean, as a line of HTML."""
     signs = (f'<span class="{kind}">{sign}</span> {verdict}' for verdict, (kind, sign) in MARKS.items())
-    redesigned = "†: images were drawn anew for its sake after a look at a result, as said below"
-    return f'<p class="ledger">{", ".join(signs)}; the number beside a sign: seeds; {redesigned}.</p>'
+    redesigned = "†: images were redrawn for this cell after a look at a result, as explained below"
+    return f'<p class="ledger">{", ".join(signs)}; the number next to a sign: seeds; {redesigned}.</p>'
 
 
 def _cell(entry: Entry | None) -> str:
@@ -112,14 +112,14 @@ def _anchor(ledger: Ledger, claim: Claim) -> str:
 
 
 def entries(ledger: Ledger) -> str:
-    """Return all claims of a ledger as folds: test, bounds by task, rows, and the command that makes them."""
+    """Return all claims of a ledger as folds with test, bounds by task, rows, and the command that makes them."""
     return "".join(entry(ledger, claim) for claim in claims())
 
 
 def entry(ledger: Ledger, claim: Claim) -> str:
     """Return one claim as a fold in HTML."""
     found, name = ledger.of(claim.id), ledger.scale.name
-    # What leads here names a paragraph within the fold, which browsers then open.
+    # Links to here name a paragraph inside the fold, so browsers open the fold.
     parts = [f'<p id="{_anchor(ledger, claim)}">Test: {escape(claim.test)}.</p>']
     parts += [f"<p>The authors: {escape(claim.authors)}.</p>"] if claim.authors else []
     columns = ("", "quantity", "mean", "97.5% interval", "seeds", "authors")
@@ -136,7 +136,7 @@ def entry(ledger: Ledger, claim: Claim) -> str:
 
 
 def _cells(ledger: Ledger, found: Sequence[Entry]) -> int:
-    """Return on how many rows entries rest; a row that lies in several tables is one."""
+    """Return the number of rows that entries rest on; a row in several tables counts once."""
     rows = ledger.frame.loc[sorted({row for one in found for row in one.rows})]
     return len(rows.drop_duplicates([one.name for one in fields(Cell) if one.name in rows]))
 
@@ -160,7 +160,7 @@ def _line(kind: str, bound: Bound) -> str:
     elif kind == "bound":
         word = {True: "holds", False: "violated", None: "open"}[bound.holds]
     low, high = map(_number, bound.interval)
-    # A precondition is judged by its mean alone, and of whole numbers, such as a yes or no a seed, t has no interval.
+    # A precondition is judged by its mean alone, and for whole numbers, such as yes or no per seed, t has no interval.
     whole = not bound.stated.counts and all(value == round(value) for value in bound.values.values())
     interval = "–" if kind == "precondition" or (whole and kind == "shown") else f"{low} to {high}"
     statement = bound.statement
@@ -172,7 +172,7 @@ def _line(kind: str, bound: Bound) -> str:
 
 
 def _mean(bound: Bound) -> str:
-    """Return a bound's mean; a flag time of 0 stands for accounts of which most are never flagged."""
+    """Return a bound's mean; a flag time of 0 means that most accounts are never flagged."""
     is_time = any(term.get("column") == "flag_time" for term in bound.stated.terms)
     return "most are never flagged" if is_time and bound.mean == 0 else _number(bound.mean)
 
@@ -187,10 +187,10 @@ def _number(value: float) -> str:
 
 
 def forest(ledger: Ledger) -> Plot:
-    """Return a forest plot: of each bound the distance from its limit, with its interval, what is right of 0 holding.
+    """Return a forest plot: each bound's distance from its limit, with its interval; bounds right of 0 hold.
 
-    A claim's bounds lie together, task by task, in a band that its name is beside. Bounds that lack a seed of their
-    look are left out: nothing can be said of them yet.
+    A claim's bounds are grouped, task by task, in a band next to the claim's name. Bounds that are missing a seed of
+    their look are left out: nothing can be said about them yet.
     """
     lines = [
         {"claim": entry.claim, "task": entry.task, "bound": bound.statement, "holds": bound.holds, **_distance(bound)}
@@ -204,10 +204,10 @@ def forest(ledger: Ledger) -> Plot:
 
 
 def unjudged(ledger: Ledger) -> str:
-    """Return how many bounds have rows that `forest` leaves out, as a sentence; empty where there are none."""
+    """Return how many bounds with rows `forest` leaves out, as a sentence; empty if there are none."""
     count = sum(bool(bound.values and bound.missing) for entry in ledger.entries for bound in entry.bounds)
     have = "bound has" if count == 1 else "bounds have"
-    return f"{count} {have} rows, of too few seeds to be judged." if count else ""
+    return f"{count} {have} rows, but from too few seeds to be judged." if count else ""
 
 
 def _forest(data: pd.DataFrame) -> Plot:
@@ -243,11 +243,11 @@ def _distance(bound: Bound) -> dict[str, float]:
     return {"distance": right * (bound.mean - bound.limit), "low": low, "high": high}
 
 
-# -- what stands beside ----------------------------------------------------------------
+# -- what is shown around it ----------------------------------------------------------------
 
 
 def refused(ledger: Ledger) -> str:
-    """Return how many rows do not count, and why, as a sentence of Markdown; empty where all do."""
+    """Return how many rows do not count, and why, as a sentence of Markdown; empty if all do."""
     if not ledger.refused:
         return ""
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in ledger.refused.items())
@@ -255,7 +255,7 @@ def refused(ledger: Ledger) -> str:
 
 
 def downloads(ledger: Ledger) -> str:
-    """Return links to the published rows of a ledger, a CSV and a Parquet file a table, and to their data card."""
+    """Return links to the published rows of a ledger, a CSV and a Parquet file per table, and to their data card."""
     tables = dict.fromkeys(table for claim in claims() for table in claim.tables)
     files = ", ".join(
         f"{table} {_link(ledger, table, 'csv', 'CSV')} {_link(ledger, table, 'parquet', 'Parquet')}" for table in tables
@@ -264,7 +264,7 @@ def downloads(ledger: Ledger) -> str:
 
 
 def _link(ledger: Ledger, table: str, kind: str, text: str) -> str:
-    """Return a link to a table's published rows, or the mere text where none are committed yet."""
+    """Return a link to a table's published rows, or the text alone if none are committed yet."""
     place = f"edition-2/{ledger.scale.name}/{table}"
     there = (results.FOLDER / f"{place}{results.SUFFIX}").exists()
     return f'<a href="../data/{place}.{kind}">{text}</a>' if there else text
@@ -274,14 +274,14 @@ def expected(ledgers: Iterable[Ledger]) -> str:
     """Return how many cells were judged, and how many false ones to expect, as a sentence of Markdown."""
     cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
     if not cells:
-        return "No cell is judged yet."
+        return "No cell has been judged yet."
     return (
         f"{cells} cells are judged; chance in the bounds alone is expected to make at most {false:.1f} of them wrong."
     )
 
 
 def deviations(names: Sequence[str] = ("drawn", "photos")) -> str:
-    """Return the freezes and the deviations from them, as a table in HTML."""
+    """Return the freezes and the deviations from them as a table in HTML."""
     lines = []
     for name in names:
         frozen = editions.frozen(name)

@@ -1,6 +1,6 @@
-"""What a claim's frozen test does not say of its verdict, computed from the rows that it rests on.
+"""What a claim's frozen test does not say about its verdict, computed from the rows that it rests on.
 
-Tests are fixed before their rows, so what the rows show about a test can only be said beside it.
+Tests are fixed before their rows, so what the rows show about a test can only be said next to it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +18,14 @@ JUDGED = (Verdict.HOLDS, Verdict.DOES_NOT_HOLD, Verdict.UNDECIDED)
 """The verdicts of a task that was tested."""
 
 SMALL = 0.005
-"""Difference of two rates below which claim C11 calls them alike."""
+"""Difference between two rates below which claim C11 treats them as equal."""
 
 
 def remarks(ledger: Ledger, claim: str) -> list[str]:
-    """Return what is to be known beside a claim's verdict, as sentences; none before it is judged.
+    """Return what a reader should know next to a claim's verdict, as sentences; none before it is judged.
 
     Args:
-        ledger: Verdicts, its own among them, and the rows that they rest on.
+        ledger: Verdicts, including the claim's, and the rows that they rest on.
         claim: The claim's id.
     """
     entries = [entry for entry in ledger.of(claim) if entry.verdict in (*JUDGED, Verdict.NOT_TESTABLE)]
@@ -42,14 +42,14 @@ def _in_the_mean_only(entries: Sequence[Entry]) -> list[str]:
             count = sum(not judging.fulfilled(at) for at in _by_seed(one))
             if count and judging.fulfilled(one):
                 said.append(
-                    f"On {entry.task} a precondition is met in the mean but not at {count} of {len(one.values)} seeds: "
-                    f"{one.statement}."
+                    f"On {entry.task}, a precondition is met in the mean but not at {count} of {len(one.values)} seeds:"
+                    f" {one.statement}."
                 )
     return said
 
 
 def _by_seed(bound: Bound) -> list[Bound]:
-    """Return a bound once a seed, its mean the seed's own value."""
+    """Return a bound once per seed, with the seed's own value as its mean."""
     return [replace(bound, mean=value) for value in bound.values.values()]
 
 
@@ -59,16 +59,16 @@ def _uncorrected(entries: Sequence[Entry]) -> list[str]:
         wrong = sum(bound.holds is False for bound in entry.bounds)
         if wrong and entry.verdict is Verdict.UNDECIDED:
             said.append(
-                f"Intervals on {entry.task} that lie wholly on the wrong side, and do not count as violations after "
+                f"Intervals on {entry.task} that lie entirely on the wrong side but do not count as violations after "
                 f"the correction for the number of bounds: {wrong} of {len(entry.bounds)}."
             )
     return said
 
 
 def _too_much(entries: Sequence[Entry], _: pd.DataFrame) -> list[str]:
-    """C5 bounds a loss on both sides, and its word does not say which one fails."""
+    """C5 bounds a loss on both sides, and its verdict does not say which one fails."""
     tasks = [e.task for e in entries if any(b.holds is False and b.stated.sign in ("<", "≤") for b in e.bounds)]
-    return [f"On {' and '.join(tasks)} the loss is larger than the claim allows."] if tasks else []
+    return [f"On {' and '.join(tasks)}, the loss is larger than the claim allows."] if tasks else []
 
 
 def _second_pool(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
@@ -80,9 +80,9 @@ def _second_pool(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
     by_task = (rows[ours] - rows[theirs]).groupby(rows["task"], sort=False).mean()
     far = [f"{_signed(value)} on {task}" for task, value in by_task.items() if abs(value) > SMALL]
     return [
-        "The test is on the pool that the binary detector was trained with. On the second pool its TNR at 95% TPR "
+        "The test is on the pool that the binary detector was trained with. On the second pool, its TNR at 95% TPR "
         f"minus that of the Mahalanobis detector is {_signed(by_task.mean())} in the mean over the tasks"
-        + (f": {', '.join(far)}, and at most {SMALL:g} either way elsewhere." if far else ".")
+        + (f": {', '.join(far)}, and at most {SMALL:g} in either direction elsewhere." if far else ".")
     ]
 
 
@@ -100,7 +100,7 @@ def _nothing_to_defeat(entries: Sequence[Entry], frame: pd.DataFrame) -> list[st
 
 
 def _cost_where_untested(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
-    """B4 is tested only where the detector works, and a detector that does not costs most."""
+    """B4 is tested only where the detector works, and a detector that does not work costs the most."""
     said = []
     for entry in entries:
         rows = frame[(frame["task"] == entry.task) & (frame["experiment"] == "extraction")]
@@ -109,23 +109,23 @@ def _cost_where_untested(entries: Sequence[Entry], frame: pd.DataFrame) -> list[
         if entry.verdict is Verdict.NOT_TESTABLE and len(shuffled) and len(denied):
             lost = 100 * (shuffled["victim_accuracy"] - shuffled["honest_accuracy"]).mean()
             said.append(
-                f"On {entry.task}, where it is not testable, the shuffle costs honest users {lost:.1f} points of "
-                f"accuracy, and denial refuses {denied['honest_refused'].mean():.1%} of their queries."
+                f"On {entry.task}, where the claim is not testable, the shuffle costs honest users {lost:.1f} points"
+                f" of accuracy, and denial refuses {denied['honest_refused'].mean():.1%} of their queries."
             )
     return said
 
 
 def _no_strength(entries: Sequence[Entry], frame: pd.DataFrame) -> list[str]:
-    """B13 gives each defense shuffling's price, and the mean L1 change of answers is a part of it."""
+    """B13 gives each defense shuffling's price, and the mean L1 change of answers is part of it."""
     said = []
     for defense, name in {"reverse-sigmoid": "Reverse sigmoid", "misinformation": "Misinformation"}.items():
         rows = frame[(frame["defense"] == defense) & frame["task"].isin([e.task for e in entries])]
         none = int((rows["strength"] == 0).sum()) if "strength" in rows else 0
         if none:
             said.append(
-                f"{name} has a strength of 0, which is no defense at all, in {none} of {len(rows)} rows: each other "
-                "strength that was tried cost customers more than shuffling does, in accuracy or in the mean L1 change "
-                "of their answers."
+                f"{name} has a strength of 0, which is no defense at all, in {none} of {len(rows)} rows: every "
+                "other strength that was tried cost customers more than shuffling does, in accuracy or in the mean L1 "
+                "change of their answers."
             )
     return said
 
@@ -139,7 +139,7 @@ OF: Mapping[str, Callable[[Sequence[Entry], pd.DataFrame], list[str]]] = Mapping
         "B13": _no_strength,
     }
 )
-"""What is said of a claim beside what is said of all."""
+"""Remarks on single claims, in addition to those on all."""
 
 
 def _signed(value: float) -> str:

@@ -1,4 +1,4 @@
-"""A prediction API for many clients at once: one thread holds the model and answers what waits together."""
+"""A prediction API for many clients at once: one thread holds the model and answers waiting requests together."""
 
 import threading
 from collections import deque
@@ -24,14 +24,14 @@ class Job:
 
 
 class ServedAPI(PredictionAPI):
-    """A prediction API whose model runs on a thread of its own, on the images of all requests that wait.
+    """A prediction API whose model runs on its own thread, on the images of all waiting requests.
 
-    A request that finds the model idle is answered as `PredictionAPI` answers it, in equal batches. The policy does its
-    work for every query, so that time does not tell which were detected.
+    A request that finds the model idle is answered as by `PredictionAPI`, in equal batches. The policy does its work
+    for every query, so response times do not reveal which queries were detected.
 
     Args:
         victim: The model behind the API.
-        policy: Alters the answers to what the detector found.
+        policy: Alters the answers to queries that the detector flags.
         terms: Terms of clients that have their own.
         options: Further arguments of `PredictionAPI`.
 
@@ -39,7 +39,7 @@ class ServedAPI(PredictionAPI):
         image_shape: (channels, height, width) of the images it takes.
 
     Raises:
-        InputError: As `PredictionAPI`, or the victim does not say which images it takes: a client must be told.
+        InputError: As for `PredictionAPI`, or the victim does not say which images it takes, as clients must know.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class ServedAPI(PredictionAPI):
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
         self._own_terms = dict(terms or {})
         if victim.image_shape is None:
-            raise InputError("the victim names no image_shape: name the one that it takes")
+            raise InputError("the victim has no image_shape: set it to the shape of the images that it takes")
         self.image_shape = tuple(victim.image_shape)
         self._jobs: deque[Job] = deque()
         self._changed, self._closed = threading.Condition(), False
@@ -57,7 +57,7 @@ class ServedAPI(PredictionAPI):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the model's thread runs."""
+        """Whether the model's thread is running."""
         return self._thread.is_alive()
 
     def check(self, images: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class ServedAPI(PredictionAPI):
         return check_images(images, self.image_shape, at_least=1)[:]
 
     def close(self) -> None:
-        """Answer what waits, and end the thread."""
+        """Answer waiting requests, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -82,7 +82,7 @@ class ServedAPI(PredictionAPI):
         job = Job(images)
         with self._changed:
             if self._closed:
-                raise InputError("the API is closed: ask again when it is served again")
+                raise InputError("the API is closed: try again when it is served again")
             self._jobs.append(job)
             self._changed.notify()
         return job.packed.result()
@@ -91,7 +91,7 @@ class ServedAPI(PredictionAPI):
         while jobs := self._next():
             try:
                 self._answer(jobs)
-            except Exception:  # one of them may be the reason: each on its own
+            except Exception:  # one of them may be the cause: answer each on its own
                 for job in jobs:
                     try:
                         self._answer([job])
@@ -99,7 +99,7 @@ class ServedAPI(PredictionAPI):
                         job.packed.set_exception(error)
 
     def _next(self) -> list[Job]:
-        """Wait, and return what fits a batch together, images of one shape; nothing once the API is closed."""
+        """Wait, and return jobs that fit in one batch, with images of one shape; none once the API is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             jobs: list[Job] = []
@@ -121,7 +121,7 @@ class ServedAPI(PredictionAPI):
 
 
 class EveryQuery:
-    """A policy that does its work for every query, and shows it for those that were detected.
+    """A policy that does its work for every query, but shows the result only for detected ones.
 
     Args:
         policy: The policy.
@@ -136,6 +136,6 @@ class EveryQuery:
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities to show."""
         altered = self._policy.answer(probabilities, torch.ones_like(detected), images)
-        # What has another shape is no answer, which the API tells.
+        # An output of another shape is not an answer, and the API reports it.
         fits = altered.shape == probabilities.shape
         return torch.where(detected[:, None], altered, probabilities) if fits else altered

@@ -1,4 +1,4 @@
-"""A prediction API far away, which an attack uses as it uses one in its own process."""
+"""A remote prediction API, which an attack uses just like one in its own process."""
 
 import os
 import threading
@@ -23,10 +23,10 @@ from extractlib.store import default_store, digest
 try:
     import httpx
 except ModuleNotFoundError:
-    raise InputError(f"httpx is not installed: {pip_install('serve')} brings it") from None
+    raise InputError(f"httpx is not installed: run {pip_install('serve')}") from None
 
 LONGEST_WAIT = 30.0
-"""Seconds between two attempts, at most, unless the server asks for more."""
+"""Most seconds between two attempts, unless the server asks for more."""
 
 TABLES = sql.MetaData()
 PENDING = sql.Table(
@@ -41,10 +41,10 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
     """Return the prediction API at an address.
 
     Args:
-        url: Address of the server; of one that serves several victims, with the victim's name at the end.
-        key: Who asks; that in the environment variable EXTRACTLIB_KEY if None.
-        journal: File of the requests that are under way; one in the cache, for each address and key, if None.
-        patience: Seconds for which a request is tried again while the server cannot be reached or asks to wait.
+        url: Address of the server; if it serves several victims, with the victim's name at the end.
+        key: The client's key; the one in the environment variable EXTRACTLIB_KEY if None.
+        journal: File of the requests in progress; if None, one in the cache for each address and key.
+        patience: Seconds for which a request is retried while the server cannot be reached or asks to wait.
 
     Raises:
         InputError: There is no server, or it does not know the key.
@@ -55,18 +55,18 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
     """
     key = os.environ.get("EXTRACTLIB_KEY") if key is None else key
     if not key or not key.isascii() or not key.isprintable():
-        raise InputError("there is no key: give key=…, or name it by EXTRACTLIB_KEY")
-    url = url.rstrip("/")  # with or without, it is one address and one journal
+        raise InputError("there is no key: pass key=…, or set EXTRACTLIB_KEY")
+    url = url.rstrip("/")  # with or without the slash, it is one address and one journal
     if journal is None:
         journal = default_store().root / "journals" / f"{digest(url, key)}.db"
     return RemoteAPI(url, key=key, journal=journal, patience=patience)
 
 
 class Journal:
-    """The requests that were sent, or are about to be, and whose answers have not come; threads may share one.
+    """The requests that were sent, or are about to be, and have not been answered; threads may share one.
 
     Args:
-        path: The file; its folder is made if it is not there.
+        path: The file; its folder is created if it does not exist.
     """
 
     def __init__(self, path: Path):
@@ -79,10 +79,10 @@ class Journal:
                 self._left[images].append(request)
 
     def begin(self, images: str) -> str:
-        """Return the id of a request for images of this digest, on the disk before it is sent.
+        """Return the id of a request for images of this digest, which is on the disk before the request is sent.
 
-        It is that of an earlier one which was sent and never answered, if there is one: of a process that was killed,
-        or of one that gave up.
+        If an earlier request for them was sent and never answered, because its process was killed or gave up, its id is
+        returned.
         """
         with self._lock:
             if left := self._left.get(images):
@@ -93,7 +93,7 @@ class Journal:
         return request
 
     def leave(self, images: str, request: str) -> None:
-        """Note that no answer came: the next request for these images goes on with this id."""
+        """Note that no answer came: the next request for these images uses this id again."""
         with self._lock:
             self._left[images].append(request)
 
@@ -104,12 +104,12 @@ class Journal:
 
 
 class RemoteAPI:
-    """A prediction API far away (see `connect`); threads may share one.
+    """A remote prediction API (see `connect`); threads may share one.
 
     Attributes:
         classes: Name of each of the victim's classes.
         granularity: What an answer shows.
-        fingerprint: What changes when the answers do.
+        fingerprint: Changes when the answers do.
     """
 
     def __init__(self, url: str, *, key: str, journal: Path, patience: float):
@@ -131,28 +131,28 @@ class RemoteAPI:
         return f"RemoteAPI({self.url!r}, {len(self.classes)} classes, answers {self.granularity})"
 
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
-        """Answer a batch of images; they are charged all or nothing, and once however often they had to be sent.
+        """Answer a batch of images; they are charged all or nothing, and only once however often they had to be sent.
 
         Args:
-            images: uint8 of shape (n, channels, height, width), n from 1 to what the server takes at a time.
-            client: Means nothing here: the key says who asks.
-            request: Id of this request; made up, and kept in the journal, if None.
+            images: uint8 of shape (n, channels, height, width), n from 1 to the most that the server takes at a time.
+            client: Ignored: the key identifies the client.
+            request: Id of this request; if None, one is generated and kept in the journal.
 
         Returns:
             Answers that hold nothing but what the granularity shows.
 
         Raises:
             InputError: The server cannot use the images, or cannot be reached.
-            RequestReused: The id was used for others.
+            RequestReused: The id was used for other images.
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
         images = check_images(images, at_least=1)[:]
         if len(images) > self._most:
-            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time, see batch=…")
+            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time: set batch=…")
         if request is not None and not wire.REQUEST_ID.fullmatch(request):
-            raise InputError(f"request is {shown(request)}: 1 to 255 visible ASCII characters are wanted")
+            raise InputError(f"request is {shown(request)}: expected 1 to 255 visible ASCII characters")
         body = wire.to_npy(images.cpu().contiguous().numpy())
-        if request is not None:  # the caller's to remember
+        if request is not None:  # the caller remembers it
             return self._query(body, request, len(images))
         asked = digest(self.fingerprint, body)
         request, settled = self._journal.begin(asked), False
@@ -166,16 +166,16 @@ class RemoteAPI:
         finally:
             if settled:
                 self._journal.end(request)
-            else:  # also where the user interrupts
+            else:  # also when the user interrupts
                 self._journal.leave(asked, request)
 
     def usage(self, client: str = "anonymous") -> Usage:
-        """Return what was asked with this key's team, what is left, and what it cost."""
+        """Return how many queries this key's team has sent, how many are left, and what they cost."""
         said = self._json("GET", "/usage")
         return Usage(queries=said["queries"], budget=said["budget"], cost=said["cost"])
 
     def answers(self) -> Iterator[tuple[str, Answers]]:
-        """Yield all requests of this key's team with their answers again, in the order of their ids; for free."""
+        """Yield all requests of this key's team again with their answers, in the order of their ids, for free."""
         after: str | None = ""
         while after is not None:
             said = self._json("GET", "/answers", params={"after": after})
@@ -184,19 +184,19 @@ class RemoteAPI:
             after = said["next"]
 
     def submit(self, path: Path | str, *, network: str | None = None) -> dict[str, Any]:
-        """Hand a copy in to a challenge, wait until it is scored, and return what the server says of it.
+        """Hand in a copy to a challenge, wait until it is scored, and return what the server says about it.
 
         Args:
             path: A model in ONNX, or weights in safetensors.
-            network: Of weights, the architecture.
+            network: The architecture, for weights.
 
         Raises:
-            InputError: The file cannot be read, the server does not take it, or it could not be scored.
+            InputError: The file cannot be read, the server does not accept it, or it could not be scored.
         """
         try:
             content = Path(path).read_bytes()
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): name the file of the copy") from None
+            raise InputError(f"{path} cannot be read ({error.strerror}): name the file that holds the copy") from None
         where = {} if network is None else {"network": network}
         said = self._json("POST", "/submissions", content=content, params=where)
         while said["state"] == "waiting":
@@ -207,7 +207,7 @@ class RemoteAPI:
         return {name: value for name, value in said.items() if value is not None}
 
     def close(self) -> None:
-        """Close connections and journal."""
+        """Close the connections and the journal."""
         self._http.close()
         self._journal.close()
 
@@ -229,7 +229,7 @@ class RemoteAPI:
         """Return the response to a request, which is sent again while the server cannot be reached or asks to wait.
 
         Raises:
-            Unanswered: Patience has ended.
+            Unanswered: The patience has run out.
             InputError: The server refuses.
         """
         end, wait = time.monotonic() + (self._patience if patience is None else patience), 0.1
@@ -246,16 +246,16 @@ class RemoteAPI:
                 reason = f"{type(error).__name__}: {error}"
             pause = float(asked) if asked and asked.isdecimal() else wait
             if time.monotonic() + pause > end:
-                raise Unanswered(f"{self.url} does not answer ({' '.join(reason.split())}): look whether it runs")
+                raise Unanswered(f"{self.url} does not answer ({' '.join(reason.split())}): check that it is running")
             time.sleep(pause)
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _strange(self) -> "Unanswered":
-        return Unanswered(f"{self.url} answers otherwise than a server of this version: check the address")
+        return Unanswered(f"{self.url} does not answer like a server of this version: check the address")
 
 
 class Unanswered(InputError):
-    """No answer came, or none that can be read; it may have been charged, and is free when asked again."""
+    """No answer came, or none that can be read; it may have been charged, and is free when sent again."""
 
 
 def _detail(response: httpx.Response) -> str:

@@ -1,7 +1,7 @@
 """What an answer shows of the victim's probabilities (the paper, section 3.4), and how it is stored.
 
 `Full`, `TopK`, `Rounded` and `Label` show less and less; `Temperature` shows all of a flattened distribution. Each is
-also a word, such as ``"top-5"``: `parse` reads it and `str` writes it, in JSON as elsewhere.
+also a word, such as ``"top-5"``: `parse` reads it and `str` writes it, in JSON and elsewhere.
 """
 
 import json
@@ -18,15 +18,15 @@ from extractlib.errors import InputError, check_choice
 from extractlib.registry import Registry
 
 MOST_CLASSES = 65_535
-"""Classes are stored as 16-bit numbers, of which the last stands for a denied answer."""
+"""Classes are stored as 16-bit numbers, the last of which stands for a denied answer."""
 
 DENIED = -1
 """The label of an answer that was denied."""
 
 FILLS = ("even", "renormalized")
-"""What a surrogate is told of the classes that a truncated answer hides (`Answers.targets`)."""
+"""What a surrogate is told about the classes that a truncated answer hides (`Answers.targets`)."""
 
-WORDS = "full, top-K with K from 1, rounded-D with 0 to 6 decimals, label, or temperature-T with T from 0.01 to 100"
+WORDS = "full, top-K with K at least 1, rounded-D with 0 to 6 decimals, label, or temperature-T with T from 0.01 to 100"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,10 @@ class Answers:
     """What the API returns for n images.
 
     Attributes:
-        labels: int64 of shape (n,): the most probable class, the lowest of equals; -1 where the answer is denied.
-        classes: int64 of shape (n, m): the classes shown, by falling probability; None where all are or none is.
+        labels: int64 of shape (n,): the most probable class, the lowest if several are; -1 where the answer is denied.
+        classes: int64 of shape (n, m): the classes shown, by decreasing probability; None if all or none are.
         probabilities: float32 of shape (n, m) in [0, 1], of `classes` or of all classes in order, zeros where
-            the answer is denied; None where only the label is shown.
+            the answer is denied; None if only the label is shown.
     """
 
     labels: torch.Tensor
@@ -59,13 +59,13 @@ class Answers:
     def targets(self, class_count: int, *, fill: str = "even") -> torch.Tensor:
         """Return soft targets to train a surrogate on.
 
-        Rounded probabilities are scaled to the sum 1. A label, and an answer rounded to nothing but zeros, count as
-        certain.
+        Rounded probabilities are scaled to sum to 1. A label, and an answer in which everything is rounded to zero,
+        count as certain.
 
         Args:
             class_count: Number of the victim's classes.
-            fill: What a top-k answer does not show: ``"even"`` spreads it over the other classes, ``"renormalized"``
-                gives them nothing and scales what is shown to the sum 1.
+            fill: What to do with the probability that a top-k answer hides: ``"even"`` spreads it over the other
+                classes, ``"renormalized"`` gives them nothing and scales what is shown to sum to 1.
 
         Returns:
             float32 of shape (n, class_count) with rows that sum to 1.
@@ -94,10 +94,10 @@ KINDS: Registry[Callable[..., "Granularity"]] = Registry("granularity")
 
 @dataclass(frozen=True)
 class Granularity:
-    """What an answer shows; a subclass gives `kind` and what it shows (`_shown`).
+    """What an answer shows; a subclass defines `kind` and what it shows (`_shown`).
 
     Raises:
-        InputError: The subclass's value does not fit.
+        InputError: The subclass's value is not allowed.
     """
 
     kind: ClassVar[str]
@@ -111,10 +111,10 @@ class Granularity:
 
     @classmethod
     def parse(cls, text: "str | Granularity") -> "Granularity":
-        """Return the granularity of that name, such as ``"top-5"``; the inverse of `str`.
+        """Return the granularity with that name, such as ``"top-5"``; the inverse of `str`.
 
         Raises:
-            InputError: The text names none.
+            InputError: There is none with that name.
         """
         if isinstance(text, Granularity):
             return text
@@ -136,7 +136,7 @@ class Granularity:
     def show(self, probabilities: torch.Tensor) -> Answers:
         """Return the part of the probabilities, shape (n, classes), that this granularity shows.
 
-        The label is always that of the probabilities given, also where rounding makes classes equal. A row of NaN is a
+        The label is always that of the given probabilities, even if rounding makes classes equal. A row of NaN is a
         denied answer.
         """
         denied = probabilities.isnan().any(1)
@@ -151,7 +151,7 @@ class Granularity:
 
     @property
     def scale(self) -> int | None:
-        """What stored probabilities are multiplied by to be whole numbers, exactly; None where they are no decimals."""
+        """The factor that makes stored probabilities exact whole numbers; None if they are not decimals."""
         return None
 
     def record(self, class_count: int, *, real: str = "<f4") -> np.dtype:
@@ -183,7 +183,7 @@ class Granularity:
         for name in (record.names or ())[1:]:
             shown = getattr(answers, name)
             if shown is None or shown.shape != (len(answers), *record[name].shape):
-                raise InputError(f"the answers' {name} are not those of granularity {self}: mend the API")
+                raise InputError(f"the answers' {name} are not those of granularity {self}: fix the API")
             whole = name == "probabilities" and self.scale is not None
             packed[name] = np.rint(shown.double().numpy() * self.scale) if whole else shown.numpy()
         return packed
@@ -215,7 +215,7 @@ class TopK(Granularity, kind="top"):
     """The k most probable classes with their probabilities.
 
     Attributes:
-        k: How many, from 1.
+        k: How many, at least 1.
 
     Examples:
         >>> import extractlib as xl, torch
@@ -241,7 +241,7 @@ class Rounded(Granularity, kind="rounded"):
     """All probabilities, rounded.
 
     Attributes:
-        decimals: To how many decimals, 0 to 6.
+        decimals: The number of decimals, 0 to 6.
 
     Examples:
         >>> import extractlib as xl, torch
@@ -256,7 +256,7 @@ class Rounded(Granularity, kind="rounded"):
 
     @property
     def scale(self) -> int:
-        """What stored probabilities are multiplied by to be whole numbers, exactly."""
+        """The factor that makes stored probabilities exact whole numbers."""
         return int(10**self.decimals)
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:

@@ -1,7 +1,7 @@
-"""Keys by which a server knows its clients, and the secret of each victim it serves, in the meter's database.
+"""Keys by which a server identifies its clients, and the secret of each victim it serves, in the meter's database.
 
-A key has a public number and a secret of 256 random bits. It is shown once; what is stored is the secret's SHA-256,
-which for a secret of that size needs neither salt nor slowness.
+A key has a public number and a secret of 256 random bits. It is shown once; only the secret's SHA-256 is stored,
+which for a secret of that size needs neither a salt nor a slow hash.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from extractlib.errors import InputError, shown
 from extractlib.store import digest
 
 FRESH = 1.0
-"""Seconds after which a server reads the keys again: so long a revoked one may still be valid."""
+"""Seconds after which a server reads the keys again: a revoked one may stay valid that long."""
 
 TABLES = sql.MetaData()
 KEYS = sql.Table(
@@ -45,14 +45,14 @@ VICTIMS = sql.Table(
 
 @dataclass(frozen=True)
 class Key:
-    """What is kept of a key.
+    """What is stored about a key.
 
     Attributes:
         number: Its public part.
-        team: Whose it is.
+        team: The team it belongs to.
         hash: SHA-256 of its secret part.
-        made: When, in UTC.
-        revoked: When, in UTC; None while it is valid.
+        made: When it was created, in UTC.
+        revoked: When it was revoked, in UTC; None while it is valid.
     """
 
     number: str
@@ -74,14 +74,14 @@ class Keys:
 
     def __init__(self, place: Path | str | None = None):
         if place is not None:
-            meter.Meter(place).close()  # makes its tables first: a meter refuses a file that holds only others
+            meter.Meter(place).close()  # creates its tables first: a meter refuses a file that holds only other tables
         self._database = Database(place, TABLES, what="keys", journal="WAL", beside=tuple(meter.TABLES.tables))
         self.close = self._database.close
         self._lock, self._read_at = threading.Lock(), float("-inf")
         self._known: dict[str, Key] = {}
 
     def add(self, team: str) -> str:
-        """Return a new key of a team, which is shown only here.
+        """Return a new key for a team, which is shown only here.
 
         Raises:
             InputError: The team's name cannot be used.
@@ -95,21 +95,21 @@ class Keys:
         return f"xl-{number}-{secret}"
 
     def revoke(self, name: str) -> int:
-        """Revoke the key of that number, or all of the team of that name, and return how many.
+        """Revoke the key with that number, or all keys of the team with that name, and return how many.
 
         Raises:
-            InputError: There is no valid one.
+            InputError: There is no valid key.
         """
         chosen = sql.or_(KEYS.c.number == name, KEYS.c.team == name) & KEYS.c.revoked.is_(None)
         with self._database.transaction() as connection:
             count = connection.execute(sql.update(KEYS).where(chosen).values(revoked=_now())).rowcount
         self._read_at = float("-inf")
         if not count:
-            raise InputError(f"{shown(name)} is no team or number of a valid key: see extractlib keys list")
+            raise InputError(f"{shown(name)} is not a team or number of a valid key: see extractlib keys list")
         return count
 
     def rotate(self, team: str) -> str:
-        """Revoke all keys of a team and return a new one; budget and answers stay the team's.
+        """Revoke all keys of a team and return a new one; the team keeps its budget and answers.
 
         Raises:
             InputError: The team has no valid key.
@@ -129,7 +129,7 @@ class Keys:
         return sorted({key.team for key in self.all() if key.revoked is None})
 
     def team(self, key: str) -> str | None:
-        """Return whose valid key this is, None if it is nobody's; by a comparison that takes the same time for all."""
+        """Return the team whose valid key this is, or None; the comparison takes the same time for all keys."""
         number, _, secret = key.removeprefix("xl-").partition("-")
         found = self._valid().get(number)
         expected = _hash("") if found is None else found.hash
@@ -137,15 +137,15 @@ class Keys:
         return found.team if same and found is not None else None
 
     def secret(self, victim: str) -> bytes:
-        """Return the secret of a victim, 32 random bytes made when first asked for: for its policy, and its name."""
+        """Return the secret of a victim, 32 random bytes created on first use, for its policy and its name."""
         with self._database.transaction() as connection:
             insert_if_absent(connection, VICTIMS, {"name": victim, "secret": secrets.token_bytes(32)})
             return bytes(connection.execute(sql.select(VICTIMS.c.secret).where(VICTIMS.c.name == victim)).scalar_one())
 
     def claim(self, victim: str, fingerprint: str) -> str:
-        """Note what is served under a name, and return what the clients may know it by.
+        """Record what is served under a name, and return the fingerprint that clients are shown.
 
-        That is a digest under the victim's secret: it changes when the answers do, and says nothing else of them.
+        It is a digest that includes the victim's secret: it changes when the answers do, and reveals nothing else.
 
         Raises:
             InputError: Something else was served under this name: its answers could not be read.
@@ -189,10 +189,10 @@ def check_team(name: str) -> str:
     """Return the name of a team if it is one: 1 to 100 printable characters without a slash.
 
     Raises:
-        InputError: It is none.
+        InputError: It is not one.
     """
     if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable() or "/" in name:
-        raise InputError(f"team is {shown(name)}: 1 to 100 printable characters without a slash are wanted")
+        raise InputError(f"team is {shown(name)}: expected 1 to 100 printable characters without a slash")
     return name
 
 

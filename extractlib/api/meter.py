@@ -1,7 +1,7 @@
-"""The meter: the API's own record of who asked what, and what it cost.
+"""The meter: the API's own record of who queried what, and what it cost.
 
 Each request is stored with its answer and its charge in one transaction. Sent again, it is answered from the record
-for free, so a client that was cut off anywhere is charged once and answered once.
+for free, so a client that was cut off at any point is charged once and answered once.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ REQUESTS = sql.Table(
 )
 
 
-# Built once: that takes longer than to run them. A row that is read is locked until the transaction ends.
+# Built once, which takes longer than running them. A row that is read is locked until the transaction ends.
 ACCOUNT = sql.select(ACCOUNTS).where(ACCOUNTS.c.client == sql.bindparam("client")).with_for_update()
 REQUEST = (
     sql.select(REQUESTS)
@@ -51,11 +51,11 @@ STORE = sql.insert(REQUESTS)
 CHARGE = sql.update(ACCOUNTS).where(ACCOUNTS.c.client == sql.bindparam("charged"))
 
 UNUSED = {"queries": 0, "cost": "0"}
-"""The account of a client that was never seen."""
+"""The account of a client that has never been seen."""
 
 
 class BudgetExceeded(InputError):
-    """A request asks for more queries than its client has left; it was refused whole and charged nothing."""
+    """A request asks for more queries than its client has left; it was refused as a whole and nothing was charged."""
 
 
 class RequestReused(InputError):
@@ -64,7 +64,7 @@ class RequestReused(InputError):
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What each client may ask and pays.
+    """How much each client may query, and the price.
 
     Attributes:
         budget: Queries it may send in all, at least 1; None for no limit.
@@ -82,17 +82,17 @@ class Terms:
             check_positive("budget", self.budget, at_most=HIGHEST)
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
         if not number or not 0 <= self.price <= DEAREST:
-            raise InputError(f"price is {self.price!r}: a finite number from 0 to {DEAREST:,} is wanted")
+            raise InputError(f"price is {self.price!r}: expected a finite number from 0 to {DEAREST:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What a client has asked so far.
+    """What a client has used so far.
 
     Attributes:
         queries: Queries charged.
         budget: Queries it may send in all; None for no limit.
-        cost: What the queries cost together, in the currency of the price.
+        cost: Total cost of the queries, in the currency of the price.
     """
 
     queries: int
@@ -110,13 +110,13 @@ class Request:
     """One request as the meter knows it.
 
     Attributes:
-        client: Who asks.
+        client: Who sends it.
         id: The client's name for the request; sent again, it means the same request.
         digest: Digest of the API and the images.
         queries: Number of images.
 
     Raises:
-        InputError: Client or id is no name.
+        InputError: Client or id is not a name.
     """
 
     client: str
@@ -132,14 +132,14 @@ class Request:
 class Meter:
     """Accounts and requests in a database: SQLite in a file or in memory, or what an SQLAlchemy address names.
 
-    Threads may share a meter. Several processes may use one database, each through a meter of its own, opened after
-    any fork. APIs that share a meter share their clients' accounts.
+    Threads may share a meter. Several processes may use one database, each through its own meter, opened after any
+    fork. APIs that share a meter share their clients' accounts.
 
     Args:
-        place: File of the database, made if it is not there, or an address; None keeps everything in memory.
+        place: File of the database, created if it does not exist, or an address; None keeps everything in memory.
 
     Raises:
-        InputError: It cannot be opened or is no database.
+        InputError: It cannot be opened or is not a database.
     """
 
     def __init__(self, place: Path | str | None = None):
@@ -170,7 +170,7 @@ class Meter:
             The answer to give: `answer`, or the one stored meanwhile under the same id, which is not charged again.
 
         Raises:
-            InputError: As `check` does, and nothing is charged.
+            InputError: As for `check`; nothing is charged.
         """
         with self._database.transaction() as connection:
             insert_if_absent(connection, ACCOUNTS, _sealed({"client": request.client, **UNUSED}))
@@ -187,7 +187,7 @@ class Meter:
             return answer
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, bytes]]:
-        """Return ids and answers of a client's requests in the order of the ids: at most so many behind `after`.
+        """Return ids and answers of a client's requests in the order of the ids: at most `most` after `after`.
 
         Raises:
             InputError: A record is damaged.
@@ -207,8 +207,8 @@ class Meter:
             usage = _usage(account, terms)
             if usage.remaining is not None and request.queries > usage.remaining:
                 raise BudgetExceeded(
-                    f"client {request.client!r} asks {request.queries} queries and {usage.remaining} of {usage.budget}"
-                    f" are left: ask at most {usage.remaining}"
+                    f"client {request.client!r} asks for {request.queries} queries, but {usage.remaining} of"
+                    f" {usage.budget} are left: send at most {usage.remaining}"
                 )
             return None
         if found["digest"] != request.digest:
@@ -232,7 +232,7 @@ class Meter:
         row = {name: value for name, value in found.items() if name != "seal"}
         if _sealed(row) != found:
             what = " and ".join(f"{name} {value!r}" for name, value in key.items())
-            raise InputError(f"meter {self._database.name}: the record of {what} is damaged: restore it from a copy")
+            raise InputError(f"meter {self._database.name}: the record of {what} is damaged: restore it from a backup")
         return row
 
 
@@ -241,7 +241,7 @@ def _usage(account: Mapping[str, Any], terms: Terms) -> Usage:
 
 
 def _sealed(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its seal; a value of another type has another one."""
+    """Return a row with its seal; a value of another type gives another seal."""
     return {
         **row,
         "seal": seal(*(row[name] if isinstance(row[name], bytes) else repr(row[name]) for name in sorted(row))),

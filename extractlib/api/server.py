@@ -1,7 +1,7 @@
-"""A prediction API on the network: the meter's promise over HTTP, to clients that are known by keys.
+"""A prediction API on the network: the meter's guarantees over HTTP, for clients identified by keys.
 
-Errors are problem details (RFC 9457). The id of a request is its ``Idempotency-Key``: sent again it is answered from
-the meter, for free. Whatever a client sends is answered or refused, and nothing refused is charged.
+Errors are problem details (RFC 9457). The id of a request is its ``Idempotency-Key``: sent again, it is answered from
+the meter, for free. Whatever a client sends is either answered or refused, and a refused request is not charged.
 """
 
 import asyncio
@@ -46,19 +46,19 @@ LOG = logging.getLogger("extractlib.server")
 PROBLEMS = {
     "key": (401, "No valid key"),
     "closed": (403, "The challenge is over"),
-    "missing": (404, "There is no such thing"),
-    "slow": (408, "The body came too slowly"),
+    "missing": (404, "Not found"),
+    "slow": (408, "The body arrived too slowly"),
     "too-large": (413, "The request is too large"),
-    "format": (415, "The body's format is not known"),
+    "format": (415, "The format of the body is unknown"),
     "invalid": (422, "The request cannot be used"),
-    "reused": (422, "The Idempotency-Key is another request's"),
+    "reused": (422, "The Idempotency-Key belongs to another request"),
     "rate": (429, "Too many requests"),
-    "budget": (429, "The budget does not suffice"),
+    "budget": (429, "The budget is not sufficient"),
     "submissions": (429, "No more copies for now"),
     "fault": (500, "The server failed"),
     "unavailable": (503, "The server cannot answer now"),
 }
-"""Kinds of problems with status and title; with none of them anything is charged."""
+"""Kinds of problems with status and title; none of them leads to a charge."""
 
 BODY = {
     "requestBody": {
@@ -81,11 +81,11 @@ BODY = {
         },
     }
 }
-"""What the page about the server says of a query's body, which is read by hand."""
+"""What the API page says about the body of a query, which is parsed by hand."""
 
 
 class Problem(Exception):
-    """What a client is told instead of an answer.
+    """What a client gets instead of an answer.
 
     Args:
         kind: One of `PROBLEMS`.
@@ -105,18 +105,18 @@ class Problem(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What requests may be.
+    """The limits on requests.
 
     Attributes:
-        images: Images of a request.
-        megabytes: Size of a body, in 2^20 bytes.
-        seconds: Time in which a body must have come.
-        bodies: Bodies of a team that are held in memory at a time; more wait.
-        rate: Requests a minute, of each team; None for any.
-        rates: The same of teams that have a rate of their own.
+        images: Most images in a request.
+        megabytes: Largest size of a body, in 2^20 bytes.
+        seconds: Time within which a body must arrive.
+        bodies: Bodies per team that are held in memory at a time; further ones wait.
+        rate: Requests per minute and team; None for no limit.
+        rates: The same for teams that have their own rate.
 
     Raises:
-        InputError: A value does not fit.
+        InputError: A value is out of range.
     """
 
     images: int = 1024
@@ -134,10 +134,10 @@ class Limits:
 
 
 class Rates:
-    """How long a team must wait before it may ask again; as many requests may come at once as in a minute.
+    """How long a team must wait until its next request; a minute's worth of requests may come at once.
 
     Args:
-        limits: Requests a minute.
+        limits: Requests per minute.
         clock: Returns seconds.
     """
 
@@ -149,7 +149,7 @@ class Rates:
         """Count a request.
 
         Raises:
-            Problem: It comes too early, and is not counted.
+            Problem: It comes too early and is not counted.
         """
         rate = self._limits.rates.get(team, self._limits.rate)
         if rate is None:
@@ -163,7 +163,7 @@ class Rates:
                 return
         seconds = math.ceil(wait)
         raise Problem(
-            "rate", f"{rate} requests a minute are allowed: wait {seconds} seconds", {"Retry-After": str(seconds)}
+            "rate", f"{rate} requests per minute are allowed: wait {seconds} seconds", {"Retry-After": str(seconds)}
         )
 
 
@@ -195,7 +195,7 @@ class Observed:
             await self._app(scope, receive, noted)
         finally:
             seconds = time.perf_counter() - start
-            # The route and not the address: whoever asks for arbitrary ones must not fill the memory.
+            # The route, not the address: a client that requests arbitrary addresses must not fill the memory.
             path = getattr(scope.get("route"), "path", "none")
             status = status or 500
             self._requests.labels(path, status).inc()
@@ -216,7 +216,7 @@ class JsonLines(logging.Formatter):
 
 
 def who_asks(keys: Keys) -> Callable[..., Awaitable[str]]:
-    """Return the dependency of a route by which it learns the team that asks, and refuses who has no key."""
+    """Return a route dependency that identifies the team by its key, and refuses clients without a valid one."""
 
     async def team_of(
         request: Request,
@@ -236,7 +236,7 @@ async def body_of(request: Request, *, megabytes: int, seconds: int) -> bytes:
     """Return the whole body; one that is too large is read to its end, or many clients would not see the answer.
 
     Raises:
-        Problem: It is larger than so many 2^20 bytes, does not come in that time, or breaks off.
+        Problem: It is larger than that many 2^20 bytes, does not arrive in that time, or breaks off.
     """
     parts: list[bytes] = []
     size, most = 0, megabytes * 2**20
@@ -249,7 +249,7 @@ async def body_of(request: Request, *, megabytes: int, seconds: int) -> bytes:
     except TimeoutError:
         raise Problem("slow", f"the body took more than {seconds} seconds: send less at a time") from None
     except ClientDisconnect:
-        raise Problem("slow", "the connection was closed before the body had come: send it again") from None
+        raise Problem("slow", "the connection was closed before the body had arrived: send it again") from None
     if size > most:
         raise Problem("too-large", f"the body has {size:,} bytes: send at most {most:,}")
     return b"".join(parts)
@@ -260,12 +260,12 @@ class Service:
     """A victim as it is served.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         api: Answers and charges.
-        keys: Who may ask.
-        limits: What requests may be.
-        rates: How often they may.
-        queries: Counts what was answered.
+        keys: Who may query it.
+        limits: The limits on requests.
+        rates: The limits on their rate.
+        queries: Counts the queries that were answered.
     """
 
     name: str
@@ -285,7 +285,7 @@ class Service:
 
         @router.get("/victim")
         async def victim(team: Team) -> dict[str, Any]:
-            """Say what is asked and what an answer shows."""
+            """Describe the victim and what an answer shows."""
             return {
                 "victim": self.name,
                 "classes": self.api.classes,
@@ -297,11 +297,11 @@ class Service:
 
         @router.post("/query", openapi_extra=BODY)
         async def query(request: Request, team: Team) -> Response:
-            """Answer images and charge for them, all or nothing; sent again with its Idempotency-Key it is free."""
+            """Answer images and charge for them, all or nothing; free if sent again with the same Idempotency-Key."""
             self.rates.take(team)
             request_id = request.headers.get("Idempotency-Key", uuid.uuid4().hex)
             if not wire.REQUEST_ID.fullmatch(request_id):
-                raise Problem("invalid", "the Idempotency-Key is no 1 to 255 visible ASCII characters: use such ones")
+                raise Problem("invalid", "the Idempotency-Key is not 1 to 255 visible ASCII characters: use another")
             async with bodies[team]:
                 images = await self._images(request)
                 _note(request, request=request_id, images=len(images))
@@ -310,7 +310,7 @@ class Service:
 
         @router.get("/usage")
         async def usage(team: Team) -> dict[str, Any]:
-            """Say what was charged and what is left."""
+            """Return what was charged and what is left."""
             used = await answered(self.api.usage, self._account(team))
             return asdict(used) | {"remaining": used.remaining}
 
@@ -320,7 +320,7 @@ class Service:
             after: Annotated[str, Query(pattern=f"^({wire.REQUEST_ID.pattern})?$")] = "",
             limit: Annotated[int, Query(ge=1, le=100)] = 20,
         ) -> dict[str, Any]:
-            """Return the team's answers again in the order of their ids, behind that of `after`; for free."""
+            """Return the team's answers again, in the order of their ids, those after `after`; for free."""
             self.rates.take(team)
             found = await answered(lambda: self.api.answers(self._account(team), after=after, most=limit))
             last = found[-1][0] if len(found) == limit else None
@@ -329,7 +329,7 @@ class Service:
         return router
 
     def _account(self, team: str) -> str:
-        """Return what the meter calls a team that asks this victim."""
+        """Return the meter's name for a team that queries this victim."""
         return f"{self.name}/{team}"
 
     def _ask(self, images: torch.Tensor, team: str, request_id: str, as_npy: bool) -> Response:
@@ -362,7 +362,7 @@ class Service:
             raise Problem("invalid", str(error)) from None
 
     async def _files(self, request: Request, body: bytes) -> list[bytes]:
-        """Return the files of a multipart body, all of which are called images."""
+        """Return the files of a multipart body, all of which must be called images."""
 
         async def stream() -> AsyncGenerator[bytes, None]:
             yield body
@@ -370,13 +370,15 @@ class Service:
         try:
             most = self.limits.images + 1
             form = await MultiPartParser(request.headers, stream(), max_files=most, max_fields=0).parse()
-        except Exception as error:  # a parser fails on arbitrary bytes in whatever way it happens to
+        except Exception as error:  # a parser can fail on arbitrary bytes in any way
             reason = error.message if isinstance(error, MultiPartException) else "it cannot be read"
-            raise InputError(f"the body is no multipart of files called images ({reason}): send these alone") from None
+            raise InputError(
+                f"the body is not a multipart of files called images ({reason}): send only those"
+            ) from None
         try:
             wire.check_count(len(form.multi_items()), self.limits.images)
             if {name for name, _ in form.multi_items()} - {"images"}:
-                raise InputError("a part of the body is not called images: call all files so")
+                raise InputError("a part of the body is not called images: call all files images")
             return [await file.read() for file in form.getlist("images") if isinstance(file, UploadFile)]
         finally:
             await form.close()
@@ -399,15 +401,15 @@ def make_app(
     *,
     at_end: Sequence[Callable[[], object]] = (),
 ) -> FastAPI:
-    """Return the application that serves some APIs: one alone at the root, several each under its name.
+    """Return the application that serves some APIs: a single one at the root, several each under its name.
 
     The APIs are closed when it stops.
 
     Args:
         apis: Each API by its name.
-        keys: Who may ask.
-        limits: What requests may be.
-        at_end: What else is called when it stops.
+        keys: Who may query them.
+        limits: The limits on requests.
+        at_end: Further functions to call when it stops.
 
     Raises:
         InputError: The database holds the answers of something else under the same name.
@@ -430,15 +432,15 @@ def make_app(
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """Say that models and database answer."""
+        """Report that the models and the database respond."""
         if not all(api.is_alive for api in apis.values()):
-            raise Problem("unavailable", "a model's thread has ended: start the server again")
+            raise Problem("unavailable", "a model's thread has ended: restart the server")
         await answered(keys.all)
         return {"status": "ok"}
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Count requests, for Prometheus."""
+        """Return counts of requests, for Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/problems")
@@ -453,14 +455,14 @@ def make_app(
 
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
-    """Serve an application from a thread of this process, at a free port of this machine, and give its address."""
+    """Serve an application from a thread of this process, on a free port of this machine, and yield its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=20))
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:
         while not server.started:
             if not thread.is_alive():
-                raise InputError("the server does not start: its log says why")
+                raise InputError("the server does not start: see its log")
             time.sleep(0.01)
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
@@ -469,7 +471,7 @@ def running(app: FastAPI) -> Iterator[str]:
 
 
 async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
-    """Return what a call returns that may wait, for the database or the model.
+    """Return the result of a call that may have to wait for the database or the model.
 
     Raises:
         Problem: It refuses.
@@ -485,21 +487,21 @@ async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
     except Fault:
         LOG.exception("fault")
         raise Problem("fault", "tell the host, who has a log") from None
-    except InputError:  # of the database, which is not the client's affair
+    except InputError:  # from the database, which is not the client's concern
         LOG.exception("unavailable")
-        raise Problem("unavailable", "send it again under the same id, in a while", {"Retry-After": "5"}) from None
-    except Exception:  # told here, since the server closes the connection of what escapes
+        raise Problem("unavailable", "send it again later under the same id", {"Retry-After": "5"}) from None
+    except Exception:  # handled here, since the server closes the connection if an error escapes
         LOG.exception("fault")
         raise Problem("fault", "tell the host, who has a log") from None
 
 
 def _note(asked: Request, **fields: Any) -> None:
-    """Add fields to the line that the log has on a request."""
+    """Add fields to the log line of a request."""
     asked.scope.setdefault("state", {}).setdefault("noted", {}).update(fields)
 
 
 async def _told(request: Request, error: Exception) -> Response:
-    """Return what a client is told of an error."""
+    """Return the response that tells a client about an error."""
     match error:
         case Problem():
             return error.response()

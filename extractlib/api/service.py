@@ -33,7 +33,7 @@ class Model(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that decides the answers."""
+        """Digest of everything that determines the answers."""
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
@@ -44,14 +44,14 @@ class Model(Protocol):
 
 
 class Detector(Protocol):
-    """Tells an attacker's queries from benign ones."""
+    """Distinguishes an attacker's queries from benign ones."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that decides what is caught."""
+        """Digest of everything that determines what is caught."""
 
     def detect(self, images: torch.Tensor) -> torch.Tensor:
-        """Return bool of shape (n,) for uint8 images: True for out-of-distribution, an attacker's."""
+        """Return bool of shape (n,) for uint8 images: True for out-of-distribution ones, an attacker's."""
 
 
 class Policy(Protocol):
@@ -59,18 +59,18 @@ class Policy(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of all that decides what is shown."""
+        """Digest of everything that determines what is shown."""
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities to show, shape (n, classes), given the true ones, the detection and the images.
 
-        A row of NaN denies the answer. The query is charged all the same: what a client is charged must not tell which
-        of its queries were detected.
+        A row of NaN denies the answer. The query is charged all the same: a client's charges must not reveal which of
+        its queries were detected.
         """
 
 
 class Fault(InputError):
-    """Victim, detector or policy failed or answered nonsense: its owner can mend that, a client cannot."""
+    """Victim, detector or policy failed or returned nonsense: its owner can fix that, a client cannot."""
 
 
 class PredictionAPI:
@@ -83,16 +83,16 @@ class PredictionAPI:
         price: Cost of one query.
         meter: Keeps accounts and answers; a new one in memory if None.
         detector: Looks at each query; needs a policy.
-        policy: Alters the answers to what the detector found; needs a detector.
+        policy: Alters the answers to queries that the detector flags; needs a detector.
         batch_size: Images that go through the victim at a time, 1 to 65,536.
 
     Attributes:
         granularity: What an answer shows.
         classes: Name of each of the victim's classes.
-        fingerprint: Digest of all that decides the answers: victim, granularity, detector and policy.
+        fingerprint: Digest of everything that determines the answers: victim, granularity, detector and policy.
 
     Raises:
-        InputError: A value does not fit, or detector and policy are not both there.
+        InputError: A value is not allowed, or only one of detector and policy is given.
 
     Examples:
         >>> import extractlib as xl
@@ -138,45 +138,45 @@ class PredictionAPI:
         """Answer a batch of images and charge the client for them, all or nothing.
 
         Args:
-            images: uint8 of shape (n, channels, height, width), n from 1.
-            client: Who asks.
-            request: The client's id of this request. Sent again with the same images it returns the same answers for
-                free. A new one is made up if None.
+            images: uint8 of shape (n, channels, height, width), n at least 1.
+            client: Who sends the queries.
+            request: The client's id of this request. Sent again with the same images, it returns the same answers for
+                free. If None, a new one is generated.
 
         Returns:
             Answers that hold nothing but what the granularity shows.
 
         Raises:
-            InputError: The images are no such tensor, the id was used for others, or the victim's output is no answer
-                (wrong shape, NaN). Nothing is charged.
+            InputError: The images are not such a tensor, the id was used for other images, or the victim's output is
+                not an answer (wrong shape, NaN). Nothing is charged.
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
         images = check_images(images, self._victim.image_shape, at_least=1)[:].cpu().contiguous()
         request_id = uuid.uuid4().hex if request is None else request
         state = hashlib.sha256(self.fingerprint.encode())
-        if self._victim.image_shape is None:  # else there is but one
+        if self._victim.image_shape is None:  # otherwise there is only one
             state.update(repr(tuple(images.shape)).encode())
         state.update(images.numpy().data)
         asked = Request(client=client, id=request_id, digest=state.digest(), queries=len(images))
         terms = self._terms_of(client)
         answer = self._meter.check(asked, terms)
         if answer is None:
-            # Outside any lock; what happened meanwhile is checked again when it is charged.
+            # Outside any lock; what happened meanwhile is checked again when the request is charged.
             answer = self._meter.charge(asked, self._compute(images), terms)
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
         return self._unpack(answer)
 
     def usage(self, client: str = "anonymous") -> Usage:
-        """Return what a client has asked, what is left, and what it cost."""
+        """Return how many queries a client has sent, how many are left, and what they cost."""
         return self._meter.usage(client, self._terms_of(client))
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
-        """Return what a client was answered before, in the order of its requests' ids: at most so many behind `after`.
+        """Return earlier answers to a client, in the order of its requests' ids: at most `most` after `after`.
 
         Args:
-            client: Who asked; it asked no other API of this meter.
-            after: The last id of the part returned before; empty for the first part.
-            most: Requests of a part.
+            client: Who was answered; it has used no other API of this meter.
+            after: The last id of the previous part; empty for the first part.
+            most: Most requests in a part.
         """
         found = self._meter.answers(client, after=after, most=most)
         return [(request, self._unpack(answer)) for request, answer in found]
@@ -199,19 +199,19 @@ class PredictionAPI:
             if self._detector is not None and self._policy is not None:
                 detected = self._ask("detector", self._detector.detect, batch, shape=shape[:1])
                 if detected.dtype != torch.bool:
-                    raise _fault("detector", f"returned {detected.dtype}, and bool is wanted")
+                    raise _fault("detector", f"returned {detected.dtype}, not bool")
                 probabilities = self._ask("policy", self._policy.answer, probabilities, detected, batch, shape=shape)
                 rows = probabilities.double()
                 right = (rows >= 0).all(1) & ((rows.sum(1) - 1).abs() < CLOSE)
                 if not (right | rows.isnan().all(1)).all():
-                    raise _fault("policy", "returned rows that are neither probabilities nor NaN as a whole")
+                    raise _fault("policy", "returned rows that are neither probabilities nor entirely NaN")
             packed.append(self.granularity.pack(self.granularity.show(probabilities), self._record).tobytes())
         return b"".join(packed)
 
     def _ask(
         self, who: str, call: Callable[..., torch.Tensor], *given: torch.Tensor, shape: Sequence[int]
     ) -> torch.Tensor:
-        """Return what victim, detector or policy answers, if it is numbers of that shape.
+        """Return the output of victim, detector or policy, if it is numbers of that shape.
 
         Raises:
             InputError: It is something else, or the call failed.
@@ -220,7 +220,7 @@ class PredictionAPI:
             answer = call(*given)
         except InputError:
             raise
-        except Exception as error:  # another's code fails in whatever way it happens to
+        except Exception as error:  # someone else's code can fail in any way
             raise _fault(who, f"failed ({one_line(error)})") from error
         if not is_plain(answer) or tuple(answer.shape) != tuple(shape):
             classes = f" and {len(self.classes)} classes" if len(shape) > 1 else ""
@@ -229,4 +229,4 @@ class PredictionAPI:
 
 
 def _fault(who: str, what: str) -> Fault:
-    return Fault(f"the {who} {what}: mend the {who}, nothing was charged")
+    return Fault(f"the {who} {what}: fix the {who}; nothing was charged")

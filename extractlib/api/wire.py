@@ -1,4 +1,4 @@
-"""What server and client say to each other: images and answers as bytes, nothing of which is ever unpickled."""
+"""The format between server and client: images and answers as bytes, none of which is ever unpickled."""
 
 import base64
 import binascii
@@ -20,17 +20,17 @@ from extractlib.errors import InputError, shown
 NPY, JSON, PROBLEM = "application/x-npy", "application/json", "application/problem+json"
 ENCODED = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
 REQUEST_ID = re.compile(r"[!-~]{1,255}")
-"""What an id of a request may be, so that every header and every database can hold it."""
+"""The ids that a request may have: those that every header and every database can hold."""
 
 MOST_PIXELS = 2**24
-"""Pixels of an encoded image before it is resized."""
+"""Most pixels of an encoded image before it is resized."""
 
 MOST_PIXELS_OF_A_REQUEST = 2**28
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class TooLarge(InputError):
-    """Fewer images, or smaller ones, could be used."""
+    """There are too many images, or they are too large."""
 
 
 def to_npy(array: np.ndarray) -> bytes:
@@ -41,10 +41,10 @@ def to_npy(array: np.ndarray) -> bytes:
 
 
 def from_npy(data: bytes) -> np.ndarray:
-    """Return the array of an npy file, which shares its memory; its size is compared before anything is allocated.
+    """Return the array of an npy file, which shares its memory; its size is checked before anything is allocated.
 
     Raises:
-        InputError: The bytes are no such file, hold objects, or are more or fewer than the header says.
+        InputError: The bytes are not such a file, hold objects, or are more or fewer than the header says.
     """
     file = io.BytesIO(data)
     try:
@@ -53,31 +53,31 @@ def from_npy(data: bytes) -> np.ndarray:
         if dtype.hasobject or min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize:
             raise ValueError
         return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
-    except Exception:  # a crafted header fails in whatever way it happens to
-        raise InputError("the body is no whole npy file of numbers: send what numpy.save writes") from None
+    except Exception:  # a crafted header can fail in any way
+        raise InputError("the body is not a complete npy file of numbers: send what numpy.save writes") from None
 
 
 def images_from_npy(data: bytes) -> torch.Tensor:
     """Return uint8 images of any shape.
 
     Raises:
-        InputError: It is no npy file, or of another type.
+        InputError: The bytes are not an npy file, or are of another type.
     """
     array = from_npy(data)
     if array.dtype != np.uint8:
-        raise InputError(f"the array is of type {array.dtype.str[:20]}: uint8 is wanted")
+        raise InputError(f"the array is of type {array.dtype.str[:20]}: expected uint8")
     return torch.from_numpy(array.copy())
 
 
 def images_from_files(files: Sequence[bytes], shape: tuple[int, ...] | None) -> torch.Tensor:
-    """Return encoded images, cut to their central squares and resized, uint8 of shape (n, 3, height, width).
+    """Return encoded images, cropped to their central squares and resized, uint8 of shape (n, 3, height, width).
 
     Raises:
-        InputError: One is none, or the victim takes other than square RGB images.
-        TooLarge: One is larger than `MOST_PIXELS`, or all together than `MOST_PIXELS_OF_A_REQUEST`.
+        InputError: One is not an image, or the victim takes something other than square RGB images.
+        TooLarge: One is larger than `MOST_PIXELS`, or all together are larger than `MOST_PIXELS_OF_A_REQUEST`.
     """
     if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
-        raise InputError(f"the victim takes images of shape {shape}, not any picture: send them as one npy array")
+        raise InputError(f"the victim takes images of shape {shape}, not any picture: send one npy array")
     sizes = [_pixels(file, number) for number, file in enumerate(files)]
     if max(sizes, default=0) > MOST_PIXELS or sum(sizes) > MOST_PIXELS_OF_A_REQUEST:
         raise TooLarge(
@@ -94,7 +94,7 @@ def files_from_json(data: bytes, *, most: int) -> list[bytes]:
     """Return the encoded images of ``{"images": ["…", …]}``, each in base64.
 
     Raises:
-        InputError: The bytes are no such JSON.
+        InputError: The bytes are not such JSON.
         TooLarge: There are more than `most`.
     """
     try:
@@ -120,12 +120,12 @@ def check_count(images: int, most: int) -> None:
 
 
 def answers_to_json(answers: Answers) -> dict[str, Any]:
-    """Return answers in the types of JSON; a denied one's label is null, its probabilities are zeros."""
+    """Return answers in JSON types; the label of a denied answer is null, and its probabilities are zeros."""
     shown_parts = {"labels": [None if label == DENIED else label for label in answers.labels.tolist()]}
     if answers.classes is not None:
         shown_parts["classes"] = answers.classes.tolist()
     if answers.probabilities is not None:
-        # By way of text: the shortest number that means the same float32, so 0.3 and not 0.30000001192092896.
+        # Via text: the shortest number that means the same float32, so 0.3 and not 0.30000001192092896.
         shown_parts["probabilities"] = answers.probabilities.numpy().astype(str).astype(float).tolist()
     return shown_parts
 
@@ -142,16 +142,16 @@ def answers_from_json(said: dict[str, Any], granularity: Granularity, record: np
         numbers = said.get("probabilities")
         probabilities = None if numbers is None else torch.tensor(numbers, dtype=torch.float32)
     except (KeyError, TypeError, ValueError, RuntimeError):
-        raise InputError(f"{shown(said)} are no answers of granularity {granularity}") from None
+        raise InputError(f"{shown(said)} are not answers of granularity {granularity}") from None
     return granularity.unpack(granularity.pack(Answers(labels, classes, probabilities), record))
 
 
 def _pixels(file: bytes, number: int) -> int:
-    """Return the pixels that an encoded image says it has, before any is decoded."""
+    """Return the number of pixels that an encoded image claims to have, before any is decoded."""
     try:
         with Image.open(io.BytesIO(file), formats=list(ENCODED.values())) as image:
             return image.width * image.height
     except Image.DecompressionBombError:
         raise TooLarge(f"image {number} has too many pixels: at most {MOST_PIXELS:,} can be used") from None
-    except Exception:  # a decoder fails on arbitrary bytes in whatever way it happens to
-        raise InputError(f"image {number} is no PNG, JPEG or WebP: send one of these, whole") from None
+    except Exception:  # a decoder can fail on arbitrary bytes in any way
+        raise InputError(f"image {number} is not a PNG, JPEG or WebP: send a complete file of one of these") from None

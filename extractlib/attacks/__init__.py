@@ -1,4 +1,4 @@
-"""Attacks: small objects whose settings are given when they are made, and the API and the images when they run.
+"""Attacks: small objects that get their settings when created, and the API and the images when they run.
 
 Examples:
     >>> import extractlib as xl

@@ -1,8 +1,8 @@
-"""Knockoff nets' adaptive strategy (Orekondy et al. 2019, section 4.1.2): a bandit learns which classes to ask about.
+"""Knockoff nets' adaptive strategy (Orekondy et al. 2019, section 4.1.2): a bandit learns which classes to query.
 
 The pool's labels are the actions, in a hierarchy: first a coarse cluster of classes, then a class within it. Each step
-asks about a small batch of one class's images; its reward raises the preference of what was chosen if it is above the
-mean of the last rewards, and lowers it if below. The original's code was never published.
+queries a small batch of one class's images; its reward raises the preference for what was chosen if it is above the
+mean of the last rewards, and lowers it if below. The original code was never published.
 """
 
 import warnings
@@ -25,25 +25,25 @@ from extractlib.models.training import Recipe, fit, predict
 
 REWARDS = ("certainty", "diversity", "loss", "all")
 LEARNING = ("loss", "all")
-"""Rewards that compare an answer with a surrogate trained meanwhile."""
+"""Rewards that compare an answer with a surrogate trained along the way."""
 
 ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
 """How an online surrogate is trained on a batch of answers."""
 
 OF_A_CLASS = 20
-"""Images whose mean stands for a class when classes are put into clusters."""
+"""Number of images whose mean represents a class when classes are clustered."""
 
 
 class OnlineSurrogate:
     """A network that sees each batch of answers once, while queries are chosen.
 
     Args:
-        trainer: What it is built like.
+        trainer: How it is built.
         classes: Number of the victim's classes.
     """
 
     def __init__(self, trainer: Trainer, *, classes: int):
-        # A copy: a module of one's own is trained afresh on the whole transfer set afterward.
+        # A copy: afterward, your own module is trained on the whole transfer set, from its initial state.
         self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
         self._trainer = replace(trainer, recipe=ONLINE)
 
@@ -52,20 +52,20 @@ class OnlineSurrogate:
         return F.softmax(predict(self.model, images).to(torch.get_default_dtype()), 1)
 
     def update(self, images: torch.Tensor, targets: torch.Tensor) -> None:
-        """Train once on images and the answers to them, float32 of shape (n, classes); on a single image not at all."""
+        """Train once on images and the answers to them, float32 of shape (n, classes); skip a single image."""
         how = self._trainer
         if len(images) > 1:  # batch-norm has no statistics of one
             fit(self.model, images, targets, how.recipe, seed=how.seed, device=how.device)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the last linear layer, float32 of shape (n, width), of uint8 images.
+        """Return the input of the last linear layer, float32 of shape (n, width), for uint8 images.
 
         Raises:
             InputError: There is no such layer.
         """
         layers = [part for part in self.model.modules() if isinstance(part, nn.Linear)]
         if not layers:
-            raise InputError("the surrogate has no linear layer whose input could be features: give clusters=1")
+            raise InputError("the surrogate has no linear layer whose input could serve as features: give clusters=1")
         seen: list[torch.Tensor] = []
         with layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu())):
             predict(self.model, images)
@@ -73,12 +73,12 @@ class OnlineSurrogate:
 
 
 def coarse_clusters(features: torch.Tensor, labels: torch.Tensor, *, clusters: int, seed: int) -> np.ndarray:
-    """Return in which cluster each class lies: k-means of the classes' mean features.
+    """Return the cluster of each class, from k-means on the classes' mean features.
 
     Args:
         features: float of shape (n, width).
         labels: Class of each, int64 of shape (n,).
-        clusters: How many, from 1; fewer come out where there are fewer classes.
+        clusters: How many, at least 1; fewer result if there are fewer classes.
         seed: Seed of the first centers (k-means++).
 
     Returns:
@@ -89,7 +89,7 @@ def coarse_clusters(features: torch.Tensor, labels: torch.Tensor, *, clusters: i
     count = min(clusters, len(present))
     generator = np.random.default_rng([seed, *b"clusters"])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clusters that stay empty: there are fewer then
+        warnings.simplefilter("ignore")  # about clusters that stay empty: there are fewer then
         found[present.numpy()] = kmeans2(means, count, minit="++", seed=generator)[1]
     return found
 
@@ -102,12 +102,12 @@ class Bandit:
         H(z)  ← H(z)  + (r - r̄) (1 - π(z)) / N(z)
         H(z') ← H(z') - (r - r̄) π(z') / N(z)         for all other actions z'
 
-    N(z) is how often z has been chosen, this time included; π is that of all actions at the time of the step. The first
-    reward is its own mean.
+    N(z) is how often z has been chosen, including this time; π is the policy over all actions at the time of the step.
+    The first reward is its own mean.
 
     Args:
         actions: How many.
-        window: Over how many of the last steps the mean goes.
+        window: How many of the last steps the mean is taken over.
 
     Attributes:
         preferences: H, float64 of shape (actions,).
@@ -137,9 +137,9 @@ class Bandit:
 
 
 class Hierarchy:
-    """A policy in two levels: a bandit chooses a cluster, and one of the cluster's own chooses a class in it.
+    """A policy in two levels: a bandit chooses a cluster, and the cluster's own bandit chooses a class in it.
 
-    Both learn from the same reward, each beside the mean of its own last rewards.
+    Both learn from the same reward, each relative to the mean of its own last rewards.
 
     Args:
         cluster_of: Cluster of each class, int64 of shape (classes,).
@@ -168,7 +168,7 @@ class Hierarchy:
 
 
 class ClassSampler:
-    """The images of a pool that have not been asked about, by class, in random order: one number an image.
+    """The images of a pool that have not been queried, by class, in random order: one number per image.
 
     Args:
         labels: Class of each image, int64 of shape (n,).
@@ -196,10 +196,10 @@ class ClassSampler:
 class Reward:
     """Turns answers into rewards (Orekondy et al. 2019, section 4.1.2).
 
-    Certainty is the highest probability less the second; diversity is Σ max(0, y - ȳ) over the classes, with ȳ the mean
-    of all earlier answers (0 before the first); loss is the cross-entropy of the learner's probabilities against the
-    answer. ``"all"`` is the mean of the three, each brought to [0, 1] by the lowest and the highest of its values so
-    far, this batch's included (0 while they are equal).
+    Certainty is the highest probability minus the second; diversity is Σ max(0, y - ȳ) over the classes, with ȳ the
+    mean of all earlier answers (0 before the first); loss is the cross-entropy of the learner's probabilities against
+    the answer. ``"all"`` is the mean of the three, each scaled to [0, 1] by the lowest and the highest of its values so
+    far, including this batch's (0 while they are equal).
 
     Args:
         reward: One of `REWARDS`.
@@ -215,7 +215,7 @@ class Reward:
         """Return the reward of each answer in order, float64 of shape (n,).
 
         Args:
-            images: The images asked about, uint8 of shape (n, 3, height, width).
+            images: The images queried, uint8 of shape (n, 3, height, width).
             targets: The answers, float32 of shape (n, classes).
         """
         kinds = REWARDS[:3] if self._reward == "all" else (self._reward,)
@@ -224,7 +224,7 @@ class Reward:
             self._lowest = np.minimum(self._lowest, found.min(1))
             self._highest = np.maximum(self._highest, found.max(1))
             spread = self._highest - self._lowest
-            # What differs by rounding alone is equal.
+            # Values that differ only by rounding are equal.
             found = (found - self._lowest[:, None]) / np.where(spread > 1e-6, spread, 1.0)[:, None]
         return np.asarray(found.mean(0))
 
@@ -250,13 +250,13 @@ class Reward:
 class AdaptiveKnockoff(Knockoff):
     """The adaptive strategy: classes are chosen by a bandit, images within a class at random, without replacement.
 
-    One decision for each batch: a class is chosen, a batch of its images is asked about, and the mean of their rewards
-    is the reward of the step. Where a class runs dry, another decision fills the batch up.
+    There is one decision per batch: a class is chosen, a batch of its images is queried, and the mean of their rewards
+    is the reward of the step. If a class runs out of images, another decision fills up the batch.
 
     Attributes:
         reward: ``"certainty"``, ``"diversity"``, ``"loss"`` or ``"all"`` (see `Reward`).
-        batch: Queries of one request and of one decision.
-        window: Over how many of the last steps the mean reward goes.
+        batch: Queries per request and per decision.
+        window: How many of the last steps the mean reward is taken over.
         clusters: Number of coarse clusters of the pool's classes; 1 for a policy without a hierarchy.
 
     Raises:
@@ -280,14 +280,14 @@ class AdaptiveKnockoff(Knockoff):
         return f"adaptive-{self.reward}, window {self.window}, {self.clusters} clusters"
 
     def choices(self, pool: ImageSet, classes: int, trainer: Trainer | None) -> Choices:
-        """Yield the images to ask about, batch by batch, and learn from the answers; a denied one earns 0.
+        """Yield the images to query, batch by batch, and learn from the answers; a denied one earns 0.
 
         Raises:
             InputError: The pool has no labels, or a surrogate is needed and there is no trainer.
         """
         labels = pool.known_labels("the adaptive strategy needs them")
         if trainer is None and (self.reward in LEARNING or self.clusters > 1):
-            raise InputError("the adaptive strategy trains a surrogate meanwhile: give collect a trainer")
+            raise InputError("the adaptive strategy trains a surrogate along the way: give collect a trainer")
         learner = None if trainer is None else OnlineSurrogate(trainer, classes=classes)
         generator = np.random.default_rng([self.seed, *b"adaptive"])
         policy, sampler = self.policy(pool, learner), ClassSampler(labels, len(pool.classes), generator)
@@ -312,7 +312,7 @@ class AdaptiveKnockoff(Knockoff):
                 earned = earned[len(taken) :]
 
     def policy(self, pool: ImageSet, learner: OnlineSurrogate | None) -> Hierarchy:
-        """Return the policy before the first query; its clusters are those of the untrained surrogate's features."""
+        """Return the policy before the first query; its clusters come from the untrained surrogate's features."""
         cluster_of = np.zeros(len(pool.classes), np.int64)
         if learner is not None and self.clusters > 1:
             labels = pool.known_labels("the adaptive strategy needs them")

@@ -1,6 +1,6 @@
 """Jacobian-based augmentation (Papernot et al. 2017): a few images, moved step by step toward the decision boundaries.
 
-The attack that PRADA was made to notice; here it is the positive control of detectors of accounts.
+PRADA was designed to detect this attack; here it is the positive control for detectors of accounts.
 """
 
 import torch
@@ -13,7 +13,7 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.networks import Network
 
 TOGETHER = 256
-"""Queries of one request, and images that a gradient is taken of at a time."""
+"""Queries per request, and images whose gradients are computed at a time."""
 
 
 def jacobian_augmentation(
@@ -21,8 +21,8 @@ def jacobian_augmentation(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Query seed images, train a surrogate on the answers, move all images by its gradient, query those, and so on.
 
-    Each round doubles the set: x' = x + step · sign(∂ logit of the answered label / ∂ x), pixels in [0, 1], cut to the
-    range of pixels.
+    Each round doubles the set: x' = x + step · sign(∂ logit of the answered label / ∂ x), pixels in [0, 1], clipped to
+    the range of pixels.
 
     Args:
         api: The victim's API.
@@ -34,17 +34,17 @@ def jacobian_augmentation(
 
     Returns:
         The queries in the order sent, uint8 of shape (budget, channels, height, width), and the label that each was
-        answered, int64 of shape (budget,).
+        answered with, int64 of shape (budget,).
 
     Raises:
         InputError: The budget is below the number of seeds, the step is not above 0, or the API denies an answer, which
-            is known once it is paid for.
-        BudgetExceeded: The API allows fewer queries; a client that has asked nothing yet is charged nothing.
+            is known only once it is paid for.
+        BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
     """
     if check_positive("budget", budget) < len(seeds) or not len(seeds):
-        raise InputError(f"budget is {budget} and there are {len(seeds)} seed images: ask about each at least once")
+        raise InputError(f"budget is {budget}, but there are {len(seeds)} seed images: query each at least once")
     if not step > 0:
-        raise InputError(f"step is {step}: a number above 0 is wanted")
+        raise InputError(f"step is {step}: expected a number above 0")
     check_budget(api, client, budget)
     classes = len(api.classes)
     sent, new = torch.empty(0, *seeds.image_shape, dtype=torch.uint8), seeds.images[:]

@@ -1,4 +1,4 @@
-"""Knockoff nets (Orekondy et al. 2019): ask about images of a pool, train a surrogate on the answers."""
+"""Knockoff nets (Orekondy et al. 2019): query images of a pool, train a surrogate on the answers."""
 
 import warnings
 from collections.abc import Generator, Sequence
@@ -34,27 +34,27 @@ from extractlib.store import Store
 from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
-"""How a surrogate is trained unless said otherwise: without augmentation and weight decay, as in the original."""
+"""How a surrogate is trained unless specified otherwise: without augmentation or weight decay, as in the original."""
 
 GENTLER = 0.1
-"""Of that recipe's learning rate, what a module of one's own is trained with: without normalization layers the rate
+"""Share of that recipe's learning rate that your own module is trained with: without normalization layers, the rate
 that suits the package's networks drives many to a constant."""
 
 FEWEST = 2
-"""Answers below which a surrogate stays as it begins: a batch of one image has no spread to normalize by."""
+"""Answers below which a surrogate stays untrained: a batch of one image has no spread to normalize by."""
 
 PROBED = 1_000
-"""Queries on which a finished surrogate is looked at."""
+"""Number of queries on which a finished surrogate is checked."""
 
 NEEDED = ("query", "classes", "granularity", "fingerprint")
 """What an API must have (see `API`)."""
 
 Choices = Generator[torch.Tensor, Answers, None]
-"""Yields which images of the pool to ask about next, int64 of shape (n,), and is sent the answers to them."""
+"""Yields which images of the pool to query next, int64 of shape (n,), and is sent the answers to them."""
 
 
 class API(Protocol):
-    """What an attack needs of a victim, near or remote: it answers, and says what an answer is."""
+    """What an attack needs from a victim, local or remote: it answers, and says what an answer is."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -76,14 +76,14 @@ class API(Protocol):
 class Knockoff:
     """The random strategy: queries are drawn uniformly from the pool, without replacement (section 4.1.1).
 
-    Called, it collects and trains; `collect` and `train` do either alone.
+    When called, it collects and trains; `collect` and `train` each do one of the two.
 
     Attributes:
         budget: Queries to send, from 1 to the size of the pool.
         seed: Seed of the draw, from 0.
-        batch: Queries of one request.
-        fill: What the surrogate is told of classes that a truncated answer hides: ``"even"`` or ``"renormalized"`` (see
-            `Answers.targets`).
+        batch: Queries per request.
+        fill: What the surrogate learns about classes that a truncated answer hides: ``"even"`` or ``"renormalized"``
+            (see `Answers.targets`).
         client: The name the attacker goes by.
 
     Raises:
@@ -129,29 +129,28 @@ class Knockoff:
 
         Args:
             api: The victim's API.
-            pool: The attacker's images, or what `images` makes them of.
-            surrogate: The copy's architecture (see `networks.build`), or any module, of which a copy is trained, that
-                takes floats of the images' shape, (x / 255 - 0.5) / 0.25 of the pixels x, and returns a logit a class.
-            recipe: How it is trained; if None, `SURROGATE`, for a module of one's own with a tenth of its learning
-                rate.
+            pool: The attacker's images, or anything that `images` accepts.
+            surrogate: The copy's architecture (see `networks.build`), or any module that takes floats of the images'
+                shape, (x / 255 - 0.5) / 0.25 for pixels x, and returns a logit per class; a copy of it is trained.
+            recipe: How it is trained; if None, `SURROGATE`, with a tenth of its learning rate for your own module.
             backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, other
-                weights, or None to train from scratch. A module starts from what it is.
-            keep: File that keeps the answers as they come, so that a killed attack goes on where it stopped; None keeps
-                them in memory.
-            store: Keeps what a network's frozen layers make of images, which the victim may have computed; None to
-                compute it anew.
+                weights, or None to train from scratch. A module starts from its current weights.
+            keep: File that keeps the answers as they arrive, so that a killed attack continues where it stopped; None
+                keeps them in memory.
+            store: Keeps the outputs of a network's frozen layers, which the victim may already have computed; None to
+                recompute them.
             device: Where to train, and where the surrogate is afterward.
             progress: Whether to show bars.
 
         Raises:
-            InputError: As `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
+            InputError: As for `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
             BudgetExceeded: The API allows fewer queries.
         """
         pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
         if not isinstance(surrogate, str | nn.Module):
-            raise InputError(f"the surrogate is {kind_name(surrogate)}: a network's name or an instance is wanted")
+            raise InputError(f"the surrogate is {kind_name(surrogate)}: expected a network's name or an instance")
         if not isinstance(recipe, Recipe | None):
-            raise InputError(f"the recipe is {kind_name(recipe)}: a models.Recipe is wanted")
+            raise InputError(f"the recipe is {kind_name(recipe)}: expected a models.Recipe")
         if recipe is None:
             gentler = replace(SURROGATE, learning_rate=GENTLER * SURROGATE.learning_rate)
             recipe = SURROGATE if isinstance(surrogate, str | networks.Network) else gentler
@@ -172,7 +171,7 @@ class Knockoff:
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
-        """Return which images of the pool are asked about, int64 of shape (budget,), in order.
+        """Return which images of the pool are queried, int64 of shape (budget,), in order.
 
         The order is random too, so the first b of them are a draw of size b.
 
@@ -180,16 +179,16 @@ class Knockoff:
             InputError: The budget is above the size of the pool.
         """
         check_fits_pool(self.budget, pool_size)
-        # A stream of its own: the same seed may have cut the pool.
+        # A separate random stream: the same seed may have cut the pool.
         generator = np.random.default_rng([self.seed, *b"knockoff"])
         return torch.from_numpy(generator.choice(pool_size, self.budget, replace=False))
 
     def asked(self, pool: ImageSet) -> ImageSet:
-        """Return what the attack makes of a pool before it asks about it: here the pool itself."""
+        """Return the images that the attack makes of a pool and then queries: here, the pool itself."""
         return pool
 
     def choices(self, pool: ImageSet, classes: int, trainer: Trainer | None) -> Choices:
-        """Yield the images to ask about, batch by batch; what is answered changes nothing here."""
+        """Yield the images to query, batch by batch; the answers change nothing here."""
         indices = self.indices(len(pool))
         for start in range(0, self.budget, self.batch):
             yield indices[start : start + self.batch]
@@ -205,29 +204,29 @@ class Knockoff:
     ) -> TransferSet:
         """Spend the budget and keep the answers.
 
-        Killed anywhere and called again, it goes on and ends with the same set and the same charge: a request's id
-        follows from the header and the batch's number, and the API answers an id it knows for free. What is held
-        already is replayed, so that whatever learns from the answers ends as in an unbroken run.
+        If killed at any point and called again, it continues and ends with the same set and the same charge: a
+        request's id follows from the header and the batch's number, and the API answers an id it knows for free.
+        Answers already held are replayed, so anything that learns from them ends as in an uninterrupted run.
 
         Args:
             api: The victim's API.
             pool: The attacker's images.
             path: The transfer set's file, new or to be resumed; None keeps it in memory.
-            trainer: How a surrogate is made that learns while queries are chosen, if the strategy needs one.
+            trainer: How to make a surrogate that learns while queries are chosen, if the strategy needs one.
             progress: Whether to show a bar.
 
         Returns:
             The transfer set, as it was stored.
 
         Raises:
-            InputError: The budget is above the pool, the file is of another collection, or a choice is no batch.
-            BudgetExceeded: The API allows fewer queries; a client that has asked nothing yet is charged nothing.
+            InputError: The budget exceeds the pool, the file is of another collection, or a choice is not a batch.
+            BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
         """
         path = None if path is None else Path(path)
         pool = self.asked(pool)
         header = self.header(api, pool)
         choices = self.choices(pool, header.classes, trainer)
-        chosen, answers = next(choices), None  # before a file is made: it may refuse the pool
+        chosen, answers = next(choices), None  # before a file is created: it may reject the pool
         if path is None or not path.exists():
             check_budget(api, self.client, self.budget)
         with (
@@ -248,17 +247,17 @@ class Knockoff:
                     answers = held.answers[rows]
                 else:
                     raise InputError(
-                        f"{path} holds other queries than this attack sends, as another surrogate or another way to"
-                        " choose would: give the one that collected it, or name another file"
+                        f"{path} holds other queries than this attack sends, as if from another surrogate or another"
+                        " strategy: give the one that collected it, or name another file"
                     )
                 bar.update(len(chosen))
             return file.transfer
 
     def _check_batch(self, chosen: torch.Tensor, wanted: int, pool_size: int) -> None:
-        """Refuse what is no batch before it is paid for."""
+        """Reject an invalid batch before it is paid for."""
         if len(chosen) != wanted:
             raise InputError(
-                f"{type(self).__name__} chose {len(chosen)} images: {wanted} are wanted here, batch={self.batch} at a"
+                f"{type(self).__name__} chose {len(chosen)} images: expected {wanted} here, batch={self.batch} at a"
                 " time and the rest of the budget at the end"
             )
         low, high = int(chosen.min()), int(chosen.max())
@@ -270,12 +269,12 @@ class Knockoff:
             return api.query(pool.images[chosen], client=self.client, request=request)
         except RequestReused as error:
             raise RequestReused(
-                f"{error}; of an attack: give it another client=…, or its class a strategy of its own"
+                f"{error}; in an attack: give it another client=…, or give its class a different strategy"
             ) from None
 
     @property
     def strategy(self) -> str:
-        """How queries are chosen, for the transfer set: of a class that chooses otherwise its name and own fields."""
+        """How queries are chosen, for the transfer set: for a class that chooses otherwise, its name and own fields."""
         cls = type(self)
         if cls.indices is Knockoff.indices and cls.choices is Knockoff.choices:
             return "random"
@@ -284,7 +283,7 @@ class Knockoff:
         return f"{cls.__qualname__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
 
     def header(self, api: API, pool: ImageSet) -> Header:
-        """Return what a transfer set of this attack says of itself.
+        """Return what a transfer set of this attack says about itself.
 
         Raises:
             InputError: The API does not say what a surrogate needs to know, or the budget is above the pool.
@@ -303,9 +302,9 @@ class Knockoff:
         )
 
     def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
-        """Train a fresh surrogate to give the victim's answers (section 4.2); denied ones teach it nothing.
+        """Train a fresh surrogate to give the victim's answers (section 4.2); it learns nothing from denied ones.
 
-        With fewer than `FEWEST` answers it stays as it begins.
+        With fewer than `FEWEST` answers, it stays untrained.
 
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
@@ -320,7 +319,7 @@ class Knockoff:
         """
         pool = self.asked(pool)
         if transfer.header.pool != pool.fingerprint:
-            raise InputError(f"the transfer set's queries are not of {pool.name}: give the pool that was queried")
+            raise InputError(f"the transfer set's queries are not from {pool.name}: give the pool that was queried")
         classes, answered = transfer.header.classes, ~transfer.answers.denied
         if answered.sum() < FEWEST:
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
@@ -330,7 +329,7 @@ class Knockoff:
 
 
 def check_budget(api: API, client: str, needed: int) -> None:
-    """Refuse what a client cannot finish before it has sent anything; later its requests may be free again.
+    """Reject an attack that a client cannot finish, before it sends anything; later, repeated requests may be free.
 
     Raises:
         BudgetExceeded: The API allows the client fewer than `needed` queries.
@@ -338,20 +337,20 @@ def check_budget(api: API, client: str, needed: int) -> None:
     usage = api.usage(client) if hasattr(api, "usage") else None
     if usage is not None and not usage.queries and usage.budget is not None and usage.budget < needed:
         raise BudgetExceeded(
-            f"client {client!r} may send {usage.budget} queries and the attack needs {needed}: give it a budget of at"
+            f"client {client!r} may send {usage.budget} queries, but the attack needs {needed}: give it a budget of at"
             f" most {usage.budget}"
         )
 
 
 def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
-    """Warn of a surrogate that has learned nothing of the answers, on some of the queries.
+    """Warn if a surrogate has learned nothing from the answers, judging by some of the queries.
 
     Raises:
-        InputError: Its logits are no numbers.
+        InputError: Its logits are not finite.
     """
     answered = ~transfer.answers.denied
     if answered.sum() < FEWEST:
-        count = f"{int(answered.sum())} of {len(transfer)} queries were answered and at least {FEWEST} are needed"
+        count = f"{int(answered.sum())} of {len(transfer)} queries were answered, but at least {FEWEST} are needed"
         warnings.warn(f"{count}: the surrogate is untrained", ResultWarning, stacklevel=3)
         return
     logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
@@ -360,7 +359,7 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
     told = transfer.answers.labels[answered][:PROBED].unique()
     if len(told) > 1 and len(logits.argmax(1).unique()) == 1:
         warnings.warn(
-            f"the surrogate gives all queries one label, and the answers have {len(told)}: give a recipe=… with a lower"
+            f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a lower"
             " learning rate or more steps",
             ResultWarning,
             stacklevel=3,
@@ -368,15 +367,15 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
 
 
 def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:
-    """Refuse what is no classifier of such images, or cannot be made, before anything is asked."""
+    """Reject a surrogate that cannot classify such images, or cannot be made, before any query is sent."""
     device, model = devices.resolve(trainer.device), trainer.build(classes)
     check_trainable(model, trainer.recipe)
     try:
         returned = tuple(predict(model.to(device), pool.images[:1]).shape)
     except RuntimeError as error:
         raise InputError(
-            f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): bring them"
-            " to the size and channels that it wants"
+            f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): give images"
+            " of the size and channels that it expects"
         ) from None
     if returned[1:] != (classes,):
-        raise InputError(f"the surrogate returned {returned} for 1 image: logits of shape (1, {classes}) are wanted")
+        raise InputError(f"the surrogate returned {returned} for 1 image: expected logits of shape (1, {classes})")

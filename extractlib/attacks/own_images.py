@@ -1,7 +1,7 @@
-"""The realistic adversary (the paper, section 6): it has images of the victim's own kind, from a source of its own.
+"""The realistic adversary (the paper, section 6): it has images of the victim's kind, but from another source.
 
-It queries them as Knockoff nets do (`attacks.knockoff`), with a task's shifted source for a pool. What is added here is
-its control.
+It queries them as Knockoff nets do (`attacks.knockoff`), with a task's shifted source as the pool. This module adds its
+control.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from extractlib.versions import versions
 def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module:
     """Train a model on the adversary's own images with their true labels, without any API.
 
-    What it lacks of a surrogate of the same images is what asking the API was worth, beside the work of labeling.
+    Its gap to a surrogate trained on the same images is what querying the API was worth, besides the work of labeling.
 
     Args:
         images: The adversary's images, labeled.
@@ -32,7 +32,7 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
     """
     labels = images.known_labels("the control needs them")
     if check_positive("budget", budget) > len(images):
-        raise InputError(f"budget is {budget} and {images.name} holds {len(images)} images: use at most that many")
+        raise InputError(f"budget is {budget}, but {images.name} holds {len(images)} images: use at most that many")
     generator = np.random.default_rng([trainer.seed, *b"alone"])
     drawn = torch.from_numpy(generator.choice(len(images), budget, replace=False))
     chosen, key = images.subset(drawn), versions("control")

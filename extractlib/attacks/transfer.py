@@ -1,8 +1,8 @@
-"""The transfer set (Orekondy et al. 2019, section 4.2): queried images with their answers, kept as they come.
+"""The transfer set (Orekondy et al. 2019, section 4.2): queried images with their answers, kept as they arrive.
 
 It is a small SQLite database: a header, and chunks of a fixed number of records, each stored in one transaction with a
-seal, a digest of the header, the chunk's number and its records. So a killed writer leaves whole chunks, and an edited
-one does not fit its seal. Nothing in it is a pickle.
+seal: a digest of the header, the chunk's number and its records. So a killed writer leaves only whole chunks, and an
+edited chunk does not match its seal. Nothing in it is a pickle.
 """
 
 import json
@@ -40,14 +40,14 @@ class Header:
 
     Attributes:
         pool: Fingerprint of the pool.
-        pool_size: Images of the pool, at most 2 to the power 32.
+        pool_size: Number of images in the pool, at most 2 to the power 32.
         api: Fingerprint of the API that answered.
         granularity: What its answers show.
         classes: Number of the victim's classes.
         strategy: How queries were chosen.
         seed: Seed of the choice of queries.
         budget: Records of the complete set.
-        chunk: Records of a chunk; the last one holds what is left.
+        chunk: Records per chunk; the last chunk holds what is left.
         version: Version of the layout.
 
     Raises:
@@ -70,7 +70,7 @@ class Header:
             check_positive(name, getattr(self, name), at_most=most)
         check_fits_pool(self.budget, self.pool_size)
         if self.version != VERSION:
-            raise InputError(f"version is {self.version}: layout {VERSION} is wanted")
+            raise InputError(f"version is {self.version}: expected layout {VERSION}")
         self.shown.record(self.classes)
 
     @cached_property
@@ -94,7 +94,7 @@ class Header:
         return np.dtype([("index", "<u4"), ("answer", self.shown.record(self.classes, real="<f2"))])
 
     def records_in(self, chunk: int) -> int:
-        """Return how many records chunk number `chunk` holds; 0 behind the last."""
+        """Return how many records chunk number `chunk` holds; 0 after the last."""
         return min(self.chunk, max(0, self.budget - chunk * self.chunk))
 
     def unpack(self, chunks: list[np.ndarray]) -> "TransferSet":
@@ -122,10 +122,10 @@ class TransferSet:
         return len(self.indices)
 
     def first(self, count: int) -> "TransferSet":
-        """Return the first `count` records: what an attack of that budget would hold.
+        """Return the first `count` records: what an attack with that budget would hold.
 
         Raises:
-            InputError: There are fewer, or `count` is no positive whole number.
+            InputError: There are fewer, or `count` is not a positive whole number.
         """
         if check_positive("budget", count) > len(self):
             raise InputError(f"budget is {count}: the transfer set holds {len(self)} records")
@@ -133,13 +133,13 @@ class TransferSet:
 
 
 class TransferFile:
-    """A transfer set open for appending; a new one gets its header, an old one is resumed.
+    """A transfer set open for appending; a new file gets its header, an old one is resumed.
 
     Use it as a context manager, or close it.
 
     Args:
-        path: The file; its folder is made if it is not there. None keeps the set in memory.
-        header: What the set must say of itself.
+        path: The file; its folder is created if it does not exist. None keeps the set in memory.
+        header: What the set must say about itself.
 
     Raises:
         InputError: The file has another header, was edited, is of another kind, or another process is writing it.
@@ -186,14 +186,14 @@ class TransferFile:
         return self.header.unpack(self._held)
 
     def append(self, indices: torch.Tensor, answers: Answers) -> Answers:
-        """Store the next chunk, and return its answers as they are stored when they are on the disk.
+        """Store the next chunk, and return its answers as they are stored once they are on the disk.
 
         Args:
             indices: int64 of shape (n,); n is what the header says of this chunk.
             answers: The answers to these images.
 
         Raises:
-            InputError: Their number is another, or they do not show what the header says.
+            InputError: Their number differs from the header's, or they do not show what the header says.
         """
         header, number = self.header, self.chunks
         count = header.records_in(number)
@@ -217,7 +217,7 @@ def load(path: Path | str, *, partial: bool = False) -> TransferSet:
         partial: Whether to return what is there while the collection is not finished.
 
     Raises:
-        InputError: The file is missing, no transfer set, edited, or not finished.
+        InputError: The file is missing, is not a transfer set, was edited, or is not finished.
     """
     path = Path(path)
     if not path.is_file():
@@ -232,24 +232,24 @@ def load(path: Path | str, *, partial: bool = False) -> TransferSet:
 
 
 def check_fits_pool(budget: int, pool_size: int) -> None:
-    """Refuse a budget above the number of the pool's images.
+    """Reject a budget above the number of the pool's images.
 
     Raises:
         InputError: It is above.
     """
     if budget > pool_size:
-        raise InputError(f"budget is {budget} and the pool holds {pool_size} images: ask at most that many")
+        raise InputError(f"budget is {budget}, but the pool holds {pool_size} images: query at most that many")
 
 
 def _only_writer(path: Path) -> AbstractContextManager[object]:
-    """Return a lock that is held, as a context manager; the folder is made first."""
+    """Return a lock that is held, as a context manager; the folder is created first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(path.with_name(f".{path.name}.lock")).acquire(timeout=0)
     except Timeout:
         raise InputError(f"{path} is being written by another process: wait, or name another file") from None
     except OSError as error:
-        raise InputError(f"folder {path.parent} cannot be made ({error.strerror}): name another") from None
+        raise InputError(f"folder {path.parent} cannot be created ({error.strerror}): name another") from None
 
 
 def _lines(connection: sql.Connection) -> list[str]:
@@ -261,7 +261,7 @@ def _parse(path: Path | None, lines: list[str]) -> Header:
         [line] = lines
         return Header(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{path} is no transfer set of version {VERSION}, or its header was edited") from None
+        raise InputError(f"{path} is not a transfer set of version {VERSION}, or its header was edited") from None
 
 
 def _read(connection: sql.Connection, path: Path | None, header: Header) -> list[np.ndarray]:
@@ -279,6 +279,6 @@ def _read(connection: sql.Connection, path: Path | None, header: Header) -> list
 def _another(path: Path | None, found: Header, wanted: Header) -> InputError:
     for name, value in asdict(wanted).items():
         if getattr(found, name) != value:
-            what = f"another {name.replace('_', ' ')}, {getattr(found, name)!r} and not {value!r}"
+            what = f"another {name.replace('_', ' ')}, {getattr(found, name)!r} instead of {value!r}"
             return InputError(f"{path} is the transfer set of {what}: name another file")
     return InputError(f"{path} has a header that was edited: name another file")

@@ -1,7 +1,8 @@
-"""The attacker that asks twice: an image and the same moved by one pixel (beyond the paper).
+"""The attacker that queries twice: an image and the same image moved by one pixel (beyond the paper).
 
-A policy that draws by lot under a secret and the image answers the two differently, and a victim answers them alike. So
-whoever asks twice finds out which answers are false, and learns from the others only. Each image costs two queries.
+A policy that draws at random under a secret and the image answers the two differently, while a victim answers them
+alike. So an attacker who queries twice finds out which answers are false, and learns only from the others. Each image
+costs two queries.
 """
 
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from extractlib.store import digest
 
 @dataclass(frozen=True, kw_only=True)
 class TwiceKnockoff(Knockoff):
-    """Knockoff nets with the random strategy, each image asked about twice; only consistent answers teach.
+    """Knockoff nets with the random strategy, each image queried twice; only consistent answers are learned from.
 
     Attributes:
-        budget: Queries to send, even: half as many images.
-        tolerance: The highest disagreement of a pair, in [0, 1], that is taken for consistent.
+        budget: Queries to send, an even number: twice the number of images.
+        tolerance: The highest disagreement of a pair, in [0, 1], that counts as consistent.
 
     Raises:
         InputError: A value does not fit.
@@ -34,12 +35,12 @@ class TwiceKnockoff(Knockoff):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.budget % 2:
-            raise InputError(f"budget is {self.budget}: an even number is wanted, two queries an image")
+            raise InputError(f"budget is {self.budget}: expected an even number, two queries per image")
         if not 0 <= self.tolerance <= 1:
-            raise InputError(f"tolerance is {self.tolerance}: a number from 0 to 1 is wanted")
+            raise InputError(f"tolerance is {self.tolerance}: expected a number from 0 to 1")
 
     def asked(self, pool: ImageSet) -> ImageSet:
-        """Return what is asked: the images drawn from a pool, then in the same order each moved right by one pixel."""
+        """Return the queries: the images drawn from a pool, then each moved right by one pixel, in the same order."""
         drawn = pool.subset(Knockoff(budget=self.budget // 2, seed=self.seed).indices(len(pool)))
         images = drawn.images[:]
         moved = torch.cat([images[..., :1], images[..., :-1]], -1)  # the edge is repeated

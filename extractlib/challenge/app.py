@@ -1,4 +1,4 @@
-"""The application of a challenge: the victim's API, copies to hand in, and the scoreboard."""
+"""The application of a challenge: the victim's API, the submission of copies, and the scoreboard."""
 
 import asyncio
 import logging
@@ -26,12 +26,12 @@ from extractlib.serve import apis_of
 LOG = logging.getLogger("extractlib.challenge")
 
 UPLOADS = 2
-"""Copies that are held in memory at a time; more wait."""
+"""Copies that are held in memory at a time; further ones wait."""
 
 STARTER = Path(__file__).with_name("starter.ipynb")
 
 ADDRESS = "https://challenge.example.org"
-"""What stands in the starter notebook for the server's address."""
+"""The placeholder for the server's address in the starter notebook."""
 
 UPLOAD = {
     "requestBody": {
@@ -39,7 +39,7 @@ UPLOAD = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-"""What the page about the server says of a copy's body."""
+"""What the API page says about the body of a copy."""
 
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 
@@ -50,12 +50,12 @@ def challenge_app(
     """Return the application of the challenge in a folder.
 
     Args:
-        folder: What `host.make` wrote.
+        folder: The folder that `host.make` wrote.
         settings: Its rules (`host.read`).
         clock: Returns the time.
 
     Raises:
-        InputError: The folder holds no challenge, or not a whole one.
+        InputError: The folder holds no challenge, or an incomplete one.
     """
     keys = Keys(settings.database)
     apis, rules, hidden = apis_of(settings, keys), settings.challenge, Hidden.load(folder / HIDDEN)
@@ -69,7 +69,7 @@ def challenge_app(
 
 
 def _sandbox(rules: ChallengeSettings) -> Sandbox | None:
-    """Return where models in ONNX run, or tell the host what is missing."""
+    """Return the sandbox for models in ONNX, or log what is missing for one and return None."""
     sandbox = Sandbox(seconds=rules.seconds, megabytes=rules.memory)
     try:
         sandbox.check()
@@ -81,7 +81,7 @@ def _sandbox(rules: ChallengeSettings) -> Sandbox | None:
 
 @dataclass(frozen=True, eq=False)
 class Challenge:
-    """What a challenge serves beside the victim.
+    """What a challenge serves in addition to the victim.
 
     Attributes:
         settings: Its rules.
@@ -111,17 +111,17 @@ class Challenge:
         async def submit(
             request: Request, team: Team, network: Annotated[str | None, Query(max_length=50)] = None
         ) -> dict[str, Any]:
-            """Take a copy: a model in ONNX, or safetensors with the name of the network whose weights they are."""
+            """Accept a copy: a model in ONNX, or weights in safetensors with the name of their network."""
             if self._over():
-                raise Problem("closed", f"copies were taken until {rules.deadline.isoformat()}")
+                raise Problem("closed", f"copies were accepted until {rules.deadline.isoformat()}")
             if network is not None and network not in NETWORKS:
                 raise Problem("invalid", f"unknown network {shown(network)}: use one of {', '.join(NETWORKS)}")
             if network is None and self.judge.sandbox is None:
-                raise Problem("format", "this server takes no ONNX: send safetensors and name the network")
+                raise Problem("format", "this server does not accept ONNX: send safetensors and name the network")
             async with uploads:
                 content = await body_of(request, megabytes=rules.megabytes, seconds=self.settings.seconds)
                 if not content:
-                    raise Problem("invalid", "the body is empty: send the file of the copy")
+                    raise Problem("invalid", "the body is empty: send the file that holds the copy")
                 return (await answered(self._take, team, content, network)).shown()
 
         @router.get("/submissions")
@@ -155,7 +155,7 @@ class Challenge:
 
         @router.get("/starter.ipynb")
         async def starter(request: Request) -> Response:
-            """Return the notebook to begin with, in which the address of this server stands."""
+            """Return the starter notebook, with the address of this server filled in."""
             text = STARTER.read_text(encoding="utf-8").replace(ADDRESS, str(request.base_url).rstrip("/"))
             return Response(text, media_type="application/x-ipynb+json")
 

@@ -23,13 +23,13 @@ class Standing:
 
     Attributes:
         rank: From 1 for a team with a score; None for one without, and for the host's models.
-        name: Whose it is.
+        name: The team or the model.
         kind: ``"team"`` or ``"host"``.
         public: Score on the public part of the hidden images.
         final: Score on the other part, after the deadline; None before it.
-        queries: How many a team had been charged for when it handed in the copy that counts, or else by now.
+        queries: How many a team had been charged for when it handed in the copy that counts, or else so far.
         submissions: How many of its copies were scored.
-        received: When the copy that counts came, in UTC.
+        received: When the copy that counts was received, in UTC.
         sha256: Digest of that copy.
     """
 
@@ -55,13 +55,13 @@ def rows(
 ) -> list[Standing]:
     """Return the scoreboard, the best first.
 
-    Of each team the copy with the best public score counts, of equals the first; by the final score of these copies the
-    rows are sorted when the challenge is over, by the public one before; equals by their queries. A copy handed in
-    after more charges than the team's budget does not count.
+    For each team, the copy with the best public score counts, the first one if several are equal. The rows are sorted
+    by the final score of these copies when the challenge is over, and by the public one before; of equal scores, the
+    copy that came first is ahead. A copy handed in after the team was charged more than its budget does not count.
 
     Args:
         submissions: All copies, the oldest first.
-        usage: Of each team what it has been charged for.
+        usage: What each team has been charged for.
         hidden: What the copies were scored on.
         over: Whether the deadline has passed.
     """
@@ -73,7 +73,7 @@ def rows(
 
 
 def margin(images: int) -> float:
-    """Return within how much two scores on so many images are alike: two standard deviations of a share, at most."""
+    """Return the margin within which two scores on so many images are alike: at most two standard deviations."""
     return 1 / math.sqrt(images)
 
 
@@ -83,7 +83,7 @@ def to_csv(board: Sequence[Standing]) -> str:
     lines = [row.flat() for row in board]
     writer = csv.DictWriter(file, list(Standing(name="", kind="").flat()), lineterminator="\n")
     writer.writeheader()
-    # A spreadsheet takes a cell that begins with one of these for a formula, and a team chooses its name.
+    # A spreadsheet takes a cell that begins with one of these as a formula, and a team chooses its own name.
     writer.writerows(
         {**line, "name": f"'{line['name']}" if str(line["name"])[0] in "=+-@" else line["name"]} for line in lines
     )
@@ -91,7 +91,7 @@ def to_csv(board: Sequence[Standing]) -> str:
 
 
 def to_page(board: Sequence[Standing], **said: object) -> str:
-    """Return the scoreboard as a page, which needs nothing but itself; `said` is what else the template shows."""
+    """Return the scoreboard as a self-contained page; `said` is what else the template shows."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = Path(__file__).with_name("scoreboard.jinja").read_text(encoding="utf-8")
     return environment.from_string(template).render(rows=board, **said)
@@ -117,5 +117,5 @@ def _host_row(name: str, hidden: Hidden, over: bool) -> Standing:
 
 def _order(row: Standing) -> tuple[float, str, int, str]:
     counts = row.final or row.public
-    # Of equal scores the first is better: a copy that is passed on comes later.
+    # If scores are equal, the first copy is better: a copy that is passed on comes later.
     return (-counts.score if counts else 1.0, row.received or "", row.queries or 0, row.name)

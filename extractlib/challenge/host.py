@@ -1,7 +1,7 @@
-"""Makes a challenge: a folder with a secret, all that follows from it, a key for each team and a TOML of the rules.
+"""Creates a challenge: a folder with a secret, all that follows from it, a key per team and a TOML file of the rules.
 
-The folder holds ``challenge.toml``, ``keys.csv``, ``secret``, ``victim.safetensors``, ``hidden.safetensors`` and, where
-no other database is named, ``challenge.db``; later also ``submissions/``. All but the first is the host's alone.
+The folder holds ``challenge.toml``, ``keys.csv``, ``secret``, ``victim.safetensors``, ``hidden.safetensors`` and, if
+no other database is named, ``challenge.db``; later also ``submissions/``. All but the first are for the host alone.
 """
 
 import csv
@@ -34,25 +34,25 @@ from extractlib.serve import Settings
 from extractlib.store import default_store
 
 NAME = "challenge"
-"""What the victim is called in the TOML and by the meter."""
+"""The name of the victim in the TOML and in the meter."""
 
 TOML, KEYS, SECRET, VICTIM, HIDDEN = "challenge.toml", "keys.csv", "secret", "victim.safetensors", "hidden.safetensors"
 
 NETWORK, WEIGHTS = "resnet", "shipped-B"
-"""The victim's architecture, and the weights that its training starts from: not those of the attacks' default."""
+"""The victim's architecture, and the weights that its training starts from, which are not the attacks' default."""
 
 
 class ChallengeSettings(BaseModel):
-    """What a challenge asks of its teams; the budget is the victim's.
+    """The rules of a challenge for its teams; the budget is set for the victim.
 
     Attributes:
-        title: What the scoreboard is called.
-        deadline: Until when copies are taken; then the final scores are shown.
-        submissions: Copies of each team that are scored a day, in UTC.
-        queries_a_copy: Queries that a team must have been charged for each copy after the first.
-        megabytes: Size of a copy, in 2^20 bytes.
-        seconds: Time in which a copy must have answered all hidden images.
-        memory: What it may use for that, in 2^20 bytes.
+        title: The title of the scoreboard.
+        deadline: When copies stop being accepted and the final scores are shown.
+        submissions: Copies per team that are scored each day, in UTC.
+        queries_a_copy: Queries that a team must have been charged for, per copy after the first.
+        megabytes: Largest size of a copy, in 2^20 bytes.
+        seconds: Time within which a copy must answer all hidden images.
+        memory: Memory that it may use for that, in 2^20 bytes.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -67,32 +67,32 @@ class ChallengeSettings(BaseModel):
 
 
 class ChallengeFile(Settings):
-    """What ``challenge.toml`` may say: what a server's may, and of the challenge."""
+    """The contents of ``challenge.toml``: the settings of a server, and those of the challenge."""
 
     challenge: ChallengeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a challenge is made of.
+    """What a challenge is created from.
 
     Attributes:
         teams: Their names.
-        deadline: Until when copies are taken, with a time zone.
-        title: What the scoreboard is called.
-        budget: Queries of each team.
+        deadline: When copies stop being accepted, with a time zone.
+        title: The title of the scoreboard.
+        budget: Queries per team.
         answers: What an answer shows.
-        submissions: Copies of each team that are scored a day.
-        rate: Requests a minute of each team.
+        submissions: Copies per team that are scored each day.
+        rate: Requests per minute and team.
         classes: Number of the victim's classes.
-        database: File in the folder or address of meter, keys and submissions.
-        victim_images, hidden_images, free_images: How many the victim and each model without queries is trained on, and
-            copies are scored on.
-        free: How many models without queries there are, each of a secret of its own.
+        database: File in the folder, or address, for meter, keys and submissions.
+        victim_images, hidden_images, free_images: How many images the victim is trained on, copies are scored on, and
+            each model without queries is trained on.
+        free: How many models without queries there are, each with its own secret.
         victim_recipe, surrogate_recipe: How the victim and the host's models are trained.
 
     Raises:
-        InputError: A value does not fit.
+        InputError: A value is not allowed.
     """
 
     teams: Sequence[str]
@@ -118,13 +118,13 @@ class Plan:
         check_positive("number of models without queries", self.free)
         if self.hidden_images < 10 * self.classes:
             raise InputError(
-                f"{self.hidden_images} hidden images of {self.classes} classes: at least ten of each wanted"
+                f"{self.hidden_images} hidden images of {self.classes} classes: expected at least ten of each"
             )
         Granularity.parse(self.answers).record(self.classes)
         ChallengeFile.of(self.settings(), where="the challenge")
 
     def settings(self) -> dict[str, object]:
-        """Return what the TOML says, as plain values."""
+        """Return the contents of the TOML, as plain values."""
         task = SecretTask(bytes(SECRET_BYTES), self.classes)
         victim = {
             "weights": VICTIM,
@@ -138,18 +138,18 @@ class Plan:
 
 
 def make(folder: Path, plan: Plan, *, secret: bytes | None = None) -> None:
-    """Write the folder of a challenge; it takes some minutes.
+    """Write the folder of a challenge; this takes some minutes.
 
     Args:
-        folder: The folder, which must not be there.
-        plan: What it is made of.
-        secret: What the classes and the hidden images follow from; made at random if None.
+        folder: The folder, which must not exist yet.
+        plan: What the challenge is created from.
+        secret: What the classes and the hidden images follow from; random if None.
 
     Raises:
-        InputError: The folder is there, or a value does not fit.
+        InputError: The folder already exists, or a value is not allowed.
     """
     if folder.exists():
-        raise InputError(f"{folder} is there already: name a new folder")
+        raise InputError(f"{folder} already exists: name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -167,7 +167,7 @@ def read(folder: Path) -> ChallengeFile:
     """
     settings = ChallengeFile.read(folder / TOML)
     if list(settings.victims) != [NAME]:
-        raise InputError(f"{folder / TOML} serves {', '.join(settings.victims)}: one victim called {NAME} is wanted")
+        raise InputError(f"{folder / TOML} serves {', '.join(settings.victims)}: expected one victim called {NAME}")
     return settings
 
 
@@ -195,7 +195,7 @@ def _fill(folder: Path, plan: Plan, secret: bytes) -> None:
 
 
 def _baselines(task: SecretTask, victim: xl.Victim, plan: Plan) -> dict[str, Classifier]:
-    """Return the host's own models: of images of other secrets, of random queries, and of the task's own images."""
+    """Return the host's own models, from images of other secrets, random queries, and the task's own images."""
     models: dict[str, Classifier] = {}
     for number in range(plan.free):
         other = SecretTask(secrets.token_bytes(SECRET_BYTES), plan.classes).draw("free", plan.free_images)
@@ -220,7 +220,7 @@ def _private(path: Path, text: str = "") -> Path:
 
 
 def _toml(values: dict[str, object], table: str = "") -> str:
-    """Return plain values as TOML: JSON's text and numbers are TOML's too."""
+    """Return plain values as TOML: JSON's text and numbers are also valid in TOML."""
     lines = [f"[{table}]"] if table else []
     lines += [f"{name} = {_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
     tables = [_toml(value, f"{table}.{name}".lstrip(".")) for name, value in values.items() if isinstance(value, dict)]

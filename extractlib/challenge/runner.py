@@ -1,7 +1,7 @@
-"""Runs in the sandbox, as a script: gives away what it may do, then runs a model that nobody trusts on some images.
+"""Runs in the sandbox, as a script: gives up its privileges, then runs an untrusted model on some images.
 
-Standard input has the images as an npy array, uint8 of shape (n, channels, height, width), and behind it the model in
-ONNX. Standard output gets ``+`` and the label of each image in two bytes, or ``-`` and why there are none.
+Standard input holds the images as an npy array, uint8 of shape (n, channels, height, width), followed by the model in
+ONNX. Standard output gets ``+`` and the label of each image in two bytes, or ``-`` and the reason why there are none.
 """
 
 import os
@@ -21,7 +21,7 @@ MOST_WORDS, MOST_BYTES = 300, 2**20
 def main() -> None:
     """Run ``runner.py SECONDS MEGABYTES CLASSES``.
 
-    ``runner.py check PORT`` says whether the sandbox is tight, given a port at which a server listens outside.
+    ``runner.py check PORT`` says whether the sandbox is tight, given a port on which a server listens outside.
     """
     if os.getuid() == 0:
         os.setgroups([])
@@ -48,8 +48,8 @@ def main() -> None:
             labels = _labels(onnxruntime, sys.stdin.buffer.read(), images, classes)
             said = b"+" + labels.astype("<u2").tobytes()
     except MemoryError:
-        said = b"-Failed to allocate"  # as onnxruntime says it
-    except BaseException as error:  # a model fails in whatever way it happens to
+        said = b"-Failed to allocate"  # in onnxruntime's words
+    except BaseException as error:  # a model can fail in any way
         said = f"-{' '.join(str(error).split())[:MOST_WORDS] or type(error).__name__}".encode(errors="replace")
     sys.stdout.buffer.write(said)
     sys.stdout.flush()
@@ -68,32 +68,32 @@ def _labels(onnxruntime: ModuleType, model: bytes, images: Any, classes: int) ->
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     inputs = session.get_inputs()
     if len(inputs) != 1:
-        raise ValueError(f"the model has {len(inputs)} inputs: one is wanted, the images")
+        raise ValueError(f"the model has {len(inputs)} inputs: expected one, the images")
     [given] = inputs
     if given.type not in ("tensor(uint8)", "tensor(float)"):
-        raise ValueError(f"the model takes {given.type}: images as tensor(uint8) or, from 0 to 1, tensor(float) wanted")
+        raise ValueError(f"the model takes {given.type}: expected images, tensor(uint8) or, from 0 to 1, tensor(float)")
     fixed = given.shape[0] if isinstance(given.shape[0], int) else 0
     labels = []
     for start in range(0, len(images), fixed or 256):
         batch = images[start : start + (fixed or 256)]
         count = len(batch)
-        if fixed > count:  # a model for batches of one size
+        if fixed > count:  # a model for batches of a fixed size
             batch = np.concatenate([batch, np.repeat(batch[:1], fixed - count, 0)])
         if given.type == "tensor(float)":
             batch = batch.astype(np.float32) / 255
         scores = np.asarray(session.run(None, {given.name: batch})[0])[:count]
         if scores.shape != (count, classes):
-            raise ValueError(f"the model returned {scores.shape} for {count} images: {(count, classes)} is wanted")
+            raise ValueError(f"the model returned {scores.shape} for {count} images: expected {(count, classes)}")
         labels.append(scores.argmax(1))
     return np.concatenate(labels)
 
 
 def _reaches_out(port: int) -> Iterator[bytes]:
-    """Yield what a sandbox with holes lets a program reach, in words; so do the next two."""
+    """Yield in words what a leaky sandbox lets a program reach; so do the next two."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             yield b"it has a network. "
-    except OSError:  # it has a loopback of its own, where nobody listens
+    except OSError:  # it has its own loopback, where nothing listens
         pass
 
 

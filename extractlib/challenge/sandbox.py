@@ -1,7 +1,7 @@
-"""Runs ONNX models that nobody trusts: in bubblewrap, without network, files or processes, within limits.
+"""Runs untrusted ONNX models: in bubblewrap, without network, files or processes, within limits.
 
-A model is tried on noise first. Of that run the reason of a failure is told in full; of the run on the hidden images
-nothing is told but that it failed, since a message could carry what the images show.
+A model is tried on noise first. If that run fails, the reason is given in full; if the run on the hidden images fails,
+only the failure itself is reported, since a message could reveal what the images show.
 """
 
 import os
@@ -23,17 +23,17 @@ from extractlib.errors import InputError, check_positive, pip_install
 RUNNER = Path(__file__).with_name("runner.py")
 
 REMEDY = (
-    "install bubblewrap, and let it make namespaces: the page for instructors says how, also in a container; until then"
-    " only safetensors can be handed in"
+    "install bubblewrap, and allow it to create namespaces: the page for instructors says how, also in a container;"
+    " until then only safetensors can be handed in"
 )
 
 WORDS = {
-    "External data": "the model keeps weights in another file: export it in one, with external_data=False",
-    "is not a registered function/op": "onnxruntime lacks one of the model's operators: use those of ONNX alone",
-    "INVALID_PROTOBUF": "it is no ONNX model: send the file that torch.onnx.export writes",
-    "No graph was found": "it is no ONNX model: send the file that torch.onnx.export writes",
-    "Failed to allocate": "it needs more memory than it may have: use a smaller model",
-    "bad_alloc": "it needs more memory than it may have: use a smaller model",
+    "External data": "the model keeps weights in another file: export it as one file, with external_data=False",
+    "is not a registered function/op": "onnxruntime does not have one of the model's operators: use only those of ONNX",
+    "INVALID_PROTOBUF": "it is not an ONNX model: send the file that torch.onnx.export writes",
+    "No graph was found": "it is not an ONNX model: send the file that torch.onnx.export writes",
+    "Failed to allocate": "it needs more memory than allowed: use a smaller model",
+    "bad_alloc": "it needs more memory than allowed: use a smaller model",
 }
 """What onnxruntime says, and what that means."""
 
@@ -43,7 +43,7 @@ class NoSandbox(InputError):
 
 
 class OutOfTime(InputError):
-    """A model takes longer than it may."""
+    """A model takes longer than allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Sandbox:
         runner: The program that runs it.
 
     Raises:
-        InputError: A limit is none.
+        InputError: A limit is out of range.
     """
 
     seconds: int = 120
@@ -68,15 +68,15 @@ class Sandbox:
         check_positive("megabytes", self.megabytes, at_most=2**20)
 
     def check(self) -> None:
-        """Look from inside whether anything gets out.
+        """Check from inside whether anything can get out.
 
         Raises:
-            NoSandbox: Something does, or bubblewrap or onnxruntime are not at hand; with the remedy.
+            NoSandbox: Something can, or bubblewrap or onnxruntime is not installed; the message gives the remedy.
         """
         if sys.platform != "linux" or shutil.which("bwrap") is None:
             raise NoSandbox(f"there is no bubblewrap: {REMEDY}")
         if find_spec("onnxruntime") is None:
-            raise NoSandbox(f"onnxruntime is not installed: {pip_install('serve')} brings it")
+            raise NoSandbox(f"onnxruntime is not installed: run {pip_install('serve')}")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             said, errors = self._run(subprocess.DEVNULL, "check", str(listening.getsockname()[1]))
         if said != b"+":
@@ -88,12 +88,12 @@ class Sandbox:
 
         Args:
             model: In ONNX: one input, images as tensor(uint8) or, from 0 to 1, tensor(float), and for each image an
-                output of a number a class.
+                output of one number per class.
             images: uint8 of shape (n, channels, height, width).
             classes: Number of classes.
 
         Raises:
-            InputError: The model fails or does not keep within the limits.
+            InputError: The model fails or does not stay within the limits.
         """
         array = images.cpu().contiguous().numpy()
         noise = np.random.default_rng(0).integers(0, 256, (3, *array.shape[1:]), dtype=np.uint8)
@@ -101,7 +101,9 @@ class Sandbox:
         try:
             return self._labels(model, array, classes)
         except InputError as error:
-            told = error if isinstance(error, OutOfTime) else InputError("it fails on the hidden images, not on noise")
+            told = (
+                error if isinstance(error, OutOfTime) else InputError("it fails on the hidden images but not on noise")
+            )
             raise told from None
 
     def _labels(self, model: bytes, images: np.ndarray, classes: int) -> torch.Tensor:
@@ -118,10 +120,10 @@ class Sandbox:
         return torch.from_numpy(labels.astype(np.int64))
 
     def _run(self, given: IO[bytes] | int, *words: str) -> tuple[bytes, bytes]:
-        """Run the runner, and return what it and bubblewrap say: the runner allows itself a mebibyte of each.
+        """Run the runner, and return what it and bubblewrap print: the runner limits itself to a mebibyte of each.
 
         Raises:
-            OutOfTime: It takes longer than it may.
+            OutOfTime: It takes longer than allowed.
         """
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
             command = [*_bubblewrap(self.runner), *words]
@@ -135,7 +137,7 @@ class Sandbox:
 
 
 def _bubblewrap(runner: Path) -> list[str]:
-    """Return the command that runs a script where it sees Python and the system's libraries, and can change nothing."""
+    """Return the command that runs a script that can read Python and the system's libraries but can change nothing."""
     words = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--setenv", "OPENBLAS_NUM_THREADS", "1"]
     words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--cap-drop", "ALL"]
@@ -144,10 +146,10 @@ def _bubblewrap(runner: Path) -> list[str]:
     else:
         words += ["--unshare-user", "--disable-userns"]
     for place in ("/usr", "/lib", "/lib64", sys.base_prefix, sys.prefix):
-        for parent in reversed(Path(place).parents):  # which else are root's alone
+        for parent in reversed(Path(place).parents):  # which otherwise only root can read
             words += ["--perms", "0755", "--dir", str(parent)]
         words += ["--ro-bind-try", place, place]
-    for place in ("/proc/cpuinfo", "/sys/devices/system/cpu"):  # by which onnxruntime chooses its fast paths
+    for place in ("/proc/cpuinfo", "/sys/devices/system/cpu"):  # from which onnxruntime chooses its fast paths
         words += ["--ro-bind-try", place, place]
     words += ["--ro-bind", str(runner), "/runner.py", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*words, "--", sys.executable, "-I", "/runner.py"]

@@ -1,7 +1,7 @@
-"""How good a copy is on the hidden images: a public score on 30% of them, and the final one on the others.
+"""How good a copy is on the hidden images: a public score on 30% of them, and the final score on the others.
 
-The score counts from the best model that asks nothing: 0 is no better than it, 1 is as good as the victim. The public
-score is rounded, so that little can be learned by handing in: each tells less than two answers do.
+The score starts from the best model without queries: 0 is no better than that model, 1 is as good as the victim. The
+public score is rounded so that little can be learned by handing in copies: each score tells less than two answers do.
 """
 
 import math
@@ -21,20 +21,20 @@ PUBLIC_SHARE = 0.3
 PUBLIC_DIGITS, FINAL_DIGITS = 2, 4
 
 FREE = "without queries"
-"""What the names of models begin with that ask nothing: the score counts from the best of them."""
+"""How the names of models that send no queries begin: the score starts from the best of them."""
 
 CONSTANT = f"{FREE}, one answer to all"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a copy is worth on one part of the hidden images.
+    """How good a copy is on one part of the hidden images.
 
     Attributes:
-        score: (accuracy - free) / (victim's accuracy - free), at least 0, of the best accuracy without queries.
+        score: (accuracy - free) / (victim's accuracy - free), at least 0, where free is the best without queries.
         recovery: Accuracy divided by the victim's.
-        agreement: Share of images on which it says what the victim says.
-        errors_repeated: Share of the victim's errors that it makes too; None where the victim makes none.
+        agreement: Share of images to which it gives the same label as the victim.
+        errors_repeated: Share of the victim's errors that it makes too; None if the victim makes none.
     """
 
     score: float
@@ -49,14 +49,14 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """The images that copies are scored on, and what the host's own models say of them.
+    """The images that copies are scored on, and what the host's own models answer on them.
 
     Attributes:
         images: uint8 of shape (n, 3, height, width).
         labels: The true ones, int64 of shape (n,).
-        public: Which images the public score is of, bool of shape (n,).
+        public: Which images count for the public score, bool of shape (n,).
         victim: The victim's labels, int64 of shape (n,).
-        baselines: Of each of the host's models its labels; those that ask nothing are called `FREE` and a word.
+        baselines: The labels of each of the host's models; names of those without queries begin with `FREE`.
     """
 
     images: torch.Tensor
@@ -70,7 +70,7 @@ class Hidden:
         return self._score(given, self.public, PUBLIC_DIGITS), self._score(given, ~self.public, FINAL_DIGITS)
 
     def shown_models(self) -> list[str]:
-        """Return which of the host's models are shown: of those that ask nothing the constant and the best."""
+        """Return which of the host's models are shown: of those without queries, only the constant and the best."""
         free = [name for name in self.baselines if name.startswith(FREE)]
         best = max(free, key=lambda name: self._accuracy(self.baselines[name], self.public))
         return [name for name in self.baselines if name not in free or name in (CONSTANT, best)]
@@ -91,7 +91,7 @@ class Hidden:
         return accuracy(given[part], self.labels[part])
 
     def save(self, path: Path) -> None:
-        """Write all as safetensors that only the owner can read."""
+        """Write everything as safetensors that only the owner can read."""
         parts = {"images": self.images, "labels": self.labels, "public": self.public, "victim": self.victim}
         path.touch(mode=0o600)
         save_file(parts | {f"baseline {name}": labels for name, labels in self.baselines.items()}, path)
@@ -113,6 +113,6 @@ class Hidden:
 
 
 def public_part(count: int, seed: int) -> torch.Tensor:
-    """Return which of so many images the public score is of, bool of shape (count,), drawn at random."""
+    """Return which of so many images count for the public score, bool of shape (count,), drawn at random."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order < round(PUBLIC_SHARE * count)

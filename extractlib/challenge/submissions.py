@@ -1,4 +1,4 @@
-"""What teams hand in: kept with its hash, scored one after the other on a thread of its own."""
+"""What teams hand in: stored under its hash, and scored one after the other on a separate thread."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from extractlib.models.classifier import Surrogate
 LOG = logging.getLogger("extractlib.challenge")
 
 ATTEMPTS = 10
-"""How many times as many copies a team may hand in as are scored a day: what fails is not counted among those."""
+"""Copies that a team may hand in each day, as a multiple of those scored: failed ones do not count as scored."""
 
 TABLES = sql.MetaData()
 SUBMISSIONS = sql.Table(
@@ -37,7 +37,7 @@ SUBMISSIONS = sql.Table(
     sql.Column("received", sql.Text, nullable=False),
     sql.Column("sha256", sql.Text, nullable=False),
     sql.Column("size", sql.BigInteger, nullable=False),
-    sql.Column("network", sql.Text),  # none of a model in ONNX
+    sql.Column("network", sql.Text),  # none for a model in ONNX
     sql.Column("queries", sql.BigInteger, nullable=False),
     sql.Column("state", sql.Text, nullable=False),
     sql.Column("reason", sql.Text),
@@ -58,15 +58,15 @@ class Submission:
 
     Attributes:
         id: Its name.
-        team: Whose it is.
-        received: When, in UTC.
+        team: The team that handed it in.
+        received: When it was received, in UTC.
         sha256: Digest of the file.
-        size: Its bytes.
-        network: The architecture of weights in safetensors; None of a model in ONNX.
-        queries: How many the team had been charged for when it came.
+        size: Its size in bytes.
+        network: The architecture of weights in safetensors; None for a model in ONNX.
+        queries: How many the team had been charged for when the copy was received.
         state: ``"waiting"``, ``"scored"`` or ``"failed"``.
         reason: Why it failed.
-        public, final: Its scores on either part of the hidden images.
+        public, final: Its scores on the two parts of the hidden images.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Submission:
     final: Score | None = None
 
     def shown(self) -> dict[str, Any]:
-        """Return what its team may see, ready for JSON: all but the final score."""
+        """Return what its team may see, ready for JSON: everything but the final score."""
         said = asdict(self)
         return {name: value for name, value in said.items() if name not in ("team", "final")}
 
@@ -92,39 +92,39 @@ class Quota:
     """How many copies of a team are scored.
 
     Attributes:
-        a_day: In a day, in UTC. Of those that fail so many times `ATTEMPTS` are taken.
-        queries: For each copy after the first so many queries must have been charged. A score is an answer too: so all
-            scores together tell a team less than its queries do, and nothing can be won by handing in alone.
+        a_day: Copies per day, in UTC. Including those that fail, `ATTEMPTS` times as many are accepted.
+        queries: Queries that must have been charged for each copy after the first. A score is an answer too, so all
+            scores together tell a team less than its queries do, and handing in copies alone gains nothing.
     """
 
     a_day: int
     queries: int
 
     def check(self, own: Sequence[Submission], *, team: str, day: str, charged: int) -> None:
-        """Refuse one copy more.
+        """Refuse one more copy.
 
         Args:
             own: All copies of the team.
             team: The team.
             day: Today, as 2026-12-24.
-            charged: Queries of the team.
+            charged: Queries that the team has been charged for.
 
         Raises:
-            TooMany: It must wait, or ask more.
+            TooMany: It must wait, or query more.
         """
         counted = [one for one in own if one.state != FAILED]
         scored, attempts = (sum(one.received.startswith(day) for one in some) for some in (counted, own))
-        later = "the next one is taken from 00:00 UTC on"
+        later = "the next one is accepted from 00:00 UTC"
         if scored >= self.a_day:
             raise TooMany(f"team {team!r} has handed in {scored} copies today: {later}")
         if attempts >= ATTEMPTS * self.a_day:
-            raise TooMany(f"{attempts} copies of team {team!r} came today, most of which failed: {later}")
-        # The first copy is one of the victim too, if only of a single query.
+            raise TooMany(f"team {team!r} has handed in {attempts} copies today, and most failed: {later}")
+        # The first copy, too, must be one of the victim, if only from a single query.
         needed = max(self.queries * len(counted), min(self.queries, 1))
         if charged < needed:
             raise TooMany(
-                f"team {team!r} has been charged {charged:,} queries, and copy {len(counted) + 1} is scored from"
-                f" {needed:,} on: ask the victim more"
+                f"team {team!r} has been charged for {charged:,} queries, but copy {len(counted) + 1} is scored only"
+                f" from {needed:,} on: query the victim more"
             )
 
 
@@ -132,9 +132,9 @@ class Submissions:
     """The copies in a challenge's database and folder.
 
     Args:
-        place: File or address of the database, in which the meter and the keys are already.
-        folder: Where the files are kept, each under its hash.
-        quota: How many of a team are scored.
+        place: File or address of the database, which already holds the meter and the keys.
+        folder: Where the files are stored, each under its hash.
+        quota: How many copies of a team are scored.
         clock: Returns the time.
 
     Raises:
@@ -156,14 +156,14 @@ class Submissions:
         folder.mkdir(mode=0o700, exist_ok=True)
 
     def add(self, team: str, content: bytes, *, network: str | None, queries: int) -> Submission:
-        """Keep a copy and return it; the same again, unless it failed, is the one that is there.
+        """Store a copy and return it; the same copy handed in again, unless it failed, is the stored one.
 
         Raises:
-            TooMany: The team must wait, or ask more.
+            TooMany: The team must wait, or query more.
         """
         sha256, now = hashlib.sha256(content).hexdigest(), self._clock().astimezone(UTC)
         with self._database.transaction() as connection:
-            # PostgreSQL has transactions that write at the same time, SQLite has not.
+            # PostgreSQL has transactions that write at the same time, SQLite does not.
             if connection.dialect.name == "postgresql":
                 connection.execute(sql.text("LOCK TABLE submissions IN EXCLUSIVE MODE"))
             own = [_read(row) for row in connection.execute(_chosen(team=team)).mappings()]
@@ -194,12 +194,12 @@ class Submissions:
         return self._folder / submission.sha256
 
     def scored(self, name: str, public: Score, final: Score) -> None:
-        """Note the scores of a copy."""
+        """Record the scores of a copy."""
         scores = {"public": json.dumps(public.to_json()), "final": json.dumps(final.to_json())}
         self._update(name, state=SCORED, **scores)
 
     def failed(self, name: str, reason: str) -> None:
-        """Note why a copy has no score."""
+        """Record why a copy has no score."""
         self._update(name, state=FAILED, reason=reason)
 
     def _update(self, name: str, **values: str) -> None:
@@ -214,13 +214,13 @@ class Submissions:
 
 
 class Judge:
-    """Scores what waits, one copy after the other, on a thread; what a killed server left is scored first.
+    """Scores waiting copies one after the other on a thread; what a killed server left is scored first.
 
     Args:
         submissions: The copies.
         hidden: What they are scored on.
         classes: Name of each class.
-        sandbox: Where models in ONNX run; None where they cannot be isolated.
+        sandbox: Where models in ONNX run; None if they cannot be isolated.
     """
 
     def __init__(self, submissions: Submissions, hidden: Hidden, classes: tuple[str, ...], sandbox: Sandbox | None):
@@ -233,13 +233,13 @@ class Judge:
         self._thread.start()
 
     def put(self, submission: Submission) -> None:
-        """Score a copy when those before it are; one that waits already keeps its place."""
+        """Score a copy once those before it are scored; one that is already waiting keeps its place."""
         if submission.id not in self._queued:
             self._queued.add(submission.id)
             self._queue.put(submission)
 
     def close(self) -> None:
-        """Score nothing more; what waits is scored when the server runs again."""
+        """Stop scoring; waiting copies are scored when the server runs again."""
         self._closed = True
         self._queue.put(None)
         self._thread.join(5)
@@ -249,7 +249,7 @@ class Judge:
             try:
                 self._submissions.scored(submission.id, *self._hidden.scores(self._labels(submission)))
             except InputError as error:
-                # Where the host keeps the file is not the team's affair.
+                # Where the host stores the file is not the team's concern.
                 reason = str(error).replace(str(self._submissions.content(submission)), "the file")
                 self._submissions.failed(submission.id, " ".join(reason.split()))
             except Exception:
@@ -267,7 +267,7 @@ class Judge:
             )
             return copy.predict(images)
         if self.sandbox is None:
-            raise InputError("this server takes no ONNX: send safetensors and name the network")
+            raise InputError("this server does not accept ONNX: send safetensors and name the network")
         return self.sandbox.labels(path.read_bytes(), images, classes=len(self._classes))
 
 

@@ -1,6 +1,6 @@
-"""Image files are decoded once, brought to one size, and mapped into memory from then on.
+"""Image files are decoded once, resized to one size, and memory-mapped from then on.
 
-What cannot be read is refused by name, all of it at once, or left out where that is wanted.
+Files that cannot be read are rejected by name, all at once, or left out on request.
 """
 
 import hashlib
@@ -35,10 +35,10 @@ from extractlib.store import Store, digest
 from extractlib.versions import later, versions
 
 BATCH = 256
-"""Images in flight between the threads that decode and the file: what bounds the memory."""
+"""Images in flight between the decoding threads and the file; this bounds the memory."""
 
 TOLD = 50
-"""Bad files that a message names."""
+"""Most bad files that a message names."""
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """What a TIFF begins with."""
@@ -49,15 +49,15 @@ SILENCE = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The images of a data set that lies in files, decoded.
+    """The decoded images of a data set that is stored in files.
 
     Attributes:
         splits: An `ImageSet` for each split of its listing, memory-mapped.
         groups: int64 of shape (n,) for the split ``"train"``: images of one track or one patient and near-duplicates
             share a group. None without such a split.
-        tables: The listing's table of each split, of the images that were read.
+        tables: The listing's table for each split, with only the images that were read.
         signatures: What the images of each split are compared by, uint8 of shape (n, 57) (see `groups`).
-        contents: Digest of the index and of what the files hold, whatever their size and ground.
+        contents: Digest of the index and of the contents of the files, regardless of image size and ground.
     """
 
     splits: Mapping[str, ImageSet]
@@ -80,20 +80,20 @@ class _Image:
 def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading: Reading = USUAL) -> ImageFiles:
     """Return the images of a data set, decoded once and then mapped from the store.
 
-    Beside the images the store keeps the split as ``index.csv``. Files are recognized by path, size and modification
-    time; the sets' fingerprints depend on what the files hold. What a reader may not expect, such as files that are
-    left out, is told by a `DataWarning`.
+    Besides the images, the store keeps the split as ``index.csv``. Files are recognized by path, size and modification
+    time; the sets' fingerprints depend on the contents of the files. A `DataWarning` reports anything that a reader may
+    not expect, such as files that are left out.
 
     Args:
         listing: The data set.
         name: What the sets are called.
         store: Keeps the decoded images.
-        size: Height and width in pixels: each image is cut to its central square and resized.
+        size: Height and width in pixels: each image is cropped to its central square and resized.
         reading: How the files are read.
 
     Raises:
-        InputError: A file is missing, is no image or too large, and is not to be left out; or a class keeps no image,
-            all images are equal, or the disk has too little space.
+        InputError: A file is missing, too large or not an image, and should not be left out; or a class has no image
+            left, all images are identical, or the disk has too little space.
     """
     state, faults = _state(listing, reading)
     how = {"size": size, "ground": reading.ground, "most_pixels": reading.most_pixels}
@@ -117,26 +117,26 @@ def decode(listing: Listing, *, name: str, store: Store, size: int = 32, reading
 
 
 def require_free_space(folder: Path, size: int, what: str) -> None:
-    """Refuse to begin where `size` bytes of `what` do not fit on a folder's disk.
+    """Reject a write of `size` bytes of `what` that do not fit on a folder's disk.
 
     Raises:
-        InputError: They do not.
+        InputError: They do not fit.
     """
     free = shutil.disk_usage(folder).free
     if free < size:
         raise InputError(
-            f"{what} take {in_bytes(size)} and {folder} has {in_bytes(free)} free: free some, or name another"
-            " folder by EXTRACTLIB_CACHE (for what is decoded) or --data (for what is downloaded)"
+            f"{what} take {in_bytes(size)}, but {folder} has {in_bytes(free)} free: free up some, or name another"
+            " folder with EXTRACTLIB_CACHE (for decoded images) or --data (for downloads)"
         )
 
 
 def _notes(listing: Listing, made: Mapping[str, Any]) -> list[str]:
-    """Return what a reader is told of a set that was decoded."""
+    """Return the notes for a reader on a set that was decoded."""
     notes = list(listing.notes)
     if made["bad"]:
         notes.append(f"{len(made['bad']):,} files or empty folders are left out, {_told(made['bad'])}")
     if made["deep"]:
-        notes.append(f"{made['deep']:,} images have more than 8 bits a channel, each is scaled by its own range")
+        notes.append(f"{made['deep']:,} images have more than 8 bits per channel; each is scaled by its own range")
     return notes
 
 
@@ -147,7 +147,7 @@ def _told(bad: Mapping[str, str]) -> str:
 
 
 def _refusal(listing: Listing, bad: Mapping[str, str]) -> InputError:
-    remedy = "repair or delete what is named, or leave it out by skip_bad=True (--skip-bad)"
+    remedy = "repair or delete them, or leave them out with skip_bad=True (--skip-bad)"
     total = len(listing.files()) + len(listing.empty)
     return InputError(
         f"{listing.root}: {len(bad):,} of {total:,} files and empty folders cannot be used, {_told(bad)}: {remedy}"
@@ -155,7 +155,7 @@ def _refusal(listing: Listing, bad: Mapping[str, str]) -> InputError:
 
 
 def _state(listing: Listing, reading: Reading) -> tuple[str, dict[str, str]]:
-    """Return the digest of where files lie, how large they are and when they were changed, and which are unusable."""
+    """Return a digest of the files' paths, sizes and modification times, and which of the files are unusable."""
     state, faults = [str(listing.root.resolve())], dict.fromkeys(listing.empty, "it holds no images")
     for path in listing.files():
         file, is_image = listing.root / path, file_of(path) == path
@@ -170,7 +170,7 @@ def _state(listing: Listing, reading: Reading) -> tuple[str, dict[str, str]]:
 
 
 def _without(splits: Mapping[str, pd.DataFrame], bad: Container[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables of the splits without what lies in bad files."""
+    """Return the tables of the splits without the images in bad files."""
     return {
         split: table[[not (path in bad or file_of(path) in bad) for path in table["path"]]]
         for split, table in splits.items()
@@ -178,12 +178,12 @@ def _without(splits: Mapping[str, pd.DataFrame], bad: Container[str]) -> dict[st
 
 
 def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Reading, folder: Path) -> None:
-    """Write the pixels and signatures of each split, the groups of the training images, the index, and what is told."""
+    """Write the pixels and signatures of each split, the groups of the training images, the index, and the notes."""
     needed = sum(map(len, listing.splits.values())) * 3 * size * size
     require_free_space(folder.parent, needed, f"the images of {listing.root.name}")
     bad, contents, deep = dict(faults), [], 0
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        warnings.simplefilter("ignore")  # of large pictures and odd metadata; what matters becomes an error
+        warnings.simplefilter("ignore")  # about large pictures and odd metadata; what matters becomes an error
         for split, table in _without(listing.splits, faults).items():
             read = partial(_read, listing.root, size=size, reading=reading)
             with closing(_Split(folder, split, size)) as written:
@@ -209,7 +209,7 @@ def _write(listing: Listing, faults: Mapping[str, str], size: int, reading: Read
 def _decoded(
     paths: pd.Series, read: Callable[[str], _Image | str], threads: ThreadPoolExecutor, *, what: str
 ) -> Iterator[tuple[str, _Image | str]]:
-    """Yield each path with what is read there, or with what is wrong with it, in their order."""
+    """Yield each path with the image read from it, or with what is wrong with it, in order."""
     with progress_bar(len(paths), what=what, unit="images") as bar:
         for first in range(0, len(paths), BATCH):
             batch = paths.iloc[first : first + BATCH]
@@ -218,10 +218,10 @@ def _decoded(
 
 
 def _check_kept(listing: Listing, kept: Listing, folder: Path) -> None:
-    """Refuse a set of which too little is left, or whose images show nothing.
+    """Reject a set that has too little left, or whose images show nothing.
 
     Raises:
-        InputError: A split or a class has no image left, or all images are equal.
+        InputError: A split or a class has no image left, or all images are identical.
     """
     for split, table in kept.splits.items():
         if table.empty:
@@ -233,8 +233,8 @@ def _check_kept(listing: Listing, kept: Listing, folder: Path) -> None:
         pixels = np.load(folder / f"{split}.npy", mmap_mode="r")
         if len(pixels) > 1 and all(np.array_equal(image, pixels[0]) for image in pixels[1:]):
             raise InputError(
-                f"{kept.root}: all {len(pixels):,} images of {split} are equal once they are read: if they are"
-                " transparent, name another color by ground=… (--ground)"
+                f"{kept.root}: all {len(pixels):,} images of {split} are identical once they are read: if they are"
+                " transparent, name another color with ground=… (--ground)"
             )
 
 
@@ -246,10 +246,10 @@ def _groups(table: pd.DataFrame, signatures: Path) -> np.ndarray:
 
 
 class _Split:
-    """The images of a split on their way to the disk, one behind the other: how many there are is known at the end.
+    """The images of a split as they are written to disk one after another; their number is known only at the end.
 
     Args:
-        folder: Where to.
+        folder: Where to write them.
         name: The split.
         size: Height and width in pixels.
     """
@@ -263,10 +263,10 @@ class _Split:
     def _write_header(self) -> None:
         shape = (len(self._signatures), 3, self._size, self._size)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)  # of one length, whatever the number of images
+        np.lib.format.write_array_header_1_0(self._file, header)  # of the same length for any number of images
 
     def add(self, image: _Image) -> None:
-        """Write an image behind the others."""
+        """Write an image after the others."""
         self._file.write(image.pixels.tobytes())
         self._signatures.append(image.signature)
 
@@ -303,9 +303,9 @@ def _read(root: Path, path: str, *, size: int, reading: Reading) -> _Image | str
 
 @contextmanager
 def _silent(file: BinaryIO) -> Iterator[None]:
-    """Keep from the error stream what libtiff says of a damaged file, which is told otherwise; other formats say none.
+    """Keep what libtiff says about a damaged file off the error stream, since the file is reported anyway.
 
-    The stream is the process's, so one thread at a time does it.
+    Other formats print nothing. The stream belongs to the process, so only one thread does this at a time.
     """
     is_tiff = file.read(4) in TIFF
     file.seek(0)

@@ -1,7 +1,7 @@
-"""Where the data sets come from: what can be downloaded is downloaded and verified, the rest is named.
+"""Where the data sets come from: what can be downloaded is downloaded and verified, and the rest is named.
 
-The facts of each are in ``published.toml``. A checksum is the one that the source publishes, never one of ours. Where
-it publishes none, the SHA-256 of the first download is written beside the data, and a later one is compared with it.
+The facts about each are in ``published.toml``. A checksum is always the one that the source publishes, never our own.
+If it publishes none, the SHA-256 of the first download is written beside the data, and a later one is compared with it.
 """
 
 import logging
@@ -31,16 +31,16 @@ from extractlib.errors import InputError, check_choice, one_line
 from extractlib.store import held
 
 CHECKSUMS = "SHA256SUMS"
-"""File beside the data that keeps what was first downloaded, in the form of ``sha256sum``."""
+"""File beside the data with the checksums of the first downloads, in the format of ``sha256sum``."""
 
 DOWNLOADS = ".download"
-"""Folder beside the data for what is not unpacked yet; it goes when the data set is complete."""
+"""Folder beside the data for what is not unpacked yet; it is removed when the data set is complete."""
 
 BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What unpacking a damaged archive raises."""
 
 TIMEOUT = 60
-"""Seconds without a byte after which a transfer counts as broken off."""
+"""Seconds without a byte after which a transfer counts as interrupted."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Archive:
         url: Where it is.
         holds: The path that it unpacks to, below the data set's folder.
         size: Bytes.
-        md5: The checksum that its source publishes; None where it publishes none.
+        md5: The checksum that its source publishes; None if it publishes none.
         cited: Who publishes the checksum.
-        inner: Path of an archive inside it, which holds that path; empty where it holds it itself.
+        inner: Path of an archive inside it that holds that path; empty if it holds the path itself.
     """
 
     url: str
@@ -71,16 +71,16 @@ class Archive:
 
 @dataclass(frozen=True)
 class Published:
-    """Where a data set comes from, and how much it should be.
+    """Where a data set comes from, and how much it should contain.
 
     Attributes:
         page: Its own page.
-        terms: What its source says of who may use it and how.
-        download: About how much is to be downloaded.
+        terms: What its source says about who may use it and how.
+        download: Approximate size of the download.
         classes: Number of classes.
-        counts: Images of each split as published, with the split of Knockoff nets where none is.
-        files: What `get` downloads; empty where a login is needed or the choice is the reader's.
-        by_hand: What to do where there are no files.
+        counts: Images in each split as published, or in the split of Knockoff nets if none is published.
+        files: What `get` downloads; empty if a login is needed or the choice is the reader's.
+        by_hand: What to do if there are no files.
         packs: Names of the archives of its small copies, which `unpack_packs` takes.
     """
 
@@ -106,9 +106,9 @@ SOURCES: Mapping[str, Published] = _published()
 
 
 def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
-    """Download, verify and unpack a data set into ``data/NAME``; what is there already is left as it is.
+    """Download, verify and unpack a data set into ``data/NAME``; what is already there is left as it is.
 
-    An archive is kept until it is unpacked, so a call that broke off later does not download it again.
+    An archive is kept until it is unpacked, so it is not downloaded again after an interrupted call.
 
     Args:
         name: Which one.
@@ -119,8 +119,8 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
         What is there now.
 
     Raises:
-        InputError: It cannot be downloaded without a login, a transfer broke off, a checksum is wrong, an archive does
-            not hold what it should, or the disk has too little space.
+        InputError: It cannot be downloaded without a login, a transfer was interrupted, a checksum is wrong, an archive
+            does not hold what it should, or the disk has too little space.
     """
     source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.files:
@@ -132,30 +132,30 @@ def get(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) ->
     try:
         return listing(name, root)
     except InputError as error:
-        raise InputError(f"{error}; what is there is damaged: delete {root} and run the command again") from None
+        raise InputError(f"{error}; the data is damaged: delete {root} and run the command again") from None
 
 
 @contextmanager
 def _filling(root: Path, who: str) -> Iterator[Path]:
-    """Yield the folder of what is under way in a data set's, to one process at a time; once done, it is removed."""
+    """Yield a data set's folder for unfinished work, to one process at a time; once done, it is removed."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with held(root / ".lock", who):
             (root / DOWNLOADS).mkdir(exist_ok=True)
             yield root / DOWNLOADS
-            shutil.rmtree(root / DOWNLOADS, ignore_errors=True)  # with what killed calls left
+            shutil.rmtree(root / DOWNLOADS, ignore_errors=True)  # along with what killed calls left
     except OSError as error:
         raise InputError(
-            f"{root} cannot be filled ({error.strerror or one_line(error)}): name another folder by --data"
+            f"{root} cannot be written ({error.strerror or one_line(error)}): name another folder with --data"
         ) from None
 
 
 def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> Listing:
-    """Unpack the archives of a data set's small copies into ``data/NAME``; what is there already is left as it is.
+    """Unpack the archives of a data set's small copies into ``data/NAME``; what is already there is left as it is.
 
     Args:
         name: Which one.
-        packs: The folder that holds the archives; where it has a `CHECKSUMS`, those that this lists are verified.
+        packs: The folder that holds the archives; if it has a `CHECKSUMS` file, those listed there are verified.
         data: The folder of the data sets.
         sources: Says which archives there are.
 
@@ -163,8 +163,8 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
         What is there now.
 
     Raises:
-        InputError: There are no small copies of it, an archive is missing, damaged or cut, or the disk has too little
-            space: then nothing is kept.
+        InputError: There are no small copies of it, an archive is missing, damaged or truncated, or the disk has too
+            little space; nothing is kept then.
     """
     source, root = sources[check_choice("data set", name, sources)], data / name
     if not source.packs:
@@ -177,12 +177,12 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
                 raise InputError(f"{file} is missing: {name} needs {', '.join(source.packs)}")
             if sums.get(file.name, found := pooch.file_hash(str(file))) != found:
                 raise InputError(
-                    f"{file} has the SHA-256 {found}, and {CHECKSUMS} beside it says another: get it again"
+                    f"{file} has the SHA-256 {found}, but {CHECKSUMS} beside it lists another: get it again"
                 )
             try:
                 shutil.unpack_archive(file, partial, filter="data")
             except BROKEN as error:
-                raise InputError(f"{file} cannot be unpacked ({error}): get it again, or make room") from None
+                raise InputError(f"{file} cannot be unpacked ({error}): get it again, or free up space") from None
         if not (root / inner).exists():
             if not Path(partial, inner).exists():
                 raise InputError(f"{packs} has archives that do not hold {inner}: get them again")
@@ -193,17 +193,17 @@ def unpack_packs(name: str, packs: Path, data: Path, *, sources: Mapping[str, Pu
 def fetch(archive: Archive, root: Path) -> Path:
     """Download and verify an archive, and only then give it its name in `DOWNLOADS` below a data set's folder.
 
-    One that is there already and has the right checksum is not downloaded again.
+    An archive that is already there and has the right checksum is not downloaded again.
 
     Raises:
-        InputError: The server does not answer or has no such file, the transfer broke off, the disk has too little
-            space, or the checksum is wrong: then nothing is kept.
+        InputError: The server does not answer or has no such file, the transfer was interrupted, the disk has too
+            little space, or the checksum is wrong; nothing is kept then.
     """
     folder = root / DOWNLOADS
     checksum = f"md5:{archive.md5}" if archive.md5 else _first_checksums(root).get(archive.name)
     if not (folder / archive.name).exists():
         require_free_space(root, archive.size, f"{archive.url} would")
-    pooch.get_logger().setLevel(logging.WARNING)  # it would advise to write a checksum into the code
+    pooch.get_logger().setLevel(logging.WARNING)  # it would suggest writing a checksum into the code
     downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT, chunk_size=2**20)
     try:
         return Path(pooch.retrieve(archive.url, checksum, fname=archive.name, path=folder, downloader=downloader))
@@ -211,19 +211,19 @@ def fetch(archive: Archive, root: Path) -> Path:
         reason, remedy = str(error), "run the command again, or see the page on data for its source"
     except ValueError as error:  # a wrong checksum
         origin = archive.cited or "the first download"
-        reason, remedy = str(error).partition(". ")[0], f"nothing is kept of it; the known one is that of {origin}"
+        reason, remedy = str(error).partition(". ")[0], f"the file was not kept; the known checksum is from {origin}"
     raise InputError(f"{archive.url} cannot be downloaded ({reason}): {remedy}")
 
 
 def _first_checksums(root: Path) -> dict[str, str]:
-    """Return the SHA-256 that the first download had of each file whose source publishes no checksum."""
+    """Return the SHA-256 of the first download of each file whose source publishes no checksum."""
     file = root / CHECKSUMS
     lines = file.read_text().splitlines() if file.exists() else []
     return {name: checksum for checksum, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def _unpack(file: Path, root: Path, archive: Archive) -> None:
-    """Unpack an archive beside the data, and move what it should hold into place; the archive goes."""
+    """Unpack an archive beside the data, and move what it should hold into place; the archive is deleted."""
     require_free_space(root, file.stat().st_size, f"the contents of {file.name}")
     with tempfile.TemporaryDirectory(dir=root / DOWNLOADS) as partial:
         source, target = Path(partial, archive.holds), root / archive.holds
@@ -231,11 +231,11 @@ def _unpack(file: Path, root: Path, archive: Archive) -> None:
             for one in [file, *([Path(partial, archive.inner)] if archive.inner else [])]:
                 if one.suffix == ".zip":
                     shutil.unpack_archive(one, partial)
-                else:  # a tar file may name any path; the filter keeps it inside, as zip files are by themselves
+                else:  # a tar file may name any path; the filter keeps it inside; zip files need none
                     shutil.unpack_archive(one, partial, filter="data")
         except BROKEN as error:
             raise InputError(
-                f"{file} cannot be unpacked ({error}): make room, or delete it and run the command again"
+                f"{file} cannot be unpacked ({error}): free up space, or delete it and run the command again"
             ) from None
         if not source.exists():
             raise InputError(f"{file} does not hold {archive.holds}: see the page on data for its source")
@@ -263,15 +263,15 @@ class State:
 
 
 def check(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) -> State:
-    """Return what ``data/NAME`` holds, beside what it should.
+    """Return what ``data/NAME`` holds, compared with what it should.
 
-    Files are looked for, not read.
+    The files are only looked for, not read.
     """
     source, root = sources[check_choice("data set", name, sources)], data / name
     place = "" if data == default_data() else f" --data {data}"
     remedy = source.by_hand or f"extractlib data get {name}{place}"
     if not root.is_dir():
-        return State(name, "missing", f"{root} is no folder: {remedy} ({source.download}; {source.page})")
+        return State(name, "missing", f"{root} is not a folder: {remedy} ({source.download}; {source.page})")
     if source.files:
         remedy = f"delete {root} and run {remedy}"
     try:
@@ -285,7 +285,7 @@ def check(name: str, data: Path, *, sources: Mapping[str, Published] = SOURCES) 
 
 
 def _lacks(found: Listing, source: Published) -> list[str]:
-    """Say what differs from what was published: the numbers of images and of classes, missing files."""
+    """Return what differs from the published set: the numbers of images and of classes, missing files."""
     counts = {split: len(table) for split, table in found.splits.items()} | {"classes": len(found.classes)}
     expected = {**source.counts, "classes": source.classes}
     lacks = [
@@ -294,4 +294,4 @@ def _lacks(found: Listing, source: Published) -> list[str]:
         if counts.get(what, 0) != count
     ]
     absent = [file for file in found.files() if not (found.root / file).is_file()]
-    return lacks + ([f"{len(absent):,} files are not there, {absent[0]} the first"] if absent else [])
+    return lacks + ([f"{len(absent):,} files are missing, starting with {absent[0]}"] if absent else [])

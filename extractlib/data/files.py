@@ -1,9 +1,9 @@
-"""Which files of a folder are images: the one listing that all layouts use.
+"""Which files in a folder are images: the one listing that all layouts use.
 
-What systems and editors leave beside pictures is passed over: hidden files and folders, ``__MACOSX``, ``Thumbs.db``,
-``desktop.ini``, ``@eaDir``, backup copies. A file is an image by its suffix or, where that says nothing, by its first
-bytes. Links are followed, each folder once. Names are handled as the file system gives them, also where they are not
-UTF-8.
+Files that systems and editors leave beside pictures are skipped: hidden files and folders, ``__MACOSX``, ``Thumbs.db``,
+``desktop.ini``, ``@eaDir``, backup copies. A file counts as an image by its suffix or, if that says nothing, by its
+first bytes. Links are followed, and each folder is entered once. Names are handled as the file system gives them, even
+if they are not UTF-8.
 """
 
 import os
@@ -26,17 +26,17 @@ SUFFIXES = frozenset(
 FOREIGN = frozenset(
     {".heic", ".heif", ".jxl", ".svg", ".psd", ".xcf", ".dcm", ".raw", ".dng", ".cr2", ".nef", ".arw", ".exr", ".hdr"}
 )
-"""Suffixes of images that cannot be read, and are refused by name."""
+"""Suffixes of images that cannot be read, and are rejected by name."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "PPM", "GIF", "TIFF", "AVIF", "JPEG2000")
-"""What Pillow is let decode."""
+"""Formats that Pillow is allowed to decode."""
 
 COMPANIONS = (
     *(".*", "__macosx", "thumbs.db", "thumbs.db:*", "ehthumbs*.db", "desktop.ini", "icon\r", "@eadir", "@recycle*"),
     *("#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found", "recycler", "__pycache__"),
     *("*~", "~*", "#*#", "*.bak", "*.tmp", "*.swp", "*.part", "*.crdownload", "*:zone.identifier"),
 )
-"""Patterns of the names that are passed over, in lower case."""
+"""Patterns of names that are skipped, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Found:
 
     Attributes:
         images: Paths of the images below the folder, with ``/``, in order.
-        others: Paths of the files that are no images.
+        others: Paths of the files that are not images.
     """
 
     images: list[str]
@@ -53,7 +53,7 @@ class Found:
 
 
 def is_companion(name: str) -> bool:
-    """Say whether a file or a folder is none of the user's, by its name.
+    """Return whether a file or a folder, judging by its name, is not one of the user's.
 
     Examples:
         >>> from extractlib.data.files import is_companion
@@ -73,11 +73,11 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def image_files(folder: Path, *, deep: bool = False) -> Found:
-    """Return the images that lie in a folder.
+    """Return the images in a folder.
 
     Args:
         folder: The folder.
-        deep: Whether those in its sub-folders are among them.
+        deep: Whether to include those in its subfolders.
 
     Raises:
         InputError: A folder cannot be listed.
@@ -90,11 +90,11 @@ def image_files(folder: Path, *, deep: bool = False) -> Found:
 
 
 def fault_of(file: Path, *, most_bytes: int) -> str | None:
-    """Say why a file cannot be read, before it is opened; None if nothing speaks against it.
+    """Return why a file cannot be read, before it is opened; None if there is no reason.
 
     Args:
         file: The file.
-        most_bytes: Its largest size.
+        most_bytes: The largest size allowed.
     """
     try:
         state = os.stat(file)
@@ -117,7 +117,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _walk(folder: Path, deep: bool, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Yield the files below a folder, each folder of which is entered once, however many links lead to it."""
+    """Yield the files below a folder, entering each folder once, however many links lead to it."""
     state = os.stat(folder)
     if (state.st_dev, state.st_ino) in seen:
         return
@@ -137,5 +137,5 @@ def _is_image(path: Path) -> bool:
     try:
         with Image.open(path, formats=FORMATS):
             return True
-    except Exception:  # a decoder fails on arbitrary bytes in whatever way it happens to
+    except Exception:  # a decoder can fail in any way on arbitrary bytes
         return False

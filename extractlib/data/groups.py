@@ -1,4 +1,4 @@
-"""Near-duplicates: images that must not be parted by a split, and how many look alike across its parts."""
+"""Near-duplicates: images that a split must not separate, and how many look alike across its parts."""
 
 from collections.abc import Iterator
 
@@ -11,25 +11,25 @@ from scipy.sparse.csgraph import connected_components
 from torchvision.transforms.v2.functional import to_pil_image
 
 BITS_APART = 4
-"""Bits of 64 in which the hashes of near-duplicates differ at most.
+"""Most bits, of 64, in which the hashes of near-duplicates differ.
 
-More chain images that are merely of one kind: at 6 bits a twelfth of EyePACS's retinas becomes one group.
+A higher limit chains images that are merely of one kind: at 6 bits, a twelfth of EyePACS's retinas becomes one group.
 """
 
 HASH_BYTES = 8
-"""Of a signature; its roughness and its colors follow."""
+"""Bytes of the hash at the start of a signature; its roughness and its colors follow."""
 
 SMOOTH, SMOOTH_APART = 3, 2
-"""Roughness up to which an image is smooth, as a sky; and by how many levels the colors of smooth copies differ.
+"""Roughness up to which an image counts as smooth, like a sky; and most levels by which smooth copies' colors differ.
 
-Smooth images have few frequencies to be told apart by, and share a hash though nothing else.
+Smooth images have few frequencies that distinguish them, and share a hash even if they share nothing else.
 """
 
 COLORS_APART = 0.15
-"""How far the colors of near-duplicates differ at most, as a share of them and whatever their brightness."""
+"""How far the colors of near-duplicates can differ, as a share of the colors and regardless of brightness."""
 
 ROWS, PAIRS = 512, 2**20
-"""Images that are compared with all others at a time, and pairs whose colors are; what bounds the memory."""
+"""How many images are compared with all others at a time, and how many pairs by color; this bounds the memory."""
 
 
 def signature(image: Image.Image) -> np.ndarray:
@@ -50,10 +50,10 @@ def signature(image: Image.Image) -> np.ndarray:
 
 
 def near_duplicate_groups(images: torch.Tensor) -> torch.Tensor:
-    """Return the group of each image, int64 of shape (n,): near-duplicates, and theirs, share one.
+    """Return the group of each image, int64 of shape (n,): near-duplicates, and their near-duplicates, share one.
 
     Two images are near-duplicates if their perceptual hashes differ in at most `BITS_APART` bits and their colors are
-    alike. So a copy that was saved again, resized or made brighter is found; one that was cropped is found less often
+    alike. So a copy that was re-encoded, resized or brightened is found; one that was cropped is found less often
     (data.md has the figures).
 
     Args:
@@ -81,7 +81,7 @@ def with_alike(signatures: np.ndarray, others: np.ndarray, *, bits: int = BITS_A
     Args:
         signatures: uint8 of shape (n, 57).
         others: uint8 of shape (m, 57).
-        bits: Bits in which hashes differ at most.
+        bits: Most bits in which hashes differ.
     """
     found = np.zeros(len(signatures), dtype=bool)
     for first, _ in alike_pairs(signatures, others, bits=bits):
@@ -92,8 +92,8 @@ def with_alike(signatures: np.ndarray, others: np.ndarray, *, bits: int = BITS_A
 def alike_pairs(
     signatures: np.ndarray, others: np.ndarray, *, bits: int = BITS_APART
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the pairs that are alike, some at a time: the numbers of both, int64 of shape (pairs,)."""
-    # The product of two rows of signs is the number of bits that agree less those that differ.
+    """Yield the pairs that are alike, some at a time: the indices of both images, int64 of shape (pairs,)."""
+    # The product of two rows of signs is the number of bits that agree minus the number that differ.
     ours, theirs = (_signs(one) for one in (signatures, others))
     for start in range(0, len(ours), ROWS):
         close = (ours[start : start + ROWS] @ theirs.T >= 64 - 2 * bits).nonzero().numpy()
@@ -109,7 +109,7 @@ def _signs(signatures: np.ndarray) -> torch.Tensor:
 
 
 def _colors_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Say of pairs whether their colors are alike: where both are smooth as they are, else but for brightness."""
+    """Return whether the colors of each pair are alike: as they are if both are smooth, else up to brightness."""
     smooth = np.maximum(first[:, 0], second[:, 0]) <= SMOOTH
     ours, theirs = (colors[:, 1:].astype(np.float32) for colors in (first, second))
     power = np.maximum((ours**2).sum(1), 1)

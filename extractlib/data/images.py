@@ -15,13 +15,13 @@ from extractlib.errors import InputError, shown
 from extractlib.store import Store, digest, digest_of
 
 LARGE = 2**27
-"""Bytes from which a subset is a view that reads its images when they are asked for."""
+"""Bytes above which a subset is a view that reads its images on demand."""
 
 
 class Rows:
-    """Some images of a large, memory-mapped tensor, in an order of their own: read when asked for, never all at once.
+    """Some images of a large, memory-mapped tensor, in any order: read on demand, never all at once.
 
-    It stands where an `ImageSet` has its tensor, and has those of a tensor's verbs that image sets are used by.
+    It takes the place of the tensor in an `ImageSet`, and has those methods of a tensor that image sets need.
 
     Args:
         images: uint8 tensor of shape (n, channels, height, width), or rows of one.
@@ -46,7 +46,7 @@ class Rows:
         return self.shape.numel() * self.dtype.itemsize
 
     def __getitem__(self, chosen: int | slice | torch.Tensor) -> torch.Tensor:
-        """Return images as a tensor: one by its number, or those of a slice, of numbers or of a mask."""
+        """Return images as a tensor: one by its index, or several by a slice, by indices or by a mask."""
         return self._images[self._indices[chosen]]
 
     def split(self, size: int) -> Iterator[torch.Tensor]:
@@ -54,7 +54,7 @@ class Rows:
         return (self._images[chosen] for chosen in torch.split(self._indices, size))
 
     def to(self, device: torch.device | str) -> "torch.Tensor | Rows":
-        """Return the images themselves where they already are on the device, else a copy there."""
+        """Return the images themselves if they are already on the device, else a copy there."""
         return self if torch.device(device) == self.device else self[:].to(device)
 
 
@@ -68,8 +68,8 @@ class ImageSet:
             instead.
         labels: int64 tensor of shape (n,), or None for an unlabeled set.
         classes: Name of each class; empty for an unlabeled set.
-        fingerprint: Hexadecimal digest of all that made the set, or else of its bytes. Equal fingerprints mean equal
-            sets.
+        fingerprint: Hexadecimal digest of everything that made the set, or else of its bytes. Equal fingerprints mean
+            equal sets.
 
     Raises:
         InputError: Shape, dtype or labels do not fit.
@@ -91,7 +91,7 @@ class ImageSet:
         if self.images.ndim != 4 or self.images.shape[1] not in (1, 3) or self.images.dtype != torch.uint8:
             raise InputError(
                 f"{self.name}: images are {self.images.dtype} of shape {tuple(self.images.shape)}:"
-                " uint8 of shape (n, 1 or 3, height, width) is wanted"
+                " expected uint8 of shape (n, 1 or 3, height, width)"
             )
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", _bytes_digest(self.images, self.labels, self.classes))
@@ -129,10 +129,10 @@ class ImageSet:
         return f"ImageSet({self.name!r}, {len(self)} images, {kind}, {self.fingerprint[:12]})"
 
     def subset(self, indices: torch.Tensor, *, name: str | None = None) -> "ImageSet":
-        """Return the images at `indices`, in that order, as a set of its own.
+        """Return the images at `indices`, in that order, as a new set.
 
-        Those are int64 of shape (m,), or a mask, bool of shape (n,).
-        Up to `LARGE` bytes are copied; more are read from this set whenever they are asked for.
+        The indices are int64 of shape (m,), or a mask, bool of shape (n,).
+        Up to `LARGE` bytes are copied; more are read from this set on demand.
         """
         indices = torch.as_tensor(indices)
         indices = (indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices).long()
@@ -163,10 +163,10 @@ class ImageSet:
             shares: Share of each part by name; they add up to at most 1. The last part takes what rounding leaves
                 when they add up to 1.
             seed: Seed of the cut.
-            groups: int64 of shape (n,); images of one group (a track, a near-duplicate) stay together. Without it
-                every image is a group of its own.
-            shuffled: The parts whose groups come in random order, the images of one after the other; in all others the
-                images keep their order.
+            groups: int64 of shape (n,); images of one group (a track, a near-duplicate) stay together. Without it,
+                every image is its own group.
+            shuffled: The parts whose groups come in random order, one group's images after another's; in all other
+                parts the images keep their order.
 
         Returns:
             A dictionary from part name to `ImageSet`, each named ``"<set>/<part>"``, in the order of `shares`.
@@ -186,9 +186,9 @@ def split_indices(
     groups: torch.Tensor | None = None,
     shuffled: Container[str] = (),
 ) -> dict[str, torch.Tensor]:
-    """Return which of `count` images lie in which part, int64 of shape (m,) for each, as `ImageSet.split` cuts them.
+    """Return which of `count` images are in which part, int64 of shape (m,) for each, as `ImageSet.split` cuts them.
 
-    Arguments and errors are those of `ImageSet.split`.
+    The arguments and errors are those of `ImageSet.split`.
     """
     if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
         raise InputError(f"shares {dict(shares)} must be positive and add up to at most 1")
@@ -206,11 +206,11 @@ def split_indices(
 
 
 def mix(first: ImageSet, second: ImageSet, *, name: str) -> ImageSet:
-    """Return both sets one after the other as one unlabelled set."""
+    """Return both sets one after the other as one unlabeled set."""
     if first.images.shape[1:] != second.images.shape[1:]:
         raise InputError(
             f"{name}: {first.name} has images of {tuple(first.images.shape[1:])} and {second.name} of"
-            f" {tuple(second.images.shape[1:])}: bring them to one size first"
+            f" {tuple(second.images.shape[1:])}: resize them to one size first"
         )
     images = torch.cat([first.images[:], second.images[:]])
     return ImageSet(name, images, None, (), digest(first.fingerprint, second.fingerprint, "mix"))
@@ -223,10 +223,10 @@ def from_tensor(
     classes: Sequence[str] | None = None,
     name: str = "images",
 ) -> ImageSet:
-    """Return images of one's own as a set, whose fingerprint is computed from their bytes.
+    """Return your own images as a set whose fingerprint is computed from their bytes.
 
     Args:
-        images: Of shape (n, channels, height, width) or, gray, (n, height, width); uint8, or floats in [0, 1].
+        images: Of shape (n, channels, height, width) or, if gray, (n, height, width); uint8, or floats in [0, 1].
         labels: Whole numbers of shape (n,) from 0, class names as a list or an array, or None.
         classes: Name of each class; numbers if None, or the labels' names in alphabetical order.
         name: What the set is called.
@@ -251,12 +251,12 @@ def from_tensor(
         classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
         unknown = sorted(set(labels) - set(classes))
         if unknown:
-            raise InputError(f"{name}: label {unknown[0]!r} is none of the classes {shown(classes)}")
+            raise InputError(f"{name}: label {unknown[0]!r} is not one of the classes {shown(classes)}")
         labels = torch.tensor([classes.index(label) for label in labels], dtype=torch.long)
     labels = torch.as_tensor(labels).cpu()
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise InputError(
-            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: whole numbers of shape (n,) are wanted"
+            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: expected whole numbers of shape (n,)"
         )
     labels = labels.long()
     names = tuple(map(str, range(int(labels.max()) + 1 if len(labels) else 0)) if classes is None else classes)
@@ -264,7 +264,7 @@ def from_tensor(
 
 
 class Dataset(Protocol):
-    """What `from_dataset` reads, such as a data set of torch or a list."""
+    """What `from_dataset` reads, such as a torch data set or a list."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -283,15 +283,15 @@ def from_dataset(
     """Return a torch or torchvision data set as a set of images (see `from_tensor`).
 
     Args:
-        dataset: Its items are images (tensors and arrays as in `from_tensor`, or Pillow's) of one size, alone or with
-            their labels behind them; where it has an attribute `classes`, it names them.
-        labels: Of items that have none.
+        dataset: Its items are images of one size (tensors and arrays as in `from_tensor`, or Pillow images), alone or
+            followed by their labels; its attribute `classes`, if it has one, names the classes.
+        labels: Labels of items that have none.
         classes: Names of the classes of a data set that does not name them.
         name: What the set is called.
 
     Raises:
-        InputError: It is empty, its images are of another kind or differ in size, or labels or classes are given that
-            it has itself.
+        InputError: It is empty, its images are of another kind or differ in size, or labels or classes are given
+            although it has its own.
     """
     if not len(dataset):
         raise InputError(f"{name}: the data set is empty")
@@ -301,7 +301,7 @@ def from_dataset(
     images = [_pixels(image, name) for image, *_ in items]
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
-        raise InputError(f"{name}: images of the sizes {sorted(sizes)[:3]}: bring them to one size first")
+        raise InputError(f"{name}: images have the sizes {sorted(sizes)[:3]}: resize them to one size first")
     own = getattr(dataset, "classes", None)
     labeled = len(items[0]) > 1 and items[0][1] is not None
     if (labeled and labels is not None) or (own is not None and classes is not None):
@@ -325,7 +325,7 @@ def images(
     """Return a tensor, an array, a torch data set or a list as a set of images (see `from_tensor`, `from_dataset`).
 
     Raises:
-        InputError: It is none of these, its values do not fit, or labels are given that the data set has itself.
+        InputError: It is none of these, its values do not fit, or labels are given although the data set has its own.
 
     Examples:
         >>> import extractlib as xl, torch
@@ -339,9 +339,9 @@ def images(
             raise InputError(f"{name}: a set of images has its own labels and classes: give neither")
         return source
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(p, torch.Tensor | np.ndarray) for p in source):
-        raise InputError(f"{name}: images are a pair of tensors: give images(x, y) of a pair (x, y)")
+        raise InputError(f"{name}: images are a pair of tensors: for a pair (x, y), call images(x, y)")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
-        raise InputError(f"images are a {type(source).__name__}: a tensor, an array or a torch data set is wanted")
+        raise InputError(f"images are a {type(source).__name__}: expected a tensor, an array or a torch data set")
     return from_dataset(source, labels, classes=classes, name=name)
 
 
@@ -350,7 +350,7 @@ def _pixels(image: object, name: str) -> torch.Tensor:
     if isinstance(image, torch.Tensor | np.ndarray):
         return torch.as_tensor(image)
     if not isinstance(image, Image.Image):
-        raise InputError(f"{name}: an image is a {type(image).__name__}: a tensor, an array or Pillow's is wanted")
+        raise InputError(f"{name}: an image is a {type(image).__name__}: expected a tensor, an array or a Pillow image")
     return torch.from_numpy(of_pillow(image))
 
 
@@ -361,7 +361,7 @@ def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, clas
 
 
 def is_plain(value: object) -> TypeGuard[torch.Tensor]:
-    """Say whether a value is a tensor of real numbers that lie in memory: not sparse, complex, quantized or meta."""
+    """Return whether a value is a tensor of real numbers in memory: not sparse, complex, quantized or meta."""
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -370,7 +370,7 @@ def is_plain(value: object) -> TypeGuard[torch.Tensor]:
 
 
 def kind_of(value: object) -> str:
-    """Return what a value is that is not as it should be, for a message: ``"(3, 4)"``, ``"a NoneType"``."""
+    """Return a description of a value that does not fit, for a message: ``"(3, 4)"``, ``"a NoneType"``."""
     if is_plain(value):
         return str(tuple(value.shape))
     if isinstance(value, torch.Tensor):
@@ -381,13 +381,13 @@ def kind_of(value: object) -> str:
 def made_or_kept(
     make: Callable[[], torch.Tensor], store: Store | None, kind: str, key: Mapping[str, Any]
 ) -> torch.Tensor:
-    """Return images that are made now or, with a store, kept in it and mapped into memory.
+    """Return images that are made now or, with a store, kept in it and memory-mapped.
 
     Args:
         make: Makes them, uint8 of shape (n, channels, height, width).
-        store: Keeps them; None for memory alone.
+        store: Keeps them; None to keep them only in memory.
         kind: What they are, for the store.
-        key: All that decides them.
+        key: Everything that determines them.
     """
     if store is None:
         return make()
@@ -399,9 +399,9 @@ def made_or_kept(
 
 
 def mapped(path: Path) -> torch.Tensor:
-    """Return the images in a file of NumPy's, mapped into memory.
+    """Return the images in a NumPy file, memory-mapped.
 
-    It is copied on write: torch wants an array that can be written, and nothing ever reaches the file.
+    The map is copy-on-write: torch wants a writable array, and nothing ever reaches the file.
     """
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
@@ -412,9 +412,9 @@ def check_images(
     """Return `images` if they are uint8 of shape (n, channels, height, width).
 
     Args:
-        images: What is given.
-        shape: (channels, height, width) that is wanted; any if None.
-        at_least: How many are wanted.
+        images: The value given.
+        shape: The expected (channels, height, width); any if None.
+        at_least: The smallest number of images.
 
     Raises:
         InputError: They are something else.
@@ -427,4 +427,4 @@ def check_images(
         if images.dtype == torch.uint8 and fits and len(images) >= at_least:
             return images
     sizes = ", ".join(map(str, shape or ("channels, height, width",)))
-    raise InputError(f"images are {found}: uint8 of shape (n, {sizes}), n from {at_least}, is wanted")
+    raise InputError(f"images are {found}: expected uint8 of shape (n, {sizes}), n at least {at_least}")

@@ -1,12 +1,12 @@
-"""How each published data set lies on disk, and which of its images are for what.
+"""How each published data set is laid out on disk, and which of its images serve which purpose.
 
-Where a split is published it is used: CUB-200-2011, GTSRB, CIFAR-10, Tiny ImageNet. Where the field draws it at random
-(Knockoff nets: 25 test images a class of Caltech-256, 200 of Diabetic5; ImageNet, 100 images a class), it follows here
-from the names of the files: they are put in the order of their keyed hash, and the first ones are taken. So every
-reader of the same files has the same split, with no list to be shipped.
+A published split is used if there is one: CUB-200-2011, GTSRB, CIFAR-10, Tiny ImageNet. Where the field draws it at
+random (Knockoff nets: 25 test images per class of Caltech-256, 200 of Diabetic5; ImageNet, 100 images per class), the
+split here follows from the file names: they are sorted by their keyed hash, and the first ones are taken. So everyone
+with the same files gets the same split, and no list has to be shipped.
 
-A layout is a function from a folder to a `Listing`, registered as a set. Of some sets there are small copies too, in
-class folders (`PACKS`), with a split of their own.
+A layout is a function from a folder to a `Listing`, registered as a set. Some sets also have small copies in class
+folders (`PACKS`), with a different split.
 """
 
 import hashlib
@@ -31,22 +31,22 @@ PARTS = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What the folders of the splits may be called in a folder of one's own, in any case of letters."""
+"""What the split folders may be called in a user's own folder, in upper or lower case."""
 
 SPLIT_KEY = b"extractlib split 1"
 """Key of the hash that orders files. Another key is another split."""
 
 CALTECH_TEST, DIABETIC_TEST = 25, 200
-"""Test images a class (Orekondy et al. 2019)."""
+"""Test images per class (Orekondy et al. 2019)."""
 
 CALTECH101_TEST = 0.2
-"""Share of the test images in each class of Caltech101, of which none is published."""
+"""Share of test images in each class of Caltech101, for which no split is published."""
 
 CALTECH101_DROPPED = ("BACKGROUND_Google", "Faces_easy")
-"""What is no class, and the photographs of another one cut out once more."""
+"""A folder that is not a class, and one that repeats another class's photographs as crops."""
 
 IMAGENET_PARTS = {"queries": 100, "detector": 10, "validation": 5, "test": 5}
-"""Images a class of each part; the attacker's 100,000 are those of the paper, section 3.2."""
+"""Images per class in each part; the attacker's 100,000 follow the paper, section 3.2."""
 
 OPENIMAGES_PARTS = {"queries": 0.8, "detector": 0.1, "validation": 0.05, "test": 0.05}
 """Share of each part: of the 125,436 images of Open Images' test set, the attacker has 100,349."""
@@ -56,14 +56,14 @@ DIABETIC_CLASSES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 @dataclass(frozen=True)
 class Pack:
-    """Small copies of a data set, in ``FOLDER/train/CLASS/FILE`` and, of a task, ``FOLDER/test/CLASS/FILE``.
+    """Small copies of a data set, in ``FOLDER/train/CLASS/FILE`` and, for a task, ``FOLDER/test/CLASS/FILE``.
 
     Attributes:
-        folder: Their folder, within the data set's or in place of it.
+        folder: Their folder, inside the data set's folder or in place of it.
         classes: How many classes there are.
-        group: What of a path is the same for images of one track or one patient, as a pattern with one group.
-        drop: Class folders that are passed over.
-        names: Names of the classes; those of their folders if empty.
+        group: The part of a path that images of one track or one patient share, as a pattern with one group.
+        drop: Class folders that are skipped.
+        names: Names of the classes; the names of their folders if empty.
     """
 
     folder: str
@@ -86,10 +86,10 @@ PACKS: Mapping[str, Pack] = {
 
 
 def listing(name: str, root: Path) -> Listing:
-    """Return what a data set with a name holds.
+    """Return what the data set with the given name holds.
 
     Args:
-        name: A registered set in files.
+        name: A registered set that is stored in files.
         root: The folder that holds it, in its published layout (see the page on data) or as small copies.
 
     Raises:
@@ -98,12 +98,12 @@ def listing(name: str, root: Path) -> Listing:
     layouts = {known: provider.layout for known, provider in SETS.items() if provider.layout}
     layout = layouts[check_choice("data set", name, layouts)]
     if not root.is_dir():
-        raise InputError(f"{name} is not at hand, as {root} is no folder: extractlib data get {name}")
+        raise InputError(f"{name} is not available, since {root} is not a folder: run extractlib data get {name}")
     return packed(name, root) or layout(root)
 
 
 def packed(name: str, root: Path) -> Listing | None:
-    """Return what a folder holds of a data set's small copies, None where there are none.
+    """Return the small copies of a data set that a folder holds, or None if there are none.
 
     Raises:
         InputError: Classes are missing.
@@ -118,7 +118,7 @@ def packed(name: str, root: Path) -> Listing | None:
             found = _class_folders(root, Path(place, split).as_posix(), drop=pack.drop)
             if len(found.classes) != pack.classes:
                 raise InputError(
-                    f"{root / place / split} has images of {len(found.classes)} classes and {name} has {pack.classes}:"
+                    f"{root / place / split} has images of {len(found.classes)} classes, but {name} has {pack.classes}:"
                     " get it again"
                 )
             names = dict(zip(found.classes, pack.names or found.classes, strict=True))
@@ -131,16 +131,16 @@ def packed(name: str, root: Path) -> Listing | None:
 
 
 def folder(path: Path) -> Listing:
-    """Return what a folder of images holds: one folder a class, directly or under the splits that `PARTS` names.
+    """Return what a folder of images holds: one folder per class, directly or under the splits that `PARTS` names.
 
-    The images of a class may lie in folders of its own.
+    The images of a class may be in subfolders.
 
     Raises:
-        InputError: There is no such folder, it has no images or only one class, a split is there twice or without
-            ``train``, or has a class that ``train`` lacks.
+        InputError: There is no such folder, it has no images or only one class, a split appears twice or without
+            ``train``, or a split has a class that ``train`` does not have.
     """
     if not path.is_dir():
-        raise InputError(f"{path} is no folder: name one with a folder of images for each class")
+        raise InputError(f"{path} is not a folder: name one with a folder of images for each class")
     places = _places(path)
     found = {split: _class_folders(path, place, deep=True) for split, place in places.items()}
     classes = found["train"].classes
@@ -150,51 +150,51 @@ def folder(path: Path) -> Listing:
     for split, place in places.items():
         others = found[split].classes
         if unknown := sorted(set(others) - set(classes)):
-            raise InputError(f"{path / place} has a class {unknown[0]!r} that {path / places['train']} lacks")
+            raise InputError(f"{path / place} has a class {unknown[0]!r} that {path / places['train']} does not have")
         if lacking := sorted(set(classes) - set(others)):
-            notes.append(f"{place} has no images of {len(lacking)} classes, {lacking[0]!r} the first")
+            notes.append(f"{place} has no images of {len(lacking)} classes, starting with {lacking[0]!r}")
         notes += found[split].notes
     splits = {split: one.images for split, one in found.items()}
     return Listing(path, classes, splits, tuple(empty for one in found.values() for empty in one.empty), tuple(notes))
 
 
 def _places(path: Path) -> dict[str, str]:
-    """Return the folder of each split; that of all is ``train``'s where there are classes directly."""
+    """Return the folder of each split; the whole folder is ``train``'s if it directly contains classes."""
     names, places = subfolders(path), dict[str, str]()
     for split, called in PARTS.items():
         for name in names:
             if name.lower() in called and _has_classes(path / name):
                 if split in places:
-                    raise InputError(f"{path} has {places[split]} and {name}, which both are for {split}: keep one")
+                    raise InputError(f"{path} has {places[split]} and {name}, which are both for {split}: keep one")
                 places[split] = name
     if "train" in places:
         return places
     if places and len(places) == len(names):
-        raise InputError(f"{path} has {', '.join(places.values())} and no train: name the folder to train on so")
+        raise InputError(f"{path} has {', '.join(places.values())} but no train: rename the training folder to train")
     return {"train": ""}
 
 
 def _has_classes(path: Path) -> bool:
-    """Say whether a folder is a split's: a class may be called "train" too, but its images lie in it directly."""
+    """Return whether a folder is a split's: a class may also be called "train", but its images are directly in it."""
     return bool(subfolders(path)) and len(image_files(path, deep=True).images) > 2 * len(image_files(path).images)
 
 
 def _strays(path: Path, places: Mapping[str, str]) -> list[str]:
-    """Say which folders beside those of the splits are passed over, and which images lie in no class folder."""
+    """Return notes on skipped folders other than those of the splits, and on images outside any class folder."""
     notes = []
     if places["train"]:
         others = sorted(set(subfolders(path)) - set(places.values()))
         if others:
-            notes.append(f"folders beside those of the splits are passed over: {', '.join(others)}")
+            notes.append(f"folders other than those of the splits are skipped: {', '.join(others)}")
     for place in {"", *places.values()}:
         loose = image_files(path / place).images
         if loose:
-            notes.append(f"{len(loose):,} images in {path / place} lie in no class folder and are passed over")
+            notes.append(f"{len(loose):,} images in {path / place} are not in a class folder and are skipped")
     return notes
 
 
 def by_hash(images: pd.DataFrame) -> pd.DataFrame:
-    """Return images in the order of the keyed hash of their paths: at random, and the same for every reader."""
+    """Return images sorted by the keyed hash of their paths: a random order that is the same for every reader."""
 
     def key(path: str) -> str:
         return hashlib.blake2b(os.fsencode(path), key=SPLIT_KEY, digest_size=8).hexdigest()
@@ -207,7 +207,7 @@ def by_hash(images: pd.DataFrame) -> pd.DataFrame:
 
 @register("caltech256")
 def _caltech256(root: Path) -> Listing:
-    """``256_ObjectCategories/001.ak47/001_0001.jpg``; the class of clutter is dropped."""
+    """``256_ObjectCategories/001.ak47/001_0001.jpg``; the clutter class is dropped."""
     found = _class_folders(root, "256_ObjectCategories", drop=("257.clutter",))
     sizes = {"test": CALTECH_TEST}
     return Listing(
@@ -270,7 +270,7 @@ def _diabetic5(root: Path) -> Listing:
 def _gtsrb(root: Path) -> Listing:
     """``GTSRB/Final_Training/Images/00000/00000_00000.ppm``, ``GTSRB/Final_Test/Images``, ``GT-final_test.csv``.
 
-    A track is one sign driven past: its frames share the class folder and the first field of their names.
+    A track is one sign as a car drives past it: its frames share the class folder and the first field of their names.
     """
     found = _class_folders(root, "GTSRB/Final_Training/Images")
     train = found.images.assign(group=found.images["path"].str.extract("Images/(.*)_")[0])
@@ -282,10 +282,10 @@ def _gtsrb(root: Path) -> Listing:
 
 @register("cifar10")
 def _cifar10(root: Path) -> Listing:
-    """``cifar-10-batches-bin``, the binary version: the one for Python is pickled, and no pickle is ever read here."""
+    """``cifar-10-batches-bin``, the binary version: the Python version is pickled, and pickles are never read here."""
     base = root / "cifar-10-batches-bin"
     if not base.is_dir() and (root / "cifar-10-batches-py").is_dir():
-        raise InputError(f"{root} has CIFAR-10 as pickles, which are not read: extractlib data get cifar10")
+        raise InputError(f"{root} has CIFAR-10 as pickles, which are not read: run extractlib data get cifar10")
     classes = read_table(base / "batches.meta.txt", ("class",), sep=",", header=False)["class"]
     train = [_cifar10_batch(base / f"data_batch_{number}.bin", classes) for number in range(1, 6)]
     test = _cifar10_batch(base / "test_batch.bin", classes)
@@ -294,7 +294,9 @@ def _cifar10(root: Path) -> Listing:
 
 def _cifar10_batch(file: Path, classes: pd.Series) -> pd.DataFrame:
     if not file.is_file() or not file.stat().st_size or file.stat().st_size % RECORD:
-        raise InputError(f"{file} is missing or cut short (records of {RECORD:,} bytes): extractlib data get cifar10")
+        raise InputError(
+            f"{file} is missing or cut short (records of {RECORD:,} bytes): run extractlib data get cifar10"
+        )
     answers = pd.Series(np.memmap(file, dtype=np.uint8, mode="r")[::RECORD]).astype(str)
     paths = [f"{file.parent.name}/{file.name}#{number}" for number in range(len(answers))]
     return pd.DataFrame({"path": paths, "class": _class_names(answers, classes.rename(str).to_dict(), file)})
@@ -349,7 +351,7 @@ class ClassFolders:
         classes: Names of those that hold images.
         images: ``path`` and ``class`` of each image.
         empty: Paths of those that hold none.
-        notes: What is passed over.
+        notes: What is skipped.
     """
 
     classes: tuple[str, ...]
@@ -363,7 +365,7 @@ def _class_folders(
 ) -> ClassFolders:
     """Return what the class folders below ``root/place`` hold, in a folder `inner` of each, or anywhere if `deep`.
 
-    A name counts as the same however the system that wrote it composes its accents.
+    Names that differ only in how a system composes accents count as the same.
     """
     base = root / place
     if not base.is_dir():
@@ -380,7 +382,7 @@ def _class_folders(
     if not rows:
         raise InputError(f"{base} has no images in class folders: files like {base.name}/CLASS/1.png are needed")
     images = pd.DataFrame(rows, columns=["path", "class"], dtype=object)
-    notes = [f"{len(others):,} files that are no images are passed over, {others[0]} the first"] if others else []
+    notes = [f"{len(others):,} files that are not images are skipped, starting with {others[0]}"] if others else []
     return ClassFolders(tuple(images["class"].unique()), images, tuple(empty), tuple(notes))
 
 
@@ -401,16 +403,16 @@ def _cut_classes(
 def _labeled(
     file: Path, columns: tuple[str, str], names: Mapping[str, str], *, path: str, **layout: Any
 ) -> pd.DataFrame:
-    """Return the images that a table names in its first column, with the class that its second column is a key of."""
+    """Return the images named in a table's first column, each with the class whose key is in the second column."""
     table = read_table(file, columns, **layout).set_index(columns[0])
     classes = _class_names(table[columns[1]], names, file)
     return pd.DataFrame({"path": classes.index.map(path.format), "class": classes.array})
 
 
 def _class_names(answers: pd.Series, names: Mapping[str, str], file: Path) -> pd.Series:
-    """Return the name of each image's class, of which `answers` has the key."""
+    """Return the name of each image's class, whose key is in `answers`."""
     classes = answers.str.strip().map(names)
     for image, answer in answers[classes.isna()].items():
         known = list(names)
-        raise InputError(f"{file} gives image {image} the class {answer!r}: one of {known[0]} to {known[-1]} is needed")
+        raise InputError(f"{file} gives image {image} the class {answer!r}: expected one of {known[0]} to {known[-1]}")
     return classes

@@ -1,8 +1,8 @@
 """From a file to the pixels of one image: its central square, resized, 8-bit RGB.
 
-CMYK, palettes and gray become RGB. Transparency is laid over a ground. 16 bits a channel are scaled by the range of the
-file's own values. Of an animation the first frame is taken, and the rotation that a camera notes in EXIF is carried
-out. What a file is called does not matter, only what it holds.
+CMYK, palettes and gray become RGB. Transparent images are placed on a ground. Values of 16 bits per channel are scaled
+by the range of the file's own values. The first frame of an animation is used, and the rotation that a camera records
+in EXIF is applied. The name of a file does not matter, only its contents.
 """
 
 import threading
@@ -21,45 +21,45 @@ from extractlib.data.files import FORMATS
 from extractlib.errors import InputError, check_positive, one_line, shown
 
 MOST_PIXELS = 50_000_000
-"""Larger pictures are refused unless more are allowed: decoding one takes up to `BYTES` for each of its pixels."""
+"""Larger pictures are rejected unless more pixels are allowed: decoding takes up to `BYTES` for each pixel."""
 
 PILLOWS_LIMIT = 178_956_970
-"""Pixels above which Pillow refuses an image whatever is allowed."""
+"""Pixels above which Pillow rejects an image, whatever is allowed here."""
 
 MOST_ENLARGED = 8
-"""An image that had to be enlarged more than so many times shows nothing, and is refused."""
+"""An image that would have to be enlarged more than this many times shows nothing, and is rejected."""
 
 BYTES = 12
-"""Of memory that a pixel takes while it is decoded, in the largest of modes."""
+"""Bytes of memory that a pixel takes while it is decoded, in the largest mode."""
 
 REDUCED = 256
-"""Height and width of what is left at least of a JPEG that is decoded at a fraction of its size.
+"""The smallest height and width to which a JPEG is reduced when it is decoded at a fraction of its size.
 
-Up to half of it, images of all sizes are recognized by the same pixels.
+At image sizes up to half of this, images are recognized by the same pixels whatever the size.
 """
 
 MEMORY = 2**30
 """Bytes that all threads together decode into at a time."""
 
 FEWEST_LEVELS = 64
-"""Of the 256 that Pillow keeps of a TIFF in 16-bit colors."""
+"""Fewest levels used, of the 256 that Pillow keeps of a TIFF in 16-bit colors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the files of a set are read, and a task in files is cut.
+    """How the files of a set are read, and how a task in files is cut.
 
     Attributes:
-        ground: Color that transparent images are laid over: a name such as ``"white"`` or ``"#RRGGBB"``.
-        most_pixels: The largest image that is decoded. A JPEG that is decoded at a fraction of its size counts as that.
-        skip_bad: Whether files that cannot be read, and classes without images, are left out; else they are refused.
-        group: What the images of one track or one patient have in common, so that they are not parted: a table or a
-            pattern (see `splits.group_names`). None for what the set knows of itself, or else near-duplicates.
-        drop_copies: Whether named test and validation images are left out that are near-duplicates of training images,
-            or of a group with one.
+        ground: Color that transparent images are placed on: a name such as ``"white"`` or ``"#RRGGBB"``.
+        most_pixels: The largest image that is decoded. A JPEG decoded at a fraction of its size counts as that.
+        skip_bad: Whether files that cannot be read, and classes without images, are left out; else they are rejected.
+        group: What the images of one track or one patient have in common, so that they are not separated: a table or a
+            pattern (see `splits.group_names`). None for the groups that the set itself has, or else near-duplicates.
+        drop_copies: Whether to leave out named test and validation images that are near-duplicates of training images,
+            or share a group with one.
 
     Raises:
-        InputError: There is no such color, or the number of pixels is none or above `PILLOWS_LIMIT`.
+        InputError: There is no such color, or the number of pixels is not positive or is above `PILLOWS_LIMIT`.
     """
 
     ground: str = "white"
@@ -79,7 +79,7 @@ class Reading:
 
     @property
     def most_bytes(self) -> int:
-        """The largest file that is read: what that many pixels take where nothing is compressed."""
+        """The largest file that is read: the bytes that so many pixels take without compression."""
         return BYTES * self.most_pixels + 2**20
 
 
@@ -87,10 +87,10 @@ USUAL = Reading()
 
 
 class Allowance:
-    """Bytes of memory that threads take and give back; who wants more than there are waits, and then is alone.
+    """Bytes of memory that threads take and give back; a thread that wants more than all of them waits to be alone.
 
     Args:
-        size: How many there are.
+        size: How many bytes there are.
     """
 
     def __init__(self, size: int):
@@ -132,9 +132,9 @@ def read_image(file: Path | BinaryIO, *, size: int, name: str | None = None, rea
 
 
 def of_pillow(image: Image.Image) -> np.ndarray:
-    """Return an image that is in memory as uint8 of shape (channels, height, width), converted as those in files are.
+    """Return a Pillow image as uint8 of shape (channels, height, width), converted like images in files.
 
-    More than 8 bits a channel are scaled by their range, and what is transparent lies on white.
+    More than 8 bits per channel are scaled by their range, and transparent images are placed on white.
 
     Raises:
         InputError: A value is not finite.
@@ -149,10 +149,10 @@ def of_pillow(image: Image.Image) -> np.ndarray:
 
 
 def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -> tuple[Image.Image, bool]:
-    """Return the central square of an image in RGB, and whether the file has more than 8 bits a channel.
+    """Return the central square of an image in RGB, and whether the file has more than 8 bits per channel.
 
-    A large JPEG is decoded at a fraction of its size, of which the square still has at least twice `size` and
-    `REDUCED` pixels.
+    A large JPEG is decoded at a fraction of its size at which the square still has sides of at least twice `size` and
+    at least `REDUCED` pixels.
 
     Raises:
         InputError: It cannot be decoded, or has too many pixels; the message is the reason alone.
@@ -174,13 +174,13 @@ def read_square(file: Path | BinaryIO, *, size: int, reading: Reading = USUAL) -
                     ImageOps.exif_transpose(image, in_place=True)
                     return _rgb(_central_square(image), reading.ground), deep
     except UnidentifiedImageError:
-        raise InputError("its content is no image of a format that is read") from None
+        raise InputError("its content is not an image in a supported format") from None
     except Image.DecompressionBombError:
         raise InputError(f"it has more than {PILLOWS_LIMIT:,} pixels") from None
-    except Exception as error:  # a decoder fails on arbitrary bytes in whatever way it happens to
+    except Exception as error:  # a decoder can fail in any way on arbitrary bytes
         raise InputError(one_line(error)) from None
     raise InputError(
-        f"it has {width} x {height} pixels, and at most {reading.most_pixels:,} are allowed, of {BYTES}"
+        f"it has {width} x {height} pixels, but at most {reading.most_pixels:,} are allowed, at {BYTES}"
         " bytes of memory each"
     )
 
@@ -193,16 +193,16 @@ def resized(square: Image.Image, size: int) -> np.ndarray:
 
 
 def _eight_bits(opened: Image.Image, file: Path | BinaryIO) -> Image.Image:
-    """Return an image of more than 8 bits a channel, its values scaled by their range, with its metadata.
+    """Return an image with more than 8 bits per channel, its values scaled by their range, with its metadata.
 
     Raises:
-        ValueError: A value is not finite, or it is a TIFF in colors that uses few of its 16 bits.
+        ValueError: A value is not finite, or it is a color TIFF that uses few of its 16 bits.
     """
-    if opened.format == "PNG" and opened.mode[0] not in "IF":  # of which Pillow would keep the high bits
+    if opened.format == "PNG" and opened.mode[0] not in "IF":  # Pillow would keep only its high bits
         content = file.read_bytes() if isinstance(file, Path) else _rewound(file).read()
         decoded = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
         channels = decoded.permute(1, 2, 0).numpy()
-        colors = channels.shape[2] - 1 + channels.shape[2] % 2  # of an even number of channels the last is alpha
+        colors = channels.shape[2] - 1 + channels.shape[2] % 2  # if the number of channels is even, the last is alpha
         scaled = _scaled(channels[:, :, :colors])
         image = Image.fromarray(scaled[:, :, 0] if colors == 1 else scaled)
         if channels.shape[2] > colors:
@@ -212,7 +212,7 @@ def _eight_bits(opened: Image.Image, file: Path | BinaryIO) -> Image.Image:
     ImageOps.exif_transpose(opened, in_place=True)
     if opened.mode[0] in "IF":
         return Image.fromarray(_scaled(np.asarray(opened)))
-    # Of other formats the high bits are all that is to be had.
+    # For other formats, only the high bits are available.
     if 0 < np.ptp(np.asarray(opened.convert("RGB")), axis=(0, 1)).max() < FEWEST_LEVELS:
         raise ValueError("its colors use few of their 16 bits: save it with 8 bits, or as PNG")
     return opened
@@ -224,17 +224,17 @@ def _rewound(file: BinaryIO) -> BinaryIO:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Return values as uint8, from 0 for the lowest to 255 for the highest; of 16 bits that are all equal the high 8.
+    """Return values as uint8, from 0 for the lowest to 255 for the highest; equal 16-bit values keep the high 8.
 
     Raises:
-        ValueError: One is not finite.
+        ValueError: A value is not finite.
     """
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low):
         raise ValueError("its values are not all finite")
     if low == high:
         return np.full(values.shape, int(np.clip(low, 0, 65_535)) >> 8, dtype=np.uint8)
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # by way of a table, which takes no memory
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # through a table, which takes no memory
         return np.asarray(_scaled(np.arange(low, high + 1))[values - int(low)])
     shares = (values.astype(np.float32) - low) / (high - low)
     return np.asarray((shares * 255).round(), dtype=np.uint8)
@@ -247,7 +247,7 @@ def _central_square(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image, ground: str) -> Image.Image:
-    """Return an image in RGB, what is transparent laid over a ground."""
+    """Return an image in RGB, placed on a ground if it is transparent."""
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, ground), image.convert("RGBA"))
     return image.convert("RGB")

@@ -1,7 +1,7 @@
 """The registered sets: which tasks and pools there are, and where the images of each come from.
 
-A set is drawn, or made by code of one's own, or lies in files. `SETS` holds them by name; `SETS.add` adds one that is
-made, and `register` one that lies in files, from inside or outside the package.
+A set is drawn, made by your own code, or stored in files. `SETS` holds them by name; `SETS.add` adds one that is made
+by code, and `register` one that is stored in files, from inside or outside the package.
 """
 
 import os
@@ -29,7 +29,7 @@ RECORD = 1 + 3 * 32 * 32
 
 
 class Caller(Protocol):
-    """What the parts of a set are made for: a `sources.Loader`, which keeps images and says how large a part is."""
+    """What the parts of a set are made for: a `sources.Loader`, which keeps images and knows how large each part is."""
 
     @property
     def store(self) -> Store | None:
@@ -47,11 +47,11 @@ class Listing:
         root: Its folder.
         classes: Name of each class; empty where the images have no labels.
         splits: A table for each split, such as ``"train"`` and ``"test"``, with a row for each image. Column ``path``
-            says where it lies below `root`, in a file of records with ``#`` and the record's number; ``class`` is the
-            name of its class; ``group``, if there is one, is what the images of one track or one patient share, which
-            are never parted.
+            is its path below `root`, followed by ``#`` and the record's number in a file of records; ``class`` is the
+            name of its class; ``group``, if there is one, is the same for all images of one track or one patient, which
+            are never separated.
         empty: Folders of classes that hold no images.
-        notes: What a reader may not expect, such as files that are passed over.
+        notes: What a reader may not expect, such as files that are skipped.
     """
 
     root: Path
@@ -61,8 +61,8 @@ class Listing:
     notes: tuple[str, ...] = ()
 
     def index(self) -> str:
-        """Return the split as a CSV file: half, path, class and group of each image."""
-        # Fingerprints of rows rest on these very bytes, hence the column's name.
+        """Return the split as CSV text: half, path, class and group of each image."""
+        # Fingerprints of rows depend on these exact bytes, so the column keeps its name.
         whole = pd.concat([table.assign(half=split) for split, table in self.splits.items()])
         whole = whole.reindex(columns=["half", "path", "class", "group"])
         return str(whole.to_csv(index=False, lineterminator="\n"))
@@ -73,7 +73,7 @@ class Listing:
 
 
 def file_of(path: str) -> str:
-    """Return the file in which an image of that path lies."""
+    """Return the file that contains the image with that path."""
     record = re.fullmatch(RECORD_PATH, path)
     return record[1] if record else path
 
@@ -82,7 +82,7 @@ Layout = Callable[[Path], Listing]
 
 
 class Parts(Mapping[str, ImageSet]):
-    """The disjoint parts of a set by name, each made when first asked for; each also an attribute: ``signs.test``.
+    """The disjoint parts of a set by name, each made on first use and also available as an attribute: ``signs.test``.
 
     Args:
         names: Names of the parts.
@@ -103,7 +103,7 @@ class Parts(Mapping[str, ImageSet]):
         return self._make(part)
 
     def __getattr__(self, part: str) -> ImageSet:
-        if part.startswith("_"):  # before it is made, as by copy.copy, it has no names
+        if part.startswith("_"):  # before __init__, as in copy.copy, there are no names
             raise AttributeError(part)
         if part not in self._names:
             raise AttributeError(f"no part {part!r}: use one of {', '.join(self._names)}")
@@ -128,10 +128,10 @@ class Provider:
 
     Attributes:
         role: ``"task"`` (parts victim, detector, adversary, validation, test) or ``"pool"`` (parts pretraining,
-            queries, detector, validation, test; the first is missing where it is not needed).
+            queries, detector, validation, test; the first is missing if it is not needed).
         parts: Given what the run's sources share, the set's name and a seed, returns the parts by name.
-        shifted: Given the same, returns the adversary's images from another source; None where the adversary's part is
-            shifted.
+        shifted: Given the same, returns the adversary's images from another source; None if the adversary's part is
+            shifted instead.
         layout: Given its folder, returns what a set in files holds.
 
     Raises:
@@ -155,7 +155,7 @@ def register(name: str, *, role: str = "task") -> Callable[[Layout], Layout]:
     """Return a decorator that adds a set in files, given the function that lists what its folder holds.
 
     Args:
-        name: What the data set, and its folder, is called.
+        name: What the data set and its folder are called.
         role: ``"task"`` or ``"pool"``.
 
     Raises:
@@ -170,13 +170,13 @@ def register(name: str, *, role: str = "task") -> Callable[[Layout], Layout]:
 
 
 def default_data() -> Path:
-    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else in the user's data."""
+    """Return the folder of the data sets: the one that EXTRACTLIB_DATA names, or else one in the user's data."""
     named = os.environ.get("EXTRACTLIB_DATA")
     return own_path("EXTRACTLIB_DATA", named) if named else user_data_path("extractlib")
 
 
 def data_folders(data: Path | None = None) -> dict[str, Path]:
-    """Return the folder of each registered set in files within the one that holds all, `default_data` if None."""
+    """Return the folder of each registered set in files, within the one that holds all (`default_data` if None)."""
     return {name: (data or default_data()) / name for name, provider in SETS.items() if provider.layout}
 
 
@@ -186,7 +186,7 @@ def names_of(role: str) -> list[str]:
 
 
 def _draw(loader: Caller, name: str, seed: int) -> Parts:
-    """Return the parts of a set; the pool's for pre-training is drawn where it is needed."""
+    """Return the parts of a set; a pool's part for pre-training is drawn where it is needed."""
 
     def make(part: str) -> ImageSet:
         return drawn.draw(name, part=part, size=loader.size(name, part), seed=seed, store=loader.store)

@@ -1,7 +1,7 @@
 """Where images come from: drawn on the spot, a published data set, any folder of image files, or noise.
 
-A `Source` names images; a `Loader` has what all sources of a run share, and hands them out in disjoint parts. `load`
-does both for a set at the sizes of the book.
+A `Source` names images; a `Loader` holds what all sources of a run share, and returns their images in disjoint parts.
+`load` does both for a set at the sizes of the book.
 """
 
 import re
@@ -30,21 +30,21 @@ SHIFTED = "shifted"
 SHIFTED_FOLDER = f"{SHIFTED}:"  # before the name, since a path may end in any word
 
 LARGEST = 4_096
-"""Pixels that images are as high and as wide at most."""
+"""The largest height and width of images, in pixels."""
 
 LEAK = 0.01
-"""Share of test images alike to the victim's from which it is told."""
+"""Share of test images that resemble the victim's above which there is a warning."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Images by name, perhaps from another distribution or cut to fewer classes.
+    """Images by name, optionally from another distribution or cut to fewer classes.
 
     Attributes:
         name: A registered set (`SETS`), ``"folder:NAME"``, or ``"noise"``.
         is_shifted: Whether the images come from another source of the same classes: an adversary's own (the paper,
             section 6).
-        class_count: To how many of its classes a pool is cut; None for all.
+        class_count: Number of classes that a pool is cut to; None for all.
 
     Raises:
         InputError: There is no such set, or it cannot be shifted or cut.
@@ -58,10 +58,10 @@ class Source:
         if self.folder is None and self.name != NOISE:
             check_choice("task or pool", self.name, (*SETS, f"{FOLDER}PATH"))
         if self.is_shifted and not self.is_task and self.folder is None:
-            raise InputError(f"{self.name} is no task: only a task has a shifted source")
+            raise InputError(f"{self.name} is not a task: only a task has a shifted source")
         if self.class_count is not None:
             if self.role != "pool":
-                raise InputError(f"{self.name} is no registered pool: only such a pool is cut to fewer classes")
+                raise InputError(f"{self.name} is not a registered pool: only such a pool can be cut to fewer classes")
             check_positive("number of classes", self.class_count)
 
     def __str__(self) -> str:
@@ -72,17 +72,17 @@ class Source:
 
     @classmethod
     def parse(cls, text: "str | Source") -> "Source":
-        """Return the source that is written as ``"signs"``, ``"signs/shifted"``, ``"atlas/27"``: the inverse of `str`.
+        """Return the source written as ``"signs"``, ``"signs/shifted"``, ``"atlas/27"``: the inverse of `str`.
 
         A folder's shifted source is written as ``"shifted:folder:PATH"``.
 
         Raises:
-            InputError: The text names none.
+            InputError: The text does not name a source.
         """
         if isinstance(text, Source):
             return text
         if not isinstance(text, str):
-            raise InputError(f"the source of images is {shown(text)}: a name or a Source is wanted")
+            raise InputError(f"the source of images is {shown(text)}: expected a name or a Source")
         if text.removeprefix(SHIFTED_FOLDER).startswith(FOLDER):
             return cls(text.removeprefix(SHIFTED_FOLDER), is_shifted=text.startswith(SHIFTED_FOLDER))
         name, slash, variant = text.partition("/")
@@ -112,7 +112,7 @@ class Source:
 
     @property
     def in_files(self) -> bool:
-        """Whether it lies in files: a published data set or a folder."""
+        """Whether it is stored in files: a published data set or a folder."""
         return self.folder is not None or (self.role is not None and SETS[self.name].layout is not None)
 
     def shifted(self) -> "Source":
@@ -120,7 +120,7 @@ class Source:
         return replace(self, is_shifted=True)
 
     def cut(self, class_count: int) -> "Source":
-        """Return the pool cut to so many of its classes."""
+        """Return the pool cut to this number of its classes."""
         return replace(self, class_count=class_count)
 
 
@@ -141,19 +141,19 @@ class Loader:
 
     Attributes:
         sizes: Number of images of each part of each drawn set.
-        image_size: Height and width that files are brought to, in pixels.
-        noise_size: How many images of noise there are.
-        store: Keeps drawn and decoded images; None draws without keeping, and reads no files.
-        folders: Where each published data set and each ``"folder:NAME"`` lies.
-        shares: By role, ``"task"`` or ``"pool"``, the share of each part of a set in files that names none; usual ones
-            where a role is missing. Where a task has none for the detector, that part has the victim's very images, all
-            that its owner has.
-        shifts: By task in files, how strongly its shifted source is shifted (see `transforms.shift_domain`); 1 where it
-            is missing.
-        reading: How files are read, and a task in files is cut.
+        image_size: Height and width to which files are resized, in pixels.
+        noise_size: Number of noise images.
+        store: Keeps drawn and decoded images; None draws without keeping anything, and reads no files.
+        folders: Where each published data set and each ``"folder:NAME"`` is stored.
+        shares: By role, ``"task"`` or ``"pool"``, the share of each part of a set in files that names no parts; the
+            usual shares where a role is missing. If a task has no share for the detector, that part has the same images
+            as the victim, which are all that its owner has.
+        shifts: By task in files, how strongly its shifted source is shifted (see `transforms.shift_domain`); 1 if the
+            task is missing.
+        reading: How files are read, and how a task in files is cut.
 
     Raises:
-        InputError: A size is none, or above `LARGEST`.
+        InputError: A size is not a positive whole number, or the image size is above `LARGEST`.
     """
 
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: drawn.SIZES)
@@ -170,22 +170,22 @@ class Loader:
         check_positive("number of noise images", self.noise_size)
 
     def task(self, source: Source | str, *, seed: int) -> Parts:
-        """Return a task in its disjoint parts: victim, detector, adversary, validation, test.
+        """Return a task as its disjoint parts: victim, detector, adversary, validation, test.
 
         Args:
             source: A task or a folder.
-            seed: Seed of the drawing, or of the cut of the training images; published test images stay what they are.
+            seed: Seed of the drawing, or of the cut of the training images; published test images stay as they are.
 
         Raises:
-            InputError: The task is unknown, the sizes lack it, or its folder cannot be used.
+            InputError: The task is unknown, has no sizes, or its folder cannot be used.
         """
         return self._parts(source, "task", seed)
 
     def pool(self, source: Source | str, *, seed: int, labeled: bool = False) -> Parts:
-        """Return a pool in its disjoint parts: pretraining, queries, detector, validation, test.
+        """Return a pool as its disjoint parts: pretraining, queries, detector, validation, test.
 
-        Only the part for pre-training, which is public, keeps its labels, unless the pool is wanted `labeled`, as the
-        adaptive strategy needs it. Errors are those of `task`.
+        Only the part for pre-training, which is public, keeps its labels, unless the pool should be `labeled`, as the
+        adaptive strategy requires. The errors are those of `task`.
         """
         parts, shown = self._parts(source, "pool", seed), ("pretraining",)
         return parts if labeled else Parts(parts, lambda one: parts[one] if one in shown else parts[one].unlabeled())
@@ -194,7 +194,7 @@ class Loader:
         """Return the images that an attacker sends: a pool's part for queries, or a task's adversary's part.
 
         Args:
-            source: Where they come from, shifted or cut as it says.
+            source: Where they come from, shifted or cut as specified.
             seed: Seed of the drawing, of the cut and of the noise.
             labeled: Whether labels are kept where the images have any.
 
@@ -214,33 +214,33 @@ class Loader:
         return found if labeled else found.unlabeled()
 
     def listing(self, name: str) -> Listing:
-        """Return what images a set in files has.
+        """Return which images a set in files has.
 
         Raises:
-            InputError: It is not at hand, or cannot be used.
+            InputError: It is not available, or cannot be used.
         """
         if name not in self.folders:
             option = "--task folder:PATH" if name.startswith(FOLDER) else "--data DIR"
-            raise InputError(f"{name} is not at hand: name its folder, as in {option}")
+            raise InputError(f"{name} is not available: name its folder, as in {option}")
         place = self.folders[name]
         return layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
 
     def files(self, name: str) -> ImageFiles:
-        """Return a set that lies in files, decoded.
+        """Return the decoded images of a set in files.
 
         Raises:
-            InputError: It is not at hand, or cannot be used.
+            InputError: It is not available, or cannot be used.
         """
         listing = self.listing(name)
         if self.store is None:
-            raise InputError(f"{name} lies in files, which are decoded into a store: give one")
+            raise InputError(f"{name} is stored in files, which are decoded into a store: give one")
         return decode(listing, name=name, store=self.store, size=self.image_size, reading=self.reading)
 
     def cut(self, name: str, files: ImageFiles, role: str, *, seed: int) -> Cut:
-        """Return how a set in files is cut (see `splits.cut`); what a reader may not expect of it is told.
+        """Return how a set in files is cut (see `splits.cut`), and warn of anything that a reader may not expect.
 
         Raises:
-            InputError: What stays together fits no image.
+            InputError: The group pattern matches no image.
         """
         how = self.reading
         parts = cut(files, role, seed=seed, shares=self.shares.get(role), group=how.group, drop=how.drop_copies)
@@ -253,7 +253,7 @@ class Loader:
         """Return the number of images of a part of a drawn set.
 
         Raises:
-            InputError: The sizes lack it.
+            InputError: There is no such size.
         """
         if name not in self.sizes or part not in self.sizes[name]:
             raise InputError(f"there is no size for {name}/{part}: use one of {', '.join(self.sizes) or 'folder:PATH'}")
@@ -263,9 +263,9 @@ class Loader:
         source = Source.parse(source)
         check_seed(seed)
         if source.role != role and source.folder is None:
-            raise InputError(f"{source.name} is no {role}: use one of {', '.join(names_of(role))}")
+            raise InputError(f"{source.name} is not a {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None
-        if make is None:  # it lies in files
+        if make is None:  # it is stored in files
             files = self.files(source.name)
             made: Mapping[str, ImageSet] = split(files, self.cut(source.name, files, role, seed=seed))
         else:
@@ -274,8 +274,8 @@ class Loader:
         def part(name: str) -> ImageSet:
             if not len(made[name]):
                 raise InputError(
-                    f"{source}: no image is left for part {name!r}, since what looks alike or belongs together stays"
-                    " together: add images, or say what belongs together by group=… (--group)"
+                    f"{source}: no image is left for part {name!r}, since images that look alike or belong together"
+                    " stay together: add images, or say what belongs together with group=… (--group)"
                 )
             return made[name]
 
@@ -304,17 +304,17 @@ def load(
     image_size: int = 32,
     reading: Reading = USUAL,
 ) -> Parts:
-    """Return a task or a pool in its disjoint parts, at the sizes of the book.
+    """Return a task or a pool as its disjoint parts, at the sizes of the book.
 
     Args:
         source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
-        role: ``"task"`` or ``"pool"``, into whose parts it is cut; its own if None, a folder being a task.
+        role: ``"task"`` or ``"pool"``, whose parts it is cut into; if None, its own role, or ``"task"`` for a folder.
         seed: Seed of the drawing or of the cut.
         labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
-        store: Keeps drawn and decoded images; None draws without keeping, and keeps decoded files in the user's cache.
-        folder: Where a published set lies.
-        image_size: Height and width that files are brought to, in pixels.
-        reading: How files are read, and a task in files is cut.
+        store: Keeps drawn and decoded images; None keeps no drawn images, and decoded files in the user's cache.
+        folder: Where a published set is stored.
+        image_size: Height and width to which files are resized, in pixels.
+        reading: How files are read, and how a task in files is cut.
 
     Raises:
         InputError: There is no such set, it is shifted or cut, or its folder cannot be used.
@@ -329,7 +329,7 @@ def load(
         source = Path(source)
     found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
     if str(found) != found.name:
-        raise InputError(f"{found} has no parts: load {found.name!r}, or ask Loader().queries for its images")
+        raise InputError(f"{found} has no parts: load {found.name!r}, or get its images from Loader().queries")
     kept = default_store() if store is None and found.in_files else store
     own = found.folder if folder is None else folder
     places = data_folders() if own is None else {found.name: own}
@@ -351,60 +351,60 @@ def fewer_classes(images: ImageSet, count: int, *, seed: int) -> ImageSet:
     """Return the images of `count` classes chosen at random.
 
     Raises:
-        InputError: It is no number from 1 to the number of classes.
+        InputError: The count is not from 1 to the number of classes.
     """
     if not 1 <= count <= len(images.classes) or images.labels is None:
         raise InputError(
             f"{images.name} cannot be cut to {count} classes: name a number from 1 to {len(images.classes)}"
         )
-    # One order for all counts: fewer classes are a part of more.
+    # One order for all counts, so fewer classes are a subset of more.
     order = np.random.default_rng([seed, *b"classes"]).permutation(len(images.classes))
     chosen = torch.isin(images.labels, torch.from_numpy(order[:count]))
     return images.subset(chosen, name=f"{images.name}/{count}")
 
 
 def _of_a_pool(files: ImageFiles, parts: Cut) -> list[str]:
-    """Return what a reader may not expect of a pool's cut."""
+    """Return notes on what a reader may not expect of a pool's cut."""
     unused = [split for split in files.splits if split not in {name for name, _ in parts.values()}]
-    return [f"a pool is cut from train, and {' and '.join(unused)} is left out"] if unused else []
+    return [f"a pool is cut from train, leaving out {' and '.join(unused)}"] if unused else []
 
 
 def _of_a_task(files: ImageFiles, parts: Cut, group: str | None) -> list[str]:
-    """Return what a reader may not expect of a task's cut."""
+    """Return notes on what a reader may not expect of a task's cut."""
     notes = []
     found = overlap(files, parts, group=group)
     if max(found.alike, found.grouped) > LEAK * found.images:
         notes.append(
-            f"{found}: say what belongs together by group=… (--group), or leave"
-            " named copies out by drop_copies=True (--drop-copies)"
+            f"{found}: say what belongs together with group=… (--group), or leave"
+            " out named copies with drop_copies=True (--drop-copies)"
         )
     if group is not None:
         alone = int((groups_of(files, "train", group) == files.tables["train"]["path"].to_numpy()).sum())
-        notes += [f"{alone:,} images fit no group of {shown(group)}, and are each their own"] if alone else []
+        notes += [f"{alone:,} images match no group of {shown(group)}, and each is its own group"] if alone else []
     name, chosen = parts["victim"]
     known = set(files.tables[name]["class"].to_numpy()[slice(None) if chosen is None else chosen.numpy()])
     if lacking := [one for one in files.splits[name].classes if one not in known]:
-        notes.append(f"{len(lacking):,} classes have no image among the victim's, {shown(lacking[0])} the first")
+        notes.append(f"{len(lacking):,} classes have no image among the victim's, starting with {shown(lacking[0])}")
     return notes
 
 
 def parts_table(loader: Loader, name: str, *, seed: int) -> tuple[pd.DataFrame, Overlap | None]:
-    """Return part, path, class and group of each image of a data set in files, and of a task how its parts overlap.
+    """Return the part, path, class and group of each image of a set in files, and for a task how its parts overlap.
 
-    Training images that share a group, a number, are of one track, one patient or alike, and are never parted. Images
-    that no part takes, such as the published test images of a pool, are left out.
+    Training images that share a group, a number, show one track or one patient or look alike, and are never separated.
+    Images that are in no part, such as the published test images of a pool, are left out.
 
     Args:
-        loader: Says where the set lies, and at which size images look alike.
+        loader: Says where the set is stored, and at which size images look alike.
         name: A published data set, or ``"folder:NAME"``, which is cut as a task.
-        seed: Seed of the cut of a task; a pool is cut alike for all seeds.
+        seed: Seed of the cut of a task; a pool is cut the same way for all seeds.
 
     Raises:
-        InputError: It is no data set in files, or its folder cannot be used.
+        InputError: It is not a data set in files, or its folder cannot be used.
     """
     source = Source.parse(name)
     if not source.in_files or str(source) != source.name:
-        raise InputError(f"{name} does not lie in files: name a published data set or folder:PATH")
+        raise InputError(f"{name} is not stored in files: name a published data set or folder:PATH")
     files, role = loader.files(name), source.role or "task"
     group = loader.reading.group if role == "task" else None
     tables = {half: table.assign(group="") for half, table in files.tables.items()}

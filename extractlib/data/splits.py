@@ -1,4 +1,4 @@
-"""How a set in files is cut into parts, what is never parted, and how much alike the parts are all the same."""
+"""How a set in files is cut into parts, what is never separated, and how much alike the parts are nevertheless."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from extractlib.errors import InputError, shown
 
 TASK_SHARES = {"victim": 0.7, "detector": 0.1, "adversary": 0.1, "validation": 0.1}
 TEST_SHARE = 0.15
-"""Share of the images kept for testing where a folder has no ``test`` folder of its own."""
+"""Share of the images kept for testing if a folder contains no ``test`` folder."""
 POOL_SHARES = {"pretraining": 0.49, "queries": 0.41, "detector": 0.05, "validation": 0.025, "test": 0.025}
 SHUFFLED = ("detector", "adversary", "validation", "test")
-"""Parts whose images come in random order: an experiment may need only the first, and files lie class by class."""
+"""Parts whose images come in random order: an experiment may need only the first, and files come class by class."""
 
 NAMED = ("validation", "test")
 """Parts of a task that its listing may name."""
 
 LOOK_ALIKE = 8
-"""Bits of 64 in which the hashes of look-alikes differ at most: frames of one recording often, strangers seldom."""
+"""Most bits, of 64, in which hashes of look-alikes differ: often frames of one recording, rarely unrelated images."""
 
 Cut = Mapping[str, tuple[str, torch.Tensor | None]]
-"""Of each part the split that it comes from and which images of it (int64), None for all in order."""
+"""For each part, the split it comes from and which of its images are used (int64), None for all in order."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ class Overlap:
             "share a group with one of them": self.grouped,
         }
         told = (f"{count:,} ({count / max(1, self.images):.1%}) {what}" for what, count in found.items())
-        return f"of {self.images:,} test images {', '.join(told)}"
+        return f"of {self.images:,} test images, {', '.join(told)}"
 
 
 def split(files: ImageFiles, parts: Cut) -> dict[str, ImageSet]:
-    """Return the parts of a decoded task or pool, as `cut` says which."""
+    """Return the parts of a decoded task or pool, as given by `cut`."""
     sets = {}
     for part, (name, chosen) in parts.items():
         images = files.splits[name]
@@ -76,23 +76,23 @@ def cut(
     group: str | None = None,
     drop: bool = False,
 ) -> Cut:
-    """Return of each part the split that it comes from and which images of it.
+    """Return, for each part, the split it comes from and which of its images are used.
 
-    Test and validation images that a task names stay what they are, and of a pool the parts that its listing names.
+    Test and validation images that a task names stay as they are, and so do the parts that a pool's listing names.
     Near-duplicates, the frames of one track and both eyes of one patient stay together.
 
     Args:
         files: The decoded data set.
-        role: ``"task"`` or ``"pool"``, into whose parts it is cut.
-        seed: Seed of the cut of a task; that of a pool is one for all seeds, so that one backbone serves them all.
-        shares: Of each part, where the listing names none; the usual ones of the role if None. Where a task has none
-            for the detector, that part has the victim's very images.
-        group: What stays together in place of that (see `group_names`).
-        drop: Whether named test and validation images are left out that have a near-duplicate among the training
-            images or share a group with one.
+        role: ``"task"`` or ``"pool"``, whose parts it is cut into.
+        seed: Seed of the cut of a task; a pool is cut the same way for all seeds, so that one backbone serves them all.
+        shares: Share of each part, if the listing names no parts; the usual shares of the role if None. If a task has
+            no share for the detector, that part has the same images as the victim.
+        group: What stays together instead (see `group_names`).
+        drop: Whether to leave out named test and validation images that have a near-duplicate among the training images
+            or share a group with one.
 
     Raises:
-        InputError: `group` fits no image.
+        InputError: `group` matches no image.
     """
     if role == "pool" and "queries" in files.splits:
         order = np.random.default_rng(0).permutation
@@ -147,7 +147,7 @@ def overlap(files: ImageFiles, parts: Cut, *, group: str | None = None) -> Overl
 
 
 def groups_of(files: ImageFiles, split: str, group: str | None) -> np.ndarray:
-    """Return the name of the group of each image of a split, of one that has none its own path."""
+    """Return the name of the group of each image of a split, or its own path if it has no group."""
     table = files.tables[split]
     if group is not None:
         return np.array(group_names(table["path"], group), dtype=object)
@@ -155,15 +155,15 @@ def groups_of(files: ImageFiles, split: str, group: str | None) -> np.ndarray:
 
 
 def group_names(paths: Sequence[str], group: str) -> list[str]:
-    """Return the name of the group of each image, of one that is in none its own path.
+    """Return the name of the group of each image, or its own path if it is in no group.
 
     Args:
-        paths: Where the images lie below their folder.
-        group: A table (``.csv`` or ``.tsv``) with columns ``path`` and ``group``, or a pattern that is looked for in
-            each path: what its groups in parentheses find, or else all that it finds, is the name.
+        paths: Paths of the images below their folder.
+        group: A table (``.csv`` or ``.tsv``) with columns ``path`` and ``group``, or a pattern that is searched for in
+            each path: what its groups in parentheses match, or else the whole match, is the name.
 
     Raises:
-        InputError: The table cannot be read, the pattern is none, or neither fits an image.
+        InputError: The table cannot be read, the pattern is not valid, or it matches no image.
     """
     if Path(group).suffix in (".csv", ".tsv"):
         table = read_table(Path(group), ("path", "group")).set_index("path")["group"].to_dict()
@@ -172,9 +172,13 @@ def group_names(paths: Sequence[str], group: str) -> list[str]:
         try:
             pattern = re.compile(group)
         except re.error as error:
-            raise InputError(f"{shown(group)} is no pattern ({error}): write one as '[^_]+', or name a .csv") from None
+            raise InputError(
+                f"{shown(group)} is not a valid pattern ({error}): write one like '[^_]+', or name a .csv"
+            ) from None
         matches = {path: pattern.search(path) for path in paths}
         found = {path: "/".join(map(str, one.groups() or (one[0],))) for path, one in matches.items() if one}
     if not found:
-        raise InputError(f"{shown(group)} fits none of {len(paths):,} images, {shown(paths[0])} the first: mend it")
+        raise InputError(
+            f"{shown(group)} matches none of {len(paths):,} images, starting with {shown(paths[0])}: correct it"
+        )
     return [found.get(path, path) for path in paths]

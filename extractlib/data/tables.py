@@ -1,4 +1,4 @@
-"""Tables of text that come with images: in any common encoding, with commas, semicolons or tabs between the columns."""
+"""Text tables that come with images: in any common encoding, with commas, semicolons or tabs between the columns."""
 
 import codecs
 import csv
@@ -18,10 +18,10 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-"""Byte-order marks, and what is encoded after them."""
+"""Byte-order marks, and the encoding that each stands for."""
 
 ENCODINGS = ("utf-8", "cp1252", "latin-1")
-"""What a table without a mark is taken for, the first that fits."""
+"""Encodings tried for a table without a mark; the first that fits is used."""
 
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -38,13 +38,13 @@ def read_table(
 
     Args:
         file: The file.
-        columns: Their names or, where it has no header, what its first ones shall be called.
-        sep: What stands between columns, may be a pattern; the one of `SEPARATORS` that parts the header if None.
+        columns: Their names or, if the file has no header, what to call its first columns.
+        sep: What separates columns, possibly a pattern; if None, the one of `SEPARATORS` that separates the header.
         header: Whether the first line names the columns.
         remedy: What to do about a table that cannot be used.
 
     Raises:
-        InputError: The file is missing, no table, has no such column or no rows, or a line is cut short.
+        InputError: The file is missing, is not a table, has no such column or no rows, or a line is cut short.
     """
     text = _text(file, remedy)
     first, options = 1, dict[str, Any](names=columns, usecols=range(len(columns)), header=None)
@@ -67,7 +67,7 @@ def read_table(
 
 def _text(file: Path, remedy: str) -> str:
     if file.exists() and not file.is_file():
-        raise InputError(f"{file} is no regular file: put the table there")
+        raise InputError(f"{file} is not a regular file: put the table there")
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def _text(file: Path, remedy: str) -> str:
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}): name a table that can") from None
     marked = [(mark, encoding) for mark, encoding in MARKS.items() if data.startswith(mark)]
-    if not marked and b"\0" in data[:4]:  # UTF-16 that lacks its mark
+    if not marked and b"\0" in data[:4]:  # UTF-16 without its mark
         marked = [(b"", "utf-16-be" if data[:1] == b"\0" else "utf-16-le")]
     mark, encodings = (marked[0][0], marked[0][1:]) if marked else (b"", ENCODINGS)
     for encoding in encodings:
@@ -83,11 +83,11 @@ def _text(file: Path, remedy: str) -> str:
             return data[len(mark) :].decode(encoding)
         except UnicodeDecodeError:
             continue
-    raise InputError(f"{file} is no text in {encodings[0]}, as its first bytes say: save it as UTF-8")
+    raise InputError(f"{file} is not text in {encodings[0]}, although its first bytes say so: save it as UTF-8")
 
 
 def _separator(line: str, columns: Sequence[str]) -> str:
-    """Return what parts a header so that it names the columns, or most of them; a comma if nothing does."""
+    """Return the separator with which a header names the columns, or most of them; a comma if none does."""
 
     def named(sep: str) -> int:
         names = next(csv.reader([line], delimiter=sep, skipinitialspace=True), [])

@@ -1,12 +1,12 @@
 """How an image was saved, resized or blurred on its way, and how another source would show it.
 
 A transform of the first kind has a name: ``"none"``, ``"jpeg-75"`` and ``"webp-75"`` (saved at that quality and read
-again), ``"bicubic"``, ``"bilinear"`` and ``"lanczos"`` (enlarged by a quarter with that filter and brought back),
-``"blur"`` (Gaussian, of half a pixel), ``"size-32"`` (brought to 32 pixels and back, by the bicubic filter) and
-``"chain-32"`` (the same, saved as JPEG while it is small). It changes an image's pixels and not what it shows.
+again), ``"bicubic"``, ``"bilinear"`` and ``"lanczos"`` (enlarged by a quarter with that filter and resized
+back), ``"blur"`` (Gaussian, of half a pixel), ``"size-32"`` (resized to 32 pixels and back with the bicubic filter) and
+``"chain-32"`` (the same, saved as JPEG while it is small). It changes an image's pixels but not what it shows.
 
-`shift_domain` moves an image in its frame and changes its light. It neither resamples nor compresses, so that a
-detector cannot tell the shifted images by how they were processed.
+`shift_domain` moves an image in its frame and changes its lighting. It neither resamples nor compresses, so a detector
+cannot recognize the shifted images by how they were processed.
 """
 
 import io
@@ -38,13 +38,13 @@ CHAIN_QUALITY = 75
 """Quality at which an image is saved in a chain."""
 
 HARDENING = ("none", "jpeg", "resampling", "blur")
-"""What each image of a hardened detector's training set goes through one of."""
+"""Each image of a hardened detector's training set goes through one of these."""
 
 MOVED = 0.1
-"""Share of its size by which a shifted image is moved at most, in each direction; the border is mirrored."""
+"""The farthest that a shifted image is moved in each direction, as a share of its size; the border is mirrored."""
 
 LIGHT = 0.3
-"""How far brightness, contrast and saturation of a shifted image may lie from 1."""
+"""How far the brightness, contrast and saturation of a shifted image may be from 1."""
 
 Step = Callable[[Image.Image], Image.Image]
 
@@ -54,7 +54,7 @@ def apply(images: torch.Tensor, name: str) -> torch.Tensor:
 
     Args:
         images: uint8 of shape (n, 3, height, width).
-        name: Name of the transform, or several one after the other, as ``"size-32+jpeg-75"``.
+        name: Name of the transform, or several in sequence, as in ``"size-32+jpeg-75"``.
 
     Raises:
         InputError: There is no such transform.
@@ -70,15 +70,15 @@ def apply_to_set(images: ImageSet, name: str) -> ImageSet:
 
 
 def harden(images: ImageSet, *, seed: int, smallest: int = 0) -> ImageSet:
-    """Return a set each image of which went through one of `HARDENING`, drawn at random with its strength.
+    """Return a set in which each image went through one of `HARDENING`, drawn at random along with its strength.
 
-    JPEG of quality 60 to 95; enlarged by a factor of 1.1 to 1.5, with any of `FILTERS`, and brought back; blurred by
-    0.2 to 0.8 pixels. WebP is left out: it stands for what a defender did not think of.
+    JPEG has a quality of 60 to 95; resampling enlarges by a factor of 1.1 to 1.5, with any of `FILTERS`, and resizes
+    back; the blur is 0.2 to 0.8 pixels. WebP is left out: it stands for what a defender did not think of.
 
     Args:
         images: The set.
         seed: Seed of the draws.
-        smallest: If above 0, resampling brings an image to a size from this one to its own and back; it enlarges none.
+        smallest: If above 0, resampling resizes an image to between this size and its own, and back; it enlarges none.
     """
     generator = np.random.default_rng([seed, *b"hardening"])
     kinds = generator.integers(len(HARDENING), size=len(images))
@@ -88,13 +88,13 @@ def harden(images: ImageSet, *, seed: int, smallest: int = 0) -> ImageSet:
 
 
 def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: Store | None = None) -> ImageSet:
-    """Return the same images, each moved in its frame and shown in other light.
+    """Return the same images, each moved in its frame and shown in different lighting.
 
     Args:
         images: Any images that fit in memory.
-        seed: Seed of the moves and of the light.
+        seed: Seed of the moves and of the lighting.
         strength: How strongly, in multiples of `MOVED` and `LIGHT`.
-        store: Keeps them, mapped into memory; None for memory alone.
+        store: Keeps them, memory-mapped; None to keep them only in memory.
     """
     stronger = () if strength == 1 else (str(strength),)
     fingerprint = digest(images.fingerprint, "shifted", str(seed), *stronger, *later(transform=1))

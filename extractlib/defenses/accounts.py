@@ -1,7 +1,7 @@
-"""Detection per client, from all that it has asked, and how Sybil accounts share the work.
+"""Detection per client, from all its queries, and how Sybil accounts share the work.
 
 PRADA (Juuti et al. 2019) looks at the distances between a client's queries: an honest client's are spread like a normal
-distribution, and those of an attacker who crafts queries are not. The other detector here counts how many of a
+distribution, but those of an attacker who crafts queries are not. The other detector here counts how many of a
 client's queries were caught as out of distribution.
 """
 
@@ -20,7 +20,7 @@ BLOCK = 500
 """Queries whose distances to all earlier ones are computed at a time."""
 
 NEWEST = 5_000
-"""Distances that the statistic looks at: scipy's Shapiro-Wilk test is meant for up to 5,000."""
+"""Most distances that the statistic looks at, the newest: scipy's Shapiro-Wilk test is meant for up to 5,000."""
 
 GRID = np.arange(70, 100) / 100
 """Thresholds to choose from."""
@@ -29,8 +29,8 @@ GRID = np.arange(70, 100) / 100
 def nearest_earlier_distances(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return how far each query is from the nearest earlier one that got the same label.
 
-    Unlike PRADA, all earlier queries count, not a set that grows only by distant ones: that set saves the server
-    memory and needs a loop over the queries.
+    Unlike in PRADA, all earlier queries count, not a set that grows only by distant ones: that set saves the server
+    memory but needs a loop over the queries.
 
     Args:
         images: A client's queries in order, uint8 of shape (n, 3, height, width).
@@ -72,7 +72,7 @@ class StatefulDetector:
         check_positive("first", self.first)
         check_positive("every", self.every)
         if not 0 < self.delta < 1:
-            raise InputError(f"delta is {self.delta}: a number above 0 and below 1 is wanted")
+            raise InputError(f"delta is {self.delta}: expected a number above 0 and below 1")
 
     def statistics(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[list[int], list[float]]:
         """Return the numbers of queries at which W is looked at, and W at each (see `nearest_earlier_distances`)."""
@@ -89,7 +89,7 @@ class StatefulDetector:
 def normality(distances: np.ndarray) -> float:
     """Return the Shapiro-Wilk statistic W, in (0, 1], of distances: 1 if they look normal.
 
-    NaN, and what lies more than three standard deviations from the mean, is left out, as in PRADA. Fewer than three
+    NaN, and values more than three standard deviations from the mean, are left out, as in PRADA. Fewer than three
     distances, or equal ones, say nothing: W is then 1.
     """
     values = distances[~np.isnan(distances)][-NEWEST:]
@@ -101,11 +101,11 @@ def normality(distances: np.ndarray) -> float:
 def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]], *, first: int = 100, every: int = 100) -> float:
     """Return the highest threshold of `GRID` at which no honest client is ever flagged; the lowest if there is none.
 
-    Where no client has sent enough queries for the detector to look at it, that is the highest, with a warning.
+    If no client has sent enough queries for the detector to look at, this is the highest threshold, with a warning.
 
     Args:
         clients: Images and labels of each honest client (see `nearest_earlier_distances`).
-        first, every: When the detector looks (see `StatefulDetector`); looks more often and it needs a lower threshold.
+        first, every: When the detector looks (see `StatefulDetector`); looking more often needs a lower threshold.
 
     Raises:
         InputError: One of them is not above 0.
@@ -113,7 +113,7 @@ def choose_delta(clients: Iterable[tuple[torch.Tensor, torch.Tensor]], *, first:
     detector = StatefulDetector(delta=0.5, first=first, every=every)
     seen = [value for client in clients for value in detector.statistics(*client)[1]]
     if not seen:
-        reason = f"no honest client has sent {detector.first} queries, so delta has no evidence"
+        reason = f"no honest client has sent {detector.first} queries, so there is no evidence for delta"
         warnings.warn(reason, ResultWarning, stacklevel=2)
     lowest = min(seen, default=1.0)
     fitting = GRID[lowest >= GRID]
@@ -140,7 +140,7 @@ class CountingDetector:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1 or not 0 < self.chance < 1:
-            raise InputError(f"rate is {self.rate} and chance {self.chance}: numbers above 0 and below 1 are wanted")
+            raise InputError(f"rate is {self.rate} and chance {self.chance}: expected numbers above 0 and below 1")
 
     @classmethod
     def fit(cls, caught: torch.Tensor) -> "CountingDetector":
@@ -164,12 +164,12 @@ class CountingDetector:
 
 
 def accounts_needed(budget: int, until_flagged: int | None) -> int:
-    """Return how many accounts must share a budget so that each sends fewer queries than get one flagged.
+    """Return how many accounts must share a budget so that each sends fewer queries than get an account flagged.
 
-    ⌈budget / (until_flagged - 1)⌉; 1 where one account is never flagged.
+    ⌈budget / (until_flagged - 1)⌉; 1 if an account is never flagged.
 
     Raises:
-        InputError: The budget is no whole number from 1, or one query is enough to be flagged.
+        InputError: The budget is not a whole number of at least 1, or one query is enough to be flagged.
     """
     check_positive("budget", budget)
     if until_flagged is None:

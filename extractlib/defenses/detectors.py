@@ -1,4 +1,4 @@
-"""Detectors of out-of-distribution queries: the paper's binary classifier, ODIN and Mahalanobis beside it (section 5).
+"""Detectors of out-of-distribution queries: the paper's binary classifier, with ODIN and Mahalanobis (section 5).
 
 The higher a score, the more out of distribution an image is; an image is caught if its score is above the threshold.
 The paper calls in-distribution images positive: TPR is the share of them that is accepted, TNR the share of the
@@ -45,7 +45,7 @@ class Detector:
 
     Attributes:
         threshold: The highest score that is accepted.
-        fingerprint: Digest of all that decides the scores and the threshold.
+        fingerprint: Digest of everything that determines the scores and the threshold.
     """
 
     threshold: float
@@ -63,8 +63,8 @@ class Detector:
         """
         if self.threshold == math.inf:
             raise InputError(
-                f"the {type(self).__name__} has no threshold and catches nothing: give it one, as"
-                " metrics.threshold_at(detector.score(images), 0.95) of images of the task"
+                f"the {type(self).__name__} has no threshold and catches nothing: give it one, such as"
+                " metrics.threshold_at(detector.score(images), 0.95) for images of the task"
             )
         return self.score(images) > self.threshold
 
@@ -99,11 +99,11 @@ class BinaryDetector(_Digested):
 
     Args:
         model: Network that was trained with label 0 for in-distribution and 1 for out-of-distribution images.
-        chain: What every image goes through first (see `transforms.apply`), so that all were processed alike.
+        chain: What every image goes through first (see `transforms.apply`), so that all are processed alike.
 
     Attributes:
         threshold: 0.5.
-        fingerprint: Digest of the weights, of the chain, and of another threshold.
+        fingerprint: Digest of the weights, the chain and the threshold.
     """
 
     def __init__(self, model: nn.Module, *, chain: str = "none"):
@@ -117,12 +117,12 @@ class BinaryDetector(_Digested):
 
         Args:
             benign: Images like the victim's.
-            ood: Images of a pool such as an attacker may send; of both sides the first ones, equally many, are used.
+            ood: Images of a pool that an attacker may send; the first images of both sides, equally many, are used.
             trainer: How it is made.
             chain: What every image goes through first.
 
         Raises:
-            InputError: A side has no images, or network or backbone do not fit.
+            InputError: A side has no images, or the network or backbone does not fit.
         """
         count = min(len(benign), len(ood))
         if not count:
@@ -183,21 +183,21 @@ class MahalanobisDetector(_Baseline):
 
     The classes' means μ and their common scatter Σ (a sum over the images, not a mean) are those of the victim's
     training images; x' is x moved by ε toward the nearest class. One layer is used: the last before the head in the
-    package's networks, else the one that the victim names.
+    package's networks, otherwise the one that the victim names.
 
     Args:
         victim: The network.
         known: Its labeled training images, at least one of each class.
         epsilon: Size ε of the perturbation, in pixels of range 1.
         threshold: The highest score that is accepted.
-        features: What `features_of` returns of the two, if it is at hand: it is the same for every ε.
+        features: What `features_of` returns for the two, if already computed: it is the same for every ε.
 
     Raises:
         InputError: A class has no image, or the victim names no layer.
     """
 
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType({"epsilon": (0.0, 0.0005, 0.001, 0.002, 0.005)})
-    """Settings to choose from on validation data: most of the sizes that the code of Lee et al. searches, and none."""
+    """Settings to choose from on validation data: most of the sizes that the code of Lee et al. tries, and none."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class LayeredMahalanobisDetector(_Digested):
     """Mahalanobis as published (Lee et al. 2018, algorithm 2): score = Σ α s over several layers, plus a constant.
 
     The score s of a layer is that of `MahalanobisDetector` on the layer's outputs, averaged over the image, with a
-    perturbation of its own. The weights α and the constant come from a logistic regression of ood against benign on
+    separate perturbation. The weights α and the constant come from a logistic regression of ood against benign on
     validation images: the score is the log of the odds that an image is out of distribution.
 
     Args:
@@ -227,10 +227,10 @@ class LayeredMahalanobisDetector(_Digested):
         benign: In-distribution validation images, for the weights.
         ood: Validation images of the pool, for the weights.
         epsilon: Size ε of the perturbations, in pixels of range 1.
-        layers: Names within the victim's module, as ``named_modules`` gives them; `stages_of` the network if None.
+        layers: Names within the victim's module, as in ``named_modules``; those from `stages_of` if None.
         threshold: The highest score that is accepted.
-        features: What `layers_of` returns of victim, training images and layers, if it is at hand: it is the same for
-            every ε.
+        features: What `layers_of` returns for the victim, training images and layers, if already computed: it is the
+            same for every ε.
 
     Attributes:
         weights: α of each layer and the constant, float64 of shape (layers + 1,).
@@ -277,9 +277,9 @@ class LayeredMahalanobisDetector(_Digested):
 
 
 class _Tap(nn.Module):
-    """From normalized images to the outputs of layers, averaged over the image: float of shape (n, channels) of each.
+    """From normalized images to the outputs of layers, averaged over the image: float of shape (n, channels) for each.
 
-    Of a single layer, to that.
+    For a single layer, only that one.
     """
 
     def __init__(self, model: Any, *layers: str):
@@ -300,7 +300,7 @@ class _Tap(nn.Module):
         means = []
         for name, outputs in zip(self.names, caught, strict=True):
             if not outputs:
-                raise InputError(f"layer {name!r} is not used in answering: name another of module.named_modules()")
+                raise InputError(f"layer {name!r} is not used by the module: name another from module.named_modules()")
             output = outputs[0]
             places = output.flatten(1, -1).unflatten(1, (output.shape[1], -1))
             means.append(torch.mean(places, 2).to(torch.get_default_dtype()))
@@ -318,12 +318,14 @@ def stages_of(victim: Classifier) -> list[str]:
     parts = getattr(victim.model, "stages", nn.Module()).named_children()
     names = [f"stages.{name}" for name, part in parts if isinstance(part, Block | nn.MaxPool2d)]
     if not names:
-        raise InputError(f"{victim.name} is no network with stages: give layers=[…], names of module.named_modules()")
+        raise InputError(
+            f"{victim.name} is not a network with stages: give layers=[…], names from module.named_modules()"
+        )
     return names
 
 
 def layers_of(victim: Classifier, images: torch.Tensor | Rows, layers: Sequence[str]) -> list[torch.Tensor]:
-    """Return the outputs of layers of the victim's module, averaged over the image: of each float32 (n, channels)."""
+    """Return the outputs of layers of the victim's module, averaged over the image: float32 (n, channels) for each."""
     widths: list[int] = []
 
     def step(x: torch.Tensor) -> torch.Tensor:
@@ -360,12 +362,12 @@ def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 
 def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.Tensor, epsilon: float) -> Any:
-    """Return pytorch-ood's method, fitted to the features that the victim has of its training images."""
+    """Return pytorch-ood's method, fitted to the victim's features of its training images."""
     absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
     if absent:
         raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
     spread = list(victim.model.std)
-    # pytorch-ood takes one spread for the first channel's alone.
+    # pytorch-ood takes a single spread for that of the first channel only.
     size, spreads = (epsilon / spread[0], None) if len(spread) == 1 else (epsilon, spread)
     method = MahalanobisODIN(encoder, eps=size, norm_std=spreads) if epsilon else Mahalanobis(encoder)
     return method.fit_features(seen.to(device_of(victim.model)), known.labels)
@@ -382,12 +384,12 @@ def tune(
 ) -> tuple[Detector, dict[str, float]]:
     """Return the detector that does best on validation images, with its settings.
 
-    Best is the highest TNR at a TPR of 95%, by which Liang et al. and Lee et al. choose too; of equals the one with the
-    higher AUROC, and then the first.
+    The best has the highest TNR at a TPR of 95%, by which Liang et al. and Lee et al. choose too; among equals, the one
+    with the higher AUROC, and then the first.
 
     Args:
         make: Makes a detector from the settings as keyword arguments.
-        settings: Values to try of each setting.
+        settings: Values to try for each setting.
         benign: In-distribution validation images.
         ood: Validation images of the pool.
     """
@@ -402,7 +404,7 @@ def tune(
 
 
 PIXELS = 512 * 32 * 32
-"""Pixels of a batch, at most: what gradients of larger images need would not fit into memory."""
+"""Most pixels in a batch: with more, the gradients of larger images would not fit into memory."""
 
 
 def _in_batches(model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows) -> torch.Tensor:

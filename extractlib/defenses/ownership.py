@@ -1,8 +1,8 @@
-"""Dataset inference (Maini et al. 2021): a model that learned from the owner's training images gives them more margin.
+"""Dataset inference (Maini et al. 2021): a model that learned from the owner's training images has wider margins there.
 
-The owner shows a suspect's model its own training images and others that nobody trained on, walks away from each in
-random directions, and notes how far the label holds. A copy inherits the wider margins of the training images; a model
-that learned the same task from other images does not.
+The owner shows a suspect's model the owner's training images and others that no one trained on, walks away from each in
+random directions, and records how far the label holds. A copy inherits the wider margins of the training images; a
+model that learned the same task from other images does not.
 """
 
 from typing import Protocol
@@ -25,7 +25,7 @@ RIDGE = 1e-3
 
 
 class Labeler(Protocol):
-    """What can be accused: anything that gives a label for an image, near or remote."""
+    """What can be accused: anything that gives a label for an image, local or remote."""
 
     def predict(self, images: torch.Tensor | Rows) -> torch.Tensor:
         """Return labels, int64 of shape (n,), of uint8 images of shape (n, channels, height, width)."""
@@ -37,15 +37,15 @@ def margins(
     """Return how far each image can be moved along random directions before its label is lost ("Blind Walk").
 
     Args:
-        model: The model that is asked: at most directions · 3 · 16 queries an image.
+        model: The model that is queried, with at most directions · 3 · 16 queries per image.
         images: uint8 of shape (n, channels, height, width).
         labels: Their true labels, int64 of shape (n,).
-        directions: How many directions of each of `NOISES`.
+        directions: How many directions from each of `NOISES`.
         seed: Seed of the directions, which are the same for every image.
 
     Returns:
         float64 of shape (n, 3 · directions), in log gray levels: the first of `STEPS` at which the model no longer
-        gives the true label, or twice the last where it does to the end.
+        gives the true label, or twice the last if it still does at the end.
     """
     generator = np.random.default_rng([check_positive("directions", directions), seed])
     columns = []
@@ -74,8 +74,8 @@ def dataset_inference(
 ) -> float:
     """Return the p value of the hypothesis that a suspect's model has learned nothing from the victim's images.
 
-    A linear regression learns, from the victim's margins on the first half of either side, what tells the private
-    images from the public ones; the suspect's scores on the second halves are compared by Welch's t test, one-sided
+    A linear regression learns, from the victim's margins on the first half of each side, what distinguishes the private
+    images from the public ones; the suspect's scores on the second halves are compared by a one-sided Welch's t test
     (Maini et al. 2021, section 5, their black-box variant).
 
     Args:
@@ -87,7 +87,7 @@ def dataset_inference(
         seed: Seed of the directions.
 
     Returns:
-        A p value in [0, 1]: below the owner's level the suspect is accused.
+        A p value in [0, 1]: below the owner's level, the suspect is accused.
 
     Raises:
         InputError: A side has no labels or fewer than four images.

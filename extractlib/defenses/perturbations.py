@@ -1,6 +1,6 @@
-"""Policies of 2018 to 2020 that perturb answers by a strength, and how to choose it (beyond the paper).
+"""Policies of 2018 to 2020 that perturb answers with a given strength, and how to choose it (beyond the paper).
 
-As published they need no detector: put them behind `detectors.Everything`. Behind another detector they alter what it
+As published, they need no detector: put them behind `detectors.Everything`. Behind another detector, they alter what it
 catches.
 """
 
@@ -22,7 +22,7 @@ from extractlib.store import digest
 from extractlib.versions import versions
 
 ROUNDING = 1e-6
-"""How far two costs may lie apart that are equal but for float32's rounding."""
+"""How far apart two costs may be that are equal except for float32 rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class ReverseSigmoid(Unchanged):
 
     Attributes:
         strength: β, from 0.
-        slope: γ, above 0: the higher, the sooner a probability away from 1/2 is moved by the whole β / 2.
+        slope: γ, above 0: the higher, the sooner a probability away from 1/2 is moved by the full β / 2.
 
     Raises:
         InputError: A value does not fit.
@@ -46,7 +46,7 @@ class ReverseSigmoid(Unchanged):
 
     def __post_init__(self) -> None:
         if not self.strength >= 0 or not self.slope > 0:
-            raise InputError(f"strength is {self.strength} and slope {self.slope}: from 0 and above 0 are wanted")
+            raise InputError(f"strength is {self.strength} and slope {self.slope}: expected at least 0 and above 0")
 
     @property
     def fingerprint(self) -> str:
@@ -62,8 +62,8 @@ class ReverseSigmoid(Unchanged):
 class AdaptiveMisinformation(Unchanged):
     """Adaptive misinformation (Kariyappa and Qureshi 2020): y' = (1 - α) y + α ŷ, α = S(ν (τ - max y)).
 
-    ŷ is the answer of a model that is trained to be wrong (`misinformation_model`), and S the sigmoid: what the victim
-    is unsure of, as it is of most queries of a foreign pool, is answered by that model.
+    ŷ is the answer of a model that is trained to be wrong (`misinformation_model`), and S the sigmoid: queries that
+    the victim is unsure of, such as most queries from a foreign pool, are answered by that model.
 
     Attributes:
         strength: τ, in [0, 1]: the confidence below which an answer is false.
@@ -82,7 +82,7 @@ class AdaptiveMisinformation(Unchanged):
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1 or not self.sharpness > 0:
-            raise InputError(f"strength is {self.strength}, sharpness {self.sharpness}: [0, 1] and above 0 are wanted")
+            raise InputError(f"strength is {self.strength}, sharpness {self.sharpness}: expected [0, 1] and above 0")
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +97,7 @@ class AdaptiveMisinformation(Unchanged):
 def misinformation_model(images: ImageSet, trainer: Trainer) -> Classifier:
     """Train a model to give any label but the right one, or read the one that was trained before.
 
-    Its targets are even over the wrong classes. That cross-entropy is an upper bound, but for a constant, of the
+    Its targets are uniform over the wrong classes. That cross-entropy is an upper bound, up to a constant, of the
     published loss -log(1 - ŷ of the right class).
 
     Args:
@@ -107,7 +107,7 @@ def misinformation_model(images: ImageSet, trainer: Trainer) -> Classifier:
     Raises:
         InputError: The images have no labels.
     """
-    labels, classes = images.known_labels("the model that is to be wrong needs them"), len(images.classes)
+    labels, classes = images.known_labels("the model that should be wrong needs them"), len(images.classes)
     targets = (1 - F.one_hot(labels, classes).to(torch.get_default_dtype())) / (classes - 1)
     model = trainer.fit_or_load("misinformation", images, targets, classes=classes, key=versions("policy"))
     return Classifier(model, classes=images.classes, image_shape=images.image_shape, name="misinformation")
@@ -125,20 +125,20 @@ def choose_strength(
 ) -> float:
     """Return the greatest strength that costs an honest user no more than another policy behind its detector.
 
-    The cost is the mean L1 change of the answers, at most the other's, and the accuracy lost, at most the other's and
-    `slack` more.
+    The cost is the mean L1 change of the answers, at most the other's, and the accuracy lost, at most the other's plus
+    `slack`.
 
     Args:
-        make: Makes the policy, which alters every answer, of a strength.
+        make: Given a strength, makes the policy, which alters every answer.
         strengths: Those to choose from.
         reference: The other policy.
-        detected: What its detector catches of the images, bool of shape (n,).
+        detected: Which of the images its detector catches, bool of shape (n,).
         probabilities: The victim's, float of shape (n, classes).
         images: Honest validation images, labeled.
         slack: Share of the images.
 
     Raises:
-        InputError: The images have no labels, or none of the strengths is so cheap.
+        InputError: The images have no labels, or none of the strengths is that cheap.
     """
     labels, everything = images.known_labels(), torch.ones(len(images), dtype=torch.bool)
 

@@ -1,7 +1,7 @@
 """What a detected query gets: policies, each of which says what it leaks (the paper, section 5).
 
-Anything drawn by lot is keyed by the server's secret and the image, so that asking twice gives the same answer: whoever
-repeats a query learns nothing more, neither that it was detected nor what was hidden.
+Anything drawn at random is keyed by the server's secret and the image, so that querying twice gives the same answer:
+repeating a query reveals nothing more, neither that it was detected nor what was hidden.
 
 Examples:
     >>> import extractlib as xl, torch
@@ -40,7 +40,7 @@ def keyed_generator(secret: bytes, image: torch.Tensor) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Detection is noted and nothing else happens."""
+    """Detection is recorded, and nothing else happens."""
 
     leaks: ClassVar[str] = "all that the API shows"
 
@@ -63,7 +63,7 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Deny(Unchanged):
-    """A detected query is charged and not answered: its probabilities are NaN, which the API shows as no answer."""
+    """A detected query is charged but not answered: its probabilities are NaN, which the API shows as no answer."""
 
     leaks: ClassVar[str] = "that the query was detected, and nothing else"
 
@@ -73,7 +73,7 @@ class Deny(Unchanged):
 
 @dataclass(frozen=True)
 class LabelOnly(Unchanged):
-    """A detected query gets the label alone: probability 1 for the most probable class."""
+    """A detected query gets only the label: probability 1 for the most probable class."""
 
     leaks: ClassVar[str] = "the victim's label, and that the query was detected"
 
@@ -83,21 +83,21 @@ class LabelOnly(Unchanged):
 
 @dataclass(frozen=True)
 class Secret:
-    """What is drawn by lot under the server's secret.
+    """Something drawn at random under the server's secret.
 
     Attributes:
         secret: Known to the server only.
 
     Raises:
-        InputError: The secret is empty, or no bytes.
+        InputError: The secret is empty, or is not bytes.
     """
 
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, bytes) or not self.secret:
-            wrong = "empty" if self.secret == b"" else "no bytes"
-            raise InputError(f"the secret is {wrong}: bytes, at least one, are wanted")
+            wrong = "empty" if self.secret == b"" else "not bytes"
+            raise InputError(f"the secret is {wrong}: expected at least one byte")
 
     @property
     def fingerprint(self) -> str:
@@ -107,7 +107,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Keyed(Secret, Unchanged):
-    """A policy that draws by lot under the server's secret (`Secret`)."""
+    """A policy that draws at random under the server's secret (`Secret`)."""
 
     def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         pairs = zip(probabilities, images, strict=True)
@@ -119,7 +119,7 @@ class Keyed(Secret, Unchanged):
 
 @dataclass(frozen=True)
 class Shuffle(Keyed):
-    """A detected query gets its probabilities in another order, drawn by lot (the paper, section 5)."""
+    """A detected query gets its probabilities in a random order (the paper, section 5)."""
 
     leaks: ClassVar[str] = "the probabilities without their classes: how sure the victim is, not of what"
 
@@ -140,6 +140,6 @@ def policy(name: str, *, secret: bytes) -> Policy:
     """Return the policy of that name.
 
     Raises:
-        InputError: There is none of that name, or it needs a secret and that is empty.
+        InputError: There is no policy of that name, or it needs a secret that is empty.
     """
     return POLICIES[name](secret)

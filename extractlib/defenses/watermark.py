@@ -19,7 +19,7 @@ from extractlib.store import digest
 @POLICIES.register("mislabel")
 @dataclass(frozen=True)
 class Mislabel(Keyed):
-    """The highest probability changes places with another class's, drawn by lot: DAWN's mark (Szyller et al. 2021)."""
+    """The highest probability is swapped with another class's, drawn at random: DAWN's mark (Szyller et al. 2021)."""
 
     leaks: ClassVar[str] = "all probabilities, two of them under each other's class"
 
@@ -33,7 +33,7 @@ class Mislabel(Keyed):
 
 @dataclass(frozen=True, kw_only=True)
 class KeyedSample(Secret):
-    """Picks a share of all images by lot, in the place of a detector: with `Mislabel` it is DAWN's watermark.
+    """Picks a share of all images at random, in place of a detector: with `Mislabel`, it is DAWN's watermark.
 
     Attributes:
         rate: The share, in (0, 1).
@@ -48,7 +48,7 @@ class KeyedSample(Secret):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.rate < 1:
-            raise InputError(f"rate is {self.rate}: a share above 0 and below 1 is wanted")
+            raise InputError(f"rate is {self.rate}: expected a share above 0 and below 1")
 
     @property
     def fingerprint(self) -> str:
@@ -56,8 +56,8 @@ class KeyedSample(Secret):
         return digest("KeyedSample", repr(self.rate), hashlib.sha256(self.secret).digest())
 
     def detect(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return bool of shape (n,): whether the lot falls on each image."""
-        # The lot and the wrong class must not depend on each other.
+        """Return bool of shape (n,): whether each image is picked."""
+        # The pick and the wrong class must not depend on each other.
         secret = b"sample" + self.secret
         one_by_one = (image for some in images.split(512) for image in some)
         return torch.tensor([keyed_generator(secret, image).random() < self.rate for image in one_by_one])

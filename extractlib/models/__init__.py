@@ -1,4 +1,4 @@
-"""Networks, their training, and the models that are made of them.
+"""Networks, their training, and the models made from them.
 
 Examples:
     >>> import extractlib as xl

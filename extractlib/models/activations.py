@@ -1,8 +1,8 @@
-"""What the frozen layers of a network make of images: computed once for each image, kept in files, mapped into memory.
+"""The outputs of a network's frozen layers: computed once for each image, kept in files, memory-mapped.
 
-An image is known by its pixels, so that all cells, seeds and parts that show it share what was computed. Kept are two
-files: the values, a row an image, and the images' digests in the same order. A row counts when its digest is written,
-which is last; so a killed process leaves nothing that is wrong.
+An image is identified by its pixels, so all cells, seeds and parts that show it share the result. There are two files:
+the values, one row per image, and the images' digests in the same order. A row counts once its digest is written, which
+happens last, so a killed process leaves nothing wrong behind.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ TOGETHER = 1_024
 """Images that are computed, and then written, at a time."""
 
 FEWEST = 256
-"""Fewer images at once are not kept: they are the steps of a walk, or a bandit's batch, and never come again."""
+"""Fewer images at once are not kept: they are the steps of a walk, or a bandit's batch, and never come up again."""
 
 DIGEST = np.dtype("<u8")
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -30,7 +30,7 @@ class Activations:
     """The activations of images of one size, after the same frozen layers.
 
     Args:
-        folder: Where they are kept; made when first needed. Several processes may use it at once.
+        folder: Where they are kept; created when first needed. Several processes can use it at once.
     """
 
     def __init__(self, folder: Path):
@@ -39,11 +39,11 @@ class Activations:
         self._places = np.empty(0, np.int64)
 
     def of(self, images: torch.Tensor | Rows, compute: Compute) -> torch.Tensor | Rows:
-        """Return what the layers make of images, in their order, float16 of shape (n, channels, height, width).
+        """Return the layers' output for images, in order, float16 of shape (n, channels, height, width).
 
         Args:
             images: uint8 of shape (n, channels, height, width).
-            compute: Given some of them, returns that.
+            compute: Given some of them, returns this output.
         """
         digests = digests_of(images)
         each, first = np.unique(digests, return_index=True)
@@ -71,7 +71,7 @@ class Activations:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             new = self._find(digests) < 0  # another process may have come first
-            if not (self.folder / "shape").exists():  # whole at once, since others read it meanwhile
+            if not (self.folder / "shape").exists():  # all at once, since others may be reading it
                 (self.folder / "shape.new").write_text(" ".join(map(str, made.shape[1:])))
                 os.replace(self.folder / "shape.new", self.folder / "shape")
             for name, rows in (("values", made.numpy()), ("digests", digests)):
@@ -83,7 +83,7 @@ class Activations:
 
     def _values(self) -> torch.Tensor:
         shape = tuple(map(int, (self.folder / "shape").read_text().split()))
-        # Copied on write, since torch wants to be able to write.
+        # Copy-on-write, since torch wants a writable array.
         mapped = np.memmap(self.folder / "values", np.float16, mode="c")
         return torch.from_numpy(mapped[: len(mapped) // np.prod(shape) * np.prod(shape)].reshape(-1, *shape))
 

@@ -1,6 +1,6 @@
 """Classifiers: any module with its class names, on the device where it lives.
 
-A victim and a surrogate are both a `Classifier`; what tells them apart is who holds them.
+A victim and a surrogate are both a `Classifier`; the difference is who holds them.
 """
 
 import copy
@@ -24,35 +24,35 @@ from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
 
 CLOSE = 1e-3
-"""How far a row of probabilities may be from the sum 1."""
+"""How far the sum of a row of probabilities may be from 1."""
 
 
 ENOUGH = 8
-"""Single logits from 0 to 1 that are no accident."""
+"""How many single logits, all from 0 to 1, cannot be a coincidence."""
 
 VICTIM = Recipe(epochs=12, learning_rate=0.05)
-"""How a victim is trained unless said otherwise: as at the scale `drawn`."""
+"""How a victim is trained unless specified otherwise: as at the scale `drawn`."""
 
 SAID, USE = "extractlib", ("mean", "std", "outputs", "layer")
-"""Under which name a file of weights says what they are of, and what it says of a module of one's own."""
+"""Key under which a file of weights describes them, and what it says about your own module."""
 
 SHIPPED = Path(__file__).parent / "weights" / "victims"
 """The victims that ship with the package."""
 
 
 class Classifier:
-    """A trained classifier: the model behind an API, or the copy of one.
+    """A trained classifier: the model behind an API, or a copy of one.
 
     Args:
         module: One of the package's networks, which take uint8 images, or any module that takes floats.
         classes: Name of each class.
-        mean, std: What a module that takes floats wants its pixels in [0, 1] shifted and divided by: a number for each
-            channel, or one for all. Without them it gets the pixels in [0, 1].
+        mean, std: What the pixels in [0, 1] are shifted and divided by for a module that takes floats: a number per
+            channel, or one for all. Without them, it gets the pixels in [0, 1].
         image_shape: (channels, height, width) of the images it takes; any if None.
         outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax),
-            or, of two classes, of the second one alone: ``"logit"`` or ``"probability"`` (after a sigmoid). Checked
+            or, with two classes, only the second one's ``"logit"`` or ``"probability"`` (after a sigmoid). Checked
             whenever it answers.
-        layer: Name of the layer inside whose input detectors look at, as ``"fc"`` in torchvision's ResNets.
+        layer: Name of the inner layer whose input detectors look at, such as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
 
     Attributes:
@@ -82,22 +82,22 @@ class Classifier:
         name: str = "model",
     ):
         if not isinstance(module, nn.Module):
-            raise InputError(f"the module is a {type(module).__name__}: a torch.nn.Module is wanted")
+            raise InputError(f"the module is a {type(module).__name__}: expected a torch.nn.Module")
         self.name, self.classes = name, check_classes(classes)
         self.image_shape = None if image_shape is None else tuple(image_shape)
         if outputs in ("logit", "probability") and len(self.classes) != 2:
             raise InputError(
-                f"a single {outputs} is of two classes and there are {len(self.classes)}: name outputs='logits'"
+                f"a single {outputs} is for two classes, but there are {len(self.classes)}: use outputs='logits'"
             )
         if not isinstance(module, networks.Network):
             module = networks.FromFloats(module, mean=mean, std=std, outputs=outputs, layer=layer)
         elif outputs != "logits" or any(value is not None for value in (mean, std, layer)):
-            raise InputError(f"a {type(module).__name__} takes uint8 images: leave mean, std, outputs and layer out")
+            raise InputError(f"a {type(module).__name__} takes uint8 images: leave out mean, std, outputs and layer")
         self.model = module.eval()
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of weights, as they are when it is first asked for, layers, class names and how the module is used."""
+        """Digest of the weights (when first needed), the layers, the class names and how the module is used."""
         weights = networks.fingerprint_of(self.model.state_dict())
         return digest(weights, repr(self.classes), repr(self.model))
 
@@ -121,18 +121,18 @@ class Classifier:
 
         Args:
             images: The training images, labeled.
-            network: Architecture (see `networks.build`), or any module, of which a copy is trained, that takes floats
-                of the images' shape and returns as many logits as there are classes.
+            network: Architecture (see `networks.build`), or any module that takes floats of the images' shape and
+                returns as many logits as there are classes; a copy of it is trained.
             recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
                 package, ``"imagenet"`` for ImageNet's; None to train from scratch.
-            store: Keeps what is trained, so that the same is not trained twice; None to keep nothing.
+            store: Keeps what is trained, so that nothing is trained twice; None to keep nothing.
             device: Where to train, and where the model is afterward.
             progress: Whether to show a bar.
 
         Raises:
-            InputError: The images have no labels, or network or backbone do not fit.
+            InputError: The images have no labels, or the network or backbone does not fit.
         """
         labels = images.known_labels("a victim needs them")
         trainer = Trainer(
@@ -152,8 +152,8 @@ class Classifier:
         """Return logits, float32 of shape (n, classes), on the CPU, of uint8 images (n, channels, height, width).
 
         Raises:
-            InputError: The images are of another kind or shape, the module cannot take them, or what it returns is not
-                what `outputs` says.
+            InputError: The images are of another kind or shape, the module cannot take them, or it does not return what
+                `outputs` says.
         """
         check_images(images, self.image_shape)
         count, classes = len(images), len(self.classes)
@@ -161,15 +161,15 @@ class Classifier:
             logits = predict(self.model, images)
         except InputError:
             raise
-        except Exception as error:  # a module fails in whatever way it happens to
+        except Exception as error:  # a module can fail in any way
             raise InputError(
-                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({one_line(error)}): bring them to"
-                " the size and channels that it wants"
+                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({one_line(error)}): give images"
+                " of the size and channels that it expects"
             ) from None
         if logits.shape != (count, classes):
             raise InputError(
-                f"{self.name} returned logits of shape {tuple(logits.shape)} for {count} images: with {classes} classes"
-                f" ({count}, {classes}) is wanted; name what it returns by outputs=…"
+                f"{self.name} returned logits of shape {tuple(logits.shape)} for {count} images: expected"
+                f" ({count}, {classes}) with {classes} classes; say what it returns with outputs=…"
             )
         self._check_outputs(logits)
         return logits
@@ -179,26 +179,26 @@ class Classifier:
         return self.logits(images).argmax(1)
 
     def _check_outputs(self, logits: torch.Tensor) -> None:
-        """Check that a module returns probabilities where it is said to, and only there."""
+        """Check that a module returns probabilities if it is declared to, and only then."""
         outputs = getattr(self.model, "outputs", "logits")
         if outputs in ("probability", "probabilities") and not bool((logits.logsumexp(1).abs() < CLOSE).all()):
-            raise InputError(f"{self.name} returned rows that are no probabilities: name outputs='logits'")
+            raise InputError(f"{self.name} returned rows that are not probabilities: use outputs='logits'")
         if outputs == "logit" and len(logits) >= ENOUGH and bool(((logits[:, 1] >= 0) & (logits[:, 1] <= 1)).all()):
             warnings.warn(
-                f"{self.name} returns numbers from 0 to 1 alone, as after a sigmoid: name outputs='probability' if it"
+                f"{self.name} returns only numbers from 0 to 1, as after a sigmoid: use outputs='probability' if it"
                 " ends in one",
                 stacklevel=3,
             )
         sums_to_one = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < CLOSE).all())
         if outputs == "logits" and len(logits) and sums_to_one:
             warnings.warn(
-                f"{self.name} returns rows that sum to 1, as after a softmax: name outputs='probabilities' if it ends"
+                f"{self.name} returns rows that sum to 1, as after a softmax: use outputs='probabilities' if it ends"
                 " in one, or its answers will be far too flat",
                 stacklevel=3,
             )
 
     def as_module(self) -> nn.Module:
-        """Return a module with gradients, as other libraries want it.
+        """Return a module with gradients, as other libraries expect it.
 
         It takes floats in [0, 1] of shape (n, channels, height, width) and returns logits, float of shape (n, classes).
         It shares the model's weights. For foolbox it is ``PyTorchModel(module, bounds=(0, 1))``, for ART
@@ -215,7 +215,7 @@ class Classifier:
         return _OnFloats(self.model)
 
     def save(self, path: Path | str) -> None:
-        """Write the weights as safetensors, with the classes' names and how a module of one's own is used.
+        """Write the weights as safetensors, with the class names and how your own module is used.
 
         Raises:
             InputError: The file cannot be written.
@@ -226,7 +226,9 @@ class Classifier:
         try:
             save_file(networks.state_of(self.model), check_output(Path(path)), metadata={SAID: json.dumps(said)})
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{path} cannot be written ({one_line(error)}): make room, or name another file") from None
+            raise InputError(
+                f"{path} cannot be written ({one_line(error)}): free up space, or name another file"
+            ) from None
 
     @classmethod
     def load(
@@ -236,7 +238,7 @@ class Classifier:
 
         Args:
             path: The weights, as safetensors.
-            network: Architecture (see `networks.build`); of a module of one's own another instance, which gets them.
+            network: Architecture (see `networks.build`); for your own module, another instance, which gets them.
             classes: Name of each class; those that the file names if None.
             options: Further arguments of the class.
 
@@ -245,7 +247,7 @@ class Classifier:
         """
         path = Path(path)
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no regular file: name a file of weights")
+            raise InputError(f"{path} is not a regular file: name a file of weights")
         what = f"weights of {_name_of(network)}" + ("" if classes is None else f" with {len(classes)} classes")
         try:
             with safe_open(path, "pt") as file:
@@ -254,7 +256,7 @@ class Classifier:
             if classes is None and named is None:
                 raise InputError(f"{path} names no classes: give classes=…")
             if classes is not None and named is not None and list(classes) != named and set(classes) == set(named):
-                raise InputError(f"{path} has the classes in another order, {shown(named)}: leave classes=… out")
+                raise InputError(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
             names = tuple(named if classes is None else classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
@@ -271,7 +273,7 @@ class Classifier:
 
 
 class _OnFloats(nn.Module):
-    """A model that takes uint8 images, for floats in [0, 1]."""
+    """A model that takes uint8 images, wrapped to take floats in [0, 1]."""
 
     def __init__(self, model: networks.Network):
         super().__init__()
@@ -299,7 +301,7 @@ class Victim(Classifier):
 
 
 class Surrogate(Classifier):
-    """The copy that an attack ends with (see `Classifier`).
+    """The copy that an attack produces (see `Classifier`).
 
     Examples:
         >>> import extractlib as xl

@@ -1,6 +1,6 @@
-"""Devices: which one, half precision, and images that lie on the GPU or stream to it.
+"""Devices: which one, half precision, and images that stay on the GPU or stream to it.
 
-On the CPU nothing here changes a number or the order of the random draws.
+On the CPU, nothing here changes a number or the order of the random draws.
 """
 
 import os
@@ -18,15 +18,15 @@ RESIDENT = 0.5
 
 
 def default_device() -> str:
-    """Return what EXTRACTLIB_DEVICE names, else ``"cuda"`` where there is a GPU, else ``"cpu"``.
+    """Return what EXTRACTLIB_DEVICE names, else ``"cuda"`` if there is a GPU, else ``"cpu"``.
 
-    For a program's outermost layer: below it, devices are passed.
+    Meant for a program's outermost layer: below it, devices are passed as arguments.
     """
     return os.environ.get("EXTRACTLIB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve(device: str | torch.device) -> torch.device:
-    """Return the device of that name, and a device as it is.
+    """Return the device with that name, or a device as it is.
 
     Raises:
         InputError: The name is neither ``"cpu"`` nor ``"cuda"`` nor ``"cuda:NUMBER"``, or there is no such GPU.
@@ -35,9 +35,11 @@ def resolve(device: str | torch.device) -> torch.device:
     kind, _, number = device.partition(":")
     check_choice("device", kind if number.isdecimal() or not number else device, ("cpu", "cuda"))
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} is asked for and there is no GPU that torch can use: use cpu")
+        raise InputError(f"device {device!r} was requested, but there is no GPU that torch can use: use cpu")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r} is asked for and there are {torch.cuda.device_count()} GPUs: count from 0")
+        raise InputError(
+            f"device {device!r} was requested, but there are {torch.cuda.device_count()} GPUs: count from 0"
+        )
     return torch.device(device)
 
 
@@ -47,9 +49,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def half(device: str | torch.device) -> torch.dtype | None:
-    """Return the half precision in which the device computes in hardware, so that it saves time.
+    """Return the half precision that the device supports in hardware, so that it saves time.
 
-    That is bfloat16; on a GPU without it float16, on a processor without it None.
+    This is bfloat16; without it, float16 on a GPU and None on a CPU.
     """
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -58,7 +60,7 @@ def half(device: str | torch.device) -> torch.dtype | None:
 
 
 def autocast(device: torch.device, *, training: bool) -> torch.autocast:
-    """Return the context of half precision, where the device has it; on a processor only training uses it."""
+    """Return a context of half precision, if the device supports it; on a CPU, only training uses it."""
     kind = half(device)
     enabled = kind is not None and (training or device.type == "cuda")
     return torch.autocast(device.type, kind or torch.bfloat16, enabled=enabled)
@@ -66,17 +68,17 @@ def autocast(device: torch.device, *, training: bool) -> torch.autocast:
 
 @contextmanager
 def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
-    """Let cuDNN choose its algorithms by trial unless the user wants deterministic ones, and tell where memory ends.
+    """Let cuDNN choose its algorithms by trial unless the user wants deterministic ones, and report if memory runs out.
 
     Args:
         device: Where the work is done.
         needs: What the memory is for and what would lower it, as in ``"batches of 64 images: lower the batch size"``.
 
     Raises:
-        InputError: The memory did not suffice.
+        InputError: There was not enough memory.
     """
     try:
-        same = torch.backends.cudnn.deterministic  # what the user has set stays
+        same = torch.backends.cudnn.deterministic  # keep what the user has set
         with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda" and not same, deterministic=same):
             yield
     except torch.OutOfMemoryError as error:
@@ -96,13 +98,13 @@ def batches(
 ) -> Iterator[torch.Tensor]:
     """Yield the images at each of the indices, on the device.
 
-    What does not lie there goes through pinned memory, so that a batch is read while the GPU computes on the one
-    before, and a memory-mapped set is never in memory whole.
+    Images that are not there yet go through pinned memory, so a batch is read while the GPU computes on the previous
+    one, and a memory-mapped set is never entirely in memory.
 
     Args:
         images: uint8 of shape (n, channels, height, width), as `placed` returns them.
         chosen: Indices of each batch, int64 of shape (batch,), on the CPU.
-        device: Where they are wanted.
+        device: Where to put them.
     """
     for indices in chosen:
         if images.device.type == device.type:

@@ -25,18 +25,18 @@ class Trainer:
     """How a model is made: victim, backbone, detector and surrogate alike.
 
     Attributes:
-        network: Its architecture, by name; or any module, of which a copy is trained. One that is no
-            `networks.Network` gets floats, (x / 255 - 0.5) / 0.25 of the pixels x.
+        network: Its architecture, by name; or any module (a copy of it is trained). A module that is not a
+            `networks.Network` gets floats, (x / 255 - 0.5) / 0.25 for pixels x.
         recipe: How it is trained.
         seed: Seed of the first weights and of the training.
-        salt: Word that makes the first weights another draw of the same seed: without it a victim and a surrogate of
-            one seed, architecture and number of classes start from the very same head.
-        backbone: Weights of everything but the head that a network by name starts from, or a word for them (see
+        salt: Word that makes the first weights another draw of the same seed: without it, a victim and a surrogate with
+            the same seed, architecture and number of classes start from the same head.
+        backbone: Weights of everything but the head that a named network starts from, or a word for them (see
             `networks.backbone_of`); None to train from scratch.
         store: Keeps what is trained; None to keep nothing.
         device: Where to train, and where the model is afterward.
         progress: Whether to show a bar.
-        activations: Keeps what frozen layers make of images (see `networks.LiteNet`); None to compute it each time.
+        activations: Keeps the outputs of frozen layers (see `networks.LiteNet`); None to compute them each time.
     """
 
     network: str | nn.Module
@@ -54,7 +54,7 @@ class Trainer:
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
-        # A copy, so that two attacks that are given one module do not train each other's surrogate.
+        # A copy, so that two attacks with the same module do not train each other's surrogate.
         if isinstance(self.network, networks.Network):
             return copy.deepcopy(self.network)
         if isinstance(self.network, nn.Module):
@@ -80,15 +80,15 @@ class Trainer:
             images: What it is trained on.
             targets: Labels or probabilities (see `training.fit`).
             classes: Number of classes.
-            key: What else decides it, JSON-ready: for a surrogate the transfer set and its versions.
+            key: What else determines it, JSON-ready: for a surrogate, the transfer set and its versions.
 
         Raises:
-            InputError: As `training.fit`, or a module of one's own is to be kept.
+            InputError: As for `training.fit`, or your own module would have to be kept.
         """
         if self.store is None:
             return self.fit(images.images, targets, classes=classes)
         if isinstance(self.network, nn.Module):
-            raise InputError("a module of your own is not kept in a store: give store=None, or a network's name")
+            raise InputError("your own module is not kept in a store: give store=None, or a network's name")
 
         def make(folder: Path) -> None:
             save_file(networks.trained_state(self.fit(images.images, targets, classes=classes)), folder / FILE)
@@ -99,7 +99,7 @@ class Trainer:
         return model.to(devices.resolve(self.device)).eval()
 
     def _start(self) -> Mapping[str, torch.Tensor] | None:
-        """Return the weights that a network by name starts from."""
+        """Return the weights that a named network starts from."""
         return networks.backbone_of(self.network, self.backbone) if isinstance(self.network, str) else None
 
     def _key(self, images: ImageSet, targets: torch.Tensor, classes: int) -> dict[str, Any]:
@@ -118,6 +118,6 @@ class Trainer:
 
 
 def _stated(recipe: Recipe) -> dict[str, object]:
-    """Return a recipe's fields, those that came later only where they say something: older keys stay what they are."""
+    """Return a recipe's fields, those added later only if not at their default, so that older keys stay the same."""
     later = {"optimizer": "sgd", "class_weights": False}
     return {name: value for name, value in asdict(recipe).items() if later.get(name, ...) != value}

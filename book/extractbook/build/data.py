@@ -1,4 +1,4 @@
-"""The rows behind the book as files for others: CSV and Parquet, of each table and of all, with a data card."""
+"""The rows behind the book as files for others: CSV and Parquet, for each table and for all, with a data card."""
 
 import json
 from pathlib import Path
@@ -10,14 +10,14 @@ from extractbook.reproduction import results
 from extractbook.sphinx import template
 
 UNPUBLISHED = ("smoke", "exploring")
-"""Scales and editions whose rows say nothing of any claim."""
+"""Scales and editions whose rows say nothing about any claim."""
 
 
 def write_rows(folder: Path) -> list[Path]:
-    """Write all rows into ``EDITION/SCALE/TABLE.csv`` and ``.parquet`` under a folder, all in one, and the data card.
+    """Write rows into ``EDITION/SCALE/TABLE.csv`` and ``.parquet`` in a folder, all into ``rows``, and a data card.
 
-    A line is a row, a column one of its settings, its provenance or its numbers (see `results.frame`); a list, as of a
-    curve, is JSON in the file of all rows.
+    Each line is a row; each column is one of its settings, its provenance or its numbers (see `results.frame`). In the
+    file of all rows, a list, such as a curve, is JSON.
 
     Returns:
         The CSV files of the tables, in the order of their names.

@@ -1,4 +1,4 @@
-"""Execute the book's chapters, each in a kernel of its own, and only those whose inputs have changed."""
+"""Execute the book's chapters, each in its own kernel, and only those whose inputs have changed."""
 
 import json
 import multiprocessing
@@ -36,7 +36,7 @@ class ChapterError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of a chapter: of what inputs, in how many seconds, with how much memory (MB, at its peak)."""
+    """One execution of a chapter: its inputs, the seconds it took, and its peak memory (MB)."""
 
     fingerprint: str
     scale: str
@@ -51,7 +51,7 @@ def notebooks() -> list[Path]:
 
 
 def sources(notebook: Path) -> set[Path]:
-    """Return the packages' files that decide what `notebook` shows: all but build, pages, other chapters'."""
+    """Return the packages' files that decide what `notebook` shows: all but build, sphinx and other chapters' files."""
     others = re.compile(rf"/(build|sphinx|assigned)/|/cli\.py$|/chapter_(?!{notebook.stem[:2]}\.)")
     files = (path for package in PACKAGES.values() for path in package.rglob("*") if path.suffix in SUFFIXES)
     return {path for path in files if not others.search(path.relative_to(ROOT).as_posix())}
@@ -60,8 +60,8 @@ def sources(notebook: Path) -> set[Path]:
 def fingerprint(notebook: Path, *, scale: str) -> str:
     """Return the digest of all that decides what `notebook` shows.
 
-    That is its source, the packages' code and data, the committed results among them, the lock, the scale and the way
-    it is executed.
+    This covers its source, the packages' code and data (including the committed results), the lock, the scale and the
+    way it is executed.
     """
     return digest_files({notebook, LOCK, Path(__file__), *sources(notebook)}, scale, sys.version)
 
@@ -70,8 +70,8 @@ def pinned(lock: str, python: Mapping[str, str] | None = None) -> dict[str, str]
     """Return the version of each package that a lock pins.
 
     Args:
-        lock: Its text, a pin a line, some for certain Pythons alone.
-        python: What its markers ask of another Python, as ``{"python_full_version": "3.11.0"}``; None for this one.
+        lock: Its text, one pin per line, some only for certain Pythons.
+        python: What its markers see for another Python, as ``{"python_full_version": "3.11.0"}``; None for this one.
     """
     from packaging.requirements import Requirement
 
@@ -81,13 +81,13 @@ def pinned(lock: str, python: Mapping[str, str] | None = None) -> dict[str, str]
 
 
 def digest_files(files: Iterable[Path], *words: str) -> str:
-    """Return the digest of `words` and of the names and contents of `files`, whatever their order."""
+    """Return the digest of `words` and of the names and contents of `files`, in whatever order they are given."""
     content = (part for path in sorted(files) for part in (str(path.relative_to(ROOT)), path.read_bytes()))
     return digest(repr(words), *content)
 
 
 def recorded() -> dict[str, Run]:
-    """Return the last good run of each notebook by its name, as the executed copies have it."""
+    """Return the last successful run of each notebook by its name, as stored in the executed copies."""
     copies = [copy for copy in (EXECUTED / path.name for path in notebooks()) if copy.exists()]
     return {
         copy.stem: Run(**json.loads(copy.read_text(encoding="utf-8"))["metadata"]["extractbook"]) for copy in copies
@@ -95,7 +95,7 @@ def recorded() -> dict[str, Run]:
 
 
 def stale(scale: str) -> dict[Path, str]:
-    """Return the notebooks whose executed copy is missing or of other inputs, with the fingerprint each will get."""
+    """Return the notebooks with no executed copy or one of other inputs, and the fingerprint that each will get."""
     done = {name: run.fingerprint for name, run in recorded().items()}
     values = {notebook: fingerprint(notebook, scale=scale) for notebook in notebooks()}
     return {notebook: value for notebook, value in values.items() if done.get(notebook.stem) != value}
@@ -105,14 +105,14 @@ def execute_all(waiting: dict[Path, str], *, scale: str, jobs: int) -> list[str]
     """Execute the notebooks in `waiting`, `jobs` at a time, into the folder of executed copies.
 
     Returns:
-        What went wrong, one text for each notebook that failed; it has no executed copy then.
+        What went wrong, one text for each notebook that failed, which then has no executed copy.
     """
     EXECUTED.mkdir(parents=True, exist_ok=True)
     problems = []
     spawn = multiprocessing.get_context("spawn")
     # A fresh worker for each chapter: peak memory is read from the worker's children.
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
-        # The first chapters are the quickest: at the end they leave no process to wait for the other.
+        # The first chapters are the quickest: run last, they leave no process waiting long for another.
         last_first = reversed(waiting.items())
         runs = [pool.submit(execute, path, EXECUTED / path.name, value, scale=scale) for path, value in last_first]
         for run in as_completed(runs):
@@ -124,16 +124,16 @@ def execute_all(waiting: dict[Path, str], *, scale: str, jobs: int) -> list[str]
 
 
 def execute(notebook: Path, copy: Path, value: str, *, scale: str) -> str:
-    """Execute `notebook` and return a line on what it took.
+    """Execute `notebook` and return a line on the time and memory it took.
 
     Args:
         notebook: The chapter's source, without outputs.
-        copy: Where its executed copy goes.
+        copy: Where to save its executed copy.
         value: Its fingerprint, for the record.
         scale: What the chapter's parameter is set to.
 
     Raises:
-        ChapterError: A cell raised, or the kernel died. No executed copy is left then.
+        ChapterError: A cell raised an error, or the kernel died. No executed copy is left then.
     """
     copy.unlink(missing_ok=True)
     started = time.monotonic()
@@ -150,8 +150,8 @@ def execute(notebook: Path, copy: Path, value: str, *, scale: str) -> str:
 
 
 def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
-    """Return `notebook` as executed at a scale, where it has a parameter for it; raises as `execute` does."""
-    # Only a worker needs it, and it takes a second to import.
+    """Return `notebook` executed at a scale, if it has a parameter for it; raise the same errors as `execute`."""
+    # Only a worker needs papermill, and it takes a second to import.
     import papermill
     from traitlets.config import Config
 
@@ -159,11 +159,11 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
     os.environ.update(OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1")
     parameters = {"scale": scale} if has_parameters(notebook) else {}
     try:
-        # Sockets in a folder of its own instead of ports: two kernels that start at once cannot take each other's.
+        # Sockets in a separate folder instead of ports: two kernels that start at once cannot take each other's.
         with tempfile.TemporaryDirectory() as sockets:
             config = Config(KernelManager=Config(transport="ipc", ip=f"{sockets}/kernel"))
             options = {"kernel_name": "python3", "cwd": BOOK, "progress_bar": False, "config": config}
-            # A kernel that is asked to end says that it was interrupted, in red.
+            # A kernel that is asked to shut down reports, in red, that it was interrupted.
             options["shutdown_kernel"] = "immediate"
             return papermill.execute_notebook(notebook, None, parameters, **options)
     except papermill.PapermillExecutionError as error:
@@ -175,5 +175,5 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
 
 
 def has_parameters(notebook: Path) -> bool:
-    """Say whether `notebook` has a cell with the tag ``parameters``."""
+    """Return whether `notebook` has a cell with the tag ``parameters``."""
     return any("parameters" in cell.metadata.get("tags", ()) for cell in nbformat.read(notebook, as_version=4).cells)

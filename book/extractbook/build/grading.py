@@ -1,9 +1,9 @@
-"""How nbgrader grades here: each submission in a sandbox of its own, its answers judged outside of it.
+"""How nbgrader grades here: each submission runs in its own sandbox, and its answers are judged outside of it.
 
 A course folder's ``nbgrader_config.py`` calls `configure`. Then ``nbgrader autograde`` runs each notebook in a kernel
 under bubblewrap: no network, a read-only system without the course's folder and without the exercises' solutions, its
 own processes, and limits on time, memory, processes and files. A graded cell hands its answer to this process, which
-alone decides on points, so that nothing a notebook does to its own kernel earns any.
+alone decides on the points, so nothing that a notebook does to its own kernel earns any.
 """
 
 import copy
@@ -49,16 +49,16 @@ PACKAGES = [Path(str(package.__file__)).parent for package in (extractlib, extra
 SYSTEM = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/ssl", "/etc/fonts", sys.base_prefix]
 LIMITS = {"as": 12 * 2**30, "fsize": 64 * 2**20, "nofile": 1024, "core": 0}
 MOST_PROCESSES, MOST_MEMORY = 128, 6 * 2**30
-"""Of one submission; root is bound by no system limit on processes."""
+"""Limits for one submission, needed because no system limit on processes applies to root."""
 SPACE = 64 * 2**20
 """Bytes of a submission's scratch folder."""
 LARGEST_OUTPUT, LONGEST_TEXT = 32 * 2**20, 20_000
-"""Bytes that a notebook may show in all, and characters of one text."""
+"""Bytes that a notebook may show in total, and characters of one text."""
 DOWNLOADED = r".*/(?P<student_id>[^/_]+)_(late_)?\d+_(assignsubmission_file_?/|\d+_)(?P<file_id>chapter-\d\d)"
-"""What Moodle and Canvas call a file that was handed in, in an archive of all of them."""
+"""The names that Moodle and Canvas give to the files handed in, in an archive of all of them."""
 FORMULA = tuple("=+-@\t\r")
 NO_SANDBOX = (
-    "no submission is run without a sandbox, and bubblewrap does not start one here: {why}. Install it, as with "
+    "no submission is run without a sandbox, and bubblewrap cannot start one here: {why}. Install it, for example with "
     "apt-get install bubblewrap, and allow unprivileged user namespaces, or grade on a Linux machine"
 )
 
@@ -68,7 +68,7 @@ def configure(config: Any, *, seeds: dict[str, int], course: str) -> None:
 
     Args:
         config: nbgrader's configuration.
-        seeds: By the name of an assignment the seed of its numbers.
+        seeds: The seed of each assignment's numbers, by the assignment's name.
         course: The course's name.
     """
 
@@ -89,7 +89,7 @@ def configure(config: Any, *, seeds: dict[str, int], course: str) -> None:
 
 
 class Stubs(ClearSolutions):
-    """Takes solutions out as the book's own notebooks do, and keeps the line that names the answer."""
+    """Removes solutions as the book's own notebooks do, and keeps the line that names the answer."""
 
     def _replace_solution_region(self, cell: NotebookNode, language: str) -> bool:
         if cell.cell_type != "code":
@@ -102,7 +102,7 @@ STUBS = (ClearSolutions, Stubs)
 
 
 class Sandboxed(NbGraderPreprocessor):
-    """Runs a submission in a sandbox and sets what its graded cells earn."""
+    """Runs a submission in a sandbox and sets the points that its graded cells earn."""
 
     cell_seconds = Integer(600, help="seconds that a cell may take, on a slow machine").tag(config=True)
     notebook_seconds = Integer(1800, help="seconds that a notebook may take").tag(config=True)
@@ -110,7 +110,7 @@ class Sandboxed(NbGraderPreprocessor):
     seeds = Dict(help="by assignment, the seed of its numbers").tag(config=True)
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        """Execute a submission; whatever it does is told in its graded cells and stops no other submission.
+        """Execute a submission; its graded cells report any failure, which does not stop other submissions.
 
         Raises:
             InputError: No sandbox can be started here.
@@ -142,16 +142,16 @@ class Sandboxed(NbGraderPreprocessor):
 
 
 def graded(cell: NotebookNode) -> re.Match | None:
-    """Return which exercise and which answer a cell grades, or None."""
+    """Return a match with the exercise and the answer that a cell grades, or None."""
     return GRADED.search(cell.source) if cell.cell_type == "code" and utils.is_grade(cell) else None
 
 
 def run(command: list[str], seconds: int) -> tuple[list, str]:
-    """Run a program in a sandbox and return what it prints as JSON, and why that is nothing."""
+    """Run a program in a sandbox and return what it prints as JSON, and what went wrong, if anything."""
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdout=printed, stderr=said) as ran:
             fault = watch(ran, seconds)
-            ran.kill()  # with it goes all that it has started
+            ran.kill()  # this also ends everything that it has started
         printed.seek(0)
         said.seek(0)
         try:
@@ -163,7 +163,7 @@ def run(command: list[str], seconds: int) -> tuple[list, str]:
 
 
 def watch(ran: subprocess.Popen, seconds: int) -> str:
-    """Wait for a program's end, and return why it must be ended before, if it must."""
+    """Wait until a program ends, and return why it must be stopped before, if it must."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -182,7 +182,7 @@ def watch(ran: subprocess.Popen, seconds: int) -> str:
 
 
 def safe(shown: Any) -> list[NotebookNode]:
-    """Return outputs as a page may show them: texts, errors and pictures, nothing that a browser runs."""
+    """Return outputs that are safe to show on a page: texts, errors and pictures, nothing that a browser runs."""
     kept = []
     for one in shown if isinstance(shown, list) else []:
         try:
@@ -197,18 +197,18 @@ def safe(shown: Any) -> list[NotebookNode]:
                     kind: writable(one["data"][kind]) for kind in ("text/plain", "image/png") if kind in one["data"]
                 }
                 kept.append(nbformat.v4.new_output("display_data", data=data))
-        except (KeyError, TypeError, AttributeError):  # no output that a kernel gives
+        except (KeyError, TypeError, AttributeError):  # not an output that a kernel gives
             continue
     return kept
 
 
 def writable(text: str) -> str:
-    """Return a text such that UTF-8 can hold it."""
+    """Return a text without what UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
 def outputs(verdict: Verdict, cell: NotebookNode) -> list[NotebookNode]:
-    """Return what a graded cell shows, from which nbgrader reads its points: all, none with the reason, or a number."""
+    """Return a graded cell's outputs, from which nbgrader reads its points: all, none with the reason, or a number."""
     text = writable(str(verdict))
     if verdict.right:
         return [nbformat.v4.new_output("stream", name="stdout", text=f"{text}\n")]
@@ -224,7 +224,7 @@ def outputs(verdict: Verdict, cell: NotebookNode) -> list[NotebookNode]:
 
 @contextmanager
 def judge(path: Path, wanted: set[str], *, seed: int) -> Iterator[dict[str, Verdict]]:
-    """Wait at a socket for the answers to the exercises that are wanted, and give the verdicts as they come."""
+    """Wait at a socket for the answers to the `wanted` exercises, and yield a dictionary that the verdicts fill."""
     verdicts: dict[str, Verdict] = {}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -249,7 +249,7 @@ def _wait(listener: socket.socket, wanted: set[str], seed: int, verdicts: dict[s
 
 
 def judged(connection: socket.socket, wanted: set[str], seed: int, verdicts: dict[str, Verdict]) -> None:
-    """Judge the answer at the other end, which may be anything; the first to an exercise counts."""
+    """Judge the answer at the other end, which may be anything; the first answer to an exercise counts."""
     exercise = None
     try:
         message = hand_in.receive(connection)
@@ -261,14 +261,14 @@ def judged(connection: socket.socket, wanted: set[str], seed: int, verdicts: dic
         answer = _called(connection) if message["function"] is True else hand_in.decode(message["value"])
         verdicts[exercise] = check(exercise, answer, seed=seed)
         hand_in.send(connection, done=True)
-    except Exception as error:  # what comes from a sandbox is judged, and never a fault of the grader
+    except Exception as error:  # whatever comes from a sandbox is judged and is never an error of the grader
         if exercise:
             reason = f"the answer cannot be read: {type(error).__name__}: {str(error):.200}"
             verdicts.setdefault(exercise, Verdict(exercise, reason, 0.0))
 
 
 def _called(connection: socket.socket) -> Any:
-    """Return a function that is run at the other end; services among its arguments answer from here."""
+    """Return a function that runs at the other end; services among its arguments answer from here."""
 
     def call(*case: object) -> object:
         services: list = []
@@ -293,9 +293,9 @@ def _called(connection: socket.socket) -> Any:
 
 
 def sandbox(folder: Path, processor_seconds: int) -> list[str]:
-    """Return the command before which another runs in a sandbox that shares `folder` with this process."""
+    """Return the prefix that runs a command in a sandbox, which shares `folder` with this process."""
     limits = [f"--{name}={value}" for name, value in {**LIMITS, "cpu": processor_seconds}.items()]
-    # Where packages are, and not all that is on the path, on which the course's own folder stands too.
+    # Only the folders of packages, not everything on the path, which includes the course's own folder.
     found = {
         Path(getattr(find_spec(name), "origin", "")).parents[1] for name in ("torch", "numpy", "ipykernel", "nbclient")
     }
@@ -323,13 +323,13 @@ def sandbox(folder: Path, processor_seconds: int) -> list[str]:
 
 
 def try_out(command: list[str]) -> None:
-    """Start nothing in the sandbox, to see that it starts.
+    """Start an empty program in the sandbox to check that it starts.
 
     Raises:
-        InputError: It does not.
+        InputError: It does not start.
     """
     if not shutil.which("bwrap"):
-        raise InputError(NO_SANDBOX.format(why="there is no bwrap"))
+        raise InputError(NO_SANDBOX.format(why="bwrap is not installed"))
     tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         raise InputError(NO_SANDBOX.format(why=tried.stderr.strip()))
@@ -339,7 +339,7 @@ def try_out(command: list[str]) -> None:
 
 
 class Grades(ExportPlugin):
-    """Writes points as CSV, one row a student and one column an assignment, as Moodle imports them."""
+    """Writes points as CSV, with one row per student and one column per assignment, as Moodle imports them."""
 
     def export(self, gradebook: Gradebook) -> None:
         """Write grades.csv, or the file that ``--to`` names."""
@@ -354,26 +354,26 @@ class Grades(ExportPlugin):
                 rows.writerow(map(escaped, [*self.who(student).values(), *points]))
 
     def who(self, student: Any) -> dict[str, str]:
-        """Return the columns that say who a student is, filled in for one."""
+        """Return the columns that identify a student, filled in for one student."""
         columns = {"Student ID": "id", "First name": "first_name", "Last name": "last_name", "Email address": "email"}
         return {column: getattr(student, name, None) or "" for column, name in columns.items()}
 
     def heads(self, points: list[float]) -> list[list]:
-        """Return the rows that stand before the students'."""
+        """Return the rows that come before the students' rows."""
         return []
 
 
 class Canvas(Grades):
-    """The same as Canvas imports it: ``nbgrader export --exporter extractbook.build.grading.Canvas``."""
+    """The same in the format that Canvas imports: ``nbgrader export --exporter extractbook.build.grading.Canvas``."""
 
     def who(self, student: Any) -> dict[str, str]:
-        """Return Canvas's own columns; it finds a student by login."""
+        """Return Canvas's own columns; Canvas finds a student by login."""
         name = f"{getattr(student, 'last_name', '')}, {getattr(student, 'first_name', '')}" if student else ""
         login = getattr(student, "id", "")
         return {"Student": name, "ID": "", "SIS User ID": "", "SIS Login ID": login, "Section": ""}
 
     def heads(self, points: list[float]) -> list[list]:
-        """Return the row of the points that can be had."""
+        """Return the row with the possible points."""
         return [["    Points Possible", "", "", "", "", *points]]
 
 
@@ -385,5 +385,5 @@ def _points(gradebook: Gradebook, name: str, student: str) -> object:
 
 
 def escaped(value: object) -> object:
-    """Return a value that no spreadsheet takes for a formula."""
+    """Return a value that no spreadsheet interprets as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

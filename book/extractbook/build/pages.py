@@ -26,10 +26,10 @@ SOURCE, PAGES = ROOT / "_build" / "source", ROOT / "_build" / "html"
 STAMP = PAGES / ".inputs"
 CONFIGURATION = [ROOT / "_config.yml", ROOT / "_toc.yml"]
 
-# The source, never shown, of a cell that is made for outputs alone: one without any is passed over.
+# The source, never shown, of a cell that is made only to hold outputs: a cell without source would be skipped.
 BESIDE = "# What the cell above shows beside its figure."
 WIDGET = "application/vnd.jupyter.widget-view+json"
-# What every tqdm bar has: the time gone by, then the time left or the rate.
+# What every tqdm bar has: the elapsed time, then the remaining time or the rate.
 PROGRESS = re.compile(r"\[(\d+:)?\d\d:\d\d[<,]")
 
 
@@ -45,17 +45,17 @@ def build(*, scale: str, jobs: int) -> int:
     if problems:
         rule = "\n" + "-" * 79 + "\n"
         return finish(rule + rule.join(problems) + rule + f"No pages built: {len(problems)} failed", status=1)
-    value = inputs()  # taken before rendering: an edit made meanwhile is seen the next time
+    value = inputs()  # taken before rendering: an edit made in the meantime is noticed next time
     stage()
     if not render():
         shutil.rmtree(PAGES, ignore_errors=True)
-        return finish("No pages built: the warnings above must go first", status=1)
+        return finish("No pages built: fix the warnings above first", status=1)
     STAMP.write_text(value)
     return finish(f"{status()}\n{done}")
 
 
 def finish(message: str, *, status: int = 0) -> int:
-    """Print `message`, on standard error where `status` tells of a failure, and return `status`."""
+    """Print `message`, on standard error if `status` signals a failure, and return `status`."""
     print(message, file=sys.stderr if status else sys.stdout, flush=True)
     return status
 
@@ -69,7 +69,7 @@ def inputs() -> str:
 
 
 def stage() -> None:
-    """Gather what Sphinx reads: the configuration, the pages and the tidied notebooks."""
+    """Collect what Sphinx reads: the configuration, the pages and the tidied notebooks."""
     elsewhere = shutil.ignore_patterns("extractbook", "launch", "_static", "*.ipynb", ".*")
     shutil.copytree(execute.BOOK, SOURCE / "book", ignore=elsewhere)
     shutil.copytree(execute.BOOK / "_static", SOURCE / "_static")
@@ -82,7 +82,7 @@ def stage() -> None:
     making.write_text(text)
     for chapter in execute.notebooks():
         notebook = nbformat.read(execute.EXECUTED / chapter.name, as_version=4)
-        # What names this machine's paths and times, and what makes the page ask other hosts for the widgets' scripts.
+        # These name this machine's paths and times, or make the page request the widgets' scripts from other hosts.
         for name in ("papermill", "widgets", "extractbook"):
             notebook.metadata.pop(name, None)
         cells, notebook.cells = notebook.cells, []
@@ -95,19 +95,19 @@ def stage() -> None:
 
 
 def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
-    """Make an executed cell fit for the page, in place.
+    """Prepare an executed cell for the page, in place.
 
-    The parameter cell that papermill injected is hidden, an exercise's markers, progress bars and widgets are dropped,
-    and what `figures.show` said of its figure moves to where Sphinx reads it, so that the figure gets its
-    number, caption and alternative text.
+    The parameter cell that papermill injected is hidden; an exercise's markers, progress bars and widgets are dropped;
+    and what `figures.show` says about its figure is moved to where Sphinx reads it, so that the figure gets its number,
+    caption and alternative text.
 
     Args:
         cell: A code cell with its outputs.
-        chapter: Name of its chapter, for the message.
+        chapter: Name of its chapter, for the error message.
 
     Returns:
-        Cells to stand after it: with the data of its figure, and with what else it shows, since Sphinx takes all that a
-        cell with a figure shows for that figure.
+        Cells to put after it: one with the data of its figure, and one with its other outputs, since Sphinx treats all
+        outputs of a cell with a figure as part of that figure.
 
     Raises:
         InputError: The cell shows more than one figure.
@@ -125,7 +125,7 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
     texts = [text for output in figures for text in output.metadata.values() if "alt" in text]
     if len(texts) > 1:
         names = ", ".join(text["name"] for text in texts)
-        raise InputError(f"{chapter}: one cell shows the figures {names}: give each a cell of its own")
+        raise InputError(f"{chapter}: one cell shows the figures {names}: give each its own cell")
     cell.outputs = figures if texts else shown
     if not texts:
         return []
@@ -137,18 +137,18 @@ def tidy(cell: NotebookNode, chapter: str) -> list[NotebookNode]:
 
 
 def render() -> bool:
-    """Render the staged source into the folder of pages and say whether there was neither warning nor error."""
-    # Imported here, since it takes seconds: a build that finds nothing to do needs none of it.
+    """Render the staged source into the folder of pages and return whether there were no warnings or errors."""
+    # Imported here, since it takes seconds: a build that finds nothing to do does not need it.
     from extractbook.build import data
 
     book = Path(sys.executable).with_name("jupyter-book")
-    # --all: Sphinx repeats a warning only for pages that it reads again.
+    # --all: Sphinx repeats warnings only for pages that it reads again.
     options = ("-W", "--keep-going", "--all", "-q")
     if subprocess.run([book, "build", SOURCE, "--path-output", ROOT, *options], cwd=ROOT).returncode:
         return False
-    # Afterwards, since Jupyter Book makes every page load each script that it finds among the static files.
+    # Copied afterwards, since Jupyter Book makes every page load each script that it finds among the static files.
     mathjax = import_module("sphinx-mathjax-offline").__path__[0]
-    unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # of 24 MB the pages use 10
+    unused = shutil.ignore_patterns("*svg*", "*full*", "mml*", "node-main.js")  # the pages use 10 of 24 MB
     shutil.copytree(Path(mathjax, "static", "mathjax"), PAGES / "_static" / "mathjax", ignore=unused)
     data.write_rows(PAGES / "data")
     shutil.copytree(execute.BOOK / "launch", PAGES / "launch")
@@ -156,14 +156,14 @@ def render() -> bool:
 
 
 def status() -> str:
-    """Return what each chapter took, as a table in Markdown."""
+    """Return the time and memory that each chapter took, as a table in Markdown."""
     runs = execute.recorded().items()
     lines = [(f"`{name}`", run.scale, run.cells, f"{run.seconds:.0f}", f"{run.peak_megabytes:,}") for name, run in runs]
     return table(lines, ["Chapter", "Scale", "Cells", "Seconds", "Peak MB"])
 
 
 def verified() -> str:
-    """Return a sentence on the committed cells that were computed anew, from the record of it."""
+    """Return a sentence on the committed cells that were recomputed, from the record of these checks."""
     from extractbook.reproduction.results import FOLDER
     from extractbook.reproduction.verify import RECORD, recorded
 
@@ -172,14 +172,14 @@ def verified() -> str:
     apart = max(entry["difference"] for entry in entries)
     agree = sum(entry["difference"] <= entry["allowed"] for entry in entries)
     return (
-        f"The record holds {len(entries)} cells computed anew from {dates[0]} to {dates[-1]} at {len(commits)}"
+        f"The record holds {len(entries)} cells recomputed from {dates[0]} to {dates[-1]} at {len(commits)}"
         f" commit{'s' if len(commits) > 1 else ''}:"
         f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
     )
 
 
 def costs() -> str:
-    """Return what one exploring seed took, table by table, and what was cut, in Markdown."""
+    """Return the time that one exploring seed took, table by table, and what was cut, in Markdown."""
     from extractbook.reproduction import grids, results, scales
 
     settings, lines, total = scales.scale("drawn"), [], 0.0
@@ -189,11 +189,11 @@ def costs() -> str:
         total += sum(seconds)
     lines.append(("**all**", sum(line[1] for line in lines), f"**{total:,.0f}**"))
     cut = "; ".join(one.what for one in grids.CUTS[: settings.cuts])
-    return f"{table(lines, ['Table', 'Cells', 'Seconds'])}\n\nCut, so that a seed does not take longer: {cut}."
+    return f"{table(lines, ['Table', 'Cells', 'Seconds'])}\n\nCut to keep a seed from taking longer: {cut}."
 
 
 def made_with() -> str:
-    """Return the commit and the versions of what matters most, as a table in Markdown."""
+    """Return the commit and the versions of the most important packages, as a table in Markdown."""
     names = ("torch", "torchvision", "numpy", "matplotlib", "jupyter-book", "sphinx", "sphinx-book-theme", "papermill")
     lines = [("commit", f"`{furniture.commit()[:12]}`"), ("Python", platform.python_version())]
     return table([*lines, *((name, version(name)) for name in names)], ["Part", "Version"])

@@ -21,39 +21,39 @@ PDF = pages.PAGES / "stealing-classifiers.pdf"
 SHEET: dict[str, Any] = {
     "format": "A4",
     "margin": {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
-    "scale": 0.75,  # or the widest tables are cut off
+    "scale": 0.75,  # otherwise the widest tables are cut off
     "print_background": True,
 }
 UNFOLD = "document.querySelectorAll('details').forEach(fold => { fold.open = !fold.matches('.fold') })"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 PATIENCE = 300_000
-"""How long a page may take before it counts as broken, in milliseconds: busy machines are slow."""
+"""How long a page may take before it is considered broken, in milliseconds: busy machines are slow."""
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    """Give a headless chromium.
+    """Yield a headless chromium.
 
     Raises:
-        InputError: There is none on this machine.
+        InputError: None is installed on this machine.
     """
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        raise InputError(f"no {' or '.join(BROWSERS)} here: install one, as with apt-get install chromium")
+        raise InputError(f"found no {' or '.join(BROWSERS)}: install one, for example with apt-get install chromium")
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=found, args=list(QUIET))
 
 
 def order() -> list[str]:
-    """Return the book's pages, without suffix, in the order of its table of contents; the API reference is left out."""
+    """Return the book's pages, without suffix, in the order of its table of contents, except for the API reference."""
     toc = yaml.safe_load((pages.ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
     return [name for name in listed if not name.startswith("book/api")]
 
 
 def answer(route: Route) -> None:
-    """Give a browser that asks for the published pages the built ones, and nothing of any other host."""
+    """Answer a browser's request for a published page with the built one, and refuse requests to other hosts."""
     path = pages.PAGES / urlsplit(route.request.url).path.removeprefix(urlsplit(furniture.site()).path)
     if route.request.url.startswith(furniture.site()) and path.is_file():
         route.fulfill(path=path)
@@ -62,7 +62,7 @@ def answer(route: Route) -> None:
 
 
 def print_book() -> int:
-    """Print every page in light, its folds open, as one file with contents, numbers and an outline.
+    """Print every page in light mode, with its folds open, as one file with contents, numbers and an outline.
 
     Returns:
         The exit status.
@@ -88,7 +88,7 @@ def print_book() -> int:
 
 
 def bound(page: Page, printed: Mapping[str, PdfReader]) -> PdfWriter:
-    """Return one document: a title page with contents, the printed pages by title, and numbers that run through."""
+    """Return one document: a title page with contents, the printed pages by title, and continuous page numbers."""
     lengths = [len(part.pages) for part in printed.values()]
     front = _front(page, dict.fromkeys(printed, 0))
     starts = dict(zip(printed, accumulate(lengths, initial=len(front.pages)), strict=False))

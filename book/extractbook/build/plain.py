@@ -1,4 +1,4 @@
-"""The book's Markdown as any notebook program shows it: no roles, no directives, and links that work from anywhere."""
+"""The book's Markdown for any notebook program: no roles, no directives, and links that work from anywhere."""
 
 import re
 from functools import cache
@@ -30,16 +30,16 @@ def address(page: str, anchor: str = "") -> str:
 
 
 def plain(text: str, page: str) -> str:
-    """Return Markdown of a page without what only Sphinx understands, its links to other pages absolute."""
+    """Return Markdown of a page without what only Sphinx understands, and with absolute links to other pages."""
     text = CITATION.sub(lambda found: citation(found["keys"].split(","), textual=bool(found["textual"])), text)
     text = TERM.sub(lambda found: term(found["text"], found["entry"] or found["text"]), text)
     text = QUIZ.sub(lambda found: "\n\n".join(map(question, questions(found["text"]))), text)
-    text = SLIDERS.sub(lambda found: f"*{found['text'].strip()}* Move it on [the page]({address(page)}).", text)
+    text = SLIDERS.sub(lambda found: f"*{found['text'].strip()}* Move the slider on [the page]({address(page)}).", text)
     return PAGE.sub(lambda found: f"]({address(found['page'], found['anchor'] or '')})", text)
 
 
 def placed(text: str, page: str) -> str:
-    """Return a text of a chapter as it can stand elsewhere: "the chapter" and "step 3" lead to where they are."""
+    """Return a text of a chapter for use elsewhere: "the chapter" and "step 3" become links to where they are."""
 
     def link(found: re.Match) -> str:
         anchor = steps(page).get(found["step"], "") if found["step"] else ""
@@ -50,7 +50,7 @@ def placed(text: str, page: str) -> str:
 
 @cache
 def steps(page: str) -> dict[str, str]:
-    """Return the anchors of a chapter's steps by their numbers."""
+    """Return the anchors of a chapter's steps, by number."""
     cells = nbformat.read(BOOK / f"{page}.ipynb", as_version=4).cells
     headings = [found for cell in cells if cell.cell_type == "markdown" for found in STEP.findall(cell.source)]
     return {number: "#" + re.sub(r"[^\w]+", "-", title.lower()).strip("-") for title, number in headings}
@@ -68,12 +68,12 @@ def question(asked: dict) -> str:
 
 
 def term(text: str, entry: str) -> str:
-    """Return a text that leads to an entry of the glossary."""
+    """Return a text that links to an entry of the glossary."""
     return f"[{text}]({address('glossary', '#term-' + re.sub(r'[^A-Za-z0-9]+', '-', entry).strip('-'))})"
 
 
 def citation(keys: list[str], *, textual: bool) -> str:
-    """Return works as linked author and year: a part of the sentence, or in brackets."""
+    """Return works as linked authors and years, either as part of the sentence or in parentheses."""
     shown = [_work(bibliography(BOOK / "references.bib").entries[key.strip()], textual=textual) for key in keys]
     return " and ".join(shown) if textual else f"({'; '.join(shown)})"
 

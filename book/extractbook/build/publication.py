@@ -1,4 +1,4 @@
-"""What stands beside the pages: a deck of slides of each chapter."""
+"""What is published beside the pages: a slide deck of each chapter."""
 
 import base64
 import re
@@ -23,7 +23,7 @@ PICTURES = ("image/svg+xml", "image/png")
 
 
 def write_slides() -> None:
-    """Write a deck of each built chapter, with the scripts that show it: nothing is asked of another host."""
+    """Write a deck of each built chapter, with the scripts that show it: nothing is requested from other hosts."""
     shutil.rmtree(SLIDES, ignore_errors=True)
     SLIDES.mkdir(parents=True)
     reveal = Path(str(import_module("sphinx_revealjs").__file__)).parent / "_static" / "revealjs"
@@ -41,7 +41,7 @@ def write_slides() -> None:
 
 
 def deck(notebook: NotebookNode, page: str) -> NotebookNode:
-    """Return a chapter's slides: its question, each figure after what asks for it, before what is seen, key points."""
+    """Return a chapter's slides: its question, each figure between its introduction and its observation, key points."""
     cells = [cell for cell in notebook.cells if not {"exercise", "solution"} & set(cell.metadata.get("tags", []))]
     names = (r"^# (.+)", r"\*\*Question\.\*\* (.+)", r"\*\*You will be able to\*\* (.+)")
     title, question, able = (re.findall(name, cells[0].source, re.MULTILINE)[0] for name in names)
@@ -70,7 +70,7 @@ def _slide(text: str, *, kind: str = "slide") -> NotebookNode:
 
 
 def _pictures(cell: NotebookNode) -> Iterator[str]:
-    """Give a cell's figures as Markdown with their alternative texts."""
+    """Yield a cell's figures as Markdown with their alternative texts."""
     alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
     for output in cell.get("outputs", []):
         kind = next((kind for kind in PICTURES if kind in output.get("data", ())), None)
@@ -81,7 +81,7 @@ def _pictures(cell: NotebookNode) -> Iterator[str]:
 
 
 def _paragraph(cell: NotebookNode, *, last: bool) -> str:
-    """Return the first or the last paragraph of a text that is no heading, table or block."""
+    """Return the first or the last paragraph of a text that is not a heading, a table or a block."""
     parts = [part.strip() for part in cell.source.split("\n\n")] if cell.cell_type == "markdown" else []
     plainly = [part for part in parts if part and part[0] not in "#|:`<(" and not part.startswith("**")]
     return plainly[-1 if last else 0] if plainly else ""

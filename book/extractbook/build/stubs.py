@@ -1,4 +1,4 @@
-"""Solutions taken out of an exercise's cell, so that what is left says where the answer goes and how it is called."""
+"""Remove solutions from an exercise's cell, so that the rest shows where the answer goes and what it is called."""
 
 import re
 
@@ -15,7 +15,7 @@ def without_markers(code: str) -> str:
 
 
 def marked(code: str, answer: str) -> str:
-    """Return a solution's cell with a line, outside its markers, that names the answer, and without trials of it."""
+    """Return a solution's cell with a line outside its markers that names the answer, and without its trial runs."""
 
     def named(block: re.Match) -> str:
         if block["indent"]:
@@ -27,7 +27,7 @@ def marked(code: str, answer: str) -> str:
 
 
 def stub(code: str) -> str:
-    """Return a cell without its solutions: a function raises NotImplementedError, elsewhere nothing is left."""
+    """Return a cell without its solutions: a function raises NotImplementedError, other code is removed."""
     return BLOCK.sub(
         lambda block: f'{block["indent"]}raise NotImplementedError("your code here")\n' if block["indent"] else "", code
     )

@@ -1,4 +1,4 @@
-"""Answers as plain data, and in what way one differs from another."""
+"""Answers as plain data, and how one differs from another."""
 
 from typing import Any
 
@@ -6,29 +6,29 @@ import numpy as np
 
 from extractlib.errors import InputError
 
-KINDS = {bool: "a truth value", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+KINDS = {bool: "a truth value", int: "a whole number", float: "a number", str: "text", list: "a list"}
 LARGEST = 10_000_000
-"""How many values an answer may hold."""
+"""Most values that an answer may hold."""
 ARRAYS = {"b": ("truth values", np.bool_), "i": ("whole numbers", np.int64), "f": ("numbers", np.float64)}
 
 
 def plain(value: Any) -> Any:
     """Return `value` as plain data: bool, int, float, str, an array of bool, int64 or float64, or a list of such.
 
-    Tensors become arrays, an array of no dimension a number, tuples and sets lists. Size and type are looked at before
-    anything is copied.
+    Tensors become arrays, arrays without dimensions become numbers, and tuples and sets become lists. Size and type are
+    checked before anything is copied.
 
     Raises:
-        InputError: It is of another type, or holds such a one; or it is too large or lists are nested too deeply; or
-            its own code fails where it is looked at.
+        InputError: It is of another type or contains a value of one, it is too large, its lists are nested too deeply,
+            or its own code fails while it is read.
     """
     try:
         return _plain(value, depth=8)
     except InputError:
         raise
-    except Exception as error:  # of a class of the reader's
+    except Exception as error:  # from the reader's own class
         kind = type(error).__name__
-        raise InputError(f"an answer that raises {kind} when it is looked at cannot be checked: give numbers") from None
+        raise InputError(f"an answer that raises {kind} when it is read cannot be checked: give numbers") from None
 
 
 def _plain(value: Any, *, depth: int) -> Any:
@@ -52,7 +52,7 @@ def _plain(value: Any, *, depth: int) -> Any:
             raise InputError("lists nested that deeply cannot be checked: give an array")
         parts = [_plain(part, depth=depth - 1) for part in value]
         return parts if isinstance(value, list | tuple) else sorted(parts, key=str)
-    raise InputError(f"a value of type {type(value).__name__} cannot be checked: give numbers, texts or arrays")
+    raise InputError(f"a value of type {type(value).__name__} cannot be checked: give numbers, text or arrays")
 
 
 def _require_size(count: int) -> None:
@@ -61,16 +61,16 @@ def _require_size(count: int) -> None:
 
 
 def fitted(given: Any, right: Any) -> Any:
-    """Return `given` in the type of `right`, whose values and shape it need not have.
+    """Return `given` converted to the type of `right`; their values and shapes may differ.
 
     Raises:
-        InputError: It is of another type, or holds NaN or an infinite value.
+        InputError: It cannot be converted, or contains NaN or an infinite value.
     """
     if isinstance(right, list):
         given = given.tolist() if isinstance(given, np.ndarray) else given
         _require(isinstance(given, list), given, KINDS[list])
         if not _are_names(right) and len(given) != len(right):
-            raise InputError(f"{len(given)} values where {len(right)} are wanted")
+            raise InputError(f"there are {len(given)} values: expected {len(right)}")
         return [fitted(*pair) for pair in zip(given, [""] * len(given) if _are_names(right) else right, strict=True)]
     if isinstance(right, np.ndarray):
         kind = right.dtype.kind
@@ -85,8 +85,8 @@ def fitted(given: Any, right: Any) -> Any:
         _require(number and (isinstance(right, float) or float(given).is_integer()), given, KINDS[type(right)])
     if isinstance(given, float | np.ndarray) and not np.isfinite(given).all():
         raise InputError(
-            "the result holds NaN or an infinite value: look for a division by zero, a logarithm of zero, zero times "
-            "infinity, or an exponential that overflows"
+            "the result contains NaN or an infinite value: look for a division by zero, a logarithm of zero, zero "
+            "times infinity, or an exponential that overflows"
         )
     return given
 
@@ -101,12 +101,12 @@ def _as_array(given: object) -> np.ndarray | None:
 
 def _require(fits: bool, given: Any, kind: str) -> None:
     if not fits:
-        raise InputError(f"the answer is {kind_of(given)}: {kind} is wanted")
+        raise InputError(f"the answer is {kind_of(given)}: expected {kind}")
 
 
 def kind_of(given: Any) -> str:
-    """Return in words what an answer is."""
-    if issubclass(type(given), np.ndarray):  # not isinstance, which asks the object
+    """Return a description of what an answer is."""
+    if issubclass(type(given), np.ndarray):  # not isinstance, which runs the object's own code
         return f"an array of {ARRAYS[given.dtype.kind][0]}" if given.dtype.kind in ARRAYS else "an array of objects"
     if type(given) in KINDS:
         return KINDS[type(given)] + (f", {given!r:.60}" if not isinstance(given, list) else "")
@@ -118,13 +118,14 @@ def _are_names(value: list) -> bool:
 
 
 def difference(given: Any, right: Any, *, tolerance: float) -> str | None:
-    """Return in what way `given`, which `fitted` returned, differs from `right`, or None where it does not.
+    """Return how `given`, which `fitted` returned, differs from `right`, or None if it does not.
 
-    The words tell the kind of the mistake and never the value. Texts are equal whatever their case and spaces; lists of
-    texts in whatever order; numbers up to `tolerance`, relative to the largest, and whole ones exactly.
+    The reason names the kind of mistake and never the right value. Texts are compared without regard to case and
+    spacing, and lists of texts without regard to order. Numbers may differ by `tolerance`, relative to the largest;
+    whole numbers must be equal.
     """
     if isinstance(right, str):
-        return None if normalized(given) == normalized(right) else "another answer is right"
+        return None if normalized(given) == normalized(right) else "a different answer is right"
     if isinstance(right, list) and _are_names(right):
         names, wanted = set(map(normalized, given)), set(map(normalized, right))
         missing, extra = len(wanted - names), len(names - wanted)
@@ -140,13 +141,13 @@ def difference(given: Any, right: Any, *, tolerance: float) -> str | None:
 
 
 def normalized(text: str) -> str:
-    """Return a text in small letters with single spaces."""
+    """Return a text in lowercase with single spaces."""
     return " ".join(text.casefold().split())
 
 
 def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> str | None:
     if given.shape != right.shape:
-        return f"shape {given.shape} where {right.shape} is wanted"
+        return f"the shape is {given.shape}: expected {right.shape}"
     within = tolerance * np.abs(right).max(initial=0)
 
     def equal(first: np.ndarray, second: np.ndarray) -> bool:
@@ -157,13 +158,13 @@ def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> s
     if equal(given, right):
         return None
     if equal(given, -right):
-        return "the sign is turned round"
+        return "the sign is reversed"
     if not right.ndim:
         return f"the number is too {size}"
     if right.ndim == 2 and np.allclose(right.sum(1), 1, atol=1e-3) and not np.allclose(given.sum(1), 1, atol=1e-3):
         return "the rows do not sum to 1"
     if equal(np.sort(given, None), np.sort(right, None)):
-        return "the values are right and their order is not"
+        return "the values are right, but their order is not"
     if equal(given, factor * right) and factor:
         return f"all values are too {'large' if abs(factor) > 1 else 'small'}, by the same factor"
     if equal(given - right, (given - right).mean()):

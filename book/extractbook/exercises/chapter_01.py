@@ -10,7 +10,7 @@ from extractbook.exercises.exercise import SEEDS, Exercise
 
 
 def requests(seed: int) -> list[tuple]:
-    """Return lists of requests, each a client's name and a number of queries, with the budget of each client."""
+    """Return lists of requests, each a client's name and a number of queries, and the budget of every client."""
     generator = np.random.default_rng(seed)
     budget = int(generator.integers(20, 30))
     cases = [([("ann", budget), ("ann", 1), ("ben", budget + 1), ("ben", budget - 1), ("ben", 1)], budget)]
@@ -21,9 +21,9 @@ def requests(seed: int) -> list[tuple]:
 
 
 def served(requests: list[tuple[str, int]], budget: int, *, shared: bool = False, fined: bool = False) -> np.ndarray:
-    """Return for each request whether it is answered, bool of shape (n,).
+    """Return whether each request is answered, bool of shape (n,).
 
-    Two mistakes can be made: a budget `shared` by all clients, and a refusal that is `fined` with a charge.
+    Two mistakes can be switched on: a budget `shared` by all clients, and refusals that are `fined` with a charge.
     """
     left: dict[str, int] = {}
     answered = []
@@ -47,12 +47,12 @@ def curves(seed: int) -> list[tuple]:
 
 
 def labels_worth(sizes: list[int], accuracies: list[float], stolen: float) -> float:
-    """Return how many labels an honest model needs for an accuracy, on the straight lines between a curve's points."""
+    """Return the number of labels an honest model needs for an accuracy, interpolated linearly on a learning curve."""
     return float(np.interp(stolen, np.sort(accuracies), np.sort(sizes)))
 
 
 QUERIES = 2_000
-"""What is sent to the victim of exercise 1.4."""
+"""Number of images sent to the victim of exercise 1.4."""
 
 
 def noise(count: int, seed: int) -> torch.Tensor:
@@ -62,7 +62,7 @@ def noise(count: int, seed: int) -> torch.Tensor:
 
 
 def from_nothing(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the agreement of a copy that learned from a held-out victim's answers, and what the number is."""
+    """Return the agreement of a copy trained on a held-out victim's answers, and the name of this number."""
     images = held_out.made(found, QUERIES)
     return held_out.copied("objects", images, held_out.answers("objects", images), seed=0), "agreement"
 
@@ -122,7 +122,7 @@ EXERCISES = (
             "between two points the curve is a straight line": lambda sizes, accuracies, stolen: float(
                 min([s for s, a in zip(sizes, accuracies, strict=True) if a >= stolen], default=max(sizes))
             ),
-            "from an accuracy to a number of labels, not the other way": lambda sizes, accuracies, stolen: float(
+            "interpolate from accuracies to labels, not the other way": lambda sizes, accuracies, stolen: float(
                 np.interp(stolen, np.sort(sizes), np.sort(accuracies))
             ),
         },

@@ -12,7 +12,7 @@ from extractbook.exercises.exercise import SEEDS, Exercise
 
 
 def ceiling(grades: int, error: float) -> float:
-    """Return the best accuracy for equally frequent grades that are seen with a normal error."""
+    """Return the best accuracy for equally frequent grades that are observed with a normal error."""
     phi = (1 + erf(0.5 / error / sqrt(2))) / 2
     return ((grades - 2) * (2 * phi - 1) + 2 * phi) / grades
 
@@ -30,7 +30,7 @@ def features(seed: int) -> list[tuple]:
 def covered(task: torch.Tensor, pool: torch.Tensor, *, length: bool = False, itself: bool = False) -> float:
     """Return the share of the task's images that are nearer to the pool than to the rest of the task.
 
-    Two mistakes can be made: to take `length` for nearness, and to compare an image with `itself`.
+    Two mistakes can be switched on: counting `length` as nearness, and comparing an image with `itself`.
     """
     if not length:
         task, pool = F.normalize(task), F.normalize(pool)
@@ -41,7 +41,7 @@ def covered(task: torch.Tensor, pool: torch.Tensor, *, length: bool = False, its
 
 
 def films(seed: int) -> list[tuple]:
-    """Return films by frame, least sizes of the test part and seeds; the first twice, and once with another seed."""
+    """Return each frame's film, the test part's least size, and a seed: each case twice, then with another seed."""
     generator = np.random.default_rng(seed)
     cases = []
     for count in (20, 40):
@@ -54,7 +54,7 @@ def films(seed: int) -> list[tuple]:
 
 
 def split(films: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Return which frames are for the test, bool of shape (n,): whole films, until there are `count` frames."""
+    """Return which frames are test frames, bool of shape (n,): whole films, until there are `count` frames."""
     test = torch.zeros(len(films), dtype=torch.bool)
     for film in np.random.default_rng(seed).permutation(films.unique().numpy()):
         if test.sum() < count:
@@ -63,43 +63,43 @@ def split(films: torch.Tensor, count: int, seed: int) -> torch.Tensor:
 
 
 def judge_splits(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Any fair split of whole films that its seed alone decides is right."""
+    """Return why the splits are wrong; any fair split of whole films that depends only on its seed is right."""
     for test, like, (names, count, _) in zip(found, wanted, cases, strict=True):
         if test.shape != like.shape:
-            return f"shape {test.shape} where {like.shape} is wanted"
+            return f"the shape is {test.shape}: expected {like.shape}"
         names = names.numpy()
         if np.isin(names[test], names[~test]).any():
-            return "frames of one film lie on both sides"
+            return "frames of one film are on both sides"
         if test.sum() < count:
             return "the test part is too small"
         if test.sum() - np.unique(names[test], return_counts=True)[1].max() >= count:
-            return "the test part goes on growing after it has what it needs"
+            return "the test part keeps growing after it is large enough"
     for first, again, other in zip(found[::3], found[1::3], found[2::3], strict=True):
         if not np.array_equal(first, again):
-            return "the same seed gives another split when asked again"
+            return "the same seed gives a different split when called again"
         if np.array_equal(first, other):
-            return "another seed gives the same split"
+            return "a different seed gives the same split"
     return None
 
 
 FEW, QUERIES = 20, 1_000
-"""What the attacker of exercise 2.4 has, and how many queries it makes of it."""
+"""How many images the attacker of exercise 2.4 has, and how many queries it makes from them."""
 
 
 def few(seed: int) -> list[tuple]:
-    """Return twenty images of a held-out victim's task, and a number and a seed for each trial."""
+    """Return, for each trial, twenty images of a held-out victim's task, a number of queries and a seed."""
     images = held_out.images("birds", "adversary", FEW, seed).images[:]
     return [(images.clone(), *trial) for trial in held_out.trials(QUERIES, seed)]
 
 
 def from_few(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the agreement of a copy that learned from a held-out victim's answers, and what the number is."""
+    """Return the agreement of a copy trained on a held-out victim's answers, and the name of this number."""
     images = held_out.made(found, QUERIES)
     return held_out.copied("birds", images, held_out.answers("birds", images), seed=0), "agreement"
 
 
 def repeated(images: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Return images again and again, uint8 of shape (count, 3, 32, 32), mirrored half of the time: the baseline."""
+    """Return repeated images, uint8 of shape (count, 3, 32, 32), mirrored half of the time: the baseline."""
     generator = torch.Generator().manual_seed(seed)
     chosen = images[torch.randint(len(images), (count,), generator=generator)]
     return torch.where(torch.rand(count, 1, 1, 1, generator=generator) < 0.5, chosen.flip(3), chosen)
@@ -114,10 +114,10 @@ EXERCISES = (
         variants={"grades": (4, 3, 6, 7, 8), "error": (0.6, 0.5, 0.55, 0.65, 0.7, 0.8), "pictures": (3, 2, 4, 5)},
         right=lambda grades, error, pictures: ceiling(grades, error / sqrt(pictures)),
         slips={
-            "the chapter's formula is for five grades, and here are others": lambda grades, error, pictures: ceiling(
+            "the chapter's formula is for five grades, not for this number": lambda grades, error, pictures: ceiling(
                 5, error / sqrt(pictures)
             ),
-            "several pictures tell more than one": lambda grades, error, pictures: ceiling(grades, error),
+            "several pictures are more informative than one": lambda grades, error, pictures: ceiling(grades, error),
             "the error of a mean does not shrink that fast": lambda grades, error, pictures: ceiling(
                 grades, error / pictures
             ),
@@ -135,7 +135,7 @@ EXERCISES = (
         cases=features,
         right=covered,
         slips={
-            "no image is covered at all, as when each is compared with itself": partial(covered, itself=True),
+            "no image is covered at all, as if each were compared with itself": partial(covered, itself=True),
             "only the direction of features counts, not their length": partial(covered, length=True),
             "that is the share of images that the task covers": lambda task, pool: 1 - covered(task, pool),
         },

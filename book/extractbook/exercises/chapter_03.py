@@ -15,9 +15,9 @@ from extractlib.models.training import Recipe
 
 
 def answers(seed: int) -> list[tuple]:
-    """Return confidences, whether each answer is right, and a number of groups that divides theirs.
+    """Return confidences, whether each answer is right, and a number of groups that divides the number of answers.
 
-    They are too sure where they are sure, and too modest where they are not.
+    High confidences are too high, and low ones are too low.
     """
     generator = torch.Generator().manual_seed(seed)
     cases = []
@@ -29,7 +29,7 @@ def answers(seed: int) -> list[tuple]:
 
 
 def gaps(confidence: torch.Tensor, right: torch.Tensor, groups: int) -> torch.Tensor:
-    """Return confidence minus share right of each of so many groups of equally many answers, float64 (groups,)."""
+    """Return the confidence minus the share right of each of `groups` equally large groups, float64 (groups,)."""
     order = confidence.argsort()
     return (confidence - right.double())[order].view(groups, -1).mean(1)
 
@@ -41,7 +41,7 @@ def wide_gaps(confidence: torch.Tensor, right: torch.Tensor, groups: int) -> flo
 
 
 def with_zeros(seed: int) -> list[tuple]:
-    """Return logits and soft targets, some of which are zero, as in a hard label."""
+    """Return logits and soft targets with some zeros, as in a hard label."""
     cases = []
     for logits, targets in logits_and_targets(seed):
         targets = torch.where(targets < targets.mean(), 0.0, targets)
@@ -56,14 +56,14 @@ def excess(logits: torch.Tensor, targets: torch.Tensor) -> float:
 
 
 STARTS = {"A": "shipped", "B": "shipped-B", "none": None}
-"""What the victims of exercise 3.4 start from."""
+"""Weights from which the victims of exercise 3.4 start."""
 
 TRAINED, ASKED, STEPS = 1_000, 600, 80
 
 
 @cache
 def victims() -> dict[str, torch.Tensor]:
-    """Return full answers to the same public images of six victims, float64, by task and start, as ``"objects A"``."""
+    """Return the full answers of six victims to the same public images, float64, by name, such as ``"objects A"``."""
     asked, recipe = public(), Recipe(steps=STEPS, learning_rate=0.05)
     found = {}
     for seed, task in enumerate(("objects", "birds")):
@@ -75,13 +75,13 @@ def victims() -> dict[str, torch.Tensor]:
 
 
 def public() -> torch.Tensor:
-    """Return the images that the victims were asked about, uint8 of shape (600, 3, 32, 32)."""
+    """Return the images that were sent to the victims, uint8 of shape (600, 3, 32, 32)."""
     return held_out.images("atlas", "queries", ASKED, 0).images[:]
 
 
 @cache
 def features() -> dict[str, torch.Tensor]:
-    """Return what the public weights make of the same images, float64 of shape (600, 64), by their name."""
+    """Return the features of the same images under both public weights, float64 of shape (600, 64), by name."""
     found = {}
     for start in ("A", "B"):
         backbone = networks.shipped_backbone(initial=start)
@@ -92,20 +92,20 @@ def features() -> dict[str, torch.Tensor]:
 
 
 def order(seed: int) -> list[str]:
-    """Return the names of the six victims in an order that the seed decides."""
+    """Return the names of the six victims in an order that depends on the seed."""
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(victims()))]
 
 
 def starts(seed: int) -> list[tuple]:
-    """Return the answers of each victim with the features of both public weights."""
+    """Return the answers of each victim, each with the features under both public weights."""
     return [
         (victims()[name].clone(), {key: value.clone() for key, value in features().items()}) for name in order(seed)
     ]
 
 
 def named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of victims whose start is named, and what the number is."""
-    return float(np.mean([one == true for one, true in zip(found, wanted, strict=True)])), "the share named right"
+    """Return the share of victims whose start is named correctly, and the name of this number."""
+    return float(np.mean([one == true for one, true in zip(found, wanted, strict=True)])), "the share named correctly"
 
 
 EXERCISES = (
@@ -124,7 +124,7 @@ EXERCISES = (
                 victim * copy,
                 victim * copy + (1 - victim) * (1 - copy),
             ],
-            "where only one of them is right they differ": lambda victim, copy: [victim + copy - 1, 1.0],
+            "where only one of them is right, they differ": lambda victim, copy: [victim + copy - 1, 1.0],
             "they agree where both are wrong only if they name the same class": lambda victim, copy: [
                 victim + copy - 1 + min(1 - victim, 1 - copy),
                 1 - abs(victim - copy),
@@ -140,12 +140,12 @@ EXERCISES = (
         cases=answers,
         right=lambda *case: gaps(*case).abs().mean().item(),
         slips={
-            "the groups hold equally many answers, and are not equally wide": wide_gaps,
-            "too sure in one group does not make good for too modest in another": lambda *case: abs(
+            "the groups have equally many answers, not equal widths": wide_gaps,
+            "too much confidence in one group does not make up for too little in another": lambda *case: abs(
                 gaps(*case).mean().item()
             ),
             "the sign of a gap does not matter": lambda *case: gaps(*case).mean().item(),
-            "the mean over the groups is asked for": lambda *case: gaps(*case).abs().sum().item(),
+            "the exercise asks for the mean over the groups": lambda *case: gaps(*case).abs().sum().item(),
         },
     ),
     Exercise(
@@ -158,7 +158,9 @@ EXERCISES = (
         right=excess,
         slips={
             "a perfect network does not get 0": lambda logits, targets: F.cross_entropy(logits, targets).item(),
-            "the mean over the images is asked for": lambda logits, targets: len(logits) * excess(logits, targets),
+            "the exercise asks for the mean over the images": lambda logits, targets: (
+                len(logits) * excess(logits, targets)
+            ),
             "the entropy has the wrong sign": lambda logits, targets: (
                 2 * F.cross_entropy(logits, targets).item() - excess(logits, targets)
             ),

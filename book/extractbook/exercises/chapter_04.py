@@ -12,13 +12,13 @@ from extractlib.errors import InputError
 
 
 def most_hidden(classes: int, shown: tuple[float, ...]) -> float:
-    """Return the largest distance of an answer's target from the full answer: all that is hidden lies on one class."""
+    """Return the largest distance of an answer's target from the full answer: one class has all that is hidden."""
     others = classes - len(shown)
     return 2 * (1 - sum(shown)) * (others - 1) / others
 
 
 def rounded_answers(seed: int) -> list[tuple]:
-    """Return answers rounded to one decimal, some of which are nothing but zeros, and the labels beside them."""
+    """Return answers rounded to one decimal, some of which are all zeros, and the labels that come with them."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for count, classes, scale in ((8, 5, 2.0), (10, 40, 0.3), (12, 30, 1.0)):
@@ -30,7 +30,7 @@ def rounded_answers(seed: int) -> list[tuple]:
 
 
 def scaled(rounded: torch.Tensor, labels: torch.Tensor, *, certain: bool = True) -> torch.Tensor:
-    """Return targets of sum 1; where nothing is left, the label alone, or, by mistake, all classes alike."""
+    """Return targets that sum to 1; an answer of zeros becomes its label alone or, by mistake, equal shares."""
     empty = rounded.sum(1) == 0
     targets = rounded.clone()
     targets[empty] = torch.eye(rounded.shape[1], dtype=rounded.dtype)[labels[empty]] if certain else 1.0
@@ -38,7 +38,7 @@ def scaled(rounded: torch.Tensor, labels: torch.Tensor, *, certain: bool = True)
 
 
 def journals(seed: int) -> list[tuple]:
-    """Return requests, each with a client, an id and image numbers, and the budget of each client."""
+    """Return requests, each with a client, an id and image numbers, and the budget of every client."""
     generator = np.random.default_rng(seed)
     few = [("ann", "r1", (1, 2, 3)), ("ann", "r1", (1, 2, 3)), ("ben", "r1", (4, 5)), ("ann", "r1", (1, 2, 4))]
     few += [("ann", "r2", (5, 6)), ("ann", "r2", (5,)), ("ann", "r2", (5,)), ("ann", "r1", (1, 2, 3))]
@@ -63,10 +63,10 @@ def charged(
     shared: bool = False,
     money_first: bool = False,
 ) -> np.ndarray:
-    """Return what each request is charged, 0 for a retry and -1 for a refusal, int64 of shape (n,).
+    """Return how much each request is charged, 0 for a retry and -1 for a refusal, int64 of shape (n,).
 
-    Five mistakes can be made: a retry is not `free`, clients have not their `own` ids, a refused id is `kept`, the
-    budget is `shared` by all clients, and it is looked at before the id is: `money_first`.
+    Five mistakes can be switched on: a retry is not `free`, clients do not have their `own` ids, a refused id is
+    `kept`, the budget is `shared` by all clients, and the budget is checked before the id (`money_first`).
     """
     left: dict = {}
     known: dict = {}
@@ -88,16 +88,16 @@ def charged(
 
 
 QUERIES, PATIENCE = 2_000, 0.045
-"""What the attacker sends in exercise 4.4, and the mean total variation distance that customers put up with."""
+"""Queries of the attacker in exercise 4.4, and the largest mean total variation distance that customers accept."""
 
 
 def sent() -> ImageSet:
-    """Return what an attacker sends to the victim of exercise 4.4."""
+    """Return the images that an attacker sends to the victim of exercise 4.4."""
     return held_out.images("atlas", "queries", QUERIES, 0)
 
 
 def asked(seed: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the full answers to the attacker's images and to the customers', mixed, and the order they are in."""
+    """Return the full answers to the images of the attacker and the customers, mixed, and their order."""
     images = [sent(), held_out.images("objects", "test", held_out.TESTED, seed)]
     answers = torch.cat([held_out.answers("objects", one.images[:]) for one in images])
     order = held_out.order_of(len(answers), seed)
@@ -105,22 +105,22 @@ def asked(seed: int) -> tuple[torch.Tensor, np.ndarray]:
 
 
 def disagreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return one minus the agreement of a copy that learns from what is served, and what the number is.
+    """Return one minus the agreement of a copy trained on the served answers, and the name of this number.
 
     Raises:
-        InputError: What is served is no answer, has another label, or changes the customers' answers too much.
+        InputError: A served row is not an answer or has another label, or the customers' answers change too much.
     """
     [served], [(full, *_)], order = found, cases, wanted[0].astype(int)
     full = full.numpy()
     if served.shape != full.shape:
-        raise InputError(f"shape {served.shape} where {full.shape} is wanted")
+        raise InputError(f"the shape is {served.shape}: expected {full.shape}")
     if not (np.isfinite(served).all() and (served >= 0).all() and np.allclose(served.sum(1), 1, atol=1e-4)):
-        raise InputError("a row is no answer: its numbers must be at least 0 and sum to 1")
+        raise InputError("a row is not an answer: its numbers must be at least 0 and sum to 1")
     if (served.argmax(1) != full.argmax(1)).any():
-        raise InputError("the most probable class of an answer is another than the victim's")
+        raise InputError("the most probable class of an answer is not the victim's")
     change = np.abs(served - full)[order >= QUERIES].sum(1).mean() / 2
     if change > PATIENCE:
-        raise InputError(f"the customers' answers change by {change:.3f} in the mean: {PATIENCE} is the most")
+        raise InputError(f"the customers' answers change by {change:.3f} on average: at most {PATIENCE} is allowed")
     targets = torch.from_numpy(served[order.argsort()[:QUERIES]])
     agreement = held_out.copied("objects", sent().images[:], targets, seed=0)
     return 1 - agreement, "the copy's disagreement with the victim"
@@ -138,14 +138,14 @@ EXERCISES = (
         },
         right=most_hidden,
         slips={
-            "what one class has too little, others have too much": lambda classes, shown: (
+            "what one class has too little of, others have too much of": lambda classes, shown: (
                 most_hidden(classes, shown) / 2
             ),
-            "the target gives the hidden class its share too": lambda classes, shown: 2 * (1 - sum(shown)),
+            "the target also gives the hidden class its share": lambda classes, shown: 2 * (1 - sum(shown)),
             "the rest is spread over the classes that are not shown": lambda classes, shown: (
                 2 * (1 - sum(shown)) * (classes - 1) / classes
             ),
-            "that is what is hidden, not how far the target can be off": lambda classes, shown: 1 - sum(shown),
+            "that is how much is hidden, not how far the target can be off": lambda classes, shown: 1 - sum(shown),
         },
     ),
     Exercise(
@@ -156,7 +156,7 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=rounded_answers,
         right=scaled,
-        slips={"the label beside the zeros is thrown away": partial(scaled, certain=False)},
+        slips={"the label that comes with the zeros is thrown away": partial(scaled, certain=False)},
     ),
     Exercise(
         id="4.3",
@@ -169,9 +169,9 @@ EXERCISES = (
         slips={
             "a retry is charged again": partial(charged, free=False),
             "two clients may choose the same id": partial(charged, own=False),
-            "what was refused is no request, and its id is still free": partial(charged, kept=True),
-            "a budget is that of one client": partial(charged, shared=True),
-            "a client that has spent everything cannot fetch again what it has paid for: look at the id first": partial(
+            "a refused request does not count, and its id is still free": partial(charged, kept=True),
+            "each client has its own budget": partial(charged, shared=True),
+            "a client with no budget left cannot fetch again what it has paid for: check the id first": partial(
                 charged, money_first=True
             ),
         },

@@ -25,12 +25,12 @@ from extractlib.errors import InputError
 
 
 def epochs_for(few: int, many: int, batch: int, epochs: int) -> int:
-    """Return over how many epochs a small transfer set is trained in as many steps as a large one in `epochs`."""
+    """Return the epochs that give a small transfer set as many training steps as a large one has in `epochs`."""
     return math.ceil(math.ceil(many / batch) * epochs / math.ceil(few / batch))
 
 
 def preferences(seed: int) -> list[tuple]:
-    """Return preferences and images left; of the first the best class has none, the last would overflow."""
+    """Return preferences and images left; the preferred class has no images left, and the last case would overflow."""
     generator = np.random.default_rng(seed)
     cases = []
     for classes, scale in ((4, 1.0), (6, 2.0), (5, 2_000.0)):
@@ -60,30 +60,30 @@ def gradient(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 HELD_OUT, QUERIES, WANTED = "birds", 1_000, 2_000
-"""The task of a shipped victim that the chapter does not attack, the budget, and how many labels are wanted."""
+"""The task of a shipped victim that the chapter does not attack, the budget, and the number of labels to return."""
 
 
 def thousand(seed: int) -> list[tuple]:
-    """Return an API with full answers, a pool, and images whose labels are wanted."""
+    """Return an API with full answers, a pool, and the images whose labels the attacker must return."""
     pool = draw("atlas", part="queries", size=2 * QUERIES, seed=seed).unlabeled()
     return [(PoolAPI(pool), pool, wanted_images(seed))]
 
 
 class PoolAPI(OneAccount):
-    """An API that answers about the images of a pool alone: the attacker of the chapter has no others."""
+    """An API that answers only images from a pool: the attacker of the chapter has no others."""
 
     def __init__(self, pool: ImageSet):
         super().__init__(load_victim(HELD_OUT), budget=QUERIES)
         self._known = {image.numpy().tobytes() for image in pool.images[:]}
 
     def query(self, images: torch.Tensor, **options: Any) -> Answers:
-        """Answer as the API does.
+        """Answer as `OneAccount` does.
 
         Raises:
-            InputError: An image is not of the pool, or as the API. Nothing is charged.
+            InputError: An image is not from the pool, or `OneAccount` raises it. Nothing is charged.
         """
         if isinstance(images, torch.Tensor) and not self._known.issuperset(one.numpy().tobytes() for one in images):
-            raise InputError("an image is not of the pool: send images of the pool, as they are")
+            raise InputError("an image is not from the pool: send images from the pool, unchanged")
         return super().query(images, **options)
 
 
@@ -93,7 +93,7 @@ def wanted_images(seed: int) -> torch.Tensor:
 
 
 def linear_services(seed: int) -> list[tuple]:
-    """Return linear services with one query more than they have features, and the numbers of features."""
+    """Return linear services whose budget is one query more than they have features, and the numbers of features."""
     cases = []
     for features, classes in ((4, 3), (12, 5)):
         weights, bias = linear_victim(seed, features, classes)
@@ -102,29 +102,29 @@ def linear_services(seed: int) -> list[tuple]:
 
 
 def answers_as(weights: np.ndarray, bias: np.ndarray, victim: torch.Tensor, vectors: torch.Tensor) -> tuple[bool, bool]:
-    """Say whether a copy gives the victim's classes on all but one vector in a hundred, and its probabilities."""
+    """Say whether a copy gives the victim's classes on all but 1% of the vectors, and whether its probabilities."""
     copy = probabilities(vectors, torch.from_numpy(weights).double(), torch.from_numpy(bias).double())
     same = (copy.argmax(1) != victim.argmax(1)).double().mean() <= 0.01
     return bool(same), bool((copy - victim).abs().max() <= 1e-3)
 
 
 def judge_copies(found: list, wanted: list, cases: list[tuple]) -> str | None:
-    """Right is whatever answers as the victim does: weights are known only up to a constant."""
+    """Return why the copies are wrong; any that answers as the victim does is right, since weights may be shifted."""
     for (weights, bias), (true_weights, true_bias) in zip(found, wanted, strict=True):
         for part, true_part in ((weights, true_weights), (bias, true_bias)):
             if part.shape != true_part.shape:
-                return f"shape {part.shape} where {true_part.shape} is wanted"
+                return f"the shape is {part.shape}: expected {true_part.shape}"
         vectors = torch.randn(200, weights.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         victim = probabilities(vectors, torch.from_numpy(true_weights), torch.from_numpy(true_bias))
         same, equal = answers_as(weights, bias, victim, vectors)
         if not equal and all(answers_as(weights - bias[:, None], bias, victim, vectors)):
-            return "the answer to a vector with one feature still has the bias in it: take off the answer to zeros"
+            return "the answer to a vector with one feature still contains the bias: subtract the answer to zeros"
         if not equal and all(answers_as(weights, true_bias, victim, vectors)):
-            return "the weights are the victim's, and the bias is not: the vector of zeros tells it"
+            return "the weights are the victim's, but the bias is not: the vector of zeros reveals it"
         if not same:
-            return "the copy names another class on some new vectors"
+            return "the copy names a different class on some new vectors"
         if not equal:
-            return "the copy names the same classes with other probabilities"
+            return "the copy names the same classes, but with different probabilities"
     return None
 
 
@@ -146,7 +146,7 @@ EXERCISES = (
             "count batches, not images: the last one of an epoch may be smaller": (
                 lambda few, many, batch, epochs: epochs * many / few
             ),
-            "with as many epochs the small set gets fewer steps": lambda few, many, batch, epochs: epochs,
+            "with the same number of epochs, the small set gets fewer steps": lambda few, many, batch, epochs: epochs,
         },
     ),
     Exercise(

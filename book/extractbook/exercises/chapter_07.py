@@ -17,7 +17,7 @@ STARTS = ("resnet A", "resnet B", "vgg A", "vgg B")
 
 
 def layers(seed: int) -> list[tuple]:
-    """Return pairs of layers: in another order with noise, with nothing in common, and with rows that are alike."""
+    """Return pairs of layers: reordered with noise, with nothing in common, and with rows that are alike."""
     generator = np.random.default_rng(seed)
     first = generator.standard_normal((3, 16, 27))
     noise = 0.3 * generator.standard_normal((16, 27))
@@ -30,27 +30,27 @@ def layers(seed: int) -> list[tuple]:
 
 
 def similarity(first: np.ndarray, second: np.ndarray, order: np.ndarray | slice = slice(None)) -> float:
-    """Return the cosine similarity of two layers of one shape, the second's rows in another order."""
+    """Return the cosine similarity of two layers of the same shape, with the second's rows in this order."""
     return (first * second[order]).sum() / np.sqrt((first**2).sum() * (second**2).sum())
 
 
 def matched(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the similarity where the rows are assigned to each other as well as can be."""
+    """Return the similarity under the best one-to-one assignment of the rows."""
     return similarity(first, second, linear_sum_assignment(first @ second.T, maximize=True)[1])
 
 
 def nearest(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the same where each row takes the row that fits it best, whether another has it or not."""
+    """Return the same if each row takes the row that fits it best, even if another row takes it too."""
     return similarity(first, second, (first @ second.T).argmax(1))
 
 
 def by_angle(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the same where rows are assigned by the size of their products, whatever the sign."""
+    """Return the same if rows are assigned by the absolute values of their products."""
     return similarity(first, second, linear_sum_assignment(np.abs(first @ second.T), maximize=True)[1])
 
 
 def factorial_tables(seed: int) -> list[tuple]:
-    """Return factorial tables of a few seeds, in which each step makes the other worse."""
+    """Return factorial tables for a few seeds; in each, either step makes the other one worse."""
     generator, cases = np.random.default_rng(seed), []
     for seeds in (1, 5):
         losses = generator.uniform(0.03, 0.12, (3, seeds))
@@ -60,12 +60,12 @@ def factorial_tables(seed: int) -> list[tuple]:
 
 
 def pretraining_first(table: np.ndarray) -> np.ndarray:
-    """Return the losses by pre-training and by architecture, of shape (2, seeds), in this order."""
+    """Return the losses from pre-training and architecture, of shape (2, seeds), changed in this order."""
     return np.stack([table[:, 0, 0] - table[:, 1, 0], table[:, 1, 0] - table[:, 1, 1]])
 
 
 def architecture_first(table: np.ndarray) -> np.ndarray:
-    """Return the same losses in the other order."""
+    """Return the same losses with the architecture changed first."""
     return np.stack([table[:, 0, 1] - table[:, 1, 1], table[:, 0, 0] - table[:, 0, 1]])
 
 
@@ -80,7 +80,7 @@ class ImageService(Service):
         """Return the victim's probabilities.
 
         Raises:
-            BudgetExceeded: These are more queries than are left.
+            BudgetExceeded: There are more queries than are left.
         """
         self.charge(len(images))
         return predict(self._model, images).softmax(1)
@@ -88,7 +88,7 @@ class ImageService(Service):
 
 @cache
 def _victims(seed: int) -> tuple[tuple[str, networks.Network], ...]:
-    """Return five victims with what they started from, in any order: one that ships, four tuned shortly."""
+    """Return five victims with their starting weights, shuffled: one shipped, four fine-tuned briefly."""
     images = drawn.draw("objects", part="victim", size=1_000, seed=seed)
     recipe, made = Recipe(steps=60, learning_rate=0.05), [("resnet A", load_victim("birds").model)]
     for name in STARTS:
@@ -106,14 +106,14 @@ def _pool(seed: int) -> torch.Tensor:
 
 
 def services(seed: int) -> list[tuple]:
-    """Return for each victim a service of 500 queries with as many images of the pool."""
+    """Return for each victim a service with a budget of 500 queries, and 500 images of the pool."""
     return [(ImageService(model, len(_pool(seed))), _pool(seed)) for _, model in _victims(seed)]
 
 
 def share_named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of victims whose start is named."""
+    """Return the share of victims whose start is named correctly, and the name of this number."""
     named = [normalized(given) == normalized(right) for given, right in zip(found, wanted, strict=True)]
-    return float(np.mean(named)), "the share of victims named"
+    return float(np.mean(named)), "the share of victims named correctly"
 
 
 EXERCISES = (
@@ -129,8 +129,8 @@ EXERCISES = (
         },
         right=lambda strong, weak, recovery: 1 - (1 - recovery) * strong / weak,
         slips={
-            "that would be so if both victims were equally good": lambda strong, weak, recovery: recovery,
-            "a point weighs more on the weaker victim": lambda strong, weak, recovery: (
+            "that would be right if both victims were equally good": lambda strong, weak, recovery: recovery,
+            "a point weighs more for the weaker victim": lambda strong, weak, recovery: (
                 1 - (1 - recovery) * weak / strong
             ),
             "the first recovery is a share too, of its own victim's accuracy": lambda strong, weak, recovery: (
@@ -161,8 +161,8 @@ EXERCISES = (
         cases=factorial_tables,
         right=lambda table: np.mean([pretraining_first(table), architecture_first(table)], axis=0),
         slips={
-            "if the architecture is changed first, other shares come out": pretraining_first,
-            "if pre-training is taken away first, other shares come out": architecture_first,
+            "if the architecture is changed first, the shares are different": pretraining_first,
+            "if pre-training is removed first, the shares are different": architecture_first,
         },
     ),
     Exercise(

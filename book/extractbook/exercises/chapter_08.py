@@ -17,11 +17,11 @@ HELD_OUT, BUDGET = "objects", 400
 
 
 def halves(seed: int) -> list[tuple]:
-    """Return recoveries on two halves, of shape (2, classes): equal classes, and classes one of which is lost."""
+    """Return recoveries on two halves, of shape (2, classes): once for equal classes, once with one class lost."""
     generator = np.random.default_rng(seed)
     cases = [(generator.binomial(50, 0.9, (2, classes)) / 50,) for classes in (43, 10)]
     cases[1][0][:, generator.integers(10)] -= 0.4
-    # Without ties it is clear which class is the lowest.
+    # This breaks ties, so it is clear which class is the lowest.
     return [(recovered + generator.uniform(0, 1e-3, recovered.shape),) for (recovered,) in cases]
 
 
@@ -31,7 +31,7 @@ def one_way(recovered: np.ndarray) -> float:
 
 
 def confusions(seed: int) -> list[tuple]:
-    """Return two confusion matrices of the same images, in the last of which agreement cannot be avoided."""
+    """Return pairs of confusion matrices on the same images; in the last, some agreement cannot be avoided."""
     generator, cases = np.random.default_rng(seed), []
     for classes, right in ((3, 0.3), (5, 0.4), (4, 0.8)):
         shares = right * np.eye(classes) + (1 - right) / classes
@@ -46,13 +46,13 @@ def possible_agreement(victim: np.ndarray, surrogate: np.ndarray) -> tuple[float
 
 
 def blind_to_truth(victim: np.ndarray, surrogate: np.ndarray) -> tuple[float, float]:
-    """Return the same, had nobody said which answers were to images of which class."""
+    """Return the same, without knowing the true class of the images behind the answers."""
     return possible_agreement(victim.sum(0, keepdims=True), surrogate.sum(0, keepdims=True))
 
 
 @cache
 def _collected(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return 2,000 images, uint8, of which 400 are the diverse pool's and the others retinas, and which are which."""
+    """Return 2,000 uint8 images, 400 from the diverse pool and the others retinas, and which are from the pool."""
     parts = (("atlas", "queries", BUDGET), ("retina", "adversary", 2_000 - BUDGET))
     images = torch.cat([drawn.draw(name, part=part, size=size, seed=seed).images[:] for name, part, size in parts])
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(images)))
@@ -60,12 +60,12 @@ def _collected(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pools(seed: int) -> list[tuple]:
-    """Return the images that were collected, and the budget."""
+    """Return the collected images and the budget."""
     return [(_collected(seed)[0], BUDGET)]
 
 
 def stolen(images: torch.Tensor, seed: int) -> float:
-    """Return how often a copy that learned the victim's answers to images agrees with it on test images."""
+    """Return how often a copy trained on the victim's answers to images agrees with it on test images."""
     victim, test = load_victim(HELD_OUT), drawn.draw(HELD_OUT, part="test", size=1_000, seed=seed).images
     recipe = Recipe(steps=200, learning_rate=0.1, batch_size=64, weight_decay=0.0, shift=0)
     model = networks.build("resnet", classes=len(victim.classes), seed=0, backbone=networks.shipped_backbone())
@@ -75,7 +75,7 @@ def stolen(images: torch.Tensor, seed: int) -> float:
 
 @cache
 def diverse(seed: int) -> np.ndarray:
-    """Return the places of the diverse images, int64 of shape (400,), behind them the seed, for the score."""
+    """Return the positions of the diverse images, followed by the seed for the score, int64 of shape (401,)."""
     return np.append(_collected(seed)[1].nonzero()[:, 0].numpy(), seed)
 
 
@@ -86,10 +86,10 @@ def _stolen_by_diverse(seed: int) -> float:
 
 
 def of_diverse(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the copy's agreement over that of a copy that asked about the diverse images.
+    """Return the copy's agreement, relative to that of a copy trained on the diverse images, and its name.
 
     Raises:
-        InputError: There are not as many different places as the budget.
+        InputError: The number of different places is not the budget.
     """
     (places,), ((images, budget),), seed = found, cases, int(wanted[0][-1])
     if (
@@ -97,9 +97,9 @@ def of_diverse(found: list, wanted: list, cases: list[tuple]) -> tuple[float, st
         or len(set(places.tolist())) != budget
         or not 0 <= places.min() <= places.max() < 2_000
     ):
-        raise InputError(f"{budget} different places of the pool are wanted, whole numbers below {len(images):,}")
+        raise InputError(f"expected {budget} different places in the pool, whole numbers below {len(images):,}")
     reached = stolen(images[torch.from_numpy(places)], seed) / _stolen_by_diverse(seed)
-    return reached, "agreement, over that of a copy from the diverse images,"
+    return reached, "agreement, relative to that of a copy trained on the diverse images,"
 
 
 EXERCISES = (
@@ -133,7 +133,7 @@ EXERCISES = (
             "a class is measured on the half that it was chosen on": lambda recovered: (
                 recovered.mean(1) - recovered.min(1)
             ).mean(),
-            "a class is chosen on all images, and measured on the same": lambda recovered: (
+            "a class is chosen on all images and measured on the same images": lambda recovered: (
                 recovered.mean() - recovered.mean(0).min()
             ),
         },
@@ -146,7 +146,7 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=confusions,
         right=possible_agreement,
-        slips={"the matrices also tell which answers were to images of the same true class": blind_to_truth},
+        slips={"the matrices also show which answers were for images of the same true class": blind_to_truth},
     ),
     Exercise(
         id="8.4",

@@ -24,7 +24,7 @@ SIZES = {(VICTIM, "detector"): 800, ("atlas", "detector"): 800, (VICTIM, "test")
 
 
 def precision(customers: int, questions: int, stolen: int, tpr: float, tnr: float) -> float:
-    """Return the share of the detected queries that the attacker has sent."""
+    """Return the share of the detected queries that were sent by the attacker."""
     return stolen * tnr / (stolen * tnr + customers * questions * (1 - tpr))
 
 
@@ -37,12 +37,12 @@ def benign_scores(seed: int) -> list[tuple]:
 
 def threshold(scores: torch.Tensor, tpr: float, *, step: int = 0) -> float:
     """Return the lowest score at which a share `tpr` of the scores is accepted, or one `step` places higher."""
-    # What rounding adds to a product that should be whole must not count as one score more.
+    # The rounding error of a product that should be whole must not count as one more score.
     return scores.sort().values[ceil(tpr * len(scores) - 1e-9) - 1 + step].item()
 
 
 def two_sides(seed: int) -> list[tuple]:
-    """Return scores of benign and out-of-distribution images; of few values, so that many tie, and once with none."""
+    """Return scores of benign and out-of-distribution images: with many ties, with fewer, and with none."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for benign, ood, steps in ((30, 50, 5), (200, 20, 12), (60, 60, 10**6)):
@@ -52,16 +52,16 @@ def two_sides(seed: int) -> list[tuple]:
 
 
 def above(benign: torch.Tensor, ood: torch.Tensor, *, ties: float) -> float:
-    """Return the share of pairs in which the image out of distribution scores higher, with a weight for ties."""
+    """Return the share of pairs in which the out-of-distribution image scores higher; ties have a weight."""
     difference = ood[:, None] - benign
     return ((difference > 0).double() + ties * (difference == 0)).mean().item()
 
 
 @cache
 def archive(seed: int) -> tuple[ImageSet, ImageSet, torch.Tensor, torch.Tensor]:
-    """Return an owner's resampled images, a pool's, queries of both sides in random order, and which are an attacker's.
+    """Return an owner's resampled images, a pool's images, shuffled queries of both sides, and which are an attacker's.
 
-    Half of each side's queries were resampled like the owner's images; the first half of the numbers is the customers'.
+    Half of each side's queries are resampled like the owner's images. Before shuffling, the customers' come first.
     """
     parts = {(name, part): drawn.draw(name, part=part, size=size, seed=seed) for (name, part), size in SIZES.items()}
     owner, pool = (parts[name, "detector"] for name in (VICTIM, "atlas"))
@@ -73,10 +73,10 @@ def archive(seed: int) -> tuple[ImageSet, ImageSet, torch.Tensor, torch.Tensor]:
 
 
 def tnr(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the TNR at 95% TPR of scores of the queries.
+    """Return the TNR at 95% TPR of the queries' scores, and the name of this number.
 
     Raises:
-        InputError: There is not one number for each query.
+        InputError: The number of scores is not the number of queries.
     """
     scores, is_attack = _scores(found[0], wanted[0])
     threshold = threshold_at(scores[~is_attack], 0.95)
@@ -85,13 +85,13 @@ def tnr(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
 
 def _scores(found: np.ndarray, flags: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     if found.shape != flags.shape:
-        raise InputError(f"shape {found.shape} where {flags.shape} is wanted")
+        raise InputError(f"the shape is {found.shape}: expected {flags.shape}")
     return torch.from_numpy(np.asarray(found, dtype=float)), torch.from_numpy(flags > 0)
 
 
 @cache
 def guarded(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor]:
-    """Return a detector of objects, and images of customers and of a pool with which of them it detects."""
+    """Return a detector for objects, images from customers and from a pool, and which of them it detects."""
     recipe = Recipe(epochs=3, learning_rate=0.05, batch_size=128)
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
     sides = [drawn.draw(name, part="detector", size=600, seed=seed) for name in (VICTIM, "atlas")]
@@ -102,17 +102,17 @@ def guarded(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor]:
 
 
 def shuffling_services(seed: int) -> list[tuple]:
-    """Return an API that shuffles the answers to what it detects, and images; each may be asked about twice."""
+    """Return an API that shuffles the answers to detected images, and images; each can be sent twice."""
     detector, images, _ = guarded(seed)
     policy = Shuffle(seed.to_bytes(8, "big"))
     return [(PredictionAPI(load_victim(VICTIM), budget=2 * len(images), detector=detector, policy=policy), images)]
 
 
 def separated(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the AUROC of the numbers against whether an image was detected.
+    """Return the AUROC of the scores for telling detected images from the others, and the name of this number.
 
     Raises:
-        InputError: There is not one number for each image.
+        InputError: The number of scores is not the number of images.
     """
     scores, is_altered = _scores(found[0], wanted[0])
     return auroc(scores[~is_altered], scores[is_altered]), "AUROC"
@@ -136,7 +136,7 @@ EXERCISES = (
             "TPR is the share of the customers' queries that pass": (
                 lambda tpr, **given: precision(**given, tpr=1 - tpr)
             ),
-            "TPR and TNR have changed places": lambda tpr, tnr, **given: precision(**given, tpr=tnr, tnr=tpr),
+            "TPR and TNR are swapped": lambda tpr, tnr, **given: precision(**given, tpr=tnr, tnr=tpr),
             "count queries, not customers": lambda **given: precision(**given | {"questions": 1}),
             "that is the share of the attacker's queries that is caught": lambda **given: given["tnr"],
         },
@@ -151,8 +151,8 @@ EXERCISES = (
         right=threshold,
         slips={
             "a lower threshold accepts as many": partial(threshold, step=1),
-            "fewer are accepted than asked for": partial(threshold, step=-1),
-            "that is no score, and lies between two": lambda scores, tpr: scores.quantile(tpr).item(),
+            "fewer are accepted than required": partial(threshold, step=-1),
+            "that is not one of the scores, and lies between two": lambda scores, tpr: scores.quantile(tpr).item(),
             "a low score belongs to a customer": lambda scores, tpr: -threshold(-scores, tpr),
         },
     ),
@@ -166,8 +166,8 @@ EXERCISES = (
         right=auroc,
         slips={
             "a tie is half a win": partial(above, ties=0.0),
-            "a tie is no whole win": partial(above, ties=1.0),
-            "a good detector scores images out of distribution higher": lambda benign, ood: 1 - auroc(benign, ood),
+            "a tie is not a whole win": partial(above, ties=1.0),
+            "a good detector scores out-of-distribution images higher": lambda benign, ood: 1 - auroc(benign, ood),
         },
     ),
     Exercise(

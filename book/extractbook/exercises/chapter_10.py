@@ -25,15 +25,15 @@ VICTIM = "objects"
 
 
 def bill(budget: int, until: int, fee: float, price: float) -> float:
-    """Return what a budget costs that is shared among accounts so that none sends its query number `until`."""
+    """Return the cost of a budget that is split among accounts so that none of them sends its query number `until`."""
     return math.ceil(budget / (until - 1)) * fee + budget * price
 
 
 def histories(seed: int) -> list[tuple]:
-    """Return which queries of an account were caught, with honest rate, window and chance.
+    """Return which queries of an account were caught, with the honest rate, the window and the chance.
 
-    A thief, one with an honest past, one whose hits are just too many for the window from its first place to its last,
-    and an honest customer.
+    The accounts: a thief, a thief with an honest past, one with just too many hits for a window that begins with the
+    first hit and ends with the last, and an honest customer.
     """
     generator = np.random.default_rng(seed)
     honest, stolen, few = generator.random(300) < 0.02, generator.random(60) < 0.9, np.zeros(50, bool)
@@ -44,7 +44,7 @@ def histories(seed: int) -> list[tuple]:
 
 
 def until_flagged(caught: np.ndarray, rate: float, window: int, chance: float, *, more: int = 0) -> int:
-    """Return after how many queries an account is flagged, 0 if never; `more` hits than there were are looked for."""
+    """Return after how many queries an account is flagged, 0 if never; by mistake, `more` hits are looked for."""
     numbers = np.arange(1, len(caught) + 1)
     counts = np.convolve(caught, np.ones(window))[: len(caught)]
     found = numbers[stats.binom.sf(counts - 1 + more, numbers.clip(max=window), rate) < chance]
@@ -52,7 +52,7 @@ def until_flagged(caught: np.ndarray, rate: float, window: int, chance: float, *
 
 
 def marked_models(seed: int) -> list[tuple]:
-    """Return numbers of repeated and of all marks, with how many of them each control repeats."""
+    """Return the numbers of repeated marks and of all marks, and how many each control repeats."""
     generator = np.random.default_rng(seed)
     shares = ((50, 0.1, 0.02, 3), (200, 0.6, 0.1, 1), (100, 0.2, 0.2, 5), (300, 0.5, 0.05, 10), (4, 1, 0.3, 2))
     return [
@@ -66,7 +66,7 @@ def marked_models(seed: int) -> list[tuple]:
 
 
 def p_value(repeated: int, marks: int, by_controls: Sequence[int], *, bound: float = 0.975) -> float:
-    """Return how probable so many repeated marks are at the upper bound of the controls' rate; 0.5 for no bound."""
+    """Return the chance of this many repeats at the upper bound of the controls' rate; 0.5 takes the rate itself."""
     hits, trials = sum(by_controls), marks * len(by_controls)
     rate = stats.beta.ppf(bound, hits + 1, trials - hits) if bound > 0.5 else hits / trials
     return float(stats.binom.sf(repeated - 1, marks, rate))
@@ -74,7 +74,7 @@ def p_value(repeated: int, marks: int, by_controls: Sequence[int], *, bound: flo
 
 @cache
 def defended(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor, ImageSet]:
-    """Return a detector of objects, an adversary's own images, a pool's, and test images."""
+    """Return a detector for objects, an adversary's own images, a pool's images, and test images."""
     recipe = Recipe(epochs=4, learning_rate=0.05, batch_size=128)
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
     benign, ood = (drawn.draw(name, part="detector", size=1_000, seed=seed).unlabeled() for name in (VICTIM, "atlas"))
@@ -89,7 +89,7 @@ def defended(seed: int) -> tuple[BinaryDetector, torch.Tensor, torch.Tensor, Ima
 
 
 def defended_services(seed: int) -> list[tuple]:
-    """Return an API of 500 queries behind a detector that shuffles, the attacker's images, and images to label."""
+    """Return an API of 500 queries that shuffles the answers it detects, the attacker's images, and images to label."""
     detector, own, pool, test = defended(seed)
     policy = Shuffle(seed.to_bytes(8, "big"))
     return [(OneAccount(load_victim(VICTIM), budget=500, detector=detector, policy=policy), own, pool, test.images)]
@@ -97,13 +97,13 @@ def defended_services(seed: int) -> list[tuple]:
 
 @cache
 def alone(seed: int) -> np.ndarray:
-    """Return the labels of the copy that asks about the adversary's images once and stops."""
+    """Return the labels of a copy trained on the answers to the adversary's own images alone, each sent once."""
     api, own, _, images = defended_services(seed)[0]
     return Knockoff(budget=len(own))(api, as_images(own), progress=False).predict(images).numpy()
 
 
 def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the copy's labels above that of the adversary's images alone (see `held_out.gained`)."""
+    """Return the recovery above that of the adversary's images alone (see `held_out.gained`), and its name."""
     victim = load_victim(VICTIM).predict(cases[0][3]).numpy()
     return held_out.gained(found, wanted, victim), "recovery above that of the 100 images alone"
 
@@ -122,14 +122,12 @@ EXERCISES = (
         },
         right=bill,
         slips={
-            "its query number `until` gets an account flagged": lambda budget, until, **costs: bill(
+            "an account is flagged at its query number `until`": lambda budget, until, **costs: bill(
                 budget, until + 1, **costs
             ),
             "each account pays the fee": lambda budget, until, **costs: bill(budget, budget + 1, **costs),
-            "the queries are to be paid too": lambda budget, until, fee, price: bill(budget, until, fee, 0),
-            "there is no part of an account": lambda budget, until, fee, price: (
-                budget / (until - 1) * fee + budget * price
-            ),
+            "the queries must be paid for too": lambda budget, until, fee, price: bill(budget, until, fee, 0),
+            "accounts cannot be divided": lambda budget, until, fee, price: budget / (until - 1) * fee + budget * price,
         },
     ),
     Exercise(
@@ -144,7 +142,7 @@ EXERCISES = (
             "the account's past still counts": lambda caught, rate, window, chance: until_flagged(
                 caught, rate, len(caught), chance
             ),
-            "at least so many: exactly so many count too": lambda *case: until_flagged(*case, more=1),
+            "at least that many: exactly that many counts too": lambda *case: until_flagged(*case, more=1),
         },
     ),
     Exercise(
@@ -156,10 +154,10 @@ EXERCISES = (
         cases=marked_models,
         right=p_value,
         slips={
-            "exactly so many count too": lambda repeated, *case: p_value(repeated + 1, *case),
+            "exactly that many counts too": lambda repeated, *case: p_value(repeated + 1, *case),
             "the rate is uncertain: take its upper bound": partial(p_value, bound=0.5),
-            "the bound has one side": partial(p_value, bound=0.9875),
-            "all controls count, not the first alone": lambda repeated, marks, by: p_value(repeated, marks, by[:1]),
+            "the bound is one-sided": partial(p_value, bound=0.9875),
+            "all controls count, not only the first": lambda repeated, marks, by: p_value(repeated, marks, by[:1]),
         },
     ),
     Exercise(

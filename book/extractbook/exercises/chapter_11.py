@@ -23,16 +23,16 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
 
 VICTIM, SOFT = "things", "size-12"
-"""The victim of exercise 11.4, and what its owner's images went through."""
+"""The victim of exercise 11.4, and how its owner's images were processed."""
 
 
 def bill(queries: int, free: int, until: int, price: float, less: float) -> float:
-    """Return what the queries of one month cost, at prices for each thousand."""
+    """Return the cost of one month's queries, at prices per thousand."""
     return (max(min(queries, until) - free, 0) * price + max(queries - until, 0) * less) / 1_000
 
 
 def frames(seed: int) -> list[tuple]:
-    """Return which frames a victim gets right, with the names of their tracks, all equally long; in no order."""
+    """Return which frames a victim gets right, and the names of their equally long tracks, in random order."""
     generator, cases = np.random.default_rng(seed), []
     for tracks, long in ((25, 30), (8, 12), (60, 5)):
         names = np.repeat(generator.choice(1_000, tracks, replace=False), long)
@@ -43,17 +43,17 @@ def frames(seed: int) -> list[tuple]:
 
 
 def by_track(right: np.ndarray, tracks: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the share that is right, each track being one observation."""
+    """Return the confidence interval of the share that is right, with each track as one observation."""
     return t_interval([right[tracks == track].mean() for track in np.unique(tracks)])
 
 
 def side_by_side(right: np.ndarray, tracks: np.ndarray) -> tuple[float, float]:
-    """Return the same of equally many groups of frames that lie side by side, whatever their tracks."""
+    """Return the same for as many groups of adjacent frames, regardless of their tracks."""
     return t_interval(right.reshape(len(np.unique(tracks)), -1).mean(1))
 
 
 def pilots(seed: int) -> list[tuple]:
-    """Return recoveries of a few seeds at two budgets, and a bound that lies near their mean difference or far."""
+    """Return recoveries of a few seeds at two budgets, and a bound near their mean difference or far from it."""
     generator, cases = np.random.default_rng(seed), []
     for seeds, gap in ((3, 0.8), (5, -0.4), (4, 3.0), (3, 12.0)):
         noise = generator.standard_normal(seeds)
@@ -65,19 +65,19 @@ def pilots(seed: int) -> list[tuple]:
 
 
 def enough(half: Callable[[int], float], distance: float) -> int:
-    """Return the smallest number of seeds, from 2, at which half an interval is shorter than a distance."""
+    """Return the smallest number of seeds, from 2, for which half an interval is shorter than a distance."""
     return next(seeds for seeds in count(2) if half(seeds) < abs(distance))
 
 
 def seeds_needed(first: np.ndarray, second: np.ndarray, bound: float, *, ddof: int = 1) -> int:
-    """Return with how many seeds the interval of the mean difference no longer holds the bound."""
+    """Return how many seeds it takes until the interval of the mean difference no longer contains the bound."""
     apart = first - second
     spread = apart.std(ddof=ddof)
     return enough(lambda seeds: stats.t.ppf(0.975, seeds - 1) * spread / np.sqrt(seeds), apart.mean() - bound)
 
 
 def fixed_quantile(quantile: Callable[[int], float]) -> Callable[..., int]:
-    """Return `seeds_needed` with a quantile that depends on the pilot's number of seeds at most."""
+    """Return `seeds_needed` with a quantile that depends at most on the pilot's number of seeds."""
 
     def needed(first: np.ndarray, second: np.ndarray, bound: float) -> int:
         apart = first - second
@@ -88,7 +88,7 @@ def fixed_quantile(quantile: Callable[[int], float]) -> Callable[..., int]:
 
 
 def unpaired(first: np.ndarray, second: np.ndarray, bound: float) -> int:
-    """Return the number of seeds if the two columns had nothing in common."""
+    """Return the number of seeds as if the two columns were independent."""
     spread = np.sqrt(first.var(ddof=1) + second.var(ddof=1))
     distance = first.mean() - second.mean() - bound
     return enough(lambda seeds: stats.t.ppf(0.975, 2 * seeds - 2) * spread / np.sqrt(seeds), distance)
@@ -96,7 +96,7 @@ def unpaired(first: np.ndarray, second: np.ndarray, bound: float) -> int:
 
 @cache
 def grained(seed: int) -> tuple[BinaryDetector, torch.Tensor, ImageSet]:
-    """Return a detector with soft images of the owner and sharp ones of a pool, an attacker's pool, and test images."""
+    """Return a detector trained on an owner's soft and a pool's sharp images, an attacker's pool, and test images."""
     recipe = Recipe(epochs=2, learning_rate=0.05, batch_size=128)
     trainer = Trainer(network="resnet", recipe=recipe, seed=seed, backbone="shipped")
     owner, ood = (drawn.draw(name, part="detector", size=600, seed=seed).unlabeled() for name in (VICTIM, "atlas"))
@@ -108,22 +108,22 @@ def grained(seed: int) -> tuple[BinaryDetector, torch.Tensor, ImageSet]:
 
 
 def denying_services(seed: int) -> list[tuple]:
-    """Return an API of 1,500 queries behind a detector that denies, a pool, and images to label."""
+    """Return an API of 1,500 queries that denies the answers it detects, a pool, and images to label."""
     detector, pool, test = grained(seed)
     return [(OneAccount(load_victim(VICTIM), budget=1_500, detector=detector, policy=Deny()), pool, test.images)]
 
 
 @cache
 def unprocessed(seed: int) -> np.ndarray:
-    """Return the labels of the copy whose queries are the pool's images as they come."""
+    """Return the labels of a copy whose queries are the pool's unprocessed images."""
     api, pool, images = denying_services(seed)[0]
     return Knockoff(budget=len(pool))(api, as_images(pool), progress=False).predict(images).numpy()
 
 
 def passed(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the copy's labels above that of the pool as it comes (see `held_out.gained`)."""
+    """Return the recovery above that of the unprocessed pool (see `held_out.gained`), and its name."""
     victim = load_victim(VICTIM).predict(cases[0][2]).numpy()
-    return held_out.gained(found, wanted, victim), "recovery above that of the pool as it comes"
+    return held_out.gained(found, wanted, victim), "recovery above that of the unprocessed pool"
 
 
 EXERCISES = (
@@ -145,19 +145,19 @@ EXERCISES = (
             "prices are for a thousand queries": lambda budget, attacks, **tiers: (
                 1_000 * bill(budget * attacks, **tiers)
             ),
-            "the account gets its free queries once a month, not once an attack": lambda budget, attacks, **tiers: bill(
-                budget * attacks, **tiers | {"free": attacks * tiers["free"]}
+            "the account gets its free queries once a month, not once per attack": lambda budget, attacks, **tiers: (
+                bill(budget * attacks, **tiers | {"free": attacks * tiers["free"]})
             ),
-            "the free queries are not paid": lambda budget, attacks, **tiers: bill(
+            "the free queries are not paid for": lambda budget, attacks, **tiers: bill(
                 budget * attacks, **tiers | {"free": 0}
             ),
-            "the lower price is that of the queries above, not of all": lambda budget, attacks, **tiers: bill(
+            "the lower price applies to the queries above the limit, not to all": lambda budget, attacks, **tiers: bill(
                 budget * attacks, **tiers | {"price": tiers["less"]}
             ),
-            "no single attack comes to the lower price, all together do": lambda budget, attacks, **tiers: bill(
-                budget * attacks, **tiers | {"less": tiers["price"]}
+            "no single attack reaches the lower price, but all of them together do": lambda budget, attacks, **tiers: (
+                bill(budget * attacks, **tiers | {"less": tiers["price"]})
             ),
-            "they are sent in one month, and each attack would be the only one of its month": (
+            "all attacks are billed in one month, not each as the only one of its month": (
                 lambda budget, attacks, **tiers: attacks * bill(budget, **tiers)
             ),
         },
@@ -172,8 +172,8 @@ EXERCISES = (
         cases=frames,
         right=by_track,
         slips={
-            "frames of one track count as if they knew nothing of each other": lambda right, tracks: t_interval(right),
-            "the frames of a track need not lie side by side": side_by_side,
+            "frames of one track count as if they were independent": lambda right, tracks: t_interval(right),
+            "the frames of a track need not be next to each other": side_by_side,
         },
     ),
     Exercise(
@@ -185,15 +185,13 @@ EXERCISES = (
         cases=pilots,
         right=seeds_needed,
         slips={
-            "both columns have their seeds in common": unpaired,
-            "with few seeds the normal distribution's quantile is too small": fixed_quantile(lambda pilot: 1.96),
-            "more seeds also leave more degrees of freedom": fixed_quantile(
-                lambda pilot: stats.t.ppf(0.975, pilot - 1)
+            "both columns share their seeds": unpaired,
+            "with few seeds, the normal distribution's quantile is too small": fixed_quantile(lambda pilot: 1.96),
+            "more seeds also give more degrees of freedom": fixed_quantile(lambda pilot: stats.t.ppf(0.975, pilot - 1)),
+            "that tests whether the difference is zero, not whether it is the bound": lambda first, second, bound: (
+                seeds_needed(first, second, 0.0)
             ),
-            "that decides whether the difference is zero, not the bound": lambda first, second, bound: seeds_needed(
-                first, second, 0.0
-            ),
-            "of a few seeds the spread divides by one less than their number": lambda *case: seeds_needed(
+            "the spread of a sample of seeds divides by one less than their number": lambda *case: seeds_needed(
                 *case, ddof=0
             ),
         },

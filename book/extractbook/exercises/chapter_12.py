@@ -9,12 +9,12 @@ from extractlib.metrics import t_interval
 
 
 def any_false(bounds: int, looks: int, error: float) -> float:
-    """Return the probability that at least one of independent looks decides falsely."""
+    """Return the probability that at least one of several independent looks gives a false verdict."""
     return 1 - (1 - error) ** (bounds * looks)
 
 
 def outcomes(seed: int) -> list[tuple]:
-    """Return what came of some bounds (True, False, or None for undecided) and how many of them must hold."""
+    """Return the results of some bounds (True, False, or None for undecided) and how many of them must hold."""
     generator = np.random.default_rng(seed)
     drawn = [[(True, False, None)[place] for place in generator.integers(3, size=5)] for _ in range(8)]
     fixed = [[True, True, None, False], [True, None, None], [False, True, True], [None, False, False]]
@@ -24,7 +24,7 @@ def outcomes(seed: int) -> list[tuple]:
 
 
 def judged(holds: list, needed: int, *, doubtful: bool = False) -> str:
-    """Return the verdict on a claim of which `needed` bounds must hold; `doubtful` takes undecided for failed."""
+    """Return the verdict on a claim for which `needed` bounds must hold; `doubtful` counts undecided as failed."""
     if holds.count(True) >= needed:
         return "holds"
     possible = holds.count(True) + (0 if doubtful else holds.count(None))
@@ -32,7 +32,7 @@ def judged(holds: list, needed: int, *, doubtful: bool = False) -> str:
 
 
 def resampled_images(seed: int) -> list[tuple]:
-    """Return whether victim and copy are right about each test image, and how often resamples draw it."""
+    """Return whether victim and copy are right about each test image, and how often each resample draws it."""
     generator = np.random.default_rng(seed)
     cases = []
     for count, draws in ((40, 5), (200, 30), (1_000, 8)):
@@ -48,18 +48,18 @@ def resampled(victim: np.ndarray, copy: np.ndarray, weights: np.ndarray) -> np.n
 
 
 def patient_authors(seed: int) -> list[tuple]:
-    """Return values of many seeds, a bound that is their true mean or off it, and with how many the author begins."""
+    """Return the values of many seeds, a bound at or off their true mean, and the number of seeds to begin with."""
     generator = np.random.default_rng(seed)
     cases = []
     for shift, first in ((0.0, 2), (0.0, 3), (0.05, 5), (-0.3, 3), (0.02, 4), (0.3, 3)):
         cases.append((generator.normal(0.8 + shift, 0.05, size=40).tolist(), 0.8, first))
-    # Whatever the seed: a stop at the first look, one that only an earlier look finds, and one late in the values.
+    # For every seed: a stop at the first look, one that only an earlier look finds, and one late in the values.
     lucky = [0.9, 0.91, 0.92, 0.5, 0.5, 0.5]
     return [*cases, (lucky, 0.8, 3), (lucky, 0.8, 4), ([0.9, 0.7] + [0.9] * 10, 0.8, 2)]
 
 
 def stopped(values: list[float], bound: float, first: int, *, late: int = 0) -> int:
-    """Return after how many seeds the interval first lies above the bound, or 0; `late` adds to where it begins."""
+    """Return after how many seeds the interval is first above the bound, or 0; `late` delays the first look."""
     for count in range(first + late, len(values) + 1):
         if t_interval(values[:count])[0] > bound:
             return count
@@ -80,7 +80,7 @@ EXERCISES = (
         right=any_false,
         slips={
             "each look is one more chance": lambda looks, **given: any_false(looks=1, **given),
-            "a probability is at most 1: that is the number to expect": lambda bounds, looks, error: (
+            "a probability is at most 1: that is the expected number of false verdicts": lambda bounds, looks, error: (
                 bounds * looks * error
             ),
             "that is the probability that none is false": lambda **given: 1 - any_false(**given),
@@ -96,7 +96,7 @@ EXERCISES = (
         choices=("holds", "does not hold", "undecided"),
         right=judged,
         slips={
-            "what is undecided has not failed": partial(judged, doubtful=True),
+            "an undecided bound has not failed": partial(judged, doubtful=True),
             "not all of them must hold": lambda holds, needed: judged(holds, len(holds)),
         },
     ),
@@ -109,13 +109,13 @@ EXERCISES = (
         cases=resampled_images,
         right=resampled,
         slips={
-            "both models meet the same resample": lambda victim, copy, weights: (
+            "both models are scored on the same resample": lambda victim, copy, weights: (
                 (weights @ copy) / (weights[::-1] @ victim)
             ),
             "the victim's accuracy is resampled too": lambda victim, copy, weights: (
                 (weights @ copy) / (victim.mean() * weights.sum(1))
             ),
-            "the surrogate's accuracy is above the line": lambda victim, copy, weights: (
+            "the surrogate's accuracy is the numerator": lambda victim, copy, weights: (
                 1 / resampled(victim, copy, weights)
             ),
         },
@@ -129,8 +129,8 @@ EXERCISES = (
         cases=patient_authors,
         right=stopped,
         slips={
-            "it looks once, at the end": lambda values, bound, first: stopped(values, bound, len(values)),
-            "it looks before the next seed as well": partial(stopped, late=1),
+            "that looks only once, at the end": lambda values, bound, first: stopped(values, bound, len(values)),
+            "the author also looks before the next seed": partial(stopped, late=1),
         },
     ),
     Exercise(

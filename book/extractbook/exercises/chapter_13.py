@@ -16,7 +16,7 @@ from extractlib.defenses.perturbations import AdaptiveMisinformation
 from extractlib.models.classifier import Victim, load_victim
 
 VICTIM, QUERIES, TEST, THRESHOLD = "objects", 800, 2_000, 0.9
-"""Of exercise 13.4: the victim, the attacker's images and budget, the test images, and the owner's threshold."""
+"""In exercise 13.4: the victim, the number of the attacker's images and queries, of test images, and the threshold."""
 
 
 def price(queries: int, images: int, cents: int) -> float:
@@ -25,7 +25,7 @@ def price(queries: int, images: int, cents: int) -> float:
 
 
 def doubtful_answers(seed: int) -> list[tuple]:
-    """Return probabilities, false ones, and a threshold that some of the largest probabilities equal."""
+    """Return probabilities, false ones, and a threshold that equals some of the largest probabilities."""
     generator = np.random.default_rng(seed)
     cases = []
     for threshold in (0.5, 0.625, 0.75):
@@ -38,13 +38,13 @@ def doubtful_answers(seed: int) -> list[tuple]:
 def stepped(
     answers: torch.Tensor, false: torch.Tensor, threshold: float, *, like: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the false answers where the largest probability, of `like`, is below the threshold, else the true ones."""
+    """Return false answers where the largest probability (of `like`, if given) is below the threshold, or true ones."""
     decides = answers if like is None else like
     return torch.where(decides.amax(1, keepdim=True) < threshold, false, answers)
 
 
 def suspects(seed: int) -> list[tuple]:
-    """Return a victim's outputs on some samples, and those of a near copy, of itself, and of another model."""
+    """Return a victim's outputs on some samples, each with those of a near copy, of itself, or of another model."""
     generator = np.random.default_rng(seed)
     victim = generator.dirichlet(np.ones(6), size=15)
     near = 0.8 * victim + 0.2 * generator.dirichlet(np.ones(6), size=15)
@@ -52,12 +52,12 @@ def suspects(seed: int) -> list[tuple]:
 
 
 def distance(victim: np.ndarray, suspect: np.ndarray) -> float:
-    """Return the mean absolute difference of two models' correlations among samples."""
+    """Return the mean absolute difference between two models' correlations among samples."""
     return float(np.abs(np.corrcoef(victim) - np.corrcoef(suspect)).mean())
 
 
 class AnyOther:
-    """A model that gives all labels but the victim's the same probability: what misinformation is trained to be."""
+    """A model that gives all labels but the victim's the same probability; misinformation is trained toward this."""
 
     fingerprint = "any other"
 
@@ -78,7 +78,7 @@ def world(seed: int) -> tuple[ImageSet, ImageSet]:
 
 
 def misinforming_services(seed: int) -> list[tuple]:
-    """Return an API that answers falsely where its victim is unsure, the attacker's images, and test images."""
+    """Return an API that gives false answers where its victim is unsure, the attacker's images, and test images."""
     pool, test = world(seed)
     victim = load_victim(VICTIM)
     policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
@@ -87,13 +87,13 @@ def misinforming_services(seed: int) -> list[tuple]:
 
 @cache
 def believing(seed: int) -> np.ndarray:
-    """Return the labels of the copy that random Knockoff trains on all answers."""
+    """Return the labels of the copy that random Knockoff trains on all answers, false ones included."""
     api, pool, images = misinforming_services(seed)[0]
     return Knockoff(budget=QUERIES)(api, pool, progress=False).predict(images).numpy()
 
 
 def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the recovery of the copy's labels above that of the copy that believes all (see `held_out.gained`)."""
+    """Return the recovery above that of a copy trained on all answers (see `held_out.gained`), and its name."""
     victim = load_victim(VICTIM).predict(cases[0][2]).numpy()
     return held_out.gained(found, wanted, victim), "recovery above that of random Knockoff"
 
@@ -111,7 +111,7 @@ EXERCISES = (
         },
         right=price,
         slips={
-            "dollars are asked for, not cents": lambda **given: 100 * price(**given),
+            "the exercise asks for dollars, not cents": lambda **given: 100 * price(**given),
             "that is the bill for the labels; divide it among the queries": lambda queries, images, cents: (
                 images * cents / 100
             ),
@@ -127,13 +127,13 @@ EXERCISES = (
         cases=doubtful_answers,
         right=stepped,
         slips={
-            "at the threshold itself the answer stays true": lambda answers, false, threshold: stepped(
+            "at the threshold itself, the answer stays true": lambda answers, false, threshold: stepped(
                 answers, false, threshold + 1e-9
             ),
             "the victim is unsure below the threshold, not above": lambda answers, false, threshold: stepped(
                 false, answers, threshold, like=answers
             ),
-            "one answer is false as a whole, or not at all": lambda answers, false, threshold: torch.where(
+            "an answer is false as a whole or not at all": lambda answers, false, threshold: torch.where(
                 answers < threshold, false, answers
             ),
         },

@@ -16,19 +16,19 @@ SEEDS = range(2**32)
 """Variants of an exercise whose cases are drawn from a seed: too many to try while a submission is graded."""
 NO_ANSWER = "there is no answer yet"
 TOO_LONG = 200
-"""Characters of a reader's own message or input that a reason quotes."""
+"""Most characters of a reader's own message or input that a reason quotes."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says.
+    """The result of a check.
 
     Attributes:
-        exercise: Its id.
-        reason: Why the answer is not right, in words that do not give it away; empty where it is right.
-        share: Share of the exercise's points, from 0 to 1: 1 where the answer is right, and what a scored attack or
-            defense that does not reach its mark is still worth.
-        said: What is said where nothing is amiss.
+        exercise: The exercise's id.
+        reason: Why the answer is not right, in words that do not give it away; empty if it is right.
+        share: Share of the exercise's points, from 0 to 1: 1 if the answer is right, and less for a scored attack or
+            defense that does not reach its mark but is still worth something.
+        said: What the verdict says if the answer is right.
     """
 
     exercise: str
@@ -56,25 +56,25 @@ class Exercise:
 
     Attributes:
         id: Chapter and number, for example ``"5.2"``.
-        title: As the notebook has it.
+        title: The title in the notebook.
         kind: One of `KINDS`.
-        minutes: What a reader will need.
-        right: Returns the right answer: of the parameters if the answer is a value, of one case if it is a function.
-            None where a text is asked for, which people read.
-        key: Returns, of the parameters, what is right of each case, where the case does not tell it; then there is
-            no `right`.
-        cases: Returns, of the parameters, the arguments of each call of the reader's function; None for a value.
+        minutes: The time a reader will need.
+        right: Returns the right answer, given the parameters if the answer is a value, or one case if it is a function.
+            None if the exercise asks for a written answer, which people read.
+        key: Returns, given the parameters, the right result for each case, if it does not follow from the case; then
+            there is no `right`.
+        cases: Returns, given the parameters, the arguments of each call of the reader's function; None for a value.
         variants: The parameters by name, each with the values it can have, the book's own first.
-        choices: The texts of which an answer names one or several; empty where it is none of given texts.
-        slips: The reason for a known mistake, with the function that makes it, called as `right` is.
-        judge: Returns why an answer is wrong, or None, given what the answer makes of the cases, what `right` makes of
-            them, and the cases; None to compare the two.
-        score: Returns, called as `judge` is, how well an attack or defense did, and what the number is; then `marks`
-            are the scores that earn nothing and everything, and between them points grow evenly.
-        tolerance: Relative difference up to which numbers are equal; whole numbers must be exactly so.
+        choices: The texts from which an answer names one or several; empty if the answer is not a choice of texts.
+        slips: Known mistakes: the reason to report, and the function that makes the mistake, called like `right`.
+        judge: Returns why an answer is wrong, or None, given the answer's results for the cases, those of `right`, and
+            the cases; None to compare the two.
+        score: Called like `judge`; returns how well an attack or defense did, and the name of this number. `marks` are
+            then the scores that earn no points and all of them; between them points grow linearly.
+        tolerance: Relative difference up to which numbers count as equal; whole numbers must be exactly equal.
 
     Raises:
-        InputError: The kind is unknown or the minutes are no whole number from 1.
+        InputError: The kind is unknown or the minutes are not a whole number from 1.
     """
 
     id: str
@@ -98,14 +98,14 @@ class Exercise:
 
     @property
     def checked(self) -> bool:
-        """Whether a program says if an answer is right."""
+        """Whether a program checks the answer."""
         return bool(self.right or self.key)
 
     def parameters(self, seed: int | None = None) -> dict[str, object]:
-        """Return the parameters of the book (None) or of the assessed variant of this seed.
+        """Return the parameters of the book (None) or of the assessed variant with this seed.
 
         Raises:
-            InputError: The seed is none.
+            InputError: The seed is not valid.
         """
         if seed is None:
             return {name: values[0] for name, values in self.variants.items()}
@@ -114,13 +114,15 @@ class Exercise:
         return {name: values[int(generator.integers(len(values)))] for name, values in self.variants.items()}
 
     def check(self, answer: Any, *, seed: int | None = None) -> Verdict:
-        """Say whether an answer is right; a function is called no further after a case in which it fails.
+        """Say whether an answer is right; after a case in which a function fails, it is not called again.
 
         Raises:
-            InputError: The exercise asks for a text, which people read.
+            InputError: The exercise asks for a written answer, which people read.
         """
         if not self.checked:
-            raise InputError(f"exercise {self.id} asks for a text, which no program checks: compare it with the rubric")
+            raise InputError(
+                f"exercise {self.id} asks for a written answer, which no program checks: compare it with the rubric"
+            )
         parameters = self.parameters(seed)
         try:
             given, right = self._fitted(answer, parameters)
@@ -133,29 +135,29 @@ class Exercise:
         return Verdict(self.id, reason or "", float(not reason))
 
     def trial(self, answer: Any) -> Verdict:
-        """Say of a function whether it is right on the book's own cases, and of a value whether its kind is right.
+        """Say whether a function is right on the book's own cases, or whether a value is of the right kind.
 
         Raises:
-            InputError: The exercise asks for a text, which people read.
+            InputError: The exercise asks for a written answer, which people read.
         """
         if self.cases or not self.checked:
-            return replace(self.check(answer), said="right on these inputs; others decide the grade")
+            return replace(self.check(answer), said="right on these inputs; the grade is decided on others")
         try:
             self._fitted(answer, self.parameters())
         except InputError as error:
             return Verdict(self.id, str(error), 0.0)
-        return Verdict(self.id, "", 1.0, said="an answer of the right kind; the grade says whether it is right")
+        return Verdict(self.id, "", 1.0, said="the answer is of the right kind; the grade says whether it is right")
 
     def _fitted(self, answer: Any, parameters: Mapping[str, object]) -> tuple[list, list]:
-        """Return what an answer makes of each case, in the type that is right, and what is right.
+        """Return the answer's result for each case, converted to the right type, and the right results.
 
         Raises:
-            InputError: There is no answer, or it cannot be compared; the message is a verdict's reason.
+            InputError: There is no answer, or it cannot be compared; the message becomes the verdict's reason.
         """
         if answer is None or answer is ...:
             raise InputError(NO_ANSWER)
         if self.cases and not callable(answer):
-            raise InputError(f"the answer is {kind_of(answer)}: a function is wanted")
+            raise InputError(f"the answer is {kind_of(answer)}: expected a function")
         function = _guarded(answer) if self.cases else lambda **_: answer
         given = self._results(function, parameters)
         right = (
@@ -171,17 +173,17 @@ class Exercise:
     def _scored(self, score: float, what: str) -> Verdict:
         none, full = self.marks
         share = min(max((score - none) / (full - none), 0.0), 1.0)
-        reason = f"{what} is {score:.3f}; it earns points from {none:g} on and all of them from {full:g} on"
+        reason = f"{what} is {score:.3f}; points start above {none:g}, and {full:g} earns all of them"
         return Verdict(self.id, "" if share == 1 else reason, share, said=f"right; {what} is {score:.3f}")
 
     def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
-        """Return what a function makes of the parameters or of each case, which are made anew, as plain data."""
+        """Return a function's results for the parameters, or for each case, generated again, as plain data."""
         if self.cases is None:
             return [plain(function(**parameters))]
         return [plain(function(*case)) for case in self.cases(**parameters)]
 
     def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
-        """Return the slip that makes what is given, or else where and in what way it differs from what is right."""
+        """Return the slip that leads to the given results, or else where and how they differ from the right ones."""
         where = self._first_difference(given, right)
         for slip, make in self.slips.items() if where else ():
             if not self._first_difference(given, self._results(make, parameters)):
@@ -193,20 +195,20 @@ class Exercise:
         return f"on input {number + 1} of {len(right)}, ({names}), {reason}"
 
     def _first_difference(self, given: list, right: list) -> tuple[int, str] | None:
-        """Return the number of the first case in which two differ, and in what way."""
+        """Return the number of the first case in which the two differ, and how they differ."""
         reasons = [difference(*pair, tolerance=self.tolerance) for pair in zip(given, right, strict=True)]
         return next(((number, reason) for number, reason in enumerate(reasons) if reason), None)
 
 
 def _guarded(function: Callable) -> Callable:
-    """Return a function whose every failure is an `InputError` that tells it."""
+    """Return a function whose every failure becomes an `InputError` that describes it."""
 
     def call(*case: object) -> object:
         try:
             result = function(*case)
         except NotImplementedError:
             raise InputError(NO_ANSWER) from None
-        except (Exception, SystemExit) as error:  # whatever a reader's code may raise is a reason, not a fault here
+        except (Exception, SystemExit) as error:  # whatever a reader's code raises is a reason, not a bug here
             what = "stops" if isinstance(error, InputError) else f"raises {type(error).__name__}"
             raise InputError(f"the function {what}: {shortened(error, str)}") from None
         if result is None or result is ...:
@@ -217,11 +219,11 @@ def _guarded(function: Callable) -> Callable:
 
 
 def shortened(value: object, show: Callable = repr) -> str:
-    """Return a value as a message quotes it, in one line; of a large one its kind."""
+    """Return a value as a message quotes it, on one line; a large one is described by its kind."""
     try:
         text = " ".join(show(value).split())
-    except Exception:  # a reader's class may fail to show itself
-        text = f"one of type {type(value).__name__}"
+    except Exception:  # the repr of a reader's class may fail
+        text = f"a value of type {type(value).__name__}"
     shape = getattr(value, "shape", None)
     if shape and len(text) > 60:
         return f"{type(value).__name__} of shape {tuple(shape)}"
@@ -229,20 +231,20 @@ def shortened(value: object, show: Callable = repr) -> str:
 
 
 def lookup(id: str) -> Exercise:
-    """Return the exercise of this id.
+    """Return the exercise with this id.
 
     Raises:
-        InputError: There is none.
+        InputError: There is no such exercise.
     """
     entries = {entry.id: entry for entry in (*known(), *assigned())}
     return entries[check_choice("exercise", id, entries)]
 
 
 def known(chapter: int | None = None) -> tuple[Exercise, ...]:
-    """Return the exercises of a chapter, or of all, in order.
+    """Return the exercises of a chapter, or of all chapters, in order.
 
     Raises:
-        InputError: The chapter has none.
+        InputError: The chapter has no exercises.
     """
     names = sorted(path.stem for path in Path(__file__).parent.glob("chapter_*.py"))
     if chapter is not None:
@@ -252,6 +254,6 @@ def known(chapter: int | None = None) -> tuple[Exercise, ...]:
 
 
 def assigned() -> tuple[Exercise, ...]:
-    """Return the exercises that stand on no page and are handed out alone, in order."""
+    """Return the exercises that are not on any page and are only handed out, in order."""
     names = sorted(path.stem for path in Path(__file__).parent.glob("assigned/chapter_*.py"))
     return tuple(import_module(f"extractbook.exercises.assigned.{name}").EXERCISE for name in names)

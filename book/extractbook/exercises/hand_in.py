@@ -1,8 +1,9 @@
-"""How a notebook that is graded hands its answers in: over a socket, as plain data, to a judge outside its sandbox.
+"""How a graded notebook hands in its answers: over a socket, as plain data, to a judge outside its sandbox.
 
-The sandbox holds this file and no other of the exercises: neither what is right nor what decides an assessed variant.
-A value is sent; a function is called here, for the judge, with what the judge sends, and a service among its arguments
-asks the judge again. Messages are JSON with a length before it, and nothing in them is ever executed.
+The sandbox contains this file and no other file of the exercises: neither the right answers nor anything that decides
+an assessed variant. A value is sent to the judge. A function is called here with the arguments that the judge sends;
+if one of them is a service, each call to it goes back to the judge. Messages are JSON preceded by their length, and
+nothing in them is ever executed.
 """
 
 import base64
@@ -24,23 +25,23 @@ from extractlib.models.classifier import Victim, load_victim
 
 SOCKET = "/tmp/answers/socket"
 LARGEST = 128 * 2**20
-"""Bytes of a message."""
+"""Most bytes of a message."""
 DTYPES = "bool uint8 int8 int16 int32 int64 float16 float32 float64".split()
 
 
 class Refused(Exception):
-    """What a service says that does not answer."""
+    """The error of a service that does not answer."""
 
 
 class FarAPI:
-    """The judge's prediction API as a function in the notebook sees it: with all that an attack uses.
+    """The judge's prediction API as a function in the notebook sees it, with everything that an attack uses.
 
     Args:
-        classes: Name of each of the victim's classes.
-        granularity: What an answer shows.
-        fingerprint: Digest of all that decides the answers.
-        query: The judge's, which returns the parts of its answers.
-        usage: The judge's, which returns the parts of its account.
+        classes: Names of the victim's classes.
+        granularity: How much an answer shows.
+        fingerprint: Digest of everything that decides the answers.
+        query: The judge's function, which returns the parts of its answers.
+        usage: The judge's function, which returns the parts of a client's account.
     """
 
     def __init__(self, classes: list[str], granularity: str, fingerprint: str, query: Callable, usage: Callable):
@@ -52,12 +53,12 @@ class FarAPI:
         return Answers(**self._query(images, client, request))
 
     def usage(self, client: str) -> Usage:
-        """Return what a client has asked and what is left."""
+        """Return how many queries a client has sent and how many are left."""
         return Usage(**self._usage(client))
 
 
 def send(connection: socket.socket, **message: object) -> None:
-    """Send a message, whose parts are plain data."""
+    """Send a message whose parts are plain data."""
     text = json.dumps(message).encode()
     connection.sendall(struct.pack("!Q", len(text)) + text)
 
@@ -66,15 +67,15 @@ def receive(connection: socket.socket) -> dict:
     """Return the next message.
 
     Raises:
-        ValueError: It is no message, or too large a one.
-        EOFError: The other side has gone.
+        ValueError: It is not a message, or it is too large.
+        EOFError: The other side has closed the connection.
     """
     (size,) = struct.unpack("!Q", _exactly(connection, 8))
     if size > LARGEST:
         raise ValueError(f"an answer of {size:,} bytes is too large: {LARGEST:,} are allowed")
     message = json.loads(_exactly(connection, size))
     if not isinstance(message, dict):
-        raise ValueError("that is no message")
+        raise ValueError("that is not a message")
     return message
 
 
@@ -90,13 +91,13 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 
 def encode(value: object, services: list | None = None) -> object:
-    """Return a value as JSON can hold it; a function becomes its place in `services`, to which it is added.
+    """Return a value in a form that JSON can hold; a function is added to `services`, and its position stands for it.
 
-    Of a victim that ships the name is sent.
+    Of a shipped victim, only the name is sent.
 
     Raises:
         TypeError: It is of a kind that cannot be sent.
-        InputError: It is a victim that does not ship.
+        InputError: It is a victim that is not shipped.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value.item() if isinstance(value, np.generic) else value
@@ -141,7 +142,7 @@ def _services_of(api: PredictionAPI) -> tuple[Callable, Callable]:
 
 
 def decode(value: object, ask: Callable[[int, list], object] | None = None) -> Any:
-    """Return what `encode` was given; a service asks by `ask`, with its place and its arguments."""
+    """Return the value that `encode` was given; a service calls `ask` with its position and its arguments."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if not isinstance(value, dict):
@@ -149,7 +150,7 @@ def decode(value: object, ask: Callable[[int, list], object] | None = None) -> A
     kind = value["kind"]
     if kind in ("tensor", "array"):
         if value["dtype"] not in DTYPES:
-            raise ValueError(f"no array of {value['dtype']!r} is allowed")
+            raise ValueError(f"an array of type {value['dtype']!r} is not allowed")
         array = np.frombuffer(base64.b64decode(value["data"]), value["dtype"]).reshape(value["shape"]).copy()
         return torch.from_numpy(array) if kind == "tensor" else array
     if kind == "bytes":
@@ -189,7 +190,7 @@ def hand_in(exercise: str, answer: Any) -> None:
         while "call" in (message := receive(connection)):
             try:
                 result = encode(answer(*decode(message["call"], ask)))
-            except BaseException as error:  # whatever a student's function raises, the exit included, is its result
+            except BaseException as error:  # whatever a student's function raises, SystemExit included, is its result
                 send(connection, error=[type(error).__name__, _told(error)])
             else:
                 send(connection, result=result)

@@ -1,7 +1,7 @@
-"""Victims that no chapter shows being attacked: what exercises try an attack or a defense on.
+"""Victims that are not attacked in any chapter: exercises try attacks and defenses on them.
 
-A victim is one of those that ship. An attack is cut to what a check can wait for: few queries, short training, and
-agreement with the victim as the score.
+Each is one of the shipped victims. Attacks are small enough for a check to wait for them: few queries, short training,
+and agreement with the victim as the score.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ RECIPE = Recipe(steps=250, learning_rate=0.1, weight_decay=0.0, shift=0)
 """How a check trains a copy: a few seconds."""
 
 TESTED = 1_500
-"""Test images on which copy and victim are compared."""
+"""Number of test images on which copy and victim are compared."""
 
 
 @cache
@@ -41,54 +41,54 @@ def answers(task: str, asked: torch.Tensor) -> torch.Tensor:
 
 
 def order_of(count: int, seed: int) -> np.ndarray:
-    """Return an order in which images of attackers and customers are mixed, so that no function tells them by it.
+    """Return an order for mixing the images of attackers and customers, so that their position does not give them away.
 
-    What was mixed by it stands as before at ``order.argsort()``.
+    Indexing with ``order.argsort()`` restores the original order.
     """
     return np.random.default_rng([seed, count]).permutation(count)
 
 
 SAMPLE = 16
-"""Queries made anew to see whether they follow from the seed: fewer, since each pixel is kept in eight bytes."""
+"""Queries generated again to check that they follow from the seed: fewer, since each pixel takes eight bytes."""
 
 
 def trials(count: int, seed: int) -> list[tuple[int, int]]:
-    """Return the numbers of queries and the seeds with which a reader's function is called, for `made`."""
+    """Return the numbers of queries and the seeds with which a reader's function is called, as `made` needs."""
     return [(count, seed), (SAMPLE, seed), (SAMPLE, seed), (SAMPLE, seed + 1)]
 
 
 def made(found: list[np.ndarray], count: int) -> torch.Tensor:
-    """Return queries that a reader made, uint8 of shape (count, 3, 32, 32).
+    """Return queries that a reader's function generated, uint8 of shape (count, 3, 32, 32).
 
     Args:
-        found: What was made for each of the `trials`.
-        count: How many are wanted.
+        found: What the function returned for each of the `trials`.
+        count: The expected number of queries.
 
     Raises:
-        InputError: They are no such images, or do not follow from the seed alone.
+        InputError: They are not such images, or do not follow from the seed alone.
     """
     images, first, again, other = found
     if images.shape != (count, 3, 32, 32):
-        raise InputError(f"shape {images.shape} where {(count, 3, 32, 32)} is wanted")
+        raise InputError(f"the shape is {images.shape}: expected {(count, 3, 32, 32)}")
     if images.min() < 0 or images.max() > 255:
         outside = images.min() if images.min() < 0 else images.max()
-        raise InputError(f"a pixel is {outside}: uint8 from 0 to 255 is wanted")
+        raise InputError(f"a pixel is {outside}: expected uint8 values from 0 to 255")
     if not np.array_equal(first, again):
-        raise InputError("the same seed makes other images when asked again")
+        raise InputError("the same seed gives different images when called again")
     if np.array_equal(first, other):
-        raise InputError("another seed makes the same images")
+        raise InputError("a different seed gives the same images")
     return torch.from_numpy(images.astype(np.uint8))
 
 
 def copied(task: str, asked: torch.Tensor, targets: torch.Tensor, *, seed: int, recipe: Recipe = RECIPE) -> float:
-    """Return the agreement, in [0, 1], of a victim and a copy that learns from the public weights on.
+    """Return the agreement, in [0, 1], of a victim and a copy that is trained from the public weights.
 
     Args:
-        task: The victim's.
+        task: The victim's task.
         asked: The queries, uint8 of shape (n, 3, 32, 32).
-        targets: What the copy is to say to them, float of shape (n, classes).
-        seed: Of the copy's head, of its training and of the test images.
-        recipe: How it is trained.
+        targets: The copy's targets for them, float of shape (n, classes).
+        seed: Seed of the copy's head, of its training and of the test images.
+        recipe: How the copy is trained.
     """
     model = networks.build("resnet", classes=targets.shape[1], seed=seed, backbone=networks.shipped_backbone())
     fit(model, asked, targets.float(), recipe, seed=seed)
@@ -97,17 +97,17 @@ def copied(task: str, asked: torch.Tensor, targets: torch.Tensor, *, seed: int, 
 
 
 def gained(found: list, wanted: list, victim: np.ndarray) -> float:
-    """Return how far a copy's recovery is above a baseline's: shares of the victim's accuracy.
+    """Return by how much a copy's recovery, a share of the victim's accuracy, exceeds a baseline's.
 
     Args:
-        found: The copy's labels, alone in a list, int64 of shape (n,).
-        wanted: The true labels and the baseline's, alone in a list, int64 of shape (2, n).
+        found: A list with one element: the copy's labels, int64 of shape (n,).
+        wanted: A list with one element: the true labels and the baseline's, int64 of shape (2, n).
         victim: The victim's labels, int64 of shape (n,).
 
     Raises:
-        InputError: There is not one label for each image.
+        InputError: The number of labels is not the number of images.
     """
     labels, (truth, baseline) = found[0], wanted[0]
     if labels.shape != truth.shape:
-        raise InputError(f"shape {labels.shape} where {truth.shape} is wanted")
+        raise InputError(f"the shape is {labels.shape}: expected {truth.shape}")
     return float(((labels == truth).mean() - (baseline == truth).mean()) / (victim == truth).mean())

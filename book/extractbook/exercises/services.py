@@ -1,4 +1,4 @@
-"""Small prediction APIs that exercises of several chapters attack, and what such exercises share."""
+"""Small prediction APIs that are attacked in the exercises of several chapters, and other code that these share."""
 
 from itertools import pairwise
 
@@ -12,42 +12,42 @@ from extractlib.errors import InputError
 
 
 class Service:
-    """Answers no more queries than its budget."""
+    """A service that answers no more queries than its budget allows."""
 
     def __init__(self, budget: int):
         self._left = budget
 
     def charge(self, queries: int) -> None:
-        """Take queries off the budget.
+        """Subtract queries from the budget.
 
         Raises:
-            BudgetExceeded: These are more than are left.
+            BudgetExceeded: There are more of them than are left.
         """
         if queries > self._left:
-            raise BudgetExceeded(f"{queries} queries are asked for and {self._left} are left: ask fewer")
+            raise BudgetExceeded(f"{queries} queries are sent and {self._left} are left: send fewer")
         self._left -= queries
 
 
 def check_vectors(vectors: torch.Tensor, features: int) -> torch.Tensor:
-    """Return vectors of shape (n, features): a query is one of them, whatever else holds many.
+    """Return vectors if their shape is (n, features), so that each of them counts as one query.
 
     Raises:
-        InputError: They are something else.
+        InputError: They have another shape.
     """
     if getattr(vectors, "ndim", 0) != 2 or vectors.shape[1] != features:
-        raise InputError(f"the queries are of shape {tuple(np.shape(vectors))}: (n, {features}) is wanted")
+        raise InputError(f"the queries are of shape {tuple(np.shape(vectors))}: expected (n, {features})")
     return vectors
 
 
 class OneAccount(PredictionAPI):
-    """A prediction API whose budget is one for all names that a client may take."""
+    """A prediction API with a single budget, whatever names its clients use."""
 
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
-        """Answer as `PredictionAPI.query`, whoever asks."""
+        """Answer like `PredictionAPI.query`, with every query charged to one account."""
         return super().query(images, request=request)
 
     def usage(self, client: str = "anonymous") -> Usage:
-        """Return what has been asked under any name, and what is left."""
+        """Return the queries sent under all names, and how many are left."""
         return super().usage()
 
 
@@ -62,7 +62,7 @@ class LinearService(Service):
         """Return the probabilities, float64 of shape (n, classes), for vectors of shape (n, features).
 
         Raises:
-            BudgetExceeded: These are more queries than are left.
+            BudgetExceeded: There are more queries than are left.
         """
         self.charge(len(check_vectors(vectors, self._weights.shape[1])))
         return probabilities(vectors.double(), self._weights, self._bias)
@@ -85,37 +85,37 @@ class NetworkService(Service):
         return torch.randn(count, self.FEATURES, generator=generator, dtype=torch.float64)
 
     def logits(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return what the victim's softmax is made of, float64 of shape (n, classes)."""
+        """Return the inputs of the victim's softmax, float64 of shape (n, classes)."""
         first, second = self._layers
         return (vectors.double() @ first).tanh() @ second
 
     def labels(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Return the victim's labels, int64 of shape (n,), which no budget limits."""
+        """Return the victim's labels, int64 of shape (n,), without charging a budget."""
         return self.logits(vectors).argmax(1)
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the probabilities, float64 of shape (n, classes), for vectors of shape (n, features).
 
         Raises:
-            BudgetExceeded: These are more queries than are left.
+            BudgetExceeded: There are more queries than are left.
         """
         self.charge(len(check_vectors(vectors, self.FEATURES)))
         return self.logits(vectors).softmax(1)
 
 
 def agreement(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of labels that are the victim's, over all cases, and what the number is.
+    """Return the share of labels that are the victim's, over all cases, and the name of this number.
 
     Raises:
-        InputError: There is not one label for each vector.
+        InputError: The number of labels is not the number of vectors.
     """
     if any(labels.shape != true.shape for labels, true in zip(found, wanted, strict=True)):
-        raise InputError(f"shape {found[0].shape} where {wanted[0].shape} is wanted")
+        raise InputError(f"the shape is {found[0].shape}: expected {wanted[0].shape}")
     return float(np.mean([(labels == true).mean() for labels, true in zip(found, wanted, strict=True)])), "agreement"
 
 
 def probabilities(vectors: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Return softmax(weights x + bias) for each of n vectors, float64 of shape (n, classes)."""
+    """Return softmax(weights x + bias) for n vectors, float64 of shape (n, classes)."""
     return (vectors @ weights.T + bias).softmax(1)
 
 

@@ -1,6 +1,7 @@
 """How the book shows things: figures with alternative text, tables, and sentences with measured numbers.
 
-What only one chapter shows lies in a module of its number, ``chapter_05.py``, and is reached as ``book.chapter_05``.
+Anything that only one chapter shows is in a module with its number, such as ``chapter_05.py``, and is available as
+``book.chapter_05``.
 """
 
 from pathlib import Path

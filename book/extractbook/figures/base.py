@@ -1,7 +1,7 @@
-"""What all figures share: width, style, colors, the class of a plot.
+"""Shared by all figures: width, style, colors, and the class of plots.
 
-Figures are drawn on a white card, so that they read in light and dark, in colors that the color-blind can tell apart
-(Okabe and Ito, Color Universal Design, 2008), with letters that stay legible where a phone shows them 360 px wide.
+Figures are drawn on a white card, so that they are readable in light and dark mode, in colors that color-blind readers
+can distinguish (Okabe and Ito, Color Universal Design, 2008), with text that stays legible on a phone, 360 px wide.
 """
 
 import io
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from extractlib.metrics import summary
 
 WIDTH = 6.0
-"""Of a figure, in inches."""
+"""Width of a figure, in inches."""
 
 STYLE = Path(__file__).with_name("book.mplstyle")
 
@@ -28,10 +28,10 @@ YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
 
 class Plot(Figure):
-    """A figure of the book's width that carries the data it shows.
+    """A figure of the book's width that holds the data it shows.
 
     Attributes:
-        data: A line for each mark; its columns are those of the table below the figure.
+        data: One line per mark, with the columns of the table below the figure.
     """
 
     def __init__(self, data: pd.DataFrame, *, height: float):
@@ -40,7 +40,7 @@ class Plot(Figure):
 
 
 def render(figure: Figure, *, kind: str = "svg") -> bytes:
-    """Return a figure as the bytes of an SVG or PNG file: equal figures, freshly made, give equal bytes."""
+    """Return a figure as the bytes of an SVG or PNG file; equal figures, newly created, give equal bytes."""
     buffer = io.BytesIO()
     with style.context(STYLE):
         figure.savefig(buffer, format=kind, dpi=200, metadata={"Date" if kind == "svg" else "Software": None})
@@ -51,7 +51,7 @@ def render(figure: Figure, *, kind: str = "svg") -> bytes:
 def plotting(
     data: pd.DataFrame, *, height: float, xlabel: str, ylabel: str = "", columns: int = 3
 ) -> Iterator[tuple[Plot, Axes]]:
-    """Yield a new plot of `data` and its axes, which get their labels and their legend afterward."""
+    """Yield a new plot of `data` and its axes, which get their labels and legend afterward."""
     with style.context(STYLE):
         figure = Plot(data, height=height)
         axes = figure.subplots()
@@ -61,17 +61,17 @@ def plotting(
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a plot, the first on top; a name of several parts gets two lines."""
+    """Name the rows of a plot, the first on top; a name with several parts gets two lines."""
     axes.set_yticks(range(len(names)), [re.sub(r"(?<=[,;:]) | (?=\()", "\n", name, count=1) for name in names])
     axes.invert_yaxis()
 
 
 def summaries(marks: Iterable[tuple[str, object, Sequence[float]]], place: str, value: str) -> pd.DataFrame:
-    """Return of each mark its series, its place, and mean and standard deviation of its values, none of a single one.
+    """Return the series, place, mean and standard deviation of each mark; a single value has no standard deviation.
 
     Args:
-        marks: Series, place and values, one a seed, of each.
-        place, value: The heads of these columns.
+        marks: Series, place and values (one per seed) of each mark.
+        place, value: The headings of these columns.
     """
     lines = [(*mark, *(summary(values) if len(values) > 1 else (values[0], np.nan))) for *mark, values in marks]
     return pd.DataFrame(lines, columns=["Series", place, value, "±"])

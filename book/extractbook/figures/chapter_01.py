@@ -1,4 +1,4 @@
-"""What only chapter 1 shows: three copies on the same images, and what three attackers recover of five victims."""
+"""Figures that only chapter 1 shows: three copies on the same images, and what attackers recover from five victims."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,19 +15,19 @@ from extractbook.reproduction.scales import scale
 PUBLIC, OWN, CONSTANT = "public images", "own images", "constant"
 
 LOOKS = {PUBLIC: ("s", VERMILION), OWN: ("D", GREEN), CONSTANT: ("|", BLACK)}
-"""Marker and color of each attacker, and of the model that needs none."""
+"""Marker and color of each attacker, and of the constant predictor, which needs none."""
 
 
 def same_images(
     images: torch.Tensor, labels: torch.Tensor, copies: Mapping[str, torch.Tensor], classes: Sequence[str]
 ) -> Figure:
-    """Return test images with what copies say to each: ✓ and the label where it is right, ✗ where it is wrong.
+    """Return test images with what each copy answers: ✓ where it is right, ✗ and its label where it is wrong.
 
     Args:
         images: uint8 of shape (n, channels, height, width).
         labels: The true labels, int64 of shape (n,).
-        copies: By name the labels that each copy gives, at most three.
-        classes: Name of each class.
+        copies: The labels that each copy gives, by the copy's name; at most three copies.
+        classes: The name of each class.
     """
     texts = []
     for number, truth in enumerate(labels.tolist()):
@@ -40,11 +40,11 @@ def same_images(
 
 
 def recovered(frame: pd.DataFrame, *, name: str = "drawn") -> pd.DataFrame:
-    """Return what two attackers and a constant predictor recover, a line a task, seed and one of `LOOKS`.
+    """Return what two attackers and a constant predictor recover, one line per task, seed and entry of `LOOKS`.
 
     Args:
-        frame: Of the tables ``"reproduction"`` and ``"own_images"``.
-        name: The frame's scale.
+        frame: Rows of the tables ``"reproduction"`` and ``"own_images"``.
+        name: The scale of the rows.
     """
     settings = scale(name)
     plain = frame[(frame["granularity"].astype(str) == "full") & (frame["attack"] == "random")]
@@ -57,7 +57,7 @@ def recovered(frame: pd.DataFrame, *, name: str = "drawn") -> pd.DataFrame:
 
 
 def attackers(lines: pd.DataFrame) -> Plot:
-    """Return what `recovered` says as marks, a row a task: mean ± standard deviation over the seeds, where several."""
+    """Return a plot of what `recovered` returns, one row per task: mean ± standard deviation over several seeds."""
     grouped = lines.groupby(["attacker", "task"], sort=False)["recovery"]
     data = summaries([(kind, task, list(values)) for (kind, task), values in grouped], "Task", "recovery")
     tasks = list(dict.fromkeys(lines["task"]))

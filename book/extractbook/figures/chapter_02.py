@@ -1,4 +1,4 @@
-"""What only chapter 2 shows: the sets side by side, nearest images, and how near a pool is to each task."""
+"""Figures that only chapter 2 shows: the sets side by side, nearest images, and how near a pool is to each task."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from extractlib.data.images import ImageSet
 from extractlib.models import networks
 
 LABEL_WIDTH = 1.25
-"""Of the names beside rows of images, in inches."""
+"""Width of the names beside rows of images, in inches."""
 
 LOOKS = {
     "the task itself": ("o", BLUE),
@@ -22,14 +22,15 @@ LOOKS = {
     "web": ("D", ORANGE),
     "noise": ("^", BLACK),
 }
-"""Marker and color of each set of images that a task's are compared with."""
+"""Marker and color of each set of images that a task's images are compared with."""
 
 
 def rows(images: Mapping[str, torch.Tensor]) -> Figure:
     """Return rows of images, each with its name to the left.
 
     Args:
-        images: By name, which may have several lines, uint8 of shape (n, 3, height, width), equally many of each.
+        images: The images of each row, uint8 of shape (n, 3, height, width), by the row's name, which can have several
+            lines; every row has the same number of images.
     """
     columns = len(next(iter(images.values())))
     side = (WIDTH - LABEL_WIDTH) / columns
@@ -48,14 +49,14 @@ def rows(images: Mapping[str, torch.Tensor]) -> Figure:
 
 
 def of_classes(images: ImageSet, names: tuple[str, ...], *, each: int) -> dict[str, torch.Tensor]:
-    """Return the first images of some classes, uint8 of shape (each, 3, height, width), by the classes' names."""
+    """Return the first images of some classes, uint8 of shape (each, 3, height, width), by class name."""
     labels = images.known_labels()
     places = {name: (labels == images.classes.index(name)).nonzero()[:each, 0] for name in names}
     return {name: images.images[chosen] for name, chosen in places.items()}
 
 
 def features(images: torch.Tensor) -> torch.Tensor:
-    """Return what a network with the public weights sees in images, float32 of shape (n, 64), each of length 1."""
+    """Return the features of images under the public weights, float32 of shape (n, 64), each of length 1."""
     model = networks.build("resnet", classes=2, seed=0, backbone=networks.shipped_backbone()).eval()
     with torch.inference_mode():
         seen = torch.cat([model.features(model.normalize(batch)) for batch in images.split(500)])
@@ -63,16 +64,16 @@ def features(images: torch.Tensor) -> torch.Tensor:
 
 
 def nearness(images: Mapping[str, torch.Tensor], *, count: int, seed: int = 0) -> pd.DataFrame:
-    """Return how near sets of images are to each task: the mean cosine of a test image to the nearest of the set.
+    """Return how near sets of images are to each task: the mean cosine of a test image to the nearest image of the set.
 
     Args:
-        images: The sets by name, uint8; the other test images of the task come first, as ``"the task itself"``. Of
-            each set the first count − 1 are taken, as many as there are other test images.
-        count: How many test images of each task are drawn.
-        seed: Of the drawing.
+        images: The sets by name, uint8; the other test images of the task come first, as ``"the task itself"``. The
+            first count − 1 images of each set are used, as many as there are other test images.
+        count: How many test images are drawn for each task.
+        seed: The seed of the drawing.
 
     Returns:
-        A line for each task, a column for each set.
+        A line for each task and a column for each set.
     """
     sets = {name: features(batch) for name, batch in images.items()}
     lines = {}
@@ -85,7 +86,7 @@ def nearness(images: Mapping[str, torch.Tensor], *, count: int, seed: int = 0) -
 
 
 def near(table: pd.DataFrame) -> Plot:
-    """Return what `nearness` says as marks, a row a task, the nearest to *atlas* on top."""
+    """Return a plot of what `nearness` returns, one row per task, the task nearest to *atlas* on top."""
     table = table.sort_values("atlas", ascending=False)
     with style.context(STYLE):
         figure = Plot(table.reset_index(), height=3.6)

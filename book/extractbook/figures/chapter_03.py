@@ -1,4 +1,4 @@
-"""What only chapter 3 shows: how good the victims are, what they get wrong, and how sure they are of it."""
+"""Figures that only chapter 3 shows: how good the victims are, what they get wrong, and how sure they are of it."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -21,10 +21,10 @@ LOOKS: Mapping[str, tuple[str, str]] = {OURS: ("o", BLUE), THEIRS: ("D", ORANGE)
 
 
 def victims(frame: pd.DataFrame) -> Plot:
-    """Return the accuracy of our victims beside the paper's and a constant predictor's, a row a task.
+    """Return a plot of the accuracy of our victims, the paper's and a constant predictor, one row per task.
 
     Args:
-        frame: Of the table ``"reproduction"``.
+        frame: Rows of the table ``"reproduction"``.
     """
     theirs = paper.tables()["reproduction"]["rows"]
     marks: list[tuple[str, object, Sequence[float]]] = []
@@ -52,7 +52,7 @@ def victims(frame: pd.DataFrame) -> Plot:
 
 
 def confident_errors(images: ImageSet, answers: torch.Tensor, *, shown: int = 8) -> Figure:
-    """Return the errors of which a victim is most sure, each with the true class and the victim's.
+    """Return a figure of the errors that a victim is most sure of, each with the true class and the victim's answer.
 
     Args:
         images: Labeled test images.
@@ -70,12 +70,12 @@ def confident_errors(images: ImageSet, answers: torch.Tensor, *, shown: int = 8)
 
 
 def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 4) -> Plot:
-    """Return the pairs of classes that victims confuse most: an image of either class, and how often.
+    """Return a plot of the pairs of classes that victims confuse most: an image of each class, and how often.
 
     Args:
-        sets: By task the labeled test images and the victim's probabilities, float of shape (n, classes). The image
-            that stands for a class is the one of most contrast.
-        pairs: How many of each task.
+        sets: The labeled test images of each task and the victim's probabilities, float of shape (n, classes). Each
+            class is represented by its image with the highest contrast.
+        pairs: How many pairs to show for each task.
     """
     counts = {task: _counts(task, images, answers.argmax(1)).head(pairs) for task, (images, answers) in sets.items()}
     contrast = {task: images.images[:].float().flatten(1).std(1) for task, (images, _) in sets.items()}
@@ -112,10 +112,10 @@ def _counts(task: str, images: ImageSet, said: torch.Tensor) -> pd.DataFrame:
 
 
 def reliability(answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], *, groups: int = 5) -> Plot:
-    """Return, in a panel a task, the share of right answers over confidence in groups of equally many answers.
+    """Return a plot of the share of right answers against confidence in groups of equal size, one panel per task.
 
     Args:
-        answers: By task confidences, float of shape (n,), and whether each answer is right, bool of shape (n,).
+        answers: For each task, confidences, float of shape (n,), and whether each answer is right, bool of shape (n,).
         groups: How many groups.
 
     Returns:
@@ -128,14 +128,14 @@ def reliability(answers: Mapping[str, tuple[torch.Tensor, torch.Tensor]], *, gro
             share = right[part].double().mean().item()
             error = (share * (1 - share) / len(part)) ** 0.5
             lines.append((task, confidence[part].double().mean().item(), share, error, len(part)))
-    data = pd.DataFrame(lines, columns=["Series", "confidence", "share that is right", "±", "answers"])
+    data = pd.DataFrame(lines, columns=["Series", "confidence", "share correct", "±", "answers"])
     with style.context([STYLE, {"axes.titlesize": 11}]):
         figure = Plot(data, height=2.4)
         panels = figure.subplots(ncols=len(answers), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (task, line) in zip(panels, data.groupby("Series", sort=False), strict=True):
             axes.plot([0, 1], [0, 1], color="#777777", linestyle=":", marker="")
-            axes.errorbar(line["confidence"], line["share that is right"], line["±"], color=BLUE, markersize=5)
+            axes.errorbar(line["confidence"], line["share correct"], line["±"], color=BLUE, markersize=5)
             axes.set(title=task, xlim=(0.2, 1.1), ylim=(0.2, 1.1), xticks=(0.5, 1), yticks=(0.2, 0.4, 0.6, 0.8, 1))
-        panels[0].set_ylabel("share that is right")
+        panels[0].set_ylabel("share correct")
         figure.supxlabel("confidence", fontsize=12)
     return figure

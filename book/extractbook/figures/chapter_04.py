@@ -1,4 +1,4 @@
-"""What only chapter 4 shows: one query at several granularities, and what answers to several kinds of images hold."""
+"""Figures for chapter 4 only: one query at several granularities, and what answers to several kinds of images hold."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from extractlib.metrics import mutual_information
 from extractlib.models.classifier import Victim, load_victim
 
 COLUMNS = 6
-"""Classes that the picture of one query has room for."""
+"""Number of classes that fit into the picture of one query."""
 
 LOOKS = {
     "the task's test images": ("o", BLUE),
@@ -26,16 +26,16 @@ LOOKS = {
     "noise": ("^", ORANGE),
     "own images, another source": ("D", GREEN),
 }
-"""Marker and color of each kind of images."""
+"""Marker and color of each kind of image."""
 
 
 def one_query(image: torch.Tensor, answers: Mapping[str, Answers], examples: ImageSet) -> Figure:
-    """Return a query with what answers of several granularities show of it, a row each.
+    """Return a picture of a query and what answers at several granularities show of it, one row each.
 
     Args:
         image: uint8 of shape (channels, height, width).
-        answers: Of each granularity by name the answer to this image alone; ``"full"`` is among them.
-        examples: Labeled images of the victim's task, of which the first of a class stands for it.
+        answers: The answer to this image alone at each granularity, by name; ``"full"`` must be among them.
+        examples: Labeled images of the victim's task; the first image of a class represents it.
     """
     known = answers["full"].probabilities
     assert known is not None
@@ -76,7 +76,7 @@ def _picture(figure: Figure, image: torch.Tensor, place: tuple[float, float, flo
 
 
 def _cell(axes: Axes, column: int, row: int, share: float | None) -> None:
-    """Draw what is shown of a class, the darker the likelier; hatched where it is hidden."""
+    """Draw what is shown of a class: darker if more likely, hatched if hidden."""
     place, size = (column + 0.04, row + 0.06), (0.92, 0.88)
     if share is None:
         axes.add_patch(Rectangle(place, *size, facecolor="white", edgecolor="#999999", hatch="////", linewidth=0.8))
@@ -95,15 +95,15 @@ def measured(kinds: Sequence[str], images: Mapping[str, torch.Tensor], *, count:
 
     Args:
         kinds: Granularities by name.
-        images: Images by name that all victims get, uint8; each victim gets besides its task's test images, and the
-            adversary's from another source.
-        count: How many of those are drawn.
-        seed: Of the drawing.
+        images: Images that all victims get, by name, uint8; each victim also gets its task's test images and the
+            adversary's images from another source.
+        count: How many of the latter two are drawn, each.
+        seed: The seed for drawing them.
 
     Returns:
-        A line for each task and kind of images, named as in `LOOKS`: of each granularity the mean total variation
-        distance of its targets from the full answers, in [0, 1]; and ``mean entropy`` and ``mutual information`` of
-        the full answers, in bits.
+        A row for each task and kind of image, named as in `LOOKS`: for each granularity, the mean total variation
+        distance of its targets from the full answers, in [0, 1]; and the ``mean entropy`` and ``mutual information``
+        of the full answers, in bits.
     """
     lines = []
     for task in TASKS:
@@ -127,10 +127,10 @@ def _measures(victim: Victim, images: torch.Tensor, kinds: Sequence[str]) -> dic
 
 
 def distances(data: pd.DataFrame, kinds: Sequence[str]) -> Plot:
-    """Return a panel for each granularity: how far its targets are from the full answers, a row a task.
+    """Return a plot of how far targets are from the full answers, a panel per granularity and a row per task.
 
     Args:
-        data: Of `measured`, or some lines of it.
+        data: What `measured` returns, or some of its rows.
         kinds: The granularities.
     """
     data = data[["task", "images", *kinds]]
@@ -153,10 +153,10 @@ def distances(data: pd.DataFrame, kinds: Sequence[str]) -> Plot:
 
 
 def varieties(data: pd.DataFrame) -> Plot:
-    """Return how uncertain single answers are against how varied they are together, a mark a task and kind of images.
+    """Return a plot of single answers' uncertainty against all answers' variety, a mark per task and kind of image.
 
     Args:
-        data: Of `measured`.
+        data: What `measured` returns.
     """
     data = data[["task", "images", "mean entropy", "mutual information"]]
     with style.context(STYLE):

@@ -1,4 +1,4 @@
-"""What chapter 5 shows: recovery by task and budget, errors that copies repeat, what a bandit asks about."""
+"""Figures for chapter 5: recovery by task and budget, errors that copies repeat, and the classes a bandit queries."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from extractlib.attacks.adaptive import REWARDS
 
 
 def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
-    """Return the recovery of each task beside the authors', Orekondy's, the independent control's and a constant's.
+    """Return a plot of each task's recovery beside the authors', Orekondy's, the control's and a constant's.
 
     Args:
         copies: Rows of table ``reproduction``.
@@ -35,15 +35,15 @@ def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
 
 
 def by_recovery(copies: pd.DataFrame) -> list[str]:
-    """Return the tasks, the best recovered first."""
+    """Return the tasks, best recovered first."""
     return list(copies.groupby("task")["recovery"].mean().sort_values(ascending=False).index)
 
 
 def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
-    """Return which share of the victim's errors copies and independent controls repeat, a row a task.
+    """Return a plot of the share of the victim's errors that copies and independent controls repeat, a row per task.
 
     Args:
-        copies, controls: As `recoveries`.
+        copies, controls: As in `recoveries`.
     """
     kinds = {"copy": copies, "independent control": controls}
     groups = {}
@@ -55,11 +55,11 @@ def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
 
 
 def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
-    """Return the recovery of adaptive queries by reward, beside that of as many random ones, a row a task.
+    """Return a plot of recovery with adaptive queries by reward, and with as many random ones, a row per task.
 
     Args:
-        adaptive: Rows of table ``adaptive``, of one budget.
-        random: Rows of random queries of the same budget.
+        adaptive: Rows of table ``adaptive``, all with the same budget.
+        random: Rows of random queries with that budget.
     """
     ran = [name for name in REWARDS if name in set(adaptive["reward"])]
     kinds = {"random": random} | {name: adaptive[adaptive["reward"] == name] for name in ran}
@@ -71,7 +71,7 @@ def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
 
 
 def budgets(rows: pd.DataFrame) -> Plot:
-    """Return recovery over the number of random queries, a line a task, equally many steps of training everywhere.
+    """Return a plot of recovery by number of random queries, a line per task, all with the same number of steps.
 
     Args:
         rows: Rows of the tables ``reproduction`` and ``budget``.
@@ -83,11 +83,11 @@ def budgets(rows: pd.DataFrame) -> Plot:
 
 
 def asked(labels: Mapping[str, torch.Tensor], classes: int) -> Figure:
-    """Return which of the pool's classes each query was of, in the order of the queries, a panel a strategy.
+    """Return a plot of the pool's class that each query belongs to, in order, a panel per strategy.
 
     Args:
-        labels: By strategy, class of each query in order, int64 of shape (n,).
-        classes: Number of the pool's classes. They are ordered by how often the first strategy asked about them.
+        labels: The class of each query in order, by strategy, int64 of shape (n,).
+        classes: Number of the pool's classes. They are ordered by how often the first strategy queried them.
     """
     order = np.argsort(-np.bincount(next(iter(labels.values())), minlength=classes), kind="stable")
     place = np.empty(classes, int)

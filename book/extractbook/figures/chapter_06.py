@@ -1,4 +1,4 @@
-"""What chapter 6, Granularity, shows."""
+"""Figures and sentences for chapter 6, Granularity."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,30 +22,30 @@ ANSWERS = {"full": "full", "rounded-1": "one decimal", "top-5": "top-5", "top-2"
 REPEATED = "share of the victim's errors repeated"
 
 MOST, LETTERS = 4, 14
-"""Classes that an answer is written out for, and letters of a name."""
+"""How many classes of an answer are written out, and how many letters of a name."""
 
 FILLS = {"even": "evenly", "renormalized": "renormalized"}
 
 
 def filled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one line a granularity, task and seed: the fill that agrees better with the API on held-out queries."""
+    """Return one row per granularity, task and seed: the fill that agrees better with the API on held-out queries."""
     ordered = rows.sort_values(["held_out_agreement", "fill"], ascending=[True, False], kind="stable")
     kept = ordered.drop_duplicates(["task", "seed", "granularity"], keep="last").sort_index()
     return kept[kept["granularity"].isin(ANSWERS)]
 
 
 def recoveries(rows: pd.DataFrame) -> Plot:
-    """Return recovery by granularity, a row a task.
+    """Return a plot of recovery by granularity, a row per task.
 
     Args:
-        rows: Of the tables reproduction and granularity.
+        rows: Rows of the tables reproduction and granularity.
     """
     kept = filled(rows)
     return dots(grouped(kept, "granularity", ANSWERS), xlabel="recovery", constant=constant_recovery(kept))
 
 
 def fills(rows: pd.DataFrame, granularity: str = "top-2") -> Plot:
-    """Return the recovery that each way to fill in truncated answers brings, a row a task."""
+    """Return a plot of the recovery with each way to fill in truncated answers, a row per task."""
     kept = rows[rows["granularity"] == granularity]
     return dots(
         grouped(kept, "fill", FILLS), xlabel=f"recovery, {granularity} answers", constant=constant_recovery(kept)
@@ -53,11 +53,11 @@ def fills(rows: pd.DataFrame, granularity: str = "top-2") -> Plot:
 
 
 def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
-    """Return which share of the victim's errors copies repeat, and the independent control, a row a task.
+    """Return a plot of the share of the victim's errors that copies and the control repeat, a row per task.
 
     Args:
-        rows: Of the tables reproduction and granularity.
-        control: Of the table control.
+        rows: Rows of the tables reproduction and granularity.
+        control: Rows of the table control.
     """
     names = {"full": "copy, full answers", "top-2": "copy, top-2", "label": "copy, labels", "control": "control"}
     both = pd.concat([filled(rows), control.assign(granularity="control")])
@@ -65,27 +65,27 @@ def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
 
 
 def drops(rows: pd.DataFrame, granularity: str = "label") -> pd.Series:
-    """Return by task how much recovery a granularity costs against full answers, seed by seed, in the mean; falling."""
+    """Return the mean recovery that a granularity costs per task against full answers, seed by seed, largest first."""
     kept = filled(rows).pivot_table(index=["task", "seed"], columns="granularity", values="recovery")
     return (kept["full"] - kept[granularity]).dropna().groupby("task").mean().sort_values(ascending=False)
 
 
 def drop_words(rows: pd.DataFrame) -> str:
-    """Return on which tasks labels cost most and least, and what each granularity costs in the mean."""
+    """Return on which tasks labels cost most and least, and what each granularity costs on average."""
     labels = drops(rows)
     costs = {name: drops(rows, word) for word, name in ANSWERS.items() if word != "full"}
     tasks = sorted(set.intersection(*(set(cost.index) for cost in costs.values())))
     return (
         f"Labels alone cost most on *{labels.index[0]}* ({labels.iloc[0]:.2f} of recovery) and least on"
-        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nWhat is lost in the mean over the tasks that have all of"
+        f" *{labels.index[-1]}* ({labels.iloc[-1]:.2f}).\nThe mean loss over the tasks that have all of"
         f" these answers ({', '.join(f'*{task}*' for task in tasks)}): "
-        + ", ".join(f"{cost[tasks].mean():.3f} by {name}" for name, cost in costs.items())
+        + ", ".join(f"{cost[tasks].mean():.3f} for {name}" for name, cost in costs.items())
         + "."
     )
 
 
 def gains(rows: pd.DataFrame, granularity: str = "top-2") -> pd.Series:
-    """Return by task how much more renormalized answers recover than evenly filled ones, in the mean; falling."""
+    """Return per task how much more renormalized answers recover than evenly filled ones on average, largest first."""
     kept = rows[rows["granularity"] == granularity]
     both = kept.pivot_table(index=["task", "seed"], columns="fill", values="recovery")
     return (both["renormalized"] - both["even"]).groupby("task").mean().sort_values(ascending=False)
@@ -96,11 +96,14 @@ def gain_words(rows: pd.DataFrame) -> str:
     found = gains(rows)
     listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in found.items()).replace("-", "−")
     better = f"{(found > 0).sum()} of {len(found)} tasks"
-    return f"Renormalized answers recover {listed}: more than evenly filled ones on {better}."
+    return (
+        f"Compared with evenly filled answers, renormalized ones change recovery by {listed}: they recover more on"
+        f" {better}."
+    )
 
 
 def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
-    """Return where the rule of `filled` does not take the fill that recovers more, and what it loses by it."""
+    """Return where the rule of `filled` does not choose the fill that recovers more, and what that costs."""
     cells = ["task", "seed"]
     kept = filled(rows)
     taken = kept[kept["granularity"] == granularity].set_index(cells)["recovery"]
@@ -108,17 +111,17 @@ def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
     by_task, cost = lost.groupby("task").mean(), drops(rows, granularity).mean()
     failed = ", ".join(f"*{task}* ({loss:.2f} of recovery lost)" for task, loss in by_task.items() if loss > 0)
     return (
-        f"By this rule the attacker takes the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs; the"
-        f" rule fails on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
-        f" {cost - by_task.mean():.2f} of recovery in the mean instead of the main figure's {cost:.2f}."
+        f"With this rule, the attacker chooses the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs;"
+        f" the rule fails on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
+        f" {cost - by_task.mean():.2f} of recovery on average instead of the {cost:.2f} in the main figure."
     )
 
 
 def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:
-    """Return what granularities hide of answers, as a table: hidden mass and divergence on what is shown, in nats.
+    """Return a table of what granularities hide of answers: hidden mass and divergence on what is shown, in nats.
 
     Args:
-        answers: Full answers, float of shape (n, classes), by what the images are called.
+        answers: Full answers, float of shape (n, classes), by the name of the images.
     """
     lines = []
     for word in ("rounded-2", "rounded-1", "top-5", "top-2", "label"):
@@ -141,13 +144,13 @@ def agreements(
     *,
     seeds: int,
 ) -> list[list[str]]:
-    """Return how often copies of a victim in the plane agree with it on 5,000 points, as the lines of a table.
+    """Return how often copies of a victim in the plane agree with it on 5,000 points, as the rows of a table.
 
     Args:
         victim: Returns logits of points of shape (n, 2).
-        copies: Given a number of queries and a seed, returns the points, and the copies from full answers and labels.
-        budgets: The numbers of queries, a column each.
-        seeds: How many seeds.
+        copies: Given a number of queries and a seed, returns the points and the copies from full answers and labels.
+        budgets: The numbers of queries, one column each.
+        seeds: Number of seeds.
     """
     points = 4 * torch.rand(5_000, 2, generator=torch.Generator().manual_seed(99)) - 2
     truth: torch.Tensor = victim(points).argmax(1)
@@ -162,7 +165,7 @@ def agreements(
 
 
 def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
-    """Return on how many tasks copies repeat the victim's errors more than others do, of `repeated`'s rows."""
+    """Return on how many tasks copies from labels repeat fewer errors than other copies, and more than the control."""
     kept = filled(rows).pivot_table(index=["task", "seed"], columns="granularity", values="errors_repeated")
     kept["control"] = control.set_index(["task", "seed"])["errors_repeated"]
     means = kept.groupby("task").mean()
@@ -170,14 +173,14 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
     less, more = (means["label"] < means["full"]).sum(), (means["label"] > means["control"]).sum()
     return (
         f"Copies from labels repeat fewer of the victim's errors than copies from full answers do on {less} of"
-        f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}.\nIn the mean the"
+        f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}.\nOn average, the"
         f" control recovers {control['recovery'].mean():.2f}, copies from full answers"
         f" {recovered['full'].mean():.2f}, and copies from labels {recovered['label'].mean():.2f}."
     )
 
 
 def label_words(rows: pd.DataFrame) -> str:
-    """Return where labels cost most and where that differs most from the paper, whatever the verdict will be."""
+    """Return where labels cost most and where that differs most from the paper, regardless of the verdict."""
     labels = drops(rows)
     first = list(labels.index[:2])
     same = "as in the paper" if set(first) == {"birds", "things"} else "which is not the paper's pattern"
@@ -186,12 +189,12 @@ def label_words(rows: pd.DataFrame) -> str:
     apart = " and ".join(f"*{task}* ({labels[task]:.2f} here, {theirs[task]:.2f} there)" for task in far)
     return (
         f"Labels cost most on *{first[0]}* and *{first[1]}*, {same}; the paper's figures are largest for the twins of"
-        f" *birds* and *things*.\nThe largest differences from the paper are those of {apart}."
+        f" *birds* and *things*.\nThe largest differences from the paper are those on {apart}."
     )
 
 
 def between_words(rows: pd.DataFrame) -> str:
-    """Return on how many tasks answers in between cost less than labels do."""
+    """Return on how many tasks answers of two classes cost less than labels do."""
     between = pd.DataFrame({word: drops(rows, word) for word in ("top-2", "label")})
     ordered = (between["top-2"] < between["label"]).sum()
     return f"Two classes cost less than labels do on {ordered} of {len(between)} tasks."
@@ -204,11 +207,11 @@ def _authors_drop(task: str) -> float:
 
 
 def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequence[str]) -> Figure:
-    """Return queries, a row each, with what answers of several granularities show of them.
+    """Return a picture of queries, one row each, with what answers at several granularities show of them.
 
     Args:
         images: uint8 of shape (n, 3, height, width).
-        answers: The n answers by what the granularity is called; at most three granularities.
+        answers: The n answers, by the name of the granularity; at most three granularities.
         classes: Name of each class.
     """
     height, step = 0.35 + 1.15 * len(images), (WIDTH - 1) / len(answers)
@@ -228,7 +231,7 @@ def shown(images: torch.Tensor, answers: Mapping[str, Answers], classes: Sequenc
 
 
 def _lines(answer: Answers, classes: Sequence[str]) -> list[str]:
-    """Return an answer's most probable classes with what is shown; names lose their middle, and the list its end."""
+    """Return an answer's most probable classes as shown; long names are cut in the middle, long lists at the end."""
     half = LETTERS // 2
     names = [name if len(name) <= LETTERS else f"{name[: half - 1]}…{name[-half:]}" for name in classes]
     if answer.probabilities is None:
@@ -245,11 +248,11 @@ def borders(
     *,
     extent: float = 2.0,
 ) -> Figure:
-    """Return the regions that copies of a victim in the plane give each class, and the victim's borders in black.
+    """Return a plot of the regions that copies of a victim in the plane give each class, with its borders in black.
 
     Args:
         victim: Returns logits, float of shape (n, 3), of points of shape (n, 2).
-        copies: By name of the row, for each panel its title, the points that were asked about, and the copy.
+        copies: By the row's name, for each panel: its title, the points that were queried, and the copy.
         extent: The plane is shown from minus this to this on both axes.
     """
     side = torch.linspace(-extent, extent, 160)

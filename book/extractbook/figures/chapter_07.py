@@ -1,4 +1,4 @@
-"""What chapter 7, Architecture and initial weights, shows."""
+"""Figures, tables and sentences of chapter 7, Architecture and initial weights."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ STARTS = {
     ("vgg", "A"): "other network",
     ("vgg", "B"): "other network, its other weights",
 }
-"""What a surrogate of the pre-trained ResNet victim starts from, and what the figures call it."""
+"""What a surrogate of the pre-trained ResNet victim starts from, and its name in the figures."""
 
 REPEATED = "share of the victim's errors repeated"
 
 KINDS = {"same": "copy, same weights", "other": "copy, other weights", "control": "control, same weights"}
-"""Models that are asked whether they repeat errors, and what the figure calls them."""
+"""Models that are compared by the errors that they repeat, and their names in the figure."""
 
 VICTIMS = {
     ("resnet", "A"): "pre-trained ResNet",
@@ -36,14 +36,15 @@ VICTIMS = {
 
 
 def grid(rows: pd.DataFrame, column: str, names: Mapping[str, str]) -> Plot:
-    """Return what the sides of an attack have in common as squares, a square a task: the victim's down, the surrogate's
-    across, the recovery in each place; a place without rows stays white.
+    """Return recovery by the initial weights or networks of victim and surrogate, one grid for each task.
+
+    The victim's are listed down and the surrogate's across; an entry without rows stays white.
 
     Args:
-        rows: Of `book.frame`, the cells of the grid alone.
+        rows: Rows of `book.frame`, only the cells of the grid.
         column: What differs, ``"weights"`` for the columns ``victim_weights`` and ``surrogate_weights``, or
             ``"network"`` for ``victim`` and ``surrogate``.
-        names: Its words, and what each is called.
+        names: The values of these columns, and the name of each in the figure.
     """
     sides = ["victim_weights", "surrogate_weights"] if column == "weights" else ["victim", "surrogate"]
     parts = {key: part["recovery"].tolist() for key, part in rows.groupby(["task", *sides])}
@@ -72,26 +73,26 @@ def grid(rows: pd.DataFrame, column: str, names: Mapping[str, str]) -> Plot:
 
 
 def crossed(rows: pd.DataFrame) -> pd.Series:
-    """Return by task what shared weights are worth: ½ [(AA + BB) − (AB + BA)] of the recoveries, in the mean."""
+    """Return what shared weights gain by task: the mean of ½ [(AA + BB) − (AB + BA)] over the recoveries."""
     wide = rows.pivot_table(index=["task", "seed"], columns=["victim_weights", "surrogate_weights"], values="recovery")
     same, other = wide["A", "A"] + wide["B", "B"], wide["A", "B"] + wide["B", "A"]
     return ((same - other) / 2).dropna().groupby("task").mean()
 
 
 def crossed_words(rows: pd.DataFrame) -> str:
-    """Return what shared initial weights are worth, task by task."""
+    """Return a sentence on what shared initial weights gain, task by task."""
     steps = " or ".join(f"{count:,.0f}" for count in sorted(rows["steps"].unique()))
     return (
-        f"At {steps} steps, starting from the victim's very weights gains {_listed(crossed(rows))} of recovery, in the"
-        " mean over both directions."
+        f"At {steps} steps, starting from the same weights as the victim raises recovery by"
+        f" {_listed(crossed(rows))}, averaged over both directions."
     )
 
 
 def starts(rows: pd.DataFrame) -> Plot:
-    """Return the recovery of the pre-trained ResNet victim by what the surrogate starts from, a row a task.
+    """Return the recovery of the pre-trained ResNet victim by what the surrogate starts from, one row for each task.
 
     Args:
-        rows: Of the tables reproduction and architecture; the tasks without another network are left out.
+        rows: Rows of the tables reproduction and architecture; tasks without another network are left out.
     """
     kept = rows[(rows["victim"] == "resnet") & (rows["victim_weights"] == "A")]
     kept = _named(kept, "surrogate", "surrogate_weights", STARTS)
@@ -99,10 +100,12 @@ def starts(rows: pd.DataFrame) -> Plot:
 
 
 def scratch(rows: pd.DataFrame) -> Plot:
-    """Return the recovery of victims by what they start from, a row a task, attacked by the pre-trained ResNet.
+    """Return the recovery of victims by what they start from, with one row for each task.
+
+    The surrogate is the pre-trained ResNet.
 
     Args:
-        rows: Of the tables reproduction and architecture.
+        rows: Rows of the tables reproduction and architecture.
     """
     kept = rows[(rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "A")]
     kept = kept.assign(victim=kept["victim"].str.replace(r"cnn.*", "cnn", regex=True))
@@ -111,7 +114,7 @@ def scratch(rows: pd.DataFrame) -> Plot:
 
 
 def _named(rows: pd.DataFrame, network: str, weights: str, names: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Return the rows that have a name, with it in a column ``start``, of tasks that have several."""
+    """Return the rows that have a name, with the name in a column ``start``, for tasks with several names."""
     starts = [names.get(pair, "") for pair in zip(rows[network], rows[weights], strict=True)]
     known = rows.assign(start=starts).query("start != ''")
     return known[known.groupby("task")["start"].transform("nunique") > 1]
@@ -122,7 +125,7 @@ def _words(names: Mapping[tuple[str, str], str]) -> dict[str, str]:
 
 
 def _lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
-    """Return by task how much less other cells recover than the plain attack does, seed by seed, in the mean."""
+    """Return by task how much less other cells recover than the plain attack, as a mean over the seeds."""
     sides = rows[["victim", "victim_weights", "surrogate", "surrogate_weights"]]
     plain = rows[(sides == ["resnet", "A", "resnet", "A"]).all(axis=1)].set_index(["task", "seed"])["recovery"]
     return (plain - rows[which].set_index(["task", "seed"])["recovery"]).dropna().groupby("task").mean()
@@ -143,8 +146,8 @@ def _small_victim(rows: pd.DataFrame) -> pd.Series:
 
 
 def start_words(rows: pd.DataFrame) -> str:
-    """Return what a surrogate of another network loses, task by task."""
-    return f"The other network loses {_listed(_other_network(rows), 3)} of recovery."
+    """Return a sentence on what a surrogate with another network loses, task by task."""
+    return f"The other network lowers recovery by {_listed(_other_network(rows), 3)}."
 
 
 def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
@@ -159,31 +162,32 @@ def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
 
 
 def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
-    """Return what victims from scratch cost the attacker, beside what other weights of the same network cost it, and
-    what they cost the owner.
+    """Return what victims from scratch cost the attacker and the owner.
+
+    What other weights of the same network cost the attacker is given beside it.
 
     Args:
-        rows: Of the tables reproduction and architecture.
-        weights: Of the table weights.
+        rows: Rows of the tables reproduction and architecture.
+        weights: Rows of the table weights.
     """
     small, other = _small_victim(rows), crossed(weights)
     price = _accuracy_lost(rows)
     both = [
-        f" On *{task}*, which is in both comparisons, a victim from scratch costs {small[task]:.3f}, and other weights"
+        f" On *{task}*, which is in both comparisons, a victim from scratch costs {small[task]:.3f} and other weights"
         f" cost {other[task]:.3f}."
         for task in small.index.intersection(other.index)
     ]
     alone = (rows["victim"] == "resnet") & (rows["victim_weights"] == "none")
-    missing = "" if alone.any() else " Rows of a ResNet from scratch, which would change the start alone, are missing."
+    missing = "" if alone.any() else " Rows of a ResNet from scratch, which would change only the start, are missing."
     return (
-        f"The small victim from scratch costs the attacker {_listed(small, 3)} of recovery. Other initial weights were"
-        f" tried on {' and '.join(f'*{task}*' for task in other.index)}.{''.join(both)}"
-        f"{missing} The owner gives up {_listed(price, 3)} of accuracy."
+        f"The small victim from scratch lowers the attacker's recovery by {_listed(small, 3)}. Other initial weights"
+        f" were tried on {' and '.join(f'*{task}*' for task in other.index)}.{''.join(both)}"
+        f"{missing} The owner's accuracy is lower by {_listed(price, 3)}."
     )
 
 
 def _accuracy_lost(rows: pd.DataFrame) -> pd.Series:
-    """Return by task how much less accurate the small victim from scratch is than the pre-trained one, in the mean."""
+    """Return by task how much lower the small victim's mean accuracy is than the pre-trained victim's."""
     means = rows.assign(small=rows["victim"].str.startswith("cnn")).pivot_table(
         index="task", columns="small", values="victim_accuracy"
     )
@@ -191,11 +195,11 @@ def _accuracy_lost(rows: pd.DataFrame) -> pd.Series:
 
 
 def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
-    """Return which share of the victim's errors is repeated, of how many and at which accuracy, task by task.
+    """Return what share of the victim's errors is repeated, out of how many and at what accuracy, task by task.
 
     Args:
-        rows: Of the table weights.
-        control: Of the table control, the same tasks.
+        rows: Rows of the table weights.
+        control: Rows of the table control, for the same tasks.
     """
     both = _kinds(rows, control)
     means = both.groupby(["task", "kind"])[["errors_repeated", "surrogate_accuracy"]].mean()
@@ -207,25 +211,25 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
         count = " and ".join(f"{errors[task, initial]:,.0f} ({initial})" for initial in errors[task].index)
         lines.append(
             f"on *{task}*, where the victims make {count} errors, copies from the same weights repeat {shares[0]},"
-            f" copies from other weights {shares[1]}, the control {shares[2]}"
+            f" copies from other weights {shares[1]}, and the control {shares[2]}"
         )
-    return f"Of the victim's errors, {'; '.join(lines)}."
+    return f"Shares of the victim's errors that are repeated: {'; '.join(lines)}."
 
 
 def repeated(rows: pd.DataFrame, control: pd.DataFrame) -> Plot:
-    """Return which share of the victim's errors is repeated, a row a task.
+    """Return what share of the victim's errors is repeated, with one row for each task.
 
     Args:
-        rows: Of the table weights.
-        control: Of the table control, the same tasks.
+        rows: Rows of the table weights.
+        control: Rows of the table control, for the same tasks.
     """
-    # Two victims a seed, one of each backbone: their mean is a value.
+    # Each seed has two victims, one from each backbone: their mean is one value.
     both = _kinds(rows, control).groupby(["task", "seed", "kind"])["errors_repeated"].mean().reset_index()
     return dots(grouped(both, "kind", KINDS, "errors_repeated"), xlabel=REPEATED, columns=2)
 
 
 def _kinds(rows: pd.DataFrame, control: pd.DataFrame) -> pd.DataFrame:
-    """Return copies and controls of the same tasks, with what each is in a column ``kind``."""
+    """Return copies and controls of the same tasks, with the kind of each in a column ``kind``."""
     shared = rows["victim_weights"] == rows["surrogate_weights"]
     both = pd.concat([rows.assign(kind=np.where(shared, "same", "other")), control.assign(kind="control")])
     return both[both["task"].isin(set(rows["task"]))]
@@ -244,12 +248,12 @@ def backbones() -> str:
             lines.append(
                 [f"{network} {initial}", f"{count:,}", f"{card['images']:,}", f"{steps:,}", card["seed"], right]
             )
-    columns = ["Backbone", "Weights", "Images", "Steps", "Seed", "Right on validation"]
+    columns = ["Backbone", "Weights", "Images", "Steps", "Seed", "Validation accuracy"]
     return table(lines, columns, caption="The public backbones, from their cards")
 
 
 def filters(models: Mapping[str, torch.Tensor]) -> Figure:
-    """Return filters of first layers as small images, a row a model: each scaled to its own range.
+    """Return first-layer filters as small images, each scaled to its own range, with one row for each model.
 
     Args:
         models: By name, float of shape (filters, 3, height, width).
@@ -270,7 +274,7 @@ def filters(models: Mapping[str, torch.Tensor]) -> Figure:
 
 
 def fits(found: Mapping[str, Mapping[str, float]]) -> Plot:
-    """Return how well each public backbone explains a victim's answers, a row a victim.
+    """Return how well each public backbone explains a victim's answers, with one row for each victim.
 
     Args:
         found: By victim, by backbone, the share of the variance of held-out answers that a linear head explains.
@@ -278,4 +282,4 @@ def fits(found: Mapping[str, Mapping[str, float]]) -> Plot:
     groups: dict[str, dict[str, Any]] = {
         victim: {name: [fit] for name, fit in of.items()} for victim, of in found.items()
     }
-    return dots(groups, xlabel="variance of the answers explained, held out")
+    return dots(groups, xlabel="explained variance of held-out answers")

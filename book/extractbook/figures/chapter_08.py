@@ -1,4 +1,4 @@
-"""What chapter 8, Diversity and classes, shows."""
+"""Figures and sentences of chapter 8, Diversity and classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,33 +15,33 @@ POOLS = {"atlas": "diverse pool", "retina": "images of retinas"}
 
 
 def narrow(rows: pd.DataFrame) -> Plot:
-    """Return recovery from the diverse pool and from the narrow one at the whole budget, a row a task.
+    """Return recovery from the diverse pool and from the narrow one at the full budget, with one row for each task.
 
     Args:
-        rows: Of the tables reproduction and diversity.
+        rows: Rows of the tables reproduction and diversity.
     """
     kept = rows[rows["budget"] == rows["budget"].max()]
     return dots(grouped(kept, "pool", POOLS), xlabel="recovery", constant=constant_recovery(kept), columns=2)
 
 
 def narrow_words(rows: pd.DataFrame) -> str:
-    """Return what the narrow pool recovers of its own task and of the others."""
+    """Return a sentence on what the narrow pool recovers on its own task and on the others."""
     kept = rows[(rows["budget"] == rows["budget"].max()) & (rows["pool"] == "retina")]
     means = kept.groupby("task")["recovery"].mean()
     others = means.drop("retina", errors="ignore").sort_values()
-    listed = ", ".join(f"*{task}* {value:.2f}" for task, value in others.items())
+    listed = ", ".join(f"{value:.2f} on *{task}*" for task, value in others.items())
     whole = rows[(rows["budget"] == rows["budget"].max()) & (rows["pool"] == "atlas") & (rows["task"] == "retina")]
     return (
-        f"Images of retinas recover {means['retina']:.2f} of the *retina* victim, of which the diverse pool recovers"
-        f" {whole['recovery'].mean():.2f}, and of the others {listed}."
+        f"Images of retinas recover {means['retina']:.2f} on *retina*, where the diverse pool recovers"
+        f" {whole['recovery'].mean():.2f}; elsewhere, they recover {listed}."
     )
 
 
 def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
-    """Return recovery by task and number of the pool's classes, with one budget and the pool whole or cut.
+    """Return recovery by task and number of the pool's classes, at one budget, from the whole pool and from cut ones.
 
     Args:
-        rows: Of the tables budget and diversity; without cut pools there is nothing to return.
+        rows: Rows of the tables budget and diversity; without cut pools the result is empty.
     """
     cut = rows["pool"].str.fullmatch(r"atlas/\d+")
     alike = rows[rows["budget"].isin(set(rows.loc[cut, "budget"])) & (cut | (rows["pool"] == "atlas"))]
@@ -54,13 +54,13 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
 
 
 def first_edition_cuts() -> dict[str, dict[int, list[float]]]:
-    """Return what `cut_pools` does, of the first edition's rows, which have 1,000 queries and equally many steps."""
+    """Return what `cut_pools` returns for the first edition's rows, all with 1,000 queries and equally many steps."""
     rows = results.frame([row for table in ("budget", "diversity") for row in results.first_edition("drawn", table)])
     return cut_pools(rows.assign(steps=0))
 
 
 def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
-    """Return how much of the recovery is lost from all kinds to the fewest, task by task, of `cut_pools`."""
+    """Return how much of the recovery is lost between all kinds and the fewest, task by task, from `cut_pools`."""
     lost = {task: 1 - np.mean(of[min(of)]) / np.mean(of[max(of)]) for task, of in found.items()}
     most = max(lost, key=lambda task: lost[task])
     fewest = min(min(of) for of in found.values())
@@ -68,16 +68,16 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     listed = ", ".join(f"*{task}* {value:.0%}" for task, value in falling if value >= 0)
     gained = "".join(f"; *{task}* gains {-value:.0%}" for task, value in falling if value < 0)
     return (
-        f"With {fewest} kinds in place of {len(atlas.CLASSES)} the victims' recovery is lower by these shares:"
-        f" {listed}{gained}. So *{most}* needed many kinds most."
+        f"With {fewest} kinds instead of {len(atlas.CLASSES)}, the victims' recovery is lower by these shares:"
+        f" {listed}{gained}. So *{most}* depended most on many kinds."
     )
 
 
 def budget_curve(rows: pd.DataFrame) -> Plot:
-    """Return recovery over the number of queries, a line a task, at the number of steps that most rows have.
+    """Return recovery against the number of queries, one line for each task, at the most common number of steps.
 
     Args:
-        rows: Of the tables budget and reproduction.
+        rows: Rows of the tables budget and reproduction.
     """
     kept = rows[rows["steps"] == rows["steps"].mode()[0]]
     series: dict[str, dict[float, list[float]]] = {}
@@ -87,26 +87,26 @@ def budget_curve(rows: pd.DataFrame) -> Plot:
 
 
 def budget_words(rows: pd.DataFrame) -> str:
-    """Return how much recovery the last part of the budget brings, task by task, of `budget_curve`'s rows."""
+    """Return how much recovery the last part of the budget adds, task by task, from `budget_curve`'s rows."""
     means = rows[rows["steps"] == rows["steps"].mode()[0]].pivot_table(
         index="task", columns="budget", values="recovery"
     )
     most, middle = means.columns[-1], means.columns[len(means.columns) // 2 - 1]
     gain = (means[most] - means[middle]).dropna().sort_values()
     listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in gain.items()).replace("-", "−")
-    return f"From {middle:,} to {most:,} queries recovery changes by {listed}."
+    return f"From {middle:,} to {most:,} queries, recovery changes by {listed}."
 
 
 def scatter(
     points: Mapping[str, Sequence], *, xlabel: str, ylabel: str, named: bool = False, logarithmic: bool = False
 ) -> Plot:
-    """Return points in a plane.
+    """Return a scatter plot.
 
     Args:
-        points: Their names, and their values in two columns that are called as the axes are.
+        points: Names of the points, and their values in two columns named like the axes.
         xlabel, ylabel: What the axes show, with units.
         named: Whether each point has its name beside it.
-        logarithmic: Whether the horizontal axis is, from 1.
+        logarithmic: Whether the horizontal axis is logarithmic, from 1.
     """
     data = pd.DataFrame(points)
     with style.context(STYLE):
@@ -125,10 +125,10 @@ def scatter(
 
 
 def steps_grid(found: Mapping[tuple[int, int], float]) -> Plot:
-    """Return recovery over queries and steps as a field of colored squares.
+    """Return recovery by queries and steps as a grid of colored squares.
 
     Args:
-        found: By number of queries and of steps, the recovery.
+        found: The recovery, by number of queries and number of steps.
     """
     data = pd.DataFrame([(*place, value) for place, value in found.items()], columns=["queries", "steps", "recovery"])
     table = data.pivot_table(index="steps", columns="queries", values="recovery")
@@ -145,11 +145,11 @@ def steps_grid(found: Mapping[tuple[int, int], float]) -> Plot:
 
 
 def difference(victim: Sequence[Sequence[int]], copy: Sequence[Sequence[int]], classes: Sequence[str]) -> Plot:
-    """Return how a copy's confusion matrix differs from its victim's: a row a true class, in shares of its images.
+    """Return how a copy's confusion matrix differs from its victim's, each row in shares of a true class's images.
 
     Args:
         victim, copy: Counts of shape (classes, classes).
-        classes: Name of each class; the data name those whose share differs by a tenth or more.
+        classes: Name of each class; the figure's data list only the pairs whose share differs by a tenth or more.
     """
     first, second = (pd.DataFrame(counts, classes, classes) for counts in (victim, copy))
     apart = second.div(second.sum(axis=1), axis=0) - first.div(first.sum(axis=1), axis=0)
@@ -165,7 +165,7 @@ def difference(victim: Sequence[Sequence[int]], copy: Sequence[Sequence[int]], c
 
 
 def class_words(rows: pd.DataFrame) -> str:
-    """Return how unevenly classes are recovered, task by task, by rows of the table classes."""
+    """Return how unevenly classes are recovered, task by task, from rows of the table classes."""
     texts = []
     for task, part in rows.groupby("task"):
         shares = []
@@ -182,7 +182,7 @@ def class_words(rows: pd.DataFrame) -> str:
 
 
 def _rank_correlation(row: pd.Series) -> float:
-    """Return how the classes' accuracy in the copy goes with the queries that the victim put into them."""
+    """Return the rank correlation of the copy's accuracy on each class and the queries that the victim put into it."""
     copy = np.array(row["surrogate_confusion"])
     known = pd.Series(copy.diagonal() / copy.sum(axis=1).clip(min=1))
     return pd.Series(row["queries"]).corr(known, method="spearman")

@@ -1,4 +1,4 @@
-"""Figures of chapter 9, Detecting the queries."""
+"""Figures, tables and sentences of chapter 9, Detecting the queries."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,15 +15,15 @@ from extractlib.defenses.detectors import MahalanobisDetector, OdinDetector
 TASKS = ("things", "birds", "retina", "signs", "objects")
 
 DETECTORS = {"binary": "binary", "ODIN": "odin", "Mahalanobis": "mahalanobis"}
-"""By the name that figures show, the columns' of a table's frame."""
+"""The prefix of each detector's columns in a table's frame, by the detector's name in the figures."""
 
 
 def of_tasks(frame: pd.DataFrame, column: str, **cell: object) -> dict[str, list[float]]:
-    """Return a column of a frame by task, one value a seed, of the lines that have these settings.
+    """Return a column of a frame by task, one value for each seed, from the rows that have these settings.
 
     Args:
-        frame: Of `book.frame`.
-        column: Such as ``"recovery"``.
+        frame: As returned by `book.frame`.
+        column: Its name, such as ``"recovery"``.
         cell: Settings by name, such as ``defense="shuffle"``.
     """
     kept = frame
@@ -39,7 +39,7 @@ def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, di
 
 
 def about(frame: pd.DataFrame) -> str:
-    """Return over how many seeds and images a figure's values are, for its caption."""
+    """Return how many seeds and images a figure's values come from, for its caption."""
     least, most, spread = int(frame["images"].min()), int(frame["images"].max()), seeds(frame)
     spread += ", so no spread" if spread.startswith("one") else ""
     images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
@@ -52,10 +52,10 @@ def edges(frame: pd.DataFrame) -> str:
     for name, detector in (("ODIN", OdinDetector), ("Mahalanobis", MahalanobisDetector)):
         sizes, chosen = detector.SETTINGS["epsilon"], frame[f"{name.lower()}.settings.epsilon"]
         most, none = (int((chosen == size).sum()) for size in (max(sizes), 0.0))
-        said.append(f"for {name} the largest, {max(sizes):g}, in {most} of {len(chosen)} cells and none in {none}")
+        said.append(f"the largest, {max(sizes):g}, in {most} of {len(chosen)} cells and none in {none} for {name}")
     return (
-        f"The perturbation that validation data chose is {'; '.join(said)}. So a larger one might make both baselines"
-        " better than they are here."
+        f"Of the perturbations to choose from, validation data chose {'; '.join(said)}. So a larger one might make both"
+        " baselines better than they are here."
     )
 
 
@@ -65,18 +65,18 @@ def mean(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def constant(frame: pd.DataFrame) -> dict[str, list[float]]:
-    """Return by task what a constant predictor recovers."""
+    """Return what a constant predictor recovers, by task."""
     return of_tasks(frame.assign(constant=frame["constant_accuracy"] / frame["victim_accuracy"]), "constant")
 
 
 def authors(table: str) -> dict[str, list[float]]:
-    """Return by task the authors' recovery in one of their tables."""
+    """Return the authors' recovery in one of their tables, by task."""
     rows = paper.tables()[table]["rows"]
     return {task: [rows[name]["recovery"]] for task in TASKS if (name := paper.victim(task)) in rows}
 
 
 def defended(frame: pd.DataFrame) -> Plot:
-    """Return recovery without and with shuffled answers, the authors' and a constant predictor's beside them."""
+    """Return recovery without and with shuffled answers, beside the authors' and a constant predictor's."""
     plain = frame[frame["defense"] == "none"]
     columns = {
         "no defense": of_tasks(plain, "recovery"),
@@ -88,7 +88,7 @@ def defended(frame: pd.DataFrame) -> Plot:
 
 
 def policies(frame: pd.DataFrame) -> Plot:
-    """Return what each policy leaves of the recovery, and a constant predictor's beside it."""
+    """Return the recovery that each policy leaves, beside a constant predictor's."""
     names = {"shuffle": "shuffled", "deny": "denied", "label": "label only"}
     columns = {shown: of_tasks(frame, "recovery", defense=name) for name, shown in names.items()}
     columns["constant predictor"] = constant(frame)
@@ -96,13 +96,13 @@ def policies(frame: pd.DataFrame) -> Plot:
 
 
 def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "TNR at 95% TPR") -> Plot:
-    """Return a figure of each detector against the first pool, a row a task."""
+    """Return a figure of each detector against the first pool, with one row for each task."""
     columns = {name: of_tasks(frame, f"{key}.pool.{column}") for name, key in DETECTORS.items()}
     return dots(series(columns), xlabel=xlabel)
 
 
 def overlap(frame: pd.DataFrame) -> Plot:
-    """Return balanced accuracy over the share of the queries from the adversary's own source, a line a task."""
+    """Return balanced accuracy against the share of queries from the adversary's own source, one line for each task."""
     shifted = frame[frame["pool"].str.endswith("/shifted")]
     found = {
         task: {share: rows["balanced_accuracy"].tolist() for share, rows in lines.groupby("overlap")}
@@ -113,7 +113,7 @@ def overlap(frame: pd.DataFrame) -> Plot:
 
 
 def rates_table(frame: pd.DataFrame) -> str:
-    """Return the binary detector's TPR and TNR at a probability of one half, with the authors', as Markdown."""
+    """Return the binary detector's TPR and TNR at a probability of one half, beside the authors', as Markdown."""
     rows = paper.tables()["detection"]["rows"]
     columns = {"TPR": "binary.pool.tpr", "TNR, atlas": "binary.pool.tnr", "TNR, web": "binary.second.tnr"}
     found = {name: of_tasks(frame, column) for name, column in columns.items()}
@@ -132,15 +132,15 @@ def _overlaps(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def overlap_ends(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return by task the mean balanced accuracy at the least and at the most overlap."""
+    """Return the mean balanced accuracy at the least and at the most overlap, by task."""
     found = _overlaps(frame)["balanced_accuracy"]
     return {task: (found[task].iloc[0], found[task].iloc[-1]) for task in TASKS if task in found}
 
 
 def overlap_rates(frame: pd.DataFrame) -> str:
-    """Return what the detector catches of each kind of image at no and at the most overlap, as Markdown.
+    """Return how much of each kind of image is caught with no overlap and with the most, as Markdown.
 
-    The rows have the share caught of all queries and of those from the ordinary pool; the rest are the task's classes.
+    The rows have the share caught of all queries and of those from the ordinary pool; the rest show the task's classes.
     """
     found, body = _overlaps(frame), []
     for task in (task for task in TASKS if task in found.index):
@@ -149,7 +149,7 @@ def overlap_rates(frame: pd.DataFrame) -> str:
         shares = (1 - first["tpr"], first["tnr"], 1 - last["tpr"], last["tnr_public"], new)
         body.append([task, *(f"{100 * share:.0f}" for share in shares)])
     heads = ["Task", "None: customers", "public", "Most: customers", "public", "task's classes"]
-    return table(body, heads, caption="What is caught with no and with the most overlap, in %")
+    return table(body, heads, caption="Share caught with no overlap and with the most, in %")
 
 
 def honest_table(frame: pd.DataFrame) -> str:

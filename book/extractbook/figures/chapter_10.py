@@ -19,24 +19,24 @@ from extractlib.defenses.accounts import CountingDetector
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 SURE = 0.975
-"""Confidence of the upper bound of the control's rate (claim B3)."""
+"""Confidence of the upper bound on the control's rate (claim B3)."""
 
 
 def caught(frame: pd.DataFrame) -> Plot:
-    """Return what share of each kind of query the binary detector catches, a row a task."""
+    """Return the share of each kind of query that the binary detector catches, one row per task."""
     kinds = {"customers": "benign", "attacker's own images": "shifted", "public images": "pool"}
     columns = {name: of_tasks(frame, f"caught.{kind}") for name, kind in kinds.items()}
     return dots(series(columns), xlabel="share that the detector catches", limits=(-0.02, 1.05))
 
 
 def extra(frame: pd.DataFrame) -> dict[str, float]:
-    """Return by task how much more often own images are caught than customers'."""
+    """Return by task how much more often the attacker's own images are caught than customers'."""
     own, benign = (mean(of_tasks(frame, f"caught.{kind}")) for kind in ("shifted", "benign"))
     return {task: own[task] - benign[task] for task in own}
 
 
 def own_and_public(frame: pd.DataFrame) -> Plot:
-    """Return recovery over the number of queries, own images beside public ones, a panel a task, on undefended APIs."""
+    """Return recovery over the number of queries, own images next to public ones, on undefended APIs, by task."""
     plain = frame[(frame["attack"] == "random") & (frame["granularity"] == "full") & (frame["defense"] == "none")]
     x, y = "queries", "recovery"
     kinds = {"own images": plain["pool"].str.endswith("/shifted"), "public images": plain["pool"] == "atlas"}
@@ -67,9 +67,9 @@ def own_and_public(frame: pd.DataFrame) -> Plot:
 
 
 def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return by task how much more own images recover than as many public ones, and than four times as many.
+    """Return by task how much more own images recover than the same number of public ones, and than four times as many.
 
-    Where the frame has no rows of as many public ones, the first is NaN.
+    Where the frame has no rows of the same number of public ones, the first is NaN.
     """
     own = frame[
         frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
@@ -82,17 +82,17 @@ def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
-    """Return what own images recover when asked about, beside their true labels and a label-only API, as Markdown.
+    """Return what own images recover as queries, next to their true labels and a label-only API, as Markdown.
 
     Args:
-        frame: Of the own images.
-        alone: Of the independent controls.
+        frame: Rows of the own images.
+        alone: Rows of the independent controls.
     """
     own = frame[frame["pool"].str.endswith("/shifted") & (frame["budget"] == frame["budget"].median())]
     asked = own[own["attack"] == "random"]
     columns = {
-        "asked, full answers": of_tasks(asked, "recovery", granularity="full"),
-        "asked, labels": of_tasks(asked, "recovery", granularity="label"),
+        "queries, full answers": of_tasks(asked, "recovery", granularity="full"),
+        "queries, labels": of_tasks(asked, "recovery", granularity="label"),
         "true labels, no API": of_tasks(own, "recovery", attack="own-labels"),
         "independent control": of_tasks(alone, "recovery"),
         "constant predictor": constant(asked[asked["granularity"] == "full"]),
@@ -111,7 +111,7 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
 
 
 def against_control(frame: pd.DataFrame) -> str:
-    """Return where copies of own images recover more than the independent control, as much and less, as words."""
+    """Return in words where copies from own images recover more than the independent control, as much, and less."""
     own = frame[
         frame["pool"].str.endswith("/shifted") & (frame["attack"] == "random") & (frame["granularity"] == "full")
     ]
@@ -139,7 +139,7 @@ def counts(flags: Mapping[str, torch.Tensor], *, rate: float, chance: float = 1e
         rate, chance: See `CountingDetector`.
         highest: Where the vertical axis ends.
     """
-    x, y = "queries of one account", "of them caught"
+    x, y = "queries from one account", "queries caught"
     longest = max(map(len, flags.values()))
     numbers = np.arange(1, longest + 1)
     bound = stats.binom.isf(chance, numbers, rate) + 1
@@ -182,14 +182,14 @@ def accounts_table(frame: pd.DataFrame) -> str:
         "Accounts flagged",
         "Median query",
         "Sybils",
-        "of them flagged, %",
+        "Sybils flagged, %",
         "Customers flagged, %",
     ]
-    return table(body, heads, caption="10,000 own images by one account, and shared among many")
+    return table(body, heads, caption="10,000 own images, sent from one account and split among many")
 
 
 def accounts_sentence(frame: pd.DataFrame) -> str:
-    """Return in words on how many tasks each detector flags the adversary's accounts, its control and Sybils."""
+    """Return in words how often each detector flags crafted queries, the adversary's accounts and its Sybils."""
     said = []
     for name, shown in (("counting", "The count"), ("prada", "PRADA")):
         tasks = [task for task in TASKS if task in set(frame["task"])]
@@ -202,21 +202,21 @@ def accounts_sentence(frame: pd.DataFrame) -> str:
         crafted = frame[f"{name}.positive_control_flagged"].astype(bool).groupby(frame["task"]).all().sum()
         worst = frame.groupby("task")[f"{name}.sybil_flagged"].mean().max()
         said.append(
-            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks; most of the adversary's single accounts"
-            f" it flags at this many seeds: {', '.join(f'{count} ({task})' for task, count in most.items())};"
-            f" and of its Sybils at most {worst:.1%} on any task."
+            f"{shown} flags crafted queries on {crafted} of {len(tasks)} tasks; it flags most of the adversary's single"
+            f" accounts at this many seeds: {', '.join(f'{count} ({task})' for task, count in most.items())};"
+            f" and it flags at most {worst:.1%} of the Sybils on any task."
         )
     return " ".join(said)
 
 
 def distances(senders: Mapping[str, torch.Tensor], *, highest: float = 25.0) -> Plot:
-    """Return how far each query is from the nearest earlier one with the same label, a histogram a sender.
+    """Return how far each query is from the nearest earlier one with the same label, one histogram per sender.
 
     Args:
-        senders: By name, distances, float of shape (n,), NaN where there is no earlier query of the label.
+        senders: By name, distances, float of shape (n,), NaN where there is no earlier query with the label.
         highest: Where the horizontal axis ends.
     """
-    x, y = "distance to the nearest earlier query of the same label", "share of the queries"
+    x, y = "distance to the nearest earlier query with the same label", "share of the queries"
     edges = np.linspace(0, highest, 26)
     shares = {name: np.histogram(one[~one.isnan()].numpy(), edges)[0] for name, one in senders.items()}
     data = pd.concat(
@@ -229,7 +229,7 @@ def distances(senders: Mapping[str, torch.Tensor], *, highest: float = 25.0) -> 
 
 
 ASKED_TWICE = (
-    "10,000 queries to an API that shuffles: 5,000 images asked twice; in the last column 10,000 images asked once"
+    "10,000 queries to an API that shuffles: 5,000 images sent twice; in the last column, 10,000 images sent once"
 )
 """The caption of `twice_table`."""
 
@@ -249,7 +249,7 @@ def twice_table(frame: pd.DataFrame) -> str:
 
 
 def marks_table(frame: pd.DataFrame) -> str:
-    """Return by task and steps how many marks copy and control repeat, with the p value of claim B3 and Fisher's, as
+    """Return by task and steps how many marks copy and control repeat, with claim B3's p value and Fisher's, as
     Markdown."""
     body = []
     for steps, cells in frame.groupby("steps"):
@@ -271,7 +271,7 @@ def marks_table(frame: pd.DataFrame) -> str:
 
 
 def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
-    """Return in how many lines of `marks_table` each p value accuses a copy, and in how many half of the marks do."""
+    """Return in how many lines of `marks_table` a copy is accused by each p value, and by half of the marks."""
     counts = frame.groupby(["task", "steps"])[["marked", "marks_repeated", "marks_repeated_by_control"]].sum()
     lines = [tuple(map(int, line)) for line in counts.itertuples(index=False)]
     by_p, by_fisher = (
@@ -279,8 +279,8 @@ def accused(frame: pd.DataFrame, level: float = 0.001) -> str:
     )
     by_half = sum(copy >= marks / 2 for marks, copy, _ in lines)
     return (
-        f"At one in a thousand the p value with the bound as given accuses in {by_p} of these {len(lines)} lines,"
-        f" Fisher's in {by_fisher}, and half of the marks in {by_half}."
+        f"At one in a thousand, the p value with the bound as given accuses in {by_p} of these {len(lines)} lines,"
+        f" Fisher's in {by_fisher}, and the rule of half the marks in {by_half}."
     )
 
 
@@ -299,22 +299,22 @@ def p_words(p: float) -> str:
 
 
 def longer(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return by task what share of the marks copies repeat, at the fewest and at the most steps, where both ran."""
+    """Return by task what share of the marks copies repeat, at the fewest and at the most steps, if both were run."""
     found = frame.groupby(["task", "steps"])[["marks_repeated", "marked"]].sum()
     shares = (found["marks_repeated"] / found["marked"]).unstack().dropna()
     return {task: (row.iloc[0], row.iloc[-1]) for task, row in shares.iterrows()}
 
 
 def p_value(repeated: int, marks: int, by_control: int) -> float:
-    """Return how probable so many repeated marks are at the upper bound of the control's rate (claim B3).
+    """Return how probable this many repeated marks are at the upper bound on the control's rate (claim B3).
 
-    The bound is taken as given: a p value without that condition is larger by what the bound fails in, 1 − `SURE`.
+    The bound is taken as given: a p value without that condition is larger by how often the bound fails, 1 − `SURE`.
     """
     rate = stats.beta.ppf(SURE, by_control + 1, marks - by_control) if by_control < marks else 1.0
     return float(stats.binom.sf(repeated - 1, marks, rate))
 
 
 def fisher(repeated: int, marks: int, by_control: int) -> float:
-    """Return Fisher's exact p, one-sided: copy and control repeat marks at one rate, independently of each other."""
+    """Return Fisher's exact one-sided p value for copy and control repeating marks at one rate, independently."""
     counts = [[repeated, marks - repeated], [by_control, marks - by_control]]
     return float(stats.fisher_exact(counts, alternative="greater").pvalue)

@@ -1,4 +1,4 @@
-"""What chapter 11, Real images, real scale, shows."""
+"""Figures of chapter 11, Real images, real scale."""
 
 import operator
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ NAMES = {
     "tinyimagenet": "Tiny ImageNet, the pool",
     "miniplaces": "MiniPlaces, the second pool",
 }
-"""The data sets of the scale photos, and what figures call them."""
+"""The data sets of the scale photos, with their names in figures."""
 
 SIDE = 64
 """Height and width of a photograph on the contact sheet, in pixels."""
 
 STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": "independent control"}
 
-MISSING = "*The rows of this experiment on photographs are not computed yet.*"
+MISSING = "*The rows of this experiment on photographs have not been computed yet.*"
 
 SIGNS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
@@ -51,11 +51,11 @@ NEAR = 0.03
 """How far an independent control's accuracy may be from the copy's."""
 
 SHOWN = 8
-"""Queries that are shown with their answers, and errors."""
+"""Number of queries that are shown with their answers, and of errors."""
 
 
 def rows(table: str) -> pd.DataFrame | None:
-    """Return what the chapter shows of a table on photographs (see `results.newest`); None where there is nothing."""
+    """Return a table's rows on photographs that the chapter shows (see `results.newest`); None if there are none."""
     try:
         return results.newest(table, scale="photos")
     except InputError:
@@ -63,12 +63,12 @@ def rows(table: str) -> pd.DataFrame | None:
 
 
 def tasks(rows: pd.DataFrame) -> list[str]:
-    """Return the photographed tasks that rows are of, in the order of `NAMES`."""
+    """Return the tasks on photographs that rows belong to, in the order of `NAMES`."""
     return [task for task in NAMES if task in set(rows["task"])]
 
 
 def recoveries(photos: pd.DataFrame, drawn: pd.DataFrame) -> Plot:
-    """Return the recovery of each photographed task beside its drawn twin's and the authors', a row a task.
+    """Return the recovery of each task on photographs next to its drawn twin's and the authors', one row per task.
 
     Args:
         photos, drawn: Rows of table ``reproduction`` at both scales.
@@ -86,20 +86,20 @@ def recoveries(photos: pd.DataFrame, drawn: pd.DataFrame) -> Plot:
 
 
 def recovery_words(photos: pd.DataFrame, drawn: pd.DataFrame) -> str:
-    """Return how many photographed tasks reach claim C1's bound, which is recovered most and least, and the twins."""
+    """Return how many tasks on photographs reach C1's bound, which are recovered most and least, and the twins."""
     found, twins = (rows.groupby("task")["recovery"].mean() for rows in (photos, drawn))
     found = found.sort_values()
     more = sum(twins[paper.drawn(task)] > value for task, value in found.items())
     return (
         f"At least three quarters are recovered from {(found >= 0.75).sum()} of {len(found)}.\n"
-        f"Of the photographed victims *{NAMES[found.index[-1]]}* is recovered most ({found.iloc[-1]:.2f}) and"
+        f"Of the victims on photographs, *{NAMES[found.index[-1]]}* is recovered most ({found.iloc[-1]:.2f}) and"
         f" *{NAMES[found.index[0]]}* least ({found.iloc[0]:.2f}); the drawn twin is recovered more on {more} of"
         f" {len(found)}."
     )
 
 
 def own(copies: pd.DataFrame, own_images: pd.DataFrame) -> Plot:
-    """Return what public images and images of the task recover on photographs, a row a task.
+    """Return what public images and images of the task recover on photographs, one row per task.
 
     Args:
         copies: Rows of table ``reproduction``.
@@ -121,20 +121,20 @@ def own_words(copies: pd.DataFrame, own_images: pd.DataFrame) -> str:
     public, mine = (rows.groupby("task")["recovery"].mean() for rows in (copies, asked_own(own_images)))
     gaps = {task: f"{mine[task] - public[task]:+.2f}".replace("-", "−") for task in NAMES if task in mine}
     said = ", ".join(f"{gap} ({NAMES[task]})" for task, gap in gaps.items())
-    return f"The recovery from images of the task, less that from public ones, is {said}."
+    return f"The recovery from images of the task minus that from public ones is {said}."
 
 
 def asked_own(own_images: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in which the victim is asked, in full, about images of the shifted source."""
+    """Return the rows in which the queries are images of the shifted source and the answers are full."""
     shifted = own_images["pool"].str.endswith("/shifted") & (own_images["granularity"] == "full")
     return own_images[shifted & (own_images["attack"] == "random")]
 
 
 def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
-    """Return what victims, copies and independent controls name rightly, as Markdown.
+    """Return the shares of images that victims, copies and independent controls classify correctly, as Markdown.
 
     Args:
-        rows, controls: Of the tables reproduction and control.
+        rows, controls: Rows of the tables reproduction and control.
     """
     body = []
     for task in tasks(rows):
@@ -144,7 +144,8 @@ def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
         body.append([NAMES[task], f"{own['images'].min():,}", *(f"{one.mean():.2f}" for one in shares)])
     heads = ["Task", "Images", "Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
     balanced = " and ".join(NAMES[task] for task in scale("photos").balanced)
-    return table(body, heads, caption=f"Share of images named rightly, the mean over classes on {balanced}; agreement")
+    said = f"Share of images classified correctly, the mean over classes on {balanced}; agreement"
+    return table(body, heads, caption=said)
 
 
 def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
@@ -155,7 +156,7 @@ def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
 
 
 def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
-    """Return which share of the victim's errors copies and independent controls repeat, a row a task."""
+    """Return the share of the victim's errors that copies and independent controls repeat, one row per task."""
     both = pd.concat([copies.assign(kind="copy"), controls.assign(kind="independent control")])
     found = grouped(both, "kind", {kind: kind for kind in ("copy", "independent control")}, "errors_repeated")
     errors = copies.groupby("task")["errors"].mean()
@@ -164,7 +165,7 @@ def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
 
 
 def repeated_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
-    """Return on how many tasks the copy repeats more of the victim's errors than the control, with both shares."""
+    """Return on how many tasks the copy repeats more of the victim's errors than the control does, with both shares."""
     ours, alone = (rows.groupby("task")["errors_repeated"].mean() for rows in (copies, controls))
     listed = ", ".join(f"*{NAMES[task]}* {ours[task]:.2f} against {alone[task]:.2f}" for task in tasks(copies))
     more = sum(ours[task] > alone[task] for task in tasks(copies))
@@ -172,7 +173,7 @@ def repeated_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
 
 
 def starts(copies: pd.DataFrame, weights: pd.DataFrame, controls: pd.DataFrame) -> Plot:
-    """Return recovery by the public weights that the surrogate starts from, a row a task that has both.
+    """Return recovery by the public weights that the surrogate starts from, one row per task that has both.
 
     Args:
         copies, weights, controls: Rows of the tables reproduction, weights and control.
@@ -192,14 +193,14 @@ def start_words(copies: pd.DataFrame, weights: pd.DataFrame) -> str:
 
 
 def labels(copies: pd.DataFrame, less: pd.DataFrame) -> pd.Series:
-    """Return by task how much recovery labels alone cost against full answers, in the mean; falling."""
+    """Return by task how much mean recovery labels alone cost compared with full answers, in descending order."""
     only = less[less["granularity"] == "label"]
     full, label = (rows.groupby("task")["recovery"].mean() for rows in (copies, only))
     return (full - label).dropna().sort_values(ascending=False)
 
 
 def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
-    """Return recovery with full answers and with labels alone, a row a task.
+    """Return recovery with full answers and with labels alone, one row per task.
 
     Args:
         copies, less: Rows of the tables reproduction and granularity.
@@ -210,21 +211,21 @@ def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
 
 
 def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
-    """Return on which tasks labels alone cost most and least, and whether the first is one of many classes alike."""
+    """Return on which tasks labels alone cost most and least, and which tasks have many similar classes."""
     lost = labels(copies, less)
     alike = " and ".join(NAMES[task] for task in NAMES if paper.drawn(task) in ("birds", "things"))
     most, second = (NAMES[task] for task in lost.index[:2])
     return (
         f"Labels alone cost most on *{most}* ({lost.iloc[0]:.2f}) and *{second}* ({lost.iloc[1]:.2f}), and least on"
-        f" *{NAMES[lost.index[-1]]}* ({lost.iloc[-1]:.2f}); the tasks with many classes that are alike are {alike}."
+        f" *{NAMES[lost.index[-1]]}* ({lost.iloc[-1]:.2f}); the tasks with many similar classes are {alike}."
     )
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
-    """Return the binary detector's balanced accuracy, a row a task: images as they come, through a chain, second pool.
+    """Return the binary detector's balanced accuracy by task: images as they come, through a chain, second pool.
 
     Args:
-        rows: Of table ``detection``. A task without a chain has its detector's figures under "as they come".
+        rows: Rows of table ``detection``. A task without a chain has its detector's figures under "as they come".
     """
     groups = {}
     for task in tasks(rows):
@@ -240,15 +241,15 @@ def detectors(rows: pd.DataFrame) -> Plot:
 
 
 def chain_words(rows: pd.DataFrame) -> str:
-    """Return what the chain takes from the detector's balanced accuracy, task by task."""
+    """Return by how much the chain lowers the detector's balanced accuracy, task by task."""
     means = rows.groupby("task")[[f"{one}.pool.balanced_accuracy" for one in ("unmatched", "binary")]].mean().dropna()
     lost = (means.iloc[:, 0] - means.iloc[:, 1]).sort_values(ascending=False)
     listed = ", ".join(f"{100 * value:.1f} points on *{NAMES[task]}*" for task, value in lost.items())
-    return f"Of the detector's balanced accuracy the chain takes {listed}; a negative number is a gain."
+    return f"The chain lowers the detector's balanced accuracy by {listed}; a negative number is a gain."
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
-    """Return the words on all claims at both scales, and on how many testable bounds exploration's means lie right.
+    """Return the verdicts on all claims at both scales, and how many testable bounds exploration's means meet.
 
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
@@ -266,25 +267,25 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
 
 
 def cost(rows: pd.DataFrame) -> str:
-    """Return in words what rows on photographs took."""
+    """Return in words how long rows on photographs took."""
     return (
         f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours"
-        " of one core, which had other work beside."
+        " on one core, which was also doing other work."
     )
 
 
-# -- photographs, where they are at hand ------------------------------------------
+# -- photographs, where they are available ------------------------------------------
 
 
 def at_hand() -> list[str]:
-    """Return the data sets of the scale that lie in `download.default_data`, by name."""
+    """Return the names of the scale's data sets that are in `download.default_data`."""
     return [name for name in NAMES if sets.data_folders()[name].is_dir()]
 
 
 def photographs(*, columns: int = 8) -> Figure:
-    """Return photographs of the data sets that are at hand, a row a set, each of another class.
+    """Return photographs of the available data sets, one row per set, each photograph of a different class.
 
-    Nothing of them is part of the book: they are read where they lie.
+    None of them is part of the book: they are read from where they are.
     """
     return pictures.gallery({NAMES[name]: _some(name, columns) for name in at_hand()}, columns=columns)
 
@@ -294,7 +295,7 @@ def _some(name: str, count: int) -> torch.Tensor:
     listing = layouts.listing(name, sets.data_folders()[name])
     found = next(iter(listing.splits.values())).drop_duplicates("class")
     chosen = found["path"].iloc[np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)]
-    # What lies in a file of records is passed over.
+    # Images inside a file of records are skipped.
     files = [listing.root / path for path in chosen if sets.file_of(path) == path]
     opened = [ImageOps.fit(Image.open(file).convert("RGB"), (SIDE, SIDE)) for file in files]
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in opened])
@@ -302,7 +303,7 @@ def _some(name: str, count: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Attacked:
-    """An attack on photographs that was played here, seed 0.
+    """An attack on photographs that was run here, seed 0.
 
     Attributes:
         sent: Queries, uint8 of shape (n, 3, height, width).
@@ -326,13 +327,13 @@ class Attacked:
         return pictures.queries(self.sent, self.answers, self.classes)
 
     def errors(self) -> Plot:
-        """Return some of the victim's errors, with what copy and independent control say."""
+        """Return some of the victim's errors, with the labels of copy and independent control."""
         return pictures.errors(self.images, self.truth, self.victim, self.copy, self.control, self.classes, shown=SHOWN)
 
 
 @cache
 def attacked(task: str = "caltech101", *, seed: int = 0) -> Attacked:
-    """Return the plain attack on a photographed task, trained if the default store does not keep it: five minutes."""
+    """Return the plain attack on a task on photographs, trained if it is not in the default store: five minutes."""
     setup = Setup(plain_cell(scale("photos"), task=task, seed=seed), store=default_store(), device="cpu")
     pool, held_out = setup.queries(), evenly(setup.held_out, 600)
     sent = pool.images[Knockoff(budget=SHOWN, seed=seed).indices(len(pool))]

@@ -1,4 +1,4 @@
-"""What chapter 12, The ledger, shows beside the ledger's own page."""
+"""What chapter 12, The ledger, shows in addition to the ledger's own page."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ AS_VERB: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
 
 
 def counted(ledger: Ledger) -> str:
-    """Return how many of the paper's claims and of ours got which word, as a sentence."""
+    """Return how many of the paper's claims and of ours got each verdict, as a sentence."""
     parts = []
     for first, whose in (("C", "of the paper's {} claims,"), ("B", "of our {},")):
         words = Counter(ledger.word(claim) for claim in claims.claims() if claim.id.startswith(first))
@@ -43,10 +43,10 @@ def counted(ledger: Ledger) -> str:
 
 
 def numbers(frame: pd.DataFrame) -> tuple[dict[str, list[float]], int, str]:
-    """Return recoveries by task, images behind each, and whose they are: the second edition's, or the first one's.
+    """Return recoveries by task, the number of images behind each, and the edition that they are from, in words.
 
     Args:
-        frame: The reproduction's, of `book.frame`.
+        frame: Rows of the reproduction, from `book.frame`.
     """
     if frame["seed"].nunique() > 1:
         plain = frame[frame["experiment"] == "extraction"]
@@ -61,12 +61,12 @@ def numbers(frame: pd.DataFrame) -> tuple[dict[str, list[float]], int, str]:
     return (
         {task: values for task, values in found.items() if values},
         1_000,
-        "the first edition, which decide nothing now",
+        "the first edition, which no longer decide anything",
     )
 
 
 def bound(values: Sequence[float], images: int) -> Bound:
-    """Return the first bound of `TESTED` as the package judges it on recoveries, one a seed."""
+    """Return the first bound of `TESTED` as the package judges it on recoveries, one per seed."""
     claim = next(claim for claim in claims.claims() if claim.id == TESTED)
     quantity = Quantity(pd.DataFrame({0: values}), images, frozenset())
     return judging.bound(claim.bounds[0], quantity, seeds=(), words={"task": "this task"})
@@ -94,48 +94,49 @@ def deviated() -> str:
 
 
 def changed(ledger: Ledger) -> str:
-    """Return which claims of the first edition have a different word now, of those that have been run, as sentences.
+    """Return which claims of the first edition have a different verdict now, among those that were run, as sentences.
 
-    A claim whose statement is a different one is not compared.
+    A claim whose statement has changed is not compared.
     """
     first = {one.claim.id: one for one in edition_1.verdicts(first_edition(ledger.scale.name))}
     words = {claim.id: str(ledger.word(claim)) for claim in claims.claims() if claim.id in first}
     run = {name: word for name, word in words.items() if word != Verdict.NOT_RUN}
     if not run:
-        return f"None of its {len(first)} claims has a word from the second edition's rows yet."
+        return f"None of its {len(first)} claims has a verdict from the second edition's rows yet."
     stated = {claim.id: claim.statement for claim in claims.claims()}
     restated = [name for name in run if stated[name] != first[name].claim.statement]
     was = {name: str(first[name].verdict) for name in run if name not in restated}
     other = [f"{name} ({word}, now {run[name]})" for name, word in was.items() if word != run[name]]
     return (
-        f"Of its {len(first)} claims {len(run)} have a word from the second edition's rows. "
+        f"Of its {len(first)} claims, {len(run)} have a verdict from the second edition's rows. "
         + (f"Stated differently now, and so not compared: {', '.join(restated)}. " if restated else "")
-        + f"Of the others the word is a different one for {', '.join(other) or 'none'}; their experiments and tests "
-        "are new, so that it is not one result that changed."
+        + f"Among the others, the verdict is different for {', '.join(other) or 'none'}; their experiments and tests "
+        "are new, so it is not one and the same result that changed."
     )
 
 
 def redesigned() -> str:
-    """Return which images were drawn anew after a look at a result, in sentences."""
+    """Return which images were redrawn after a look at a result, in sentences."""
     [first] = [one for one in edition_1.verdicts(first_edition("drawn")) if one.claim.id == "C9"]
     statement = "balanced accuracy(things) < "
     [bound] = [one for one in first.bounds if one.statement.startswith(statement)]
     rates = paper.tables()["detection"]["rows"]["Caltech-RN34"]["imagenet"]
     return (
-        "Twice images were drawn anew after a look at a result. In the first edition the detector's balanced accuracy"
+        "Images were redrawn twice after a look at a result. In the first edition, the detector's balanced accuracy"
         f" on *things* was {fmean(bound.values):.3f}, where claim C9 has its bound at"
-        f" {bound.statement.removeprefix(statement)}, and the authors' on Caltech is {fmean(rates) / 100:.3f}: the"
-        " drawn twin overlapped less with its pool. *Things* now shares most of its kinds with *atlas*"
-        " ([datasheets](datasheets.md)), and the bound was kept. So on *things* C9 says that a detector is weak against"
-        " a pool of mostly the same kinds. All other cells of *things* are of that world too, C13's and B2's among"
-        " them, which rest on the same detector. And an early prototype, whose *atlas* had nothing round or spotted,"
-        " did not recover *retina*, so that C1 on *retina*, and C2, which compares each other task with it, hold for a"
-        " pool with these. † marks the cells of C9 on *things*, of C1 on *retina*, and of C2."
+        f" {bound.statement.removeprefix(statement)}, and the mean of the authors' two rates on Caltech is"
+        f" {fmean(rates) / 100:.3f}: the drawn twin overlapped less with its pool. *Things* now shares most of its"
+        " kinds with *atlas* ([datasheets](datasheets.md)), and the bound was kept. So on *things*, C9 says that a"
+        " detector is weak against a pool of mostly the same kinds. All other cells of *things* are from that world"
+        " too, including those of C13 and B2, which rest on the same detector. The other time, an early prototype,"
+        " whose *atlas* had nothing round or spotted, did not recover *retina*; so C1 on *retina*, and C2, which"
+        " compares every other task with it, hold for a pool that has these. † marks the cells of C9 on *things*, of"
+        " C1 on *retina*, and of C2."
     )
 
 
 def authors() -> str:
-    """Return the authors' tables as their slides print them, each with its notes and with what we stumble over."""
+    """Return the authors' tables as their slides print them, each with its notes and with what cannot be right."""
     parts = []
     for name, entry in paper.tables().items():
         if isinstance(entry, dict) and "rows" in entry:
@@ -149,7 +150,7 @@ def authors() -> str:
 
 
 def _printed(rows: Mapping[str, Any]) -> str:
-    """Return rows of the authors' as a table in HTML; a pair is victim and surrogate, or TPR and TNR."""
+    """Return the authors' rows as a table in HTML; a pair is victim and surrogate, or TPR and TNR."""
     pair = "victim / surrogate"
     named = {row: values if isinstance(values, dict) else {pair: values} for row, values in rows.items()}
     columns = [name for name in dict.fromkeys(key for values in named.values() for key in values) if name != "note"]
@@ -164,10 +165,10 @@ def _printed(rows: Mapping[str, Any]) -> str:
 
 
 def slips(name: str) -> Iterator[str]:
-    """Yield what cannot be as printed in one of the authors' tables.
+    """Yield what cannot be right as printed in one of the authors' tables.
 
-    It is a ratio that is not its two figures', rounded or cut to two decimals, or a surrogate far below what guessing
-    reaches on as many balanced classes.
+    That is a ratio that differs from that of its two figures, rounded or cut to two decimals, or a surrogate far below
+    what guessing reaches on as many balanced classes.
     """
     known = paper.tables()["reproduction"]["rows"]
     for row, values in paper.tables()[name]["rows"].items():
@@ -175,7 +176,7 @@ def slips(name: str) -> Iterator[str]:
             continue
         victim, copy, printed = known[row]["victim"], values["surrogate"], values["recovery"]
         if printed not in (round(copy / victim, 2), floor(100 * copy / victim) / 100):
-            yield f"{row}: {copy} / {victim} is {copy / victim:.2f}, where the slides print {printed:.2f}"
+            yield f"{row}: {copy} / {victim} is {copy / victim:.2f}, but the slides print {printed:.2f}"
         chance = 100 / known[row]["classes"]
         if copy < chance / 2:
             yield f"{row}: {copy}% is far below the {chance:.0f}% that guessing among balanced classes reaches"
@@ -188,11 +189,11 @@ def untested(ledger: Ledger) -> str:
         of_task = [entry.verdict for entry in ledger.of(claim.id) if entry.task != claims.ACROSS]
         if ledger.word(claim) is Verdict.HOLDS and Verdict.NOT_TESTABLE in of_task:
             found.append(f"{claim.id} holds on {of_task.count(Verdict.HOLDS)} of {len(of_task)}")
-    return f"Some of those that hold could not be tested on every task: {', '.join(found)}." if found else ""
+    return f"Some claims that hold could not be tested on every task: {', '.join(found)}." if found else ""
 
 
 def mixed(ledger: Ledger) -> str:
-    """Return which claims hold on some tasks and do not on others, as a sentence."""
+    """Return which claims hold on some tasks and not on others, as a sentence."""
     names = []
     for claim in claims.claims():
         found = {entry.verdict for entry in ledger.of(claim.id)}

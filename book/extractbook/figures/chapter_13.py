@@ -1,4 +1,4 @@
-"""What chapter 13, Since then, shows."""
+"""Figures of chapter 13, Since then."""
 
 from collections.abc import Mapping
 
@@ -28,17 +28,17 @@ DEFENSES = {
     "misinformation": "misinformation",
     "reverse-sigmoid": "reverse sigmoid",
 }
-"""The defenses that are compared at one price, and what the figure calls them."""
+"""The defenses that are compared, with their names in the figure."""
 
 LOOKS = {"none": ("o", BLACK), "shuffle": ("s", ORANGE), "misinformation": ("^", GREEN), "reverse-sigmoid": ("D", BLUE)}
 """Marker and color of each."""
 
 
 def perturbations(rows: pd.DataFrame) -> Plot:
-    """Return the recovery of the adversary with in-distribution images over what each defense costs, a panel a task.
+    """Return recovery by an adversary with in-distribution images over the cost of each defense, one panel per task.
 
     Args:
-        rows: Of the tables perturbation and own_images.
+        rows: Rows of the tables perturbation and own_images.
     """
     own, cost = judged(rows), costs(rows)["lost"].fillna(0)
     x, y = "points of accuracy that customers lose", "recovery"
@@ -64,7 +64,7 @@ def perturbations(rows: pd.DataFrame) -> Plot:
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the tasks of B13: own images of a shifted source, random queries, full answers."""
+    """Return the rows of the tasks of B13: own images from a shifted source, random queries, full answers."""
     tasks = set(rows.loc[rows["table"] == "perturbation", "task"])
     like = {"attack": "random", "granularity": "full", "experiment": "extraction"}
     kept = rows[rows["task"].isin(tasks) & (rows["pool"] == rows["task"] + "/shifted")]
@@ -74,13 +74,13 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a line a task and defense: recovery, and points of accuracy that customers lose."""
+    """Return recovery and the points of accuracy that customers lose, one line per task and defense."""
     own = judged(rows).assign(lost=lambda kept: 100 * (kept["victim_accuracy"] - kept["honest_accuracy"]))
     return own.groupby(["task", "defense"])[["recovery", "lost"]].mean()
 
 
 def strengths(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Return by task and defense the strength that was chosen, in words: the least and the greatest over the seeds."""
+    """Return by task and defense the chosen strength in words: the smallest and the largest over the seeds."""
     found = judged(rows).groupby(["task", "defense"])["strength"].agg(["min", "max"]).dropna()
     return {key: " to ".join(dict.fromkeys((f"{low:g}", f"{high:g}"))) for key, low, high in found.itertuples()}
 
@@ -98,11 +98,11 @@ def beside(images: torch.Tensor, answers: torch.Tensor, altered: torch.Tensor, c
 
 
 def below(confidence: Mapping[str, torch.Tensor], threshold: float) -> Plot:
-    """Return which share of images the victim is less sure of than each threshold, a line a kind of images.
+    """Return the share of images that the victim is less sure of than each threshold, one line per kind of image.
 
     Args:
-        confidence: By what the images are called, the victim's largest probabilities, float of shape (n,).
-        threshold: The one that the defense uses; a vertical line.
+        confidence: By name of the images, the victim's largest probabilities, float of shape (n,).
+        threshold: The threshold that the defense uses, drawn as a vertical line.
     """
     places = np.linspace(0, 1, 101)
     marks = [
@@ -121,11 +121,11 @@ def below(confidence: Mapping[str, torch.Tensor], threshold: float) -> Plot:
 
 
 def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
-    """Return one run's recoveries, a row an attempt.
+    """Return one run's recoveries, one row per attempt.
 
     Args:
-        recoveries: By what was tried.
-        floor: The constant predictor's.
+        recoveries: Recovery by name of the attempt.
+        floor: The constant predictor's recovery.
     """
     data = pd.DataFrame(recoveries.items(), columns=["Attempt", "recovery"]).assign(Series="one run")
     with plotting(data, height=1.2 + 0.5 * len(data), xlabel="recovery", columns=2) as (figure, axes):
@@ -137,11 +137,11 @@ def attempts(recoveries: Mapping[str, float], floor: float) -> Plot:
 
 
 def spectra(values: Mapping[str, torch.Tensor], size: int) -> Plot:
-    """Return singular values in falling order, a line a kind of answers.
+    """Return singular values in descending order, one line per kind of answer.
 
     Args:
-        values: By what the answers show, of three kinds, float of shape (values,).
-        size: That of the hidden state; a vertical line.
+        values: Singular values by what the answers show, of three kinds, float of shape (values,).
+        size: Size of the hidden state, drawn as a vertical line.
     """
     data = pd.DataFrame(
         [(name, place, float(value)) for name, line in values.items() for place, value in enumerate(line, 1)],

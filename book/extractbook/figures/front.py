@@ -1,4 +1,4 @@
-"""What the front page shows: under which conditions how much is recovered, and at which size the tables ran."""
+"""What the front page shows: how much is recovered under which conditions, and at which size the tables ran."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +20,10 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "queries detected, answers shuffled": {"defense": "shuffle"},
     "images of one other task": {"pool": "{narrow_pool}", "budget": "{narrow_budget}"},
 }
-"""Of each condition what it changes in the plain cell; names in braces are the scale's, or the task."""
+"""What each condition changes in the plain cell; names in braces are settings of the scale, or the task."""
 
 ONLY = {"granularity": ("full", "label"), "defense": ("none", "shuffle")}
-"""Which cells of the tables these conditions show: the others are not waited for."""
+"""Which cells of the tables these conditions show; the figure does not wait for the others."""
 
 PAPER = 224
 """Height and width of the paper's images, in pixels."""
@@ -37,13 +37,13 @@ SCALES = {
 
 
 def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
-    """Return recovery under each of `CONDITIONS`, a row each, a mark a task, and that of a constant predictor.
+    """Return a plot of recovery under each of `CONDITIONS` and of a constant predictor, with one mark per task.
 
-    All tasks have the same mark: which task is which is what chapters 1, 5 and 6 ask their readers to predict.
+    All tasks have the same mark, because chapters 1, 5 and 6 ask their readers to predict which task is which.
 
     Args:
-        rows: Of the tables `TABLES`, their cells `ONLY`.
-        name: Their scale.
+        rows: Rows of the tables `TABLES`, from the cells `ONLY`.
+        name: The scale of the rows.
     """
     settings = scale(name)
     groups: dict[str, dict[str, list[float]]] = {}
@@ -55,7 +55,7 @@ def conditions(rows: pd.DataFrame, *, name: str = "drawn") -> Plot:
     for condition, changes in CONDITIONS.items():
         for task in settings.tasks:
             if changes.get("pool") == "{narrow_pool}" and task == settings.narrow_pool:
-                continue  # there they are the task's own
+                continue  # there these images are the task's own
             cell = {"task": task, **plain, **changes}
             cell = {key: _named(value, names | {"task": task}) for key, value in cell.items()}
             found = rows[(rows[list(cell)] == pd.Series(cell)).all(axis=1)]
@@ -91,7 +91,7 @@ def sizes() -> str:
         decided, explored = _tables("edition-2", name), _tables("exploring", name)
         pixels = scale(name).image_size
         largest = max(largest, pixels) if decided | explored else largest
-        done = f"{_many(decided)} on one or more of the seeds that decide" if decided else ""
+        done = f"{_many(decided)} on one or more of the deciding seeds" if decided else ""
         waiting = f"{_many(explored - decided)} on one seed of exploration" if explored - decided else ""
         ran = ", ".join(filter(None, [done, waiting]))
         parts += [f"{what} at {pixels} px: {ran}"] if ran else []
@@ -100,7 +100,7 @@ def sizes() -> str:
 
 
 def _tables(edition: str, name: str) -> set[str]:
-    """Return the tables of which an edition has rows at a scale; of the second, rows that count."""
+    """Return the tables that have rows in an edition at a scale; in the second edition, only rows that count."""
     paths = (results.FOLDER / edition / name).glob(f"*{results.SUFFIX}")
     counts = editions.counts if edition == "edition-2" else lambda row: True
     return {path.stem for path in paths if any(map(counts, results.read_rows(path)))}

@@ -1,4 +1,4 @@
-"""How a chapter shows things: figures with their words, tables, sentences with measured numbers."""
+"""How a chapter shows things: figures with captions and alternative text, tables, sentences with measured numbers."""
 
 import base64
 import re
@@ -13,16 +13,16 @@ from extractlib.metrics import summary
 
 
 def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFrame | Mapping | None = None) -> None:
-    """Display a figure in a notebook, its caption and a folded table of its data below it, and close it.
+    """Display a figure in a notebook, with its caption and a folded table of its data below, and close it.
 
     A figure with data is a plot and shown as SVG; one without is a picture and shown as PNG.
 
     Args:
-        figure: What a function of this room returns, or any other figure of matplotlib.
-        name: By which text refers to it; unique in the book, for example ``"fig-reproduction"``.
+        figure: A figure from a function of this package, or any other Matplotlib figure.
+        name: The name by which the text refers to it; unique in the book, for example ``"fig-reproduction"``.
         caption: What it shows, with units, the number of seeds and what the spread is. Markdown.
-        alt: What somebody who does not see it needs to know.
-        data: What it shows, a line for each mark, as a data frame or its columns by name; None for a picture, and for
+        alt: What a reader who cannot see it needs to know.
+        data: The data it shows, one line per mark, as a data frame or as columns by name; None for a picture, and for
             a `Plot`, which has its own.
 
     Raises:
@@ -31,7 +31,7 @@ def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFram
     import matplotlib.pyplot
     from IPython.display import publish_display_data
 
-    alt = alt.replace("*", "")  # it is read aloud, and what marks a task in a text would be read too
+    alt = alt.replace("*", "")  # it is read aloud, and the asterisks around a task's name would be read too
     texts = {"alt": alt, "caption": caption, "name": name}
     empty = [key for key, text in texts.items() if not text.strip()]
     if empty:
@@ -41,7 +41,7 @@ def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFram
     if data is not None:
         mime, content = "image/svg+xml", render(figure).decode()
     matplotlib.pyplot.close(figure)
-    # The book's build moves these texts to where the page's numbered figure takes them from.
+    # The book's build moves these texts to where the page's numbered figure reads them.
     publish_display_data({mime: content, "text/plain": alt}, metadata={mime: texts})
     publish_display_data({"text/markdown": caption, "text/plain": caption}, metadata={"extractlib": "caption"})
     if data is not None:
@@ -50,7 +50,7 @@ def show(figure: Figure, *, name: str, caption: str, alt: str, data: pd.DataFram
 
 
 def data_table(data: pd.DataFrame) -> str:
-    """Return a figure's data as a folded table in HTML; a column that holds nothing is left out."""
+    """Return a figure's data as a folded table in HTML; an empty column is left out."""
     with pd.option_context("display.max_colwidth", None):
         filled = data.dropna(axis=1, how="all")
         table = filled.to_html(index=False, border=0, na_rep="", float_format="{:,.4g}".format)
@@ -58,11 +58,11 @@ def data_table(data: pd.DataFrame) -> str:
 
 
 HYPHEN = re.compile(r"(?<=[\s(])-(?=\d)")
-"""A hyphen that stands for a minus: before a number, behind a space or a bracket."""
+"""A hyphen used as a minus sign: before a digit, after a space or an opening bracket."""
 
 
 def say(text: str) -> None:
-    """Display Markdown in a notebook: how a chapter quotes a number that it measured, with a true minus sign."""
+    """Display Markdown in a notebook, with true minus signs; this is how a chapter quotes a number that it measured."""
     from IPython.display import publish_display_data
 
     told = HYPHEN.sub("−", text)
@@ -77,28 +77,28 @@ def show_html(text: str) -> None:
 
 
 def table(rows: Iterable[Sequence], columns: Sequence[str], *, caption: str = "", words: bool = False) -> str:
-    """Return a table as Markdown: the first column to the left, the others to the right.
+    """Return a table as Markdown, with the first column aligned left and the others right.
 
     Args:
-        rows: Lines of as many values as there are columns; None shows as a dash.
-        columns: The heads.
+        rows: Lines with as many values as there are columns; None shows as a dash.
+        columns: The headings.
         caption: A line above the table.
-        words: Whether all columns hold words, not numbers, and so are put to the left.
+        words: Whether all columns hold words, not numbers, and are therefore aligned left.
 
     Raises:
-        InputError: A line has another number of values.
+        InputError: A line has a different number of values.
     """
     rows = [["–" if value is None else str(value).replace("|", "\\|") for value in row] for row in rows]
     for row in rows:
         if len(row) != len(columns):
-            raise InputError(f"a table of {len(columns)} columns has a line of {len(row)} values: {row}")
+            raise InputError(f"a table with {len(columns)} columns has a line with {len(row)} values: {row}")
     rule = [":---", *[":---" if words else "---:"] * (len(columns) - 1)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in [columns, rule, *rows])
     return f"**{caption}**\n\n{body}" if caption else body
 
 
 def mean_sd(values: Sequence[float], *, digits: int) -> str:
-    """Return ``"mean ± standard deviation"`` of the values, the value where there is but one, a dash for none."""
+    """Return ``"mean ± standard deviation"`` of the values, a single value as it is, or a dash for none."""
     if len(values) < 2:
         return f"{values[0]:.{digits}f}" if len(values) else "–"
     mean, spread = summary(values)

@@ -1,4 +1,4 @@
-"""Where what a chapter shows comes from, as a line of Markdown."""
+"""The provenance of a chapter's results, as a line of Markdown."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
@@ -17,13 +17,13 @@ def provenance_of(frame: pd.DataFrame) -> str:
     """Return where the rows of a frame come from, as one line of Markdown.
 
     Args:
-        frame: Of `book.frame`, or some lines of it.
+        frame: A frame from `book.frame`, or some of its lines.
 
     Raises:
         InputError: There are no rows, or they do not say where they come from.
     """
     if frame.empty or "edition" not in frame:
-        raise InputError("no rows that say where they come from: give a frame of book.frame")
+        raise InputError("no rows that say where they come from: give a frame from book.frame")
     made = []
     for edition, rows in frame.groupby("edition", sort=False):
         seeds = sorted(set(rows["seed"]))
@@ -31,7 +31,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
         said = f"{len(seeds)} seeds, {_listed(seeds)}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
         until = "" if edition == "second" else f"; {_waiting(rows)}"
         if edition == "second" and len(seeds) < look:
-            until = f"; a claim is judged from {look} seeds on, so none is judged by these yet"
+            until = f"; a claim is judged with {look} seeds or more, so none is judged by these yet"
         who = "the second edition's rows" if edition == "second" else "rows of the exploration"
         made.append(f"{who}, {said}, measured on {rows['part'].iloc[0]} images{until}")
     dates = sorted(frame["date"].str[:10])
@@ -47,36 +47,38 @@ def provenance_of(frame: pd.DataFrame) -> str:
 
 
 def _waiting(rows: pd.DataFrame) -> str:
-    """Return of which tables in rows of the exploration the deciding rows are there, and of which not, in words."""
+    """Return, in words, for which tables among exploration rows the deciding rows are available and for which not."""
     scale, tables = rows["scale"].iloc[0], list(dict.fromkeys(rows["table"]))
     look = len(editions.looks(editions.of_scale(scale))[0])
     there = [table for table in tables if len(results.decided(table, scale)) >= look]
     if not there:
-        return "the rows that decide the claims are not run yet"
+        return "the rows that decide the claims have not been run yet"
     if there == tables:
         return (
-            f"the rows that decide the claims are there with {look} seeds, but not yet for what these are compared with"
+            f"the rows that decide the claims are available with {look} seeds, but not yet for the rows that these are"
+            " compared with"
         )
     ready, missing = (
         ", ".join(table.replace("_", " ") for table in tables if (table in there) is whole) for whole in (True, False)
     )
     return (
-        f"the rows that decide the claims are there with {look} seeds for {ready}, and not all of those for {missing}"
+        f"the rows that decide the claims are available with {look} seeds for {ready}, but not all of those for"
+        f" {missing}"
     )
 
 
 def _listed(seeds: Sequence[int]) -> str:
-    """Return sorted seeds in words: a span where they follow each other, else one by one."""
+    """Return sorted seeds in words: as a range if they are consecutive, otherwise one by one."""
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{seeds[0]} to {seeds[-1]}"
     return f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
 
 
 def seeds(frame: pd.DataFrame) -> str:
-    """Return over how many seeds a frame's values are, for a caption: with several of one cell, what the spread is.
+    """Return, for a caption, how many seeds a frame's values cover and, if a cell has several, what the spread is.
 
     Args:
-        frame: Of `book.frame`, or a part of it; rows of different cells may be of different seeds.
+        frame: A frame from `book.frame`, or a part of it; rows of different cells may have different seeds.
     """
     cell = [field.name for field in fields(Cell) if field.name != "seed" and field.name in frame]
     counts = frame.groupby(cell, dropna=False)["seed"].nunique() if cell else pd.Series([frame["seed"].nunique()])
@@ -87,13 +89,13 @@ def seeds(frame: pd.DataFrame) -> str:
 
 
 def run_provenance(images: Iterable[ImageSet], *, seed: int, seconds: float, device: str = "cpu") -> str:
-    """Return where a chapter's own run comes from, as one line of Markdown.
+    """Return the provenance of a chapter's own run, as one line of Markdown.
 
     Args:
-        images: All images that it used.
-        seed: Its seed.
+        images: All images that the run used.
+        seed: The seed of the run.
         seconds: How long it took.
-        device: Where it ran.
+        device: The device on which it ran.
     """
     run = f"commit `{commit()}`; {datetime.now(UTC).date()}; seed {seed}; live in {seconds:,.0f} s; {describe(device)}"
     versions = "; ".join(f"{name} {version}" for name, version in libraries().items())

@@ -1,4 +1,4 @@
-"""The pictures that several chapters share: who sees what, queries with their answers, errors copied or corrected."""
+"""Pictures that several chapters share: the threat model, queries with answers, errors repeated or corrected."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ BOXES: Mapping[str, tuple[str, float, float, float]] = {
     "surrogate": ("surrogate", 8.8, 1.3, 3.0),
     "weights": ("public weights", 4.0, 0.1, 3.0),
 }
-"""What the threat model's drawing shows: text, left, bottom and width of each box, in half inches."""
+"""Boxes of the threat model's drawing: text, and the left, bottom and width of each, in half inches."""
 
 ARROWS: Mapping[str, tuple[tuple[float, float], tuple[float, float], str]] = {
     "training": ((1.65, 5.7), (1.65, 4.6), "trains"),
@@ -35,20 +35,20 @@ ARROWS: Mapping[str, tuple[tuple[float, float], tuple[float, float], str]] = {
     "victim's start": ((4.0, 0.65), (1.65, 3.5), ""),
     "shared start": ((7.0, 0.65), (8.8, 1.6), ""),
 }
-"""Its arrows: from where, to where, with which word."""
+"""Arrows of the drawing: start, end and label of each."""
 
 API = "api"
-"""The frame around meter, detector and policy."""
+"""Name of the frame around meter, detector and policy."""
 
 LINES, LETTERS = 4, 28
-"""How many lines of how many letters stand beside an image."""
+"""Most lines of text beside an image, and most letters in a line."""
 
 
 def threat_model(highlight: str | Collection[str] = ()) -> Figure:
-    """Return the threat model as a drawing: what the owner has, what the attacker has, and what passes between them.
+    """Return a drawing of the threat model: what the owner has, what the attacker has, and what passes between them.
 
     Args:
-        highlight: Parts to fill with color: names of `BOXES` and `ARROWS`, or ``"api"`` for the whole service.
+        highlight: Parts to color: names from `BOXES` and `ARROWS`, or ``"api"`` for the whole service.
 
     Raises:
         InputError: There is no such part.
@@ -100,13 +100,13 @@ def queries(images: torch.Tensor, answers: torch.Tensor, classes: Sequence[str],
 
     Args:
         images: uint8 of shape (n, channels, height, width).
-        answers: The victim's: probabilities, float of shape (n, classes), or labels, int64 of shape (n,). A class below
-            0.005 is not shown.
+        answers: The victim's answers: probabilities, float of shape (n, classes), or labels, int64 of shape (n,).
+            A class below 0.005 is not shown.
         classes: Name of each class.
         top: How many classes to name, at most four.
 
     Raises:
-        InputError: Images and answers are not equally many, or there are none.
+        InputError: The numbers of images and answers differ, or there are none.
     """
     if answers.ndim == 1:
         answers = torch.nn.functional.one_hot(answers, len(classes)).float()
@@ -128,25 +128,25 @@ def errors(
     *,
     shown: int = 8,
 ) -> Plot:
-    """Return errors of a victim, and what a copy and an independent control say to the same test images.
+    """Return errors of a victim, with the answers of a copy and an independent control to the same test images.
 
-    A model's line says whether it repeats the victim's error (=), corrects it (✓) or errs otherwise (≠). The images are
-    the first that the victim gets wrong; the data count over all images.
+    A model's line says whether it repeats the victim's error (=), corrects it (✓) or makes a different error (≠). The
+    images are the first that the victim gets wrong; the data counts all images.
 
     Args:
         images: The test images, uint8 of shape (n, channels, height, width).
-        labels: The true labels, int64 of shape (n,), as those that the three models give.
-        victim, copy, control: The labels that the models give.
+        labels: The true labels, int64 of shape (n,).
+        victim, copy, control: The labels that the three models give, int64 of shape (n,).
         classes: Name of each class.
         shown: How many errors to show at most.
 
     Returns:
-        The picture. Its data have a line for copy and control, each with the number of images on which it ``agrees``
-        with the victim (right or wrong), and of the victim's ``errors`` those ``repeated``, ``corrected`` and
-        ``other``.
+        The picture. Its data has a line each for copy and control: the number of images on which it ``agrees`` with
+        the victim (right or wrong), the number of the victim's ``errors``, and how many of them are ``repeated``,
+        ``corrected`` and ``other``.
 
     Raises:
-        InputError: The victim makes no error.
+        InputError: The victim makes no errors.
     """
     wrong = (victim != labels).nonzero()[:, 0]
     models = {"copy": copy, "control": control}
@@ -171,13 +171,13 @@ def errors(
 def beside(
     images: torch.Tensor, texts: Sequence[Sequence[tuple[str, str]]], *, data: pd.DataFrame | None = None
 ) -> Any:
-    """Return images in two columns, each with lines of text of a color to its right.
+    """Return images in two columns, each with lines of colored text to its right.
 
     Raises:
-        InputError: Images and texts are not equally many, or there are none.
+        InputError: The numbers of images and texts differ, or there are none.
     """
     if len(images) != len(texts) or not texts:
-        raise InputError(f"{len(images)} images and {len(texts)} answers: equally many are wanted, at least one")
+        raise InputError(f"{len(images)} images and {len(texts)} answers: expected equal numbers, at least one")
     rows = (len(texts) + 1) // 2
     with style.context([STYLE, {"axes.grid": False, "font.size": 10}]):
         height = 0.1 + 0.86 * rows
@@ -199,8 +199,8 @@ def gallery(rows: Mapping[str, torch.Tensor], *, columns: int = 8) -> Figure:
     """Return rows of images, each row under its name; a row with fewer images than columns ends early.
 
     Args:
-        rows: By name, uint8 of shape (n, channels, height, width), channels 1 or 3.
-        columns: Images of a row, at most.
+        rows: Images by row name, uint8 of shape (n, channels, height, width), with 1 or 3 channels.
+        columns: Most images in a row.
     """
     side, height = WIDTH / columns, len(rows) * (WIDTH / columns + 0.32)
     with style.context([STYLE, {"axes.grid": False}]):

@@ -1,4 +1,4 @@
-"""The general plots and pictures."""
+"""Plots that several chapters share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,13 +16,13 @@ def lines(
     limits: tuple[float, float] = (0, 1.05),
     logarithmic: bool = False,
 ) -> Plot:
-    """Return a line for each series, mean ± standard deviation of the values at each place.
+    """Return a plot with a line for each series: mean ± standard deviation of the values at each place.
 
     Args:
-        series: By name, the values, one a seed, at each place on the horizontal axis.
+        series: By name, the values (one per seed) at each place on the horizontal axis.
         xlabel, ylabel: What the axes show, with units.
-        limits: Of the vertical axis.
-        logarithmic: Whether the horizontal axis is.
+        limits: Limits of the vertical axis.
+        logarithmic: Whether the horizontal axis is logarithmic.
     """
     marks = [(name, x, places[x]) for name, places in series.items() for x in sorted(places)]
     data = summaries(marks, xlabel, ylabel)
@@ -39,13 +39,13 @@ def lines(
 
 
 def grouped(rows: pd.DataFrame, by: str, names: Mapping[str, str], column: str = "recovery") -> dict[str, dict]:
-    """Return a column's values by task and by the words in another column, in the order of `names`, which rename them.
+    """Return a column's values by task and by the words in another column, renamed and ordered by `names`.
 
     Args:
-        rows: Of `book.frame`.
+        rows: Rows from `book.frame`.
         by: The other column.
-        names: Which words count, and what each is called.
-        column: The column.
+        names: The words to keep, each with its new name.
+        column: The column with the values.
     """
     known = rows[rows[by].isin(list(names))]
     parts = {(task, word): part[column].tolist() for (task, word), part in known.groupby(["task", by])}
@@ -56,12 +56,12 @@ def grouped(rows: pd.DataFrame, by: str, names: Mapping[str, str], column: str =
 
 
 def of_seeds(rows: pd.DataFrame) -> str:
-    """Return over how many seeds of `book.frame` a caption's values are, and on which images they were measured."""
+    """Return, for a caption, how many seeds these rows of `book.frame` cover and on which images they were measured."""
     return f"{seeds(rows)}, {' and '.join(rows.attrs['parts'])} images"
 
 
 def constant_recovery(rows: pd.DataFrame) -> dict[str, float]:
-    """Return the recovery of the constant predictor by task, of rows of `book.frame`."""
+    """Return the recovery of the constant predictor by task, from rows of `book.frame`."""
     return (rows["constant_accuracy"] / rows["victim_accuracy"]).groupby(rows["task"]).mean().to_dict()
 
 
@@ -73,14 +73,14 @@ def dots(
     limits: tuple[float, float] = (0, 1.05),
     columns: int = 0,
 ) -> Plot:
-    """Return a row a group with a mark for each of its series, mean ± standard deviation of the values.
+    """Return a plot with a row per group and a mark for each of its series: mean ± standard deviation of the values.
 
     Args:
-        groups: By name of the group, by name of the series, the values, one a seed; at most five series.
+        groups: By name of the group and name of the series, the values (one per seed); at most five series.
         xlabel: What the axis shows, with units.
-        constant: By name of the group, what the constant predictor has; a short bar across the row.
-        limits: Of the axis.
-        columns: Of the legend; as many as fit if 0.
+        constant: By name of the group, the constant predictor's value, shown as a short bar across the row.
+        limits: Limits of the axis.
+        columns: Columns of the legend; as many as fit if 0.
     """
     titles, names = list(groups), list(dict.fromkeys(name for group in groups.values() for name in group))
     marks = [
@@ -108,11 +108,11 @@ def dots(
 def roc(
     curves: Mapping[str, Sequence[Sequence[float]]], *, points: Mapping[str, tuple[float, float]] | None = None
 ) -> Plot:
-    """Return ROC curves: the share of queries that a detector catches over the share of benign images that it refuses.
+    """Return ROC curves: the share of queries that a detector catches against the share of benign images it refuses.
 
     Args:
-        curves: By name, TPR and TNR (the paper's: benign images accepted, out-of-distribution queries caught), each in
-            [0, 1] and of one length, as rows of table ``detection`` have them under ``binary.pool.roc``.
+        curves: By name, TPR and TNR as in the paper (benign images accepted, out-of-distribution queries caught), each
+            in [0, 1] and of the same length, as in the rows of table ``detection`` under ``binary.pool.roc``.
         points: By name of a curve, TPR and TNR at the threshold in use, which gets a large mark.
     """
     refused, caught = "benign images refused (1 − TPR)", "queries caught (TNR)"

@@ -1,4 +1,4 @@
-"""The paper's experiments: a cell is one run with every setting fixed, a table is a list of cells."""
+"""The paper's experiments: a cell is one run with every setting fixed, and a table is a list of cells."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 """Pre-training: the public weights that victims and surrogates both start from, and the models that ship.
 
-In the paper these weights are ImageNet's (section 3.2), and so they are in its scale; elsewhere they come from the
-labeled part of the pool that is kept for it.
+In the paper and at its scale, these weights are ImageNet's (section 3.2); at other scales they come from pre-training
+on a labeled part of the pool that is reserved for it.
 """
 
 import json
@@ -25,10 +25,10 @@ from extractlib.store import Store
 from extractlib.versions import versions
 
 SEED = 2020
-"""Seed of the backbones' images."""
+"""Seed of the images that backbones are trained on."""
 
 INITIAL: Mapping[str, int] = {"A": SEED, "B": 2021}
-"""Seed of the first weights and of the order of training, by initial weights (see `networks.INITIAL`)."""
+"""Seed of the weights before training and of the training order, by initial weights (see `networks.INITIAL`)."""
 
 
 def backbone_for(
@@ -44,13 +44,13 @@ def backbone_for(
     """Return the state of the backbone that a scale's victims and surrogates start from.
 
     Args:
-        scale: Says whether the backbone ships with the package, and its recipe where it does not.
-        pretraining: The pool's labeled part for pre-training; None for a drawn pool, whose part is drawn when needed.
+        scale: Says whether the backbone ships with the package, and gives its recipe if it does not.
+        pretraining: The pool's labeled part for pre-training; None for a drawn pool, which draws it when needed.
         network: Architecture.
         initial: Which of the initial weights, one of `INITIAL`.
-        store: Keeps what is trained.
-        device: Where it is trained.
-        progress: Whether to show a bar.
+        store: Keeps the trained backbone.
+        device: Where to train.
+        progress: Whether to show a progress bar.
 
     Raises:
         InputError: There are no such initial weights at this scale.
@@ -69,7 +69,7 @@ def seed_of(scale: Scale, initial: str) -> int:
     """Return the seed of a scale's initial weights.
 
     Raises:
-        InputError: There are no such ones; ImageNet's are one set, but where the scale names another network's.
+        InputError: There are no such weights; ImageNet's are a single set, unless the scale names another network's.
     """
     one = scale.imagenet and not scale.other_weights
     return INITIAL[check_choice("initial weights", initial, ("A",) if one else networks.INITIAL)]
@@ -85,12 +85,12 @@ def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
 def trainer_of(
     scale: Scale, network: str, *, seed: int = INITIAL["A"], store: Store | None, device: str, progress: bool
 ) -> Trainer:
-    """Return how a scale's backbone is made."""
+    """Return the trainer of a scale's backbone."""
     return Trainer(network=network, recipe=scale.backbone, seed=seed, store=store, device=device, progress=progress)
 
 
 def drawn_pretraining(scale: Scale, store: Store | None) -> ImageSet:
-    """Return the part of a drawn pool that is kept for pre-training."""
+    """Return the part of a drawn pool that is reserved for pre-training."""
     size = scale.pool_sizes[scale.pool]["pretraining"]
     return drawn.draw(scale.pool, part="pretraining", size=size, seed=SEED, store=store)
 
@@ -105,17 +105,17 @@ def make_weights(
     device: str = "cpu",
     progress: bool = True,
 ) -> Mapping:
-    """Pre-train a scale's backbone, and write its recipe and figures into `folder`.
+    """Pre-train a scale's backbone, and write its card into `folder`.
 
-    The weights are written beside them if they ship with the package; else they stay in the store. Every network gets
-    the same images and the same recipe, so that none has the advantage.
+    The weights are written next to the card if they ship with the package; otherwise they stay in the store. Every
+    network gets the same images and the same recipe, so that none has an advantage.
 
     Returns:
-        What is written: network, initial weights, recipe, images, seed and accuracy on the pool's validation part,
+        The card: network, initial weights, recipe, images, seed and accuracy on the pool's validation part,
         which is the same for all initial weights.
 
     Raises:
-        InputError: The scale's backbones are ImageNet's, or its images are not at hand.
+        InputError: The scale's backbones are ImageNet's, or its images are not available.
     """
     if scale.imagenet:
         raise InputError(f"scale {scale.name!r} pre-trains nothing: torchvision downloads its ImageNet weights")
@@ -151,5 +151,5 @@ def make_weights(
 
 
 def write_card(path: Path, card: Mapping) -> None:
-    """Write what a model is beside its weights."""
+    """Write a model's card, which is stored next to its weights."""
     path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A cell is one run with every setting fixed, a row is what came out of it."""
+"""A cell is one run with every setting fixed, and a row is its result."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
+from typing_extensions import TypedDict  # pydantic requires it below Python 3.12
 
 from extractlib.api.granularity import FILLS, Full, Granularity
 from extractlib.data.sources import Source
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from extractbook.reproduction.scales import Scale
 
 ATTACKS = ("random", "adaptive", "own-labels")
-"""How queries are chosen. The last asks nothing: the adversary trains on its images' true labels."""
+"""How queries are chosen. The last sends no queries: the adversary trains on its images' true labels."""
 
 WATERMARK = "watermark"
-"""The defense that marks its answers and keeps nobody out."""
+"""The defense that marks its answers and refuses nobody."""
 
 DENY_FREE = "deny-free"
-"""The policy ``"deny"`` where a denied query is not charged: the attacker goes on to the next image of its pool."""
+"""The policy ``"deny"`` without charging for denied queries: the attacker moves on to its pool's next image."""
 
 PERTURBATIONS = ("misinformation", "reverse-sigmoid")
-"""The defenses that perturb every answer, by a strength that is chosen on validation images, and need no detector."""
+"""The defenses that perturb every answer, with a strength chosen on validation images, and need no detector."""
 
 WEIGHTS = ("A", "B", "none")
-"""What a model starts from: the public weights, those of a second seed, or nothing (`networks.INITIAL`)."""
+"""Initial weights of a model: the public weights, those of a second seed, or none (`networks.INITIAL`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +43,25 @@ class Cell:
     Attributes:
         scale: Name of the scale, which fixes sizes and recipes.
         task: The victim's task.
-        pool: Whose images the attacker sends; may be given by its name, such as ``"signs/shifted"``.
+        pool: The source of the images that the attacker sends; can be given by name, such as ``"signs/shifted"``.
         victim: The victim's network.
         seed: Seed of the drawn images or the split, the victim, the choice of queries and the surrogate.
         experiment: What is measured (see `run.EXPERIMENTS`).
         surrogate: The surrogate's network.
-        granularity: What an answer shows; may be given by its name, such as ``"top-5"``.
-        budget: Queries the attacker may send.
+        granularity: What an answer shows; can be given by name, such as ``"top-5"``.
+        budget: Number of queries that the attacker may send.
         attack: How queries are chosen, one of `ATTACKS`.
         reward: What the adaptive strategy learns from (see `adaptive.Reward`); empty for the others.
-        defense: What stands in front of the victim: ``"none"``, the name of a policy for detected queries, or
+        defense: What is put in front of the victim: ``"none"``, the name of a policy for detected queries, or
             ``"watermark"``.
-        victim_weights: What the victim starts from, one of `WEIGHTS`.
-        surrogate_weights: What the surrogate, or the independent control, starts from.
-        steps: Steps of the surrogate's training; 0 where the scale's recipe says how long, or none is trained.
-        fill: What the surrogate is told of classes that a truncated answer hides (see `Answers.targets`).
+        victim_weights: The victim's initial weights, one of `WEIGHTS`.
+        surrogate_weights: The initial weights of the surrogate, or of the independent control.
+        steps: Training steps of the surrogate; 0 if the scale's recipe sets them, or no surrogate is trained.
+        fill: The surrogate's targets for classes that a truncated answer hides (see `Answers.targets`).
         overlap: Share of the pool's images that show the victim's own classes, in the experiment ``"overlap"``.
 
     Raises:
-        InputError: There is no such pool, granularity, attack, fill or such weights.
+        InputError: There is no such pool, granularity, attack, fill or weights, or a value has a wrong type or range.
     """
 
     scale: str
@@ -89,7 +89,7 @@ class Cell:
             value, kind = getattr(self, field.name), field.type
             kinds: Any = (int, float) if kind is float else kind
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise InputError(f"{field.name} of a cell is {shown(value)}: a value of another type is wanted")
+                raise InputError(f"{field.name} of a cell is {shown(value)}: expected a value of another type")
         check_seed(self.seed)
         if not (0 <= self.budget <= HIGHEST and 0 <= self.steps <= HIGHEST and 0 <= self.overlap <= 1):
             raise InputError(f"budget, steps and overlap are {self.budget}, {self.steps}, {self.overlap}: out of range")
@@ -98,15 +98,15 @@ class Cell:
         for weights in (self.victim_weights, self.surrogate_weights):
             check_choice("initial weights", weights, WEIGHTS)
         if (self.reward != "") != (self.attack == "adaptive"):
-            raise InputError(f"attack {self.attack!r} with reward {self.reward!r}: adaptive has a reward, no other has")
+            raise InputError(f"attack {self.attack!r} with reward {self.reward!r}: only adaptive has a reward")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields by name, pool and granularity by their names: `Cell` takes them back."""
+        """Return the fields by name, with pool and granularity as names, which `Cell` accepts."""
         return asdict(self) | {"pool": str(self.pool), "granularity": str(self.granularity)}
 
 
 def plain_cell(scale: "Scale", *, task: str, seed: int) -> Cell:
-    """Return the cell that tables change: the scale's pool, network, budget and steps, full answers, no defense."""
+    """Return the cell that tables modify: the scale's pool, network, budget and steps, full answers, no defense."""
     return Cell(
         scale=scale.name,
         task=task,
@@ -120,7 +120,7 @@ def plain_cell(scale: "Scale", *, task: str, seed: int) -> Cell:
 
 
 class Provenance(TypedDict):
-    """What every row says of its making; a row may say more."""
+    """What every row says about how it was made; a row may say more."""
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
     commit: str
@@ -136,7 +136,7 @@ class Provenance(TypedDict):
 
 
 class Line(TypedDict):
-    """A row as it stands in a file."""
+    """A row as it is stored in a file."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
     cell: dict[str, Any]
@@ -149,7 +149,7 @@ LINE = TypeAdapter(Line)
 
 @dataclass(frozen=True)
 class Row:
-    """What came out of a cell.
+    """The result of a cell.
 
     Attributes:
         cell: The cell.
@@ -157,7 +157,7 @@ class Row:
         provenance: Commit, lock, date, seconds, device, versions of behaviors, settings, digests of the data.
 
     Raises:
-        ValueError: The result gives a number the name of a field of the cell, whose column it would take.
+        ValueError: A number in the result has the name of a field of the cell, and would take its column.
     """
 
     cell: Cell
@@ -175,7 +175,7 @@ class Row:
 
     @classmethod
     def from_json(cls, row: Mapping) -> "Row":
-        """Return the row that `to_json` wrote; what is none raises a TypeError or ValueError."""
+        """Return the row that `to_json` wrote; anything else raises a TypeError or ValueError."""
         checked = LINE.validate_python(row)
         return cls(Cell(**checked["cell"]), checked["result"], checked["provenance"])
 
@@ -184,14 +184,14 @@ class Row:
 
 
 def commit() -> str:
-    """Return the commit the package is at, with ``+`` behind it where tracked files differ from it."""
+    """Return the commit that the package is at, followed by ``+`` if tracked files differ from it."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return found.stdout.strip() or "unknown"
 
 
 def describe(device: str) -> str:
-    """Return a device in words: the accelerator's name, or the processor's."""
+    """Return a device in words: the name of the accelerator or the processor."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     information = Path("/proc/cpuinfo")
@@ -201,12 +201,12 @@ def describe(device: str) -> str:
 
 
 def processor() -> str:
-    """Return the widest instructions that torch uses on this processor, which decide how it rounds: ``"AVX512"``."""
+    """Return the widest instruction set that torch uses here, which decides how it rounds, such as ``"AVX512"``."""
     return torch.backends.cpu.get_cpu_capability()
 
 
 def lock() -> str:
-    """Return the digest of the file that pins all libraries, or ``"unknown"`` where the package is without it."""
+    """Return the digest of the file that pins all libraries, or ``"unknown"`` if it is not there."""
     file = Path(__file__).parents[3] / "requirements.txt"
     return digest(file.read_bytes()) if file.exists() else "unknown"
 

@@ -1,11 +1,11 @@
-"""The rows of the first edition: kept as they were made, read-only, and outside of every check of what is up to date.
+"""The rows of the first edition: kept as they were made, read-only, and exempt from checks of what is up to date.
 
-A row's ``"code"`` is the fingerprint of the code that made it. While the edition grew, rows were let stand under newer
-code if a sample of them, computed anew by it, came out equal. A row's ``"history"`` holds the fingerprint of each such
-code, with commit and date, the oldest first; it says nothing more of the rows outside of the sample.
+A row's ``"code"`` is the fingerprint of the code that made it. While the edition grew, rows were kept under newer
+code if a sample of them, recomputed with it, came out equal. A row's ``"history"`` holds the fingerprint of each such
+code, with commit and date, oldest first; it says nothing more about the rows outside the sample.
 
 Its verdicts: a claim holds or does not hold only if, for each bound of its test, the 95% interval over the seeds lies
-wholly on one side of the bound.
+entirely on one side of the bound.
 """
 
 import json
@@ -29,14 +29,14 @@ def read(path: Path) -> list[Row]:
     """Return all rows of a file of the first edition.
 
     Raises:
-        InputError: The file is missing, or is not to the last character as it was committed.
+        InputError: The file is missing, or differs in any character from the committed one.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): restore it with git checkout -- {path}") from None
     if sha256(text.encode()).hexdigest() not in _sums():
-        raise InputError(f"{path} is not as it was committed: restore it with git checkout -- {path}")
+        raise InputError(f"{path} has been changed: restore it with git checkout -- {path}")
     return [Row(_cell(row["cell"]), row["result"], row["provenance"]) for row in json.loads(text)["rows"]]
 
 
@@ -47,14 +47,14 @@ def _sums() -> frozenset[str]:
 
 
 def _cell(record: dict) -> Cell:
-    """Return a cell under today's names."""
+    """Return a cell with today's names."""
     cell = {NEW_NAMES.get(name, name): value for name, value in record.items()}
     cell["victim_weights"] = "A" if cell.pop("pretrained") else "none"
     kind, _, reward = cell["attack"].removeprefix("knockoff-").partition("-")
     return Cell(**cell if kind == "own" else cell | {"attack": kind, "reward": reward})
 
 
-# -- its verdicts, reached once and kept as data ------------------------------------
+# -- its verdicts, computed once and kept as data ------------------------------------
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Bound:
 
     Attributes:
         statement: The bound in words, for example ``"r(signs) ≥ 0.75"``.
-        authors: The authors' value beside it, or None; of the same quantity but for C12, whose bounds are differences.
-        values: Our value of each seed, in the order of the seeds.
-        interval: The 95% t interval of the values, or None where there are fewer than two.
-        holds: Whether the interval lies wholly on the bound's right side (True) or wrong side (False); None where it
-            reaches across, or where there is none.
+        authors: The authors' value of the same quantity, or None; only for C12 are the bounds differences instead.
+        values: Our value for each seed, in the order of the seeds.
+        interval: The 95% t interval of the values, or None if there are fewer than two.
+        holds: Whether the interval lies entirely on the bound's right side (True) or wrong side (False); None if it
+            crosses the bound, or if there is no interval.
     """
 
     statement: str
@@ -79,14 +79,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Entry:
-    """A claim with what came of its test.
+    """A claim with the result of its test.
 
     Attributes:
         claim: The claim.
         verdict: The verdict by the rules above.
-        reason: Why, in words: the bounds that decided.
-        bounds: Each bound of the test; empty where the claim was not run.
-        tasks: The tasks of the scale; a bound's statement says which of them it is about.
+        reason: The reason in words: the bounds that decided.
+        bounds: Each bound of the test; empty if the claim was not run.
+        tasks: The tasks of the scale; a bound's statement says which task it is about.
         seeds: The seeds of the scale's rows; a bound may have fewer values.
     """
 
@@ -104,17 +104,17 @@ def _kept() -> dict[str, Any]:
 
 
 def verdicts(rows: Iterable[Row]) -> tuple[Entry, ...]:
-    """Return an entry for each claim of the paper and each of ours, in their order.
+    """Return an entry for each of the paper's claims and each of ours, in order.
 
     Args:
-        rows: Rows of the first edition, of one scale.
+        rows: Rows of the first edition, all of one scale.
 
     Raises:
         InputError: The rows are of several scales, or of one that the first edition has not judged.
     """
     names = sorted({row.cell.scale for row in rows})
     if len(names) > 1:
-        raise InputError(f"rows of the scales {', '.join(names)}: verdicts are of one scale")
+        raise InputError(f"the rows are of the scales {', '.join(names)}: use those of one scale")
     name = names[0] if names else ""
     claims = {claim["id"]: paper.Claim(**claim) for claim in _kept()["claims"]}
     return tuple(

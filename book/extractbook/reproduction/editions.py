@@ -1,7 +1,8 @@
-"""The second edition's freezes: what was fixed before a deciding seed was run, and which rows count since.
+"""The second edition's freezes: what was fixed before any deciding seed was run, and which rows count since then.
 
-``EDITIONS.toml`` holds an entry for each freeze, ``drawn`` and ``photos``, and each deviation from one. The seeds stand
-in ``paper/claims.toml``: those of exploring, those that decide, in two looks, and those of the independent controls.
+``EDITIONS.toml`` holds an entry for each freeze, ``drawn`` and ``photos``, and each deviation from one. The seeds are
+given in ``paper/claims.toml``: those for exploring, those that decide, in two looks, and those of the independent
+controls.
 """
 
 import json
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 FILE = FOLDER / "EDITIONS.toml"
 TESTS = ("judging.py", "claims.py", "paper/claims.toml", "paper/tables.json", "paper/victims.toml")
-"""What decides a verdict: the same, byte for byte, in both freezes, but for what a deviation from the first says."""
+"""What decides a verdict: the same, byte for byte, in both freezes, except for deviations from the first."""
 
 CANARIES = "../../../tests/canaries.json"
 TABLES = "grids/tables.toml"
@@ -39,7 +40,7 @@ FROZEN = {
     )
     for edition in ("drawn", "photos")
 }
-"""The files of each freeze: tests, scale, grids, canaries. Of tables and canaries each entry is frozen by itself."""
+"""The files of each freeze: tests, scale, grids, canaries. Each entry of tables and canaries is frozen separately."""
 
 
 # -- seeds -----------------------------------------------------------------------
@@ -51,7 +52,7 @@ def of_scale(scale: str) -> str:
 
 
 def spans(ends: Iterable[Sequence[int]]) -> list[range]:
-    """Return the seeds from each first to each last one."""
+    """Return the range of seeds from each first to each last one."""
     return [range(first, last + 1) for first, last in ends]
 
 
@@ -61,12 +62,12 @@ def _seeds() -> dict[str, Any]:
 
 
 def looks(edition: str) -> list[range]:
-    """Return the seeds of the first look, and those of both."""
+    """Return the seeds of the first look, and those of both looks."""
     return spans(_seeds()[edition])
 
 
 def controls() -> range:
-    """Return the seeds of the independent controls that repeated errors are set against."""
+    """Return the seeds of the independent controls that repeated errors are compared with."""
     return spans([_seeds()["controls"]])[0]
 
 
@@ -76,10 +77,10 @@ def deciding() -> frozenset[int]:
 
 
 def check_seeds(scale: str, seeds: Iterable[int]) -> None:
-    """Refuse seeds that decide claims while there is no freeze.
+    """Refuse seeds that decide claims as long as there is no freeze.
 
     Raises:
-        InputError: One of them decides, and the scale's freeze has no entry.
+        InputError: One of the seeds decides claims, and the scale's freeze has no entry.
     """
     edition, early = of_scale(scale), sorted(deciding() & set(seeds))
     if early and edition not in read_toml(FILE):
@@ -94,23 +95,23 @@ def check_seeds(scale: str, seeds: Iterable[int]) -> None:
 
 
 def freeze(name: str) -> dict[str, Any]:
-    """Enter a freeze of the checkout's commit into ``EDITIONS.toml``; the next commit holds it.
+    """Enter a freeze of the checkout's commit into ``EDITIONS.toml``, to be committed next.
 
     Raises:
-        InputError: There is no such freeze, it is there already, files differ from the commit, or tests differ from
+        InputError: There is no such freeze, it already has an entry, files differ from the commit, or tests differ from
             those of the first freeze and its deviations.
     """
     check_choice("freeze", name, FROZEN)
     entries = read_toml(FILE)
     if name in entries:
-        raise InputError(f"the freeze {name!r} stands in {FILE.name}: enter a deviation instead")
+        raise InputError(f"the freeze {name!r} is already in {FILE.name}: enter a deviation instead")
     if _git("status", "--porcelain"):
-        raise InputError("files differ from the commit that is to be frozen: commit them first")
+        raise InputError("files differ from the commit to freeze: commit them first")
     digests = _digests(name, VERSIONS)
     first = entries.get("drawn", {}).get("digests", digests) | _corrected("drawn")
     changed = [file for file in TESTS if first[file] != digests[file]]
     if changed:
-        raise InputError(f"{changed[0]} is not what the freeze 'drawn' has: restore it, or enter a deviation")
+        raise InputError(f"{changed[0]} differs from the freeze 'drawn': restore it, or enter a deviation")
     entry = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _git("rev-parse", "HEAD")}
     tables = {"": entry, ".versions": VERSIONS, ".digests": digests}
     with open(FILE, "a", encoding="utf-8") as file:
@@ -125,24 +126,24 @@ def _git(*command: str) -> str:
 
 
 def frozen(edition: str) -> dict[str, Any]:
-    """Return the entry of a freeze, empty where there is none."""
+    """Return the entry of a freeze, empty if there is none."""
     return read_toml(FILE).get(edition, {})
 
 
 def deviations(edition: str) -> list[dict[str, Any]]:
-    """Return the deviations from a freeze, each with ``date``, ``reason``, ``what`` and ``now``, in their order."""
+    """Return the deviations from a freeze, each with ``date``, ``reason``, ``what`` and ``now``, in order."""
     return [entry for entry in read_toml(FILE).get("deviations", []) if entry["freeze"] == edition]
 
 
 def _corrected(edition: str) -> dict[str, Any]:
-    """Return what deviations changed, and what it is now."""
+    """Return what deviations changed, with its new value."""
     return {one["what"]: one["now"] for one in deviations(edition)}
 
 
 def changed_files(edition: str) -> list[str]:
-    """Return what is frozen and neither as the freeze has it nor as a deviation says; nothing without a freeze.
+    """Return what is frozen but matches neither the freeze nor a deviation; nothing if there is no freeze.
 
-    A canary whose version was bumped is not among it: the rows that use that version do not count (see `refusal`).
+    A canary whose version was bumped is not included: the rows that use that version do not count (see `refusal`).
     """
     entry = frozen(edition)
     if not entry:
@@ -153,7 +154,7 @@ def changed_files(edition: str) -> list[str]:
 
 
 def _digests(edition: str, versions: Mapping[str, int]) -> dict[str, str]:
-    """Return the digests of what is frozen: files, or a file's entries where more may join them and change no row."""
+    """Return the digests of what is frozen: files, or a file's entries if more can be added without changing a row."""
     found = {}
     for file in FROZEN[edition]:
         content = (FOLDER / file).read_bytes()
@@ -171,13 +172,13 @@ def _digests(edition: str, versions: Mapping[str, int]) -> dict[str, str]:
 
 
 def refusal(row: "Row") -> str:
-    """Return why a row does not count for the claims, empty where it does."""
+    """Return why a row does not count for the claims, or an empty string if it counts."""
     edition, made = of_scale(row.cell.scale), row.provenance
     entry = frozen(edition)
     if not entry:
-        return f"the freeze {edition!r} is not entered"
+        return f"the freeze {edition!r} has not been entered"
     if row.cell.seed not in deciding():
-        return f"seed {row.cell.seed} decides nothing"
+        return f"seed {row.cell.seed} is not a deciding seed"
     if made["commit"].endswith("+"):
         return f"it was made by files that differ from commit {made['commit'].rstrip('+')}"
     if made["date"] < entry["date"]:
@@ -185,10 +186,10 @@ def refusal(row: "Row") -> str:
     wanted = entry["versions"] | _corrected(edition)
     for key, version in made["versions"].items():
         if version != wanted.get(key):
-            return f"version {version} of {key!r} made it, and the freeze has {wanted.get(key)}"
+            return f"it was made by version {version} of {key!r}, and the freeze has {wanted.get(key)}"
     return ""
 
 
 def counts(row: "Row") -> bool:
-    """Return whether a row counts: made after the freeze, at a deciding seed, by the versions of the freeze."""
+    """Return whether a row counts: it was made after the freeze, at a deciding seed, with the freeze's versions."""
     return not refusal(row)

@@ -1,4 +1,4 @@
-"""Which rows are up to date: those whose versions and settings are what their cell would be run with today."""
+"""Which rows are up to date: those whose versions and settings match what their cell would be run with today."""
 
 import json
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ EXPERIMENT_KEYS: Mapping[str, tuple[str, ...]] = {
     "accounts": (*QUERIES, "detect", "accounts"),
     "shortcut": (*QUERIES, "detect", "policy", "transform"),
 }
-"""The behaviors that each experiment uses beside those of the stage."""
+"""The behaviors that each experiment uses besides those in `STAGE`."""
 
 
 def versions_of(cell: Cell) -> dict[str, int]:
-    """Return the versions, by key, of all behaviors that a cell's row depends on.
+    """Return the versions of all behaviors that a cell's row depends on, by key.
 
     Raises:
         InputError: There is no such experiment.
@@ -62,16 +62,16 @@ def versions_of(cell: Cell) -> dict[str, int]:
 
 
 def _accused(cell: Cell) -> bool:
-    """Say whether a cell's row tells a copy from an independent model."""
+    """Return whether a cell's row compares a copy with an independent model."""
     settings = scale(cell.scale)
     plain = cell == plain_cell(settings, task=cell.task, seed=cell.seed)
     return cell.task in settings.accused and (plain or cell.experiment == "control")
 
 
 def settings_of(cell: Cell) -> dict[str, Any]:
-    """Return, JSON-ready, the settings of its scale and the shipped weights that a cell's row depends on.
+    """Return the scale's settings and the shipped weights that a cell's row depends on, JSON-ready.
 
-    A recipe's field that has its default is left out, so that a new field with a default changes nothing.
+    Fields of a recipe with their default value are left out, so that a new field with a default changes nothing.
     """
     return json.loads(_settings(cell))
 
@@ -124,11 +124,11 @@ OF_PHOTOGRAPHS = (
     *("task_shares", "pool_shares", "judged_on", "tuned_on", "fitted_on", "asked", "trained_on", "played"),
     *("accounts_apart", "account_size", "resamples", "other_weights"),
 )
-"""Settings that decide rows of photographs, by task and in general; elsewhere they have their defaults."""
+"""Settings that decide rows of photographs, by task and in general; in other rows they have their defaults."""
 
 
 def _of_photographs(task: str, settings: Scale) -> dict[str, Any]:
-    """Return those of these settings that have no default value."""
+    """Return the settings for photographs that differ from their defaults."""
     values = stated(settings)
     found = {name: values[name] for name in OF_PHOTOGRAPHS if name in values}
     found |= {name: values[name][task] for name in BY_TASK if task in values.get(name, {})}
@@ -136,7 +136,7 @@ def _of_photographs(task: str, settings: Scale) -> dict[str, Any]:
 
 
 def stated(settings: Recipe | Scale) -> dict[str, Any]:
-    """Return the fields of a recipe or a scale that have no default or another value than it, by name."""
+    """Return the fields of a recipe or a scale that have no default or differ from it, by name."""
     found = {}
     for field in fields(settings):
         default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -146,14 +146,14 @@ def stated(settings: Recipe | Scale) -> dict[str, Any]:
 
 
 def _sizes(cell: Cell, settings: Scale) -> dict[str, Any]:
-    """Return the sizes of the drawn sets that the cell may use."""
+    """Return the sizes of the drawn sets that the cell can use."""
     names = dict.fromkeys((cell.task, cell.pool.name, settings.pool, settings.second_pool))
     sizes = {**settings.task_sizes, **settings.pool_sizes}
     return {name: dict(sizes[name]) for name in names if name in sizes}
 
 
 def _backbones(cell: Cell, settings: Scale) -> dict[str, Any]:
-    """Return what decides the public weights: the shipped ones' digests, or how they are trained."""
+    """Return what decides the public weights: the digests of the shipped ones, or how they are trained."""
     if settings.imagenet:
         return {"weights": "ImageNet's" if settings.other_weights else "torchvision"}
     if not settings.shipped:
@@ -175,6 +175,6 @@ def _weights(network: str, initial: str) -> str:
 
 
 def is_current(row: Row) -> bool:
-    """Say whether today's behaviors and settings are those that made the row."""
+    """Return whether the row was made with today's behaviors and settings."""
     made = row.provenance
     return made.get("versions") == versions_of(row.cell) and made.get("settings") == settings_of(row.cell)

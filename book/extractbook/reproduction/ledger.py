@@ -1,4 +1,4 @@
-"""The ledger: the paper's claims beside our rows, with a verdict on each, and rows looked up by their cells."""
+"""The ledger: the paper's claims next to our rows, with a verdict on each."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,9 +20,9 @@ class Ledger:
 
     Attributes:
         scale: The scale.
-        entries: Of each claim and each task that it is judged on.
-        refused: How many rows do not count, by the reason why.
-        frame: The rows that count (see `results.frame`), by the index that the entries' rows have.
+        entries: One for each claim and each task that it is judged on.
+        refused: How many rows do not count, by the reason.
+        frame: The rows that count (see `results.frame`), with the index that the entries refer to.
     """
 
     scale: Scale
@@ -32,10 +32,10 @@ class Ledger:
 
     @classmethod
     def of_rows(cls, rows: Iterable[Row], scale: Scale, *, only: str = "") -> "Ledger":
-        """Judge the rows that count (see `editions.refusal`), or `only` one claim's.
+        """Judge all claims, or `only` one, by the rows that count (see `editions.refusal`).
 
         Raises:
-            InputError: As `claims.verdicts`.
+            InputError: The same as for `claims.verdicts`.
         """
         counted: list[Row] = []
         refused: Counter[str] = Counter()
@@ -53,17 +53,17 @@ class Ledger:
         return [entry for entry in self.entries if entry.claim == claim]
 
     def word(self, claim: claims.Claim) -> Verdict:
-        """Return the word on a claim as a whole."""
+        """Return the verdict on a claim as a whole."""
         return judging.summarize([entry.verdict for entry in self.of(claim.id)], needed=claim.needed)
 
     @property
     def expected_false(self) -> tuple[int, float]:
-        """How many cells of the matrix were judged, and how many false ones to expect among them at most."""
+        """How many cells of the matrix were judged, and at most how many of these verdicts are expected to be false."""
         return claims.expected_false(self.entries)
 
 
 def ledger(name: str, *, only: str = "", folder: Path = results.FOLDER / "edition-2") -> Ledger:
-    """Return the verdicts on all claims, or `only` one, by the committed rows of a scale; perhaps there are none.
+    """Return the verdicts on all claims, or `only` one, by the committed rows of a scale, which may be none.
 
     Raises:
         InputError: There is no such scale, or the rows cannot be used.

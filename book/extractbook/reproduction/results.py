@@ -1,4 +1,4 @@
-"""Results files: one row a line, appended under a lock and never rewritten."""
+"""Results files: one row per line, appended under a lock and never rewritten."""
 
 import json
 import os
@@ -17,29 +17,29 @@ from extractlib.store import digest, held
 from extractlib.versions import check_keys
 
 FOLDER = Path(__file__).parents[1] / "results"
-"""Where the committed rows lie, by edition and scale."""
+"""The folder of the committed rows, by edition and scale."""
 
 SUFFIX = ".jsonl"
 
 ALL: Mapping[str, Collection[str]] = MappingProxyType({})
-"""Of a table, all cells."""
+"""All cells of a table."""
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a row to the end of a results file, on the disk when this returns; the file's other bytes stay as they are.
+    """Append a row to a results file; it is on disk when this returns, and the file's other bytes do not change.
 
     Raises:
-        InputError: The file is none of this edition, or its last line is cut.
+        InputError: The file is not one of this edition, or its last line is cut off.
     """
     check_suffix(path)
     append_line(path, row.to_json())
 
 
 def append_line(path: Path, record: Mapping) -> None:
-    """Add a record to the end of a file of JSON lines, under a lock.
+    """Append a record to a file of JSON lines, under a lock.
 
     Raises:
-        InputError: The file's last line is cut.
+        InputError: The file's last line is cut off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(path.with_name(f".{path.name}.lock"), f"adds to {path}"), open(path, "a+b") as file:
@@ -56,8 +56,8 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of a results file, of this edition (``.jsonl``) or the first one (``.json``).
 
     Raises:
-        InputError: The file is missing or cut, a line is no row or of unknown versions, or two rows that were made
-            alike differ. The message names file, line and remedy.
+        InputError: The file is missing or incomplete, a line is not a row or has unknown versions, or two rows made in
+            the same way differ. The message names file, line and remedy.
     """
     if path.suffix == ".json":
         return edition_1.read(path)
@@ -71,16 +71,16 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a file of JSON lines.
 
     Raises:
-        InputError: The file is missing, no text, or its last line is cut.
+        InputError: The file is missing or not a text file, or its last line is cut off.
     """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: make it with extractbook results") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): name a results file that can") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a results file that can be read") from None
     except ValueError as error:
-        raise InputError(f"{path} is no results file ({error}): move it away") from None
+        raise InputError(f"{path} is not a results file ({error}): move it away") from None
     if content and not content.endswith("\n"):
         raise _cut(path)
     return content.splitlines()
@@ -90,7 +90,7 @@ def read_all(folder: Path) -> list[Row]:
     """Return the rows of all results files in a folder, file by file in the order of their names.
 
     Raises:
-        InputError: There is none, or one cannot be used (see `read_rows`).
+        InputError: There is no such file, or one cannot be used (see `read_rows`).
     """
     paths = sorted(path for path in folder.glob("*.json*") if path.suffix in (".json", SUFFIX))
     if not paths:
@@ -99,7 +99,7 @@ def read_all(folder: Path) -> list[Row]:
 
 
 def first_edition(scale: str, table: str | None = None) -> list[Row]:
-    """Return the rows of the first edition at a scale, of all its tables or of one.
+    """Return the rows of the first edition at a scale, of all its tables or of one table.
 
     Raises:
         InputError: There are none.
@@ -109,11 +109,11 @@ def first_edition(scale: str, table: str | None = None) -> list[Row]:
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """Return rows as a table of one line each.
+    """Return rows as a data frame with one line per row.
 
-    Its columns are the fields of the cell (``task``, ``seed``, …), what the provenance says in one value (``commit``,
+    Its columns are the fields of the cell (``task``, ``seed``, …), the single values of the provenance (``commit``,
     ``date``, ``seconds``, ``device``, …) and the numbers of the result by their paths, such as ``recovery`` or
-    ``binary.pool.tnr``; what a row does not have is NaN. Lists of a result, as of a curve, are kept as they are.
+    ``binary.pool.tnr``; what a row does not have is NaN. Lists in a result, such as a curve, are kept as they are.
     """
     lines = [{**row.cell.to_json(), **_plain(row.provenance), **row.result} for row in rows]
     return pd.json_normalize(lines) if lines else pd.DataFrame(columns=[field.name for field in fields(Cell)])
@@ -122,26 +122,26 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 def newest(
     *tables: str, scale: str = "drawn", beside: Sequence[str] = (), only: Mapping[str, Collection[str]] = ALL
 ) -> pd.DataFrame:
-    """Return what the chapters show of tables: a line a cell and seed, the second edition's rows that count.
+    """Return the rows that the chapters show: one line per cell and seed, the second edition's rows that count.
 
-    Of a table that has not all deciding cells of any seed yet, it is the exploration's: a seed or few, judged on
-    validation images. Tables that are asked for together are compared, so all are the exploration's where one is. Of
-    two rows of one cell it is the later.
+    If a table does not yet have all deciding cells for any seed, its rows come from the exploration: one or a few
+    seeds, judged on validation images. Tables that are requested together are compared, so if one is the
+    exploration's, all are. Of two rows of one cell, the later one is returned.
 
     Args:
-        tables: Their names, such as ``"granularity"``. One cell of several tables is one line, of the first of them.
-        scale: At which scale.
-        beside: Other tables that these are compared with, as if they were asked for together.
-        only: By field of a cell the values that are shown, all others where it is missing; other cells are not waited
-            for, and their rows left out.
+        tables: Names of tables, such as ``"granularity"``. A cell in several tables is one line, of the first table.
+        scale: The scale.
+        beside: Other tables that these are compared with, as if they were requested together.
+        only: The values to show, by field of a cell; all values of fields that are not given. Other cells do not have
+            to be complete, and their rows are left out.
 
     Returns:
         The columns of `frame`; ``table``, ``edition`` (``"second"`` or ``"exploring"``) and ``part`` (``"test"`` or
-        ``"validation"``); ``libraries`` and ``data`` (a digest) in a word. Its ``attrs`` hold ``editions``, ``parts``
+        ``"validation"``); ``libraries`` and ``data`` (a digest) as text. Its ``attrs`` hold ``editions``, ``parts``
         and ``seeds`` of its lines.
 
     Raises:
-        InputError: There is no row of a table.
+        InputError: A table has no rows.
     """
     shown, found = {table: _shown(table, scale, only) for table in tables}, []
     others = [_shown(table, scale, only) for table in beside]
@@ -165,7 +165,7 @@ def newest(
 def _shown(
     table: str, scale: str, only: Mapping[str, Collection[str]], *, second: bool = True
 ) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of `newest`, with edition and part; not `second`, the exploration's."""
+    """Return the rows of `newest`, with edition and part; the exploration's if not `second`."""
     exploring = FOLDER / "exploring" / scale / f"{table}{SUFFIX}"
     counted = _counted(table, scale) if second else []
     whole = complete(counted, table, scale, only=only)
@@ -183,7 +183,7 @@ def _is_shown(cell: Cell, only: Mapping[str, Collection[str]]) -> bool:
 
 
 def decided(table: str, scale: str) -> set[int]:
-    """Return the seeds at which all rows of a table on which claims rest are there and count."""
+    """Return the seeds for which all of a table's rows that claims rest on exist and count."""
     return complete(_counted(table, scale), table, scale)
 
 
@@ -193,13 +193,13 @@ def _counted(table: str, scale: str) -> list[Row]:
 
 
 def complete(rows: Iterable[Row], table: str, scale: str, *, only: Mapping[str, Collection[str]] = ALL) -> set[int]:
-    """Return the seeds of rows that have all cells of a table on which claims rest, or all where none does.
+    """Return the seeds whose rows cover all of a table's cells that claims rest on, or all cells if none do.
 
     Args:
         rows: The rows.
         table: The table.
         scale: Its scale.
-        only: Which cells are looked at (see `newest`).
+        only: Which cells to consider (see `newest`).
     """
     cells, settings = {row.cell for row in rows}, scales.scale(scale)
     chosen = {"shown": not any(block.get("decides", True) for block in grids.TABLES[table].blocks)}
@@ -214,22 +214,23 @@ def _plain(provenance: Mapping) -> dict:
 
 
 def _row(line: str, where: str) -> Row:
-    remedy = "take the line away and compute its row again, or restore the file with git checkout"
+    remedy = "remove the line and recompute its row, or restore the file with git checkout"
     try:
         content = json.loads(line, parse_constant=_no_number)
-        json.dumps(content, ensure_ascii=False).encode()  # fails for text that is no text
+        json.dumps(content, ensure_ascii=False).encode()  # fails for text that UTF-8 cannot encode
         row = Row.from_json(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise InputError(f"{where} is no row ({'.'.join(map(str, fault['loc']))}: {fault['msg']}): {remedy}") from None
+        place = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{where} is not a row ({place}: {fault['msg']}): {remedy}") from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{where} is no row ({error}): {remedy}") from None
+        raise InputError(f"{where} is not a row ({error}): {remedy}") from None
     check_keys(row.provenance["versions"], where)
     return row
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _check_alike(path: Path, rows: Iterable[Row]) -> None:
@@ -241,12 +242,12 @@ def _check_alike(path: Path, rows: Iterable[Row]) -> None:
         if result != timeless(row.result):
             raise InputError(
                 f"{path}: lines {first} and {number} are of one cell ({row.cell.task}, seed {row.cell.seed}), made"
-                " alike, and differ: find out why, and take the wrong one away"
+                " in the same way, but differ: find out why, and remove the wrong one"
             )
 
 
 def timeless(result: Mapping) -> dict:
-    """Return a result without the times in it, which differ from run to run."""
+    """Return a result without its times, which differ from run to run."""
     kept = {name: value for name, value in result.items() if name != "milliseconds"}
     return {name: timeless(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
@@ -255,7 +256,7 @@ def check_writable(path: Path) -> None:
     """Refuse a file that rows cannot be added to, before anything is computed.
 
     Raises:
-        InputError: Its name does not end in `SUFFIX`, or it cannot be written.
+        InputError: The file's name does not end in `SUFFIX`, or it cannot be written.
     """
     check_suffix(path)
     check_output(path)
@@ -265,11 +266,11 @@ def check_suffix(path: Path) -> None:
     """Refuse a name that rows cannot be added to.
 
     Raises:
-        InputError: It does not end in `SUFFIX`.
+        InputError: The name does not end in `SUFFIX`.
     """
     if path.suffix != SUFFIX:
-        raise InputError(f"{path} is no results file that rows can be added to: name one that ends in {SUFFIX}")
+        raise InputError(f"{path} is not a results file that rows can be added to: name one that ends in {SUFFIX}")
 
 
 def _cut(path: Path) -> InputError:
-    return InputError(f"{path}: its last line is cut, as by a full disk: take that line away and compute its row again")
+    return InputError(f"{path}: its last line is cut off, as after a full disk: remove it and recompute its row")

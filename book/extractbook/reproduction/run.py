@@ -1,4 +1,4 @@
-"""From a cell to its row."""
+"""Run a cell to get its row."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -30,8 +30,8 @@ class Experiment:
     """One kind of measurement.
 
     Attributes:
-        measure: Makes the result of a setup.
-        headline: Path to the number that a second run is compared by.
+        measure: Computes the result for a setup.
+        headline: Path to the number in the result by which two runs are compared.
     """
 
     measure: Callable[[Setup], dict]
@@ -69,20 +69,20 @@ def run_cell(
     Args:
         cell: The settings.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
-        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies, as `Setup` takes them.
-        reading: How files are read, and a task in files is cut.
-        device: Where to train; the best at hand if None.
-        part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
-        progress: Whether to show bars.
+        folders: The path of each published data set and each ``"folder:NAME"`` of the cell, as for `Setup`.
+        reading: How files are read, and how a task in files is split.
+        device: Where to train; the best available device if None.
+        part: The task's part to compare models on: ``"test"``, or ``"validation"`` while settings are chosen.
+        progress: Whether to show progress bars.
 
     Raises:
-        InputError: A name is unknown, or there are fewer images than the cell asks for.
+        InputError: A name is unknown, or there are fewer images than the cell needs.
     """
     started = time.monotonic()
     experiment = EXPERIMENTS[check_choice("experiment", cell.experiment, EXPERIMENTS)]
     device = device or default_device()
     setup = Setup(cell, store=store, folders=folders, reading=reading, device=device, part=part, progress=progress)
-    data = data_of(setup)  # first, so that missing images are told before anything is trained
+    data = data_of(setup)  # first, so that missing images are reported before anything is trained
     result = experiment.measure(setup)
     provenance = {
         "commit": commit(),
@@ -100,7 +100,7 @@ def run_cell(
 
 
 def data_of(setup: Setup) -> dict[str, str]:
-    """Return the fingerprints of what a row rests on: images of victim, comparison and pool, public weights."""
+    """Return the fingerprints of what a row rests on: images of victim, comparison and pool, and public weights."""
     images = {"victim": setup.task["victim"], setup.part: setup.held_out, "pool": setup.queries()}
     prints = {name: found.fingerprint for name, found in images.items()}
     if setup.settings.other_weights:
@@ -109,18 +109,18 @@ def data_of(setup: Setup) -> dict[str, str]:
 
 
 def headline(row: Row) -> float:
-    """Return the number by which a second run of the row's cell is compared with it."""
+    """Return the number by which a row is compared with a second run of its cell."""
     value: Any = row.result
     path = EXPERIMENTS[check_choice("experiment", row.cell.experiment, EXPERIMENTS)].headline
     for step in path:
         value = value.get(step) if isinstance(value, Mapping) else None
     if not isinstance(value, int | float):
-        raise InputError(f"{'.'.join(path)} of a row of {row.cell.task} is {shown(value)}: compute it again")
+        raise InputError(f"{'.'.join(path)} of a row of {row.cell.task} is {shown(value)}: recompute it")
     return value
 
 
 def name_of(cell: Cell) -> str:
-    """Return a cell in words, with what is not as in the scale's plain cell."""
+    """Return a cell in words, naming what differs from the scale's plain cell."""
     plain = plain_cell(scale(cell.scale), task=cell.task, seed=cell.seed)
     if cell.experiment in ("extraction", "classes"):
         told = [f"{cell.budget:,} queries to {cell.pool}", f"{cell.granularity} answers"]

@@ -1,4 +1,4 @@
-"""How the cells of a table are run: one after another, in several processes, or on a Ray cluster."""
+"""Run the cells of a table: one after another, in several processes, or on a Ray cluster."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 
 OWN_CLUSTER = "local"
-"""The address that stands for a cluster of this machine's own."""
+"""The address that stands for a local cluster on this machine."""
 
 
 def run_table(
@@ -39,28 +39,28 @@ def run_table(
     part: str = "test",
     ray: str | None = None,
 ) -> list[Row]:
-    """Run cells and keep their rows; those of which `path` already holds a row that is up to date are not run again.
+    """Run cells and return their rows, except that cells with an up-to-date row in `path` are not run again.
 
-    A row is up to date if the behaviors and settings of today made it, of the images that are there now.
+    A row is up to date if it was made with today's behaviors and settings and from the images that are there now.
 
     Args:
-        cells: What to run.
-        path: Results file (``.jsonl``) that each row is added to; None keeps them in memory.
+        cells: The cells to run.
+        path: Results file (``.jsonl``) that each row is appended to; None keeps the rows in memory.
         store: Keeps images, victims and transfer sets.
-        folders: Where each ``"folder:NAME"`` lies.
-        reading: How files are read, and a task in files is cut.
-        jobs: Processes at a time, of one thread each where there are several.
-        device: Where to train; the best at hand if None.
+        folders: The path of each ``"folder:NAME"``.
+        reading: How files are read, and how a task in files is split.
+        jobs: Number of parallel processes, each with one thread if there are several.
+        device: Where to train; the best available device if None.
         part: The task's part that is evaluated.
-        ray: Address of a Ray cluster that runs the cells, one on each GPU or core, whose machines share the store's
-            folder; ``"local"`` starts one on this machine, of `jobs` processes or one for each GPU if those are more.
+        ray: Address of a Ray cluster that runs the cells, one on each GPU or core, and whose machines share the store's
+            folder; ``"local"`` starts one on this machine, with `jobs` processes or one per GPU, whichever is more.
 
     Returns:
-        The rows of `cells`, in their order.
+        The rows of `cells`, in the same order.
 
     Raises:
-        InputError: A seed decides claims that are not frozen, `path` is no results file or of another part, Ray is not
-            installed, or a cell cannot be run.
+        InputError: A seed decides claims that are not frozen, `path` is not a results file or has another part, Ray
+            is not installed, or a cell cannot be run.
     """
     cells = list(cells)
     for cell in cells:
@@ -69,9 +69,9 @@ def run_table(
         check_suffix(path)
     kept = read_rows(path) if path and path.exists() else []
     if any(part not in row.provenance["data"] for row in kept):
-        raise InputError(f"{path} holds rows of another part than {part!r}: name another file")
+        raise InputError(f"{path} holds rows of a part other than {part!r}: name another file")
     rows = {row.cell: row for row in kept if is_current(row)}
-    # Of cells in files only rows of the very images that are there now; what is not at hand cannot be compared.
+    # For cells in files, keep only rows of the same images that are there now, if the folders exist to compare with.
     found: dict[tuple[str, Source, int], Mapping[str, str]] = {}
     for cell in set(cells) & rows.keys():
         setup = Setup(cell, store=store, folders=folders, reading=reading, part=part)
@@ -93,15 +93,15 @@ def run_table(
 
 
 def missing(cells: Iterable[Cell], path: Path) -> list[Cell]:
-    """Return the cells of which `path`, if it is there, holds no current row."""
+    """Return the cells that have no current row in `path`, which may not exist."""
     done = {row.cell for row in read_rows(path) if is_current(row)} if path.exists() else set()
     return [cell for cell in cells if cell not in done]
 
 
 def run_cells(cells: list[Cell], *, jobs: int, **options) -> Iterator[Row]:
-    """Run cells on this machine with the options of `run_cell`, and yield each row as it is done.
+    """Run cells on this machine with the options of `run_cell`, and yield each row when it is done.
 
-    Several jobs are processes of one thread each.
+    Several jobs are processes with one thread each.
     """
     if jobs == 1:
         for cell in cells:

@@ -1,4 +1,4 @@
-"""What a cell is played on: images, backbones, victim and detector, each made when first asked for."""
+"""What a cell runs on: images, backbones, victim and detector, each made on first use."""
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
@@ -39,17 +39,17 @@ STRENGTHS: Mapping[str, tuple[float, ...]] = {
     "misinformation": tuple(number / 20 for number in range(21)),
     "reverse-sigmoid": tuple(number / 20 for number in range(41)),
 }
-"""Strengths of each perturbation to choose from; the first changes nothing."""
+"""The strengths that each perturbation is chosen from; the first changes nothing."""
 
 
 @dataclass(frozen=True)
 class Defense:
-    """What stands in front of a victim.
+    """What is put in front of a victim.
 
     Attributes:
-        detector: Looks at each query.
-        policy: Alters the answers to what it finds.
-        strength: Of a perturbation, the one that was chosen; None for what has none.
+        detector: Inspects each query.
+        policy: Alters the answers to the queries that the detector flags.
+        strength: The chosen strength of a perturbation; None for other defenses.
     """
 
     detector: Detector | KeyedSample
@@ -62,18 +62,18 @@ class Setup:
     """A cell with everything it needs.
 
     Attributes:
-        cell: What is fixed.
+        cell: The settings of the run.
         store: Keeps images, backbones, victims, detectors, transfer sets and surrogates.
-        folders: Where each published data set and each ``"folder:NAME"`` of the cell lies; if None the data sets are
+        folders: The path of each published data set and each ``"folder:NAME"`` of the cell; if None, the data sets are
             looked for in `download.default_data`.
-        reading: How files are read, and a task in files is cut.
-        device: Where to train; the best at hand unless said.
-        part: The task's part on which things are compared: ``"test"``, or ``"validation"`` while settings are chosen.
-        progress: Whether to show bars.
-        other_detector: Stands in front of the victim in place of the cell's own, where there is a defense.
+        reading: How files are read, and how a task in files is split.
+        device: Where to train; the best available device by default.
+        part: The task's part to compare models on: ``"test"``, or ``"validation"`` while settings are chosen.
+        progress: Whether to show progress bars.
+        other_detector: Is put in front of the victim instead of the cell's own detector, if there is a defense.
 
     Raises:
-        InputError: Scale or part is unknown; what else does not fit is refused where it is asked for.
+        InputError: Scale or part is unknown; other values that do not fit are refused when they are used.
     """
 
     cell: Cell
@@ -101,7 +101,7 @@ class Setup:
 
     @cached_property
     def loader(self) -> Loader:
-        """What all images come from."""
+        """The loader that all images come from."""
         return Loader(
             sizes={**self.settings.task_sizes, **self.settings.pool_sizes},
             image_size=self.settings.image_size,
@@ -115,12 +115,12 @@ class Setup:
 
     @property
     def in_files(self) -> bool:
-        """Whether the task or the pool lies in files."""
+        """Whether the task or the pool is stored in files."""
         return Source.parse(self.cell.task).in_files or self.cell.pool.in_files
 
     @property
     def is_at_hand(self) -> bool:
-        """Whether the folders of what lies in files are there."""
+        """Whether the folders of a task and a pool in files exist."""
         named = (source.name for source in (Source.parse(self.cell.task), self.cell.pool) if source.in_files)
         return all(name in self.loader.folders and self.loader.folders[name].is_dir() for name in named)
 
@@ -136,7 +136,7 @@ class Setup:
 
     @property
     def chain(self) -> str:
-        """What a detector does to every image before it looks at it (see `transforms`)."""
+        """The transform that a detector applies to every image before inspecting it (see `transforms`)."""
         size = self.settings.matched.get(self.cell.task)
         return f"chain-{size}" if size else "none"
 
@@ -147,22 +147,22 @@ class Setup:
 
     @cached_property
     def pool(self) -> Parts:
-        """The parts of the pool that the defense knows: the scale's, or the one in files that the attacker sends."""
+        """The parts of the pool that the defense knows: the scale's, or the attacker's if that is in files."""
         sent = replace(self.cell.pool, is_shifted=False, class_count=None)
         own = sent.in_files and not sent.is_task
         return self.loader.pool(sent if own else self.settings.pool, seed=self.cell.seed)
 
     @cached_property
     def second_pool(self) -> Parts:
-        """The parts of the pool of another hand, which no detector is trained against."""
+        """The parts of the second pool, of a different origin, which no detector is trained against."""
         return self.loader.pool(self.settings.second_pool, seed=self.cell.seed)
 
     def queries(self, source: Source | str | None = None, *, labeled: bool = False) -> ImageSet:
-        """Return the images that the attacker sends: the cell's, or those of another source."""
+        """Return the images that the attacker sends: the cell's pool, or another source."""
         return self.loader.queries(source or self.cell.pool, seed=self.cell.seed, labeled=labeled)
 
     def backbone(self, network: str, *, initial: str = "A") -> Mapping[str, torch.Tensor]:
-        """Return the public weights of a network, or those of a second seed; where those are another network's, its."""
+        """Return a network's public weights, or those of a second seed; of another network if the scale says so."""
         images, settings = None, self.settings
         if not (settings.shipped or settings.imagenet):
             images = self.pool.get("pretraining")
@@ -179,14 +179,14 @@ class Setup:
     def trainer(
         self, network: str, recipe: Recipe, *, weights: str = "A", salt: str = "", keep: bool = True
     ) -> Trainer:
-        """Return how a model of the cell is made, with the cell's seed.
+        """Return a trainer for a model of the cell, with the cell's seed.
 
         Args:
             network: Architecture.
             recipe: How it is trained.
-            weights: What it starts from, one of `cells.WEIGHTS`.
-            salt: Word that makes its head another draw than the victim's.
-            keep: Whether it is kept in the store.
+            weights: The initial weights, one of `cells.WEIGHTS`.
+            salt: Word that makes the draw of its head differ from the victim's.
+            keep: Whether to keep it in the store.
         """
         if weights == "B" and self.settings.other_weights:
             network = self.settings.other_weights
@@ -203,13 +203,13 @@ class Setup:
         )
 
     def victim_trainer(self, *, salt: str = "") -> Trainer:
-        """Return how the victim is made, or with a salt another model by the same recipe."""
+        """Return the victim's trainer, or with a salt, one for another model by the same recipe."""
         cell = self.cell
         recipe = self.settings.recipe("scratch_victim" if cell.victim_weights == "none" else "victim", task=cell.task)
         return self.trainer(cell.victim, recipe, weights=cell.victim_weights, salt=salt)
 
     def surrogate_trainer(self, *, keep: bool = True) -> Trainer:
-        """Return how the surrogate is made, and the independent control; its head is another than the victim's."""
+        """Return the trainer of the surrogate and the independent control; their head differs from the victim's."""
         cell = self.cell
         recipe = self.settings.recipe("surrogate", task=cell.task, steps=cell.steps)
         return self.trainer(cell.surrogate, recipe, weights=cell.surrogate_weights, salt="surrogate", keep=keep)
@@ -224,12 +224,12 @@ class Setup:
 
     @cached_property
     def detector(self) -> Detector:
-        """The paper's detector: the task's images against the pool's, none of which anybody sends."""
+        """The paper's detector: the task's images against the pool's, none of which are ever sent as queries."""
         return self.other_detector or self.detector_of(self.task["detector"], self.pool["detector"], chain=self.chain)
 
     @cached_property
     def defense(self) -> Defense:
-        """What stands in front of the victim, as the cell says; an InputError if nothing does."""
+        """The defense in front of the victim that the cell names; an InputError if it names none."""
         name, secret = self.cell.defense, f"the server's secret {self.cell.seed}".encode()
         if name == "none":
             raise InputError("the cell's defense is none: name one")
@@ -242,7 +242,7 @@ class Setup:
         return Defense(self.detector, policy("deny" if name == DENY_FREE else name, secret=secret))
 
     def _perturbation(self, reference: api.Policy) -> Defense:
-        """Return the cell's perturbation: as strong as costs an honest user no more than another policy does."""
+        """Return the cell's perturbation, at the highest strength that costs honest users no more than `reference`."""
         if self.cell.defense == "misinformation":
             wrong = misinformation_model(self.task["victim"], self.victim_trainer(salt="misinformation"))
 
@@ -269,16 +269,16 @@ class Setup:
 
 
 def evenly(images: ImageSet, most: int) -> ImageSet:
-    """Return at most so many images, at equal distances, so that as many tracks as can be are among them."""
+    """Return at most `most` images, evenly spaced, so that they include as many tracks as possible."""
     count = min(most, len(images))
     return images.subset(torch.arange(count) * len(images) // count)
 
 
 def ship_victim(setup: Setup, folder: Path) -> Mapping:
-    """Write a setup's victim and what it is into a folder of the library, where `load_victim` finds it.
+    """Write a setup's victim and its card into a folder of the library, where `load_victim` finds it.
 
     Returns:
-        What is written beside the weights: network, classes, image shape, recipe, seed, backbone, test accuracy.
+        The card, written next to the weights: network, classes, image shape, recipe, seed, backbone, test accuracy.
     """
     task, victim = setup.cell.task, setup.victim
     card = {

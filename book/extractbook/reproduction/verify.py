@@ -1,4 +1,4 @@
-"""Cells of committed rows computed anew, a few kinds at a time, and the record of it that the pages quote."""
+"""Recompute cells of committed rows, a few kinds at a time, and keep the record of it that the pages quote."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
 
 KINDS_A_RUN = 4
-"""Kinds of cells that one run computes, in rotation."""
+"""How many kinds of cells one run recomputes, in rotation."""
 
 RECORD = "verified.jsonl"
 
 
 class Entry(TypedDict):
-    """What the record keeps of a check."""
+    """What the record stores about a check."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
     cell: str
@@ -39,16 +39,16 @@ class Entry(TypedDict):
 ENTRY = TypeAdapter(Entry)
 
 LEAST = 0.03
-"""How far apart the headlines of a cell's two rows may always lie."""
+"""The difference between the headlines of a cell's two rows that is always allowed."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """A committed row beside the one that was computed anew.
+    """A committed row and the recomputed one.
 
     Attributes:
         old, new: The rows.
-        allowed: How far their headlines may lie apart.
+        allowed: How far apart their headlines may be.
     """
 
     old: Row
@@ -57,17 +57,17 @@ class Check:
 
     @property
     def difference(self) -> float:
-        """How far the headlines lie apart."""
+        """How far apart the headlines are."""
         return abs(headline(self.new) - headline(self.old))
 
     @property
     def agrees(self) -> bool:
-        """Whether the headlines lie within the tolerance."""
+        """Whether the headlines agree within the tolerance."""
         return self.difference <= self.allowed
 
 
 def kind_of(cell: Cell) -> tuple[str, ...]:
-    """Return the kind of a cell: its experiment, attack, reward, granularity without its number, policy and source."""
+    """Return the kind of a cell: its experiment, attack, reward, granularity without its number, defense and source."""
     return (cell.experiment, cell.attack, cell.reward, cell.granularity.kind, cell.defense, _source(cell.pool))
 
 
@@ -79,12 +79,12 @@ def _source(source: Source) -> str:
 
 
 def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -> list[Row]:
-    """Return the rows to compute anew: one of each of some kinds, the next ones and other rows at the next turn.
+    """Return the rows to recompute: one of each of some kinds; the next turn takes the next kinds and other rows.
 
     Args:
         rows: Rows of any tables.
         turn: Number of the run, from 0.
-        kinds: How many kinds; all if None.
+        kinds: Number of kinds; all if None.
     """
     by_kind: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
@@ -92,24 +92,25 @@ def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -
     groups = [by_kind[kind] for kind in sorted(by_kind)]
     count = len(groups) if kinds is None else min(kinds, len(groups))
     places = [(turn * count + number) % len(groups) for number in range(count)]
-    # A full round later another row of the same kind is taken.
+    # After a full round, another row of the same kind is taken.
     return [groups[place][(turn * count // len(groups)) % len(groups[place])] for place in places]
 
 
 def tolerance(rows: Iterable[Row], cell: Cell) -> float:
-    """Return how far the headline of a new run may lie from a committed one.
+    """Return how far the headline of a new run may be from a committed one.
 
-    Four standard deviations over the seeds of the same cell, and at least 0.03: another processor rounds otherwise,
-    and a training run that rounds otherwise ends like one of another seed.
+    This is four standard deviations over the seeds of the same cell, and at least 0.03: another processor rounds
+    differently, and a training run that rounds differently ends like one of another seed.
     """
     alike = [headline(row) for row in rows if replace(row.cell, seed=cell.seed) == cell]
     return max(LEAST, 4 * summary(alike)[1]) if len(alike) > 1 else LEAST
 
 
 def allowed_between(rows: Iterable[Row], old: Row, new: Row) -> float:
-    """Return how far apart the headlines of a cell's two rows may lie.
+    """Return how far apart the headlines of a cell's two rows may be.
 
-    On the same kind of processor with the same libraries, where runs are equal or nearly so, `LEAST`; else `tolerance`.
+    This is `LEAST` on the same kind of processor with the same libraries, where runs are equal or nearly so, and
+    otherwise `tolerance`.
     """
     alike = all(old.provenance[name] == new.provenance[name] for name in ("device", "processor", "libraries"))
     return LEAST if alike else tolerance(rows, old.cell)
@@ -124,15 +125,15 @@ def verify(
     jobs: int = 1,
     folders: Mapping[str, Path] | None = None,
 ) -> Iterator[Check]:
-    """Compute one row of each of some kinds anew, and yield each as it is done.
+    """Recompute one row of each of some kinds, and yield each check when it is done.
 
     Args:
-        rows: Committed rows; those that are not up to date are passed over.
+        rows: Committed rows; those that are not up to date are skipped.
         turn: Number of the run, from 0 (see `chosen`).
         store: Keeps images and victims; an empty one makes the check complete.
-        kinds: How many kinds; all if None.
-        jobs: Processes at a time, of one thread each.
-        folders: Where each data set and each ``"folder:NAME"`` lies.
+        kinds: Number of kinds; all if None.
+        jobs: Number of parallel processes, each with one thread.
+        folders: The path of each data set and each ``"folder:NAME"``.
 
     Raises:
         InputError: No row is up to date.
@@ -140,7 +141,7 @@ def verify(
     rows = list(rows)
     current = [row for row in rows if is_current(row)]
     if not current:
-        raise InputError(f"none of {len(rows)} rows is up to date: compute them with extractbook results")
+        raise InputError(f"none of {len(rows)} rows is up to date: recompute them with extractbook results")
     taken = {row.cell: row for row in chosen(current, turn=turn, kinds=kinds)}
     for new in run_cells(list(taken), jobs=jobs, store=store, folders=folders):
         old = taken[new.cell]
@@ -148,7 +149,7 @@ def verify(
 
 
 def record(path: Path, checks: Iterable[Check]) -> None:
-    """Add checks to the committed record: what was computed anew, at which commit, when, and how far off it was."""
+    """Add checks to the committed record: what was recomputed, at which commit, when, and how far off it was."""
     for check in checks:
         made = {name: check.new.provenance[name] for name in ("commit", "date", "processor")}
         name = {"cell": fingerprint(check.old.cell.to_json()), "name": name_of(check.old.cell)}
@@ -159,10 +160,10 @@ def recorded(path: Path) -> list[Entry]:
     """Return the entries of the committed record.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The record is damaged.
     """
     try:
         return [ENTRY.validate_json(line) for line in read_lines(path)]
     except ValidationError as error:
         reason = one_line(error)
-        raise InputError(f"{path} is no record of checks ({reason}): restore it with git checkout") from None
+        raise InputError(f"{path} is not a record of checks ({reason}): restore it with git checkout") from None

@@ -1,6 +1,6 @@
-"""What stands around the pages, as a Sphinx extension: their address, how to cite them, what is said where none is.
+"""What surrounds the pages, as a Sphinx extension: their address, how to cite them, what a missing page says.
 
-The repository's public address stands in _config.yml alone; all others follow from it.
+The repository's public address is given in _config.yml alone; all others follow from it.
 """
 
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def configuration(name: str = "_config.yml") -> dict:
-    """Return what _config.yml, or another file beside it, holds."""
+    """Return the contents of _config.yml, or of another file next to it."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
@@ -37,29 +37,29 @@ def site() -> str:
 
 
 def commit() -> str:
-    """Return the commit that the book is at, or its branch where no clone is around it."""
+    """Return the commit that the book is at, or its branch if it is not in a clone."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return found.stdout.strip() or configuration()["repository"]["branch"]
 
 
 def setup_cell(commit: str = "main") -> str:
-    """Return the first cell of a notebook: where the package is missing it installs it, as it is at a commit.
+    """Return the first cell of a notebook: if the package is missing, it installs it, as it is at a commit.
 
-    It needs no clone and no git, keeps the torch, torchvision and numpy that are there, and where nothing can be
-    fetched says so in a sentence and stops. A mere folder of the package's name, as a clone on the path is, has no
-    origin and is none.
+    It needs no clone and no git, keeps the installed torch, torchvision and numpy, and if nothing can be fetched, says
+    so in a sentence and stops. A mere folder with the package's name, such as a clone on the path, has no origin and
+    does not count as the package.
     """
     return template("setup_cell", repository=repository(), commit=commit)
 
 
 def bibtex(page: str, title: str) -> str:
-    """Return the BibTeX entry of a page, whose name is like ``book/05_knockoff``, from CITATION.cff."""
+    """Return the BibTeX entry of a page, named for example ``book/05_knockoff``, from CITATION.cff."""
     facts = {"cited": configuration("CITATION.cff"), "year": configuration()["copyright"], "site": site()}
     return template("bibtex", page=page, title=title, **facts)
 
 
 def launch(page: str) -> dict[str, str]:
-    """Return by the service's name where a page's notebook opens; for a JupyterHub, where its link is made."""
+    """Return where a page's notebook opens, by the name of the service; for a JupyterHub, where its link is made."""
     parts, branch = urlsplit(repository()).path.strip("/"), configuration()["repository"]["branch"]
     file = f"book/launch/{page}.ipynb"
     raw = f"https://raw.githubusercontent.com/{parts}/{branch}/{file}"
@@ -78,7 +78,7 @@ def launch(page: str) -> dict[str, str]:
 
 
 def derive(app, config) -> None:
-    """Set what follows from the repository's address, and that the search shows text before names of the code."""
+    """Set what follows from the repository's address, and make the search show text before names from the code."""
     config.project = configuration()["title"]
     config.html_search_scorer = str(Path(__file__).with_name("templates") / "scorer.js")
     config.html_baseurl = config.ogp_site_url = site()
@@ -87,21 +87,21 @@ def derive(app, config) -> None:
 
 
 def letter_years(app) -> None:
-    """Let the citations tell works of the same authors and year apart."""
+    """Distinguish citations of works by the same authors from the same year."""
     years_apart(app.env.get_domain("cite").bibdata.data.entries.values())
 
 
 def years_apart(entries: Iterable[Any]) -> None:
-    """Put letters behind the years of works whose citations would read alike, in the order of their titles.
+    """Append letters to the years of works whose citations would look the same, in the order of their titles.
 
     Args:
-        entries: Those of a bibliography that pybtex has read.
+        entries: The entries of a bibliography that pybtex has read.
     """
     alike = defaultdict(list)
     for entry in entries:
         names = [" ".join(person.last_names) for person in entry.persons.get("author", ())]
         year = entry.fields.get("year", "")
-        if year[-1:].isdigit():  # those of an earlier build in this process have their letters
+        if year[-1:].isdigit():  # entries of an earlier build in this process already have letters
             shown = (names[0], "et al.") if len(names) > 2 else tuple(names)
             alike[shown, year].append(entry)
     for (_, year), group in alike.items():
@@ -110,12 +110,12 @@ def years_apart(entries: Iterable[Any]) -> None:
 
 
 def finish(app, page: str, _template: str, context: dict, doctree) -> None:
-    """Complete a page: how to cite a chapter, each id once, no list role where no items are, nothing of Thebe."""
+    """Complete a page: how to cite a chapter, unique ids, no list role without items, and no Thebe scripts."""
     if doctree is not None:
         context["body"] = mended(context["body"])
         if Path(page).name[:2].isdigit():
             context["body"] += template("cite", entry=bibtex(page, context["title"].split(". ", 1)[-1]))
-    # Another host would serve Thebe's scripts, and nothing here uses them.
+    # Thebe's scripts would come from another host, and nothing here uses them.
     scripts = context["script_files"]
     context["script_files"] = [one for one in scripts if "thebe" not in f"{one.filename} {one.attributes}".lower()]
     for group in context.get("header_buttons", []):
@@ -130,9 +130,9 @@ def _button(service: str, url: str) -> dict:
 
 
 def mended(body: str) -> str:
-    """Return a page's body with each id once, numbers that keep their spread, and pictures that load when seen.
+    """Return a page's body with unique ids, numbers kept together with their spread, and lazily loaded pictures.
 
-    No role of a list stands where no items are: citations, as docutils writes them, are none.
+    The list role is removed where there are no items: citations, as docutils writes them, are not list items.
     """
     body = ids_apart(body).replace('<div role="list" class="citation-list">', "<div>")
     first, picture, rest = re.sub(r"(?<=\d) ± (?=\d)", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", body).partition("<img ")
@@ -140,14 +140,14 @@ def mended(body: str) -> str:
 
 
 def ids_apart(body: str) -> str:
-    """Number the ids that sphinx-exercise writes alike for all exercises, and for all solutions, of a page."""
+    """Number the ids that sphinx-exercise repeats for all exercises, and for all solutions, of a page."""
     numbers = {"exercise": count(1), "solution": count(1)}
     alike = r'(?<= id=")(exercise|solution)-content(?=")'
     return re.sub(alike, lambda found: f"{found[0]}-{next(numbers[found[1]])}", body)
 
 
 def complete(app, exception) -> None:
-    """Add what is no page: a map of the site, a front door that can be shared, and a 404 page for any prefix."""
+    """Add what is not a page of the book: a site map, a front page that can be shared, a 404 page for any prefix."""
     if exception or app.builder.format != "html":
         return
     out, title = Path(app.outdir), configuration()["title"]
@@ -163,14 +163,14 @@ def complete(app, exception) -> None:
 
 
 def lightened(page: str) -> str:
-    """Return a page whose icons come from fonts alone, not from a large script too, its sidebar a landmark."""
+    """Return a page with icons from fonts alone, without the large script, and with its sidebar as a landmark."""
     page = re.sub(r'\s*<script src="[^"]*/fontawesome\.js[^"]*"></script>', "", page)
-    sidebar = 'class="bd-sidebar-primary bd-sidebar"'  # or the logo stands outside of every landmark
+    sidebar = 'class="bd-sidebar-primary bd-sidebar"'  # otherwise the logo is outside every landmark
     return page.replace(f"{sidebar}>", f'{sidebar} role="navigation" aria-label="Book">')
 
 
 def anywhere(page: str) -> str:
-    """Return a 404 page whose links start at the site's root, wherever that is: a script finds it in the address."""
+    """Return a 404 page with links from the site's root, wherever that is: a script finds it in the address."""
     return page.replace(f'"{urlsplit(site()).path}', '"').replace("<head>", f"<head>\n{template('base')}", 1)
 
 
@@ -179,5 +179,5 @@ def setup(app) -> dict:
     app.connect("config-inited", derive)
     app.connect("builder-inited", letter_years, priority=900)  # after the bibliography is read
     app.connect("build-finished", complete)
-    app.connect("html-page-context", finish, priority=900)  # after those that add scripts
+    app.connect("html-page-context", finish, priority=900)  # after the extensions that add scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}

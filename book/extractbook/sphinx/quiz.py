@@ -1,6 +1,6 @@
-"""Questions answered on the page without a kernel, as a Sphinx extension.
+"""Questions that are answered on the page without a kernel, as a Sphinx extension.
 
-A question is written in a notebook's Markdown, where it reads as what it is:
+A question is written in a notebook's Markdown, where it can be read as plain text:
 
     ```{quiz}
     - question: What does a label hide?
@@ -14,7 +14,7 @@ A question is written in a notebook's Markdown, where it reads as what it is:
     ```
 
 The answer's letter is moved 13 places on in the alphabet (a is n, b is o, c is p, d is q), so that nobody reads it by
-accident. On the page it stands encoded together with the feedback, and _static/quiz.js shows what belongs to a choice.
+accident. On the page, it is encoded together with the feedback, and _static/quiz.js shows the feedback to a choice.
 """
 
 import base64
@@ -30,19 +30,19 @@ def questions(text: str) -> list[dict]:
     """Return the questions in a block, the answers as the choices' letters.
 
     Raises:
-        ValueError: A question lacks a part, a choice lacks its feedback, or the answer is none of the choices.
+        ValueError: A part of a question is missing, a choice has no feedback, or the answer is not one of the choices.
     """
     found = yaml.safe_load(text)
     for number, question in enumerate(found, start=1):
         if set(question) != {"question", "choices", "feedback", "answer"}:
             has = ", ".join(question)
-            raise ValueError(f"question {number} needs question, choices, feedback, answer and has {has}")
+            raise ValueError(f"question {number} needs question, choices, feedback, answer, but has {has}")
         choices, feedback = (", ".join(question[part]) for part in ("choices", "feedback"))
         question["answer"] = codecs.decode(question["answer"], "rot13")
         if len(question["choices"]) < 2 or choices != feedback:
             raise ValueError(f"question {number} has choices {choices} and feedback for {feedback}")
         if question["answer"] not in question["choices"]:
-            raise ValueError(f"question {number}: {question['answer']!r} is none of its choices {choices}")
+            raise ValueError(f"question {number}: {question['answer']!r} is not one of its choices {choices}")
     return found
 
 
@@ -65,7 +65,7 @@ class Quiz(SphinxDirective):
             parts += [f'<form class="quiz" data-feedback="{encoded}"><fieldset><legend>']
             parts += [*self.parse_inline(question["question"])[0], "</legend>"]
             for number, (letter, text) in enumerate(question["choices"].items()):
-                # The letter names a choice that is nothing but a formula.
+                # The letter names a choice that consists only of a formula.
                 parts += [f'<label><input type="radio" name="{name}" value="{number}"><span>{letter}. ']
                 parts += [*self.parse_inline(text)[0], "</span></label>"]
             parts += ['<button type="submit">Check</button><p role="status"></p>']

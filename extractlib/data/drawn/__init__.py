@@ -1,7 +1,7 @@
-"""Drawn images: five tasks and two pools of 32 x 32 pictures, made by program from a seed, without any image file.
+"""Drawn images: five tasks and two pools of 32 x 32 pictures, made by a program from a seed, without image files.
 
-Each set is the twin of one of the paper's. Every part of a set is drawn from a seed of its own, so parts share no
-picture.
+Each set is the twin of one of the paper's. Every part of a set is drawn from a different seed, so parts share no
+pictures.
 """
 
 import importlib
@@ -25,7 +25,7 @@ __getattr__, _, _ = lazy_loader.attach(__name__, submodules=[*TASKS, *POOLS, "ki
 TASK_PARTS = ("victim", "detector", "adversary", "validation", "test")
 
 SIZES: Mapping[str, Mapping[str, int]] = _SIZES["tasks"] | _SIZES["pools"]
-"""Usual number of images of each part of each set."""
+"""Usual number of images in each part of each set."""
 
 PARTS = {name: tuple(sizes) for name, sizes in SIZES.items()}
 """The disjoint parts of each set."""
@@ -37,18 +37,18 @@ def draw(name: str, *, part: str, size: int, seed: int, shifted: bool = False, s
     Args:
         name: One of `TASKS` or `POOLS`.
         part: One of the set's `PARTS`.
-        size: How many pictures (`SIZES` has the usual numbers); the same pictures are not the first of a larger set.
-        seed: Seed of the pictures and of their labels. The kinds of things that are drawn do not depend on it.
+        size: How many pictures (`SIZES` has the usual numbers); they are not the first pictures of a larger set.
+        seed: Seed of the pictures and of their labels. Which kinds of things are drawn does not depend on it.
         shifted: Whether a task's pictures come from another source: the same classes in another pose, on other grounds,
-            through another camera, as an adversary with images of its own would have them (the paper, section 6).
-        store: Keeps the pictures, which are then read memory-mapped. None draws without keeping.
+            through another camera, like those of an adversary who has other images (the paper, section 6).
+        store: Keeps the pictures, which are then memory-mapped. None draws without keeping them.
 
     Returns:
         The pictures, uint8 of shape (size, 3, 32, 32), with their labels. The set's fingerprint depends on the recipe's
         version and the arguments, never on pixels, which may differ by a gray level between processors.
 
     Raises:
-        InputError: Name or part are unknown, the size is below 1, or a pool is to be shifted.
+        InputError: The name or part is unknown, the size is below 1, or a shifted pool is requested.
     """
     check_choice("drawn set", name, PARTS)
     check_choice(f"part of {name}", part, PARTS[name])
@@ -73,8 +73,8 @@ def draw(name: str, *, part: str, size: int, seed: int, shifted: bool = False, s
 def labels(name: str, size: int, *, part: str, generator: torch.Generator) -> torch.Tensor:
     """Return labels for a part of a set, int64 of shape (size,), in random order.
 
-    Each class has as many, give or take one. Only where the set's module has a ``PRIOR``, the weight of each class, is
-    each label drawn by it, save in the test part of a task.
+    All classes are equally frequent, give or take one image. Only if the set's module has a ``PRIOR``, the weight of
+    each class, are labels drawn by it instead, except in the test part of a task.
     """
     module = _module(name)
     if hasattr(module, "PRIOR") and (name in POOLS or part != "test"):
@@ -83,13 +83,13 @@ def labels(name: str, size: int, *, part: str, generator: torch.Generator) -> to
 
 
 def _shift(name: str) -> float:
-    """Return how far a task's shifted source is from its own, 1.0 where the set's module has no ``SHIFT``.
+    """Return how far a task's shifted source is from its own; 1.0 if the set's module has no ``SHIFT``.
 
-    Chosen on validation parts so that victims lose 3 to 10 points there: what differs finely takes less.
+    Chosen on validation parts so that victims lose 3 to 10 points there: classes with fine differences need less.
     """
     return getattr(_module(name), "SHIFT", 1.0)
 
 
 def _module(name: str) -> ModuleType:
-    """Return the module that draws a set: only the sets that are drawn read their figures."""
+    """Return the module that draws a set, so that only the sets that are drawn read their figures."""
     return importlib.import_module(f"extractlib.data.drawn.{name}")

@@ -19,7 +19,7 @@ ANY = "any"
 class Species:
     """What a bird looks like: colors are names of plumage or `ANY`, lengths are in units of the bird's size.
 
-    A bird without a throat of another color has ``""`` there.
+    A bird whose throat has no separate color has ``""`` there.
     """
 
     body: str

@@ -57,7 +57,7 @@ class Pose:
 
 
 class Sketch:
-    """A batch of pictures under way, with its own generator.
+    """A batch of pictures in progress, with its own generator.
 
     Numbers that vary from picture to picture have shape (n, 1, 1); colors have
     shape (n, 3, 1, 1) or (1, 3, 1, 1), float32 in [0, 1].
@@ -65,12 +65,12 @@ class Sketch:
     Args:
         count: Number n of pictures.
         seed: Seed of this batch's generator.
-        shift: How far from the usual another hand takes the pictures: of the same things in another pose, on other
-            grounds, with another camera. 0 is not at all, 1 is far.
+        shift: How far the pictures are from the usual ones, as if someone else took them: the same things in another
+            pose, on other grounds, with another camera. 0 is not at all, 1 is far.
 
     Attributes:
         image: The pictures, float32 of shape (n, 3, 32, 32), nominally in [0, 1].
-        x: Horizontal coordinate in the picture, shape (n or 1, 32, 32): `X`, or moved and turned where shifted.
+        x: Horizontal coordinate in the picture, shape (n or 1, 32, 32): `X`, or moved and turned if shifted.
         y: Vertical coordinate in the picture, likewise.
         u: Horizontal local coordinate, shape (n, 32, 32), set by `place`.
         v: Vertical local coordinate, shape (n, 32, 32), set by `place`.
@@ -85,7 +85,7 @@ class Sketch:
         self.reset()
 
     def _moved(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coordinates in which the whole picture is a little smaller, turned and off its place."""
+        """Return coordinates in which the whole picture is a little smaller, turned and moved."""
         dx, dy = (axis - self.normal(0, 0.08 * self.shift) for axis in (X, Y))
         angle, scale = self.normal(0, 0.15 * self.shift), self.uniform(1 - 0.15 * self.shift, 1 + 0.05 * self.shift)
         cosine, sine = torch.cos(angle), torch.sin(angle)
@@ -152,7 +152,7 @@ class Sketch:
         shear: Number = 0.0,
         stretch: Number = 1.0,
     ) -> None:
-        """Set the local frame: where, how large and how turned what follows is drawn.
+        """Set the local frame: the place, size and rotation of what is drawn next.
 
         Args:
             x: Horizontal center in picture coordinates; like all arguments a number or a (n, 1, 1) tensor.
@@ -187,7 +187,7 @@ class Sketch:
     # -- painting ----------------------------------------------------------
 
     def backdrop(self, image: torch.Tensor) -> None:
-        """Make `image`, float32 of shape (n, 3, 32, 32), the ground; where shifted, with stripes of another color."""
+        """Make `image`, float32 of shape (n, 3, 32, 32), the ground; if shifted, with stripes of another color."""
         self.image = image
         if self.shift:
             angle, width = self.uniform(0, 2 * math.pi), self.uniform(3, 9)
@@ -246,7 +246,7 @@ def draw_by_class(
         labels: Class of each picture, int64 of shape (n,).
         draw: Given a class and a sketch, paints and returns uint8 pictures of shape (m, 3, 32, 32).
         seed: Seed of the whole set; each chunk gets its own generator from it.
-        shift: How far from the usual another hand takes the pictures (see `Sketch`).
+        shift: How far the pictures are from the usual ones (see `Sketch`).
 
     Returns:
         The pictures, uint8 of shape (n, 3, 32, 32), in the order of `labels`.

@@ -1,4 +1,4 @@
-"""What stands behind the drawn things."""
+"""The grounds behind the drawn things."""
 
 import math
 from collections.abc import Sequence

@@ -6,4 +6,4 @@ COMMON = read_figures("figures.txt")
 """The figures of the atlas, by name."""
 
 OTHERS = read_figures("figures_other.txt")
-"""Figures that the atlas lacks."""
+"""Figures that are not in the atlas."""

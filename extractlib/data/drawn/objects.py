@@ -16,7 +16,7 @@ FREE = Pose(size=(0.6, 1.08), shift=(0.16, 0.13), turn=0.2, shear=0.15)
 GLASS = (0.62, 0.78, 0.88)
 
 ELSEWHERE = 0.2
-"""Share of the pictures whose ground tells nothing of what stands on it."""
+"""Share of the pictures whose ground says nothing about the object on it."""
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
@@ -43,7 +43,7 @@ def _clutter(sketch: Sketch) -> None:
 
 
 def _in_front(sketch: Sketch) -> None:
-    """Hide a part of some pictures behind leaves, and cut others with a post or a twig."""
+    """Hide part of some pictures behind leaves, and cut others with a post or a twig."""
     x, y, leaves = sketch.x, sketch.y, sketch.any_color((0.1, 0.6), (0.3, 0.8))
     blob = ellipse(x, y, sketch.uniform(-0.7, 0.7), sketch.uniform(-0.3, 0.8), 0.3, sketch.uniform(0.2, 0.4))
     sketch.fill(blob, leaves, opacity=sketch.chance(0.25), softness=3)
@@ -94,7 +94,7 @@ def _airplane(sketch: Sketch) -> None:
 
 
 def _automobile(sketch: Sketch) -> None:
-    """Paint a saloon, or a van, whose cabin is as long as a truck's load."""
+    """Paint a sedan, or a van, whose cabin is as long as a truck's load."""
     u, v = sketch.u, sketch.v
     paint, cabin, van = sketch.any_color((0.1, 0.9), (0.3, 1.0)), sketch.uniform(-0.2, 0.15), sketch.chance(0.35)
     height = sketch.uniform(0.28, 0.4)
@@ -144,7 +144,7 @@ def _wheel(sketch: Sketch, x: float, y: float, radius: float, present: Number = 
 
 
 def _bird(sketch: Sketch) -> None:
-    """Paint a bird of any plumage: unlike in `birds`, what counts is that it is one."""
+    """Paint a bird of any plumage: unlike in `birds`, it only matters that it is a bird."""
     perched(sketch, BIRD)
 
 

@@ -1,7 +1,7 @@
 """Retina: photographs of the back of the eye, graded 0 to 4: the drawn twin of Diabetic5 (Kaggle 2015).
 
-The grade follows the number of red dots, yellow spots and bleeds. It is read with an error, as physicians read it, so
-no classifier can be right on all of them.
+The grade follows the number of red dots, yellow spots and hemorrhages. It is read with an error, as physicians read it,
+so no classifier can get all of them right.
 """
 
 import math
@@ -17,7 +17,7 @@ PRIOR = (0.35, 0.2, 0.2, 0.13, 0.12)
 """Weight of each grade outside the test part: most eyes are healthy."""
 
 READING_ERROR = 0.42
-"""Standard deviation of the true severity about the grade."""
+"""Standard deviation of the true severity around the grade."""
 
 
 def draw(label: int, sketch: Sketch) -> Tensor:

@@ -1,7 +1,7 @@
-"""A task that nobody knows who does not hold its secret: signs whose shapes, colors and marks follow from 128 bits.
+"""A task known only to those who hold its secret: signs whose shapes, colors and marks follow from 128 bits.
 
-The program is public and its output is not: what the classes look like, and which label each has, follows from the
-secret alone. So whoever draws images with this program learns nothing of a task whose secret is another.
+The program is public, but its output is not: what the classes look like, and which label each has, follows from the
+secret alone. So drawing images with this program reveals nothing about a task with another secret.
 """
 
 import math
@@ -23,7 +23,7 @@ SECRET_BYTES = 16
 MOST_CLASSES = 100
 
 ALIKE = 4
-"""Classes that differ in their marks alone."""
+"""Number of classes that differ only in their marks."""
 
 Rgb = tuple[float, float, float]
 
@@ -39,7 +39,7 @@ OUTLINES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "flat": lambda u, v: box(u, v, 0, 0, 0.95, 0.6),
     "star": lambda u, v: star(u, v, 6, 0, 0, 1.05, 0.14),
 }
-"""Signed distances of what a sign may be."""
+"""Signed distances of the shapes that a sign may have."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Design:
 class SecretTask:
     """The task that follows from a secret.
 
-    Classes come in fours that share all but their marks, so that a look at the shape alone does not tell them.
+    Classes come in fours that share everything but their marks, so the shape alone does not distinguish them.
 
     Attributes:
         secret: 16 random bytes.
@@ -78,19 +78,19 @@ class SecretTask:
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, bytes) or len(self.secret) != SECRET_BYTES:
-            raise InputError(f"a secret of {SECRET_BYTES} bytes is wanted: make one by secrets.token_bytes")
+            raise InputError(f"the secret is not {SECRET_BYTES} bytes: make one with secrets.token_bytes")
         if not 2 <= self.count <= MOST_CLASSES:
-            raise InputError(f"{self.count} classes: 2 to {MOST_CLASSES} are wanted")
+            raise InputError(f"{self.count} classes: expected 2 to {MOST_CLASSES}")
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names that tell nothing."""
+        """Names that reveal nothing."""
         return tuple(f"class {number}" for number in range(self.count))
 
     @cached_property
     def designs(self) -> tuple[Design, ...]:
         """What each class looks like."""
-        draw = np.random.default_rng(list(self.secret))  # a seed of all 128 bits
+        draw = np.random.default_rng(list(self.secret))  # seeded with all 128 bits
         outlines: list[str] = []
         designs: list[Design] = []
         while len(designs) < self.count:
@@ -101,10 +101,10 @@ class SecretTask:
         return tuple(designs[number] for number in draw.permutation(self.count))
 
     def draw(self, part: str, size: int) -> ImageSet:
-        """Return labeled images of a part, uint8 of shape (size, 3, 32, 32), of all classes equally often.
+        """Return labeled images of a part, uint8 of shape (size, 3, 32, 32), with all classes equally often.
 
         Args:
-            part: Any name: parts of different names share no picture.
+            part: Any name: parts with different names share no pictures.
             size: How many, from 1.
         """
         seed = seed_from("secret", self.secret, part)
@@ -116,7 +116,7 @@ class SecretTask:
 
 
 def _draw(design: Design, sketch: Sketch) -> torch.Tensor:
-    """Draw signs of one design before a blotchy ground, in any light, uint8 of shape (n, 3, 32, 32)."""
+    """Draw signs of one design in front of a blotchy ground, in any light, uint8 of shape (n, 3, 32, 32)."""
     blotches(sketch, [(0.3, 0.4, 0.25), (0.6, 0.7, 0.85), (0.5, 0.5, 0.5), (0.35, 0.3, 0.25), (0.8, 0.85, 0.9)])
     sketch.place(
         sketch.normal(0, 0.1),
@@ -145,7 +145,7 @@ def _contrast(draw: np.random.Generator) -> tuple[Rgb, Rgb]:
 
 
 def _mark(draw: np.random.Generator, others: set[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return a bitmap of 5 x 5, the same left and right, that is none of the others."""
+    """Return a 5 x 5 bitmap, the same left and right, that differs from all others."""
     while True:
         left = draw.integers(2, size=(5, 3))
         whole = np.concatenate([left, left[:, 1::-1]], 1)

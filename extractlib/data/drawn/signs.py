@@ -1,4 +1,4 @@
-"""Signs: 43 traffic signs, the drawn twin of GTSRB (Stallkamp et al. 2012). Shape, border and glyph tell them apart."""
+"""Signs: 43 traffic signs, the drawn twin of GTSRB (Stallkamp et al. 2012). They differ in shape, border and glyph."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ PRIOR = [weight for *_, weight in TABLE["signs"]]
 
 
 def glyph(name: str) -> torch.Tensor:
-    """Return the mark on a sign as a bitmap: digits for a number, else a glyph, which may be ``"mirrored "``."""
+    """Return the mark on a sign as a bitmap: digits for a number, else a glyph, which may be ``"mirrored ..."``."""
     if name.isdigit():
         digits = [TABLE["digits"][digit].split() for digit in name]
         return bitmap([".".join(rows) for rows in zip(*digits, strict=True)])
@@ -28,7 +28,7 @@ def glyph(name: str) -> torch.Tensor:
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
-    """Draw signs of one class, uint8 of shape (n, 3, 32, 32), on a pole before a blotchy ground, in any light."""
+    """Draw signs of one class, uint8 of shape (n, 3, 32, 32), on a pole in front of a blotchy ground, in any light."""
     _, kind, mark, _ = TABLE["signs"][label]
     blotches(sketch, TABLE["grounds"], contrast=0.5)
     sketch.place(
@@ -67,4 +67,4 @@ OUTLINES: Mapping[str, Callable[[Plane, Plane], Plane]] = {
     "bar": lambda u, v: box(u, v, 0, 0, 0.65, 0.17),
     "slash": _slash,
 }
-"""Signed distances of what a sign is made of: the disc is a point that its size makes a disc."""
+"""Signed distances of the shapes in a sign: the disc is a point, which its size turns into a disc."""

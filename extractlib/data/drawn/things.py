@@ -1,8 +1,8 @@
 """Things: 100 kinds of single objects, half of them on white: the drawn twin of Caltech-256 (Griffin et al. 2007).
 
-It overlaps with the attacker's pool: 84 of its kinds are drawn as the atlas draws them. The other 16 are its own, and
-most of them are like one of those: a mug, an espresso cup, a beer mug, and a teacup, which the atlas lacks.
-The share is our choice, not a published figure: the paper says of Caltech-256 and ImageNet that they overlap.
+It overlaps with the attacker's pool: 84 of its kinds are drawn as in the atlas. The other 16 are its own, and most of
+them resemble one of the 84: a mug, an espresso cup, a beer mug, and a teacup, which is not in the atlas.
+The share is our choice, not a published figure: the paper says that Caltech-256 and ImageNet overlap.
 """
 
 import torch

@@ -4,10 +4,10 @@ A figure is a line of parts, painted one after the other; a part is a shape, its
 
     mug = white red blue: ring .45 .05 .24 .08 main; box 0 .05 .42 .5 main; ellipse 0 -.45 .42 .1 dark
 
-Before the colon stand the colors that ``main`` may be; ``second`` is another of them, ``dark`` and ``light`` are
-shades of main. A ``+`` keeps a shape within the last one that has none. Coordinates run from -1 to 1, x to the right
-and y down; a number after the color turns the shape, in radians. A long figure goes on in the next line, indented.
-Lines that begin with ``#`` are remarks.
+The colors that ``main`` may be come before the colon; ``second`` is another of them, ``dark`` and ``light`` are shades
+of main. A ``+`` keeps a shape within the last one without it. Coordinates run from -1 to 1, x to the right and y down;
+a number after the color turns the shape, in radians. A long figure continues on the next line, indented. Lines that
+begin with ``#`` are comments.
 """
 
 import math
@@ -46,7 +46,7 @@ class Figure:
 
 
 def read_figures(name: str) -> dict[str, Figure]:
-    """Return the figures of a file in the form that the head of this module shows, by name."""
+    """Return the figures of a file, in the form shown at the top of this module, by name."""
     lines = read_text(name).replace("\n    ", " ").splitlines()
     return dict(_read_figure(line) for line in lines if line and not line.startswith("#"))
 
@@ -73,7 +73,7 @@ def paint(
     Args:
         sketch: The pictures.
         figure: What to paint.
-        outline: Width of a dark line round the figure; 0 for none.
+        outline: Width of a dark line around the figure; 0 for none.
         ink: Opacity of that line.
         vary: Standard deviation of each part's place.
         present: 1.0, or a tensor of shape (n, 1, 1) that is 0 where the figure is left out.
@@ -100,7 +100,7 @@ def paint(
 
 
 def portrait(sketch: Sketch, figure: Figure, *, white: float, pose: Pose, vary: float = 0.03) -> torch.Tensor:
-    """Draw one thing alone: some on white paper, the others where they were found.
+    """Draw one thing alone: some on white paper, the others on any ground.
 
     Args:
         sketch: The pictures.
@@ -135,7 +135,7 @@ def _palette(sketch: Sketch, figure: Figure) -> dict[str, torch.Tensor]:
 
 
 def _dots(sketch: Sketch, count: float, spread: float, size: float) -> torch.Tensor:
-    """Return the mask of dots scattered within `spread` of the center, elsewhere in every picture."""
+    """Return the mask of dots scattered within `spread` of the center, at different places in every picture."""
     shape = (int(count), sketch.count, 1, 1)
     angle = torch.rand(shape, generator=sketch.generator) * 2 * math.pi
     distance = torch.rand(shape, generator=sketch.generator).sqrt() * spread
@@ -144,7 +144,7 @@ def _dots(sketch: Sketch, count: float, spread: float, size: float) -> torch.Ten
     return sketch.mask(nearest - size)
 
 
-# -- shapes: signed distances, shape (n, 32, 32); numbers in the order they stand in a figure ------
+# -- shapes: signed distances, shape (n, 32, 32); numbers in their order in a figure ------
 
 
 def ring(u: Plane, v: Plane, x: float, y: float, radius: float, half_width: float) -> Plane:
@@ -168,7 +168,7 @@ def bowl_ring(u: Plane, v: Plane, x: float, y: float, radius: float, half_width:
 
 
 def crescent(u: Plane, v: Plane, x: float, y: float, radius: float, thickness: float) -> Plane:
-    """A disc without another one a little above it."""
+    """A disc minus another one a little above it."""
     outer = torch.sqrt((u - x) ** 2 + (v - y) ** 2) - radius
     hole = torch.sqrt((u - x) ** 2 + (v - y + thickness) ** 2) - radius * 0.95
     return torch.maximum(outer, -hole)
@@ -204,7 +204,7 @@ def side_trapezoid(u: Plane, v: Plane, x: float, y: float, left: float, right: f
 
 
 def four_dots(u: Plane, v: Plane, spread: float, size: float) -> Plane:
-    """Four dots about the center, in a square."""
+    """Four dots around the center, in a square."""
     return torch.sqrt((u.abs() - spread) ** 2 + (v.abs() - spread) ** 2) - size
 
 

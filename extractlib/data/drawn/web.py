@@ -1,6 +1,6 @@
 """Web: crowded posters of several things in outline: the drawn twin of OpenImages.
 
-A second pool of another hand than the atlas: things come together by theme, on flat bands of color. The label of a
+A second pool in another style than the atlas: things are grouped by theme, on flat bands of color. The label of a
 picture is its theme; no attack sees it.
 """
 
@@ -24,13 +24,13 @@ PRIOR = [1 / math.sqrt(1 + place) for place in range(len(CLASSES))]
 """Weight of each theme: as on the web, a few are common and others rarer."""
 
 PLACES = torch.tensor([(-0.46, -0.44), (0.46, 0.44), (0.46, -0.44), (-0.46, 0.44)])
-"""Centers of the four things of a picture; the last two things may be missing."""
+"""Centers of the four things in a picture; the last two things may be missing."""
 
 SMALL = Pose(size=(0.4, 0.58), shift=(0.07, 0.07), turn=0.3, shear=0.0)
 
 
 def draw(label: int, sketch: Sketch) -> torch.Tensor:
-    """Draw two to four things of one theme, each in a place of its own, uint8 of shape (n, 3, 32, 32)."""
+    """Draw two to four things of one theme, each in a different place, uint8 of shape (n, 3, 32, 32)."""
     _poster(sketch)
     things = THEMES[CLASSES[label]]
     chosen = torch.randperm(len(things), generator=sketch.generator)[: len(PLACES)].tolist()

@@ -1,4 +1,4 @@
-"""The cheapest plan of a thief, on a market that nobody has seen."""
+"""A thief's cheapest plan, in a market that nobody has seen."""
 
 from functools import partial
 from math import inf
@@ -9,7 +9,7 @@ from extractbook.exercises.exercise import SEEDS, Exercise
 
 
 def markets(seed: int) -> list[tuple]:
-    """Return offers, each the fee of an account, the price of a query and an account's limit, and queries to send."""
+    """Return offers, each an account's fee, the price per query and the account's limit, and the queries to send."""
     generator = np.random.default_rng(seed)
     cases = []
     for queries in (90, 173, 260, 307):
@@ -23,7 +23,7 @@ def markets(seed: int) -> list[tuple]:
 
 
 def bill(offers: list[tuple[float, float, int]], queries: int, *, whole: bool = False) -> float:
-    """Return the lowest bill, by the best first account for every number of queries; by mistake of `whole` ones."""
+    """Return the lowest bill, by the best first account for each number of queries; `whole` pays for unsent queries."""
     best = [0.0] + [inf] * queries
     for left in range(1, queries + 1):
         for fee, price, limit in offers:
@@ -33,7 +33,7 @@ def bill(offers: list[tuple[float, float, int]], queries: int, *, whole: bool = 
 
 
 def one_offer(offers: list[tuple[float, float, int]], queries: int) -> float:
-    """Return the lowest bill of accounts of one kind."""
+    """Return the lowest bill with accounts of a single kind."""
     return min(bill([offer], queries) for offer in offers)
 
 
@@ -47,6 +47,6 @@ EXERCISE = Exercise(
     right=bill,
     slips={
         "a thief may mix the offers": one_offer,
-        "of an account's queries only those that are sent are paid": partial(bill, whole=True),
+        "only the queries that an account sends are paid for": partial(bill, whole=True),
     },
 )

@@ -16,7 +16,7 @@ def pictures(seed: int) -> list[tuple]:
 
 
 def _drawn(seed: int) -> list[tuple]:
-    """Return the images, and which of the test images are copies."""
+    """Return the images and which test images are copies."""
     generator = torch.Generator().manual_seed(seed)
 
     def patches(count: int) -> torch.Tensor:
@@ -41,13 +41,13 @@ def _drawn(seed: int) -> list[tuple]:
 
 
 def f1(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the mean F1 of the copies that were found.
+    """Return the mean F1 of the detected copies, and the name of this number.
 
     Raises:
-        InputError: There is not one answer for each image.
+        InputError: The number of answers is not the number of images.
     """
     if any(told.shape != true.shape for told, true in zip(found, wanted, strict=True)):
-        raise InputError(f"shape {found[0].shape} where {wanted[0].shape} is wanted")
+        raise InputError(f"the shape is {found[0].shape}: expected {wanted[0].shape}")
     shares = [
         2 * (told & true).sum() / max(told.sum() + true.sum(), 1) for told, true in zip(found, wanted, strict=True)
     ]

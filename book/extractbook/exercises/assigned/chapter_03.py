@@ -1,4 +1,4 @@
-"""A victim that is too sure, and leans to one class."""
+"""A victim that is too sure and leans toward some classes."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from extractlib.errors import InputError
 
 
 def victims(seed: int) -> list[tuple]:
-    """Return logits and labels to calibrate by, and logits whose probabilities are wanted; float64, four classes."""
+    """Return logits and labels for calibration, and logits to turn into probabilities; float64, four classes."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for _ in range(3):
@@ -21,7 +21,7 @@ def victims(seed: int) -> list[tuple]:
 
 
 def calibrated(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return probabilities by the scale and the bias of the logits that make the labels most likely."""
+    """Return probabilities with the scale and bias of the logits that make the labels most likely."""
     scale, bias = torch.ones(1, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
     settings = [scale.requires_grad_(), bias.requires_grad_()]
     optimizer = torch.optim.LBFGS(settings, max_iter=100)
@@ -37,23 +37,23 @@ def calibrated(logits: torch.Tensor, labels: torch.Tensor, wanted: torch.Tensor)
 
 
 def gap_closed(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return how much of the way from the victim's own probabilities to the best calibrated ones is gone.
+    """Return how much of the gap between the victim's own and the best calibrated probabilities is closed.
 
-    The way is measured by the Kullback-Leibler divergence from the best ones, over all images.
+    The gap is the mean Kullback-Leibler divergence from the best probabilities, over all images.
 
     Raises:
-        InputError: The shape is another, or rows are no probabilities.
+        InputError: The shape differs, or the rows are not probabilities.
     """
     shares = []
     for given, best, (_, _, logits) in zip(found, wanted, cases, strict=True):
         if given.shape != best.shape:
-            raise InputError(f"shape {given.shape} where {best.shape} is wanted")
+            raise InputError(f"the shape is {given.shape}: expected {best.shape}")
         if given.min() < 0 or abs(given.sum(1) - 1).max() > 1e-3:
-            raise InputError("the rows are no probabilities: none is below 0, and each row sums to 1")
+            raise InputError("the rows are not probabilities: none may be below 0, and each row must sum to 1")
         own = logits.softmax(1).numpy()
         away = [float((best * np.log(best / part.clip(1e-9))).sum(1).mean()) for part in (given, own)]
         shares.append(1 - away[0] / away[1])
-    return float(np.mean(shares)), "the share of the way to the best probabilities"
+    return float(np.mean(shares)), "the closed share of the gap to the best probabilities"
 
 
 EXERCISE = Exercise(

@@ -1,4 +1,4 @@
-"""What two numbers of an answer tell of those that are hidden."""
+"""What two numbers of an answer reveal about the hidden ones."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ CLASSES = 8
 
 
 def answers(seed: int) -> list[tuple]:
-    """Return old full answers, (600, 8), and new ones of which only the two highest are left, (1,500, 8)."""
+    """Return old full answers, (600, 8), and new ones with only the two highest numbers left, (1,500, 8)."""
     return [(full[:600], shown(full[600:])) for full in _drawn(seed)]
 
 
@@ -34,22 +34,22 @@ def shown(full: torch.Tensor) -> torch.Tensor:
 
 
 def gap_closed(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return how much nearer targets are to the full answers than targets with the rest in equal parts.
+    """Return how much closer the targets are to the full answers than targets that divide the rest equally.
 
     Raises:
-        InputError: The shape is another, a shown number was changed, or rows do not sum to 1.
+        InputError: The shape differs, a shown number was changed, or rows do not sum to 1.
     """
     shares = []
     for given, full, (_, new) in zip(found, wanted, cases, strict=True):
         new = new.numpy()
         if given.shape != full.shape:
-            raise InputError(f"shape {given.shape} where {full.shape} is wanted")
+            raise InputError(f"the shape is {given.shape}: expected {full.shape}")
         if np.abs(given - new)[new > 0].max() > 1e-6 or np.abs(given.sum(1) - 1).max() > 1e-6 or given.min() < 0:
-            raise InputError("the two numbers that are shown must stay, and each row must sum to 1")
+            raise InputError("the two shown numbers must stay the same, and each row must sum to 1")
         even = new + (new == 0) * (1 - new.sum(1, keepdims=True)) / (CLASSES - 2)
         away = [np.abs(part - full).sum(1).mean() for part in (given, even)]
         shares.append(1 - away[0] / away[1])
-    return float(np.mean(shares)), "the share of the way to the full answers"
+    return float(np.mean(shares)), "the closed share of the gap to the full answers"
 
 
 EXERCISE = Exercise(

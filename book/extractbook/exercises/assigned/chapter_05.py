@@ -7,7 +7,7 @@ from extractbook.exercises.services import NetworkService, agreement
 
 
 def services(seed: int) -> list[tuple]:
-    """Return a service with 400 queries, a pool of 4,000 vectors, and 2,000 vectors whose labels are wanted."""
+    """Return a service with 400 queries, a pool of 4,000 vectors, and 2,000 vectors to label."""
     generator = torch.Generator().manual_seed(seed)
     service = NetworkService(generator, budget=400)
     return [(service, *(service.vectors(count, generator) for count in (4_000, 2_000)))]

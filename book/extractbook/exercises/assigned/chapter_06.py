@@ -1,4 +1,4 @@
-"""A victim that shows nothing but labels, stolen all the same."""
+"""A victim that returns nothing but labels, stolen all the same."""
 
 import torch
 
@@ -7,14 +7,14 @@ from extractbook.exercises.services import NetworkService, agreement
 
 
 class LabelNetworkService(NetworkService):
-    """The same victim behind an API that shows labels alone, int64 of shape (n,)."""
+    """The same victim behind an API that returns only labels, int64 of shape (n,)."""
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         return super().__call__(vectors).argmax(1)
 
 
 def services(seed: int) -> list[tuple]:
-    """Return a service with 1,000 queries, a pool of 4,000 vectors, and 2,000 vectors whose labels are wanted."""
+    """Return a service with 1,000 queries, a pool of 4,000 vectors, and 2,000 vectors to label."""
     generator = torch.Generator().manual_seed(seed)
     service = LabelNetworkService(generator, budget=1_000)
     return [(service, *(service.vectors(count, generator) for count in (4_000, 2_000)))]

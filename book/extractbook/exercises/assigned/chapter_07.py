@@ -1,4 +1,4 @@
-"""Which public weights a victim started from, told by its labels."""
+"""Which public weights a victim started from, inferred from its labels."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ FEATURES, HIDDEN, CLASSES, VICTIMS = 10, 12, 4, 20
 
 
 def victims(seed: int) -> list[tuple]:
-    """Return, of 20 victims, 600 vectors with the labels they got and four public first layers, float64."""
+    """Return, for each of 20 victims, 600 vectors with its labels and four public first layers, float64."""
     return [(vectors, labels, layers) for vectors, labels, layers, _ in _drawn(seed)]
 
 
@@ -30,8 +30,8 @@ def _drawn(seed: int) -> list[tuple]:
 
 
 def share_right(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of victims whose start was told."""
-    return agreement([np.array(found)], [np.array(wanted)], cases)[0], "the share of victims that are told right"
+    """Return the share of victims whose start was named correctly, and the name of this number."""
+    return agreement([np.array(found)], [np.array(wanted)], cases)[0], "the share of victims named correctly"
 
 
 EXERCISE = Exercise(

@@ -1,4 +1,4 @@
-"""A mix of kinds that shows the most of a victim."""
+"""A mix of kinds of images that shows the most of a victim."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ CLASSES, KINDS = 8, 10
 
 
 class KindService(Service):
-    """Answers the number of a kind with the label that the victim gives to the next image of that kind."""
+    """A service that takes the number of a kind and returns the victim's label for the next image of that kind."""
 
     def __init__(self, seed: int, budget: int):
         super().__init__(budget)
@@ -32,18 +32,18 @@ class KindService(Service):
 
 
 def services(seed: int) -> list[tuple]:
-    """Return services with 400 queries and the numbers of kinds and of classes."""
+    """Return services with 400 queries each, and the numbers of kinds and classes."""
     return [(KindService(2 * seed + number, 400), KINDS, CLASSES) for number in range(2)]
 
 
 def effective(mix: np.ndarray, shares: np.ndarray) -> float:
-    """Return the effective number of classes among images that are mixed so."""
+    """Return the effective number of classes among images in this mix."""
     labels = mix @ shares
     return float(np.exp(-(labels * np.log(labels.clip(1e-12))).sum()))
 
 
 def widest(shares: np.ndarray) -> np.ndarray:
-    """Return the mix of the largest effective number of classes, by exponentiated gradient steps."""
+    """Return the mix with the largest effective number of classes, by exponentiated gradient steps."""
     mix = np.full(len(shares), 1 / len(shares))
     for _ in range(2_000):
         mix = mix * np.exp(-0.2 * shares @ np.log((mix @ shares).clip(1e-12)))
@@ -52,15 +52,15 @@ def widest(shares: np.ndarray) -> np.ndarray:
 
 
 def share_of_best(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return how many effective classes the mixes have, of those that the best mixes have.
+    """Return the effective classes of the mixes as a share of those of the best mixes, and the name of this number.
 
     Raises:
-        InputError: A mix is none.
+        InputError: A mix is not valid.
     """
     shares = []
     for mix, best, (service, *_) in zip(found, wanted, cases, strict=True):
         if mix.shape != best.shape or mix.min() < 0 or abs(mix.sum() - 1) > 1e-6:
-            raise InputError(f"a mix is {KINDS} shares from 0 that sum to 1")
+            raise InputError(f"a mix is not valid: expected {KINDS} shares of at least 0 that sum to 1")
         shares.append(effective(mix, service.shares) / effective(best, service.shares))
     return float(np.mean(shares)), "the share of the best mix's effective classes"
 

@@ -1,4 +1,4 @@
-"""Queries from elsewhere, scored before anybody has seen them."""
+"""Queries from elsewhere, scored before anyone has seen them."""
 
 import numpy as np
 import torch
@@ -10,12 +10,12 @@ FEATURES, CLASSES = 12, 5
 
 
 def features(seed: int) -> list[tuple]:
-    """Return features of benign images with their labels, and of queries, half of which are from elsewhere."""
+    """Return features and labels of benign images, and features of queries, half of them from elsewhere."""
     return [case[:-1] for case in _drawn(seed)]
 
 
 def elsewhere(seed: int) -> list[np.ndarray]:
-    """Return of each case which queries are from elsewhere, as numbers 0 and 1."""
+    """Return for each case which queries are from elsewhere, as 0 and 1."""
     return [case[-1] for case in _drawn(seed)]
 
 
@@ -39,15 +39,15 @@ def _drawn(seed: int) -> list[tuple]:
 
 
 def tnr(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the mean TNR at 95% TPR.
+    """Return the mean TNR at 95% TPR, and the name of this number.
 
     Raises:
-        InputError: There is not one score for each query.
+        InputError: The number of scores is not the number of queries.
     """
     shares = []
     for scores, far in zip(found, wanted, strict=True):
         if scores.shape != far.shape:
-            raise InputError(f"shape {scores.shape} where {far.shape} is wanted")
+            raise InputError(f"the shape is {scores.shape}: expected {far.shape}")
         benign = np.sort(scores[far == 0])
         shares.append((scores[far == 1] > benign[int(0.95 * len(benign)) - 1]).mean())
     return float(np.mean(shares)), "TNR at 95% TPR"

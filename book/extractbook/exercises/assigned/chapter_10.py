@@ -1,4 +1,4 @@
-"""Copies told from honest models by the marks that they repeat."""
+"""Copies distinguished from honest models by the marks that they repeat."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ MARKS = 80
 
 
 def trials(seed: int) -> list[tuple]:
-    """Return which marks honest models repeat, (40, 80), and which suspects do, (200, 80), truth values."""
+    """Return which marks honest models repeat, bool (40, 80), and which marks suspects repeat, bool (200, 80)."""
     return [(honest, suspects) for honest, suspects, _ in _drawn(seed)]
 
 
@@ -25,17 +25,17 @@ def _drawn(seed: int) -> list[tuple]:
 
 
 def power(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of copies that are accused, less five times that of honest models.
+    """Return the share of copies that are accused, minus five times that of honest models, and its name.
 
     Raises:
-        InputError: There is not one answer for each suspect.
+        InputError: The number of answers is not the number of suspects.
     """
     shares = []
     for told, copied in zip(found, wanted, strict=True):
         if told.shape != copied.shape:
-            raise InputError(f"shape {told.shape} where {copied.shape} is wanted")
+            raise InputError(f"the shape is {told.shape}: expected {copied.shape}")
         shares.append(told[copied].mean() - 5 * told[~copied].mean())
-    return float(np.mean(shares)), "the share of copies accused, less five times that of honest models,"
+    return float(np.mean(shares)), "the share of copies accused, minus five times that of honest models,"
 
 
 EXERCISE = Exercise(

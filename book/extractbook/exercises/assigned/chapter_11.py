@@ -1,4 +1,4 @@
-"""What ten times the budget would buy, told from runs that were paid."""
+"""What ten times the budget would buy, predicted from runs that were paid for."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ BUDGETS, LARGE, WITHIN = (500, 1_000, 2_000, 4_000, 8_000), 80_000, 0.02
 
 
 def curves(seed: int) -> list[tuple]:
-    """Return budgets with the recoveries that were measured at them, and a budget ten times the largest."""
+    """Return budgets, the recoveries measured at them, and a budget ten times the largest."""
     return [(list(BUDGETS), measured, LARGE) for measured, _ in _drawn(seed)]
 
 
@@ -23,9 +23,9 @@ def _drawn(seed: int) -> list[tuple[list[float], float]]:
 
 
 def share_near(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of curves whose prediction is near what was measured there."""
+    """Return the share of curves whose prediction is near the true value, and the name of this number."""
     near = np.abs(np.array(found) - np.array(wanted)) <= WITHIN
-    return float(near.mean()), "the share of curves told to within 0.02"
+    return float(near.mean()), "the share of curves predicted to within 0.02"
 
 
 EXERCISE = Exercise(

@@ -21,12 +21,12 @@ def claims(seed: int) -> list[tuple]:
 
 
 def chances(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return of each claim the chance of a mean so far above its bound, were the bound the true mean."""
+    """Return for each claim the chance of a mean this far above its bound, if the bound were the true mean."""
     return stats.ttest_1samp(values, bounds[:, None], axis=1, alternative="greater").pvalue
 
 
 def holm(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return which claims hold by Holm's procedure at 5%: in order of their chances, until one is too large."""
+    """Return which claims hold under Holm's procedure at 5%: in order of their chances, until one is too large."""
     p = chances(values, bounds)
     order, holds = np.argsort(p), np.zeros(len(p), bool)
     for place, claim in enumerate(order):
@@ -45,10 +45,10 @@ EXERCISE = Exercise(
     cases=claims,
     right=holm,
     slips={
-        "each claim alone is judged at 5%, and of twenty that are false one holds by chance": lambda values, bounds: (
+        "each claim is judged at 5% on its own, so one of twenty false claims holds by chance": lambda values, bounds: (
             chances(values, bounds) <= 0.05
         ),
-        "once a claim holds, one claim fewer is left to be judged": lambda values, bounds: (
+        "once a claim holds, one fewer claim is left to judge": lambda values, bounds: (
             chances(values, bounds) <= 0.05 / len(bounds)
         ),
         "only a mean above the bound counts": lambda values, bounds: (

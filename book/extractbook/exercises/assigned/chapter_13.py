@@ -1,4 +1,4 @@
-"""Accounts judged by all their queries together."""
+"""Accounts judged by all of their queries together."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ CLASSES, FEATURES, QUERIES, ACCOUNTS = 6, 10, 40, 60
 
 
 def trials(seed: int) -> list[tuple]:
-    """Return reference features (360, 10) with labels, and of 120 accounts the features (120, 40, 10) and labels."""
+    """Return reference features (360, 10) with labels, and 120 accounts' features (120, 40, 10) with labels."""
     return [trial[:-1] for trial in _drawn(seed)]
 
 
 def attackers(seed: int) -> list[np.ndarray]:
-    """Return of each trial which accounts are an attacker's, as numbers 0 and 1."""
+    """Return for each trial which accounts are an attacker's, as 0 and 1."""
     return [trial[-1] for trial in _drawn(seed)]
 
 
@@ -39,15 +39,15 @@ def _trial(generator: np.random.Generator) -> tuple:
 
 
 def caught(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the mean share of attackers' accounts that score above all but 5% of the customers'.
+    """Return the mean share of attackers' accounts that score above all but 5% of the customers', and its name.
 
     Raises:
-        InputError: There is not one number for each account.
+        InputError: The number of scores is not the number of accounts.
     """
     shares = []
     for scores, attacks in zip(found, wanted, strict=True):
         if np.shape(scores) != np.shape(attacks):
-            raise InputError(f"shape {np.shape(scores)} where {np.shape(attacks)} is wanted")
+            raise InputError(f"the shape is {np.shape(scores)}: expected {np.shape(attacks)}")
         limit = np.quantile(np.asarray(scores, float)[attacks == 0], 0.95, method="higher")
         shares.append((np.asarray(scores, float)[attacks == 1] > limit).mean())
     return float(np.mean(shares)), "the share of attackers' accounts above all but 5% of the customers'"

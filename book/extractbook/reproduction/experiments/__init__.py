@@ -1,1 +1,1 @@
-"""What is measured on a setting, one kind of measurement a module."""
+"""What is measured in a setup, with one kind of measurement per module."""

@@ -1,4 +1,4 @@
-"""Detecting the attacker account by account, and how Sybil accounts slip through (beyond the paper)."""
+"""Detect the attacker account by account, and see how Sybil accounts slip through (beyond the paper)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from extractlib.defenses.accounts import CountingDetector, StatefulDetector, cho
 from extractlib.models.training import Recipe
 
 WATCHED = 20
-"""Accounts of the adversary whose flag times are taken, and the fewest that Sybil accounts are."""
+"""Number of the adversary's accounts whose flag times are measured, and the least number of Sybil accounts."""
 
 CONTROL = 1_000
-"""Queries of the positive control, at most."""
+"""The most queries of the positive control."""
 
 SEEDS = 16
-"""Of so many of them one is a natural image: the others come in four rounds, each doubling."""
+"""One query in this many is a natural image: the others come from four rounds, each of which doubles the images."""
 
 ROUND = Recipe(epochs=10, learning_rate=0.05, weight_decay=0.0, shift=0)
 """How the positive control's surrogate is trained in each round."""
@@ -33,11 +33,11 @@ ROUND = Recipe(epochs=10, learning_rate=0.05, weight_decay=0.0, shift=0)
 
 @dataclass(frozen=True)
 class Queries:
-    """Images that somebody may send, with what detectors of accounts look at.
+    """Images that someone may send, with what detectors of accounts look at.
 
     Attributes:
-        images: uint8 of shape (n, 3, height, width), perhaps smaller than they were sent.
-        labels: The victim's, int64 of shape (n,).
+        images: uint8 of shape (n, 3, height, width), perhaps smaller than when they were sent.
+        labels: The victim's labels, int64 of shape (n,).
         caught: Whether the detector of single queries catches each, bool of shape (n,).
     """
 
@@ -55,29 +55,31 @@ class Queries:
         return cls(images, labels, caught)
 
     def account(self, chosen: torch.Tensor) -> "Queries":
-        """Return what an account that sends the `chosen` images, int64 in order, has sent."""
+        """Return the queries of an account that sends the `chosen` images (indices, int64) in this order."""
         return Queries(self.images[chosen], self.labels[chosen], self.caught[chosen])
 
 
 def accounts(setup: Setup) -> dict:
     """Return when a detector that watches all queries of an account flags it, and whether Sybil accounts slip through.
 
-    Both detectors are set on honest accounts, whose images are of the victim's own source; the count is of the queries
-    that the paper's detector catches. The adversary has images of the shifted source. Its Sybil accounts share the
-    cell's budget: at least `WATCHED`, and so many that each stays below half of the flag time in the scale's file.
+    The thresholds of both detectors are set on honest accounts, whose images come from the victim's own source; the
+    counting detector counts the queries that the paper's detector catches. The adversary has images of the shifted
+    source. Its Sybil accounts share the cell's budget: there are at least `WATCHED` of them, and enough that each stays
+    below half of the flag time in the scale's file.
 
     Returns:
         For ``"prada"`` and ``"counting"``: ``positive_control_flagged``, whether an account that does Jacobian
-        augmentation is flagged; ``honest_flagged``, the share of other honest accounts that is; ``flag_times``, after
-        how many queries each of `WATCHED` accounts of the adversary, with the whole budget each, is flagged, or None;
-        ``queries`` and ``accounts`` of the Sybil accounts, and ``sybil_flagged``, the share of them that is flagged.
-        Also PRADA's ``delta`` and the ``rate`` of honest queries caught. ``images``, the honest accounts judged; where
-        they share no image, there are as many as the adversary's part holds.
+        augmentation is flagged; ``honest_flagged``, the share of other honest accounts that are flagged;
+        ``flag_times``, after how many queries each of the adversary's `WATCHED` accounts, each with the whole budget,
+        is flagged, or None; ``queries`` and ``accounts``, the numbers of queries and of Sybil accounts; and
+        ``sybil_flagged``, the share of Sybil accounts that are flagged. Also PRADA's ``delta`` and the ``rate`` of
+        honest queries caught. ``images`` is the number of honest accounts judged; if they share no image, there are
+        only as many as the adversary's part can fill.
     """
     settings, seed = setup.settings, setup.cell.seed
     generator = np.random.default_rng([seed, *b"accounts"])
     half = len(setup.task["adversary"]) // 2
-    # The frames of one track lie side by side: the two halves share one track at most.
+    # The frames of one track are adjacent: the two halves share at most one track.
     halves = [first(setup.task["adversary"], at, max(half, settings.stream)) for at in (0, half)]
     drawn = _apart if settings.accounts_apart else _drawn
     source = setup.queries(Source(setup.cell.task).shifted())
@@ -111,21 +113,21 @@ def accounts(setup: Setup) -> dict:
 
 
 def sybil_accounts(queries: int, flag_time: int | None) -> int:
-    """Return among how many accounts an adversary shares its queries who knows when one account is flagged.
+    """Return how many accounts an adversary uses for its queries if it knows when one account is flagged.
 
-    At least `WATCHED`, and so many that none sends more than half of the flag time.
+    There are at least `WATCHED`, and enough that none sends more queries than half of the flag time.
     """
     return max(WATCHED, math.ceil(2 * queries / flag_time)) if flag_time else WATCHED
 
 
 def flag_time(times: Sequence[int | None]) -> int | None:
-    """Return the 5th percentile of flag times, as it stands in a scale's file.
+    """Return the 5th percentile of flag times, as it is given in a scale's file.
 
     Args:
-        times: Of each account, None where it was never flagged.
+        times: The flag time of each account, None if it was never flagged.
 
     Returns:
-        None where fewer than half of the accounts were flagged.
+        The percentile, or None if fewer than half of the accounts were flagged.
     """
     found = [math.inf if time is None else time for time in times]
     if 2 * sum(map(math.isfinite, found)) < len(found):
@@ -134,13 +136,13 @@ def flag_time(times: Sequence[int | None]) -> int | None:
 
 
 def _drawn(asked: Queries, count: int, length: int, generator: np.random.Generator) -> list[Queries]:
-    """Return `count` accounts of `length` queries each, drawn anew for each account."""
+    """Return `count` accounts of `length` queries each, drawn independently for each account."""
     total = len(asked.labels)
     return [asked.account(torch.from_numpy(generator.permutation(total)[:length])) for _ in range(count)]
 
 
 def _apart(asked: Queries, count: int, length: int, generator: np.random.Generator) -> list[Queries]:
-    """Return at most `count` accounts of `length` queries each that share no image: as many as there are."""
+    """Return as many accounts of `length` queries as can be made without sharing an image, at most `count`."""
     order = torch.from_numpy(generator.permutation(len(asked.labels)))
     return [asked.account(chosen) for chosen in order.split(length)[: min(count, len(order) // length)]]
 
@@ -150,7 +152,7 @@ def _flagged(until: Callable[[Queries], int | None], watched: Sequence[Queries])
 
 
 def _positive_control(setup: Setup, source: ImageSet, queries: int) -> Queries:
-    """Return the queries of an attack that PRADA was made to notice, from images of the adversary's."""
+    """Return the queries of an attack that PRADA was designed to notice, from the adversary's images."""
     seeds = source.subset(torch.arange(max(2, queries // SEEDS)))
     given = setup.settings.surrogate
     recipe = (

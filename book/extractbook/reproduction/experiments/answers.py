@@ -9,12 +9,12 @@ from extractlib.metrics import hidden_and_divergence, mutual_information
 
 
 def answers(setup: Setup) -> dict:
-    """Return what the scale's granularities cost on the images that an attack asks about and on held-out ones.
+    """Return what the scale's granularities cost on the images that an attack sends and on held-out ones.
 
     Returns:
-        For ``"on_pool"`` and ``"on_test"``: in nats ``mutual_information``, the variety of the full answers,
-        ``entropy_of_mean`` less ``mean_entropy``; and of each granularity by name what `cost_of` returns. ``images``:
-        the fewer of the two parts.
+        For ``"on_pool"`` and ``"on_test"``: in nats, ``mutual_information``, the variety of the full answers, which is
+        ``entropy_of_mean`` minus ``mean_entropy``; and for each granularity, by name, what `cost_of` returns.
+        ``images``: the number of images in the smaller part.
     """
     pool = setup.queries()
     asked = pool.subset(Knockoff(budget=min(setup.settings.budget, len(pool)), seed=setup.cell.seed).indices(len(pool)))
@@ -31,16 +31,16 @@ def answers(setup: Setup) -> dict:
 
 
 def cost_of(granularity: Granularity, logits: torch.Tensor) -> dict[str, float]:
-    """Return what a granularity hides of answers, each number a mean over the images.
+    """Return how much of the answers a granularity hides; each number is a mean over the images.
 
     Args:
         granularity: What is shown.
-        logits: The victim's, float of shape (n, classes).
+        logits: The victim's logits, float of shape (n, classes).
 
     Returns:
         ``hidden_mass`` and ``divergence_shown`` (see `metrics.hidden_and_divergence`); ``l1``, the total variation
-        distance, in [0, 1], between the full answer and what a surrogate is told for it, and of a truncated answer one
-        for each way to fill it in, ``l1_even`` and ``l1_renormalized``, in its place.
+        distance, in [0, 1], between the full answer and the surrogate's target for it, or for a truncated answer, one
+        for each way to fill it in, ``l1_even`` and ``l1_renormalized``.
     """
     full, shown = logits.double().softmax(1), granularity.apply(logits)
     told = {fill: shown.targets(full.shape[1], fill=fill).double() for fill in FILLS}

@@ -1,4 +1,4 @@
-"""Detecting the attacker's queries one by one (the paper, sections 5 and 6)."""
+"""Detect the attacker's queries one by one (the paper, sections 5 and 6)."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -32,26 +32,26 @@ from extractlib.metrics import (
 )
 
 TIMED = 256
-"""Images of the request whose time is taken."""
+"""Number of images in the request that is timed."""
 
 ACCEPTED = 0.95
-"""Share of the benign validation images that is accepted at the threshold chosen on them."""
+"""Share of the benign validation images accepted at the threshold that is chosen on them."""
 
 
 def detection(setup: Setup) -> dict:
-    """Return how well the paper's detector, ODIN and Mahalanobis tell queries of two pools from benign ones.
+    """Return how well the paper's detector, ODIN and Mahalanobis distinguish queries of two pools from benign ones.
 
-    The binary detector has threshold 0.5. The other two are set, on the validation part, to the TPR it has there.
+    The binary detector has threshold 0.5. The thresholds of the other two are set to its TPR on the validation part.
 
     Returns:
         For each of ``"binary"``, ``"odin"`` and ``"mahalanobis"``: for ``"pool"`` and ``"second"`` (the pool that no
         detector has seen, if the scale has one) ``tpr``, ``tnr``, ``balanced_accuracy``, ``auroc``, ``tnr_at_95``
-        (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` a query;
+        (at the threshold that accepts 95% of the benign validation images) and ``roc``; ``milliseconds`` per query;
         ``settings``. ``validation_tpr``; ``caught``, the share that the binary detector catches of benign images, of
-        both pools, and of the adversary's own images from the victim's very source and from the shifted one;
-        ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the fewest
-        behind a value. Where the binary detector brings all images to one size, ``"unmatched"`` is one that does not.
-        ``resampled``, of numbers that claims rest on (see `resamples`).
+        both pools, and of the adversary's own images from the victim's own source and from the shifted one;
+        ``victim_accuracy`` and ``shifted_victim_accuracy``, on benign and on shifted images; ``images``, the smallest
+        number of images behind a value. If the binary detector brings all images to one size, ``"unmatched"`` is one
+        that does not. ``resampled``, for numbers that claims rest on (see `resamples`).
     """
     most, tuned_on = setup.settings.judged_on, setup.settings.tuned_on
     validation, benign = evenly(setup.task["validation"], most), evenly(setup.held_out, most)
@@ -92,7 +92,7 @@ def detection(setup: Setup) -> dict:
 
 
 def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
-    """Return ODIN and Mahalanobis by name, each with the settings that do best on validation images of both sides."""
+    """Return ODIN and Mahalanobis by name, each with the settings that work best on validation images of both sides."""
     victim, known, tuned_on = setup.victim, setup.task["victim"], setup.settings.tuned_on
     if setup.settings.fitted_on:
         known = evenly(known, setup.settings.fitted_on)
@@ -109,7 +109,7 @@ def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
 
 
 def rates(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> dict[str, float]:
-    """Return the TPR, the TNR and the balanced accuracy of scores of both sides at a threshold."""
+    """Return the TPR, the TNR and the balanced accuracy at a threshold, from the scores of both sides."""
     tpr, tnr = tpr_tnr(benign, ood, threshold)
     return {"tpr": tpr, "tnr": tnr, "balanced_accuracy": balanced_accuracy(tpr, tnr)}
 
@@ -144,14 +144,14 @@ def _accuracy(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
 
 
 def overlap(setup: Setup) -> dict:
-    """Return how well a detector does against a pool of which a share shows the victim's own classes.
+    """Return how well a detector does against a pool with a share of images that show the victim's own classes.
 
-    The pool's share `overlap` is the cell's pool, images of the task from a shifted source or from the very same; the
+    The share `overlap` comes from the cell's pool: images of the task from a shifted source or from the same one. The
     rest is the ordinary pool. The detector is trained against such a mixture and tested on another draw of it.
 
     Returns:
         ``tpr``, ``tnr`` and ``balanced_accuracy`` at threshold 0.5, and ``auroc``; ``tnr_public``, the TNR on the
-        ordinary pool's part alone, None where there is none; ``images``, the fewest of a side; ``resampled``.
+        ordinary pool's images alone, None if there are none; ``images``, the number on the smaller side; ``resampled``.
     """
     count, source, public = setup.settings.overlap_images, setup.queries(), setup.pool[setup.part]
     own = round(count * setup.cell.overlap)
@@ -172,19 +172,19 @@ def overlap(setup: Setup) -> dict:
 
 
 def first(images: ImageSet, start: int, count: int) -> ImageSet:
-    """Return the `count` images from place `start` on.
+    """Return `count` images, starting at position `start`.
 
     Raises:
-        InputError: There are fewer.
+        InputError: There are fewer images.
     """
     if len(images) < start + count and count:
         raise InputError(
-            f"{images.name} holds {len(images)} images and {start + count} are needed: use a larger data set, or a"
-            " scale that asks for fewer"
+            f"{images.name} holds {len(images)} images, but {start + count} are needed: use a larger data set, or a"
+            " scale that needs fewer"
         )
     return images.subset(torch.arange(start, start + count))
 
 
 def _mixture(own: ImageSet, public: ImageSet) -> ImageSet:
-    """Return both sets as one; without own images the public ones, whose detector is one for all sources."""
+    """Return both sets as one; without own images, the public set itself, so that all sources share its detector."""
     return mix(own.unlabeled(), public.unlabeled(), name="pool with overlap") if len(own) else public

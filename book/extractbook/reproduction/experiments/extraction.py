@@ -1,7 +1,7 @@
 """Extraction: query the victim's API, train a surrogate on the answers, compare the two (the paper, sections 4 to 6).
 
-Also what a defense in front of the API did, what is recovered class by class, and the independent control: a model that
-nobody stole, without which neither agreement nor repeated errors say anything.
+This module also measures what a defense in front of the API did, what is recovered class by class, and the independent
+control: a model that nobody stole, without which neither agreement nor repeated errors say anything.
 """
 
 from dataclasses import asdict
@@ -34,8 +34,8 @@ def extraction(setup: Setup) -> dict:
 
     Returns:
         What `measured` returns; ``held_out_agreement``, the share of the pool's validation images to which the
-        surrogate gives the API's label, if an API was asked; ``dataset_inference_p`` of the plain cell where copies are
-        accused; and where there is a defense what it did to the attacker and to an honest user.
+        surrogate gives the API's label, if an API was queried; ``dataset_inference_p`` for the plain cell if copies are
+        accused on its task; and if there is a defense, what it did to the attacker and to an honest user.
     """
     cell, surrogate = setup.cell, surrogate_of(setup)
     result = measured(setup, surrogate)
@@ -53,13 +53,13 @@ def extraction(setup: Setup) -> dict:
 
 
 def control(setup: Setup) -> dict:
-    """Return what `measured` and `inferred` say of the independent control, which has asked no API."""
+    """Return what `measured` and `inferred` say about the independent control, which has queried no API."""
     model = control_of(setup)
     return measured(setup, model) | inferred(setup, model)
 
 
 def surrogate_of(setup: Setup) -> Surrogate:
-    """Return the surrogate that the cell's attack ends with, trained once and then read from the store."""
+    """Return the surrogate that results from the cell's attack, trained once and then read from the store."""
     trainer = setup.surrogate_trainer()
     if setup.cell.attack == "own-labels":
         model = train_alone(setup.queries(labeled=True), trainer, budget=setup.cell.budget)
@@ -72,7 +72,7 @@ def surrogate_of(setup: Setup) -> Surrogate:
 def control_of(setup: Setup) -> Surrogate:
     """Return the independent control: the surrogate's network and recipe, own images, their true labels, no API.
 
-    One serves all cells of a task and seed, whatever their budget and steps.
+    One control serves all cells of a task and seed, whatever their budget and steps.
     """
     own = setup.queries(Source(setup.cell.task), labeled=True)
     count = min(setup.settings.control_images.get(setup.cell.task, len(own)), len(own))
@@ -83,8 +83,8 @@ def control_of(setup: Setup) -> Surrogate:
 def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     """Return the cell's attack and its transfer set, collected once and then read from the store.
 
-    One collection serves all smaller budgets: what an attack asks first does not depend on how much it may ask. Where a
-    denied query is free, the whole pool is asked, and the set ends with the last answer that the budget pays for.
+    One collection serves all smaller budgets: an attack's first queries do not depend on its budget. If denied queries
+    are free, the whole pool is queried, and the set ends with the last answer that the budget pays for.
     """
     cell, settings = setup.cell, setup.settings
     adaptive, free = cell.attack == "adaptive", cell.defense == DENY_FREE
@@ -95,7 +95,7 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
     if adaptive:
         bandit = asdict(settings.bandit) | {"reward": cell.reward}
         attack = AdaptiveKnockoff(budget=attack.budget, seed=cell.seed, fill=cell.fill, **bandit)
-    attack.indices(len(pool))  # is refused before a victim is trained
+    attack.indices(len(pool))  # raises an error, if any, before a victim is trained
     api = api_of(setup, budget=attack.budget)
     key: dict[str, Any] = {
         "api": api.fingerprint,
@@ -103,7 +103,7 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
         "attack": asdict(attack) | {"name": cell.attack},
         "versions": versions("api", "knockoff", "policy", "watermark"),
     }
-    if adaptive:  # what is asked depends on a surrogate that is trained meanwhile
+    if adaptive:  # the queries depend on a surrogate that is trained in the meantime
         key["versions"] |= versions("adaptive", "network", "train")
         key["learner"] = [cell.surrogate, cell.surrogate_weights]
     else:
@@ -118,22 +118,22 @@ def collected(setup: Setup) -> tuple[Knockoff, TransferSet]:
 
 
 def _paid(transfer: TransferSet, budget: int) -> int:
-    """Return after how many queries so many were answered, or all where fewer are."""
+    """Return after how many queries `budget` of them were answered, or the number of all if fewer were."""
     return min(int((transfer.answers.denied.logical_not().cumsum(0) < budget).sum()) + 1, len(transfer))
 
 
 def api_of(setup: Setup, *, budget: int | None = None) -> PredictionAPI:
-    """Return the API that the cell describes, its defense included."""
+    """Return the API that the cell describes, including its defense."""
     both = (None, None) if setup.cell.defense == "none" else (setup.defense.detector, setup.defense.policy)
     return PredictionAPI(setup.victim, answers=setup.cell.granularity, budget=budget, detector=both[0], policy=both[1])
 
 
 def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balanced: bool = False) -> dict:
-    """Return how well the surrogate does on labeled images beside the victim.
+    """Return how well the surrogate does on labeled images compared with the victim.
 
     Returns:
-        The fields of `evaluation.Evaluation`, ``images`` for its ``n``, with ``recovery_above_constant``; what cannot
-        be said, since the victim makes no errors or is no better than a constant, is None.
+        The fields of `evaluation.Evaluation`, with ``n`` named ``images``, and ``recovery_above_constant``; None for
+        what is undefined because the victim makes no errors or is no better than the constant predictor.
     """
     theirs, ours = (model.logits(held_out.images).argmax(1) for model in (victim, surrogate))
     return _compared(theirs, ours, held_out.known_labels(), balanced=balanced)
@@ -149,7 +149,7 @@ def _compared(theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *,
 
 
 def measured(setup: Setup, model: Surrogate) -> dict:
-    """Return what `compare` says of a model on the held-out images, and its ``validation_accuracy``; ``resampled``."""
+    """Return what `compare` returns for a model on held-out images, ``validation_accuracy`` and ``resampled``."""
     validation = setup.task["validation"]
     result, resampled = on_held_out(setup, model)
     result["validation_accuracy"] = _right(setup, model.predict(validation.images), validation)
@@ -157,9 +157,9 @@ def measured(setup: Setup, model: Surrogate) -> dict:
 
 
 def on_held_out(setup: Setup, model: Surrogate) -> tuple[dict, dict[str, np.ndarray]]:
-    """Return what `compare` says of a model on the held-out images, and of the numbers that claims rest on resamples.
+    """Return what `compare` returns for a model on the held-out images, and resamples of the numbers claims rest on.
 
-    Where a resample leaves nothing to divide by, the number is that of all images.
+    If a resample leaves nothing to divide by, it gets the number for all images.
     """
     labels = setup.held_out.known_labels()
     theirs, ours = (one.logits(setup.held_out.images).argmax(1) for one in (setup.victim, model))
@@ -182,12 +182,12 @@ def on_held_out(setup: Setup, model: Surrogate) -> tuple[dict, dict[str, np.ndar
 
 
 def _right(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
-    """Return the accuracy of labels on images of the task, balanced where the scale says so."""
+    """Return the accuracy of labels on images of the task, balanced if the scale says so."""
     return (mean_class_accuracy if setup.balanced else accuracy)(labels, images.known_labels())
 
 
 def inferred(setup: Setup, model: Surrogate) -> dict:
-    """Return ``dataset_inference_p`` (see `ownership.dataset_inference`) where copies are accused, else nothing."""
+    """Return ``dataset_inference_p`` (see `ownership.dataset_inference`) if copies are accused, else nothing."""
     if setup.cell.task not in setup.settings.accused:
         return {}
     some = torch.arange(setup.settings.accused_images)
@@ -201,7 +201,7 @@ def defended(setup: Setup) -> dict:
 
     Returns:
         ``caught``: share of the attacker's queries that were detected; ``answered``: share that was not denied;
-        ``asked``: how many it sent, denied ones included; ``strength`` of a perturbation; and what `honest` returns.
+        ``asked``: how many it sent, including denied ones; ``strength`` of a perturbation; and what `honest` returns.
     """
     defense, transfer = setup.defense, collected(setup)[1]
     result = {
@@ -216,9 +216,9 @@ def honest(setup: Setup) -> dict:
     """Return what the defense costs an honest user, who sends the held-out images.
 
     Returns:
-        ``honest_accuracy``: share of them whose answer is right; ``honest_caught``: share that was detected;
-        ``honest_refused``: share that was denied; ``honest_l1``: mean L1 change of an answer's probabilities, 1 where
-        it was denied; ``resampled``, of the first and the third.
+        ``honest_accuracy``: share of these images with a correct answer; ``honest_caught``: share that was detected;
+        ``honest_refused``: share that was denied; ``honest_l1``: mean L1 change of an answer's probabilities, 1 if it
+        was denied; ``resampled``, for the first and the third.
     """
     defense, held_out = setup.defense, setup.held_out
     images = held_out.images[:]
@@ -243,9 +243,9 @@ def watermark(setup: Setup, surrogate: Surrogate) -> dict:
     """Return whether the surrogate carries the mark (DAWN: Szyller et al. 2021).
 
     Returns:
-        ``marked``: number of wrongly answered queries; ``marks_repeated``: to how many of them the surrogate gives the
-        wrong label that it was told; ``marks_repeated_by_control``: the same of the independent control;
-        ``honest_accuracy``: share of the held-out images whose answer is right.
+        ``marked``: number of wrongly answered queries; ``marks_repeated``: for how many of them the surrogate gives the
+        same wrong label as the answer; ``marks_repeated_by_control``: the same for the independent control;
+        ``honest_accuracy``: share of the held-out images with a correct answer.
     """
     transfer = collected(setup)[1]
     images, told = setup.queries().subset(transfer.indices).images, transfer.answers.labels
@@ -256,14 +256,15 @@ def watermark(setup: Setup, surrogate: Surrogate) -> dict:
 
 
 def classes(setup: Setup) -> dict:
-    """Return class by class what the attack recovers, on each half of the held-out images.
+    """Return what the attack recovers class by class, on each half of the held-out images.
 
     Returns:
-        ``victim_accuracy`` and ``surrogate_accuracy``: per half, per class, 0 where no image is of the class; images of
-        a class go to the halves in turn.
+        ``victim_accuracy`` and ``surrogate_accuracy``: per half and class, 0 if there is no image of the class; images
+        of a class are assigned to the halves in turn.
         ``queries``: how many of the attacker's queries the victim put into each class. ``victim_confusion`` and
-        ``surrogate_confusion``: counts, a row a true class, a column a predicted one. ``recovery``: of all images.
-        ``errors_introduced``: how many images the victim has right and the surrogate wrong, of all ``images``.
+        ``surrogate_confusion``: counts, with one row per true class and one column per predicted class. ``recovery``:
+        on all images. ``errors_introduced``: how many of all ``images`` the victim classifies correctly and the
+        surrogate does not.
     """
     surrogate, victim, held_out = surrogate_of(setup), setup.victim, setup.held_out
     labels, count = held_out.known_labels(), len(victim.classes)

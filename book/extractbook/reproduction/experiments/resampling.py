@@ -1,7 +1,7 @@
-"""Numbers under resamples of the test images, where these are the same at every seed (see `Scale.resamples`).
+"""Numbers under resamples of the test images, for when these are the same at every seed (see `Scale.resamples`).
 
-A resample says how often each image was drawn; it is the same for all models and all rows of a task, so that a
-difference of two rows is one of the same images.
+A resample says how often each image was drawn; it is the same for all models and all rows of a task, so that the
+difference between two rows is a difference on the same images.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import torch
 from extractbook.reproduction.setups import Setup
 
 COLUMN = "resampled"
-"""Under which a row has them, by the paths of the numbers (see `claims.RESAMPLED`)."""
+"""The key under which a row has them, by the paths of the numbers (see `claims.RESAMPLED`)."""
 
 DIGITS = 4
 
@@ -22,9 +22,9 @@ def resamples(setup: Setup, count: int, name: str) -> np.ndarray:
     """Return how often each of `count` images is drawn, float64 of shape (resamples, count).
 
     Args:
-        setup: Its scale says how many resamples there are.
+        setup: The setup, whose scale says how many resamples there are.
         count: Number of images.
-        name: What they are: another name is another draw.
+        name: What the images are; another name gives another draw.
     """
     if not count:
         return np.zeros((setup.settings.resamples, 0))
@@ -33,13 +33,13 @@ def resamples(setup: Setup, count: int, name: str) -> np.ndarray:
 
 
 def means(weights: np.ndarray, values: torch.Tensor) -> np.ndarray:
-    """Return the mean of values, bool or float of shape (n,), under each resample; NaN where none of them was drawn."""
+    """Return the mean of values, bool or float of shape (n,), under each resample; NaN if none of them was drawn."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return weights @ values.double().numpy() / weights.sum(1)
 
 
 def accuracies(weights: np.ndarray, predicted: torch.Tensor, labels: torch.Tensor, balanced: bool) -> np.ndarray:
-    """Return the accuracy under each resample; balanced, the mean over the classes that were drawn."""
+    """Return the accuracy under each resample; if `balanced`, the mean over the classes that were drawn."""
     right = predicted == labels
     if not balanced:
         return means(weights, right)
@@ -48,12 +48,12 @@ def accuracies(weights: np.ndarray, predicted: torch.Tensor, labels: torch.Tenso
 
 
 def kept(setup: Setup, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a row keeps of its numbers under resamples: nothing where the scale has none."""
+    """Return what a row keeps of its numbers under resamples: nothing if the scale has no resamples."""
     return {COLUMN: _lists(numbers)} if setup.settings.resamples else {}
 
 
 def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return two results as one, with what both have under resamples."""
+    """Return two results as one, with the numbers that both have under resamples."""
     both = {**first.get(COLUMN, {}), **second.get(COLUMN, {})}
     return {**first, **second} | ({COLUMN: both} if both else {})
 

@@ -1,8 +1,9 @@
 """What the detector detects: what an image shows, or how it was processed (beyond the paper).
 
-Victim's images and pool come from different hands, so they differ in how they were compressed and resized too. A
-detector may learn that difference instead of the content: it then looks strong, and an attacker who saves its queries
-anew walks past it. On drawn images, which one renderer made, nothing but content differs, unless we make it so.
+The victim's images and the pool come from different origins, so they also differ in how they were compressed and
+resized. A detector may learn that difference instead of the content: it then looks strong, but an attacker who
+re-encodes the queries gets past it. Drawn images come from one renderer and differ only in content, unless we change
+that.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,30 +22,30 @@ from extractlib.metrics import share, threshold_at
 from extractlib.models.classifier import Surrogate
 
 PROCESSING: Mapping[str, str] = {"compression": "jpeg-75", "resampling": "bicubic"}
-"""What is done to the victim's images where the two sides differ, and by an attacker who imitates them."""
+"""What is done to the victim's images if the two sides differ, and by an attacker who imitates them."""
 
 EVASIONS = ("none", "jpeg-95", "jpeg-90", *PROCESSING.values(), "blur", "webp-75")
-"""What an attacker may do to its queries. The last is left out of the hardening."""
+"""What an attacker can do to its queries. The last is left out of the hardening."""
 
 SIDES: Mapping[str, tuple[str, str]] = {
     "plain": ("none", "none"),
     **{f"{kind}-differs": (how, "none") for kind, how in PROCESSING.items()},
     **{f"{kind}-matched": (how, how) for kind, how in PROCESSING.items()},
 }
-"""How the victim's images and the pool's were processed before a detector was trained on them and asked about them."""
+"""How the victim's images and the pool's were processed before a detector was trained and evaluated on them."""
 
 HARDENED = ("plain", *(f"{kind}-differs" for kind in PROCESSING))
-"""The sides of which there is a hardened detector too."""
+"""The sides that also have a hardened detector."""
 
 ATTACKED = "compression"
-"""The processing for which attacks are played to their end."""
+"""The processing for which attacks are run to the end."""
 
 
 def sides_of(setup: Setup) -> dict[str, tuple[str, str]]:
-    """Return how both sides are processed: as in `SIDES`, once photographs were brought to one size.
+    """Return how both sides are processed: as in `SIDES`, after photographs were brought to one size.
 
-    Photographs come in different sizes, so that resampling differs as they come: the images of the pool are brought to
-    the size of the victim's, and back, but where resampling is to differ.
+    Photographs come in different sizes, so their resampling differs from the start: the images of the pool are resized
+    to the size of the victim's, and back, except where resampling is supposed to differ.
     """
     base, kinds = base_of(setup), {PROCESSING["resampling"]: "none"}
     if base == "none":
@@ -54,7 +55,7 @@ def sides_of(setup: Setup) -> dict[str, tuple[str, str]]:
 
 
 def base_of(setup: Setup) -> str:
-    """Return what brings photographs to one size; nothing is done to drawings, which come in one."""
+    """Return the transform that brings photographs to one size; drawings already have one, so it is ``"none"``."""
     size = setup.settings.matched.get(setup.cell.task)
     return f"size-{size}" if size else "none"
 
@@ -64,16 +65,17 @@ def _then(first: str, second: str) -> str:
 
 
 def shortcut(setup: Setup) -> dict:
-    """Return what is left of the detectors when both sides were processed alike, and when queries are saved anew.
+    """Return how well detectors do when both sides were processed alike, and when queries are re-encoded.
 
     Returns:
-        ``sides``: of each of `SIDES` the ``tpr``, ``tnr`` and ``balanced_accuracy`` of its detector on test images
-        processed like its training images, at threshold 0.5. ``caught``: of the detectors of `HARDENED`, plain and
-        hardened, of ODIN and of Mahalanobis, by what the attacker does to its queries, the share that is caught.
-        ``accepted``: the same of an honest user's images. ``recovery``: of the API without a detector, and of the ones
-        behind a detector whose sides differ by compression, plain and hardened, when the queries are as they came, and
-        when the attacker processed them as the victim's images were; missing, with ODIN and Mahalanobis, where the
-        scale does not play them. ``images``, the fewest of a side; ``resampled``.
+        ``sides``: for each of `SIDES`, the ``tpr``, ``tnr`` and ``balanced_accuracy`` of its detector on test images
+        processed like its training images, at threshold 0.5. ``caught``: for the detectors of `HARDENED`, plain and
+        hardened, for ODIN and for Mahalanobis, the share of queries that is caught, by what the attacker does to them.
+        ``accepted``: the accepted share of an honest user's images, in the same form. ``recovery``: the recovery from
+        the API without a detector, and behind a detector whose sides differ by compression, plain and hardened, with
+        unchanged queries and with queries that the attacker processed like the victim's images; it is missing, as are
+        ODIN and Mahalanobis, if the scale does not run these attacks. ``images``: the number on the smaller side.
+        ``resampled``: see `resamples`.
     """
     played = setup.settings.played
     chosen = Knockoff(budget=setup.cell.budget, seed=setup.cell.seed).indices(len(setup.queries()))
@@ -109,7 +111,7 @@ def shortcut(setup: Setup) -> dict:
 
 
 def _by_base(setup: Setup, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the detectors by what was done to the images that they are asked about before any evasion."""
+    """Return the detectors by what was done to the images they are evaluated on before any evasion."""
     bases: dict[str, list[str]] = {}
     for name in names:
         as_they_come = name.startswith("resampling-differs")
@@ -118,12 +120,12 @@ def _by_base(setup: Setup, names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _asked(setup: Setup) -> tuple[ImageSet, ImageSet]:
-    """Return the pool's images and the task's that detectors are asked about."""
+    """Return the pool's images and the task's that detectors are evaluated on."""
     return evenly(setup.pool[setup.part], setup.settings.asked), evenly(setup.held_out, setup.settings.asked)
 
 
 def _trained(setup: Setup, name: str, *, hardened: bool = False) -> BinaryDetector:
-    """Return the detector of one of `SIDES`; a hardened one is trained on images that were processed once more."""
+    """Return the detector for one of `SIDES`; a hardened one is trained on images that were processed once more."""
     parts = [evenly(side["detector"], setup.settings.trained_on) for side in (setup.task, setup.pool)]
     sides = [transforms.apply_to_set(part, how) for part, how in zip(parts, sides_of(setup)[name], strict=True)]
     if hardened:
@@ -165,7 +167,7 @@ def _recoveries(setup: Setup, detectors: Mapping[str, Detector], asked: ImageSet
 
 
 def _surrogate(setup: Setup, pool: ImageSet) -> Surrogate:
-    """Return the surrogate of an attack with these images on the setup's API."""
+    """Return the surrogate from an attack on the setup's API with these images."""
     cell = setup.cell
     attack = Knockoff(budget=cell.budget, seed=cell.seed)
     transfer = attack.collect(api_of(setup, budget=cell.budget), pool, progress=setup.progress)

@@ -1,4 +1,4 @@
-"""The attacker that asks twice, to find out which answers were shuffled (beyond the paper)."""
+"""The attacker that queries each image twice to find out which answers were shuffled (beyond the paper)."""
 
 from extractbook.reproduction.experiments.extraction import api_of, on_held_out, surrogate_of
 from extractbook.reproduction.experiments.resampling import kept
@@ -9,14 +9,14 @@ from extractlib.models.classifier import Surrogate
 
 
 def asked_twice(setup: Setup) -> dict:
-    """Return whether asking about each image twice, moved by a pixel, tells shuffled answers from true ones.
+    """Return whether querying each image twice, shifted by a pixel, distinguishes shuffled answers from true ones.
 
     Returns:
-        ``shuffled``: share of the queries that the cell's defense altered; ``auroc``: of the disagreement of an image's
-        two answers against whether either was altered, None where all or none were; ``consistent``: share of the images
-        whose answers agree; ``recovery_consistent``: of a surrogate that learns from those alone; ``recovery_all``: of
-        one that asked as many queries, about twice as many images, and learned from every answer; ``images``;
-        ``resampled``, of the recoveries.
+        ``shuffled``: share of the queries that the cell's defense altered; ``auroc``: how well the disagreement of an
+        image's two answers predicts whether either was altered, None if all or none were; ``consistent``: share of the
+        images whose answers agree; ``recovery_consistent``: recovery of a surrogate that learns from those images
+        alone; ``recovery_all``: recovery of a surrogate that sent as many queries, with twice as many images, and
+        learned from every answer; ``images``; ``resampled``, for the recoveries.
     """
     cell, pool = setup.cell, setup.queries()
     attack = TwiceKnockoff(budget=cell.budget, seed=cell.seed)

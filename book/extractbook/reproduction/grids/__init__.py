@@ -1,6 +1,6 @@
-"""The paper's tables as lists of cells: ``tables.toml`` says which, and ``NAME.toml`` with which values at a scale.
+"""The paper's tables as lists of cells, defined in ``tables.toml``, with each scale's values in ``NAME.toml``.
 
-``cut.toml`` says which cells go first where a seed takes too long.
+``cut.toml`` says which cells are cut first if a seed takes too long.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,22 +20,22 @@ from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.models import networks
 
 DETECTOR_IMAGES = 4_000
-"""Images of each side that plans take a detector to be trained on."""
+"""Number of images of each side that plans assume a detector is trained on."""
 
 RULES = ("tasks", "parity", "decides")
-"""What a block may say beside the fields of a cell."""
+"""Keys that a block may have besides the fields of a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A list of cells for each seed, as ``tables.toml`` has it.
+    """A list of cells for each seed, as given in ``tables.toml``.
 
     Attributes:
-        title: What it shows.
+        title: What the table shows.
         blocks: Changes to the plain cell; see the head of the file.
         skip: Cells that are left out.
-        folders: Whether tasks and pool may be folders of any images.
-        controls: Whether its seeds are those of the independent controls where claims are decided.
+        folders: Whether tasks and pool can be folders of any images.
+        controls: Whether it uses the seeds of the independent controls when claims are decided.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Table:
         Args:
             scale: The scale.
             seed: The seed.
-            shown: Whether those that decide no claim are among them.
+            shown: Whether to include cells that decide no claim.
         """
         for task in scale.tasks:
             names = _names(scale, task)
@@ -66,8 +66,8 @@ def read_tables(path: Path) -> dict[str, Table]:
     """Return the tables that a TOML file holds, by name.
 
     Raises:
-        InputError: It is no TOML; or a key is unknown, missing or of another type. The message names file, key, value
-            and remedy.
+        InputError: The file is not TOML; or a key is unknown, missing or has a value of another type. The message names
+            file, key, value and remedy.
     """
     tables, known = {}, [*(field.name for field in fields(Cell)), *RULES]
     for name, stated in read_toml(path).items():
@@ -143,10 +143,10 @@ TABLES: Mapping[str, Table] = MappingProxyType(read_tables(Path(__file__).with_n
 
 
 def read_cuts(path: Path) -> tuple[Cut, ...]:
-    """Return the cuts that a TOML file holds, the first to be made first.
+    """Return the cuts in a TOML file, in the order in which they are made.
 
     Raises:
-        InputError: It is no TOML; or a key is unknown, missing or of another type, or a table is.
+        InputError: The file is not TOML; a key is unknown, missing or of another type; or a table is unknown.
     """
     cuts = tuple(checked(Cut, stated, lambda key: path) for stated in read_toml(path)["cuts"])
     for cut in cuts:
@@ -155,17 +155,17 @@ def read_cuts(path: Path) -> tuple[Cut, ...]:
 
 
 CUTS = read_cuts(Path(__file__).with_name("cut.toml"))
-"""What goes first where a seed takes too long, in this order; a scale says how many are made."""
+"""What is cut if a seed takes too long, in this order; a scale says how many cuts are made."""
 
 
 def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool = True) -> list[Cell]:
-    """Return the cells of a table, seed by seed; those that decide no claim for the scale's first fewer seeds.
+    """Return the cells of a table, seed by seed; those that decide no claim only for the first ``fewer_seeds`` seeds.
 
     Args:
-        table: Its name.
+        table: The name of the table.
         scale: The scale.
-        seeds: The seeds. Where they decide claims, a table of controls has the seeds of the controls.
-        shown: Whether cells that decide no claim are among them: no second look needs them.
+        seeds: The seeds. If they decide claims, a table of controls uses the seeds of the controls instead.
+        shown: Whether to include cells that decide no claim, which a second look does not need.
 
     Raises:
         InputError: There is no such table, or it has no cell for the scale's tasks.
@@ -173,7 +173,7 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool =
     chosen, seeds = TABLES[check_choice("table", table, TABLES)], list(seeds)
     if chosen.folders < _on_folders(scale):
         fitting = ", ".join(tables_for(scale))
-        raise InputError(f"table {table!r} needs more than folders hold: for them use one of {fitting}")
+        raise InputError(f"table {table!r} needs more than folders hold: for folders, use one of {fitting}")
     if chosen.controls and editions.deciding() & set(seeds):
         seeds = list(editions.controls())
     cells = [
@@ -182,7 +182,7 @@ def table_cells(table: str, scale: Scale, *, seeds: Iterable[int], shown: bool =
         for cell in chosen.cells(scale, seed=seed, shown=shown and number < scale.fewer_seeds)
         if not _is_cut(cell, table, scale)
     ]
-    if _on_folders(scale):  # the task's own images as a pool: then no pool is known to its detector
+    if _on_folders(scale):  # drop the task's own images as a pool, since then its detector knows no pool
         cells = [cell for cell in cells if str(cell.pool) == scale.pool]
     if not cells:
         tasks, numbers = ", ".join(scale.tasks), ", ".join(map(str, seeds))
@@ -197,12 +197,12 @@ def with_options(
 
     Args:
         cells: The cells of a table.
-        budget: Queries of the attack; as in the table if None.
+        budget: Number of queries of the attack; as in the table if None.
         granularity: What an answer shows; as in the table if None.
-        network: Network of victim and surrogate; as in the table if None.
+        network: Network of the victim and the surrogate; as in the table if None.
 
     Raises:
-        InputError: A value is none, or no cell has a use for it.
+        InputError: A value is invalid, or no cell uses it.
     """
     changes: dict[str, Any] = {}
     if budget is not None:
@@ -214,7 +214,7 @@ def with_options(
     cells = list(cells)
     for name in changes:
         if name != "surrogate" and not any(_uses(cell, name) for cell in cells):
-            raise InputError(f"{cells[0].experiment} has no use for --{name}: leave it out")
+            raise InputError(f"{cells[0].experiment} does not use --{name}: leave it out")
     return list(
         dict.fromkeys(
             replace(cell, **{name: value for name, value in changes.items() if _uses(cell, name)}) for cell in cells
@@ -223,7 +223,7 @@ def with_options(
 
 
 def _uses(cell: Cell, option: str) -> bool:
-    """Say whether a cell's outcome depends on an option."""
+    """Return whether a cell's outcome depends on an option."""
     asks = cell.budget > 0 and cell.attack != "own-labels" and cell.experiment != "accounts"
     return {"victim": True, "surrogate": cell.surrogate != "", "budget": cell.budget > 0, "granularity": asks}[option]
 
@@ -250,11 +250,11 @@ def _on_folders(scale: Scale) -> bool:
 
 
 def expected_seconds(cell: Cell, *, rate: int | None = None) -> float:
-    """Return about how long a cell takes, in seconds, what its task and seed share being at hand.
+    """Return about how many seconds a cell takes if what it shares with its task and seed is already computed.
 
     Args:
         cell: The cell.
-        rate: Images a second that a process trains, which dominates; the scale's if None.
+        rate: How many images a second a process trains on, which dominates; the scale's rate if None.
     """
     settings = scale(cell.scale)
     rate = rate or settings.rate

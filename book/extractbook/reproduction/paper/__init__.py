@@ -1,7 +1,7 @@
-"""What the authors report, as data, and what a claim of the first edition was.
+"""What the authors report, as data, and the form of a claim in the first edition.
 
 Atli, Szyller, Juuti, Marchal, Asokan. Extraction of Complex DNN Models: Real Threat or Boogeyman?
-arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read off the authors' slides: label them with `LABEL`.
+arXiv:1910.05429v3, AAAI-EDSMLS 2020. The figures were read from the authors' slides: label them with `LABEL`.
 """
 
 import json
@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 
 LABEL = "authors' slides, 2020"
-"""What to write beside every figure of `tables`."""
+"""The label to write next to every figure of `tables`."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Claim:
     """A claim of the paper with its test.
 
     Attributes:
-        id: ``"C1"`` to ``"C15"`` for the paper's, ``"B1"`` and on for those that go beyond it.
+        id: ``"C1"`` to ``"C15"`` for the paper's claims, ``"B1"`` and so on for those that go beyond it.
         statement: The claim in a sentence.
         authors: The figures it rests on (`LABEL`), in words.
-        test: What has to come out for it to hold, in words.
-        tables: Where the authors show it, as keys of `tables`; for ours the tables of our results.
-        bounds: The numbers of the test by name; recoveries, accuracies and differences as shares, not percent.
+        test: What has to be the result for it to hold, in words.
+        tables: Where the authors show it, as keys of `tables`; for our claims, the tables of our results.
+        bounds: The numbers of the test, by name; recoveries, accuracies and differences as shares, not percent.
     """
 
     id: str
@@ -37,22 +37,22 @@ class Claim:
 
 
 def drawn(task: str) -> str | None:
-    """Return the drawn task that stands for the same of the authors' victims, or None."""
+    """Return the drawn task that corresponds to the same victim of the authors, or None."""
     return next((twin for twin, name in _read("victims.toml")["tasks"].items() if name == victim(task)), None)
 
 
 def scratch_victim(task: str) -> str | None:
-    """Return the authors' victim from no public weights that stands beside a task or its drawn twin, or None."""
+    """Return the authors' victim without public weights that corresponds to a task or its drawn twin, or None."""
     return _read("victims.toml")["scratch"].get(drawn(task) or task)
 
 
 def tables() -> dict:
     """Return the authors' tables: accuracies in percent, recovery as a ratio, by table and victim."""
-    return _read("tables.json")  # read once: look, and change nothing
+    return _read("tables.json")  # read once and shared: do not change it
 
 
 def victim(task: str) -> str | None:
-    """Return the authors' victim that stands beside a task, or None where they have none.
+    """Return the authors' victim that corresponds to a task, or None if they have none.
 
     Args:
         task: A drawn task or ``"folder:NAME"``; ``"folder:CIFAR-10"`` is the authors' ``"CIFAR10-RN34"``.

@@ -1,7 +1,7 @@
-"""At which scale an experiment runs: its sizes and recipes, and which rows its tables have, as TOML files.
+"""The scale of an experiment, as TOML files: its sizes and recipes, and which rows its tables have.
 
 ``scales/NAME.toml`` holds what decides a row, ``grids/NAME.toml`` which rows there are. A chapter's code is the same at
-each scale. A scale of one's own is a pair of such files.
+each scale. To add your own scale, write a pair of such files.
 """
 
 import json
@@ -24,13 +24,13 @@ RESTORE = "restore it with git checkout"
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Cells that are left out: where a seed takes too long (``cut.toml``), or at a scale that cannot have them.
+    """Cells that are left out: because a seed takes too long (``cut.toml``), or because a scale cannot have them.
 
     Attributes:
-        what: Which, in words, or why.
+        what: Which cells these are, in words, or why they are left out.
         table: Their table.
-        cells: What their fields are; a list is one of several values.
-        tasks: Tasks that keep them all the same.
+        cells: The values of their fields; a list means one of several values.
+        tasks: Tasks that keep them nevertheless.
     """
 
     what: str
@@ -41,26 +41,26 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Which rows the tables have at a scale (``grids/NAME.toml``). No row depends on it, but for `granularities`.
+    """Which rows the tables have at a scale (``grids/NAME.toml``). No row depends on it, except for `granularities`.
 
     Attributes:
-        budgets: Query budgets of the budget curve, ascending, the whole budget last.
-        other_steps: Steps of the surrogate's training beside the scale's, the other axis of the budget curve.
-        realistic_budgets: Query budgets of the adversary with in-distribution images, ascending: its last is half of
+        budgets: Query budgets of the budget curve, ascending, with the whole budget last.
+        other_steps: Training steps of the surrogate besides the scale's own, the other axis of the budget curve.
+        realistic_budgets: Query budgets of the adversary with in-distribution images, ascending: the last is half of
             the whole budget, or what the adversary's part of a real task holds.
-        adaptive_budgets: Query budgets at which the adaptive strategy is set against the random one, ascending; at the
-            one in the middle it is judged.
-        granularities: What an answer may show, from more to less.
-        shown_granularities: Those of them that decide no claim.
-        narrow_pool: The task whose images, much alike, are queries of low diversity.
-        narrow_budget: Queries to them: the whole budget, or what a part of a task in files holds.
-        pool_classes: To how many of its classes the pool is cut, descending, for queries of less diversity.
-        diversity_budget: Queries to those cut pools, and to noise.
+        adaptive_budgets: Query budgets at which the adaptive strategy is compared with the random one, ascending; it is
+            judged at the middle one.
+        granularities: What an answer can show, from more to less.
+        shown_granularities: The granularities that decide no claim.
+        narrow_pool: The task whose images, which are much alike, are queries of low diversity.
+        narrow_budget: Number of queries with them: the whole budget, or what a part of a task in files holds.
+        pool_classes: Numbers of classes that the pool is cut to, descending, for queries of less diversity.
+        diversity_budget: Number of queries from those cut pools, and from noise.
         overlaps: Shares of the pool's images that show the victim's own classes, ascending.
-        fewer_seeds: Seeds of the cells that decide no claim.
-        cuts: How many cuts of ``cut.toml`` are made, from its first.
-        left_out: What this scale cannot have, beside those cuts.
-        rate: Images a second that a process is assumed to train, on which only plans depend.
+        fewer_seeds: Number of seeds of the cells that decide no claim.
+        cuts: How many cuts of ``cut.toml`` are made, starting with the first.
+        left_out: What this scale cannot have, besides those cuts.
+        rate: How many images a second a process is assumed to train on; only plans depend on it.
     """
 
     budgets: tuple[int, ...]
@@ -90,9 +90,9 @@ class BanditSettings:
     """How the adaptive strategy chooses (see `AdaptiveKnockoff`).
 
     Attributes:
-        batch: Queries of one decision.
-        window: Over how many of the last steps the mean reward goes.
-        clusters: Coarse clusters of the pool's classes.
+        batch: Number of queries per decision.
+        window: Number of most recent steps that the mean reward is taken over.
+        clusters: Number of coarse clusters of the pool's classes.
     """
 
     batch: int = 8
@@ -108,51 +108,53 @@ class Scale(Axes):
         name: Name of the scale.
         tasks: The victims' tasks.
         pool: The attacker's pool.
-        second_pool: A pool of another hand, which the defense is not trained against; empty where there is none.
+        second_pool: A pool of a different origin, which the defense is not trained against; empty if there is none.
         network: Architecture of victims and surrogates (see `networks`).
-        other_network: Another architecture, for surrogates that are not built like their victim; empty where there is
+        other_network: Another architecture, for surrogates that are not built like their victim; empty if there is
             none.
-        other_weights: The network whose ImageNet weights are the second public ones, where they are not this network's.
-        scratch_networks: Architecture of a task's victim that starts from no public weights.
+        other_weights: The network whose ImageNet weights are the second public ones, if they are not this network's.
+        scratch_networks: By task, the architecture of a victim that starts from no public weights.
         backbone: Recipe of the pre-training on the pool's labeled part, the same for both architectures.
         victim: Recipe of the victims, fine-tuned from the backbone.
         scratch_victim: Recipe of the victims that are trained from scratch.
-        surrogate: Recipe of the surrogates and of the independent controls, fine-tuned from the same backbone; by
-            steps, whatever the budget, so that more queries are not more training.
+        surrogate: Recipe of the surrogates and of the independent controls, fine-tuned from the same backbone; its
+            length is in steps, whatever the budget, so that more queries do not mean more training.
         detector: Recipe of the detectors, fine-tuned from the same backbone.
-        budget: Queries of an attack.
-        overlap_images: Images of each side that a detector of the overlap experiment is trained on, and tested on.
-        stream: Queries of one honest account that detectors of accounts watch.
-        streams: Honest accounts that they are set on, and as many that they are judged on.
+        budget: Number of queries of an attack.
+        overlap_images: Number of images of each side that a detector of the overlap experiment is trained on, and
+            tested on.
+        stream: Number of queries of one honest account that detectors of accounts watch.
+        streams: Number of honest accounts that their thresholds are set on, and that they are judged on.
         watermark_rate: Share of the queries that a watermarking API answers wrongly.
-        augmentation: What may be done to a task's images; there a recipe that shifts or mirrors does this instead.
+        augmentation: By task, what may be done to its images, in place of a recipe's shifts and mirroring.
         balanced: Tasks whose accuracy is the mean over the classes.
-        control_images: By task, the adversary's own images that the independent control is trained on, so many that its
-            validation accuracy is nearest the surrogate's; elsewhere as many as the surrogate has queries.
+        control_images: By task, how many of the adversary's own images the independent control is trained on, chosen to
+            bring its validation accuracy nearest to the surrogate's; by default, the surrogate's number of queries.
         bandit: How the adaptive strategy chooses.
         flag_times: By task and detector of accounts, after how many queries an account is flagged: the 5th percentile
-            over accounts of exploring seeds (`experiments.accounts.flag_time`); missing where fewer than half are.
-        accused: Tasks on which copies are told from independent models.
-        accused_images: Images of each side that dataset inference looks at.
-        shipped: Whether the pre-trained backbones ship with the package. Elsewhere they are trained and cached.
+            over accounts of exploring seeds (`experiments.accounts.flag_time`); missing if fewer than half are flagged.
+        accused: Tasks on which copies are distinguished from independent models.
+        accused_images: Number of images of each side that dataset inference uses.
+        shipped: Whether the pre-trained backbones ship with the package. Otherwise they are trained and cached.
         imagenet: Whether the backbones are ImageNet's, and none is trained (see `networks.imagenet_backbone`).
-        image_size: Height and width that photographs are brought to, in pixels.
+        image_size: Height and width that photographs are resized to, in pixels.
         task_sizes: Number of images of each part of each drawn task.
         pool_sizes: Number of images of each part of each drawn pool.
-        task_shares, pool_shares: Share of each part of a set in files; the usual ones if empty. Without a part for the
-            detector it is trained on all images that the victim's owner has.
-        shifts: By task in files, how strongly its shifted source is shifted, in multiples of what is usual.
+        task_shares, pool_shares: Share of each part of a set in files; the usual shares if empty. Without a part for
+            the detector, it is trained on all images that the victim's owner has.
+        shifts: By task in files, how strongly its shifted source is shifted, as a multiple of the usual strength.
         weighted: Tasks whose classes count equally in training.
-        matched: By task, the size in pixels that the detector brings every image to and back, saved as JPEG while it is
-            small, so that both sides were processed alike; where it is missing they are left as they come.
-        judged_on, tuned_on, fitted_on: Images of each source that detectors are asked about, of each side that ODIN and
-            Mahalanobis are set on, and of the victim's that Mahalanobis is fitted to, at most.
-        asked, trained_on: Images of each side that the shortcut's detectors are asked about and trained on, at most.
-        played: Whether the shortcut's attacks are played to their end and ODIN and Mahalanobis asked, on which no claim
-            rests.
-        accounts_apart: Whether honest accounts share no image, as many as there are, where the task's part is small.
-        account_size: Height and width at which PRADA compares images; 0 for their own.
-        resamples: Resamples of the test images that a row holds its numbers under; 0 where each seed has other ones.
+        matched: By task, the size in pixels to which the detector resizes every image and back, saved as JPEG while it
+            is small, so that both sides were processed alike; images of other tasks are left as they are.
+        judged_on, tuned_on, fitted_on: At most how many images of each source detectors are evaluated on, of each side
+            ODIN and Mahalanobis are tuned on, and of the victim's Mahalanobis is fitted to.
+        asked, trained_on: At most how many images of each side the shortcut's detectors are evaluated and trained on.
+        played: Whether the shortcut's attacks are run to the end, and ODIN and Mahalanobis evaluated; no claim rests on
+            these.
+        accounts_apart: Whether honest accounts share no image, which limits their number if the task's part is small.
+        account_size: Height and width at which PRADA compares images; 0 for their original size.
+        resamples: Number of resamples of the test images for which a row has its numbers; 0 if each seed has other
+            test images.
     """
 
     name: str
@@ -202,16 +204,16 @@ class Scale(Axes):
 
     @property
     def own_number(self) -> int:
-        """How many of its own images the realistic adversary is judged by: at most a quarter of the budget."""
+        """The number of its own images that the realistic adversary is judged with: at most a quarter of the budget."""
         return max((number for number in self.realistic_budgets if 4 * number <= self.budget), default=0)
 
     def recipe(self, name: str, *, task: str, steps: int = 0) -> Recipe:
         """Return a recipe with the augmentation that a task allows.
 
         Args:
-            name: Which one, as ``"victim"`` or ``"surrogate"``.
+            name: Name of the recipe, such as ``"victim"`` or ``"surrogate"``.
             task: The task.
-            steps: Steps of the optimizer, in place of the recipe's own length; 0 for that.
+            steps: Steps of the optimizer instead of the recipe's own length; 0 to keep that.
         """
         recipe: Recipe = getattr(self, name)
         if task in self.augmentation and (recipe.shift or recipe.flip):
@@ -225,21 +227,21 @@ def scale(name: str) -> Scale:
     """Return the scale of that name.
 
     Raises:
-        InputError: There is none of that name.
+        InputError: There is no scale of that name.
     """
     return SCALES[check_choice("scale", name, SCALES)]
 
 
 def read_scale(path: Path, grid: Path) -> Scale:
-    """Return the scale that two files hold together, the first of which gives it its name.
+    """Return the scale defined by two files together; its name is that of the first.
 
     Raises:
-        InputError: A file is missing or no TOML; or a key is unknown, missing, in both files, or of another type than
+        InputError: A file is missing or not TOML; or a key is unknown, missing, in both files, or of another type than
             `Scale` says. The message names file, key, value and remedy.
     """
     own, axes = read_toml(path), read_toml(grid)
     for key in own.keys() & axes.keys():
-        raise InputError(f"{path}: {key} = {own[key]!r} stands in {grid} too: say it in one of them")
+        raise InputError(f"{path}: {key} = {own[key]!r} is in {grid} too: keep it in one of them")
     in_grid = {*axes, *(field.name for field in fields(Axes))}
     return checked(Scale, {"name": path.stem} | own | axes, lambda key: grid if key in in_grid else path)
 
@@ -248,46 +250,46 @@ _parsed = lru_cache(maxsize=64)(tomllib.loads)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return what a TOML file holds, to be read and not changed: one dictionary as long as the file is the same.
+    """Return the contents of a TOML file, which must not be changed: the same dictionary until the file changes.
 
     Raises:
-        InputError: There is no such file, or it is no TOML.
+        InputError: There is no such file, or it is not TOML.
     """
     try:
         return _parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): write it or {RESTORE}") from None
     except ValueError as error:
-        raise InputError(f"{path} is no TOML ({error}): mend that line or {RESTORE}") from None
+        raise InputError(f"{path} is not TOML ({error}): fix that line or {RESTORE}") from None
 
 
 Kind = TypeVar("Kind")
 
 
 def checked(kind: type[Kind], content: Mapping[str, Any], where: Callable[[str], object]) -> Kind:
-    """Return what a TOML table says as an object of a dataclass, whose annotations hold to the letter.
+    """Return a TOML table as an object of a dataclass, whose annotations are checked strictly.
 
     Args:
         kind: The dataclass.
         content: The table.
-        where: Says in which file a key stands.
+        where: Returns the file that a key is in.
 
     Raises:
         InputError: A key is unknown, missing or of another type.
     """
-    # Within a tuple, so that what is asked of the outermost class is asked of all within it; as JSON, since a strict
-    # reading takes no list for a tuple otherwise.
+    # Within a tuple, so that the outermost class is checked as strictly as those within it; as JSON, since otherwise
+    # strict validation does not accept a list as a tuple.
     adapter = TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid", strict=True))  # type: ignore[valid-type]
     try:
         return adapter.validate_json(json.dumps([content]))[0]
     except ValidationError as error:
-        unknown = "unexpected_keyword_argument"  # a misspelt key is missing too, which says less
+        unknown = "unexpected_keyword_argument"  # a misspelled key also shows up as missing, which says less
         fault = min(error.errors(), key=lambda fault: fault["type"] != unknown)
         key, *below = map(str, fault["loc"][1:])
-        words = {unknown: "no such key is known", "missing": "this key is missing"}
+        words = {unknown: "unknown key", "missing": "this key is missing"}
         value = "" if fault["type"] == "missing" else f" = {fault['input']!r}"
         message = words.get(fault["type"], fault["msg"])
-        raise InputError(f"{where(key)}: {'.'.join([key, *below])}{value}: {message}: mend it or {RESTORE}") from None
+        raise InputError(f"{where(key)}: {'.'.join([key, *below])}{value}: {message}: fix it or {RESTORE}") from None
 
 
 SCALES: dict[str, Scale] = {
