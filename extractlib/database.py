@@ -29,6 +29,7 @@ LOCK = 0x65787472
 
 POSTGRESQL = "postgresql+psycopg://USER@HOST/DATABASE"
 OTHER_TABLES = "it holds other tables: name another file"
+EMPTY = "it is empty: run what writes it, or name another file"
 NO_DATABASE = "it is not a database: name one, or a new file"
 
 REASONS = {
@@ -90,9 +91,9 @@ class Database:
             # SQLite would overwrite a file of a single byte.
             if place is not None and path.is_file() and 0 < path.stat().st_size < len(b"SQLite format 3\0"):
                 raise self._refusal(NO_DATABASE)
-            others = self._refusal(OTHER_TABLES)
             names = set(tables.tables), set(beside)
-            event.listen(self._engine, "connect", _prepare(*names, journal if create else None, others))
+            refusals = self._refusal(OTHER_TABLES), self._refusal(EMPTY)  # not self, which the engine would keep alive
+            event.listen(self._engine, "connect", _prepare(*names, journal if create else None, *refusals))
             begin = "BEGIN IMMEDIATE" if create else "BEGIN"
             event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self.close = weakref.finalize(self, self._engine.dispose)
@@ -163,7 +164,7 @@ def _address(place: Path | str | None) -> sql.URL:
 
 
 def _prepare(
-    tables: set[str], beside: set[str], journal: str | None, others: InputError
+    tables: set[str], beside: set[str], journal: str | None, others: InputError, empty: InputError
 ) -> Callable[[sqlite3.Connection, object], None]:
     """Return the function that prepares each new SQLite connection; without a journal, it is only for reading."""
 
@@ -173,7 +174,7 @@ def _prepare(
         held = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not held >= tables and (held - beside or journal is None):  # before anything is written
             connection.close()
-            raise others
+            raise others if held - beside else empty
         if journal is not None:
             connection.execute(f"PRAGMA journal_mode = {journal}")
             connection.execute("PRAGMA synchronous = FULL")

@@ -5,10 +5,13 @@ import sys
 import tempfile
 
 import pytest
+from hypothesis import settings
 
 LIBRARY = ("attack", "data", "serve", "keys", "challenge")
 """Commands of ``extractlib``; all others are those of ``extractbook``."""
 
+settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("unhurried")
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is first imported; the workers share the cores
 
 

@@ -148,7 +148,7 @@ def test_an_api_that_allows_less_stops_the_collection_which_a_larger_budget_resu
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 0 and not list(tmp_path.iterdir())
     api.query(POOL.images[:1], client="attacker")  # from then on a request may be one that was answered before
-    with pytest.raises(BudgetExceeded, match="client 'attacker' asks for 16 queries, but 7 of 40 are left"):
+    with pytest.raises(BudgetExceeded, match="client 'attacker' asks 16 queries and 7 of 40 are left"):
         attack.collect(api, POOL, tmp_path / "t.db")
     assert api.usage("attacker").queries == 1 + len(load(tmp_path / "t.db", partial=True)) == 33
     api = PredictionAPI(linear_victim(), budget=51, meter=meter)
@@ -250,6 +250,15 @@ def test_killed_at_random_boundaries_it_ends_as_unbroken(tmp_path, unbroken, see
     assert ends_as_unbroken(tmp_path, whole)
 
 
+def records_in(path):
+    """Return the records of a collection, which may have been killed before it created its tables."""
+    try:
+        return len(load(path, partial=True))
+    except InputError as error:
+        assert "it is empty" in str(error)
+        return 0
+
+
 def test_killed_again_and_again_at_any_moment_it_ends_as_unbroken(tmp_path):
     """By the clock, so also amid a write and a sync: charges and records are those of one run."""
     attack, generator = replace(ATTACK, batch=2), random.Random(0)
@@ -263,7 +272,7 @@ def test_killed_again_and_again_at_any_moment_it_ends_as_unbroken(tmp_path):
         while killed_after(partial(collect, folder, attack), generator.uniform(0.1, 1.0) * pause * (1 + kills / 5)):
             kills += 1
             if (folder / "t.db").exists() and kills % 3 == 0:
-                records = len(load(folder / "t.db", partial=True))
+                records = records_in(folder / "t.db")
                 assert records <= charged(folder / "meter.db")[1] <= records + 2
         assert content(folder / "t.db") == content(tmp_path / "unbroken" / "t.db")
         assert charged(folder / "meter.db") == (25, 50, 50.0)

@@ -336,7 +336,7 @@ def test_64_threads_never_overspend_and_are_never_refused_early(meter, each, cha
     for thread in threads:
         thread.join()
     assert (len(answered), len(refused)) == (charged, 64 * each - charged)
-    assert set(refused) <= {"client 'eve' asks for 1 queries, but 0 of 640 are left: send at most 0"}
+    assert set(refused) <= {"client 'eve' asks 1 queries and 0 of 640 are left: ask at most 0"}
     assert api.usage("eve").queries == 640
     with pytest.raises(BudgetExceeded):
         api.query(noise(1), client="eve")

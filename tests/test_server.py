@@ -131,7 +131,7 @@ def test_an_attack_over_the_network_is_the_attack_in_process(serve, granularity,
         assert (far.classes, far.granularity) == (near.classes, near.granularity)
         got = attack(far, pool, surrogate=copy(), progress=False)
         assert far.usage() == near.usage("attacker")
-        with pytest.raises(BudgetExceeded, match="asks for 1 queries, but 0 of 50 are left: send at most 0"):
+        with pytest.raises(BudgetExceeded, match="asks 1 queries and 0 of 50 are left: ask at most 0"):
             far.query(noise(1))
     for name, weights in expected.model.state_dict().items():
         assert torch.equal(got.model.state_dict()[name], weights), name
@@ -246,7 +246,7 @@ def test_64_clients_never_overspend_and_are_never_refused_early(serve, tmp_path)
         for thread in threads:
             thread.join()
         assert (sum(answered), len(refused)) == (640, 64)
-        assert all("asks for 2 queries, but 0 of 640 are left" in line for line in refused)
+        assert all("asks 2 queries and 0 of 640 are left" in line for line in refused)
     assert charges(tmp_path / "meter.db") == (320, 640)
 
 
@@ -375,7 +375,7 @@ def test_a_retry_is_free_and_an_id_is_used_once(serve):
         assert (reused.status_code, reused.json()["type"]) == (422, "/problems#reused")
         spent = served.post(npy(1), Idempotency_Key="b")
         assert (spent.status_code, spent.json()["type"]) == (429, "/problems#budget")
-        assert "Retry-After" not in spent.headers and "0 of 3 are left: send at most 0" in spent.json()["detail"]
+        assert "Retry-After" not in spent.headers and "0 of 3 are left: ask at most 0" in spent.json()["detail"]
         assert served.charged() == 3
 
 

@@ -310,7 +310,7 @@ def test_what_cannot_be_opened_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="folder: it cannot be opened: name a file in a folder that exists and is"):
         TransferFile(tmp_path / "folder", HEADER)
-    with pytest.raises(InputError, match="file: it holds other tables: name another file$"):
+    with pytest.raises(InputError, match="file: it is empty: run what writes it, or name another file$"):
         load(tmp_path / "file")
     assert (tmp_path / "file").stat().st_size == 0  # reading writes nothing
 

@@ -207,8 +207,9 @@ class Meter:
             usage = _usage(account, terms)
             if usage.remaining is not None and request.queries > usage.remaining:
                 raise BudgetExceeded(
-                    f"client {request.client!r} asks for {request.queries} queries, but {usage.remaining} of"
-                    f" {usage.budget} are left: send at most {usage.remaining}"
+                    # A canary of the freeze holds these words.
+                    f"client {request.client!r} asks {request.queries} queries and {usage.remaining} of {usage.budget}"
+                    f" are left: ask at most {usage.remaining}"
                 )
             return None
         if found["digest"] != request.digest:

@@ -391,8 +391,9 @@ def _of_a_task(files: ImageFiles, parts: Cut, group: str | None) -> list[str]:
 def parts_table(loader: Loader, name: str, *, seed: int) -> tuple[pd.DataFrame, Overlap | None]:
     """Return the part, path, class and group of each image of a set in files, and for a task how its parts overlap.
 
-    Training images that share a group, a number, show one track or one patient or look alike, and are never separated.
-    Images that are in no part, such as the published test images of a pool, are left out.
+    Training images that share a group (a number, or a name with ``--group``) show one track or one patient or look
+    alike, and are never separated. Images that are in no part, such as the published test images of a pool, are left
+    out.
 
     Args:
         loader: Says where the set is stored, and at which size images look alike.

@@ -1,7 +1,7 @@
 """Retina: photographs of the back of the eye, graded 0 to 4: the drawn twin of Diabetic5 (Kaggle 2015).
 
-The grade follows the number of red dots, yellow spots and hemorrhages. It is read with an error, as physicians read it,
-so no classifier can get all of them right.
+The number of red dots, yellow spots and hemorrhages follows an eye's severity, which is drawn around its grade: grades
+are read with an error, like a physician's, so no classifier can get all of them right.
 """
 
 import math
