@@ -142,7 +142,7 @@ EXERCISES = (
     ),
     Exercise(
         id="2.3",
-        title="Frames of one film",
+        title="Frames of one video",
         kind="implement",
         minutes=15,
         variants={"seed": SEEDS},

@@ -119,7 +119,7 @@ def share_named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, s
 EXERCISES = (
     Exercise(
         id="7.1",
-        title="The same points, another recovery",
+        title="The same points, a different recovery",
         kind="understand",
         minutes=5,
         variants={

@@ -122,7 +122,7 @@ EXERCISES = (
     ),
     Exercise(
         id="8.2",
-        title="Each half in both parts",
+        title="Each half in both roles",
         kind="modify",
         minutes=10,
         variants={"seed": SEEDS},
