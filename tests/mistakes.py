@@ -559,7 +559,7 @@ MISTAKES = {
         ("probabilities", ".argmax(1)\n", "\n", "expected an array of whole numbers"),
     ],
     "6.A": [
-        ("few queries", "rows[:500]", "rows[:20]", "agreement is 0."),
+        ("few queries", "chosen, sent, labels = pool[:500]", "chosen, sent, labels = pool[:20]", "agreement is 0."),
         (
             "linear",
             "torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 5)",

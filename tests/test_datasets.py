@@ -276,12 +276,15 @@ def test_what_a_source_is():
     assert [name for name in names if Source(name).in_files] == ["folder:pets", "gtsrb", "tinyimagenet"]
     assert [name for name in names if Source(name).is_task] == ["signs", "gtsrb"]
     assert sources.Source.parse("folder:pets").in_files and not sources.Source.parse("signs/shifted").in_files
+    assert [Source(name).folder for name in names] == [None, None, None, Path("pets"), None, None]
+    assert Source.parse("folder:~/pets").folder == Path.home() / "pets"
+    assert Source.parse("shifted:folder:a/b").folder == Path("a/b")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sea", "unknown task or pool 'sea'"),
+        ("sea", "unknown task or pool 'sea': use one of signs, .*, folder:PATH$"),
         ("", "unknown task or pool ''"),
         ("signs/turned", "unknown variant 'turned' of signs: use 'shifted', or a number of classes"),
         ("signs/shifted/27", "unknown variant 'shifted/27' of signs"),

@@ -24,8 +24,8 @@ from extractlib.errors import InputError
 from extractlib.models import training
 from extractlib.store import Store
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
-MANY = settings(max_examples=5_000, deadline=None, suppress_health_check=[*HealthCheck])
+QUICK = settings(max_examples=60, suppress_health_check=[*HealthCheck])
+MANY = settings(max_examples=5_000, suppress_health_check=[*HealthCheck])
 
 
 def in_words(error: Exception) -> bool:

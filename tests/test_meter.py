@@ -287,7 +287,7 @@ def ask(meter: Meter, text: str, number: int) -> list:
     return [answers.labels.tolist(), None if answers.probabilities is None else answers.probabilities.tolist()]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(place=st.integers(0, 2**20), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_changes_an_answer(tmp_path_factory, served, place, bit):
     """Bits are flipped where something is written: most of a database's pages is empty."""

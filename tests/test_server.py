@@ -651,7 +651,7 @@ nonsense = given(
         max_size=2,
     ),
 )
-relaxed = {"deadline": None, "suppress_health_check": [*HealthCheck]}
+relaxed = {"suppress_health_check": [*HealthCheck]}
 
 
 @settings(max_examples=250, **relaxed)

@@ -161,7 +161,7 @@ def test_a_file_of_which_nothing_was_written_yet_is_taken(tmp_path):
     assert len(write(tmp_path / "t.db", HEADER)) == len(load(tmp_path / "t.db")) == 10
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(place=st.integers(0, 2**20), bit=st.integers(0, 7), text=st.sampled_from(["full", "label"]))
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path_factory, place, bit, text):
     """Bits are flipped where something is written: most of a database's pages is empty."""

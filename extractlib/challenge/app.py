@@ -31,7 +31,7 @@ UPLOADS = 2
 STARTER = Path(__file__).with_name("starter.ipynb")
 
 ADDRESS = "https://challenge.example.org"
-"""The placeholder for the server's address in the starter notebook."""
+"""The address in the starter notebook, which is replaced by the server's."""
 
 UPLOAD = {
     "requestBody": {
