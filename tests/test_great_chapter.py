@@ -10,6 +10,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from extractbook.build import courses, execute
 from extractbook.build.stubs import BEGIN
 from extractbook.exercises.exercise import KINDS
 from extractbook.reproduction.claims import claims
+from extractbook.reproduction.ledger import ledger
 from extractbook.sphinx import furniture, quiz
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,6 +34,9 @@ SHOWN = re.compile(r"\.verdict\b|book\.(cards|matrix)\(")
 NUMBER = re.compile(r"\d*\.\d+|\d+ ?%")
 CLAIM = re.compile(r"\b[CB]\d+\b")
 BLOCK = re.compile(r"^```\{quiz\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VERDICT = re.compile(
+    r"\b((?:[CB]\d+(?:, | and |, and )?)+) (holds?|do(?:es)? not hold|(?:is|are) (?:undecided|not testable|not run))\b"
+)
 COUNT = re.compile(r"\d|\b[Oo]ne\b|\{[^{}]*(?:len\(|:,|epochs|seeds\()[^{}]*\}")
 BULLET = re.compile(r"^- ", re.MULTILINE)
 
@@ -172,12 +177,25 @@ def figure_calls(chapter: Chapter) -> list[ast.Call]:
 
 
 def ledger_rows(chapter: Chapter) -> Iterator[str]:
-    """The claims that the chapter is about, and those that its text names, are shown with their verdicts."""
+    """The claims that the chapter is about or names are shown with their verdicts; a typed verdict is the ledger's."""
     code = "\n".join(cell.source for cell in chapter.own("code") if SHOWN.search(cell.source))
     shown = set(re.findall(r"[\"']([CB]\d+)[\"']", code))
     shown |= {claim.id for claim in claims() if re.search(rf"[\"']{claim.id[0]}[\"']|book\.matrix\(", code)}
     touched = {*CLAIMS.get(chapter.name, []), *CLAIM.findall(chapter.text)}
     yield from (f"{claim} is not shown with its verdict" for claim in sorted(touched - shown))
+    for several, typed in VERDICT.findall(chapter.text):
+        bare = typed.removeprefix("is ").removeprefix("are ")
+        word = {"hold": "holds", "do not hold": "does not hold"}.get(bare, bare)
+        for claim in CLAIM.findall(several):
+            if word != verdicts()[claim]:
+                yield f"{claim} {typed}, but the ledger says {verdicts()[claim]}"
+
+
+@cache
+def verdicts() -> dict[str, str]:
+    """Return the ledger's word on each claim on drawn images."""
+    found = ledger("drawn")
+    return {claim.id: str(found.word(claim)) for claim in claims()}
 
 
 def provenance(chapter: Chapter) -> Iterator[str]:
@@ -403,6 +421,7 @@ BREAKAGES = [
     (7, "alt=", "title=", "a figure has only caption, name, title"),
     (8, '"B1", ', "", "B1 is not shown"),
     (8, "C1 and C2 are the paper's", "C12 is the paper's", "C12 is not shown"),
+    (8, "B1 does not hold:", "B1 and C1 are not run:", "C1 are not run, but the ledger says holds"),
     (9, "run_provenance(", "str(", "live run"),
     (9, "book.provenance_of(", "str(", "committed rows"),
     (10, 'scale = "drawn"', 'scale = "smoke"', "does not set the scale"),
