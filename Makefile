@@ -5,11 +5,11 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 SCALE ?= drawn
+RESULTS ?= _build/results
 ifeq "$(origin PROFILE)" "command line"
 $(warning PROFILE is now called SCALE: make SCALE=$(PROFILE))
 override SCALE := $(PROFILE)
 endif
-SEEDS ?= 5
 UV_VERSION := 0.13.9
 REPO2DOCKER_VERSION := 2026.4.0
 
@@ -108,8 +108,8 @@ coverage: $(READY) ## run the tests and print what share of the library's lines 
 mutants: $(READY) ## change the code in 200 places and check whether a test fails (SEED=0); run `make coverage` first
 	@$(RUN) -m benchmarks.mutants --seed $(or $(SEED),0)
 
-results: $(READY) ## recompute the tables (SCALE=drawn SEEDS=5) into book/extractbook/results/edition-2
-	@$(RUN) -m extractbook results --scale $(SCALE) --seeds $(SEEDS)
+results: $(READY) ## compute all rows of a scale again (SCALE=drawn RESULTS=_build/results)
+	@$(RUN) -m extractbook results --scale $(SCALE) --results $(RESULTS)
 
 canaries: $(READY) ## write the values of canaries whose version was bumped
 	@$(RUN) tests/canaries.py --record

@@ -34,7 +34,7 @@ def results() -> str:
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
     waiting = words.pop("not run", 0)
     decided = ", ".join(f"“{word}” {'once' if count == 1 else f'{count} times'}" for word, count in words.items())
-    judged = f"{words.total()} have been judged so far: {decided}" if words else "none has been judged yet"
+    judged = f"{words.total()} have been judged so far" if waiting else "all have been judged"
     tested = [entry.verdict for entry in ledger.of("C13") if entry.verdict is not Verdict.NOT_TESTABLE]
     passed = tested.count(Verdict.HOLDS)
     passing = f", and passes the detector on {passed} of {len(tested)} tasks where that can be tested" if passed else ""
@@ -48,7 +48,7 @@ def results() -> str:
         f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries when there is no defense"
         f"{passing} ({_seeds(rows)}).",
         "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, with tests that were frozen before "
-        f"their rows were run, {judged}.",
+        f"their rows were run, {judged}: {decided}.",
     }
     return "".join(f"- {text} [How]({furniture.site()}book/{page}.html)\n" for page, text in told.items())
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from test_datasets import write_folder
 
 from extractbook.cli import in_turn, print_rows
-from extractbook.reproduction import Row, read_rows, schedule, table_cells
+from extractbook.reproduction import Row, editions, read_rows, schedule, table_cells
 from extractbook.reproduction.grids import with_options
 from extractbook.reproduction.scales import scale
 
@@ -289,6 +289,15 @@ def test_a_plan_reckons_with_the_rate_it_is_given(command, tmp_path):
     assert f"about {hours:.1f} hours at 1,000 images a second, {hours / 3:.1f} with --jobs 3" in printed
     assert "the 100,000 images of an attack take 15.05 GB" in printed  # 3 x 224 x 224 bytes each
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_by_default_those_of_the_first_look(command, tmp_path):
+    """A folder of one's own holds none of them, and the committed one all: 5 tasks at 8 seeds."""
+    words = ["results", "--table", "reproduction", "--plan"]
+    planned = [command(*words, *more)[1].splitlines()[1].split()[1:3] for more in ([], ["--results", str(tmp_path)])]
+    assert planned == [["40", "0"], ["40", "40"]]
+    assert editions.first_look("photos") == range(200, 205)
+    assert editions.first_look("paper") == editions.first_look("smoke") == range(5)
 
 
 def test_a_plan_of_the_paper_has_every_table(command, tmp_path):

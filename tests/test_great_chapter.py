@@ -319,11 +319,13 @@ def pictures(chapter: Chapter) -> Iterator[str]:
 
 
 def minutes(chapter: Chapter) -> Iterator[str]:
-    """The minutes to read it are those of its words and cells, within five; with the exercises at most 90."""
+    """The minutes to read it are those of its words and cells, within five; with the exercises' own, at most 90."""
     found, labeled = Counts.of(chapter.cells), re.search(r"(\d+) minutes to read", chapter.cells[0].source)
     said = int(labeled[1]) if labeled else 0
     if abs(said - found.minutes) > 5:
         yield f"{said} minutes to read it, and its words and cells take {found.minutes}"
+    if f"to read, {found.exercise_minutes} for the exercises" not in chapter.cells[0].source:
+        yield f"it does not say that its exercises take {found.exercise_minutes} minutes"
     if said + found.exercise_minutes > 90:
         yield f"{said} minutes to read it and {found.exercise_minutes} for the exercises"
 
@@ -443,6 +445,7 @@ BREAKAGES = [
     (16, "xl.", "book.", "visible lines teach"),
     (17, "book.show(", "book.see(", "0 pictures"),
     (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
+    (18, "15 minutes\n:label: exercise-5.4", "16 minutes\n:label: exercise-5.4", "its exercises take 61 minutes"),
     (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
     (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),
     (20, "Suppose the owner", "Suppose whoever owns it", "whoever|whomever (anyone who"),

@@ -51,6 +51,8 @@ Results = Annotated[Path, typer.Option("--results", help="Folder with the result
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=1_024, help="Number of parallel processes.")]
 SeedCount = Annotated[int, typer.Option("--seeds", min=1, max=10_000, help="Number of seeds.")]
 FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first seed.")]
+LookCount = Annotated[int | None, typer.Option("--seeds", min=1, max=10_000, help="Number of seeds.")]
+LookSeed = Annotated[int | None, typer.Option("--first-seed", min=0, max=2**32, help="The first seed.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best available if not given.")]
 Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged on fresh seeds alone.")]
 OneClaim = Annotated[str, typer.Option("--claim", help="Only this claim, for example C1, with all that it rests on.")]
@@ -149,8 +151,8 @@ def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
 @app.command()
 def results(
     name: ScaleName = "drawn",
-    seeds: SeedCount = 5,
-    first_seed: FirstSeed = 0,
+    seeds: LookCount = None,
+    first_seed: LookSeed = None,
     deciding: Deciding = False,
     part: Part = "test",
     jobs: Jobs = 2,
@@ -162,12 +164,17 @@ def results(
     ray: Ray = None,
     data: DataFolder = None,
 ) -> None:
-    """Compute every table of a scale into the committed results, except for rows that are up to date."""
+    """Compute every table of a scale into the committed results, except for rows that are up to date.
+
+    Without --seeds and --first-seed, it takes the seeds by which claims are first judged, or 0 to 4 where none are.
+    """
     check_choice("part", part, ("test", "validation"))
     settings = lab.scales.scale(name)
+    look = lab.editions.first_look(settings.name)
+    first = look[0] if first_seed is None else first_seed
     own, folders, store = None if plan else use(device), xl.data.download.data_folders(data), xl.store.default_store()
     tables = table or lab.grids.tables_for(settings, shown=not deciding)
-    chosen = {"seeds": range(first_seed, first_seed + seeds), "shown": not deciding}
+    chosen = {"seeds": range(first, first + (seeds or len(look))), "shown": not deciding}
     cells = {one: lab.table_cells(one, settings, **chosen) for one in tables}
     paths = {one: folder / settings.name / f"{one}.jsonl" for one in cells}
     left = {one: (cells[one], lab.schedule.missing(cells[one], path)) for one, path in paths.items()}

@@ -129,7 +129,8 @@ def entry(ledger: Ledger, claim: Claim) -> str:
     parts += [f"<p>{escape(remark)}</p>" for remark in remarks(ledger, claim.id)]
     files = ", ".join(_link(ledger, table, "csv", f"<code>{table}</code>") for table in claim.tables)
     parts.append(
-        f"<p>Rows: {_cells(ledger, found):,} of {files}, made by <code>{escape(claim.command(name))}</code>.</p>"
+        f"<p>Rows: {_cells(ledger, found):,} of {files}; <code>{escape(claim.command(name))} --results FOLDER</code> "
+        "makes those of the first look again.</p>"
     )
     summary = f"<b>{claim.id}</b> {escape(claim.statement)}: <b>{ledger.word(claim)}</b>"
     return f'<details class="fold claim"><summary>{summary}</summary>{"".join(parts)}</details>'

@@ -66,6 +66,11 @@ def looks(edition: str) -> list[range]:
     return spans(_seeds()[edition])
 
 
+def first_look(scale: str) -> range:
+    """Return the seeds of the first look at a scale, or 0 to 4 where no claim is judged."""
+    return looks(scale)[0] if scale in FROZEN else range(5)
+
+
 def controls() -> range:
     """Return the seeds of the independent controls that repeated errors are compared with."""
     return spans([_seeds()["controls"]])[0]
