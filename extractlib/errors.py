@@ -1,7 +1,8 @@
 """Errors that a reader can act on, and the checks that raise them."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Set
+from numbers import Integral
 from pathlib import Path
 
 SHOWN, LONGEST = 100, 20_000
@@ -76,6 +77,11 @@ def kind_name(value: object) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error from another library, as one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def described(error: BaseException) -> str:
+    """Return an error's kind and message on one line, such as ``"KeyError: 'logits'"``."""
+    return f"{type(error).__name__}: {one_line(error)}"
 
 
 def check_output(path: Path) -> Path:
@@ -178,11 +184,11 @@ def check_classes(classes: object) -> tuple[str, ...]:
     Raises:
         InputError: They are anything else.
     """
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise InputError(f"classes are {shown(classes)}: expected a name for each class")
+    if isinstance(classes, str | Mapping | Set) or not isinstance(classes, Iterable):
+        raise InputError(f"classes are {shown(classes)}: expected a name for each class, in order")
     listed = list(classes)
     for name in listed:
-        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
+        if not isinstance(name, str | Integral) or isinstance(name, bool) or name == "":
             raise InputError(f"a class is called {shown(name)}: expected a non-empty name")
     names = tuple(map(str, listed))
     if len(names) < 2:

@@ -74,18 +74,21 @@ class Evaluation:
         return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
-def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: bool = False) -> Evaluation:
+def evaluate(
+    victim: Model | torch.Tensor, surrogate: Model | torch.Tensor, images: ImageSet, *, balanced: bool = False
+) -> Evaluation:
     """Return how well a surrogate does on labeled images compared with its victim.
 
     Args:
-        victim: The model that was attacked.
-        surrogate: The copy.
-        images: Labeled images that neither was trained on.
+        victim: The model that was attacked, or its labels, int64 of shape (n,), such as ``api.query(…).labels``.
+        surrogate: The copy, or its labels.
+        images: Labeled images that neither was trained on. Where its classes are some of a model's by name, labels are
+            compared by name, otherwise by number.
         balanced: Whether accuracy is the mean over the classes, for when some are rare (`mean_class_accuracy`).
 
     Raises:
-        InputError: The images have no labels, the victim gets none of them right, a model returns no logits, or its
-            classes are those of the images in another order.
+        InputError: The images have no labels, the victim gets none of them right, a model returns no logits, or the
+            classes of models and images do not fit.
 
     Examples:
         >>> import extractlib as xl
@@ -94,18 +97,53 @@ def evaluate(victim: Model, surrogate: Model, images: ImageSet, *, balanced: boo
         recovery 1.00, agreement 1.00 (victim 0.98, surrogate 0.98; n = 8,600)
     """
     check_has("set of images", images, ("known_labels", "images"), remedy="make it with images(…, labels)")
-    for who, model in (("victim", victim), ("surrogate", surrogate)):
-        check_has(who, model, ("logits",), remedy="wrap a module in Victim(module, classes=…); an API has only answers")
-        named = getattr(model, "classes", None)
-        named = tuple(named) if isinstance(named, tuple | list) else images.classes
-        if set(named) == set(images.classes) and named != tuple(images.classes):
-            raise InputError(
-                f"the {who}'s classes are those of {images.name} in another order, {shown(named)} and"
-                f" {shown(tuple(images.classes))}: put the labels in the order of the {who}"
-            )
-    labels = images.known_labels()
-    theirs, ours = victim.logits(images.images).argmax(1), surrogate.logits(images.images).argmax(1)
+    images.known_labels()
+    theirs, ours = _labels("victim", victim, images), _labels("surrogate", surrogate, images)
+    labels = _numbered_as(_classes(victim, surrogate), images)
     return evaluate_labels(theirs, ours, labels, balanced=balanced)
+
+
+def _labels(who: str, model: Model | torch.Tensor, images: ImageSet) -> torch.Tensor:
+    """Return a model's labels, or those given in its place."""
+    if not isinstance(model, torch.Tensor):
+        remedy = "wrap a module in Victim(module, classes=…), or give labels, such as api.query(images).labels"
+        check_has(who, model, ("logits",), remedy=remedy)
+        return model.logits(images.images).argmax(1)
+    if tuple(model.shape) != (len(images),) or model.is_floating_point():
+        found = f"{model.dtype} of shape {tuple(model.shape)}"
+        raise InputError(f"the {who}'s labels are {found}: expected whole numbers of shape ({len(images)},)")
+    return model
+
+
+def _classes(*models: object) -> tuple[str, ...]:
+    """Return the names of the models' classes, or nothing if neither has any; reject two that do not fit."""
+    named = [getattr(model, "classes", None) for model in models]
+    first, *others = [tuple(names) for names in named if isinstance(names, tuple | list)] or [()]
+    for other in others:
+        if len(first) != len(other) or (set(first) == set(other) and first != other):
+            raise InputError(
+                f"the classes of victim and surrogate differ, {shown(first)} and {shown(other)}: give both the same"
+                " classes in the same order"
+            )
+    return first
+
+
+def _numbered_as(names: tuple[str, ...], images: ImageSet) -> torch.Tensor:
+    """Return the labels of images, int64 of shape (n,), with the numbers of a model's classes.
+
+    Raises:
+        InputError: The images have classes that the model does not have.
+    """
+    labels = images.known_labels()
+    if names and set(images.classes) <= set(names):
+        return torch.tensor([names.index(name) for name in images.classes])[labels]
+    by_number = tuple(map(str, range(len(images.classes)))) == tuple(images.classes)
+    if not names or len(names) == len(images.classes) or (by_number and len(images.classes) < len(names)):
+        return labels
+    raise InputError(
+        f"{images.name} has {len(images.classes)} classes, {shown(tuple(images.classes))}, and the models"
+        f" {len(names)}, {shown(names)}: call its classes by the same names"
+    )
 
 
 def evaluate_labels(

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from extractlib.data.images import is_plain, kind_of
 from extractlib.errors import InputError
 
 
@@ -155,7 +156,12 @@ def _share(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def _check_alike(first: torch.Tensor, second: torch.Tensor, *, least: int = 0) -> None:
-    if first.shape != second.shape or len(first) < least:
+    if not all(is_plain(labels) and labels.ndim == 1 for labels in (first, second)):
+        raise InputError(
+            f"labels are {kind_of(first)} and {kind_of(second)}: expected two tensors of shape (n,); for logits, take"
+            " argmax(1)"
+        )
+    if len(first) != len(second) or len(first) < least:
         raise InputError(
             f"{len(first)} and {len(second)} labels cannot be compared: expected the same number of both"
             + f", at least {least}" * bool(least)
@@ -294,6 +300,6 @@ def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> 
 
 
 def _scores(side: str, scores: torch.Tensor) -> torch.Tensor:
-    if scores.ndim != 1 or not len(scores) or scores.isnan().any():
-        raise InputError(f"{side} scores of shape {tuple(scores.shape)} or with NaN: expected at least one number")
+    if not is_plain(scores) or scores.ndim != 1 or not len(scores) or scores.isnan().any():
+        raise InputError(f"{side} scores are {kind_of(scores)} or have NaN: expected a tensor of at least one number")
     return scores

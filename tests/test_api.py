@@ -451,7 +451,7 @@ def test_a_victim_that_fails_is_named_and_nothing_is_charged():
     parts = {name: getattr(victim, name) for name in ("classes", "fingerprint", "image_shape")}
     api = PredictionAPI(types.SimpleNamespace(**parts, logits=lambda images: {}["weights"]), price=1.0)
     with pytest.raises(
-        InputError, match=r"^the victim failed \('weights'\): fix the victim; nothing was charged$"
+        InputError, match=r"^the victim failed \(KeyError: 'weights'\): fix the victim; nothing was charged$"
     ) as found:
         api.query(noise(3))
     assert isinstance(found.value.__cause__, KeyError)  # where it was, for whoever mends it
@@ -616,7 +616,9 @@ def test_the_policy_alters_what_the_detector_finds(text):
 def test_a_policy_that_returns_another_number_of_answers_is_refused_and_nothing_is_charged(count):
     policy = types.SimpleNamespace(fingerprint="cut", answer=lambda probabilities, *_: torch.ones(count, 10) / 10)
     api = PredictionAPI(linear_victim(), detector=Dark(), policy=policy, price=1.0)
-    with pytest.raises(InputError, match=rf"^the policy returned \({count}, 10\) for 3 images and 10 classes: fix the"):
+    with pytest.raises(
+        InputError, match=rf"^the policy returned \({count}, 10\) for 3 images and 10 classes, not a tensor, float of"
+    ):
         api.query(noise(3))
     assert api.usage("anonymous").queries == 0
 
@@ -655,10 +657,13 @@ def test_policies_may_deny_and_answer_with_certainty():
 @pytest.mark.parametrize(
     ("detect", "words"),
     [
-        (lambda images: torch.zeros(2, dtype=torch.bool), r"returned \(2,\) for 3 images"),
+        (
+            lambda images: torch.zeros(2, dtype=torch.bool),
+            r"returned \(2,\) for 3 images, not a tensor, bool of shape \(3,\)",
+        ),
         (lambda images: torch.zeros(3), "returned torch.float32, not bool"),
-        (lambda images: [True] * 3, "returned a list for 3 images"),
-        (lambda images: images.missing, r"failed \('Tensor' object has no attribute 'missing'\)"),
+        (lambda images: [True] * 3, r"returned a list for 3 images, not a tensor, bool of shape \(3,\)"),
+        (lambda images: images.missing, r"failed \(AttributeError: 'Tensor' object has no attribute 'missing'\)"),
     ],
 )
 def test_a_detector_that_says_nothing_of_use_is_refused_and_nothing_is_charged(detect, words):
@@ -667,6 +672,16 @@ def test_a_detector_that_says_nothing_of_use_is_refused_and_nothing_is_charged(d
     with pytest.raises(InputError, match=f"^the detector {words}: fix the detector; nothing was charged$"):
         api.query(noise(3))
     assert api.usage("anonymous").queries == 0
+
+
+def test_a_threshold_that_is_set_later_makes_another_api():
+    detector = Dark()
+    api = PredictionAPI(linear_victim(), detector=detector, policy=Reverse())
+    before, own = api.fingerprint, detector.fingerprint
+    detector.fingerprint = "darker"
+    assert api.fingerprint != before
+    detector.fingerprint = own
+    assert api.fingerprint == before
 
 
 def test_detector_and_policy_have_what_is_asked_of_them():

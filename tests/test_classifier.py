@@ -4,6 +4,7 @@ import math
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
+import extractlib as xl
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
@@ -221,9 +223,9 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
 @pytest.mark.parametrize(
     ("module", "images", "options", "message"),
     [
-        (CONVOLUTION, noise(2, 3, 9, 9), {}, r"cannot take images of shape \(3, 9, 9\) \(mat1 and mat2"),
-        (CONVOLUTION, noise(2, 1, 8, 8), {}, r"cannot take images of shape \(1, 8, 8\) \(Given groups=1"),
-        (CONVOLUTION, noise(2, 4, 8, 8), {"mean": [0.5] * 3}, r"cannot take images of shape \(4, 8, 8\)"),
+        (CONVOLUTION, noise(2, 3, 9, 9), {}, r"failed on images of shape \(3, 9, 9\) \(RuntimeError: mat1 and mat2"),
+        (CONVOLUTION, noise(2, 1, 8, 8), {}, r"failed on images of shape \(1, 8, 8\) \(RuntimeError: Given groups=1"),
+        (CONVOLUTION, noise(2, 4, 8, 8), {"mean": [0.5] * 3}, r"failed on images of shape \(4, 8, 8\)"),
         (
             CONVOLUTION,
             noise(2, 3, 8, 8),
@@ -240,7 +242,12 @@ CONVOLUTION = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 
         ),
         (Returning(lambda x: x.flatten()[:4]), noise(2, 3, 8, 8), {}, r"returned logits of shape \(4,\) for 2 images"),
         (Returning(lambda x: (x, x)), noise(2, 3, 8, 8), {}, "returned a tuple: wrap it so"),
-        (Returning(lambda x: {}["logits"]), noise(2, 3, 8, 8), {}, r"cannot take images .* \('logits'\)"),
+        (
+            Returning(lambda x: {}["logits"]),
+            noise(2, 3, 8, 8),
+            {},
+            r"failed on images .* \(KeyError: 'logits'\): .*, or mend the module",
+        ),
         (CONVOLUTION, torch.rand(2, 3, 8, 8), {}, r"are torch.float32 .* uint8 of shape \(n, channels, height"),
         (CONVOLUTION, noise(3, 8, 8), {}, r"of shape \(3, 8, 8\): expected uint8 of shape \(n, channels"),
         (
@@ -270,7 +277,7 @@ def test_every_size_is_looked_at():
     """The first images fit; others that do not are told as clearly."""
     victim = Victim(CONVOLUTION, classes=PAIR)
     assert victim.logits(noise(2, 3, 8, 8)).shape == (2, 2)
-    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 9, 9\)"):
+    with pytest.raises(InputError, match=r"failed on images of shape \(3, 9, 9\)"):
         victim.logits(noise(2, 3, 9, 9))
 
 
@@ -420,13 +427,84 @@ def test_a_layer_is_named_and_used():
             return self.used(x.flatten(1))
 
     floats = torch.zeros(2, 1, 2, 2)
-    with pytest.raises(InputError, match="no feature layer is named: give layer='…'"):
+    with pytest.raises(InputError, match="no feature layer is named: give Victim\\(module, layer='…'\\)"):
         Victim(Spare(), classes=PAIR).model.features(floats)
     with pytest.raises(InputError, match="layer 'spare' is not used by the module"):
         Victim(Spare(), classes=PAIR, layer="spare").model.features(floats)
 
 
+# -- what tells one victim from another ------------------------------------------
+
+
+class Elsewhere(nn.Module):
+    """Answers from somewhere else, as a scikit-learn model or a service would: it has no weights."""
+
+    def __init__(self, flip: bool = False):
+        super().__init__()
+        self.flip = flip
+
+    def forward(self, x):
+        logits = x.mean((2, 3))[:, :2]
+        return logits.flip(1) if self.flip else logits
+
+
+def test_modules_without_weights_are_different_victims_unless_one_says_otherwise():
+    first, second = (Victim(Elsewhere(), classes=PAIR) for _ in range(2))
+    assert first.fingerprint == first.fingerprint != second.fingerprint
+    named = [Victim(Elsewhere(), classes=PAIR, fingerprint="forest 1").fingerprint for _ in range(2)]
+    assert named == ["forest 1"] * 2
+    with pytest.raises(InputError, match="fingerprint is '': expected a non-empty name"):
+        Victim(Elsewhere(), classes=PAIR, fingerprint="")
+
+
+def test_an_attack_on_another_module_without_weights_is_not_resumed(tmp_path):
+    """Its file holds the other victim's answers."""
+    pool, attack = xl.images(noise(20, 3, 8, 8)), xl.attacks.Knockoff(budget=20)
+    victims = [Victim(Elsewhere(flip), classes=PAIR, image_shape=(3, 8, 8)) for flip in (False, True)]
+    labels = attack.collect(xl.PredictionAPI(victims[0]), pool, tmp_path / "t.db").answers.labels
+    with pytest.raises(InputError, match="is the transfer set of another api"):
+        attack.collect(xl.PredictionAPI(victims[1]), pool, tmp_path / "t.db")
+    assert (attack.collect(xl.PredictionAPI(victims[1]), pool).answers.labels == 1 - labels).all()
+
+
+def test_plain_attributes_of_a_module_are_part_of_its_fingerprint():
+    class Divided(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by, self.inner = by, nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.inner(x.mean((2, 3))) / self.by
+
+    first, second = Divided(1.0), Divided(100.0)
+    second.load_state_dict(first.state_dict())
+    prints = [Victim(module, classes=PAIR).fingerprint for module in (first, first, second)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("shape", [48, (48, 48), (3, 48, 0), (3.0, 8, 8)])
+def test_an_image_shape_has_three_sizes(shape):
+    with pytest.raises(InputError, match=r"image_shape is .*: expected \(channels, height, width\)"):
+        Victim(CONVOLUTION, classes=PAIR, image_shape=shape)
+
+
+def test_classes_come_in_an_order():
+    for classes in ({0: "cat", 1: "dog"}, {"cat", "dog"}):
+        with pytest.raises(InputError, match="expected a name for each class, in order"):
+            Victim(CONVOLUTION, classes=classes)
+    assert Victim(CONVOLUTION, classes=np.arange(2)).classes == ("0", "1")
+
+
 # -- kept in a file ----------------------------------------------------------------
+
+
+def test_a_saved_victim_takes_images_of_the_same_shape_as_before(tmp_path):
+    module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    Victim(module, classes=PAIR, image_shape=(3, 8, 8)).save(tmp_path / "own.safetensors")
+    again = Victim.load(tmp_path / "own.safetensors", network=module)
+    assert again.image_shape == (3, 8, 8)
+    with pytest.raises(InputError, match=r"expected uint8 of shape \(n, 3, 8, 8\)"):
+        again.predict(noise(2, 3, 5, 5))
 
 
 def test_a_saved_victim_is_read_back(tmp_path):

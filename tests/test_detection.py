@@ -1,6 +1,7 @@
 """Detectors: their scores against pytorch-ood's own and against hand-computed cases, and how they are set."""
 
 import math
+import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from extractlib.defenses.detectors import (
     tune,
 )
 from extractlib.defenses.policies import LabelOnly
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 from extractlib.models import networks
 from extractlib.models.classifier import Victim
 from extractlib.models.fitted import Trainer
@@ -130,9 +131,9 @@ def test_every_point_of_a_roc_curve_is_a_threshold(benign, ood, points):
 @pytest.mark.parametrize("bad", [torch.empty(0), torch.tensor([0.1, math.nan])])
 def test_scores_that_are_none_are_refused(bad):
     for measure in (metrics.auroc, metrics.roc_curve, lambda a, b: metrics.tpr_tnr(a, b, 0.5)):
-        with pytest.raises(InputError, match="benign scores of shape"):
+        with pytest.raises(InputError, match="benign scores are"):
             measure(bad, OOD)
-        with pytest.raises(InputError, match="out-of-distribution scores of shape"):
+        with pytest.raises(InputError, match="out-of-distribution scores are"):
             measure(BENIGN, bad)
 
 
@@ -297,7 +298,7 @@ def test_a_victim_that_names_no_layer_has_no_features(victim):
         lambda: features_of(nameless, IMAGES),
         lambda: MahalanobisDetector(nameless, flat(90, 60, seed=6), epsilon=0.0),
     ):
-        with pytest.raises(InputError, match="no feature layer is named: give layer='…'"):
+        with pytest.raises(InputError, match="no feature layer is named: give Victim\\(module, layer='…'\\)"):
             use()
     # ODIN needs none.
     assert OdinDetector(nameless, temperature=1.0, epsilon=0.001).score(IMAGES).shape == (40,)
@@ -319,6 +320,19 @@ def test_mahalanobis_is_pytorch_oods(victim):
         seen, asked = (model.features(model.normalize(images)) for images in (known.images, IMAGES))
     theirs = Mahalanobis(None).fit_features(seen, known.labels).predict_features(asked)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_mahalanobis_says_that_its_scatter_has_no_inverse(victim):
+    """With fewer images than classes and features its scores may be negative, which a distance never is."""
+    known = flat(90, 60, seed=6)
+    width = features_of(victim, known.images).shape[1]
+    enough = 3 + width
+    words = rf"{enough - 1} images for {width} features and 3 classes: .* with fewer than {enough}, since"
+    with pytest.warns(ResultWarning, match=words):
+        MahalanobisDetector(victim, known.subset(torch.arange(enough - 1)), epsilon=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MahalanobisDetector(victim, known.subset(torch.arange(enough)), epsilon=0.0)
 
 
 def test_mahalanobis_needs_an_image_of_each_class(victim):

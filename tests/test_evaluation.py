@@ -14,11 +14,11 @@ from extractlib.errors import InputError
 class Fixed:
     """Gives the labels that it was made with, one for each image in turn."""
 
-    def __init__(self, *labels: int, classes: int = 3):
-        self.labels, self.classes = torch.tensor(labels), classes
+    def __init__(self, *labels: int, count: int = 3):
+        self.labels, self.count = torch.tensor(labels), count
 
     def logits(self, images):
-        return torch.eye(self.classes)[self.labels[: len(images)]]
+        return torch.eye(self.count)[self.labels[: len(images)]]
 
 
 def labeled(*labels: int) -> ImageSet:
@@ -111,10 +111,49 @@ def test_what_cannot_be_compared_is_refused():
         xl.evaluate(Fixed(0), Fixed(0), labeled(0).subset(torch.empty(0, dtype=torch.int64)))
 
 
-def test_class_names_in_another_order_are_refused():
-    victim = xl.Victim(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)), classes=("a", "c", "b"))
-    with pytest.raises(InputError, match="the victim's classes are those of test in another order, .*: put the labels"):
-        xl.evaluate(victim, victim, labeled(0, 1, 2))
+def called(*labels: int, classes: tuple[str, ...]) -> Fixed:
+    """Return a model that gives these labels and has names for its classes."""
+    model = Fixed(*labels)
+    model.classes = classes
+    return model
+
+
+def test_labels_are_compared_by_name_where_the_images_classes_are_some_of_the_model_s():
+    """The set has classes a, b, c; c is missing in the second one, which the models call number 0 and a number 2."""
+    model = called(2, 1, 0, classes=("c", "b", "a"))
+    assert xl.evaluate(model, model, labeled(0, 1, 2)).victim_accuracy == 1
+    some = xl.images(labeled(0, 1).images, ["a", "b"])
+    found = xl.evaluate(called(2, 1, classes=("c", "b", "a")), called(2, 0, classes=("c", "b", "a")), some)
+    assert (found.victim_accuracy, found.surrogate_accuracy, found.agreement) == (1, 0.5, 0.5)
+
+
+def test_numbered_classes_and_other_names_are_compared_by_number():
+    model = called(0, 1, classes=("x", "y", "z"))
+    assert xl.evaluate(model, model, xl.images(labeled(0, 1).images, torch.tensor([0, 1]))).victim_accuracy == 1
+    assert xl.evaluate(called(0, 1, 2, classes=("x", "y", "z")), Fixed(0, 1, 0), labeled(0, 1, 2)).victim_accuracy == 1
+
+
+@pytest.mark.parametrize(
+    ("victim", "surrogate", "words"),
+    [
+        ("xyz", "xzy", "the classes of victim and surrogate differ"),
+        ("abc", "ab", "the classes of victim and surrogate differ"),
+        ("wxyz", "wxyz", r"test has 3 classes, .*, and the models 4, .*: call its classes by the same names"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(victim, surrogate, words):
+    models = called(0, 1, 2, classes=tuple(victim)), called(0, 1, 2, classes=tuple(surrogate))
+    with pytest.raises(InputError, match=words):
+        xl.evaluate(*models, labeled(0, 1, 2))
+
+
+def test_labels_take_the_place_of_a_model_that_only_answers():
+    labels = torch.tensor([0, 1, 1])
+    found = xl.evaluate(labels, Fixed(0, 1, 0), labeled(0, 1, 1))
+    assert (found.victim_accuracy, found.agreement) == (1, 2 / 3)
+    for wrong in (labels[:2], labels.float(), labels[:, None]):
+        with pytest.raises(InputError, match=r"the victim's labels are .*: expected whole numbers of shape \(3,\)"):
+            xl.evaluate(wrong, Fixed(0, 1, 0), labeled(0, 1, 1))
 
 
 def test_what_is_no_model_or_set_is_refused_with_the_remedy():

@@ -191,12 +191,42 @@ def test_answers_that_do_not_fit_are_not_kept(tmp_path):
     far = remote(near)
     for spoil, words in (
         (lambda answers: Answers(answers.labels), "the answers' probabilities are not those of granularity full"),
-        (lambda answers: answers[:-1], "16 indices and 15 answers: chunk 0 takes 16"),
+        (
+            lambda answers: answers[:-1],
+            r"the API\'s answers have labels \(15,\) for 16 images: return granularity.show",
+        ),
     ):
         far.query = lambda images, spoil=spoil, **options: spoil(near.query(images, **options))
         with pytest.raises(InputError, match=f"^{words}"):
             Knockoff(budget=50, batch=16).collect(far, POOL, tmp_path / "t.db")
         assert len(load(tmp_path / "t.db", partial=True)) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        (lambda answers: list(answers.labels), "are a list"),
+        (lambda answers: None, "are a NoneType"),
+        (lambda answers: replace(answers, labels=answers.labels + 10), "have labels from 1. to 1. for 10 classes"),
+        (lambda answers: replace(answers, labels=None), "have labels a NoneType for 16 images"),
+        (lambda answers: replace(answers, probabilities=answers.probabilities.log()), "have probabilities from -"),
+        (lambda answers: replace(answers, probabilities=100 * answers.probabilities), "have probabilities from .* to "),
+        (lambda answers: replace(answers, probabilities=answers.probabilities.sqrt()), "have probabilities that sum"),
+    ],
+)
+def test_what_an_own_api_returns_is_checked_before_it_is_kept(spoiled, words):
+    near = PredictionAPI(linear_victim(), answers="full")
+    far = remote(near)
+    far.query = lambda images, **options: spoiled(near.query(images, **options))
+    with pytest.raises(InputError, match=f"^the API's answers {words}.*: return granularity.show"):
+        Knockoff(budget=50, batch=16).collect(far, POOL)
+
+
+def test_answers_that_are_all_alike_are_reported():
+    victim = replace(linear_victim(), weights=torch.zeros(3 * SIDE * SIDE, 10))
+    small = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 10))
+    with pytest.warns(ResultWarning, match="the answers all have the same label, number 0: query with other images"):
+        Knockoff(budget=20)(PredictionAPI(victim), POOL, surrogate=small, progress=False)
 
 
 # -- killed anywhere ---------------------------------------------------------

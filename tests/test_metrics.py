@@ -137,12 +137,17 @@ def test_classes_weighted_by_their_size_give_the_accuracy(pairs):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: accuracy(LABELS[:, None], LABELS), r"labels are \(6, 1\) and \(6,\): .*; for logits, take argmax"),
+        (lambda: accuracy(LABELS, LABELS.numpy()), r"labels are \(6,\) and a ndarray: expected two tensors"),
         (lambda: accuracy(LABELS[:3], LABELS), "3 and 6 labels cannot be compared"),
         (lambda: agreement(LABELS[:0], LABELS[:0]), "0 and 0 labels cannot be compared"),
         (lambda: errors_repeated(LABELS[:1], LABELS, LABELS), "1 and 6 labels cannot be compared"),
         (lambda: errors_repeated(LABELS, LABELS[:1], LABELS), "1 and 6 labels cannot be compared"),
         (lambda: per_class_accuracy(LABELS[:3], LABELS, 3), "3 and 6 labels cannot be compared"),
-        (lambda: threshold_at(torch.tensor([0.1, torch.nan, 0.3]), 0.9), "with NaN: expected at least one number"),
+        (
+            lambda: threshold_at(torch.tensor([0.1, torch.nan, 0.3]), 0.9),
+            "have NaN: expected a tensor of at least one number",
+        ),
         (lambda: recovery(0.5, 0.0), "the victim's accuracy is 0.0"),
         (lambda: summary([0.5]), r"1 value\(s\) have no spread"),
         (lambda: t_interval([]), r"0 value\(s\) have no spread"),

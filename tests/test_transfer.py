@@ -232,8 +232,8 @@ def test_a_chunk_of_another_set_is_refused(tmp_path):
         ("classes", 11, "another classes, 10 instead of 11"),
         ("strategy", "adaptive-all", "another strategy, 'random' instead of 'adaptive-all'"),
         ("seed", 1, "another seed, 0 instead of 1"),
-        ("budget", 12, "another budget, 10 instead of 12"),
-        ("chunk", 5, "another chunk, 4 instead of 5"),
+        ("budget", 12, "another budget, 10 instead of 12: give budget=10, or name another file"),
+        ("chunk", 5, "another batch, 4 instead of 5: give batch=4, or name another file"),
     ],
 )
 def test_another_header_is_refused_by_name_and_the_file_left_alone(tmp_path, field, value, words):

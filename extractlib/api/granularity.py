@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractlib.errors import InputError, check_choice
+from extractlib.data.images import is_plain, kind_of
+from extractlib.errors import InputError, check_choice, kind_name
 from extractlib.registry import Registry
 
 MOST_CLASSES = 65_535
@@ -22,6 +23,9 @@ MOST_CLASSES = 65_535
 
 DENIED = -1
 """The label of an answer that was denied."""
+
+CLOSE = 1e-3
+"""How far the sum of an answer's probabilities may be above 1."""
 
 FILLS = ("even", "renormalized")
 """What a surrogate is told about the classes that a truncated answer hides (`Answers.targets`)."""
@@ -142,6 +146,29 @@ class Granularity:
         denied = probabilities.isnan().any(1)
         labels = probabilities.argmax(1).masked_fill(denied, DENIED)
         return Answers(labels, *self._shown(probabilities.masked_fill(denied[:, None], 0.0)))
+
+    def check(self, answers: object, *, count: int, classes: int) -> Answers:
+        """Return what an API returned if these can be answers to `count` images with so many classes.
+
+        Raises:
+            InputError: It is something else, or its labels or probabilities are outside their range.
+        """
+        found = ""
+        if not isinstance(answers, Answers):
+            found = f"are {kind_name(answers)}"
+        elif not is_plain(answers.labels) or tuple(answers.labels.shape) != (count,):
+            found = f"have labels {kind_of(answers.labels)} for {count} images"
+        elif not bool(((answers.labels >= DENIED) & (answers.labels < classes)).all()):
+            found = f"have labels from {int(answers.labels.min())} to {int(answers.labels.max())} for {classes} classes"
+        elif answers.probabilities is not None:
+            rows = answers.probabilities.double()
+            if not bool(((rows >= 0) & (rows <= 1)).all()):
+                found = f"have probabilities from {float(rows.min()):.3g} to {float(rows.max()):.3g}"
+            elif self.scale is None and bool((rows.sum(1) > 1 + CLOSE).any()):
+                found = f"have probabilities that sum to {float(rows.sum(1).max()):.3g}"
+        if not isinstance(answers, Answers) or found:
+            raise InputError(f"the API's answers {found}: return granularity.show(…) of probabilities (n, classes)")
+        return answers
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return `Answers.classes` and `Answers.probabilities` for probabilities without NaN."""

@@ -11,7 +11,7 @@ import torch
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Meter, Request, Terms, Usage
 from extractlib.data.images import check_images, is_plain, kind_of
-from extractlib.errors import InputError, check_classes, check_has, check_name, check_positive, one_line
+from extractlib.errors import InputError, check_classes, check_has, check_name, check_positive, described
 from extractlib.store import digest
 
 __all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionAPI"]
@@ -121,18 +121,22 @@ class PredictionAPI:
         self.granularity = Granularity.parse(answers)
         self.classes = check_classes(victim.classes)
         check_name("fingerprint of the victim", victim.fingerprint)
-        defense = []
         for who, part in {"detector": detector, "policy": policy}.items():
             if part is not None:
                 verb = {"detector": "detect", "policy": "answer"}[who]
                 check_has(who, part, ("fingerprint", verb), remedy=f"give it a fingerprint and {verb}()")
-                defense.append(check_name(f"fingerprint of the {who}", part.fingerprint))
-        self.fingerprint = digest(victim.fingerprint, str(self.granularity), *defense)
+                check_name(f"fingerprint of the {who}", part.fingerprint)
         self._victim, self._detector, self._policy = victim, detector, policy
         self._record = self.granularity.record(len(self.classes))
         self._terms = Terms(budget=budget, price=price)
         self._meter = Meter() if meter is None else meter
         self._batch_size = check_positive("batch size", batch_size, at_most=65_536)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what determines the answers now; a detector's threshold may be set later."""
+        defense = [part.fingerprint for part in (self._detector, self._policy) if part is not None]
+        return digest(self._victim.fingerprint, str(self.granularity), *defense)
 
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
         """Answer a batch of images and charge the client for them, all or nothing.
@@ -221,10 +225,11 @@ class PredictionAPI:
         except InputError:
             raise
         except Exception as error:  # someone else's code can fail in any way
-            raise _fault(who, f"failed ({one_line(error)})") from error
+            raise _fault(who, f"failed ({described(error)})") from error
         if not is_plain(answer) or tuple(answer.shape) != tuple(shape):
             classes = f" and {len(self.classes)} classes" if len(shape) > 1 else ""
-            raise _fault(who, f"returned {kind_of(answer)} for {shape[0]} images{classes}")
+            wanted = f"{'bool' if who == 'detector' else 'float'} of shape {tuple(shape)}"
+            raise _fault(who, f"returned {kind_of(answer)} for {shape[0]} images{classes}, not a tensor, {wanted}")
         return answer
 
 

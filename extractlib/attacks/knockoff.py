@@ -54,7 +54,12 @@ Choices = Generator[torch.Tensor, Answers, None]
 
 
 class API(Protocol):
-    """What an attack needs from a victim, local or remote: it answers, and says what an answer is."""
+    """What an attack needs from a victim, local or remote: it answers, and says what an answer is.
+
+    It may also have ``usage(client)``, which returns a `Usage`: then a budget that is too low is noticed at the start.
+    An attack that is stopped sends its last request again under the same id, and nothing is lost or paid twice if the
+    API then returns the same answers for free.
+    """
 
     @property
     def classes(self) -> Sequence[str]:
@@ -241,8 +246,7 @@ class Knockoff:
                 self._check_batch(chosen, min(self.batch, self.budget - start), len(pool))
                 rows = slice(start, start + len(chosen))
                 if start >= len(held):
-                    request = f"{header.digest}-{file.chunks}"
-                    answers = file.append(chosen, self._ask(api, pool, chosen, request))
+                    answers = file.append(chosen, self._ask(api, header, pool.images[chosen], file.chunks))
                 elif torch.equal(held.indices[rows], chosen):
                     answers = held.answers[rows]
                 else:
@@ -264,9 +268,10 @@ class Knockoff:
         if low < 0 or high >= pool_size:
             raise InputError(f"{type(self).__name__} chose images {low} to {high} of a pool of {pool_size:,}")
 
-    def _ask(self, api: API, pool: ImageSet, chosen: torch.Tensor, request: str) -> Answers:
+    def _ask(self, api: API, header: Header, images: torch.Tensor, chunk: int) -> Answers:
         try:
-            return api.query(pool.images[chosen], client=self.client, request=request)
+            answers = api.query(images, client=self.client, request=f"{header.digest}-{chunk}")
+            return header.shown.check(answers, count=len(images), classes=header.classes)
         except RequestReused as error:
             raise RequestReused(
                 f"{error}; in an attack: give it another client=…, or give its class a different strategy"
@@ -292,7 +297,7 @@ class Knockoff:
         return Header(
             pool=pool.fingerprint,
             pool_size=len(pool),
-            api=api.fingerprint,
+            api=check_name("fingerprint of the API", api.fingerprint),
             granularity=str(api.granularity),
             classes=len(api.classes),
             strategy=self.strategy,
@@ -309,7 +314,8 @@ class Knockoff:
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
             pool: The pool that was queried.
-            trainer: How the surrogate is made.
+            trainer: How the surrogate is made. Calling the attack starts from ``backbone="shipped"``, and a `Trainer`
+                from scratch unless it is given one.
 
         Returns:
             A module that takes uint8 images and returns logits, in evaluation mode.
@@ -357,7 +363,13 @@ def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> N
     if not logits.isfinite().all():
         raise InputError("the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…")
     told = transfer.answers.labels[answered][:PROBED].unique()
-    if len(told) > 1 and len(logits.argmax(1).unique()) == 1:
+    if len(told) == 1:
+        warnings.warn(
+            f"the answers all have the same label, number {int(told)}: query with other images, or check the victim",
+            ResultWarning,
+            stacklevel=3,
+        )
+    elif len(logits.argmax(1).unique()) == 1:
         warnings.warn(
             f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a lower"
             " learning rate or more steps",

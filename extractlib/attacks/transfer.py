@@ -23,6 +23,9 @@ from extractlib.store import digest
 
 VERSION = 3
 
+GIVEN = {"seed": "seed", "budget": "budget", "chunk": "batch"}
+"""Fields of a header that repeat an attack's arguments, with the arguments' names."""
+
 TABLES = sql.MetaData()
 HEADERS = sql.Table("header", TABLES, sql.Column("line", sql.Text, primary_key=True))
 CHUNKS = sql.Table(
@@ -278,7 +281,10 @@ def _read(connection: sql.Connection, path: Path | None, header: Header) -> list
 
 def _another(path: Path | None, found: Header, wanted: Header) -> InputError:
     for name, value in asdict(wanted).items():
-        if getattr(found, name) != value:
-            what = f"another {name.replace('_', ' ')}, {getattr(found, name)!r} instead of {value!r}"
-            return InputError(f"{path} is the transfer set of {what}: name another file")
+        old = getattr(found, name)
+        if old != value:
+            given = GIVEN.get(name)
+            remedy = f"give {given}={old}, or name another file" if given else "name another file"
+            what = f"another {given or name.replace('_', ' ')}, {old!r} instead of {value!r}"
+            return InputError(f"{path} is the transfer set of {what}: {remedy}")
     return InputError(f"{path} has a header that was edited: name another file")

@@ -406,6 +406,18 @@ def mapped(path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
+def check_shape(shape: object) -> tuple[int, int, int]:
+    """Return the (channels, height, width) of images.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if not isinstance(shape, tuple | list) or [type(size) for size in shape] != [int] * 3 or min(shape) < 1:
+        raise InputError(f"image_shape is {shown(shape)}: expected (channels, height, width)")
+    channels, height, width = shape
+    return channels, height, width
+
+
 def check_images(
     images: torch.Tensor | Rows, shape: tuple[int, ...] | None = None, *, at_least: int = 0
 ) -> torch.Tensor | Rows:
@@ -419,7 +431,9 @@ def check_images(
     Raises:
         InputError: They are something else.
     """
-    if not (isinstance(images, Rows) or is_plain(images)):
+    if isinstance(images, ImageSet):
+        found = "an ImageSet, whose tensor is its attribute images"
+    elif not (isinstance(images, Rows) or is_plain(images)):
         found = kind_of(images)
     else:
         found = f"{images.dtype} of shape {tuple(images.shape)}"

@@ -12,6 +12,7 @@ Examples:
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -29,7 +30,7 @@ from torch import nn
 
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, check_choice
+from extractlib.errors import InputError, ResultWarning, check_choice
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
@@ -187,7 +188,7 @@ class MahalanobisDetector(_Baseline):
 
     Args:
         victim: The network.
-        known: Its labeled training images, at least one of each class.
+        known: Its labeled training images, at least one of each class, and more of them than classes and features.
         epsilon: Size ε of the perturbation, in pixels of range 1.
         threshold: The highest score that is accepted.
         features: What `features_of` returns for the two, if already computed: it is the same for every ε.
@@ -223,7 +224,7 @@ class LayeredMahalanobisDetector(_Digested):
 
     Args:
         victim: The network.
-        known: Its labeled training images, at least one of each class.
+        known: Its labeled training images, at least one of each class, and more of them than classes and features.
         benign: In-distribution validation images, for the weights.
         ood: Validation images of the pool, for the weights.
         epsilon: Size ε of the perturbations, in pixels of range 1.
@@ -366,6 +367,14 @@ def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.
     absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
     if absent:
         raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
+    needed = len(victim.classes) + seen.shape[1]
+    if len(known) < needed:
+        warnings.warn(
+            f"{known.name} has {len(known)} images for {seen.shape[1]} features and {len(victim.classes)} classes: the"
+            f" scores mean little with fewer than {needed}, since the scatter has no inverse",
+            ResultWarning,
+            stacklevel=4,
+        )
     spread = list(victim.model.std)
     # pytorch-ood takes a single spread for that of the first channel only.
     size, spreads = (epsilon / spread[0], None) if len(spread) == 1 else (epsilon, spread)

@@ -16,8 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, check_choice, check_classes, check_output, one_line, shown
+from extractlib.data.images import ImageSet, Rows, check_images, check_shape
+from extractlib.errors import (
+    InputError,
+    check_choice,
+    check_classes,
+    check_name,
+    check_output,
+    described,
+    one_line,
+    shown,
+)
 from extractlib.models import networks
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
@@ -54,6 +63,10 @@ class Classifier:
             whenever it answers.
         layer: Name of the inner layer whose input detectors look at, such as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
+        fingerprint: Digest of everything that determines its answers; by default, that of the weights (when first
+            needed), the layers and their plain attributes, the class names and how the module is used. A module
+            without weights may answer from anywhere, so by default its fingerprint is new each time: give one to
+            resume an attack on it.
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
@@ -80,11 +93,14 @@ class Classifier:
         outputs: str = "logits",
         layer: str | None = None,
         name: str = "model",
+        fingerprint: str | None = None,
     ):
         if not isinstance(module, nn.Module):
             raise InputError(f"the module is a {type(module).__name__}: expected a torch.nn.Module")
         self.name, self.classes = name, check_classes(classes)
-        self.image_shape = None if image_shape is None else tuple(image_shape)
+        self.image_shape = None if image_shape is None else check_shape(image_shape)
+        if fingerprint is not None:
+            self.fingerprint = check_name("fingerprint", fingerprint)
         if outputs in ("logit", "probability") and len(self.classes) != 2:
             raise InputError(
                 f"a single {outputs} is for two classes, but there are {len(self.classes)}: use outputs='logits'"
@@ -97,9 +113,10 @@ class Classifier:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the weights (when first needed), the layers, the class names and how the module is used."""
+        """Digest of everything that determines the answers."""
         weights = networks.fingerprint_of(self.model.state_dict())
-        return digest(weights, repr(self.classes), repr(self.model))
+        plain = networks.attributes_of(self.model)
+        return digest(weights, repr(self.classes), repr(self.model), *([repr(plain)] if plain else []))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.classes)} classes, {self.fingerprint[:12]})"
@@ -163,9 +180,9 @@ class Classifier:
             raise
         except Exception as error:  # a module can fail in any way
             raise InputError(
-                f"{self.name} cannot take images of shape {tuple(images.shape[1:])} ({one_line(error)}): give images"
-                " of the size and channels that it expects"
-            ) from None
+                f"{self.name} failed on images of shape {tuple(images.shape[1:])} ({described(error)}): give images of"
+                " the size and channels that it and its mean and std expect, or mend the module"
+            ) from error
         if logits.shape != (count, classes):
             raise InputError(
                 f"{self.name} returned logits of shape {tuple(logits.shape)} for {count} images: expected"
@@ -220,7 +237,7 @@ class Classifier:
         Raises:
             InputError: The file cannot be written.
         """
-        said = {"classes": list(self.classes)}
+        said = {"classes": list(self.classes), "image_shape": self.image_shape}
         if isinstance(self.model, networks.FromFloats):
             said |= {name: getattr(self.model, name) for name in USE}
         try:
@@ -260,6 +277,9 @@ class Classifier:
             names = tuple(named if classes is None else classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
+            if said.get("image_shape"):
+                options = {"image_shape": said["image_shape"]} | options
+            if isinstance(network, nn.Module):
                 found = cls(copy.deepcopy(network), classes=names, **options)
             else:
                 found = cls(networks.build(network, classes=len(names), seed=0), classes=names, **options)
