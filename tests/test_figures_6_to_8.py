@@ -223,7 +223,7 @@ def test_what_networks_and_scratch_cost():
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. Other initial weights were"
         " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300 and other"
-        " weights cost 0.300. Rows of a ResNet from scratch, which would change only the start, are missing. The"
+        " weights cost 0.300. Rows of a ResNet from scratch, which would keep the architecture, are missing. The"
         " owner's accuracy is lower by 0.020 on *signs*."
     )
     alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
@@ -232,8 +232,8 @@ def test_what_networks_and_scratch_cost():
 
 def test_the_rows_beside_the_bounds_of_the_claims():
     assert chapter_07.claim_words(ARCHITECTURES, CROSSED) == (
-        "In these rows another architecture costs between 0 and 0.15 on 0 of 1 tasks, a victim from scratch at least"
-        " 0.10 on 1 of 1, and shared weights gain more than 0.05 on 1 of 1."
+        "By the means of these rows alone, another architecture costs between 0 and 0.15 on 0 of 1 tasks, a victim from"
+        " scratch at least 0.10 on 1 of 1, and shared weights gain more than 0.05 on 1 of 1."
     )
 
 
@@ -302,7 +302,7 @@ def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
 
 def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
     assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
-        "With 9 kinds instead of 189, the victims' recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
+        "With 9 kinds instead of 189, the recovery is lower by these shares: *objects* 10%, *signs* 50%. So"
         " *signs* depended most on many kinds."
     )
     gaining = chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "retina": {9: [0.55], 189: [0.5]}})

@@ -155,7 +155,7 @@ def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
     other, small, shared = _other_network(rows), _small_victim(rows), crossed(weights)
     within = ((other > 0) & (other < 0.15)).sum()
     return (
-        f"In these rows another architecture costs between 0 and 0.15 on {within} of {len(other)} tasks, a victim from"
+        f"By the means of these rows alone, another architecture costs between 0 and 0.15 on {within} of {len(other)} tasks, a victim from"
         f" scratch at least 0.10 on {(small >= 0.1).sum()} of {len(small)}, and shared weights gain more than 0.05"
         f" on {(shared > 0.05).sum()} of {len(shared)}."
     )
@@ -178,7 +178,7 @@ def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
         for task in small.index.intersection(other.index)
     ]
     alone = (rows["victim"] == "resnet") & (rows["victim_weights"] == "none")
-    missing = "" if alone.any() else " Rows of a ResNet from scratch, which would change only the start, are missing."
+    missing = "" if alone.any() else " Rows of a ResNet from scratch, which would keep the architecture, are missing."
     return (
         f"The small victim from scratch lowers the attacker's recovery by {_listed(small, 3)}. Other initial weights"
         f" were tried on {' and '.join(f'*{task}*' for task in other.index)}.{''.join(both)}"

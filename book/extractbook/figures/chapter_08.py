@@ -68,7 +68,7 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     listed = ", ".join(f"*{task}* {value:.0%}" for task, value in falling if value >= 0)
     gained = "".join(f"; *{task}* gains {-value:.0%}" for task, value in falling if value < 0)
     return (
-        f"With {fewest} kinds instead of {len(atlas.CLASSES)}, the victims' recovery is lower by these shares:"
+        f"With {fewest} kinds instead of {len(atlas.CLASSES)}, the recovery is lower by these shares:"
         f" {listed}{gained}. So *{most}* depended most on many kinds."
     )
 
