@@ -142,6 +142,7 @@ def attack(
         model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
         model = xl.load_victim(task)
+    model.model.to(how["device"])
     api = xl.PredictionAPI(model, answers=granularity, budget=strategy.budget)
     copy = strategy(api, queries, surrogate=surrogate, **how)
     if save is not None:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractlib.data.images import is_plain, kind_of
 from extractlib.errors import InputError
+from extractlib.tensors import is_plain, kind_of
 
 
 def accuracy(predicted: torch.Tensor, labels: torch.Tensor) -> float:
@@ -195,7 +195,7 @@ def hidden_and_divergence(probabilities: torch.Tensor, shown: torch.Tensor) -> t
 
     The second is the Kullback-Leibler divergence, in nats, of the shown classes' true probabilities from the answer,
     both scaled to sum to 1 over those classes: 0 for top-k answers and labels, which lose only the first part.
-    Nothing is clamped.
+    The shares are not smoothed.
 
     Args:
         probabilities: The victim's, float of shape (n, classes) with rows that sum to 1.

@@ -130,8 +130,12 @@ def default_store() -> Store:
     return Store(own_path("EXTRACTLIB_CACHE", named) if named else user_cache_path("extractlib"))
 
 
-def own_path(variable: str, value: str) -> Path:
-    """Return the path that an environment variable holds, with ``~`` replaced by the user's home folder.
+def own_path(what: str, value: str | Path) -> Path:
+    """Return a path, with ``~`` replaced by the user's home folder.
+
+    Args:
+        what: What holds the path, for a message, such as an environment variable.
+        value: The path.
 
     Raises:
         InputError: There is no such user.
@@ -139,7 +143,7 @@ def own_path(variable: str, value: str) -> Path:
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise InputError(f"{variable} is {value}, but there is no such user: name another folder") from None
+        raise InputError(f"{what} is {value}, but there is no such user: name another folder") from None
 
 
 def fingerprint(key: Mapping[str, object]) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from linear_victim import linear_victim, noise
 
 from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
-from extractlib.api.meter import DEAREST, BudgetExceeded, Meter, RequestReused, Usage
+from extractlib.api.meter import HIGHEST_PRICE, BudgetExceeded, Meter, RequestReused, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import HIGHEST, InputError
 
@@ -505,7 +505,7 @@ def test_bad_prices_are_refused(price):
 
 
 def test_the_highest_budget_and_price_work():
-    api = PredictionAPI(linear_victim(), budget=HIGHEST, price=DEAREST)
+    api = PredictionAPI(linear_victim(), budget=HIGHEST, price=HIGHEST_PRICE)
     api.query(noise(3))
     assert api.usage("anonymous") == Usage(queries=3, budget=2**63 - 1, cost=3e12)
     assert api.usage("anonymous").remaining == 2**63 - 4

@@ -374,6 +374,28 @@ def test_a_fault_of_the_judges_ends_one_copy_and_is_not_told(tmp_path, caplog):
     assert "a secret layer" in caplog.text
 
 
+def test_a_fault_of_the_hosts_database_is_nobodys_failure_and_the_judge_goes_on(tmp_path, caplog, monkeypatch):
+    store = store_in(tmp_path)
+    judge = Judge(store, linear_hidden(), ("a", "b", "c"), scoring_sandbox())
+    scored = store.scored
+
+    def refused(*_):
+        monkeypatch.setattr(store, "scored", scored)
+        raise InputError(f"submissions {tmp_path}/challenge.db: another process is using it")
+
+    monkeypatch.setattr(store, "scored", refused)
+    first = store.add("red", hostile.good(), network=None, queries=0)
+    judge.put(first)
+    judge.put(store.add("blue", hostile.good(), network=None, queries=0))
+    while store.all(team="blue")[0].state == WAITING:
+        time.sleep(0.01)
+    [waiting] = store.all(team="red")
+    assert (waiting.state, waiting.reason) == (WAITING, first.reason)
+    assert "another process is using it" in caplog.text
+    judge.put(first)
+    assert {one.state for one in settled(store, judge)} == {SCORED}
+
+
 # -- the scoreboard ------------------------------------------------------------
 
 

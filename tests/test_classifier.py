@@ -498,6 +498,13 @@ def test_classes_come_in_an_order():
 # -- kept in a file ----------------------------------------------------------------
 
 
+def test_probabilities_in_half_precision_sum_to_one():
+    """On a GPU a module returns bfloat16, in which 1 - 0.3 has an error above the tolerance of the check."""
+    module = Returning(lambda x: torch.full((len(x),), 0.3, dtype=torch.bfloat16))
+    logits = Victim(module, classes=PAIR, outputs="probability").logits(noise(9, 3, 2, 2))
+    assert torch.allclose(logits.logsumexp(1), torch.zeros(9), atol=1e-6)
+
+
 def test_a_saved_victim_takes_images_of_the_same_shape_as_before(tmp_path):
     module = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
     Victim(module, classes=PAIR, image_shape=(3, 8, 8)).save(tmp_path / "own.safetensors")

@@ -14,7 +14,7 @@ import pytest
 from layouts import write_cifar10, write_gtsrb, write_openimages, write_tinyimagenet
 
 from extractlib.data import download as sources
-from extractlib.data.download import CHECKSUMS, SOURCES, Archive, check, fetch, get
+from extractlib.data.download import CHECKSUMS, SOURCES, Archive, _first_checksums, check, fetch, get
 from extractlib.data.files import SUFFIXES
 from extractlib.data.layouts import CALTECH_TEST, DIABETIC_TEST, IMAGENET_PARTS
 from extractlib.data.sets import SETS
@@ -183,6 +183,11 @@ def test_without_a_published_checksum_a_later_download_must_equal_the_first(serv
     ):
         get("tinyimagenet", data, sources=changed)
     assert left(data / "tinyimagenet") == [".lock", CHECKSUMS]
+
+
+def test_checksums_are_read_as_sha256sum_writes_them(tmp_path):
+    (tmp_path / CHECKSUMS).write_text("aa  first.zip\nbb *second.tar.gz\n\n")
+    assert _first_checksums(tmp_path) == {"first.zip": "aa", "second.tar.gz": "bb"}
 
 
 def test_an_archive_that_lies_there_is_verified_before_it_is_unpacked(server, tmp_path):

@@ -417,6 +417,20 @@ def test_an_assignment_of_nothing_is_refused(words, message, command, monkeypatc
     assert not (tmp_path / "courses").exists()
 
 
+def test_an_assignment_that_cannot_be_written_is_not_there_and_the_seed_stays(monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as changed, pytest.raises(OSError, match="no space left"):
+        changed.setattr(courses.nbformat, "write", full)
+        courses.write_assignment(tmp_path / "autumn", 5)
+    seed = (tmp_path / "autumn/secret_seed").read_text()
+    assert list((tmp_path / "autumn").iterdir()) == [tmp_path / "autumn/secret_seed"]
+    courses.write_assignment(tmp_path / "autumn", 5)
+    assert (tmp_path / "autumn/source/chapter-05/chapter-05.ipynb").is_file()
+    assert (tmp_path / "autumn/secret_seed").read_text() == seed
+
+
 def test_a_course_keeps_its_secret_seed_and_the_points_that_were_set(command, monkeypatch, tmp_path):
     monkeypatch.setattr(courses, "COURSES", tmp_path)
     seeds = iter([7, 8])

@@ -1,7 +1,9 @@
 """Cells and tables: a row follows from its cell alone, a run goes on where it stopped, a stale row is found."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 import torch
@@ -255,6 +257,24 @@ def test_a_row_follows_from_its_cell(row, cell, tmp_path):
     other = run_cell(replace(cell, seed=4), store=Store(tmp_path / "other"))
     assert other.provenance["data"] != row.provenance["data"]
     assert other.result != row.result
+
+
+def test_rows_that_are_finished_after_another_cell_failed_are_kept():
+    failed, found = Event(), []
+
+    def run(number: int) -> int:
+        if number == 1:
+            raise InputError("the second cell")
+        if number == 0:
+            failed.wait(10)
+        return number
+
+    with ThreadPoolExecutor(2) as workers:
+        futures = [workers.submit(run, number) for number in range(2)]
+        Timer(0.05, failed.set).start()
+        with pytest.raises(InputError, match="the second cell"):
+            found += schedule._finished(futures)  # a list that grows as the rows come
+    assert found == [0]
 
 
 def test_a_smaller_budget_asks_a_part_of_the_same_queries(cell, shared):

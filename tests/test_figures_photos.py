@@ -10,6 +10,7 @@ from extractbook.reproduction import results
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
+from extractlib.errors import InputError
 from extractlib.store import Store
 
 chapter_11 = figures.chapter_11
@@ -114,6 +115,15 @@ def test_every_claim_has_a_line_with_its_words_at_both_scales():
 def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     assert chapter_11.rows("reproduction") is None
+
+
+def test_rows_that_cannot_be_read_are_not_called_missing(monkeypatch, tmp_path):
+    path = tmp_path / "exploring/photos/reproduction.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("{\n")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match="line 1 is not a row"):
+        chapter_11.rows("reproduction")
 
 
 def test_the_cost_is_that_of_all_rows():

@@ -446,3 +446,22 @@ def test_split_indices_are_those_of_the_sets_that_are_cut():
         part: images.images[:, 0, 0, 0].tolist() for part, images in parts.items()
     }
     assert sorted(torch.cat(list(indices.values())).tolist()) == list(range(40))
+
+
+def test_sets_without_images_and_items_without_labels_are_refused():
+    with pytest.raises(InputError, match="a set without images cannot be split"):
+        split_indices(0, {"a": 0.5}, seed=0)
+    image = torch.zeros(3, 2, 2)
+    with pytest.raises(InputError, match="item 1 has no label, although the first one has: label all or none"):
+        module.images([(image, 1), (image, None)])
+    with pytest.raises(InputError, match=r"labels are \['a', 1\]: expected whole numbers, or names"):
+        module.images(torch.zeros(2, 3, 2, 2), ["a", 1])
+
+
+def test_a_mistyped_path_is_no_set_of_the_book(tmp_path):
+    for path in (str(tmp_path / "nothere"), "./nothere", "~/nothere"):
+        with pytest.raises(InputError, match="nothere is not a folder: name one with images"):
+            xl.load(path)
+    for path in ("~nobody-here/pets", "folder:~nobody-here/pets"):
+        with pytest.raises(InputError, match="the folder is ~nobody-here/pets, but there is no such user"):
+            xl.load(path)

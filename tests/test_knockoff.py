@@ -209,6 +209,11 @@ def test_answers_that_do_not_fit_are_not_kept(tmp_path):
         (lambda answers: None, "are a NoneType"),
         (lambda answers: replace(answers, labels=answers.labels + 10), "have labels from 1. to 1. for 10 classes"),
         (lambda answers: replace(answers, labels=None), "have labels a NoneType for 16 images"),
+        (lambda answers: replace(answers, classes=answers.labels[:, None] + 10), "have classes from 1. to 1. of 10"),
+        (
+            lambda answers: replace(answers, probabilities=[0.1]),
+            r"have classes and probabilities a NoneType and a list",
+        ),
         (lambda answers: replace(answers, probabilities=answers.probabilities.log()), "have probabilities from -"),
         (lambda answers: replace(answers, probabilities=100 * answers.probabilities), "have probabilities from .* to "),
         (lambda answers: replace(answers, probabilities=answers.probabilities.sqrt()), "have probabilities that sum"),

@@ -12,7 +12,7 @@ from linear_victim import linear_victim, noise
 from postgres import charges, execute
 
 from extractlib import database
-from extractlib.api.meter import DEAREST, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
+from extractlib.api.meter import HIGHEST_PRICE, TABLES, BudgetExceeded, Meter, Request, Terms, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import HIGHEST, InputError
 
@@ -122,7 +122,7 @@ def test_costs_are_exact(meter):
     assert meter.usage("eve", Terms()).cost == 2.0  # as floats 2.0000000000000004
     meter.charge(request(3, id="more"), b"answer", Terms(price=1e-7))
     assert meter.usage("eve", Terms()).cost == 2.0000003
-    meter.charge(request(2**40, id="many"), b"answer", Terms(price=DEAREST))
+    meter.charge(request(2**40, id="many"), b"answer", Terms(price=HIGHEST_PRICE))
     assert meter.usage("eve", Terms()).cost == 2.0**40 * 1e12 + 2
 
 
@@ -132,10 +132,10 @@ def test_terms_out_of_range_are_refused():
             InputError, match="^budget is .*: expected a whole number from 1 to 9,223,372,036,854,775,807$"
         ):
             Terms(budget=budget)
-    for price in (-1e-9, DEAREST + 1, 1e308, float("inf"), float("nan"), "1", True):
+    for price in (-1e-9, HIGHEST_PRICE + 1, 1e308, float("inf"), float("nan"), "1", True):
         with pytest.raises(InputError, match="^price is .*: expected a finite number from 0 to 1,000,000,000,000$"):
             Terms(price=price)
-    assert Terms(budget=HIGHEST, price=DEAREST) == Terms(budget=2**63 - 1, price=10**12)
+    assert Terms(budget=HIGHEST, price=HIGHEST_PRICE) == Terms(budget=2**63 - 1, price=10**12)
     assert vars(Terms()) == {"budget": None, "price": 0.0}
 
 

@@ -306,9 +306,9 @@ def test_the_detector_brings_both_sides_to_one_size(run, folders, store):
 
 
 def test_mahalanobis_looks_at_several_layers(folders, store):
-    from extractbook.reproduction.experiments.detection import rivals
+    from extractbook.reproduction.experiments.detection import baselines
 
-    detector, _ = rivals(setup_of(the("detection"), folders, store))["mahalanobis"]
+    detector, _ = baselines(setup_of(the("detection"), folders, store))["mahalanobis"]
     assert len(detector.weights) == 1 + 3
 
 

@@ -208,6 +208,22 @@ def test_two_writers_lose_nothing(tmp_path):
     assert sorted(read.cell.seed for read in read_rows(path)) == [*range(20), *range(100, 120)]
 
 
+def test_a_row_that_cannot_be_written_leaves_the_file_as_it_was(row, tmp_path, monkeypatch):
+    path = tmp_path / "table.jsonl"
+    append_row(path, row)
+    whole = path.read_bytes()
+
+    def full(_):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as changed, pytest.raises(OSError, match="no space left"):
+        changed.setattr(results.os, "fsync", full)
+        append_row(path, row)
+    assert path.read_bytes() == whole
+    append_row(path, row)
+    assert path.read_bytes() == 2 * whole
+
+
 def test_a_file_cut_in_half_is_refused_by_name_and_line(row, tmp_path):
     path = tmp_path / "table.jsonl"
     append_row(path, row)

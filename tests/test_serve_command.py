@@ -10,6 +10,7 @@ import torch
 from linear_victim import linear_victim
 
 import extractlib as xl
+from extractlib.api import keys as api_keys
 from extractlib.api.keys import Keys, teams_of
 from extractlib.api.meter import Terms
 from extractlib.api.server import running
@@ -226,6 +227,18 @@ def test_keys_are_added_listed_rotated_and_revoked(command, tmp_path):
         2,
         "extractlib: 'red' is not a team or number of a valid key: see extractlib keys list\n",
     )
+    keys.close()
+
+
+def test_a_rotation_that_fails_leaves_the_old_key_valid(tmp_path, monkeypatch):
+    keys = Keys(tmp_path / "meter.db")
+    first = keys.add("red")
+    with monkeypatch.context() as changed, pytest.raises(KeyError):
+        changed.setattr(api_keys, "_hash", lambda secret: {}[secret])
+        keys.rotate("red")
+    assert keys.team(first) == "red"
+    second = keys.rotate("red")
+    assert [keys.team(first), keys.team(second)] == [None, "red"]
     keys.close()
 
 

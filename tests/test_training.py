@@ -157,6 +157,29 @@ def test_no_two_epochs_or_seeds_see_the_same():
         assert len({tensor.numpy().tobytes() for tensor in drawn_at}) == 6
 
 
+def test_frozen_normalizations_keep_their_statistics(images, labels):
+    frozen, free = (torch.nn.BatchNorm2d(3) for _ in range(2))
+    frozen.requires_grad_(False)
+    body = torch.nn.Sequential(frozen, free, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3))
+    fit(networks.FromFloats(body), images, labels, RECIPE, seed=0)
+    assert frozen.running_var.tolist() == [1, 1, 1] and frozen.running_mean.tolist() == [0, 0, 0]
+    assert (free.running_mean != 0).all()
+
+
+def test_predict_leaves_each_part_in_its_mode_even_if_it_fails(images):
+    class Failing(torch.nn.Module):
+        def forward(self, x):
+            raise KeyError("logits")
+
+    still = torch.nn.BatchNorm2d(3)
+    model = networks.FromFloats(torch.nn.Sequential(still, Failing()))
+    model.train()
+    still.eval()
+    with pytest.raises(KeyError):
+        predict(model, images)
+    assert model.training and model.module[1].training and not still.training
+
+
 def test_predict_does_not_depend_on_the_batch(images):
     model = networks.build("tiny", classes=3, seed=1)
     model.train()

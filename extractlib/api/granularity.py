@@ -14,18 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractlib.data.images import is_plain, kind_of
 from extractlib.errors import InputError, check_choice, kind_name
 from extractlib.registry import Registry
+from extractlib.tensors import CLOSE, is_plain, kind_of
 
 MOST_CLASSES = 65_535
 """Classes are stored as 16-bit numbers, the last of which stands for a denied answer."""
 
 DENIED = -1
 """The label of an answer that was denied."""
-
-CLOSE = 1e-3
-"""How far the sum of an answer's probabilities may be above 1."""
 
 FILLS = ("even", "renormalized")
 """What a surrogate is told about the classes that a truncated answer hides (`Answers.targets`)."""
@@ -80,16 +77,17 @@ class Answers:
         check_choice("fill", fill, FILLS)
         if self.denied.any():
             raise InputError(f"{int(self.denied.sum())} of {len(self)} answers were denied: leave those out first")
-        certain = F.one_hot(self.labels, class_count).float()
         if self.probabilities is None:
-            return certain
+            return F.one_hot(self.labels, class_count).float()
         targets = self.probabilities
         if self.classes is not None:
             hidden = (1 - targets.sum(1, keepdim=True)).clamp(min=0) / max(1, class_count - targets.shape[1])
             hidden *= fill == "even"
             targets = hidden.expand(-1, class_count).scatter(1, self.classes, targets)
         sums = targets.sum(1, keepdim=True)
-        return torch.where(sums > 0, targets / sums, certain)
+        targets, empty = targets / sums, sums[:, 0] == 0
+        targets[empty] = F.one_hot(self.labels[empty], class_count).float()
+        return targets
 
 
 KINDS: Registry[Callable[..., "Granularity"]] = Registry("granularity")
@@ -160,6 +158,10 @@ class Granularity:
             found = f"have labels {kind_of(answers.labels)} for {count} images"
         elif not bool(((answers.labels >= DENIED) & (answers.labels < classes)).all()):
             found = f"have labels from {int(answers.labels.min())} to {int(answers.labels.max())} for {classes} classes"
+        elif not all(part is None or is_plain(part) for part in (answers.classes, answers.probabilities)):
+            found = f"have classes and probabilities {kind_of(answers.classes)} and {kind_of(answers.probabilities)}"
+        elif answers.classes is not None and not bool(((answers.classes >= 0) & (answers.classes < classes)).all()):
+            found = f"have classes from {int(answers.classes.min())} to {int(answers.classes.max())} of {classes}"
         elif answers.probabilities is not None:
             rows = answers.probabilities.double()
             if not bool(((rows >= 0) & (rows <= 1)).all()):
@@ -221,7 +223,8 @@ class Granularity:
         classes = torch.from_numpy(packed["classes"].astype(np.int64)) if "classes" in names else None
         probabilities = None
         if "probabilities" in names:
-            values = packed["probabilities"] / np.float64(self.scale or 1)
+            values = packed["probabilities"]
+            values = values if self.scale is None else values / np.float64(self.scale)
             probabilities = torch.from_numpy(values.astype(np.float32))
         return Answers(labels.masked_fill(labels == MOST_CLASSES, DENIED), classes, probabilities)
 

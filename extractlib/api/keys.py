@@ -114,10 +114,14 @@ class Keys:
         Raises:
             InputError: The team has no valid key.
         """
-        if team not in self.teams():
-            raise InputError(f"team {shown(team)} has no valid key: see extractlib keys list")
-        self.revoke(team)
-        return self.add(team)
+        number, secret, now = secrets.token_hex(6), secrets.token_urlsafe(32), _now()
+        old = (KEYS.c.team == team) & KEYS.c.revoked.is_(None)
+        with self._database.transaction() as connection:  # if it fails, the old keys stay valid
+            if not connection.execute(sql.update(KEYS).where(old).values(revoked=now)).rowcount:
+                raise InputError(f"team {shown(team)} has no valid key: see extractlib keys list")
+            connection.execute(sql.insert(KEYS), {"number": number, "team": team, "hash": _hash(secret), "made": now})
+        self._read_at = float("-inf")
+        return f"xl-{number}-{secret}"
 
     def all(self) -> list[Key]:
         """Return all keys, the oldest first."""

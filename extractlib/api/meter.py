@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from extractlib.database import Database, insert_if_absent, seal
 from extractlib.errors import HIGHEST, InputError, check_name, check_positive
 
-DEAREST = 10**12
+HIGHEST_PRICE = 10**12
 """The highest price of a query."""
 
 TABLES = sql.MetaData()
@@ -68,7 +68,7 @@ class Terms:
 
     Attributes:
         budget: Queries it may send in all, at least 1; None for no limit.
-        price: Cost of one query, 0 to `DEAREST`, in any currency.
+        price: Cost of one query, 0 to `HIGHEST_PRICE`, in any currency.
 
     Raises:
         InputError: A value is out of range.
@@ -81,8 +81,8 @@ class Terms:
         if self.budget is not None:
             check_positive("budget", self.budget, at_most=HIGHEST)
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
-        if not number or not 0 <= self.price <= DEAREST:
-            raise InputError(f"price is {self.price!r}: expected a finite number from 0 to {DEAREST:,}")
+        if not number or not 0 <= self.price <= HIGHEST_PRICE:
+            raise InputError(f"price is {self.price!r}: expected a finite number from 0 to {HIGHEST_PRICE:,}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,16 @@ import torch
 
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Meter, Request, Terms, Usage
-from extractlib.data.images import check_images, is_plain, kind_of
+from extractlib.data.images import check_images
 from extractlib.errors import InputError, check_classes, check_has, check_name, check_positive, described
 from extractlib.store import digest
+from extractlib.tensors import CLOSE, is_plain, kind_of
 
 __all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionAPI"]
 
 
 NEEDED = ("classes", "fingerprint", "image_shape", "logits")
 """What a victim must have (see `Model`)."""
-
-CLOSE = 1e-3
-"""How far the sum of a policy's probabilities may be from 1."""
 
 
 class Model(Protocol):

@@ -247,16 +247,24 @@ class Judge:
     def _work(self) -> None:
         while (submission := self._queue.get()) and not self._closed:
             try:
-                self._submissions.scored(submission.id, *self._hidden.scores(self._labels(submission)))
-            except InputError as error:
-                # Where the host stores the file is not the team's concern.
-                reason = str(error).replace(str(self._submissions.content(submission)), "the file")
-                self._submissions.failed(submission.id, " ".join(reason.split()))
-            except Exception:
+                self._judge(submission)
+            except Exception:  # the host's database: the copy keeps waiting, and the judge goes on
                 LOG.exception("fault")
-                self._submissions.failed(submission.id, "the server failed: tell the host, who has a log")
             finally:
                 self._queued.discard(submission.id)
+
+    def _judge(self, submission: Submission) -> None:
+        try:
+            scores = self._hidden.scores(self._labels(submission))
+        except InputError as error:
+            # Where the host stores the file is not the team's concern.
+            reason = str(error).replace(str(self._submissions.content(submission)), "the file")
+            self._submissions.failed(submission.id, " ".join(reason.split()))
+        except Exception:
+            LOG.exception("fault")
+            self._submissions.failed(submission.id, "the server failed: tell the host, who has a log")
+        else:
+            self._submissions.scored(submission.id, *scores)
 
     def _labels(self, submission: Submission) -> torch.Tensor:
         path, images = self._submissions.content(submission), self._hidden.images

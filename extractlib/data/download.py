@@ -219,7 +219,8 @@ def _first_checksums(root: Path) -> dict[str, str]:
     """Return the SHA-256 of the first download of each file whose source publishes no checksum."""
     file = root / CHECKSUMS
     lines = file.read_text().splitlines() if file.exists() else []
-    return {name: checksum for checksum, name in (line.split(maxsplit=1) for line in lines)}
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {name.removeprefix("*"): checksum for checksum, name in pairs}
 
 
 def _unpack(file: Path, root: Path, archive: Archive) -> None:
@@ -243,7 +244,9 @@ def _unpack(file: Path, root: Path, archive: Archive) -> None:
         os.replace(source, target)
     if not archive.md5:
         first = _first_checksums(root) | {file.name: pooch.file_hash(str(file))}
-        (root / CHECKSUMS).write_text("".join(f"{checksum}  {name}\n" for name, checksum in first.items()))
+        partial_file = root / f"{CHECKSUMS}.part"
+        partial_file.write_text("".join(f"{checksum}  {name}\n" for name, checksum in first.items()))
+        os.replace(partial_file, root / CHECKSUMS)
     file.unlink()
 
 

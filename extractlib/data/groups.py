@@ -28,8 +28,8 @@ Smooth images have few frequencies that distinguish them, and share a hash even 
 COLORS_APART = 0.15
 """How far the colors of near-duplicates can differ, as a share of the colors and regardless of brightness."""
 
-ROWS, PAIRS = 512, 2**20
-"""How many images are compared with all others at a time, and how many pairs by color; this bounds the memory."""
+ROWS, NUMBERS, PAIRS = 512, 2**27, 2**20
+"""Most images that are compared with all others at a time, most numbers this may take, and most pairs by color."""
 
 
 def signature(image: Image.Image) -> np.ndarray:
@@ -95,8 +95,9 @@ def alike_pairs(
     """Yield the pairs that are alike, some at a time: the indices of both images, int64 of shape (pairs,)."""
     # The product of two rows of signs is the number of bits that agree minus the number that differ.
     ours, theirs = (_signs(one) for one in (signatures, others))
-    for start in range(0, len(ours), ROWS):
-        close = (ours[start : start + ROWS] @ theirs.T >= 64 - 2 * bits).nonzero().numpy()
+    rows = max(1, min(ROWS, NUMBERS // max(1, len(theirs))))
+    for start in range(0, len(ours), rows):
+        close = (ours[start : start + rows] @ theirs.T >= 64 - 2 * bits).nonzero().numpy()
         for pairs in np.array_split(close, max(1, -(-len(close) // PAIRS))):
             first, second = pairs[:, 0] + start, pairs[:, 1]
             alike = _colors_alike(signatures[first, HASH_BYTES:], others[second, HASH_BYTES:])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from extractlib.data.pixels import of_pillow
 from extractlib.errors import InputError, shown
 from extractlib.store import Store, digest, digest_of
+from extractlib.tensors import is_plain, kind_of
 
 LARGE = 2**27
 """Bytes above which a subset is a view that reads its images on demand."""
@@ -190,6 +191,8 @@ def split_indices(
 
     The arguments and errors are those of `ImageSet.split`.
     """
+    if count < 1:
+        raise InputError("a set without images cannot be split: give at least one")
     if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
         raise InputError(f"shares {dict(shares)} must be positive and add up to at most 1")
     _, member = np.unique(np.arange(count) if groups is None else groups.numpy(), return_inverse=True)
@@ -253,7 +256,10 @@ def from_tensor(
         if unknown:
             raise InputError(f"{name}: label {unknown[0]!r} is not one of the classes {shown(classes)}")
         labels = torch.tensor([classes.index(label) for label in labels], dtype=torch.long)
-    labels = torch.as_tensor(labels).cpu()
+    try:
+        labels = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name}: labels are {shown(labels)}: expected whole numbers, or names") from None
     if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
         raise InputError(
             f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: expected whole numbers of shape (n,)"
@@ -307,7 +313,10 @@ def from_dataset(
     if (labeled and labels is not None) or (own is not None and classes is not None):
         raise InputError(f"{name}: the data set has its own {'labels' if labeled else 'classes'}: give none")
     if labeled:
-        told = [label for _, label, *_ in items]
+        told: list[Any] = [item[1] if len(item) > 1 else None for item in items]
+        bare = next((number for number, label in enumerate(told) if label is None), None)
+        if bare is not None:
+            raise InputError(f"{name}: item {bare} has no label, although the first one has: label all or none")
         words = all(isinstance(label, str) for label in told)
         labels = told if words else torch.stack([torch.as_tensor(label) for label in told])
     if own is not None:
@@ -358,24 +367,6 @@ def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, clas
     pixels = (part.contiguous().numpy().tobytes() for part in images.split(1_024))
     told = b"" if labels is None else labels.numpy().tobytes()
     return digest_of(chain([repr((tuple(images.shape), classes)), told], pixels))
-
-
-def is_plain(value: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a value is a tensor of real numbers in memory: not sparse, complex, quantized or meta."""
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and not (value.is_complex() or value.is_quantized or value.is_meta)
-    )
-
-
-def kind_of(value: object) -> str:
-    """Return a description of a value that does not fit, for a message: ``"(3, 4)"``, ``"a NoneType"``."""
-    if is_plain(value):
-        return str(tuple(value.shape))
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of {value.dtype} that is sparse, complex, quantized or without data"
-    return f"a {type(value).__name__}"
 
 
 def made_or_kept(

@@ -22,7 +22,7 @@ from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
 from extractlib.data.splits import Cut, Overlap, cut, groups_of, overlap, split
 from extractlib.data.transforms import shift_domain
 from extractlib.errors import DataWarning, InputError, check_choice, check_positive, check_seed, shown
-from extractlib.store import Store, default_store, digest
+from extractlib.store import Store, default_store, digest, own_path
 
 FOLDER = "folder:"
 NOISE = "noise"
@@ -98,7 +98,7 @@ class Source:
     @property
     def folder(self) -> Path | None:
         """The path in ``"folder:PATH"``, with the home directory in place of ``~``; None for other sources."""
-        return Path(self.name.removeprefix(FOLDER)).expanduser() if self.name.startswith(FOLDER) else None
+        return own_path("the folder", self.name.removeprefix(FOLDER)) if self.name.startswith(FOLDER) else None
 
     @property
     def role(self) -> str | None:
@@ -325,8 +325,12 @@ def load(
         >>> signs.test
         ImageSet('signs/test', 8600 images, 43 classes, 7d5eb7a61fa1)
     """
-    if isinstance(source, str) and source not in SETS and Path(source).expanduser().is_dir():
-        source = Path(source)
+    if isinstance(source, str) and source not in SETS:
+        path = own_path("the folder", source)
+        if path.is_dir():
+            source = path
+        elif source.startswith((".", "~", "/")):
+            raise InputError(f"{source} is not a folder: name one with images, or one of the book's sets")
     found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or get its images from Loader().queries")

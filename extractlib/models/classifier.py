@@ -31,10 +31,7 @@ from extractlib.models import networks
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
-
-CLOSE = 1e-3
-"""How far the sum of a row of probabilities may be from 1."""
-
+from extractlib.tensors import CLOSE
 
 ENOUGH = 8
 """How many single logits, all from 0 to 1, cannot be a coincidence."""

@@ -16,12 +16,13 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torchvision import models
 
-from extractlib.data.images import Rows, is_plain, kind_of
+from extractlib.data.images import Rows
 from extractlib.errors import InputError, check_choice, one_line, shown
 from extractlib.models import devices, lite
 from extractlib.models.activations import Activations
 from extractlib.registry import Registry
 from extractlib.store import Store, digest
+from extractlib.tensors import is_plain, kind_of
 from extractlib.versions import versions
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -334,6 +335,8 @@ class FromFloats(Network):
         returned = self.module(x)
         if not is_plain(returned):
             raise InputError(f"the module returned {kind_of(returned)}: wrap it so that it returns a tensor of numbers")
+        if self.outputs in ("probability", "probabilities"):  # half precision would round 1 - p
+            returned = returned.to(torch.promote_types(returned.dtype, torch.float32))
         if self.outputs == "probability":
             second = returned.reshape(len(returned), -1)
             returned = torch.cat([1 - second, second], 1)

@@ -132,8 +132,9 @@ def fit(
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
     model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in its stubs
+    _freeze_statistics(model)
     images, targets = devices.placed(_lowered(model, images), place), targets.to(place)
-    weighted = recipe.class_weights and not targets.is_floating_point()
+    weights = None
     optimizer = _optimizer(model, recipe, fused=True if place.type == "cuda" else None)
     # Gradients too small for float16 are scaled up; otherwise this does nothing.
     scaler = torch.amp.GradScaler(place.type, enabled=devices.half(place) is torch.float16)
@@ -149,7 +150,9 @@ def fit(
                 group["lr"] = learning_rate(recipe, step / total)
             with devices.autocast(place, training=True):
                 logits = model(batch)
-                loss = F.cross_entropy(logits, target, _class_weights(targets, logits.shape[1]) if weighted else None)
+                if recipe.class_weights and not targets.is_floating_point() and weights is None:
+                    weights = _class_weights(targets, logits.shape[1])
+                loss = F.cross_entropy(logits, target, weights)
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scaler.step(optimizer)
@@ -182,6 +185,13 @@ def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch
     return torch.optim.SGD(
         model.parameters(), lr=rate, momentum=recipe.momentum, weight_decay=decay, nesterov=nesterov, fused=fused
     )
+
+
+def _freeze_statistics(model: nn.Module) -> None:
+    """Keep the running mean and variance of batch normalizations whose weights are frozen."""
+    for part in model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.affine and not part.weight.requires_grad:
+            part.eval()
 
 
 def _class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
@@ -224,14 +234,16 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     Raises:
         InputError: The device has too little memory.
     """
-    device, training = devices.device_of(model), model.training
+    device, training = devices.device_of(model), [part for part in model.modules() if part.training]
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
-    if any(part.training for part in model.modules()):  # setting it takes longer than checking
+    if training:  # setting it takes longer than checking
         model.eval()
-    with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
-        parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
-    if training:
-        model.train()
+    try:
+        with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
+            parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
+    finally:
+        for part in training:
+            part.training = True
     # A clone, since tensors made in inference mode cannot take part in training.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
 

@@ -8,6 +8,7 @@ shows. An assignment adds exercises that are not on any page.
 import re
 import secrets
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,9 +292,15 @@ def write_assignment(course: Path, chapter: int) -> None:
         raise InputError(f"{secret} holds {shown(text)}: put the course's seed there, a whole number, from your backup")
     seed = int(text)
     notebook = assignment(chapter, seed)
-    place.mkdir(parents=True)
-    secret.write_text(f"{seed}\n")
-    nbformat.write(notebook, place / f"{name}.ipynb")
+    course.mkdir(parents=True, exist_ok=True)
+    if not secret.exists():
+        secret.write_text(f"{seed}\n")
+    with tempfile.TemporaryDirectory(dir=course) as partial:  # an assignment is there whole, or not at all
+        made = Path(partial, name)
+        made.mkdir()
+        nbformat.write(notebook, made / f"{name}.ipynb")
+        place.parent.mkdir(exist_ok=True)
+        made.rename(place)
     seeds = {one.name: seed for one in sorted((course / "source").iterdir())}
     (course / "nbgrader_config.py").write_text(CONFIG.format(seeds=seeds, course=course.name))
     print(f"{course}\nFor the student's version: cd there and run nbgrader generate_assignment {name}")

@@ -14,6 +14,7 @@ from extractbook.figures.base import BLUE, GREEN, ORANGE, STYLE, VERMILION, Plot
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.data.drawn import TASKS, draw
 from extractlib.data.images import ImageSet
+from extractlib.errors import InputError
 from extractlib.metrics import mutual_information
 from extractlib.models.classifier import Victim, load_victim
 
@@ -36,9 +37,13 @@ def one_query(image: torch.Tensor, answers: Mapping[str, Answers], examples: Ima
         image: uint8 of shape (channels, height, width).
         answers: The answer to this image alone at each granularity, by name; ``"full"`` must be among them.
         examples: Labeled images of the victim's task; the first image of a class represents it.
+
+    Raises:
+        InputError: The answer called ``"full"`` shows no probabilities.
     """
     known = answers["full"].probabilities
-    assert known is not None
+    if known is None:
+        raise InputError("the answer called 'full' shows no probabilities: ask with answers='full'")
     best = known[0].topk(min(COLUMNS, known.shape[1])).indices.tolist()
     labels = examples.known_labels()
     with style.context([STYLE, {"axes.grid": False}]):

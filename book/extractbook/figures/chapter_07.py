@@ -155,9 +155,9 @@ def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
     other, small, shared = _other_network(rows), _small_victim(rows), crossed(weights)
     within = ((other > 0) & (other < 0.15)).sum()
     return (
-        f"By the means of these rows alone, another architecture costs between 0 and 0.15 on {within} of {len(other)} tasks, a victim from"
-        f" scratch at least 0.10 on {(small >= 0.1).sum()} of {len(small)}, and shared weights gain more than 0.05"
-        f" on {(shared > 0.05).sum()} of {len(shared)}."
+        f"By the means of these rows alone, another architecture costs between 0 and 0.15 on {within} of {len(other)}"
+        f" tasks, a victim from scratch at least 0.10 on {(small >= 0.1).sum()} of {len(small)}, and shared weights"
+        f" gain more than 0.05 on {(shared > 0.05).sum()} of {len(shared)}."
     )
 
 

@@ -24,7 +24,6 @@ from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup, evenly
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import layouts, sets
-from extractlib.errors import InputError
 from extractlib.store import default_store
 
 NAMES = {
@@ -58,7 +57,7 @@ def rows(table: str) -> pd.DataFrame | None:
     """Return a table's rows on photographs that the chapter shows (see `results.newest`); None if there are none."""
     try:
         return results.newest(table, scale="photos")
-    except InputError:
+    except results.NoRows:
         return None
 
 

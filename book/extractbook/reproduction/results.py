@@ -21,6 +21,11 @@ FOLDER = Path(__file__).parents[1] / "results"
 
 SUFFIX = ".jsonl"
 
+
+class NoRows(InputError):
+    """A table's rows have not been computed, as opposed to rows that cannot be read."""
+
+
 ALL: Mapping[str, Collection[str]] = MappingProxyType({})
 """All cells of a table."""
 
@@ -42,14 +47,21 @@ def append_line(path: Path, record: Mapping) -> None:
         InputError: The file's last line is cut off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.with_name(f".{path.name}.lock"), f"adds to {path}"), open(path, "a+b") as file:
-        if file.tell():
+    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    lock = held(path.with_name(f".{path.name}.lock"), f"adds to {path}")
+    with lock, open(path, "a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 raise _cut(path)
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            if file.write(line) != len(line):
+                raise OSError(f"{path} has no space for another row")
+            os.fsync(file.fileno())
+        except BaseException:  # half a row would make the whole file unreadable
+            file.truncate(end)
+            raise
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -175,7 +187,7 @@ def _shown(
     if exploring.exists():
         kept = [row for row in read_rows(exploring) if _is_shown(row.cell, only)]
         return kept, {"edition": "exploring", "part": "validation"}
-    raise InputError(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
+    raise NoRows(f"no rows of table {table!r} at scale {scale!r}: make them with extractbook results")
 
 
 def _is_shown(cell: Cell, only: Mapping[str, Collection[str]]) -> bool:

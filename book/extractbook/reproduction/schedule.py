@@ -2,8 +2,8 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,25 @@ def run_cells(cells: list[Cell], *, jobs: int, **options) -> Iterator[Row]:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
         try:
-            for future in as_completed([workers.submit(run_cell, cell, **options) for cell in cells]):
-                yield future.result()
+            yield from _finished([workers.submit(run_cell, cell, **options) for cell in cells])
         finally:
             workers.shutdown(cancel_futures=True)
+
+
+def _finished(futures: Sequence[Future[Row]]) -> Iterator[Row]:
+    """Yield each row when it is done; after a failure, cells that already run are finished and kept, and no others."""
+    failure: BaseException | None = None
+    for future in as_completed(futures):
+        if future.cancelled():
+            continue
+        if error := future.exception():
+            failure = failure or error
+            for other in futures:
+                other.cancel()
+        else:
+            yield future.result()
+    if failure is not None:
+        raise failure
 
 
 def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Iterator[Row]:

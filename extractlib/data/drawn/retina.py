@@ -14,7 +14,7 @@ from extractlib.data.drawn.canvas import Sketch, hsv, stroke
 CLASSES = ("no retinopathy", "mild", "moderate", "severe", "proliferative")
 
 PRIOR = (0.35, 0.2, 0.2, 0.13, 0.12)
-"""Weight of each grade outside the test part: most eyes are healthy."""
+"""Weight of each grade outside the test part, where healthy eyes are the most frequent."""
 
 READING_ERROR = 0.42
 """Standard deviation of the true severity around the grade."""

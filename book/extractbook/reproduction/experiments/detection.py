@@ -63,7 +63,7 @@ def detection(setup: Setup) -> dict:
     sources = {"benign": benign, **ood, "own": evenly(setup.task["adversary"], most), "shifted": shifted}
     binary = setup.detector
     accepted = 1 - share(binary.detect(validation.images))
-    made: dict[str, tuple[Detector, dict[str, float]]] = {"binary": (binary, {}), **rivals(setup)}
+    made: dict[str, tuple[Detector, dict[str, float]]] = {"binary": (binary, {}), **baselines(setup)}
     if setup.chain != "none":
         made["unmatched"] = setup.detector_of(setup.task["detector"], setup.pool["detector"]), {}
     weights = {name: resamples(setup, len(one), name) for name, one in sources.items()}
@@ -91,7 +91,7 @@ def detection(setup: Setup) -> dict:
     return result | {"images": min(map(len, sources.values()))} | kept(setup, resampled)
 
 
-def rivals(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
+def baselines(setup: Setup) -> dict[str, tuple[Detector, dict[str, float]]]:
     """Return ODIN and Mahalanobis by name, each with the settings that work best on validation images of both sides."""
     victim, known, tuned_on = setup.victim, setup.task["victim"], setup.settings.tuned_on
     if setup.settings.fitted_on:

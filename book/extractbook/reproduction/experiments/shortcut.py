@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from extractbook.reproduction.experiments.detection import rates, rivals
+from extractbook.reproduction.experiments.detection import baselines, rates
 from extractbook.reproduction.experiments.extraction import api_of, compare
 from extractbook.reproduction.experiments.resampling import kept, means, resamples
 from extractbook.reproduction.setups import Setup, evenly
@@ -140,7 +140,7 @@ def _of_the_victim(setup: Setup, plain: BinaryDetector) -> dict[str, Detector]:
     """Return ODIN and Mahalanobis, which accept as many benign validation images as the plain detector does."""
     validation = setup.task["validation"]
     accepted = 1 - share(plain.detect(validation.images))
-    made = rivals(setup)
+    made = baselines(setup)
     for detector, _ in made.values():
         detector.threshold = threshold_at(detector.score(validation.images[:]), accepted)
     return {name: detector for name, (detector, _) in made.items()}
