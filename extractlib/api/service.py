@@ -87,7 +87,6 @@ class PredictionAPI:
     Attributes:
         granularity: What an answer shows.
         classes: Name of each of the victim's classes.
-        fingerprint: Digest of everything that determines the answers: victim, granularity, detector and policy.
 
     Raises:
         InputError: A value is not allowed, or only one of detector and policy is given.
@@ -132,7 +131,10 @@ class PredictionAPI:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what determines the answers now; a detector's threshold may be set later."""
+        """Digest of everything that determines the answers: victim, granularity, detector and policy.
+
+        A detector's threshold may be set later, and makes it another one.
+        """
         defense = [part.fingerprint for part in (self._detector, self._policy) if part is not None]
         return digest(self._victim.fingerprint, str(self.granularity), *defense)
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +117,18 @@ def run_cells(cells: list[Cell], *, jobs: int, **options) -> Iterator[Row]:
 
 def _finished(futures: Sequence[Future[Row]]) -> Iterator[Row]:
     """Yield each row when it is done; after a failure, cells that already run are finished and kept, and no others."""
-    failure: BaseException | None = None
+    failure: Exception | None = None
     for future in as_completed(futures):
-        if future.cancelled():
+        try:
+            row = future.result()
+        except CancelledError:
             continue
-        if error := future.exception():
+        except Exception as error:  # told once those that run are finished
             failure = failure or error
             for other in futures:
                 other.cancel()
         else:
-            yield future.result()
+            yield row
     if failure is not None:
         raise failure
 
