@@ -86,7 +86,7 @@ class Answers:
             targets = hidden.expand(-1, class_count).scatter(1, self.classes, targets)
         sums = targets.sum(1, keepdim=True)
         targets, empty = targets / sums, sums[:, 0] == 0
-        targets[empty] = F.one_hot(self.labels[empty], class_count).float()
+        targets[empty] = F.one_hot(self.labels[empty], class_count).to(targets.dtype)
         return targets
 
 
