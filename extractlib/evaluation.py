@@ -112,7 +112,7 @@ def _labels(who: str, model: Model | torch.Tensor, images: ImageSet) -> torch.Te
     if tuple(model.shape) != (len(images),) or model.is_floating_point():
         found = f"{model.dtype} of shape {tuple(model.shape)}"
         raise InputError(f"the {who}'s labels are {found}: expected whole numbers of shape ({len(images)},)")
-    return model
+    return model.cpu()
 
 
 def _classes(*models: object) -> tuple[str, ...]:

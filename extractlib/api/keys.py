@@ -87,12 +87,10 @@ class Keys:
             InputError: The team's name cannot be used.
         """
         check_team(team)
-        number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-        row = {"number": number, "team": team, "hash": _hash(secret), "made": _now()}
         with self._database.transaction() as connection:
-            connection.execute(sql.insert(KEYS), row)
+            key = _insert(connection, team)
         self._read_at = float("-inf")
-        return f"xl-{number}-{secret}"
+        return key
 
     def revoke(self, name: str) -> int:
         """Revoke the key with that number, or all keys of the team with that name, and return how many.
@@ -114,14 +112,13 @@ class Keys:
         Raises:
             InputError: The team has no valid key.
         """
-        number, secret, now = secrets.token_hex(6), secrets.token_urlsafe(32), _now()
         old = (KEYS.c.team == team) & KEYS.c.revoked.is_(None)
         with self._database.transaction() as connection:  # if it fails, the old keys stay valid
-            if not connection.execute(sql.update(KEYS).where(old).values(revoked=now)).rowcount:
+            if not connection.execute(sql.update(KEYS).where(old).values(revoked=_now())).rowcount:
                 raise InputError(f"team {shown(team)} has no valid key: see extractlib keys list")
-            connection.execute(sql.insert(KEYS), {"number": number, "team": team, "hash": _hash(secret), "made": now})
+            key = _insert(connection, team)
         self._read_at = float("-inf")
-        return f"xl-{number}-{secret}"
+        return key
 
     def all(self) -> list[Key]:
         """Return all keys, the oldest first."""
@@ -198,6 +195,14 @@ def check_team(name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable() or "/" in name:
         raise InputError(f"team is {shown(name)}: expected 1 to 100 printable characters without a slash")
     return name
+
+
+def _insert(connection: sql.Connection, team: str) -> str:
+    """Store a new key of a team and return it."""
+    number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    row = {"number": number, "team": team, "hash": _hash(secret), "made": _now()}
+    connection.execute(sql.insert(KEYS), row)
+    return f"xl-{number}-{secret}"
 
 
 def _hash(secret: str) -> bytes:

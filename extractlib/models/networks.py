@@ -506,7 +506,7 @@ def attributes_of(model: nn.Module) -> list[tuple[str, str, object]]:
         for name, inner in model.module.named_modules()
         if not type(inner).__module__.startswith("torch.")
         for attribute, value in sorted(vars(inner).items())
-        if isinstance(value, bool | int | float | str) and attribute != "training" and attribute[0] != "_"
+        if isinstance(value, int | float | str) and attribute != "training" and attribute[0] != "_"
     ]
     return found if model.state_dict() else [*found, ("", "unknown", uuid.uuid4().hex)]
 
