@@ -1,11 +1,13 @@
 """A victim on the network: the same answers and charges as in process, whoever is killed and whatever is sent."""
 
 import base64
+import gc
 import io
 import json
 import logging
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -248,6 +250,30 @@ def test_64_clients_never_overspend_and_are_never_refused_early(serve, tmp_path)
         assert (sum(answered), len(refused)) == (640, 64)
         assert all("asks 2 queries and 0 of 640 are left" in line for line in refused)
     assert charges(tmp_path / "meter.db") == (320, 640)
+
+
+def test_threads_read_arrays_at_once():
+    """In Python 3.11 a parser that a garbage collection interrupts fails if another thread parses meanwhile."""
+    before, often = gc.get_threshold(), sys.getswitchinterval()
+    body = npy(1)
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        sum(range(50))  # long enough for another thread's turn
+
+    def read(_: int) -> np.ndarray:
+        return [wire.from_npy(body) for _ in range(50)][-1]
+
+    gc.callbacks.append(collected)
+    try:
+        gc.set_threshold(1, 10**6)  # the youngest objects only, which is fast
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(read, range(8)))
+    finally:
+        gc.set_threshold(*before)
+        sys.setswitchinterval(often)
+        gc.callbacks.remove(collected)
+    assert all(np.array_equal(one, noise(1, seed=1).numpy()) for one in found)
 
 
 # -- keys and teams ----------------------------------------------------------

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ MOST_PIXELS = 2**24
 
 MOST_PIXELS_OF_A_REQUEST = 2**28
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+PARSING = threading.Lock()
+"""Held while NumPy parses a header: in Python 3.11 threads that parse at the same time can fail (CPython's 106905)."""
 
 
 class TooLarge(InputError):
@@ -48,7 +51,9 @@ def from_npy(data: bytes) -> np.ndarray:
     """
     file = io.BytesIO(data)
     try:
-        shape, by_columns, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+        read_header = HEADERS[np.lib.format.read_magic(file)]
+        with PARSING:
+            shape, by_columns, dtype = read_header(file)
         content = memoryview(data)[file.tell() :]
         if dtype.hasobject or min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize:
             raise ValueError
