@@ -4,6 +4,7 @@ Each command imports what it needs itself, so the list of commands appears at on
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from extractlib.data.images import ImageSet
     from extractlib.data.pixels import Reading
     from extractlib.evaluation import Evaluation
+    from extractlib.models.classifier import Victim
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(no_args_is_help=True)
@@ -137,7 +139,7 @@ def attack(
     if reward is not None:
         queries.known_labels("--reward needs them, so give labeled images")
     if victim is not None:
-        model = xl.Victim.load(victim, network=network, classes=parts["test"].classes)
+        model = _victim_of(victim, network, parts["test"].classes)
     elif task_source.in_files or scratch or network != "resnet":
         model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
@@ -148,6 +150,16 @@ def attack(
     if save is not None:
         copy.save(save)
     _print_outcome(strategy.budget, xl.evaluate(model, copy, parts["test"]))
+
+
+def _victim_of(path: Path, network: str, classes: Sequence[str]) -> "Victim":
+    """Return the victim in a file, which may name the task's classes in another order."""
+    from extractlib.models.classifier import OtherOrder, Victim
+
+    try:
+        return Victim.load(path, network=network, classes=classes)
+    except OtherOrder:
+        return Victim.load(path, network=network)
 
 
 def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", granularity: "Granularity") -> None:

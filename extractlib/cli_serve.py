@@ -136,7 +136,9 @@ def add(
         named, have = teams_of(teams), keys.teams()
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["team", "key"])
-        rows.writerows([name, keys.add(name)] for name in named if name not in have)
+        for name in (name for name in named if name not in have):
+            rows.writerow([name, keys.add(name)])
+            sys.stdout.flush()  # a key that exists has been shown, even if this is cut off
 
 
 @keys_app.command("revoke")

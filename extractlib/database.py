@@ -94,8 +94,7 @@ class Database:
             names = set(tables.tables), set(beside)
             refusals = self._refusal(OTHER_TABLES), self._refusal(EMPTY)  # not self, which the engine would keep alive
             event.listen(self._engine, "connect", _prepare(*names, journal if create else None, *refusals))
-            begin = "BEGIN IMMEDIATE" if create else "BEGIN"
-            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+            event.listen(self._engine, "begin", _begin if create else _begin_reading)
         self.close = weakref.finalize(self, self._engine.dispose)
         try:
             with self.transaction() as connection:
@@ -108,14 +107,17 @@ class Database:
             raise
 
     @contextmanager
-    def transaction(self) -> Iterator[sql.Connection]:
+    def transaction(self, *, reads: bool = False) -> Iterator[sql.Connection]:
         """Hold the only write lock from the first read to the commit; roll back on any error.
+
+        Args:
+            reads: Whether nothing is written, so that in SQLite no write of another process is waited for.
 
         Raises:
             InputError: The database refuses; the message says why and what to do.
         """
         try:
-            with self._lock, self._engine.begin() as connection:
+            with self._lock, self._engine.connect().execution_options(reads=reads) as connection, connection.begin():
                 yield connection
         except exc.DBAPIError as error:
             said = " ".join(str(error.orig).split())
@@ -128,6 +130,14 @@ class Database:
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"{self._what} {self.name}: {reason}")
+
+
+def _begin(connection: sql.Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reads") else "BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: sql.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def insert_if_absent(connection: sql.Connection, table: sql.Table, values: Mapping[str, object]) -> None:

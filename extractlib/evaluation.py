@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from extractlib.api.granularity import DENIED
 from extractlib.data.images import ImageSet, Rows
 from extractlib.errors import InputError, check_has, shown
 from extractlib.metrics import (
@@ -18,6 +19,7 @@ from extractlib.metrics import (
     recovery_interval,
     share,
 )
+from extractlib.models.classifier import labels_of
 
 
 class Model(Protocol):
@@ -41,6 +43,7 @@ class Evaluation:
             Like agreement, it means little without the same share for an independent model.
         n: Number of images.
         both_right: Share of images that both get right.
+        balanced: Whether the accuracies are means over the classes.
     """
 
     victim_accuracy: float
@@ -52,6 +55,7 @@ class Evaluation:
     errors_repeated: float
     n: int
     both_right: float
+    balanced: bool = False
 
     def __str__(self) -> str:
         return (
@@ -66,12 +70,19 @@ class Evaluation:
 
     @property
     def recovery_interval(self) -> tuple[float, float]:
-        """The 95% interval of the recovery over test images, for accuracies over images (see `metrics`)."""
+        """The 95% interval of the recovery over test images (see `metrics`).
+
+        Raises:
+            InputError: The accuracies are balanced, for which it is not known.
+        """
+        if self.balanced:
+            raise InputError("there is no interval for balanced accuracies: evaluate with balanced=False")
         return recovery_interval(self.surrogate_accuracy, self.victim_accuracy, self.both_right, self.n)
 
     def to_json(self) -> dict[str, float | None]:
         """Return the values by name, with NaN as None, since JSON has no NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        values = {name: value for name, value in asdict(self).items() if name != "balanced"}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def evaluate(
@@ -87,8 +98,8 @@ def evaluate(
         balanced: Whether accuracy is the mean over the classes, for when some are rare (`mean_class_accuracy`).
 
     Raises:
-        InputError: The images have no labels, the victim gets none of them right, a model returns no logits, or the
-            classes of models and images do not fit.
+        InputError: The images have no labels, the victim gets none of them right, a model returns no finite logits,
+            labels are of denied answers or of no class, or the classes of models and images do not fit.
 
     Examples:
         >>> import extractlib as xl
@@ -98,20 +109,31 @@ def evaluate(
     """
     check_has("set of images", images, ("known_labels", "images"), remedy="make it with images(…, labels)")
     images.known_labels()
-    theirs, ours = _labels("victim", victim, images), _labels("surrogate", surrogate, images)
-    labels = _numbered_as(_classes(victim, surrogate), images)
+    names = _classes(victim, surrogate)
+    labels, count = numbered_as(names, images), max(len(names), len(images.classes))
+    theirs, ours = (
+        _labels(who, model, images, count) for who, model in {"victim": victim, "surrogate": surrogate}.items()
+    )
     return evaluate_labels(theirs, ours, labels, balanced=balanced)
 
 
-def _labels(who: str, model: Model | torch.Tensor, images: ImageSet) -> torch.Tensor:
+def _labels(who: str, model: Model | torch.Tensor, images: ImageSet, count: int) -> torch.Tensor:
     """Return a model's labels, or those given in its place."""
     if not isinstance(model, torch.Tensor):
         remedy = "wrap a module in Victim(module, classes=…), or give labels, such as api.query(images).labels"
         check_has(who, model, ("logits",), remedy=remedy)
-        return model.logits(images.images).argmax(1)
-    if tuple(model.shape) != (len(images),) or model.is_floating_point():
+        return labels_of(model.logits(images.images), who=f"the {who}")
+    if tuple(model.shape) != (len(images),) or model.is_floating_point() or model.dtype == torch.bool:
         found = f"{model.dtype} of shape {tuple(model.shape)}"
         raise InputError(f"the {who}'s labels are {found}: expected whole numbers of shape ({len(images)},)")
+    if denied := int((model == DENIED).sum()):
+        raise InputError(
+            f"{denied} of the {who}'s {len(model)} labels are those of denied answers: leave those images out, with"
+            " images.subset(labels >= 0)"
+        )
+    low, high = int(model.min()), int(model.max())
+    if low < 0 or high >= count:
+        raise InputError(f"the {who}'s labels are {low} to {high} for {count} classes: number the classes from 0")
     return model.cpu()
 
 
@@ -128,7 +150,7 @@ def _classes(*models: object) -> tuple[str, ...]:
     return first
 
 
-def _numbered_as(names: tuple[str, ...], images: ImageSet) -> torch.Tensor:
+def numbered_as(names: tuple[str, ...], images: ImageSet) -> torch.Tensor:
     """Return the labels of images, int64 of shape (n,), with the numbers of a model's classes.
 
     Raises:
@@ -166,4 +188,5 @@ def evaluate_labels(
         errors_repeated(ours, theirs, labels),
         len(labels),
         share((theirs == labels) & (ours == labels)),
+        balanced,
     )

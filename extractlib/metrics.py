@@ -302,4 +302,4 @@ def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> 
 def _scores(side: str, scores: torch.Tensor) -> torch.Tensor:
     if not is_plain(scores) or scores.ndim != 1 or not len(scores) or scores.isnan().any():
         raise InputError(f"{side} scores are {kind_of(scores)} or have NaN: expected a tensor of at least one number")
-    return scores
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores

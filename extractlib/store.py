@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -65,7 +66,7 @@ class Store:
                 return folder
             if folder.exists():
                 warnings.warn(f"{folder} is damaged and will be made again", DataWarning, stacklevel=2)
-                shutil.rmtree(folder)
+                os.replace(folder, folder.with_name(f".{folder.name}-{uuid.uuid4().hex}"))  # seen by others at once
             for left in folder.parent.glob(f".{folder.name}-*"):  # left by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
@@ -88,9 +89,10 @@ def held(path: Path, who: str) -> Iterator[None]:
         path: The file.
         who: What the other process does, for example ``"makes a victim"``.
     """
-    umask = os.umask(0o077)
-    os.umask(umask)
-    lock = FileLock(path, mode=0o666 & ~umask)  # like any other file: anyone who shares the folder can share the lock
+    made = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    mode = stat.S_IMODE(os.fstat(made).st_mode)  # like any other file: anyone who shares the folder can share the lock
+    os.close(made)
+    lock = FileLock(path, mode=mode)
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -120,7 +122,7 @@ def _is_intact(folder: Path) -> bool:
         return (folder / "key.json").exists()
     try:
         return bool(json.loads((folder / MANIFEST).read_bytes()) == _manifest(folder))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # another process may be removing it
         return False
 
 

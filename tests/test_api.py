@@ -4,7 +4,7 @@ import gc
 import math
 import re
 import types
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from linear_victim import linear_victim, noise
 from extractlib.api.granularity import KINDS, Answers, Full, Granularity, Label, Rounded, Temperature, TopK
 from extractlib.api.meter import HIGHEST_PRICE, BudgetExceeded, Meter, RequestReused, Usage
 from extractlib.api.service import PredictionAPI
+from extractlib.defenses.policies import Deny
 from extractlib.errors import HIGHEST, InputError
 
 EXACT = torch.tensor([[0.5, 0.125, 0.25, 0.125], [0.0625, 0.0625, 0.8125, 0.0625]])
@@ -773,3 +774,67 @@ def test_answers_of_another_granularity_are_not_stored():
     ):
         with pytest.raises(InputError, match=f"^the answers' {name} are not those of granularity {granularity}: fix"):
             granularity.pack(answers, granularity.record(4))
+
+
+def test_a_granularity_that_does_not_say_what_it_shows_shows_nothing():
+    class Silent(Granularity, kind="silent"):
+        pass
+
+    try:
+        with pytest.raises(InputError, match="granularity silent does not say what it shows: define Silent._shown"):
+            PredictionAPI(linear_victim(), answers=Silent())
+    finally:
+        KINDS.pop("silent")
+
+
+def test_the_name_of_a_granularity_is_what_it_is_read_as():
+    with pytest.raises(InputError, match="the kind of a granularity is 'top_labels': use small letters only"):
+        type("Odd", (Granularity,), {}, kind="top_labels")
+
+    @dataclass(frozen=True)
+    class Noisy(Granularity, kind="noisy"):
+        k: int
+        spread: float
+
+    try:
+        with pytest.raises(InputError, match="unknown granularity 'noisy-2-0.1'"):
+            PredictionAPI(linear_victim(), answers=Noisy(2, 0.1))
+    finally:
+        KINDS.pop("noisy")
+
+
+def test_a_threshold_of_ones_own_detector_is_in_the_fingerprint():
+    class Bright:
+        fingerprint, threshold = "bright", 100.0
+
+        def detect(self, images):
+            return images.float().mean((1, 2, 3)) > self.threshold
+
+    detector = Bright()
+    api = PredictionAPI(linear_victim(), detector=detector, policy=Deny())
+    before = api.fingerprint
+    detector.threshold = 50.0
+    assert api.fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (Answers(torch.tensor([2.7, 1.0])), r"have labels \(2,\)"),
+        (Answers(torch.tensor([1, 2]), torch.tensor([[1, 1], [2, 0]]), torch.full((2, 2), 0.4)), "same class twice"),
+        (Answers(torch.tensor([1, 2]), torch.tensor([[1, 0], [0, 2]]), torch.full((2, 2), 0.4)), "not the first"),
+        (
+            Answers(torch.tensor([1, 2]), torch.tensor([[1.0], [2.0]]), torch.full((2, 1), 0.4)),
+            r"have classes \(2, 1\)",
+        ),
+    ],
+    ids=["float labels", "twice", "not first", "float classes"],
+)
+def test_answers_of_a_service_of_ones_own_are_looked_at(answers, words):
+    with pytest.raises(InputError, match=words):
+        Granularity.parse("top-2").check(answers, count=2, classes=3)
+
+
+def test_a_denied_answer_shows_no_classes():
+    shown = Granularity.parse("top-2").show(torch.tensor([[0.2, 0.5, 0.3], [math.nan] * 3]))
+    assert Granularity.parse("top-2").check(shown, count=2, classes=3) is shown

@@ -11,6 +11,7 @@ import time
 import tomllib
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 
 import hostile
 import httpx
@@ -265,7 +266,9 @@ def linear_hidden(count: int = 40) -> Hidden:
 
 def settled(store: Submissions, judge: Judge) -> list[Submission]:
     """Return all copies when none waits."""
+    end = time.monotonic() + 300
     while any(one.state == WAITING for one in store.all()):
+        assert time.monotonic() < end, store.all()
         time.sleep(0.05)
     judge.close()
     return store.all()
@@ -384,6 +387,7 @@ def test_a_fault_of_the_hosts_database_is_nobodys_failure_and_the_judge_goes_on(
         raise InputError(f"submissions {tmp_path}/challenge.db: another process is using it")
 
     monkeypatch.setattr(store, "scored", refused)
+    monkeypatch.setattr("extractlib.challenge.submissions.AGAIN", 2.0)
     first = store.add("red", hostile.good(), network=None, queries=0)
     judge.put(first)
     judge.put(store.add("blue", hostile.good(), network=None, queries=0))
@@ -392,8 +396,42 @@ def test_a_fault_of_the_hosts_database_is_nobodys_failure_and_the_judge_goes_on(
     [waiting] = store.all(team="red")
     assert (waiting.state, waiting.reason) == (WAITING, first.reason)
     assert "another process is using it" in caplog.text
-    judge.put(first)
     assert {one.state for one in settled(store, judge)} == {SCORED}
+
+
+def test_what_is_decided_about_a_copy_stays_so(tmp_path):
+    """Two servers may score one copy, and the second may be too slow."""
+    store = store_in(tmp_path)
+    name = store.add("red", b"copy", network=None, queries=1).id
+    score = Score(score=0.5, recovery=0.6, agreement=0.7, errors_repeated=None)
+    store.scored(name, score, score)
+    store.failed(name, "use a faster model")
+    [found] = store.all()
+    assert (found.state, found.public) == (SCORED, score)
+
+
+def test_no_key_waits_while_a_copy_is_written(tmp_path, monkeypatch):
+    """The meter and the keys are in the same database."""
+    monkeypatch.setattr("extractlib.database.WAIT", 0.2)
+    store, keys, write, written = (
+        store_in(tmp_path, Quota(a_day=3, queries=50)),
+        Keys(tmp_path / "challenge.db"),
+        Path.write_bytes,
+        [],
+    )
+
+    def slow(path, content):
+        written.append(path.name)
+        keys.add(f"team{len(written)}")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", slow)
+    store.add("red", b"copy", network=None, queries=1)
+    assert len(written) == 1 and keys.teams() == ["team1"]
+    assert [file.read_bytes() for file in (tmp_path / "submissions").iterdir()] == [b"copy"]
+    with pytest.raises(TooMany):
+        store.add("blue", b"another", network=None, queries=0)
+    assert len(list((tmp_path / "submissions").iterdir())) == 1
 
 
 # -- the scoreboard ------------------------------------------------------------

@@ -683,3 +683,69 @@ def test_as_a_module_it_takes_floats_up_to_1():
     torch.testing.assert_close(logits, victim.logits(images), rtol=1e-4, atol=1e-5)
     logits[:, 0].sum().backward()
     assert floats.grad.abs().max() > 0
+
+
+def test_a_change_of_the_weights_is_another_fingerprint():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    victim = Victim(module, classes=("a", "b"))
+    first = victim.fingerprint
+    assert victim.fingerprint == first
+    with torch.no_grad():
+        module[1].weight += 1
+    second = victim.fingerprint
+    with torch.no_grad():
+        module[1].weight -= 1
+        module[1].weight.copy_(module[1].weight)
+    module[1].bias.data = module[1].bias.data + 1
+    assert len({first, second, victim.fingerprint}) == 3
+
+
+def test_an_attack_on_changed_weights_is_not_resumed(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    victim = Victim(module, classes=("a", "b"))
+    pool = ImageSet("pool", torch.randint(0, 256, (20, 3, 2, 2), dtype=torch.uint8))
+    api, attack = PredictionAPI(victim), xl.attacks.Knockoff(budget=10, batch=5)
+    attack.collect(api, pool, tmp_path / "kept.db")
+    with torch.no_grad():
+        module[1].weight += 1
+    for changed in (api, PredictionAPI(victim)):
+        with pytest.raises(InputError, match="another api"):
+            attack.collect(changed, pool, tmp_path / "kept.db")
+    assert api.usage("attacker").queries == 10
+
+
+def test_a_module_for_other_libraries_stays_in_evaluation_mode():
+    """Tools that export a module save its mode and restore it afterward, also inside."""
+    victim = Victim(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 2)), classes=("a", "b"))
+    module = victim.as_module()
+    before = module.training
+    module.train(False)
+    module.train(before)
+    assert not any(inner.training for inner in module.modules())
+
+
+def test_labels_of_logits_that_are_not_finite_are_refused():
+    class Overflows(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :2] * math.inf
+
+    victim = Victim(Overflows(), classes=("a", "b"), name="mine")
+    with pytest.raises(InputError, match="mine returned NaN or infinite logits: use float32"):
+        victim.predict(torch.ones(3, 3, 2, 2, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_scores_of_a_victim_in_half_precision_are_float32(kind):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    images = torch.randint(0, 256, (200, 3, 2, 2), dtype=torch.uint8)
+    scores = []
+    for one in (module, nn.Sequential(nn.Flatten(), nn.Linear(12, 4))):
+        if one is not module:
+            one.load_state_dict(module.state_dict())
+            one.to(kind)
+        victim = Victim(one, classes=list("abcd"))
+        scores.append(xl.detectors.OdinDetector(victim, temperature=1000.0, epsilon=0.0).score(images))
+    assert scores[1].dtype == torch.float32
+    assert xl.metrics.auroc(scores[0][:100].to(kind), scores[0][:100].to(kind)) == 0.5
+    assert len(scores[1].unique()) > 20  # in half precision, almost all were 0.2502

@@ -169,3 +169,42 @@ def test_what_is_no_number_is_none_in_json():
     found = xl.evaluate(Fixed(0, 1), Fixed(0, 0), labeled(0, 1)).to_json()
     assert found["errors_repeated"] is None and found["errors"] == 0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_balanced_accuracies_have_no_interval():
+    truth = labeled(0, 0, 1, 2)
+    found = xl.evaluate(Fixed(0, 0, 1, 1), Fixed(0, 1, 1, 1), truth, balanced=True)
+    with pytest.raises(InputError, match="no interval for balanced accuracies: evaluate with balanced=False"):
+        _ = found.recovery_interval
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, -1, 1, -1], r"2 of the victim's 4 labels are those of denied answers: .* images.subset\(labels >= 0\)"),
+        ([1, 2, 3, 1], "the victim's labels are 1 to 3 for 3 classes: number the classes from 0"),
+        ([True, False, True, True], "labels are torch.bool of shape"),
+    ],
+    ids=["denied", "from one", "Boolean"],
+)
+def test_labels_that_are_of_no_class_are_refused(labels, words):
+    truth = labeled(0, 1, 2, 0)
+    with pytest.raises(InputError, match=words):
+        xl.evaluate(torch.tensor(labels), Fixed(0, 1, 2, 0), truth)
+
+
+def test_denied_answers_are_left_out_as_the_message_says():
+    truth, labels = labeled(0, 1, 2, 0), torch.tensor([0, -1, 2, 1])
+    found = xl.evaluate(labels[labels >= 0], Fixed(0, 2, 0), truth.subset(labels >= 0))
+    assert (found.victim_accuracy, found.surrogate_accuracy, found.n) == (2 / 3, 1.0, 3)
+
+
+@pytest.mark.parametrize("spoiled", [math.nan, math.inf])
+def test_a_model_that_returns_no_finite_logits_is_refused(spoiled):
+    class Spoiled(Fixed):
+        def logits(self, images):
+            return super().logits(images) * spoiled
+
+    good = Fixed(0, 1, 2, 0)
+    with pytest.raises(InputError, match="the surrogate returned NaN or infinite logits"):
+        xl.evaluate(good, Spoiled(0, 1, 2, 0), labeled(0, 1, 2, 0))

@@ -247,8 +247,8 @@ def test_answers_in_other_types_are_right_too():
 def test_a_verdict_shows_in_notebooks():
     assert check("5.1", 158)._repr_markdown_() == "**Exercise 5.1: right.**"
     wrong = check("5.1", 159)
-    assert repr(wrong) == "Exercise 5.1: not yet; the number is too large."
-    assert wrong._repr_markdown_() == "**Exercise 5.1: not yet.** Reason: the number is too large."
+    assert repr(wrong) == "Exercise 5.1: not yet; the number, 159, is too large."
+    assert wrong._repr_markdown_() == "**Exercise 5.1: not yet.** Reason: the number, 159, is too large."
 
 
 def test_a_kind_or_minutes_that_cannot_be_are_refused():
@@ -297,10 +297,10 @@ ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
     ("found", "wanted", "reason"),
     [
         (5, 5, None),
-        (6, 5, "the number is too large"),
+        (6, 5, "the number, 6, is too large"),
         (-5, 5, "the sign is reversed"),
         (0.30001, 0.3, None),
-        (0.3004, 0.3, "the number is too large"),
+        (0.3004, 0.3, "the number, 0.3004, is too large, by less than 1%: give all digits"),
         ("Two  words", "two words", None),
         ("other", "two words", "a different answer is right"),
         (["b", "a"], ["a", "b"], None),
@@ -312,8 +312,10 @@ ROWS = np.array([[0.2, 0.8], [0.5, 0.5]])
         (3 * np.arange(4.0), np.arange(4.0), "all values are too large, by the same factor"),
         (np.arange(4.0) - 1, np.arange(4.0), "all values are too small, by the same amount"),
         (np.array([0.0, 1, 2, 9]), np.arange(4.0), "1 of 4 values are wrong, the first at index 3, where yours is 9"),
+        (np.zeros(2), np.array([False, True]), "1 of 2 values are wrong, the first at index 1, where yours is False"),
+        (np.array([2.0, 1.0]), np.array([2, 1]), None),
         (np.zeros(3), np.array([1.0, 0, 2]), "2 of 3 values are wrong, the first at index 0, where yours is 0"),
-        ([1, 2.0], [1, 3.0], "in part 2 of 2, the number is too small"),
+        ([1, 2.0], [1, 3.0], "in part 2 of 2, the number, 2, is too small"),
     ],
 )
 def test_the_reason_names_the_kind_of_mistake(found, wanted, reason):

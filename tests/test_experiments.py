@@ -260,13 +260,14 @@ def test_a_row_follows_from_its_cell(row, cell, tmp_path):
 
 
 def test_rows_that_are_finished_after_another_cell_failed_are_kept():
-    failed, found = Event(), []
+    begun, failed, found = Event(), Event(), []
 
     def run(number: int) -> int:
         if number == 1:
+            begun.wait(10)
             raise InputError("the second cell")
-        if number == 0:
-            failed.wait(10)
+        begun.set()
+        failed.wait(10)
         return number
 
     with ThreadPoolExecutor(2) as workers:

@@ -256,7 +256,7 @@ def test_arrays_are_taken_like_tensors(kind):
         (None, {}, "images are a NoneType"),
         ([], {}, "the data set is empty"),
         ("signs", {}, "an image is a str: expected a tensor, an array or a Pillow image"),
-        ([(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 5), 1)], {}, r"sizes \[\(3, 4, 4\), \(3, 4, 5\)\]: resize"),
+        ([(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 5), 1)], {}, r"shapes \[\(3, 4, 4\), \(3, 4, 5\)\]: bring"),
         ([(torch.full((3, 4, 4), 2.0), 0)], {}, "floats outside of 0 to 1"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from killing import boundaries, charged, content, killed, killed_after
 from linear_victim import SIDE, linear_victim, noise, remote
+from serving import pool_of
 from torch import nn
 
 from extractlib.api.meter import BudgetExceeded, Meter
@@ -693,3 +694,40 @@ def test_the_pool_may_be_whatever_images_are_made_of(tmp_path):
         for pool, more in ((POOL.images, {}), (list(POOL.images), {"keep": str(tmp_path / "answers.db")}))
     ]
     assert found[0] == found[1] and len(load(str(tmp_path / "answers.db"))) == 20
+
+
+def own(**methods):
+    return type("Own", (Knockoff,), methods)(budget=6, batch=3)
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ({"indices": lambda self, size: [1, 2, 3, 4, 5, 6]}, "Own chose a list: expected int64"),
+        ({"indices": lambda self, size: torch.arange(6.0)}, r"Own chose \(3,\): expected int64"),
+        ({"choices": lambda self, *_: [torch.arange(3)] * 2}, "Own.choices returned a list: yield the batches instead"),
+        ({"choices": lambda self, *_: (torch.arange(3) for _ in range(1))}, "Own chose too few images"),
+    ],
+    ids=["list", "floats", "no generator", "ends early"],
+)
+def test_a_strategy_of_ones_own_is_told_what_it_does_wrong(methods, words):
+    api = PredictionAPI(linear_victim())
+    with pytest.raises(InputError, match=words):
+        own(**methods).collect(api, pool_of(20))
+    assert api.usage("attacker").queries in (0, 3)
+
+
+def test_a_surrogate_in_half_precision_is_refused_before_anything_is_paid():
+    api = PredictionAPI(linear_victim())
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 10)).half()
+    with pytest.raises(InputError, match="weight module.1.weight is in half precision: train it in float32"):
+        Knockoff(budget=6)(api, pool_of(20), surrogate=module, progress=False)
+    assert api.usage("attacker").queries == 0
+
+
+def test_a_budget_that_was_partly_used_keeps_what_was_answered(tmp_path):
+    api, pool = PredictionAPI(linear_victim(), budget=10), pool_of(20)
+    api.query(pool.images[:4], client="attacker")
+    with pytest.raises(BudgetExceeded, match=r"transfer.load\(path, partial=True\)"):
+        Knockoff(budget=10, batch=3).collect(api, pool, tmp_path / "kept.db")
+    assert len(load(tmp_path / "kept.db", partial=True)) == 6

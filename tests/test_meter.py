@@ -318,7 +318,7 @@ def test_a_flipped_bit_never_changes_an_answer(tmp_path_factory, served, place, 
 @pytest.mark.parametrize(("each", "charged"), [(10, 640), (11, 640)])
 def test_64_threads_never_overspend_and_are_never_refused_early(meter, each, charged):
     api = PredictionAPI(linear_victim(2), budget=640, meter=meter)
-    start = threading.Barrier(64)
+    start = threading.Barrier(64, timeout=60)
     answered, refused = [], []
 
     def ask(number: int) -> None:
@@ -344,7 +344,7 @@ def test_64_threads_never_overspend_and_are_never_refused_early(meter, each, cha
 
 def test_64_threads_with_one_id_are_charged_once(meter):
     api = PredictionAPI(linear_victim(2), budget=3, meter=meter)
-    start = threading.Barrier(64)
+    start = threading.Barrier(64, timeout=60)
     answers = []
 
     def ask() -> None:

@@ -112,3 +112,26 @@ def test_too_few_images_and_unlabeled_ones_are_refused():
         dataset_inference(Holds(None), Holds(None), private=flat(range(3), "mine"), public=LIGHT)
     with pytest.raises(InputError, match="images has 20 images or no labels"):
         dataset_inference(Holds(None), Holds(None), private=DARK, public=LIGHT.unlabeled())
+
+
+def test_labels_are_those_of_a_models_classes():
+    """With the classes of the images in another order, a model that names its own gets the same verdict."""
+
+    class Named(Holds):
+        classes = ("b", "a")
+
+        def predict(self, images):
+            return 1 - super().predict(images)
+
+    def reach(brightness):
+        return torch.where(brightness < 130, 30.0, 8.0) + 10 * (brightness % 5)
+
+    found = [
+        dataset_inference(kind(reach), kind(reach), private=DARK, public=LIGHT, directions=1) for kind in (Holds, Named)
+    ]
+    assert found[0] == found[1] < 0.01
+
+
+def test_what_gives_no_labels_is_refused():
+    with pytest.raises(InputError, match="suspect is a Linear without 'predict': wrap a module in Victim"):
+        dataset_inference(Holds(lambda b: b), torch.nn.Linear(2, 2), private=DARK, public=LIGHT)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import threading
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -450,3 +451,12 @@ def test_unknown_keys_and_experiments_are_refused():
     with pytest.raises(InputError, match="unknown experiment 'magic'"):
         versions_of(replace(cells()[0], experiment="magic"))
     assert versions.versions("metrics") == {"numerics": 1, "metrics": 1}
+
+
+def test_who_reads_while_a_row_is_added_waits_for_its_end(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"b"')
+    whole = threading.Timer(0.3, lambda: path.write_text('{"a": 1}\n{"b": 2}\n'))
+    whole.start()
+    assert results.read_lines(path) == ['{"a": 1}', '{"b": 2}']
+    whole.join()

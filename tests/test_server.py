@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sql
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from extractlib.api import wire
 from extractlib.api.batching import ServedAPI
 from extractlib.api.client import Journal, RemoteAPI, Unanswered
 from extractlib.api.keys import Keys
-from extractlib.api.meter import BudgetExceeded, Meter, RequestReused, Terms
+from extractlib.api.meter import BudgetExceeded, Meter, Request, RequestReused, Terms
 from extractlib.api.server import Limits, Problem, Rates, make_app, running
 from extractlib.api.service import PredictionAPI
 from extractlib.attacks import AdaptiveKnockoff, Knockoff
@@ -232,7 +233,7 @@ def test_what_fails_in_a_batch_fails_alone():
 def test_64_clients_never_overspend_and_are_never_refused_early(serve, tmp_path):
     with serve(budget=640, place=tmp_path / "meter.db") as served:
         far = served.connect()
-        answered, refused, start = [], [], threading.Barrier(64)
+        answered, refused, start = [], [], threading.Barrier(64, timeout=60)
 
         def ask(number: int) -> None:
             start.wait()
@@ -274,6 +275,99 @@ def test_threads_read_arrays_at_once():
         sys.setswitchinterval(often)
         gc.callbacks.remove(collected)
     assert all(np.array_equal(one, noise(1, seed=1).numpy()) for one in found)
+
+
+def test_a_parser_that_fails_is_asked_again(monkeypatch):
+    """A traceback that is written to a log meanwhile parses too, and does not know of the lock."""
+    version, failures = (1, 0), iter(range(99))
+    read = wire.HEADERS[version]
+
+    def sometimes(file):
+        found = read(file)
+        if next(failures) % 4 != 3:
+            raise SystemError("AST constructor recursion depth mismatch")
+        return found
+
+    monkeypatch.setitem(wire.HEADERS, version, sometimes)
+    assert np.array_equal(wire.from_npy(npy(1)), noise(1, seed=1).numpy())
+    monkeypatch.setattr(wire, "ATTEMPTS", 3)
+    with pytest.raises(InputError, match="not a complete npy file"):
+        wire.from_npy(npy(1))
+
+
+def test_a_body_in_json_with_too_many_values_is_refused_before_it_is_read(monkeypatch):
+    monkeypatch.setattr("json.loads", lambda data: pytest.fail("it was read"))
+    with pytest.raises(wire.TooLarge, match="the request has 1,001 values: send at most 64 images at a time"):
+        wire.files_from_json(b'{"images":[' + b"{}," * 1_000 + b"{}]}", most=64)
+
+
+def test_who_reads_does_not_wait_for_who_writes(tmp_path, monkeypatch):
+    """Neither a key that is looked up, nor what was used, nor an answer that is known."""
+    monkeypatch.setattr("extractlib.database.WAIT", 0.2)
+    place = tmp_path / "meter.db"
+    keys, meter, writer = Keys(place), Meter(place), Meter(place)
+    keys.add("red")
+    known = Request(client="red", id="1", digest=b"d", queries=2)
+    meter.charge(known, b"answer", Terms())
+    with writer._database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE accounts SET queries = 7")
+        assert keys.teams() == ["red"]
+        assert meter.usage("red", Terms()).queries == 2
+        assert meter.check(known, Terms()) == b"answer"
+        assert meter.answers("red") == [("1", b"answer")]
+        with pytest.raises(InputError, match="another process is using it"):
+            keys.add("blue")
+
+
+def test_nothing_waits_for_queries_that_wait_for_the_model(serve):
+    go = threading.Event()
+
+    class Slow:
+        classes, image_shape, fingerprint = [*"abcdefghij"], (3, SIDE, SIDE), "slow"
+
+        def logits(self, images):
+            go.wait(30)
+            return torch.zeros(len(images), 10)
+
+    with serve(Slow(), limits=Limits(bodies=64)) as served, ThreadPoolExecutor(60) as threads:
+        served.key()
+        waiting = [
+            threads.submit(
+                lambda: (
+                    httpx.post(
+                        f"{served.url}/query",
+                        content=npy(1),
+                        timeout=60,
+                        headers={"Authorization": f"Bearer {served.key()}", "Content-Type": wire.NPY},
+                    ).status_code
+                )
+            )
+            for _ in range(60)
+        ]
+        time.sleep(1.0)
+        began = time.monotonic()
+        assert served.send("GET", "/healthz").status_code == 200
+        assert served.charged() == 0
+        assert time.monotonic() - began < 20 and not go.is_set()
+        go.set()
+        assert {one.result() for one in waiting} == {200}
+
+
+def test_a_module_that_ends_its_thread_ends_one_query(serve):
+    class Ends:
+        classes, image_shape, fingerprint = [*"abcdefghij"], (3, SIDE, SIDE), "ends"
+
+        def logits(self, images):
+            if images.max() == 0:
+                raise SystemExit(3)
+            return torch.zeros(len(images), 10)
+
+    with serve(Ends()) as served:
+        black = wire.to_npy(np.zeros((1, 3, SIDE, SIDE), np.uint8))
+        assert served.post(black).status_code == 500
+        assert served.send("GET", "/healthz").status_code == 200
+        assert served.post(npy(1)).status_code == 200
+        assert served.charged() == 1
 
 
 # -- keys and teams ----------------------------------------------------------
@@ -1038,10 +1132,28 @@ def test_what_is_refused_is_not_asked_again_under_its_id(serve, tmp_path):
         assert Journal(tmp_path / "red.db")._left == {} and far._journal._left == {}
 
 
+def test_an_answer_is_worth_more_than_the_journal(serve, tmp_path, monkeypatch):
+    """If the journal cannot be written, the answer is given, and asking again is free."""
+    with serve(budget=9) as served:
+        far = served.connect()
+        delete = sql.delete
+
+        def refused(table):
+            raise InputError("journal: no space is left on its disk")
+
+        monkeypatch.setattr("extractlib.api.client.sql.delete", refused)
+        first = far.query(noise(3))
+        monkeypatch.setattr("extractlib.api.client.sql.delete", delete)
+        assert same(far.query(noise(3)), first)
+        assert far.usage().queries == 3
+        far.query(noise(3))
+        assert far.usage().queries == 6
+
+
 def test_threads_that_ask_the_same_take_up_an_id_that_was_left_once(tmp_path):
     journal = Journal(tmp_path / "journal.db")
     left = journal.begin("images")
-    journal.leave("images", left)
+    journal.settle("images", left, answered=False)
     with ThreadPoolExecutor(8) as threads:
         begun = list(threads.map(lambda _: journal.begin("images"), range(8)))
     assert begun.count(left) == 1 and len(set(begun)) == 8

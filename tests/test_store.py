@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from extractlib import store as module
 from extractlib.data.sets import default_data
 from extractlib.errors import DataWarning, InputError
-from extractlib.store import MANIFEST, Store, default_store, digest, fingerprint
+from extractlib.store import MANIFEST, Store, default_store, digest, fingerprint, held
 
 
 def write(text: str):
@@ -187,3 +187,35 @@ def test_the_users_own_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
 
 def test_names_that_are_not_utf8_have_a_digest():
     assert digest("caf\udce9") == digest(b"caf\xe9") != digest("caf\u00e9")
+
+
+def test_an_artifact_that_another_process_removes_is_made_again(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    folder = store.get("thing", {"a": 1}, lambda folder: (folder / "x").write_text("1"))
+    (folder / "x").write_text("2")
+    seen, replace = [], os.replace
+
+    def recorded(first, second):
+        seen.append((Path(first).name, Path(second).name[:1]))
+        replace(first, second)
+
+    monkeypatch.setattr(os, "replace", recorded)
+    with pytest.warns(DataWarning, match="is damaged and will be made again"):
+        store.get("thing", {"a": 1}, lambda folder: (folder / "x").write_text("1"))
+    assert seen[0] == (folder.name, ".")  # moved away at once, not file by file
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == [folder.name]
+    monkeypatch.setattr("extractlib.store._manifest", lambda folder: (folder / "gone").stat())
+    assert not module._is_intact(folder)
+
+
+def test_a_lock_is_like_any_other_file_and_leaves_the_umask_alone(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(os, "umask", lambda _: pytest.fail("another thread could make a file meanwhile"))
+        with held(tmp_path / "lock", "waits"):
+            pass
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode == (tmp_path / "file").stat().st_mode

@@ -6,8 +6,19 @@ Examples:
     TopK(k=5)
 """
 
-from extractlib.api.granularity import Full, Granularity, Label, Rounded, Temperature, TopK
+from extractlib.api.granularity import Answers, Full, Granularity, Label, Rounded, Temperature, TopK
 from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import PredictionAPI
 
-__all__ = ["BudgetExceeded", "Full", "Granularity", "Label", "Meter", "PredictionAPI", "Rounded", "Temperature", "TopK"]
+__all__ = [
+    "Answers",
+    "BudgetExceeded",
+    "Full",
+    "Granularity",
+    "Label",
+    "Meter",
+    "PredictionAPI",
+    "Rounded",
+    "Temperature",
+    "TopK",
+]

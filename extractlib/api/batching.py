@@ -12,7 +12,7 @@ import torch
 from extractlib.api.meter import Terms
 from extractlib.api.service import Model, Policy, PredictionAPI
 from extractlib.data.images import check_images
-from extractlib.errors import InputError
+from extractlib.errors import InputError, described
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,14 @@ class ServedAPI(PredictionAPI):
         while jobs := self._next():
             try:
                 self._answer(jobs)
-            except Exception:  # one of them may be the cause: answer each on its own
+            except BaseException:  # one of them may be the cause: answer each on its own
                 for job in jobs:
                     try:
                         self._answer([job])
                     except Exception as error:
                         job.packed.set_exception(error)
+                    except BaseException as error:  # from someone's module: this thread must go on
+                        job.packed.set_exception(RuntimeError(described(error)))
 
     def _next(self) -> list[Job]:
         """Wait, and return jobs that fit in one batch, with images of one shape; none once the API is closed."""

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,17 @@ class Journal:
             connection.execute(sql.insert(PENDING), {"request": request, "digest": images})
         return request
 
-    def leave(self, images: str, request: str) -> None:
-        """Note that no answer came: the next request for these images uses this id again."""
+    def settle(self, images: str, request: str, *, answered: bool) -> None:
+        """Note that a request was answered or refused, or else that the next one for these images uses its id again.
+
+        If the former cannot be written, it is not lost with the answer: the id is used again.
+        """
+        if answered:
+            with suppress(InputError), self._database.transaction() as connection:
+                connection.execute(sql.delete(PENDING).where(PENDING.c.request == request))
+                return
         with self._lock:
             self._left[images].append(request)
-
-    def end(self, request: str) -> None:
-        """Note that a request was answered or refused."""
-        with self._database.transaction() as connection:
-            connection.execute(sql.delete(PENDING).where(PENDING.c.request == request))
 
 
 class RemoteAPI:
@@ -164,10 +167,7 @@ class RemoteAPI:
             settled = not isinstance(error, Unanswered)
             raise
         finally:
-            if settled:
-                self._journal.end(request)
-            else:  # also when the user interrupts
-                self._journal.leave(asked, request)
+            self._journal.settle(asked, request, answered=settled)  # also when the user interrupts
 
     def usage(self, client: str = "anonymous") -> Usage:
         """Return how many queries this key's team has sent, how many are left, and what they cost."""

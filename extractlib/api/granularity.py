@@ -96,7 +96,21 @@ KINDS: Registry[Callable[..., "Granularity"]] = Registry("granularity")
 
 @dataclass(frozen=True)
 class Granularity:
-    """What an answer shows; a subclass defines `kind` and what it shows (`_shown`).
+    """What an answer shows; a subclass defines `kind`, at most one number as its field, and what it shows (`_shown`).
+
+    Examples:
+        >>> import extractlib as xl
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Confidence(xl.api.Granularity, kind="confidence"):
+        ...     "The label and its probability."
+        ...
+        ...     def _shown(self, probabilities):
+        ...         values, classes = probabilities.max(1, keepdim=True)
+        ...         return classes, values
+        >>> victim, signs = xl.load_victim("signs"), xl.load("signs").test
+        >>> xl.PredictionAPI(victim, answers="confidence").query(signs.images[:3]).probabilities.shape
+        torch.Size([3, 1])
 
     Raises:
         InputError: The subclass's value is not allowed.
@@ -105,6 +119,8 @@ class Granularity:
     kind: ClassVar[str]
 
     def __init_subclass__(cls, *, kind: str):
+        if not re.fullmatch("[a-z]+", kind, re.ASCII):
+            raise InputError(f"the kind of a granularity is {kind!r}: use small letters only, so that its name is read")
         cls.kind = kind
         KINDS.add(kind, cls)
 
@@ -119,6 +135,8 @@ class Granularity:
             InputError: There is none with that name.
         """
         if isinstance(text, Granularity):
+            if cls.parse(str(text)) != text:  # a transfer set stores the name
+                raise InputError(f"granularity {text} is not what its name is read as: decorate it as a dataclass")
             return text
         try:
             named = re.fullmatch(r"([a-z]+)(?:-([0-9.]+))?", str(text), re.ASCII)
@@ -154,14 +172,20 @@ class Granularity:
         found = ""
         if not isinstance(answers, Answers):
             found = f"are {kind_name(answers)}"
-        elif not is_plain(answers.labels) or tuple(answers.labels.shape) != (count,):
+        elif not is_plain(answers.labels) or tuple(answers.labels.shape) != (count,) or not _whole(answers.labels):
             found = f"have labels {kind_of(answers.labels)} for {count} images"
         elif not bool(((answers.labels >= DENIED) & (answers.labels < classes)).all()):
             found = f"have labels from {int(answers.labels.min())} to {int(answers.labels.max())} for {classes} classes"
         elif not all(part is None or is_plain(part) for part in (answers.classes, answers.probabilities)):
             found = f"have classes and probabilities {kind_of(answers.classes)} and {kind_of(answers.probabilities)}"
+        elif answers.classes is not None and not _whole(answers.classes):
+            found = f"have classes {kind_of(answers.classes)}"
         elif answers.classes is not None and not bool(((answers.classes >= 0) & (answers.classes < classes)).all()):
             found = f"have classes from {int(answers.classes.min())} to {int(answers.classes.max())} of {classes}"
+        elif answers.classes is not None and bool((answers.classes.sort(1).values.diff() == 0)[~answers.denied].any()):
+            found = "have the same class twice for an image"
+        elif answers.classes is not None and bool((answers.classes[:, 0] != answers.labels)[~answers.denied].any()):
+            found = "have a label that is not the first of the classes"
         elif answers.probabilities is not None:
             rows = answers.probabilities.double()
             if not bool(((rows >= 0) & (rows <= 1)).all()):
@@ -173,8 +197,11 @@ class Granularity:
         return answers
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Return `Answers.classes` and `Answers.probabilities` for probabilities without NaN."""
-        return None, probabilities
+        """Return `Answers.classes` and `Answers.probabilities` for probabilities without NaN; None for what is hidden.
+
+        The only method that a granularity has to define.
+        """
+        raise InputError(f"granularity {self} does not say what it shows: define {type(self).__name__}._shown")
 
     # -- as bytes ------------------------------------------------------------
 
@@ -238,6 +265,9 @@ class Full(Granularity, kind="full"):
         >>> xl.Full().show(torch.tensor([[0.2, 0.5, 0.3]])).probabilities
         tensor([[0.2000, 0.5000, 0.3000]])
     """
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, probabilities
 
 
 @dataclass(frozen=True)
@@ -331,6 +361,13 @@ class Temperature(Granularity, kind="temperature"):
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
         return super().probabilities(logits.to(torch.get_default_dtype()) / self.temperature)
+
+    def _shown(self, probabilities: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, probabilities
+
+
+def _whole(numbers: torch.Tensor) -> bool:
+    return not (numbers.is_floating_point() or numbers.dtype == torch.bool)
 
 
 def _check(granularity: Granularity, value: float, kind: type, lowest: float, highest: float) -> None:

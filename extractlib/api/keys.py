@@ -122,7 +122,7 @@ class Keys:
 
     def all(self) -> list[Key]:
         """Return all keys, the oldest first."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(reads=True) as connection:
             return [Key(*row) for row in connection.execute(sql.select(KEYS).order_by(KEYS.c.made, KEYS.c.number))]
 
     def teams(self) -> list[str]:

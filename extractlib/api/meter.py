@@ -149,7 +149,7 @@ class Meter:
     def usage(self, client: str, terms: Terms) -> Usage:
         """Return what a client has used."""
         check_name("client", client)
-        with self._database.transaction() as connection:
+        with self._database.transaction(reads=True) as connection:
             return _usage(self._account(connection, client), terms)
 
     def check(self, request: Request, terms: Terms) -> bytes | None:
@@ -160,7 +160,7 @@ class Meter:
             InputError: The record is damaged.
             BudgetExceeded: The request is new and asks for more than is left.
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(reads=True) as connection:
             return self._stored(connection, request, self._account(connection, request.client), terms)
 
     def charge(self, request: Request, answer: bytes, terms: Terms) -> bytes:
@@ -194,7 +194,7 @@ class Meter:
         """
         where = (REQUESTS.c.client == client) & (REQUESTS.c.id > after)
         chosen = sql.select(REQUESTS).where(where).order_by(REQUESTS.c.id).limit(most)
-        with self._database.transaction() as connection:
+        with self._database.transaction(reads=True) as connection:
             rows = [self._unsealed(row._asdict(), id=row.id) for row in connection.execute(chosen)]
         return [(row["id"], row["answer"]) for row in rows]
 

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
+import anyio
+import anyio.to_thread
 import torch
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
@@ -40,6 +42,9 @@ from extractlib.api.service import Fault
 from extractlib.errors import InputError, check_positive, shown
 
 Returned = TypeVar("Returned")
+
+ASKING = 40
+"""Queries of a victim that wait for its answer at a time, on threads of their own: nothing else waits for them."""
 
 LOG = logging.getLogger("extractlib.server")
 
@@ -280,6 +285,7 @@ class Service:
         router = APIRouter()
         bodies: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(self.limits.bodies))
         fingerprint = self.keys.claim(self.name, self.api.fingerprint)
+        asking = anyio.CapacityLimiter(ASKING)
 
         Team = Annotated[str, Depends(who_asks(self.keys))]
 
@@ -306,7 +312,7 @@ class Service:
                 images = await self._images(request)
                 _note(request, request=request_id, images=len(images))
                 as_npy = wire.NPY in request.headers.get("Accept", "")
-                return await answered(self._ask, images, team, request_id, as_npy)
+                return await answered(self._ask, images, team, request_id, as_npy, limiter=asking)
 
         @router.get("/usage")
         async def usage(team: Team) -> dict[str, Any]:
@@ -470,14 +476,21 @@ def running(app: FastAPI) -> Iterator[str]:
         thread.join()
 
 
-async def answered(call: Callable[..., Returned], *arguments: Any) -> Returned:
+async def answered(
+    call: Callable[..., Returned], *arguments: Any, limiter: anyio.CapacityLimiter | None = None
+) -> Returned:
     """Return the result of a call that may have to wait for the database or the model.
+
+    Args:
+        call: Is called on a thread.
+        arguments: What it is called with.
+        limiter: Bounds how many such calls run at a time; the threads that all others share if None.
 
     Raises:
         Problem: It refuses.
     """
     try:
-        return await run_in_threadpool(call, *arguments)
+        return await anyio.to_thread.run_sync(call, *arguments, limiter=limiter)
     except Problem:
         raise
     except BudgetExceeded as error:

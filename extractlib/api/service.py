@@ -136,6 +136,8 @@ class PredictionAPI:
         A detector's threshold may be set later, and makes it another one.
         """
         defense = [part.fingerprint for part in (self._detector, self._policy) if part is not None]
+        threshold = getattr(self._detector, "threshold", None)  # which your own detector's fingerprint may leave out
+        defense += [] if threshold is None else [repr(threshold)]
         return digest(self._victim.fingerprint, str(self.granularity), *defense)
 
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:

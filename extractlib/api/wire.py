@@ -8,6 +8,7 @@ import math
 import re
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 PARSING = threading.Lock()
 """Held while NumPy parses a header: in Python 3.11 threads that parse at the same time can fail (CPython's 106905)."""
 
+ATTEMPTS = 9
+"""How often a header is parsed: a traceback that is written to a log meanwhile parses too, and without the lock."""
+
+SPARE = 100
+"""More values than images that a body in JSON may have."""
+
 
 class TooLarge(InputError):
     """There are too many images, or they are too large."""
@@ -52,8 +59,11 @@ def from_npy(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     try:
         read_header = HEADERS[np.lib.format.read_magic(file)]
-        with PARSING:
-            shape, by_columns, dtype = read_header(file)
+        for _ in range(ATTEMPTS):
+            with PARSING, suppress(SystemError):
+                shape, by_columns, dtype = read_header(file)
+                break
+            file.seek(np.lib.format.MAGIC_LEN)
         content = memoryview(data)[file.tell() :]
         if dtype.hasobject or min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize:
             raise ValueError
@@ -102,6 +112,8 @@ def files_from_json(data: bytes, *, most: int) -> list[bytes]:
         InputError: The bytes are not such JSON.
         TooLarge: There are more than `most`.
     """
+    if data.count(b",") > most + SPARE:  # before they take many times their size as objects
+        raise TooLarge(f"the request has {data.count(b',') + 1:,} values: send at most {most:,} images at a time")
     try:
         images = json.loads(data)["images"]
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):

@@ -31,6 +31,7 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, check_trainable, predict
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
+from extractlib.tensors import is_plain, kind_of
 from extractlib.versions import versions
 
 SURROGATE = Recipe(epochs=16, learning_rate=0.1, batch_size=128, weight_decay=0.0, shift=0)
@@ -231,7 +232,7 @@ class Knockoff:
         pool = self.asked(pool)
         header = self.header(api, pool)
         choices = self.choices(pool, header.classes, trainer)
-        chosen, answers = next(choices), None  # before a file is created: it may reject the pool
+        chosen, answers = self._chosen(choices), None  # before a file is created: it may reject the pool
         if path is None or not path.exists():
             check_budget(api, self.client, self.budget)
         with (
@@ -242,7 +243,7 @@ class Knockoff:
             check_budget(api, self.client, self.budget - len(held))
             for start in range(0, self.budget, self.batch):
                 if answers is not None:
-                    chosen = choices.send(answers)
+                    chosen = self._chosen(choices, answers)
                 self._check_batch(chosen, min(self.batch, self.budget - start), len(pool))
                 rows = slice(start, start + len(chosen))
                 if start >= len(held):
@@ -257,8 +258,21 @@ class Knockoff:
                 bar.update(len(chosen))
             return file.transfer
 
+    def _chosen(self, choices: Choices, answers: Answers | None = None) -> torch.Tensor:
+        """Return the next batch to query, given the answers to the previous one."""
+        if not isinstance(choices, Generator):
+            raise InputError(f"{type(self).__name__}.choices returned {kind_name(choices)}: yield the batches instead")
+        try:
+            return next(choices) if answers is None else choices.send(answers)
+        except StopIteration:
+            raise InputError(
+                f"{type(self).__name__} chose too few images: yield batches until the budget is spent"
+            ) from None
+
     def _check_batch(self, chosen: torch.Tensor, wanted: int, pool_size: int) -> None:
         """Reject an invalid batch before it is paid for."""
+        if not is_plain(chosen) or chosen.ndim != 1 or chosen.is_floating_point() or chosen.dtype == torch.bool:
+            raise InputError(f"{type(self).__name__} chose {kind_of(chosen)}: expected int64 of shape (n,)")
         if len(chosen) != wanted:
             raise InputError(
                 f"{type(self).__name__} chose {len(chosen)} images: expected {wanted} here, batch={self.batch} at a"
@@ -275,6 +289,11 @@ class Knockoff:
         except RequestReused as error:
             raise RequestReused(
                 f"{error}; in an attack: give it another client=…, or give its class a different strategy"
+            ) from None
+        except BudgetExceeded as error:
+            raise BudgetExceeded(
+                f"{error}; in an attack: answers that were given are in keep=…, which transfer.load(path, partial=True)"
+                " reads, so that train can use them"
             ) from None
 
     @property

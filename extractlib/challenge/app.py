@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,8 +26,8 @@ from extractlib.serve import apis_of
 
 LOG = logging.getLogger("extractlib.challenge")
 
-UPLOADS = 2
-"""Copies that are held in memory at a time; further ones wait."""
+UPLOADS = 1
+"""Copies of a team that are held in memory at a time; its further ones wait, and other teams do not."""
 
 STARTER = Path(__file__).with_name("starter.ipynb")
 
@@ -104,7 +105,7 @@ class Challenge:
     def router(self) -> APIRouter:
         """Return the routes."""
         router, rules = APIRouter(), self.settings.challenge
-        uploads = asyncio.Semaphore(UPLOADS)
+        uploads: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(UPLOADS))
         Team = Annotated[str, Depends(who_asks(self.keys))]
 
         @router.post("/submissions", status_code=202, openapi_extra=UPLOAD)
@@ -118,7 +119,7 @@ class Challenge:
                 raise Problem("invalid", f"unknown network {shown(network)}: use one of {', '.join(NETWORKS)}")
             if network is None and self.judge.sandbox is None:
                 raise Problem("format", "this server does not accept ONNX: send safetensors and name the network")
-            async with uploads:
+            async with uploads[team]:
                 content = await body_of(request, megabytes=rules.megabytes, seconds=self.settings.seconds)
                 if not content:
                     raise Problem("invalid", "the body is empty: send the file that holds the copy")

@@ -7,7 +7,8 @@ import os
 import queue
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,9 @@ from extractlib.errors import InputError
 from extractlib.models.classifier import Surrogate
 
 LOG = logging.getLogger("extractlib.challenge")
+
+AGAIN = 60.0
+"""Seconds after which a copy is tried again that the host's database refused to record."""
 
 ATTEMPTS = 10
 """Copies that a team may hand in each day, as a multiple of those scored: failed ones do not count as scored."""
@@ -162,7 +166,7 @@ class Submissions:
             TooMany: The team must wait, or query more.
         """
         sha256, now = hashlib.sha256(content).hexdigest(), self._clock().astimezone(UTC)
-        with self._database.transaction() as connection:
+        with self._written(sha256, content) as written, self._database.transaction() as connection:
             # PostgreSQL has transactions that write at the same time, SQLite does not.
             if connection.dialect.name == "postgresql":
                 connection.execute(sql.text("LOCK TABLE submissions IN EXCLUSIVE MODE"))
@@ -171,7 +175,7 @@ class Submissions:
                 if one.state != FAILED and (one.sha256, one.network) == (sha256, network):
                     return one
             self._quota.check(own, team=team, day=now.date().isoformat(), charged=queries)
-            self._keep(sha256, content)
+            os.replace(written, self._folder / sha256)
             added = Submission(
                 id=uuid.uuid4().hex,
                 team=team,
@@ -186,7 +190,7 @@ class Submissions:
 
     def all(self, **where: str) -> list[Submission]:
         """Return the copies whose columns have the given values, the oldest first."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(reads=True) as connection:
             return [_read(row) for row in connection.execute(_chosen(**where)).mappings()]
 
     def content(self, submission: Submission) -> Path:
@@ -204,13 +208,19 @@ class Submissions:
 
     def _update(self, name: str, **values: str) -> None:
         with self._database.transaction() as connection:
-            connection.execute(sql.update(SUBMISSIONS).where(SUBMISSIONS.c.id == name).values(values))
+            # What is decided stays so, even if two servers have scored the copy.
+            waiting = (SUBMISSIONS.c.id == name) & (SUBMISSIONS.c.state == WAITING)
+            connection.execute(sql.update(SUBMISSIONS).where(waiting).values(values))
 
-    def _keep(self, sha256: str, content: bytes) -> None:
-        path = self._folder / sha256
-        partial = path.with_suffix(".part")
-        partial.write_bytes(content)
-        os.replace(partial, path)
+    @contextmanager
+    def _written(self, sha256: str, content: bytes) -> Iterator[Path]:
+        """Write a copy to a file of its own, before the database is locked; it is removed unless it was moved."""
+        partial = self._folder / f"{sha256}.{uuid.uuid4().hex}.part"
+        try:
+            partial.write_bytes(content)
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 class Judge:
@@ -248,9 +258,12 @@ class Judge:
         while (submission := self._queue.get()) and not self._closed:
             try:
                 self._judge(submission)
-            except Exception:  # the host's database: the copy keeps waiting, and the judge goes on
+            except Exception:  # the host's database: the copy is tried again later, and the judge goes on
                 LOG.exception("fault")
-            finally:
+                again = threading.Timer(AGAIN, self._queue.put, (submission,))
+                again.daemon = True
+                again.start()
+            else:
                 self._queued.discard(submission.id)
 
     def _judge(self, submission: Submission) -> None:

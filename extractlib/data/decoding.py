@@ -156,7 +156,8 @@ def _refusal(listing: Listing, bad: Mapping[str, str]) -> InputError:
 
 def _state(listing: Listing, reading: Reading) -> tuple[str, dict[str, str]]:
     """Return a digest of the files' paths, sizes and modification times, and which of the files are unusable."""
-    state, faults = [str(listing.root.resolve())], dict.fromkeys(listing.empty, "it holds no images")
+    faults = dict.fromkeys(listing.empty, "it holds no images")
+    state = [str(listing.root.resolve()), *(f"{path} {fault}" for path, fault in faults.items())]
     for path in listing.files():
         file, is_image = listing.root / path, file_of(path) == path
         fault = fault_of(file, most_bytes=reading.most_bytes if is_image else sys.maxsize)

@@ -307,7 +307,7 @@ def from_dataset(
     images = [_pixels(image, name) for image, *_ in items]
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
-        raise InputError(f"{name}: images have the sizes {sorted(sizes)[:3]}: resize them to one size first")
+        raise InputError(f"{name}: images have the shapes {sorted(sizes)[:3]}: bring them to one size and mode first")
     own = getattr(dataset, "classes", None)
     labeled = len(items[0]) > 1 and items[0][1] is not None
     if (labeled and labels is not None) or (own is not None and classes is not None):
@@ -349,6 +349,8 @@ def images(
         return source
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(p, torch.Tensor | np.ndarray) for p in source):
         raise InputError(f"{name}: images are a pair of tensors: for a pair (x, y), call images(x, y)")
+    if isinstance(source, Mapping):
+        raise InputError(f"{name}: images are several parts, {shown(tuple(source))}: take one, such as .queries")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise InputError(f"images are a {type(source).__name__}: expected a tensor, an array or a torch data set")
     return from_dataset(source, labels, classes=classes, name=name)

@@ -140,6 +140,7 @@ def of_pillow(image: Image.Image) -> np.ndarray:
         InputError: A value is not finite.
     """
     try:
+        image = ImageOps.exif_transpose(image)
         image = Image.fromarray(_scaled(np.asarray(image))) if image.mode[0] in "IF" else image
     except ValueError as error:
         raise InputError(f"an image cannot be used ({error}): leave it out") from None

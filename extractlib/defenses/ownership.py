@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_positive
+from extractlib.errors import InputError, check_has, check_positive
+from extractlib.evaluation import numbered_as
 
 STEPS = np.geomspace(2, 128, 16)
 """Lengths of the walk, as root mean square of the change in gray levels."""
@@ -81,7 +82,8 @@ def dataset_inference(
     Args:
         victim: The owner's model.
         suspect: The model that may have been stolen from it.
-        private: Labeled images that the victim was trained on.
+        private: Labeled images that the victim was trained on. Where the classes are some of a model's by name, labels
+            are compared by name, otherwise by number.
         public: As many labeled images of the same kind that neither model was trained on.
         directions: See `margins`.
         seed: Seed of the directions.
@@ -90,14 +92,19 @@ def dataset_inference(
         A p value in [0, 1]: below the owner's level, the suspect is accused.
 
     Raises:
-        InputError: A side has no labels or fewer than four images.
+        InputError: A side has no labels or fewer than four images, a model gives no labels, or its classes do not fit.
     """
     for side in (private, public):
         if side.labels is None or len(side) < 4:
             raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")
 
+    for who, model in {"victim": victim, "suspect": suspect}.items():
+        check_has(who, model, ("predict",), remedy="wrap a module in Victim(module, classes=…)")
+    names = getattr(victim, "classes", ())
+
     def walked(model: Labeler, side: ImageSet, half: slice) -> np.ndarray:
-        return margins(model, side.images[half], side.known_labels()[half], directions=directions, seed=seed)
+        labels = numbered_as(tuple(getattr(model, "classes", names)), side)
+        return margins(model, side.images[half], labels[half], directions=directions, seed=seed)
 
     known = [walked(victim, side, slice(None, len(side) // 2)) for side in (private, public)]
     weights = _regression(*known)

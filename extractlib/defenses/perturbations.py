@@ -4,6 +4,7 @@ As published, they need no detector: put them behind `detectors.Everything`. Beh
 catches.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -138,7 +139,7 @@ def choose_strength(
         slack: Share of the images.
 
     Raises:
-        InputError: The images have no labels, or none of the strengths is that cheap.
+        InputError: The images have no labels, the reference denies answers, or none of the strengths is that cheap.
     """
     labels, everything = images.known_labels(), torch.ones(len(images), dtype=torch.bool)
 
@@ -147,6 +148,8 @@ def choose_strength(
         return (shown - probabilities).abs().sum(1).mean().item(), 1 - accuracy(shown.argmax(1), labels)
 
     change, wrong = cost(reference, detected)
+    if math.isnan(change):
+        raise InputError("the reference denies answers, which is no change of them: give a policy that alters answers")
     for strength in sorted(strengths, reverse=True):
         changed, lost = cost(make(strength), everything)
         if changed <= change + ROUNDING and lost <= wrong + slack + ROUNDING:

@@ -7,7 +7,7 @@ import copy
 import json
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +46,10 @@ SHIPPED = Path(__file__).parent / "weights" / "victims"
 """The victims that ship with the package."""
 
 
+class OtherOrder(InputError):
+    """A file has the named classes in another order."""
+
+
 class Classifier:
     """A trained classifier: the model behind an API, or a copy of one.
 
@@ -60,10 +64,10 @@ class Classifier:
             whenever it answers.
         layer: Name of the inner layer whose input detectors look at, such as ``"fc"`` in torchvision's ResNets.
         name: What to call it.
-        fingerprint: Digest of everything that determines its answers; by default, that of the weights (when first
-            needed), the layers and their plain attributes, the class names and how the module is used. A module
-            without weights may answer from anywhere, so by default its fingerprint is new each time: give one to
-            resume an attack on it.
+        fingerprint: Digest of everything that determines its answers; by default, that of the weights as they are
+            now, the layers and their plain attributes, the class names and how the module is used. A module without
+            weights may answer from anywhere, so by default its fingerprint is new each time: give one to resume an
+            attack on it.
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
@@ -96,8 +100,8 @@ class Classifier:
             raise InputError(f"the module is a {type(module).__name__}: expected a torch.nn.Module")
         self.name, self.classes = name, check_classes(classes)
         self.image_shape = None if image_shape is None else check_shape(image_shape)
-        if fingerprint is not None:
-            self.fingerprint = check_name("fingerprint", fingerprint)
+        self._given = None if fingerprint is None else check_name("fingerprint", fingerprint)
+        self._digested: tuple[list[tuple[int, int]], str] | None = None
         if outputs in ("logit", "probability") and len(self.classes) != 2:
             raise InputError(
                 f"a single {outputs} is for two classes, but there are {len(self.classes)}: use outputs='logits'"
@@ -108,12 +112,19 @@ class Classifier:
             raise InputError(f"a {type(module).__name__} takes uint8 images: leave out mean, std, outputs and layer")
         self.model = module.eval()
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Digest of everything that determines the answers."""
-        weights = networks.fingerprint_of(self.model.state_dict())
-        plain = networks.attributes_of(self.model)
-        return digest(weights, repr(self.classes), repr(self.model), *([repr(plain)] if plain else []))
+        """Digest of everything that determines the answers; computed anew when the weights have changed."""
+        if self._given is not None:
+            return self._given
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        state = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
+        if self._digested is None or self._digested[0] != state:
+            weights = networks.fingerprint_of(self.model.state_dict())
+            plain = networks.attributes_of(self.model)
+            found = digest(weights, repr(self.classes), repr(self.model), *([repr(plain)] if plain else []))
+            self._digested = state, found
+        return self._digested[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.classes)} classes, {self.fingerprint[:12]})"
@@ -189,8 +200,12 @@ class Classifier:
         return logits
 
     def predict(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return the label of each image, int64 of shape (n,)."""
-        return self.logits(images).argmax(1)
+        """Return the label of each image, int64 of shape (n,).
+
+        Raises:
+            InputError: As for `logits`, or a logit is NaN or infinite.
+        """
+        return labels_of(self.logits(images), who=self.name)
 
     def _check_outputs(self, logits: torch.Tensor) -> None:
         """Check that a module returns probabilities if it is declared to, and only then."""
@@ -226,7 +241,7 @@ class Classifier:
             >>> images.grad.shape
             torch.Size([2, 3, 32, 32])
         """
-        return _OnFloats(self.model)
+        return _OnFloats(self.model).eval()
 
     def save(self, path: Path | str) -> None:
         """Write the weights as safetensors, with the class names and how your own module is used.
@@ -270,7 +285,7 @@ class Classifier:
             if classes is None and named is None:
                 raise InputError(f"{path} names no classes: give classes=…")
             if classes is not None and named is not None and list(classes) != named and set(classes) == set(named):
-                raise InputError(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
+                raise OtherOrder(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
             names = tuple(named if classes is None else classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
@@ -287,6 +302,17 @@ class Classifier:
                 raise
             raise InputError(f"{path} holds no {what} ({one_line(error)})") from None
         return found
+
+
+def labels_of(logits: torch.Tensor, *, who: str) -> torch.Tensor:
+    """Return the label of each image, int64 of shape (n,), for logits of shape (n, classes).
+
+    Raises:
+        InputError: A logit is NaN or infinite.
+    """
+    if not bool(logits.isfinite().all()):
+        raise InputError(f"{who} returned NaN or infinite logits: use float32 if it computes in half precision")
+    return logits.argmax(1)
 
 
 class _OnFloats(nn.Module):

@@ -335,8 +335,8 @@ class FromFloats(Network):
         returned = self.module(x)
         if not is_plain(returned):
             raise InputError(f"the module returned {kind_of(returned)}: wrap it so that it returns a tensor of numbers")
-        if self.outputs in ("probability", "probabilities"):  # half precision would round 1 - p
-            returned = returned.to(torch.promote_types(returned.dtype, torch.float32))
+        # Half precision would round 1 - p and detectors' scores.
+        returned = returned.to(torch.promote_types(returned.dtype, torch.float32))
         if self.outputs == "probability":
             second = returned.reshape(len(returned), -1)
             returned = torch.cat([1 - second, second], 1)

@@ -165,10 +165,14 @@ def check_trainable(model: nn.Module, recipe: Recipe) -> None:
     """Reject a network that the training cannot change, before work starts.
 
     Raises:
-        InputError: All weights are frozen, or the recipe augments images although frozen layers see each only once.
+        InputError: All weights are frozen, or in half precision, or the recipe augments images although frozen layers
+            see each only once.
     """
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError("the network has no trainable weights: give one with requires_grad set on some")
+    halves = [name for name, weight in model.named_parameters() if weight.dtype in (torch.float16, torch.bfloat16)]
+    if halves:
+        raise InputError(f"the network's weight {halves[0]} is in half precision: train it in float32, module.float()")
     lowers = hasattr(model, "lowered") and bool(getattr(model, "frozen", 0))
     if lowers and (recipe.shift or recipe.flip or recipe.crop):
         raise InputError(

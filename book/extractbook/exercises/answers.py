@@ -1,5 +1,6 @@
 """Answers as plain data, and how one differs from another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from extractlib.errors import InputError
 KINDS = {bool: "a truth value", int: "a whole number", float: "a number", str: "text", list: "a list"}
 LARGEST = 10_000_000
 """Most values that an answer may hold."""
+NEAR = 0.01
+"""Relative difference below which a number may only have been rounded."""
 ARRAYS = {"b": ("truth values", np.bool_), "i": ("whole numbers", np.int64), "f": ("numbers", np.float64)}
 
 
@@ -74,9 +77,8 @@ def fitted(given: Any, right: Any) -> Any:
         return [fitted(*pair) for pair in zip(given, [""] * len(given) if _are_names(right) else right, strict=True)]
     if isinstance(right, np.ndarray):
         kind = right.dtype.kind
-        array = _as_array(given)
-        fits = array is not None and array.dtype.kind in ("if" if kind == "f" else kind)
-        _require(fits, given, f"an array of {ARRAYS[kind][0]}")
+        array = _of_kind(_as_array(given), kind)
+        _require(array is not None, given, f"an array of {ARRAYS[kind][0]}")
         given = array
     elif isinstance(right, bool | str):
         _require(isinstance(given, type(right)), given, KINDS[type(right)])
@@ -89,6 +91,14 @@ def fitted(given: Any, right: Any) -> Any:
             "times infinity, or an exponential that overflows"
         )
     return given
+
+
+def _of_kind(array: np.ndarray | None, kind: str) -> np.ndarray | None:
+    """Return an array as the kind that is wanted, ``"b"``, ``"i"`` or ``"f"``, if no value is lost."""
+    if array is None or array.dtype.kind in ("if" if kind == "f" else kind):
+        return array
+    wanted: np.ndarray | None = array.astype(ARRAYS[kind][1]) if np.isfinite(array).all() else None
+    return wanted if kind != "f" and wanted is not None and np.array_equal(wanted, array) else None
 
 
 def _as_array(given: object) -> np.ndarray | None:
@@ -137,7 +147,8 @@ def difference(given: Any, right: Any, *, tolerance: float) -> str | None:
             (f"in part {part} of {len(right)}, {reason}" for part, reason in enumerate(reasons, 1) if reason), None
         )
     exact = isinstance(right, int) or (isinstance(right, np.ndarray) and right.dtype.kind in "bi")
-    return _numbers_differ(np.asarray(given, float), np.asarray(right, float), 0.0 if exact else tolerance)
+    show = bool if np.asarray(right).dtype.kind == "b" else "{:.6g}".format
+    return _numbers_differ(np.asarray(given, float), np.asarray(right, float), 0.0 if exact else tolerance, show)
 
 
 def normalized(text: str) -> str:
@@ -145,7 +156,9 @@ def normalized(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> str | None:
+def _numbers_differ(
+    given: np.ndarray, right: np.ndarray, tolerance: float, show: Callable[[float], object]
+) -> str | None:
     if given.shape != right.shape:
         return f"the shape is {given.shape}: expected {right.shape}"
     within = tolerance * np.abs(right).max(initial=0)
@@ -160,7 +173,10 @@ def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> s
     if equal(given, -right):
         return "the sign is reversed"
     if not right.ndim:
-        return f"the number is too {size}"
+        near = tolerance and abs(given - right) < NEAR * abs(right)
+        return f"the number, {show(given.item())}, is too {size}" + (
+            ", by less than 1%: give all digits" if near else ""
+        )
     if right.ndim == 2 and np.allclose(right.sum(1), 1, atol=1e-3) and not np.allclose(given.sum(1), 1, atol=1e-3):
         return "the rows do not sum to 1"
     if equal(np.sort(given, None), np.sort(right, None)):
@@ -172,4 +188,4 @@ def _numbers_differ(given: np.ndarray, right: np.ndarray, tolerance: float) -> s
     wrong = np.argwhere(np.abs(given - right) > within)
     place = tuple(wrong[0].tolist())
     where = f"index {place[0] if len(place) == 1 else place}"
-    return f"{len(wrong)} of {right.size} values are wrong, the first at {where}, where yours is {given[place]:.6g}"
+    return f"{len(wrong)} of {right.size} values are wrong, the first at {where}, where yours is {show(given[place])}"

@@ -105,6 +105,7 @@ EXERCISES = (
         slips={
             "one client's queries use up another's budget": partial(served, shared=True),
             "a refused request is charged": partial(served, fined=True),
+            "an answered request is not charged": lambda requests, budget: np.array([n <= budget for _, n in requests]),
         },
     ),
     Exercise(
@@ -122,6 +123,7 @@ EXERCISES = (
             "between two points the curve is a straight line": lambda sizes, accuracies, stolen: float(
                 min([s for s, a in zip(sizes, accuracies, strict=True) if a >= stolen], default=max(sizes))
             ),
+            "that is rounded": lambda sizes, accuracies, stolen: round(labels_worth(sizes, accuracies, stolen)),
             "interpolate from accuracies to labels, not the other way": lambda sizes, accuracies, stolen: float(
                 np.interp(stolen, np.sort(sizes), np.sort(accuracies))
             ),

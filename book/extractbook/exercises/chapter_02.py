@@ -45,7 +45,7 @@ def films(seed: int) -> list[tuple]:
     generator = np.random.default_rng(seed)
     cases = []
     for count in (20, 40):
-        names = generator.integers(10**9, size=count)
+        names = generator.choice(10_000, count, replace=False)
         cases.append(
             (torch.from_numpy(generator.permutation(names.repeat(generator.integers(1, 9, size=count)))), count)
         )

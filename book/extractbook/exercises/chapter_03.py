@@ -125,6 +125,10 @@ EXERCISES = (
                 victim * copy + (1 - victim) * (1 - copy),
             ],
             "where only one of them is right, they differ": lambda victim, copy: [victim + copy - 1, 1.0],
+            "two models can both be wrong and name the same class": lambda victim, copy: [
+                victim + copy - 1,
+                min(victim, copy),
+            ],
             "they agree where both are wrong only if they name the same class": lambda victim, copy: [
                 victim + copy - 1 + min(1 - victim, 1 - copy),
                 1 - abs(victim - copy),

@@ -30,12 +30,12 @@ def epochs_for(few: int, many: int, batch: int, epochs: int) -> int:
 
 
 def preferences(seed: int) -> list[tuple]:
-    """Return preferences and images left; the preferred class has no images left, and the last case would overflow."""
+    """Return preferences and images left: one class, no class or several have none left; the third would overflow."""
     generator = np.random.default_rng(seed)
     cases = []
-    for classes, scale in ((4, 1.0), (6, 2.0), (5, 2_000.0)):
+    for classes, scale, gone in ((4, 1.0, [-1]), (6, 2.0, []), (5, 2_000.0, [-1]), (7, 1.0, [-1, 0, 2]), (5, 1.0, [1])):
         values, left = scale * generator.normal(size=classes), generator.integers(1, 9, classes)
-        left[values.argmax()] = 0
+        left[values.argsort()[gone]] = 0
         cases.append((values, left))
     return cases
 
@@ -172,6 +172,9 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=logits_and_targets,
         right=gradient,
+        slips={
+            "it is the loss's mean over the images": lambda logits, targets: len(logits) * gradient(logits, targets)
+        },
     ),
     Exercise(
         id="5.4",

@@ -112,8 +112,8 @@ def prevented(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str
     [given], [(answers, images, _)], (full, *order) = found, cases, wanted[0]
     if given.shape != tuple(answers.shape) or given.min() < 0 or np.abs(given.sum(1) - 1).max() > 1e-4:
         raise InputError(f"expected {answers.shape[1]} probabilities that sum to 1 for each of {len(answers)} images")
-    if changed := int((given.argmax(1) != answers.argmax(1).numpy()).sum()):
-        raise InputError(f"{changed} of {len(answers)} answers have a different most probable class than before")
+    if changed := held_out.changed_labels(given, answers.numpy()):
+        raise InputError(f"{changed} of {len(answers)} answers have another most probable class than before, or two")
     before = np.argsort(order)
     shown, true, sent = (one[before] for one in (given, answers.numpy(), images.numpy()))
     labels = np.eye(true.shape[1])[true.argmax(1)]
@@ -152,7 +152,7 @@ EXERCISES = (
         cases=softened,
         right=likeliest,
         slips={
-            "the first candidate is returned: accuracy is the same for all of them, so it cannot decide": (
+            "that is always the lowest temperature: accuracy cannot decide, and powers must be scaled to sum to 1": (
                 lambda soft, labels, known: known[0]
             ),
             "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (

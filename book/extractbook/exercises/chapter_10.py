@@ -33,21 +33,30 @@ def histories(seed: int) -> list[tuple]:
     """Return which queries of an account were caught, with the honest rate, the window and the chance.
 
     The accounts: a thief, a thief with an honest past, one with just too many hits for a window that begins with the
-    first hit and ends with the last, and an honest customer.
+    first hit and ends with the last, one whose last hit comes a query later, and an honest customer.
     """
     generator = np.random.default_rng(seed)
-    honest, stolen, few = generator.random(300) < 0.02, generator.random(60) < 0.9, np.zeros(50, bool)
-    few[[0, 6, 12, 18, 24, 30, 36, 42, 49]] = True
+    honest, stolen = generator.random(300) < 0.02, generator.random(60) < 0.9
     quiet = np.zeros(generator.integers(60, 200), bool)
-    streams = (stolen, np.append(honest, stolen), np.concatenate([quiet, few, quiet]), honest)
+    few = []
+    for last in (49, 50):
+        hits = np.zeros(last + 1, bool)
+        hits[[0, 6, 12, 18, 24, 30, 36, 42, last]] = True
+        few.append(np.concatenate([quiet, hits, quiet]))
+    streams = (stolen, np.append(honest, stolen), *few, honest)
     return [(caught, 0.02, 50, 1e-6) for caught in streams]
 
 
-def until_flagged(caught: np.ndarray, rate: float, window: int, chance: float, *, more: int = 0) -> int:
-    """Return after how many queries an account is flagged, 0 if never; by mistake, `more` hits are looked for."""
+def until_flagged(
+    caught: np.ndarray, rate: float, window: int, chance: float, *, more: int = 0, most: int | None = None
+) -> int:
+    """Return after how many queries an account is flagged, 0 if never.
+
+    Two mistakes can be switched on: `more` hits are looked for, and at `most` so many queries are taken to be there.
+    """
     numbers = np.arange(1, len(caught) + 1)
     counts = np.convolve(caught, np.ones(window))[: len(caught)]
-    found = numbers[stats.binom.sf(counts - 1 + more, numbers.clip(max=window), rate) < chance]
+    found = numbers[stats.binom.sf(counts - 1 + more, numbers.clip(max=most or window), rate) < chance]
     return int(found[0]) if len(found) else 0
 
 
@@ -143,6 +152,9 @@ EXERCISES = (
                 caught, rate, len(caught), chance
             ),
             "at least that many: exactly that many counts too": lambda *case: until_flagged(*case, more=1),
+            "that window is a query too long": lambda caught, rate, window, chance: until_flagged(
+                caught, rate, window + 1, chance, most=window
+            ),
         },
     ),
     Exercise(
@@ -159,6 +171,7 @@ EXERCISES = (
             "the bound is one-sided": partial(p_value, bound=0.9875),
             "all controls count, not only the first": lambda repeated, marks, by: p_value(repeated, marks, by[:1]),
         },
+        tolerance=5e-3,
     ),
     Exercise(
         id="10.4",
@@ -169,7 +182,7 @@ EXERCISES = (
         cases=defended_services,
         key=lambda seed: [np.stack([defended(seed)[3].known_labels().numpy(), alone(seed)])],
         score=gained,
-        marks=(0.02, 0.08),
+        marks=(0.02, 0.06),
     ),
     Exercise(
         id="10.5",

@@ -37,7 +37,7 @@ def resampled_images(seed: int) -> list[tuple]:
     cases = []
     for count, draws in ((40, 5), (200, 30), (1_000, 8)):
         hard = generator.random(count)
-        sides = [hard < share for share in (0.9, 0.7)]
+        sides = [(hard < share) ^ (generator.random(count) < 0.05) for share in (0.9, 0.7)]
         cases.append((*sides, generator.multinomial(count, np.full(count, 1 / count), size=draws)))
     return cases
 
@@ -53,9 +53,14 @@ def patient_authors(seed: int) -> list[tuple]:
     cases = []
     for shift, first in ((0.0, 2), (0.0, 3), (0.05, 5), (-0.3, 3), (0.02, 4), (0.3, 3)):
         cases.append((generator.normal(0.8 + shift, 0.05, size=40).tolist(), 0.8, first))
-    # For every seed: a stop at the first look, one that only an earlier look finds, and one late in the values.
-    lucky = [0.9, 0.91, 0.92, 0.5, 0.5, 0.5]
-    return [*cases, (lucky, 0.8, 3), (lucky, 0.8, 4), ([0.9, 0.7] + [0.9] * 10, 0.8, 2)]
+    # For every seed: a stop at the first look, one that only an earlier look finds, one late in the values, one at the
+    # last of them, and an interval that is above the bound only if its spread or its quantile is wrong.
+    lucky, even = [0.9, 0.91, 0.92, 0.5, 0.5, 0.5], [0.8087, 0.8287, 0.8487, 0.8687]
+    return [
+        *cases,
+        *((lucky, 0.8, 3), (lucky, 0.8, 4), ([0.9, 0.7] + [0.9] * 10, 0.8, 2)),
+        *((lucky[:3], 0.8, 3), (even, 0.8, 4)),
+    ]
 
 
 def stopped(values: list[float], bound: float, first: int, *, late: int = 0) -> int:
@@ -131,6 +136,9 @@ EXERCISES = (
         slips={
             "that looks only once, at the end": lambda values, bound, first: stopped(values, bound, len(values)),
             "the author also looks before the next seed": partial(stopped, late=1),
+            "the author also looks after the last seed": lambda values, bound, first: stopped(
+                values[:-1], bound, first
+            ),
         },
     ),
     Exercise(

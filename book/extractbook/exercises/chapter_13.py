@@ -153,6 +153,7 @@ EXERCISES = (
             "differences of either sign count": lambda victim, suspect: float(
                 (np.corrcoef(victim) - np.corrcoef(suspect)).mean()
             ),
+            "the diagonal counts too: n² pairs": lambda victim, suspect: distance(victim, suspect) * 15 / 14,
             "the mean difference, not the sum": lambda victim, suspect: 225 * distance(victim, suspect),
         },
     ),

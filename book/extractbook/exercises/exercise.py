@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from linecache import getline
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, cast
 
 import numpy as np
@@ -17,6 +19,10 @@ SEEDS = range(2**32)
 NO_ANSWER = "there is no answer yet"
 TOO_LONG = 200
 """Most characters of a reader's own message or input that a reason quotes."""
+
+
+class Unanswered(InputError):
+    """There is no answer yet."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class Exercise:
             if self.key
             else self._results(cast(Callable, self.right), parameters)
         )
-        given = [fitted(*pair) for pair in zip(given, right, strict=True)]
+        given = [self._located(number, fitted, *pair) for number, pair in enumerate(zip(given, right, strict=True))]
         for name in (given[0] if isinstance(given[0], list) else given) if self.choices else ():
             check_choice("answer", normalized(name), self.choices)
         return given, right
@@ -180,7 +186,21 @@ class Exercise:
         """Return a function's results for the parameters, or for each case, generated again, as plain data."""
         if self.cases is None:
             return [plain(function(**parameters))]
-        return [plain(function(*case)) for case in self.cases(**parameters)]
+        cases = self.cases(**parameters)
+        return [self._located(number, lambda case=case: plain(function(*case))) for number, case in enumerate(cases)]
+
+    def _located(self, number: int, call: Callable, *given: object) -> Any:
+        """Return what a call returns; a failure says in which of several cases it is.
+
+        Raises:
+            InputError: The call failed.
+        """
+        try:
+            return call(*given)
+        except Unanswered:
+            raise
+        except InputError as error:
+            raise InputError(f"on input {number + 1}, {error}" if number else str(error)) from None
 
     def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
         """Return the slip that leads to the given results, or else where and how they differ from the right ones."""
@@ -207,15 +227,23 @@ def _guarded(function: Callable) -> Callable:
         try:
             result = function(*case)
         except NotImplementedError:
-            raise InputError(NO_ANSWER) from None
+            raise Unanswered(NO_ANSWER) from None
         except (Exception, SystemExit) as error:  # whatever a reader's code raises is a reason, not a bug here
             what = "stops" if isinstance(error, InputError) else f"raises {type(error).__name__}"
-            raise InputError(f"the function {what}: {shortened(error, str)}") from None
+            raise InputError(f"the function {what}: {shortened(error, str)}{_line_of(error, function)}") from None
         if result is None or result is ...:
-            raise InputError("the function returns nothing yet")
+            raise Unanswered("the function returns nothing yet")
         return result
 
     return call
+
+
+def _line_of(error: BaseException, function: Callable) -> str:
+    """Return where an error arose in the file or the cell of a function, as the end of a message."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    numbers = [number for frame, number in walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    line = " ".join(getline(file, numbers[-1]).split()) if file and numbers else ""
+    return f", in the line {shortened(line, str)}" if line else ""
 
 
 def shortened(value: object, show: Callable = repr) -> str:

@@ -70,6 +70,8 @@ def made(found: list[np.ndarray], count: int) -> torch.Tensor:
     images, first, again, other = found
     if images.shape != (count, 3, 32, 32):
         raise InputError(f"the shape is {images.shape}: expected {(count, 3, 32, 32)}")
+    if len(first) != SAMPLE:
+        raise InputError(f"the function made {len(first)} images when asked for {SAMPLE}: make as many as asked for")
     if images.min() < 0 or images.max() > 255:
         outside = images.min() if images.min() < 0 else images.max()
         raise InputError(f"a pixel is {outside}: expected uint8 values from 0 to 255")
@@ -78,6 +80,12 @@ def made(found: list[np.ndarray], count: int) -> torch.Tensor:
     if np.array_equal(first, other):
         raise InputError("a different seed gives the same images")
     return torch.from_numpy(images.astype(np.uint8))
+
+
+def changed_labels(served: np.ndarray, full: np.ndarray) -> int:
+    """Return how many rows, both of shape (n, classes), have another largest value than before, or two."""
+    first = np.sort(served, 1)[:, -2:]
+    return int(((served.argmax(1) != full.argmax(1)) | (first[:, 0] == first[:, 1])).sum())
 
 
 def copied(task: str, asked: torch.Tensor, targets: torch.Tensor, *, seed: int, recipe: Recipe = RECIPE) -> float:

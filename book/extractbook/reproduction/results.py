@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -87,6 +88,11 @@ def read_lines(path: Path) -> list[str]:
     """
     try:
         content = path.read_text(encoding="utf-8")
+        for _ in range(20 if content else 0):  # another process may be adding a line
+            if content.endswith("\n"):
+                break
+            time.sleep(0.05)
+            content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: make it with extractbook results") from None
     except OSError as error:

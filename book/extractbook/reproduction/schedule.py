@@ -2,8 +2,10 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +110,24 @@ def run_cells(cells: list[Cell], *, jobs: int, **options) -> Iterator[Row]:
             yield run_cell(cell, progress=True, **options)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_start_worker) as workers:
         try:
             yield from _finished([workers.submit(run_cell, cell, **options) for cell in cells])
         finally:
             workers.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Use one thread, and end with the process that started this one, even if that is killed."""
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _finished(futures: Sequence[Future[Row]]) -> Iterator[Row]:
