@@ -5,10 +5,12 @@ import io
 import itertools
 import json
 import shutil
+import socket
 import stat
 import threading
 import time
 import tomllib
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -663,6 +665,20 @@ def test_copies_that_cannot_be_taken_are_refused(challenge):
             assert (got.status_code, got.json()["detail"]) == (status, words)
         assert client.post("/submissions", content=b"a", params={"network": "x" * 51}).status_code == 422
         assert client.get("/submissions").json() == []
+
+
+def test_a_slow_upload_delays_its_team_alone(challenge):
+    _, keys, _, serve = challenge
+    head = "POST /submissions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Length: 1000\r\n\r\nabc"
+    *slow, third = keys.values()
+    with serve() as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {third}"}, timeout=20) as client:
+        host, port = url.removeprefix("http://").split(":")
+        with ExitStack() as opened:
+            for key in slow:
+                connection = opened.enter_context(socket.create_connection((host, int(port)), timeout=30))
+                connection.sendall(head.format(key).encode())
+            time.sleep(0.5)
+            assert client.post("/submissions", content=b"").json()["detail"].startswith("the body is empty")
 
 
 def test_without_a_sandbox_only_safetensors_are_taken(challenge, monkeypatch, caplog):

@@ -1,5 +1,9 @@
 """Cells and tables: a row follows from its cell alone, a run goes on where it stopped, a stale row is found."""
 
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -744,3 +748,29 @@ def test_each_attack_of_the_shortcut_meets_its_own_detector(shared, monkeypatch)
     assert all(stopped[sent] != open_to_all[sent] for sent in stopped)
     assert result["caught"][f"{ATTACKED}-differs-hardened"] == dict.fromkeys(EVASIONS, 1.0)
     assert result["accepted"][f"{ATTACKED}-differs-hardened"] == dict.fromkeys(EVASIONS, 0.0)
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """Also if it is killed: otherwise each would keep its memory for good."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing, os, signal, time\n"
+        "from extractbook.reproduction import schedule\n"
+        "def work(place):\n"
+        "    schedule._start_worker()\n"
+        "    open(place, 'w').close()\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        f"    one = multiprocessing.get_context('spawn').Process(target=work, args=({str(tmp_path / 'begun')!r},))\n"
+        "    one.start()\n"
+        "    print(one.pid, flush=True)\n"
+        "    while not os.path.exists(" + repr(str(tmp_path / "begun")) + "):\n"
+        "        time.sleep(0.1)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    worker, end = Path(f"/proc/{int(done.stdout)}"), time.monotonic() + 60
+    while worker.exists() and "Z" not in (worker / "stat").read_text().split()[2]:
+        assert time.monotonic() < end, "the worker is still there"
+        time.sleep(0.1)

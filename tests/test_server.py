@@ -405,14 +405,15 @@ def test_keys_are_compared_in_constant_time(monkeypatch):
     assert compared == [(32, 32)] * 2
 
 
-def test_revoked_keys_are_refused_and_a_rotated_team_keeps_its_account(serve, tmp_path):
+def test_revoked_keys_are_refused_and_a_rotated_team_keeps_its_account(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr("extractlib.api.keys.FRESH", 3600)
     place = tmp_path / "meter.db"
     with serve(place=place, budget=10) as served:
         served.connect().query(noise(4), request="a")
         host = Keys(place)
         new = host.rotate("red")
-        assert served.send("GET", "/usage").json()["queries"] == 4  # known for a second
-        time.sleep(1.1)
+        assert served.send("GET", "/usage").json()["queries"] == 4  # known for a while
+        served.keys._read_at = float("-inf")
         assert served.send("GET", "/usage").status_code == 401
         again = xl.connect(served.url, key=new, journal=tmp_path / "again.db")
         assert again.usage().remaining == 6 and [name for name, _ in again.answers()] == ["a"]
@@ -602,15 +603,27 @@ REFUSED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory):
-    """A server with narrow limits."""
-    keys = Keys()
-    limits = Limits(images=8, megabytes=1, seconds=1)
+@contextmanager
+def narrow(folder, *, seconds: int):
+    """Serve with narrow limits."""
+    keys, limits = Keys(), Limits(images=8, megabytes=1, seconds=seconds)
     with running(make_app({"linear": ServedAPI(linear_victim(), meter=Meter(), budget=10**6)}, keys, limits)) as url:
-        served = Served(url, keys, tmp_path_factory.mktemp("strict"))
+        served = Served(url, keys, folder)
         yield served
         served.close()
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    with narrow(tmp_path_factory.mktemp("strict"), seconds=30) as served:
+        yield served
+
+
+@pytest.fixture
+def hasty(tmp_path):
+    """A server that waits a second for a body."""
+    with narrow(tmp_path, seconds=1) as served:
+        yield served
 
 
 @pytest.mark.parametrize(
@@ -689,23 +702,23 @@ def raw(strict: Served, head: str, *, then: bytes = b"", wait: float = 0.0, clos
 HEAD = f"POST /query HTTP/1.1\nHost: a\nAuthorization: Bearer KEY\nContent-Type: {wire.NPY}\nConnection: close\n"
 
 
-def test_slow_cut_and_broken_bodies_are_refused(strict):
-    before = strict.charged()
-    slow = raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc")
+def test_slow_cut_and_broken_bodies_are_refused(hasty):
+    before = hasty.charged()
+    slow = raw(hasty, f"{HEAD}Content-Length: 1000\n\n", then=b"abc")
     assert slow.startswith(b"HTTP/1.1 408") and b"the body took more than 1 seconds: send less at a time" in slow
-    assert raw(strict, f"{HEAD}Content-Length: 1000\n\n", then=b"abc", close=True)[:12] in (
+    assert raw(hasty, f"{HEAD}Content-Length: 1000\n\n", then=b"abc", close=True)[:12] in (
         b"",
         b"HTTP/1.1 400",
         b"HTTP/1.1 408",
     )
-    assert raw(strict, f"{HEAD}Content-Length: 3\n\n", then=npy(1)).startswith(b"HTTP/1.1 422")
-    assert raw(strict, f"{HEAD}Transfer-Encoding: chunked\n\n", then=b"zz\r\n")[:12] in (
+    assert raw(hasty, f"{HEAD}Content-Length: 3\n\n", then=npy(1)).startswith(b"HTTP/1.1 422")
+    assert raw(hasty, f"{HEAD}Transfer-Encoding: chunked\n\n", then=b"zz\r\n")[:12] in (
         b"HTTP/1.1 400",
         b"HTTP/1.1 408",
     )
-    assert raw(strict, "POST /query HTTP/9\n\n").startswith(b"HTTP/1.1 400")
-    assert raw(strict, f"{HEAD}Content-Length: -1\n\n").startswith(b"HTTP/1.1 400")
-    assert strict.charged() == before
+    assert raw(hasty, "POST /query HTTP/9\n\n").startswith(b"HTTP/1.1 400")
+    assert raw(hasty, f"{HEAD}Content-Length: -1\n\n").startswith(b"HTTP/1.1 400")
+    assert hasty.charged() == before
 
 
 def test_a_body_without_end_is_thrown_away(strict):
@@ -825,7 +838,7 @@ def test_too_many_requests_are_told_how_long_to_wait(serve):
         assert [served.post(npy(1)).status_code for _ in range(2)] == [200, 200]
         refused = served.post(npy(1))
         assert (refused.status_code, refused.json()["type"]) == (429, "/problems#rate")
-        assert 25 <= int(refused.headers["Retry-After"]) <= 30
+        assert 0 < int(refused.headers["Retry-After"]) <= 30
         assert refused.json()["detail"].startswith("2 requests per minute are allowed: wait ")
         assert served.charged() == 2
         assert [served.post(npy(1), team="blue").status_code for _ in range(2)] == [200, 429]
