@@ -429,7 +429,7 @@ MISTAKES = {
         ("the past counts", "max(0, n - window)", "0", "past still counts"),
         ("more than so many", "recent.sum() - 1", "recent.sum()", "exactly that many counts too"),
         ("a window too short", "n - window", "n - window + 1", "on input"),
-        ("a window too long", "n - window", "n - window - 1", "on input"),
+        ("a window too long", "n - window", "n - window - 1", "a query too long"),
         ("the last query forgotten", "window):n]", "window):n - 1]", "on input"),
         ("as if the window were full", "len(recent)", "window", "is too large"),
         ("wrong side", "binom.sf", "binom.cdf", "on input"),
