@@ -131,9 +131,9 @@ def _labels(who: str, model: Model | torch.Tensor, images: ImageSet, count: int)
             f"{denied} of the {who}'s {len(model)} labels are those of denied answers: leave those images out, with"
             " images.subset(labels >= 0)"
         )
-    low, high = int(model.min()), int(model.max())
-    if low < 0 or high >= count:
-        raise InputError(f"the {who}'s labels are {low} to {high} for {count} classes: number the classes from 0")
+    if bool(((model < 0) | (model >= count)).any()):
+        found = f"{int(model.min())} to {int(model.max())}"
+        raise InputError(f"the {who}'s labels are {found} for {count} classes: number the classes from 0")
     return model.cpu()
 
 
