@@ -1,6 +1,5 @@
 """A miniature of the scale `photos`: tiny frozen networks with random weights, and generated images in files."""
 
-import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,12 +43,9 @@ def forget() -> None:
 
 def weights(name: str, *, seed: int) -> dict:
     """Return random weights of everything but the head, large enough that an image is seen in the last layer."""
-    model, generator = networks.build(name, classes=2, seed=0), np.random.default_rng(seed)  # alike on all processors
+    model, generator = networks.build(name, classes=2, seed=0), torch.Generator().manual_seed(seed)
     for layer in (layer for layer in model.stages.modules() if isinstance(layer, torch.nn.Conv2d)):
-        bound = 1 / math.sqrt(layer.weight[0].numel())
-        weight = math.sqrt(2) * bound * generator.standard_normal(layer.weight.shape)
-        layer.weight.data = torch.from_numpy(weight).float()
-        layer.bias.data = torch.from_numpy(generator.uniform(-bound, bound, layer.bias.shape)).float()
+        torch.nn.init.kaiming_normal_(layer.weight, generator=generator)
     return networks.backbone_state(model)
 
 

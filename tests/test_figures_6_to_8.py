@@ -300,6 +300,20 @@ def test_pools_cut_to_fewer_kinds_beside_the_whole_one():
     assert chapter_08.cut_pools(POOLS[POOLS["budget"] > 1_000]) == {}
 
 
+def test_what_fewer_kinds_cost_by_hand():
+    """Seed by seed: 1 - 0.3/0.6 and 1 - 0.45/0.5 on signs, so 30%; a gain of 10% on objects."""
+    recovery = {("signs", 0): (0.3, 0.6), ("signs", 1): (0.45, 0.5), ("objects", 0): (0.88, 0.8)}
+    rows = [
+        {"task": task, "seed": seed, "pool": pool, "budget": 1_000, "steps": 2_500, "recovery": value}
+        for (task, seed), values in recovery.items()
+        for pool, value in zip(("atlas/81", "atlas"), values, strict=True)
+    ]
+    unlike = [{**rows[1], "steps": 625, "recovery": 0.1}, {**rows[1], "seed": 7, "recovery": 0.1}]
+    words = chapter_08.fewer_words(pd.DataFrame([*rows, *unlike]))
+    assert "81 kinds instead of 189 cost −10% on *objects*, 30% on *signs* (1,000 queries, 2 seeds)" in words
+    assert chapter_08.fewer_words(pd.DataFrame([*rows, {**rows[1], "task": "birds"}])) == ""
+
+
 def test_what_a_cut_costs_is_a_share_of_what_all_kinds_recover():
     assert chapter_08.cut_words({"signs": {9: [0.3], 189: [0.6]}, "objects": {9: [0.9], 27: [0.5], 189: [1.0]}}) == (
         "With 9 kinds instead of 189, the recovery is lower by these shares: *objects* 10%, *signs* 50%. So"

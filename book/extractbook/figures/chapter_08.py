@@ -53,6 +53,27 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
     return found
 
 
+def fewer_words(rows: pd.DataFrame) -> str:
+    """Return what a pool cut to 81 classes loses, seed by seed, or nothing if a task has no such rows.
+
+    Args:
+        rows: Rows of the tables budget and diversity.
+    """
+    whole = rows[(rows["pool"] == "atlas") & (rows["steps"] == rows["steps"].mode()[0])]
+    pairs = rows[rows["pool"] == "atlas/81"].merge(whole, on=["task", "seed", "budget"], suffixes=("", "_whole"))
+    if set(pairs["task"]) != set(rows["task"]):
+        return ""
+    lost = 1 - pairs["recovery"] / pairs["recovery_whole"]
+    listed = ", ".join(
+        f"{value:.0%} on *{task}*" for task, value in lost.groupby(pairs["task"]).mean().sort_values().items()
+    ).replace("-", "−")
+    return (
+        f"In the second edition, 81 kinds instead of {len(atlas.CLASSES)} cost {listed}"
+        f" ({pairs['budget'].iloc[0]:,} queries, {pairs['seed'].nunique()} seeds); its pool of nine kinds holds fewer"
+        " images than that, so it was not run."
+    )
+
+
 def first_edition_cuts() -> dict[str, dict[int, list[float]]]:
     """Return what `cut_pools` returns for the first edition's rows, all with 1,000 queries and equally many steps."""
     rows = results.frame([row for table in ("budget", "diversity") for row in results.first_edition("drawn", table)])
