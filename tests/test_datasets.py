@@ -286,6 +286,7 @@ def test_what_a_source_is():
     [
         ("sea", "unknown task or pool 'sea': use one of signs, .*, folder:PATH$"),
         ("", "unknown task or pool ''"),
+        ("/tmp/pets", "unknown source of images ./tmp/pets.: for a folder write folder:/tmp/pets"),
         ("signs/turned", "unknown variant 'turned' of signs: use 'shifted', or a number of classes"),
         ("signs/shifted/27", "unknown variant 'shifted/27' of signs"),
         ("signs/27", "signs is not a registered pool: only such a pool can be cut to fewer classes"),

@@ -89,10 +89,9 @@ class Source:
         if not slash or variant == SHIFTED:
             return cls(name, is_shifted=variant == SHIFTED)
         if not re.fullmatch("0|[1-9][0-9]{0,8}", variant):
-            raise InputError(
-                f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes; for a folder"
-                f" write {FOLDER}{text}"
-            )
+            if name not in SETS:
+                raise InputError(f"unknown source of images {shown(text)}: for a folder write {FOLDER}{text}")
+            raise InputError(f"unknown variant {variant!r} of {name}: use {SHIFTED!r}, or a number of classes")
         return cls(name, class_count=int(variant))
 
     @property
