@@ -108,14 +108,15 @@ def budget_curve(rows: pd.DataFrame) -> Plot:
 
 
 def budget_words(rows: pd.DataFrame) -> str:
-    """Return how much recovery the last part of the budget adds, task by task, from `budget_curve`'s rows."""
-    means = rows[rows["steps"] == rows["steps"].mode()[0]].pivot_table(
-        index="task", columns="budget", values="recovery"
+    """Return how much recovery the last three quarters of the budget add, seed by seed, from `budget_curve`'s rows."""
+    found = rows[rows["steps"] == rows["steps"].mode()[0]].pivot_table(
+        index=["task", "seed"], columns="budget", values="recovery"
     )
-    most, middle = means.columns[-1], means.columns[len(means.columns) // 2 - 1]
-    gain = (means[most] - means[middle]).dropna().sort_values()
+    most = found.columns[-1]
+    quarter = max((budget for budget in found.columns if budget <= most / 4), default=found.columns[0])
+    gain = (found[most] - found[quarter]).dropna().groupby("task").mean().sort_values()
     listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in gain.items()).replace("-", "−")
-    return f"From {middle:,} to {most:,} queries, recovery changes by {listed}."
+    return f"From {quarter:,} to {most:,} queries, recovery changes by {listed}."
 
 
 def scatter(
