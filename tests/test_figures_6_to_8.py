@@ -334,7 +334,7 @@ def test_the_budget_curve_is_of_one_number_of_steps():
         ("signs", 2_500): 0.7,
         ("signs", 10_000): 1.0,
     }
-    assert chapter_08.budget_words(atlas) == "From 1,000 to 10,000 queries, recovery changes by +0.40 on *signs*."
+    assert chapter_08.budget_words(atlas) == "From 2,500 to 10,000 queries, recovery changes by +0.30 on *signs*."
 
 
 def test_queries_and_steps_are_two_axes():
