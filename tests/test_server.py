@@ -345,10 +345,9 @@ def test_nothing_waits_for_queries_that_wait_for_the_model(serve):
             for _ in range(60)
         ]
         time.sleep(1.0)
-        began = time.monotonic()
         assert served.send("GET", "/healthz").status_code == 200
         assert served.charged() == 0
-        assert time.monotonic() - began < 20 and not go.is_set()
+        assert not any(one.done() for one in waiting)
         go.set()
         assert {one.result() for one in waiting} == {200}
 

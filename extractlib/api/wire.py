@@ -64,6 +64,8 @@ def from_npy(data: bytes) -> np.ndarray:
                 shape, by_columns, dtype = read_header(file)
                 break
             file.seek(np.lib.format.MAGIC_LEN)
+        else:
+            raise ValueError
         content = memoryview(data)[file.tell() :]
         if dtype.hasobject or min(shape, default=0) < 0 or len(content) != math.prod(shape) * dtype.itemsize:
             raise ValueError

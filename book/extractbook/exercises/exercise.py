@@ -171,7 +171,8 @@ class Exercise:
             if self.key
             else self._results(cast(Callable, self.right), parameters)
         )
-        given = [self._located(number, fitted, *pair) for number, pair in enumerate(zip(given, right, strict=True))]
+        places, pairs = _places(len(given)), zip(given, right, strict=True)
+        given = [_located(place, fitted, *pair) for place, pair in zip(places, pairs, strict=True)]
         for name in (given[0] if isinstance(given[0], list) else given) if self.choices else ():
             check_choice("answer", normalized(name), self.choices)
         return given, right
@@ -187,20 +188,11 @@ class Exercise:
         if self.cases is None:
             return [plain(function(**parameters))]
         cases = self.cases(**parameters)
-        return [self._located(number, lambda case=case: plain(function(*case))) for number, case in enumerate(cases)]
 
-    def _located(self, number: int, call: Callable, *given: object) -> Any:
-        """Return what a call returns; a failure says in which of several cases it is.
+        def call(*case: object) -> Any:
+            return plain(function(*case))
 
-        Raises:
-            InputError: The call failed.
-        """
-        try:
-            return call(*given)
-        except Unanswered:
-            raise
-        except InputError as error:
-            raise InputError(f"on input {number + 1}, {error}" if number else str(error)) from None
+        return [_located(place, call, *case) for place, case in zip(_places(len(cases)), cases, strict=True)]
 
     def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
         """Return the slip that leads to the given results, or else where and how they differ from the right ones."""
@@ -218,6 +210,25 @@ class Exercise:
         """Return the number of the first case in which the two differ, and how they differ."""
         reasons = [difference(*pair, tolerance=self.tolerance) for pair in zip(given, right, strict=True)]
         return next(((number, reason) for number, reason in enumerate(reasons) if reason), None)
+
+
+def _places(count: int) -> list[str]:
+    """Return how a message begins that is about one of several inputs; there is nothing to say about a single one."""
+    return [f"on input {number} of {count}, " for number in range(1, count + 1)] if count > 1 else [""]
+
+
+def _located(place: str, call: Callable, *given: object) -> Any:
+    """Return what a call returns; a failure says where it is.
+
+    Raises:
+        InputError: The call failed.
+    """
+    try:
+        return call(*given)
+    except Unanswered:
+        raise
+    except InputError as error:
+        raise InputError(f"{place}{error}") from None
 
 
 def _guarded(function: Callable) -> Callable:

@@ -41,7 +41,7 @@ def cut_pools(rows: pd.DataFrame) -> dict[str, dict[int, list[float]]]:
     """Return recovery by task and number of the pool's classes, at one budget, from the whole pool and from cut ones.
 
     Args:
-        rows: Rows of the tables budget and diversity; without cut pools the result is empty.
+        rows: Rows of the tables budget and diversity.
     """
     cut = rows["pool"].str.fullmatch(r"atlas/\d+")
     alike = rows[rows["budget"].isin(set(rows.loc[cut, "budget"])) & (cut | (rows["pool"] == "atlas"))]
