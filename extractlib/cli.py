@@ -75,7 +75,7 @@ def attack(
     task: Annotated[str, typer.Option(help="Task whose model is attacked: signs, or folder:PATH with labeled images.")],
     pool: Annotated[
         str,
-        typer.Option(help="The attacker's images: atlas, or folder:PATH of class folders (41% can be queries)."),
+        typer.Option(help="The attacker's images: atlas, or folder:PATH (41% of its images can be queries)."),
     ] = "atlas",
     victim: Annotated[
         Path | None, typer.Option(help="The victim's weights (.safetensors); shipped or trained if not given.")

@@ -80,6 +80,8 @@ def test_pre_training_needs_labels_and_has_versions_of_its_own(tmp_path):
     assert json.loads(key.read_text())["versions of pre-training"]["backbone"] == VERSIONS["backbone"]
     with pytest.raises(InputError, match="pool has no labels: pre-training needs them"):
         pretrain(images.unlabeled(), trainer)
+    with pytest.raises(InputError, match="pool has images of one class only: pre-training needs at least two"):
+        pretrain(replace(images, labels=torch.zeros(4, dtype=torch.long), classes=("a",)), trainer)
 
 
 def test_another_profile_trains_its_backbone_once(tmp_path):

@@ -170,13 +170,12 @@ def strange_test(path):
     [
         (lambda path: None, "is not a folder"),
         (lambda path: path.mkdir(), "has no images in class folders"),
-        (lambda path: write_folder(path, classes=("cats",)), r"images of one class only \(cats\)"),
         (corrupt, r"1 of 4 files and empty folders cannot be used, 'cats/0.png' \(its content is not an image"),
         (cut_short, r"'dogs/1.png' \(image file is truncated\)"),
         (huge, r"'cats/0.png' \(it has 10000 x 10000 pixels, but at most 50,000,000 are allowed, at 12 bytes"),
         (strange_test, "has a class 'cows' that .* does not have"),
     ],
-    ids=["missing", "empty", "one class", "corrupt", "cut short", "huge", "test class"],
+    ids=["missing", "empty", "corrupt", "cut short", "huge", "test class"],
 )
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, store, make, message):
     make(tmp_path / "pets")
@@ -208,6 +207,43 @@ def loader(store):
 def test_unknown_names_are_refused(loader, role, name, message):
     with pytest.raises(InputError, match=message):
         getattr(loader, role)(name, seed=0)["victim" if role == "task" else "queries"]
+
+
+def flat(path, *, count=20):
+    (write_folder(path, classes=("loose",), count=count) / "loose").rename(path.parent / "loose")
+    path.rmdir()
+    (path.parent / "loose").rename(path)
+    return path
+
+
+def test_a_pool_needs_no_class_folders(tmp_path, store):
+    """Files ``pool/0.png``: the same pixels in the same parts as with one class folder, and no labels in any part."""
+    one = write_folder(tmp_path / "one", classes=("loose",), count=80)
+    names = {"folder:flat": flat(tmp_path / "flat", count=80), "folder:one": one}
+    (tmp_path / "flat" / "empty").mkdir()
+    loader = Loader(store=store, folders=names)
+    parts = loader.pool("folder:flat", seed=0, labeled=True)
+    sizes = {name: len(part) for name, part in parts.items()}
+    assert sizes == {"pretraining": 39, "queries": 33, "detector": 4, "validation": 2, "test": 2}
+    sent, same = (loader.queries(name, seed=0) for name in names)
+    assert torch.equal(sent.images, same.images)
+    assert parts["queries"].labels is None and parts["pretraining"].classes == ()
+    with pytest.raises(InputError, match="has no labels: the adaptive strategy needs them"):
+        parts["queries"].known_labels("the adaptive strategy needs them")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (flat, "pets has no class folders: a task needs at least two class folders"),
+        (lambda path: write_folder(path, classes=("cats",)), r"pets has images of one class only \(cats\): a task needs"),
+    ],
+    ids=["flat", "one class"],
+)
+def test_a_task_needs_two_classes(tmp_path, store, make, message):
+    make(tmp_path / "pets")
+    with pytest.raises(InputError, match=message):
+        Loader(store=store, folders={"folder:pets": tmp_path / "pets"}).task("folder:pets", seed=0)
 
 
 def test_a_pool_lacks_the_sizes_that_are_not_given(store):

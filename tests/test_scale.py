@@ -18,6 +18,7 @@ from test_datasets import write_folder
 from extractbook.cli import plan_of
 from extractbook.reproduction import Cell, Setup, run_cell, run_table, table_cells
 from extractbook.reproduction.grids import tables_for
+from extractbook.reproduction.results import read_rows
 from extractbook.reproduction.scales import SCALES, scale
 from extractlib.data.layouts import IMAGENET_PARTS
 from extractlib.errors import InputError
@@ -141,8 +142,10 @@ def test_a_row_of_a_ray_cluster_is_that_of_a_serial_run(cluster, tmp_path):
     # What is there is not run again, and what cannot be run is told in one line.
     assert run_table([cell], path, store=Store(tmp_path / "other"), device="cpu", ray="local")[0] == row
     assert not (tmp_path / "other").exists()
-    with pytest.raises(InputError, match="^budget is 513 and the pool holds 512 images"):
-        run_table([replace(cell, budget=513)], None, store=Store(tmp_path / "ray"), device="cpu", ray="local")
+    path.unlink()
+    with pytest.raises(InputError, match="^budget is 513, but the pool holds 512 images"):
+        run_table([replace(cell, budget=513), cell], path, store=Store(tmp_path / "ray"), device="cpu", ray="local")
+    assert read_rows(path)[0].result == serial.result  # the other cell's row is kept
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def run(
         lab.results.check_writable(output)
     store = xl.store.default_store()
     loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
-    keys = {name: _keyed_folder(name, folders, loader) for cell in cells for name in (cell.task, str(cell.pool))}
+    sources = {(name, role) for cell in cells for name, role in ((cell.task, "task"), (str(cell.pool), "pool"))}
+    keys = {name: _keyed_folder(name, role, folders, loader) for name, role in sorted(sources)}
     cells = [replace(cell, task=keys[cell.task], pool=keys[str(cell.pool)]) for cell in cells]
     if budget is None:
         cells = within_pool(cells, loader)
@@ -129,7 +130,7 @@ def run(
     print_rows(lab.run_table(cells, output, **options))
 
 
-def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
+def _keyed_folder(name: str, role: str, folders: dict[str, Path], loader: "Loader") -> str:
     """Return `name`, or for ``"folder:PATH"`` ``"folder:LAST PART@DIGEST"``, and enter its path in `folders`.
 
     The digest is that of the files' contents. So the rows of two machines agree, no row reveals where its images were,
@@ -141,7 +142,7 @@ def _keyed_folder(name: str, folders: dict[str, Path], loader: "Loader") -> str:
     path = folder.resolve()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # the warning is shown when the images are used
-        contents = replace(loader, folders={name: path}).files(name).contents
+        contents = replace(loader, folders={name: path}).files(name, role).contents
     last = os.fsencode(path.name).decode(errors="replace")  # a row is UTF-8
     key = f"{xl.data.sources.FOLDER}{last}@{contents[:8]}"
     folders[key] = path

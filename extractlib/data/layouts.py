@@ -133,19 +133,19 @@ def packed(name: str, root: Path) -> Listing | None:
 def folder(path: Path) -> Listing:
     """Return what a folder of images holds: one folder per class, directly or under the splits that `PARTS` names.
 
-    The images of a class may be in subfolders.
+    The images of a class may be in subfolders. Images directly in the folder and in no subfolder have no labels.
 
     Raises:
-        InputError: There is no such folder, it has no images or only one class, a split appears twice or without
-            ``train``, or a split has a class that ``train`` does not have.
+        InputError: There is no such folder, it has no images, a split appears twice or without ``train``, or a split
+            has a class that ``train`` does not have.
     """
     if not path.is_dir():
         raise InputError(f"{path} is not a folder: name one with a folder of images for each class")
+    if flat := _flat(path):
+        return flat
     places = _places(path)
     found = {split: _class_folders(path, place, deep=True) for split, place in places.items()}
     classes = found["train"].classes
-    if len(classes) < 2:
-        raise InputError(f"{path} has images of one class only ({classes[0]}): at least two class folders are needed")
     notes = _strays(path, places)
     for split, place in places.items():
         others = found[split].classes
@@ -156,6 +156,15 @@ def folder(path: Path) -> Listing:
         notes += found[split].notes
     splits = {split: one.images for split, one in found.items()}
     return Listing(path, classes, splits, tuple(empty for one in found.values() for empty in one.empty), tuple(notes))
+
+
+def _flat(path: Path) -> Listing | None:
+    """Return the unlabeled images of a folder without class folders, or None if it has some, or no images."""
+    found = image_files(path)
+    if not found.images or any(image_files(path / name, deep=True).images for name in subfolders(path)):
+        return None
+    images = pd.DataFrame({"path": found.images}, dtype=object)
+    return Listing(path, (), {"train": images}, notes=tuple(_skipped(found.others)))
 
 
 def _places(path: Path) -> dict[str, str]:
@@ -382,8 +391,11 @@ def _class_folders(
     if not rows:
         raise InputError(f"{base} has no images in class folders: files like {base.name}/CLASS/1.png are needed")
     images = pd.DataFrame(rows, columns=["path", "class"], dtype=object)
-    notes = [f"{len(others):,} files that are not images are skipped, starting with {others[0]}"] if others else []
-    return ClassFolders(tuple(images["class"].unique()), images, tuple(empty), tuple(notes))
+    return ClassFolders(tuple(images["class"].unique()), images, tuple(empty), tuple(_skipped(others)))
+
+
+def _skipped(others: Sequence[str]) -> list[str]:
+    return [f"{len(others):,} files that are not images are skipped, starting with {others[0]}"] if others else []
 
 
 def _cut_classes(

@@ -126,6 +126,8 @@ class Source:
 def Folder(path: Path | str) -> Source:
     """Return the source of a folder of images: one folder for each class, directly or under ``train`` and ``test``.
 
+    A pool's images may also be directly in the folder, without labels.
+
     Examples:
         >>> import extractlib as xl
         >>> str(xl.Folder("photos/pets"))
@@ -176,7 +178,7 @@ class Loader:
             seed: Seed of the drawing, or of the cut of the training images; published test images stay as they are.
 
         Raises:
-            InputError: The task is unknown, has no sizes, or its folder cannot be used.
+            InputError: The task is unknown, has no sizes, or its folder cannot be used or has fewer than two classes.
         """
         return self._parts(source, "task", seed)
 
@@ -184,7 +186,7 @@ class Loader:
         """Return a pool as its disjoint parts: pretraining, queries, detector, validation, test.
 
         Only the part for pre-training, which is public, keeps its labels, unless the pool should be `labeled`, as the
-        adaptive strategy requires. The errors are those of `task`.
+        adaptive strategy requires. The images of a folder need no classes. Otherwise the errors are those of `task`.
         """
         parts, shown = self._parts(source, "pool", seed), ("pretraining",)
         return parts if labeled else Parts(parts, lambda one: parts[one] if one in shown else parts[one].unlabeled())
@@ -224,13 +226,16 @@ class Loader:
         place = self.folders[name]
         return layouts.folder(place) if name.startswith(FOLDER) else layouts.listing(name, place)
 
-    def files(self, name: str) -> ImageFiles:
-        """Return the decoded images of a set in files.
+    def files(self, name: str, role: str) -> ImageFiles:
+        """Return the decoded images of a set in files, which is used as a task or as a pool.
 
         Raises:
-            InputError: It is not available, or cannot be used.
+            InputError: It is not available, is a task without two classes, or cannot be used.
         """
         listing = self.listing(name)
+        if role == "task" and len(listing.classes) < 2:
+            only = f"images of one class only ({listing.classes[0]})" if listing.classes else "no class folders"
+            raise InputError(f"{listing.root} has {only}: a task needs at least two class folders")
         if self.store is None:
             raise InputError(f"{name} is stored in files, which are decoded into a store: give one")
         return decode(listing, name=name, store=self.store, size=self.image_size, reading=self.reading)
@@ -265,7 +270,7 @@ class Loader:
             raise InputError(f"{source.name} is not a {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None
         if make is None:  # it is stored in files
-            files = self.files(source.name)
+            files = self.files(source.name, role)
             made: Mapping[str, ImageSet] = split(files, self.cut(source.name, files, role, seed=seed))
         else:
             made = make(self, source.name, seed)
@@ -409,7 +414,8 @@ def parts_table(loader: Loader, name: str, *, seed: int) -> tuple[pd.DataFrame, 
     source = Source.parse(name)
     if not source.in_files or str(source) != source.name:
         raise InputError(f"{name} is not stored in files: name a published data set or folder:PATH")
-    files, role = loader.files(name), source.role or "task"
+    role = source.role or "task"
+    files = loader.files(name, role)
     group = loader.reading.group if role == "task" else None
     tables = {half: table.assign(group="") for half, table in files.tables.items()}
     if files.groups is not None:

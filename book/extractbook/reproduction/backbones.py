@@ -76,8 +76,14 @@ def seed_of(scale: Scale, initial: str) -> int:
 
 
 def pretrain(images: ImageSet, trainer: Trainer) -> torch.nn.Module:
-    """Return a network trained from scratch to classify labeled images, trained once and then read from the store."""
-    labels = images.known_labels("pre-training needs them")
+    """Return a network trained from scratch to classify labeled images, trained once and then read from the store.
+
+    Raises:
+        InputError: The images have no labels, or all have the same.
+    """
+    labels = images.known_labels("pre-training needs them, so give class folders")
+    if len(images.classes) < 2:
+        raise InputError(f"{images.name} has images of one class only: pre-training needs at least two class folders")
     key = {"versions of pre-training": versions("backbone")}
     return trainer.fit_or_load("backbone", images, labels, classes=len(images.classes), key=key)
 

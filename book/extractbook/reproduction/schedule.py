@@ -149,6 +149,7 @@ def _finished(futures: Sequence[Future[Row]]) -> Iterator[Row]:
 
 
 def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Iterator[Row]:
+    """Yield each row when it is done; a failure is raised once all other cells are finished and kept."""
     try:
         import ray  # an extra of the package
     except ImportError:
@@ -159,13 +160,18 @@ def _on_ray(cells: list[Cell], options: Mapping, jobs: int, address: str) -> Ite
     variables = {name: value for name, value in os.environ.items() if name.startswith("EXTRACTLIB_")}
     with ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False, **own):
         work = ray.remote(num_cpus=1, num_gpus=int(on_gpu))(_alone)
-        waiting = [work.remote(cell, options) for cell in cells]
+        waiting, failure = [work.remote(cell, options) for cell in cells], None
         while waiting:
             [done], waiting = ray.wait(waiting)
             try:
-                yield ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                raise (error.cause if isinstance(error.cause, InputError) else error) from None
+                row = ray.get(done)
+            except ray.exceptions.RayError as error:
+                failure = failure or error
+            else:
+                yield row
+    cause = getattr(failure, "cause", None)
+    if failure is not None:
+        raise (cause if isinstance(cause, InputError) else failure) from None
 
 
 def _alone(cell: Cell, options: Mapping) -> Row:
