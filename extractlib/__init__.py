@@ -10,7 +10,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["api", "attacks", "data", "defenses", "metrics", "models", "store"],
+    submodules=["api", "attacks", "data", "defenses", "errors", "metrics", "models", "store"],
     submod_attrs={
         "api.client": ["connect"],
         "api": ["Full", "Label", "PredictionAPI", "Rounded", "Temperature", "TopK"],

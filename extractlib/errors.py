@@ -1,4 +1,10 @@
-"""Errors that a reader can act on, and the checks that raise them."""
+"""Errors that a reader can act on, and the checks that raise them.
+
+Examples:
+    >>> import extractlib as xl
+    >>> issubclass(xl.api.BudgetExceeded, xl.errors.InputError)
+    True
+"""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Set

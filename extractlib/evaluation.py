@@ -1,6 +1,7 @@
 """How close a surrogate comes to its victim, both evaluated on the same labeled images."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -8,7 +9,7 @@ import torch
 
 from extractlib.api.granularity import DENIED
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_has, shown
+from extractlib.errors import InputError, check_classes, check_has, shown
 from extractlib.metrics import (
     accuracy,
     agreement,
@@ -81,12 +82,16 @@ class Evaluation:
 
     def to_json(self) -> dict[str, float | None]:
         """Return the values by name, with NaN as None, since JSON has no NaN."""
-        values = {name: value for name, value in asdict(self).items() if name != "balanced"}
-        return {name: None if math.isnan(value) else value for name, value in values.items()}
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def evaluate(
-    victim: Model | torch.Tensor, surrogate: Model | torch.Tensor, images: ImageSet, *, balanced: bool = False
+    victim: Model | torch.Tensor,
+    surrogate: Model | torch.Tensor,
+    images: ImageSet,
+    *,
+    classes: Sequence[str] | None = None,
+    balanced: bool = False,
 ) -> Evaluation:
     """Return how well a surrogate does on labeled images compared with its victim.
 
@@ -94,7 +99,9 @@ def evaluate(
         victim: The model that was attacked, or its labels, int64 of shape (n,), such as ``api.query(…).labels``.
         surrogate: The copy, or its labels.
         images: Labeled images that neither was trained on. Where its classes are some of a model's by name, labels are
-            compared by name, otherwise by number.
+            compared by name; where none of them are, by number.
+        classes: Name of each class, for two tensors of labels; without it, their numbers are those of the images'
+            classes.
         balanced: Whether accuracy is the mean over the classes, for when some are rare (`mean_class_accuracy`).
 
     Raises:
@@ -109,7 +116,7 @@ def evaluate(
     """
     check_has("set of images", images, ("known_labels", "images"), remedy="make it with images(…, labels)")
     images.known_labels()
-    names = _classes(victim, surrogate)
+    names = _classes(victim, surrogate, *([] if classes is None else [check_classes(classes)]))
     labels, count = numbered_as(names, images), max(len(names), len(images.classes))
     theirs, ours = (
         _labels(who, model, images, count) for who, model in {"victim": victim, "surrogate": surrogate}.items()
@@ -139,10 +146,10 @@ def _labels(who: str, model: Model | torch.Tensor, images: ImageSet, count: int)
 
 def _classes(*models: object) -> tuple[str, ...]:
     """Return the names of the models' classes, or nothing if neither has any; reject two that do not fit."""
-    named = [getattr(model, "classes", None) for model in models]
+    named = [model if isinstance(model, tuple) else getattr(model, "classes", None) for model in models]
     first, *others = [tuple(names) for names in named if isinstance(names, tuple | list)] or [()]
     for other in others:
-        if len(first) != len(other) or (set(first) == set(other) and first != other):
+        if len(first) != len(other) or (set(first) & set(other) and first != other):
             raise InputError(
                 f"the classes of victim and surrogate differ, {shown(first)} and {shown(other)}: give both the same"
                 " classes in the same order"
@@ -160,7 +167,8 @@ def numbered_as(names: tuple[str, ...], images: ImageSet) -> torch.Tensor:
     if names and set(images.classes) <= set(names):
         return torch.tensor([names.index(name) for name in images.classes])[labels]
     by_number = tuple(map(str, range(len(images.classes)))) == tuple(images.classes)
-    if not names or len(names) == len(images.classes) or (by_number and len(images.classes) < len(names)):
+    alike = len(names) == len(images.classes) and not set(names) & set(images.classes)
+    if not names or alike or (by_number and len(images.classes) < len(names)):
         return labels
     raise InputError(
         f"{images.name} has {len(images.classes)} classes, {shown(tuple(images.classes))}, and the models"

@@ -28,11 +28,14 @@ class Registry(dict[str, Entry]):
     def add(self, name: str, entry: Entry) -> Entry:
         """Add an object under a new name and return it.
 
+        A class or function takes the place of an earlier one of the same module and name, as when a cell of a notebook
+        is run again.
+
         Raises:
             InputError: The name is empty or taken.
         """
         check_name(f"name of a {self.kind}", name)
-        if name in self:
+        if name in self and _origin(self[name]) != _origin(entry):
             raise InputError(f"there is already a {self.kind} {name!r}: choose another name")
         self[name] = entry
         return entry
@@ -40,3 +43,9 @@ class Registry(dict[str, Entry]):
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Return a decorator that adds what it decorates under `name`."""
         return lambda entry: self.add(name, entry)
+
+
+def _origin(entry: object) -> object:
+    """Return where a class or function was defined; anything else is its own origin."""
+    named = (getattr(entry, "__module__", None), getattr(entry, "__qualname__", None))
+    return named if named[1] and "<lambda>" not in named[1] else entry

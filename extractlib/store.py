@@ -40,10 +40,13 @@ class Store:
     """A folder of artifacts; safe for several processes at once.
 
     Attributes:
-        root: Where the artifacts are stored; created when first needed.
+        root: Where the artifacts are stored, a path; created when first needed.
     """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
 
     def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], object]) -> Path:
         """Return the folder of an artifact, which is made now if it does not exist yet.

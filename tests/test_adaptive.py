@@ -199,6 +199,14 @@ def collect(path, *, pool=POOL, budget=40, trainer=TINY, api=None, **options):
     return attack.collect(api, pool, path, trainer=trainer)
 
 
+def test_certainty_is_refused_where_every_answer_is_certain():
+    api = PredictionAPI(linear_victim(), answers="label")
+    with pytest.raises(InputError, match="reward 'certainty' is 1 for every label: use another reward"):
+        collect(None, api=api, reward="certainty")
+    assert api.usage().queries == 0
+    assert len(collect(None, api=api, reward="diversity")) == 40
+
+
 @pytest.mark.parametrize("reward", ["certainty", "diversity", "loss", "all"])
 def test_no_image_is_asked_twice_and_the_whole_pool_can_be(tmp_path, fixed, reward):
     transfer = collect(tmp_path / "t", budget=60, reward=reward)

@@ -160,6 +160,10 @@ def test_a_granularity_of_ones_own_is_served_and_read_by_name():
         assert torch.equal(answers.probabilities, expected.float())
         with pytest.raises(InputError, match="^there is already a granularity 'sign': choose another name$"):
             type("Again", (Granularity,), {}, kind="sign")
+        assert KINDS["sign"] is Sign
+        place = {"__module__": Sign.__module__, "__qualname__": Sign.__qualname__}  # as if the cell were run again
+        again = type("Sign", (Granularity,), place, kind="sign")
+        assert KINDS["sign"] is again is not Sign
     finally:
         del KINDS["sign"]
     with pytest.raises(InputError, match="^unknown granularity 'sign'"):
@@ -462,6 +466,15 @@ def test_a_victim_that_fails_is_named_and_nothing_is_charged():
 # -- names, money, and what a victim returns ---------------------------------------
 
 
+def test_without_a_name_usage_is_that_of_all_clients():
+    api = PredictionAPI(linear_victim(), price=0.1, budget=9)
+    assert api.usage() == Usage(queries=0, budget=None, cost=0.0)
+    for count, name in ((3, "eve"), (4, "mallory")):
+        api.query(noise(count), client=name)
+    assert api.usage() == Usage(queries=7, budget=None, cost=0.7)
+    assert api.usage("eve").remaining == 6 and api.usage("anonymous").queries == 0
+
+
 NO_NAMES = ["", None, 1, True, 1.5, b"eve", ["eve"], "eve\ud800", "\udcff"]
 
 
@@ -469,13 +482,11 @@ NO_NAMES = ["", None, 1, True, 1.5, b"eve", ["eve"], "eve\ud800", "\udcff"]
 def test_what_is_no_name_is_refused_and_charges_nothing(name):
     victim = linear_victim()
     api = PredictionAPI(victim, price=1.0)
-    for ask in (
-        lambda: api.query(noise(1), client=name),
-        lambda: api.usage(name),
-    ):
+    with pytest.raises(InputError, match="^client is .*: expected a non-empty name$"):
+        api.query(noise(1), client=name)
+    if name is not None:  # a request without a name gets one, and all clients together have none
         with pytest.raises(InputError, match="^client is .*: expected a non-empty name$"):
-            ask()
-    if name is not None:  # a request without a name gets one
+            api.usage(name)
         with pytest.raises(InputError, match="^request is .*: expected a non-empty name$"):
             api.query(noise(1), request=name)
     assert victim.calls == []

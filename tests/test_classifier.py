@@ -1,8 +1,11 @@
 """Classifiers: any module, its answers by hand, its fingerprint, and what is refused."""
 
+import copy
 import math
+import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -482,6 +485,79 @@ def test_plain_attributes_of_a_module_are_part_of_its_fingerprint():
     assert prints[0] == prints[1] != prints[2]
 
 
+class Holding(nn.Module):
+    """Weights that are always the same, and one attribute."""
+
+    def __init__(self, held):
+        super().__init__()
+        self.held, self.inner = held, nn.Linear(3, 2)
+        nn.init.ones_(self.inner.weight)
+        nn.init.zeros_(self.inner.bias)
+
+    def forward(self, x):
+        return self.inner(x.mean((2, 3)))
+
+
+class Settings:
+    """A configuration as other libraries have them."""
+
+    def __init__(self, order):
+        self.order = order
+
+
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [
+        ([0, 1, 2], [2, 0, 1]),
+        ((1, (2, 3)), (1, (2, 4))),
+        ({"a": 1}, {"a": 2}),
+        ({1, 2}, {1, 3}),
+        (torch.arange(3), torch.arange(3).flip(0)),
+        (np.arange(3.0), np.arange(3.0) + 1),
+        (np.float32(1), np.float32(2)),
+        (Settings([1]), Settings([2])),
+        (torch.relu, torch.tanh),
+        (partial(torch.softmax, dim=1), partial(torch.softmax, dim=2)),
+        ([nn.Linear(1, 1)], [nn.Linear(1, 1)]),
+    ],
+    ids=lambda held: type(held).__name__,
+)
+def test_any_plain_attribute_is_part_of_a_fingerprint(held, other):
+    prints = [Victim(Holding(one), classes=PAIR).fingerprint for one in (held, copy.deepcopy(held), other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("held", [lambda x: x, object(), [threading.Lock()]], ids=["lambda", "object", "lock"])
+def test_what_cannot_be_digested_makes_a_fingerprint_new_each_time(held):
+    first, second = (Victim(Holding(held), classes=PAIR) for _ in range(2))
+    assert first.fingerprint == first.fingerprint != second.fingerprint
+
+
+def test_a_list_that_holds_itself_ends_in_no_error():
+    held = []
+    held.append(held)
+    assert Victim(Holding(held), classes=PAIR).fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda module: module.inner.weight.data.mul_(-1),
+        lambda module: module.inner.bias.data.add_(1),
+        lambda module: setattr(module, "held", [2]),
+        lambda module: module.held.append(2),
+    ],
+    ids=["weight", "bias", "attribute", "list"],
+)
+def test_a_fingerprint_follows_changes_through_data_and_of_attributes(change):
+    module = Holding([1])
+    victim = Victim(module, classes=PAIR)
+    before = victim.fingerprint
+    assert victim.fingerprint == before
+    change(victim.model.module)
+    assert victim.fingerprint != before
+
+
 @pytest.mark.parametrize("shape", [48, (48, 48), (3, 48, 0), (3.0, 8, 8)])
 def test_an_image_shape_has_three_sizes(shape):
     with pytest.raises(InputError, match=r"image_shape is .*: expected \(channels, height, width\)"):
@@ -512,6 +588,15 @@ def test_a_saved_victim_takes_images_of_the_same_shape_as_before(tmp_path):
     assert again.image_shape == (3, 8, 8)
     with pytest.raises(InputError, match=r"expected uint8 of shape \(n, 3, 8, 8\)"):
         again.predict(noise(2, 3, 5, 5))
+
+
+def test_name_and_given_fingerprint_are_kept_and_numbers_as_classes_are_names(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    Victim(module, classes=range(3), name="pets", fingerprint="v1").save(tmp_path / "own.safetensors")
+    again = Victim.load(tmp_path / "own.safetensors", network=module, classes=[0, 1, 2])
+    assert (again.name, again.fingerprint, again.classes) == ("pets", "v1", ("0", "1", "2"))
+    with pytest.raises(InputError, match="has the classes in another order"):
+        Victim.load(tmp_path / "own.safetensors", network=module, classes=[2, 1, 0])
 
 
 def test_a_saved_victim_is_read_back(tmp_path):

@@ -236,7 +236,7 @@ def test_a_pool_needs_no_class_folders(tmp_path, store):
     ("make", "message"),
     [
         (flat, "pets has no class folders: a task needs at least two class folders"),
-        (lambda path: write_folder(path, classes=("cats",)), r"pets has images of one class only \(cats\): a task needs"),
+        (lambda path: write_folder(path, classes=("cats",)), r"pets has images of one class only \(cats\): a task"),
     ],
     ids=["flat", "one class"],
 )

@@ -21,6 +21,14 @@ class Fixed:
         return torch.eye(self.count)[self.labels[: len(images)]]
 
 
+class Named(Fixed):
+    """A model with class names that gives the labels 0, 1, 2."""
+
+    def __init__(self, classes):
+        super().__init__(0, 1, 2)
+        self.classes = classes
+
+
 def labeled(*labels: int) -> ImageSet:
     images = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
     return ImageSet("test", images, torch.tensor(labels), ("a", "b", "c"))
@@ -49,6 +57,7 @@ def test_a_case_by_hand():
         "errors_repeated": 0.5,
         "n": 8,
         "both_right": 2 / 8,  # images 0 and 4
+        "balanced": False,
     }
     # The variance of the recovery's logarithm is (3/8 + 6/8 - 2 · 2/8) / (8 · 3/8 · 6/8) = 5/18.
     half = 1.959964 * (5 / 18) ** 0.5
@@ -163,6 +172,25 @@ def test_what_is_no_model_or_set_is_refused_with_the_remedy():
     ):
         with pytest.raises(InputError, match=message):
             xl.evaluate(victim, Fixed(0), images)
+
+
+@pytest.mark.parametrize("others", [("a", "b", "d"), ("c", "a", "b"), ("b", "x", "y")])
+def test_classes_that_are_the_same_in_part_are_compared_neither_by_name_nor_by_number(others):
+    truth = labeled(0, 1, 2)
+    with pytest.raises(InputError, match="the classes of victim and surrogate differ"):
+        xl.evaluate(Named(("a", "b", "c")), Named(others), truth)
+    if set(others) != {"a", "b", "c"}:
+        with pytest.raises(InputError, match="call its classes by the same names"):
+            xl.evaluate(Named(others), Named(others), truth)
+
+
+def test_labels_in_place_of_models_are_numbered_by_the_classes_that_are_given():
+    """The images' classes are a, b, c; the models' c, b, a."""
+    truth, labels = labeled(0, 1, 2, 2), torch.tensor([2, 1, 0, 0])
+    assert xl.evaluate(labels, labels, truth, classes=("c", "b", "a")).victim_accuracy == 1.0
+    assert xl.evaluate(labels, labels, truth).victim_accuracy == 0.25
+    with pytest.raises(InputError, match="the classes of victim and surrogate differ"):
+        xl.evaluate(labels, Named(("a", "b", "c")), truth, classes=("c", "b", "a"))
 
 
 def test_what_is_no_number_is_none_in_json():

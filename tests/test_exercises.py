@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from extractbook.exercises import chapter_05, chapter_06, chapter_13, check, hel
 from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.assigned import chapter_09 as assigned_09
 from extractbook.exercises.exercise import Exercise, assigned, lookup
-from extractlib import exercises as former
 from extractlib.data.drawn import draw
 from extractlib.errors import InputError
 
@@ -262,30 +260,6 @@ def test_a_kind_or_minutes_that_cannot_be_are_refused():
 
 
 # Where `check` was before.
-
-
-def test_the_former_check_warns_and_forwards():
-    with pytest.warns(DeprecationWarning, match="import check from extractbook.exercises") as caught:
-        found = former.check("5.1", 158)
-    assert found == check("5.1", 158) and found.right
-    assert caught[0].filename == __file__
-    with pytest.warns(DeprecationWarning):
-        assert former.check("5.1", 158, seed=7) == check("5.1", 158, seed=7)
-
-
-def test_the_former_check_loads_the_book_when_it_is_called():
-    code = "import sys, extractlib.exercises; sys.exit('extractbook' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_former_check_without_the_book_names_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "extractbook", None)
-    monkeypatch.delitem(sys.modules, "extractbook.exercises")
-    with (
-        pytest.warns(DeprecationWarning),
-        pytest.raises(InputError, match=r"pip install 'extractlib\[book\] @ https://github\.com/[\w./-]+/main\.zip'$"),
-    ):
-        former.check("5.1", 158)
 
 
 # How two answers differ.

@@ -15,10 +15,11 @@ from linear_victim import SIDE, linear_victim, noise, remote
 from serving import pool_of
 from torch import nn
 
+import extractlib as xl
 from extractlib.api.meter import BudgetExceeded, Meter
 from extractlib.api.service import Answers, PredictionAPI
 from extractlib.attacks import knockoff
-from extractlib.attacks.knockoff import SURROGATE, Knockoff
+from extractlib.attacks.knockoff import SURROGATE, Knockoff, OutOfBudget
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Everything
@@ -728,6 +729,56 @@ def test_a_surrogate_in_half_precision_is_refused_before_anything_is_paid():
 def test_a_budget_that_was_partly_used_keeps_what_was_answered(tmp_path):
     api, pool = PredictionAPI(linear_victim(), budget=10), pool_of(20)
     api.query(pool.images[:4], client="attacker")
-    with pytest.raises(BudgetExceeded, match=r"transfer.load\(path, partial=True\)"):
+    with pytest.raises(OutOfBudget, match=r"the 6 answers .* transfer.load\('.*kept.db', partial=True\)") as caught:
         Knockoff(budget=10, batch=3).collect(api, pool, tmp_path / "kept.db")
-    assert len(load(tmp_path / "kept.db", partial=True)) == 6
+    kept = load(tmp_path / "kept.db", partial=True)
+    assert len(kept) == 6 and torch.equal(caught.value.transfer.indices, kept.indices)
+
+
+def test_answers_in_memory_are_in_the_error_that_ends_an_attack():
+    api, pool, attack = PredictionAPI(linear_victim(), budget=10), pool_of(20), Knockoff(budget=10, batch=3)
+    api.query(pool.images[:4], client="attacker")
+    with pytest.raises(OutOfBudget, match="the 6 answers that were given are in this error's transfer$") as caught:
+        attack.collect(api, pool)
+    transfer = caught.value.transfer
+    assert torch.equal(transfer.indices, attack.indices(20)[:6])
+    expected = linear_victim().logits(pool.images[transfer.indices]).softmax(1)
+    assert torch.allclose(transfer.answers.probabilities, expected.detach(), atol=1e-3)
+    attack.train(transfer, pool, Trainer(network="tiny", recipe=Recipe(epochs=1, learning_rate=0.1), seed=0))
+
+
+def test_indices_in_bytes_choose_images_and_are_no_mask():
+    @dataclass(frozen=True, kw_only=True)
+    class Few(Knockoff):
+        def indices(self, pool_size):
+            return (torch.arange(self.budget) % 2).to(torch.uint8)
+
+    api, pool = PredictionAPI(linear_victim(), budget=6), pool_of(6)
+    transfer = Few(budget=6).collect(api, pool)
+    assert transfer.indices.tolist() == [0, 1] * 3 and transfer.indices.dtype == torch.int64
+
+
+def test_a_pool_may_be_a_tensor_to_collect_too():
+    api, pool = PredictionAPI(linear_victim()), pool_of(9)
+    assert Knockoff(budget=9).collect(api, pool.images).header.pool == xl.images(pool.images, name="pool").fingerprint
+
+
+def test_a_surrogate_says_how_pixels_are_scaled_and_is_trained_as_your_own_module():
+    seen = []
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+
+        def forward(self, x):
+            seen.append(x)
+            return self.head(x.mean((2, 3)))
+
+    api, pool = PredictionAPI(linear_victim()), pool_of(40)
+    torch.manual_seed(0)
+    own = Surrogate(Own(), classes=api.classes, mean=[0.0] * 3, std=[1.0] * 3)
+    copy = Knockoff(budget=40)(api, pool, surrogate=own, progress=False)
+    assert min(float(x.min()) for x in seen) >= 0  # pixels in [0, 1], not shifted
+    again = Knockoff(budget=40)(api, pool, surrogate=own, recipe=replace(SURROGATE, learning_rate=0.01), progress=False)
+    assert copy.fingerprint == again.fingerprint

@@ -79,8 +79,26 @@ def test_names_that_are_none(name):
 def test_the_packages_own_names_are_taken(registry, name, kind):
     before = registry[name]
     with pytest.raises(InputError, match=f"there is already a {kind}.* {name!r}"):
-        registry.add(name, before)
+        registry.add(name, lambda *given: given)
     assert registry[name] is before
+
+
+def test_what_is_defined_again_takes_the_place_of_the_first():
+    """As when a cell of a notebook is run again; two lambdas are not told apart by where they are defined."""
+    registry = Registry("toy")
+
+    def define():
+        @registry.register("one")
+        def one():
+            pass
+
+        return one
+
+    first, second = define(), define()
+    assert registry["one"] is second is not first
+    registry.add("two", lambda: 1)
+    with pytest.raises(InputError, match="there is already a toy 'two'"):
+        registry.add("two", lambda: 2)
 
 
 # -- added from outside --------------------------------------------------------------

@@ -426,6 +426,24 @@ def test_revoked_keys_are_refused_and_a_rotated_team_keeps_its_account(serve, tm
         host.close()
 
 
+def test_more_images_than_the_server_takes_are_several_requests(serve):
+    near = PredictionAPI(linear_victim(), answers="top-2")
+    with serve(answers="top-2", budget=10, limits=Limits(images=4)) as served, served.connect() as far:
+        assert far.image_shape == (3, SIDE, SIDE)
+        assert same(far.query(noise(9)), near.query(noise(9)))
+        assert far.usage().queries == 9 and len(list(far.answers())) == 3
+
+
+def test_what_was_answered_before_a_refusal_is_free_when_it_is_asked_again(serve):
+    """Of three requests, the last is above the budget."""
+    with serve(budget=10, limits=Limits(images=4)) as served, served.connect() as far:
+        for _ in range(2):
+            with pytest.raises(BudgetExceeded, match="asks 3 queries and 2 of 10 are left"):
+                far.query(noise(11))
+            assert far.usage().queries == 8
+        assert len(far.query(noise(11)[:8])) == 8 and far.usage().queries == 8
+
+
 def test_a_team_reads_and_pays_for_its_own_requests_only(serve):
     """Two teams use one id for different images."""
     with serve(budget=5) as served:
@@ -1016,7 +1034,7 @@ def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
             with pytest.raises(InputError, match=r"^images are .*: expected uint8 of shape \(n, "):
                 far.query(wrong)
         with pytest.raises(InputError, match=r"^5 images: http.* takes at most 4 at a time: set batch=…$"):
-            far.query(noise(5))
+            far.query(noise(5), request="five")
         with pytest.raises(
             InputError, match=rf"^127.0.0.1: images are torch.uint8 of shape .*\(n, 3, {SIDE}, {SIDE}\)"
         ):

@@ -1,5 +1,7 @@
 """A remote prediction API, which an attack uses just like one in its own process."""
 
+from __future__ import annotations
+
 import os
 import threading
 import time
@@ -8,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sql
 import torch
@@ -24,7 +26,7 @@ from extractlib.store import default_store, digest
 try:
     import httpx
 except ModuleNotFoundError:
-    raise InputError(f"httpx is not installed: run {pip_install('serve')}") from None
+    httpx = None  # type: ignore[assignment]
 
 LONGEST_WAIT = 30.0
 """Most seconds between two attempts, unless the server asks for more."""
@@ -38,7 +40,9 @@ PENDING = sql.Table(
 )
 
 
-def connect(url: str, *, key: str | None = None, journal: Path | None = None, patience: float = 300.0) -> "RemoteAPI":
+def connect(
+    url: str, *, key: str | None = None, journal: Path | str | None = None, patience: float = 300.0
+) -> RemoteAPI:
     """Return the prediction API at an address.
 
     Args:
@@ -48,7 +52,7 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
         patience: Seconds for which a request is retried while the server cannot be reached or asks to wait.
 
     Raises:
-        InputError: There is no server, or it does not know the key.
+        InputError: There is no server, it does not know the key, or httpx is not installed.
 
     Examples:
         >>> import extractlib as xl
@@ -60,7 +64,7 @@ def connect(url: str, *, key: str | None = None, journal: Path | None = None, pa
     url = url.rstrip("/")  # with or without the slash, it is one address and one journal
     if journal is None:
         journal = default_store().root / "journals" / f"{digest(url, key)}.db"
-    return RemoteAPI(url, key=key, journal=journal, patience=patience)
+    return RemoteAPI(url, key=key, journal=Path(journal), patience=patience)
 
 
 class Journal:
@@ -113,9 +117,15 @@ class RemoteAPI:
         classes: Name of each of the victim's classes.
         granularity: What an answer shows.
         fingerprint: Changes when the answers do.
+        image_shape: (channels, height, width) of the images it takes; any if None.
+
+    Raises:
+        InputError: There is no such server, it does not know the key, or httpx is not installed.
     """
 
     def __init__(self, url: str, *, key: str, journal: Path, patience: float):
+        if httpx is None:
+            raise InputError(f"httpx is not installed: run {pip_install('serve')}")
         self.url, self._patience = url, patience
         try:
             self._http = httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(30, read=300))
@@ -123,6 +133,8 @@ class RemoteAPI:
             self.classes = tuple(map(str, said["classes"]))
             self.granularity = Granularity.parse(said["granularity"])
             self.fingerprint, self._most = str(said["fingerprint"]), int(said["limits"]["images"])
+            shape = said["image_shape"]
+            self.image_shape = None if shape is None else tuple(map(int, shape))
         except (KeyError, TypeError, ValueError, httpx.InvalidURL) as error:
             if isinstance(error, InputError):
                 raise
@@ -130,16 +142,26 @@ class RemoteAPI:
         self._record = self.granularity.record(len(self.classes))
         self._journal = Journal(journal)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         return f"RemoteAPI({self.url!r}, {len(self.classes)} classes, answers {self.granularity})"
 
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
-        """Answer a batch of images; they are charged all or nothing, and only once however often they had to be sent.
+        """Answer images; they are charged only once, however often they had to be sent.
+
+        More than the server takes at a time are several requests. Each is charged all or nothing, and if one fails, the
+        answers to those before it are free when the same images are sent again.
 
         Args:
-            images: uint8 of shape (n, channels, height, width), n from 1 to the most that the server takes at a time.
+            images: uint8 of shape (n, channels, height, width), n at least 1.
             client: Ignored: the key identifies the client.
-            request: Id of this request; if None, one is generated and kept in the journal.
+            request: Id of this request, which has at most as many images as the server takes at a time; if None, one is
+                generated for each and kept in the journal.
 
         Returns:
             Answers that hold nothing but what the granularity shows.
@@ -149,25 +171,29 @@ class RemoteAPI:
             RequestReused: The id was used for other images.
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
-        images = check_images(images, at_least=1)[:]
-        if len(images) > self._most:
-            raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time: set batch=…")
-        if request is not None and not wire.REQUEST_ID.fullmatch(request):
-            raise InputError(f"request is {shown(request)}: expected 1 to 255 visible ASCII characters")
-        body = wire.to_npy(images.cpu().contiguous().numpy())
+        images = check_images(images, at_least=1)[:].cpu().contiguous()
         if request is not None:  # the caller remembers it
-            return self._query(body, request, len(images))
-        asked = digest(self.fingerprint, body)
-        request, settled = self._journal.begin(asked), False
+            if len(images) > self._most:
+                raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time: set batch=…")
+            if not wire.REQUEST_ID.fullmatch(request):
+                raise InputError(f"request is {shown(request)}: expected 1 to 255 visible ASCII characters")
+            return self._query(wire.to_npy(images.numpy()), request, len(images))
+        answers, begun, answered = list[Answers](), list[tuple[str, str]](), False
         try:
-            answers = self._query(body, request, len(images))
-            settled = True
-            return answers
+            for part in images.split(self._most):
+                body = wire.to_npy(part.contiguous().numpy())
+                asked = digest(self.fingerprint, body)
+                begun.append((asked, self._journal.begin(asked)))
+                answers.append(self._query(body, begun[-1][1], len(part)))
+            answered = True
+            return Answers.cat(answers)
         except InputError as error:
-            settled = not isinstance(error, Unanswered)
+            if not isinstance(error, Unanswered):
+                self._journal.settle(*begun.pop(), answered=True)  # it was refused
             raise
-        finally:
-            self._journal.settle(asked, request, answered=settled)  # also when the user interrupts
+        finally:  # also when the user interrupts
+            for each in begun:
+                self._journal.settle(*each, answered=answered)
 
     def usage(self, client: str = "anonymous") -> Usage:
         """Return how many queries this key's team has sent, how many are left, and what they cost."""
@@ -250,7 +276,7 @@ class RemoteAPI:
             time.sleep(pause)
             wait = min(2 * wait, LONGEST_WAIT)
 
-    def _strange(self) -> "Unanswered":
+    def _strange(self) -> Unanswered:
         return Unanswered(f"{self.url} does not answer like a server of this version: check the address")
 
 

@@ -6,7 +6,7 @@ also a word, such as ``"top-5"``: `parse` reads it and `str` writes it, in JSON 
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from typing import ClassVar
 
@@ -51,6 +51,15 @@ class Answers:
     def __getitem__(self, rows: slice | torch.Tensor) -> "Answers":
         shown = (None if part is None else part[rows] for part in (self.classes, self.probabilities))
         return Answers(self.labels[rows], *shown)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Answers"]) -> "Answers":
+        """Return the answers of several requests at one granularity, at least one, as those of one."""
+        labels, classes, probabilities = zip(
+            *((one.labels, one.classes, one.probabilities) for one in parts), strict=True
+        )
+        shown = (None if column[0] is None else torch.cat(column) for column in (classes, probabilities))
+        return cls(torch.cat(labels), *shown)
 
     @property
     def denied(self) -> torch.Tensor:

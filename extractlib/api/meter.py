@@ -152,6 +152,18 @@ class Meter:
         with self._database.transaction(reads=True) as connection:
             return _usage(self._account(connection, client), terms)
 
+    def total(self) -> Usage:
+        """Return what all clients have used together; they have no common budget.
+
+        Raises:
+            InputError: A record is damaged.
+        """
+        with self._database.transaction(reads=True) as connection:
+            rows = [row._asdict() for row in connection.execute(sql.select(ACCOUNTS))]
+        accounts = [self._unsealed(row, client=row["client"]) for row in rows]
+        cost = sum((Decimal(account["cost"]) for account in accounts), Decimal())
+        return Usage(queries=sum(account["queries"] for account in accounts), budget=None, cost=float(cost))
+
     def check(self, request: Request, terms: Terms) -> bytes | None:
         """Return the stored answer of a request, or None if it is new and within the budget.
 

@@ -96,8 +96,8 @@ class PredictionAPI:
         >>> api = xl.PredictionAPI(xl.load_victim("signs"), answers="top-2", budget=100)
         >>> api.query(xl.load("signs").test.images[:3]).probabilities.shape
         torch.Size([3, 2])
-        >>> api.usage("anonymous").remaining
-        97
+        >>> api.usage("anonymous").remaining, api.usage().queries
+        (97, 3)
     """
 
     def __init__(
@@ -172,9 +172,15 @@ class PredictionAPI:
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
         return self._unpack(answer)
 
-    def usage(self, client: str = "anonymous") -> Usage:
-        """Return how many queries a client has sent, how many are left, and what they cost."""
-        return self._meter.usage(client, self._terms_of(client))
+    def __repr__(self) -> str:
+        return f"PredictionAPI({len(self.classes)} classes, answers {self.granularity}, budget {self._terms.budget})"
+
+    def usage(self, client: str | None = None) -> Usage:
+        """Return how many queries a client has sent, how many are left, and what they cost.
+
+        For None, it is what all clients of the meter have sent together, without a budget, which each has for itself.
+        """
+        return self._meter.total() if client is None else self._meter.usage(client, self._terms_of(client))
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
         """Return earlier answers to a client, in the order of its requests' ids: at most `most` after `after`.

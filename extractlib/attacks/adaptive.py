@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from torch import nn
 
-from extractlib.attacks.knockoff import Choices, Knockoff
+from extractlib.api.granularity import Label
+from extractlib.attacks.knockoff import API, Choices, Knockoff
+from extractlib.attacks.transfer import Header
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, check_choice, check_positive
 from extractlib.models import devices
@@ -29,6 +31,8 @@ LEARNING = ("loss", "all")
 
 ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
 """How an online surrogate is trained on a batch of answers."""
+
+LABELED = "the adaptive strategy needs them, so load the pool with labeled=True"
 
 OF_A_CLASS = 20
 """Number of images whose mean represents a class when classes are clustered."""
@@ -274,6 +278,17 @@ class AdaptiveKnockoff(Knockoff):
         check_positive("window", self.window)
         check_positive("clusters", self.clusters)
 
+    def header(self, api: API, pool: ImageSet) -> Header:
+        """Return what a transfer set of this attack says about itself.
+
+        Raises:
+            InputError: As for `Knockoff`, or the reward is the same for all answers that the API shows.
+        """
+        header = super().header(api, pool)
+        if self.reward == "certainty" and isinstance(api.granularity, Label):
+            raise InputError("reward 'certainty' is 1 for every label: use another reward where only labels are shown")
+        return header
+
     @property
     def strategy(self) -> str:
         """How queries are chosen, for the transfer set."""
@@ -285,7 +300,7 @@ class AdaptiveKnockoff(Knockoff):
         Raises:
             InputError: The pool has no labels, or a surrogate is needed and there is no trainer.
         """
-        labels = pool.known_labels("the adaptive strategy needs them")
+        labels = pool.known_labels(LABELED)
         if trainer is None and (self.reward in LEARNING or self.clusters > 1):
             raise InputError("the adaptive strategy trains a surrogate along the way: give collect a trainer")
         learner = None if trainer is None else OnlineSurrogate(trainer, classes=classes)
@@ -315,7 +330,7 @@ class AdaptiveKnockoff(Knockoff):
         """Return the policy before the first query; its clusters come from the untrained surrogate's features."""
         cluster_of = np.zeros(len(pool.classes), np.int64)
         if learner is not None and self.clusters > 1:
-            labels = pool.known_labels("the adaptive strategy needs them")
+            labels = pool.known_labels(LABELED)
             some = torch.cat([(labels == label).nonzero()[:OF_A_CLASS, 0] for label in labels.unique()])
             features = learner.features(pool.images[some])
             found = coarse_clusters(features, labels[some], clusters=self.clusters, seed=self.seed)

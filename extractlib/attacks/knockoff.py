@@ -26,7 +26,7 @@ from extractlib.errors import (
     kind_name,
 )
 from extractlib.models import devices, networks
-from extractlib.models.classifier import Surrogate
+from extractlib.models.classifier import Classifier, Surrogate
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, check_trainable, predict
 from extractlib.progress import bar as progress_bar
@@ -52,6 +52,18 @@ NEEDED = ("query", "classes", "granularity", "fingerprint")
 
 Choices = Generator[torch.Tensor, Answers, None]
 """Yields which images of the pool to query next, int64 of shape (n,), and is sent the answers to them."""
+
+
+class OutOfBudget(BudgetExceeded):
+    """The API answered fewer queries than the attack needs.
+
+    Attributes:
+        transfer: The queries that were answered, which `Knockoff.train` can use.
+    """
+
+    def __init__(self, message: str, transfer: TransferSet | None = None):
+        super().__init__(message)
+        self.transfer = transfer
 
 
 class API(Protocol):
@@ -123,7 +135,7 @@ class Knockoff:
         api: API,
         pool: ImageSet,
         *,
-        surrogate: str | nn.Module = "resnet",
+        surrogate: str | nn.Module | Classifier = "resnet",
         recipe: Recipe | None = None,
         backbone: networks.Backbone = "shipped",
         keep: Path | str | None = None,
@@ -138,9 +150,13 @@ class Knockoff:
             pool: The attacker's images, or anything that `images` accepts.
             surrogate: The copy's architecture (see `networks.build`), or any module that takes floats of the images'
                 shape, (x / 255 - 0.5) / 0.25 for pixels x, and returns a logit per class; a copy of it is trained.
+                Where pixels should be scaled otherwise, as for ImageNet's weights, give a `Surrogate` of the module
+                with its ``mean`` and ``std``.
             recipe: How it is trained; if None, `SURROGATE`, with a tenth of its learning rate for your own module.
-            backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, other
-                weights, or None to train from scratch. A module starts from its current weights.
+            backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, which
+                the shipped victims started from too, as both start from ImageNet's in the paper; ``"shipped-B"`` for
+                other ones, trained on other images; ``"imagenet"`` for ImageNet's; a state dict; or None to train from
+                scratch. A module starts from its current weights.
             keep: File that keeps the answers as they arrive, so that a killed attack continues where it stopped; None
                 keeps them in memory.
             store: Keeps the outputs of a network's frozen layers, which the victim may already have computed; None to
@@ -153,13 +169,15 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries.
         """
         pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        surrogate = surrogate.model if isinstance(surrogate, Classifier) else surrogate
         if not isinstance(surrogate, str | nn.Module):
             raise InputError(f"the surrogate is {kind_name(surrogate)}: expected a network's name or an instance")
         if not isinstance(recipe, Recipe | None):
             raise InputError(f"the recipe is {kind_name(recipe)}: expected a models.Recipe")
         if recipe is None:
             gentler = replace(SURROGATE, learning_rate=GENTLER * SURROGATE.learning_rate)
-            recipe = SURROGATE if isinstance(surrogate, str | networks.Network) else gentler
+            own = not isinstance(surrogate, str | networks.Network) or isinstance(surrogate, networks.FromFloats)
+            recipe = gentler if own else SURROGATE
         trainer = Trainer(
             network=surrogate,
             recipe=recipe,
@@ -216,7 +234,7 @@ class Knockoff:
 
         Args:
             api: The victim's API.
-            pool: The attacker's images.
+            pool: The attacker's images, or anything that `images` accepts.
             path: The transfer set's file, new or to be resumed; None keeps it in memory.
             trainer: How to make a surrogate that learns while queries are chosen, if the strategy needs one.
             progress: Whether to show a bar.
@@ -226,8 +244,10 @@ class Knockoff:
 
         Raises:
             InputError: The budget exceeds the pool, the file is of another collection, or a choice is not a batch.
-            BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
+            BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing, and
+                for another it is an `OutOfBudget` with the answers that were given.
         """
+        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
         path = None if path is None else Path(path)
         pool = self.asked(pool)
         header = self.header(api, pool)
@@ -245,9 +265,15 @@ class Knockoff:
                 if answers is not None:
                     chosen = self._chosen(choices, answers)
                 self._check_batch(chosen, min(self.batch, self.budget - start), len(pool))
+                chosen = chosen.long()  # bytes would be a mask
                 rows = slice(start, start + len(chosen))
                 if start >= len(held):
-                    answers = file.append(chosen, self._ask(api, header, pool.images[chosen], file.chunks))
+                    try:
+                        answers = file.append(chosen, self._ask(api, header, pool.images[chosen], file.chunks))
+                    except BudgetExceeded as error:
+                        kept = "" if path is None else f", and transfer.load({str(path)!r}, partial=True) reads them"
+                        given = f"the {start:,} answers that were given are in this error's transfer{kept}"
+                        raise OutOfBudget(f"{error}; in an attack: {given}", file.transfer) from None
                 elif torch.equal(held.indices[rows], chosen):
                     answers = held.answers[rows]
                 else:
@@ -289,11 +315,6 @@ class Knockoff:
         except RequestReused as error:
             raise RequestReused(
                 f"{error}; in an attack: give it another client=…, or give its class a different strategy"
-            ) from None
-        except BudgetExceeded as error:
-            raise BudgetExceeded(
-                f"{error}; in an attack: answers that were given are in keep=…, which transfer.load(path, partial=True)"
-                " reads, so that train can use them"
             ) from None
 
     @property

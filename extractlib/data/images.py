@@ -98,6 +98,11 @@ class ImageSet:
             object.__setattr__(self, "fingerprint", _bytes_digest(self.images, self.labels, self.classes))
         if self.labels is None:
             return
+        if self.labels.ndim != 1 or self.labels.dtype != torch.long:
+            found = f"{self.labels.dtype} of shape {tuple(self.labels.shape)}"
+            raise InputError(f"{self.name}: labels are {found}: expected int64 of shape (n,)")
+        if len(set(self.classes)) < len(self.classes):
+            raise InputError(f"{self.name}: two of the classes {shown(self.classes)} have one name: rename one")
         if len(self.labels) != len(self.images):
             raise InputError(f"{self.name}: {len(self.labels)} labels for {len(self.images)} images")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
@@ -350,7 +355,9 @@ def images(
     if isinstance(source, tuple) and len(source) == 2 and all(isinstance(p, torch.Tensor | np.ndarray) for p in source):
         raise InputError(f"{name}: images are a pair of tensors: for a pair (x, y), call images(x, y)")
     if isinstance(source, Mapping):
-        raise InputError(f"{name}: images are several parts, {shown(tuple(source))}: take one, such as .queries")
+        raise InputError(f"{name}: images are several parts, {shown(tuple(source))}: take one of them")
+    if isinstance(source, str | Path) or type(source).__name__ == "Source":
+        raise InputError(f"{name}: images are {shown(str(source))}: load them, as in load(…, role='pool').queries")
     if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         raise InputError(f"images are a {type(source).__name__}: expected a tensor, an array or a torch data set")
     return from_dataset(source, labels, classes=classes, name=name)

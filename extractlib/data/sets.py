@@ -106,7 +106,9 @@ class Parts(Mapping[str, ImageSet]):
         if part.startswith("_"):  # before __init__, as in copy.copy, there are no names
             raise AttributeError(part)
         if part not in self._names:
-            raise AttributeError(f"no part {part!r}: use one of {', '.join(self._names)}")
+            role = {"queries": "pool", "victim": "task"}.get(part)
+            other = f"load it with role={role!r}, or " if role else ""
+            raise AttributeError(f"no part {part!r}: {other}use one of {', '.join(self._names)}")
         return self[part]
 
     def __contains__(self, part: object) -> bool:

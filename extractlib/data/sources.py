@@ -235,7 +235,8 @@ class Loader:
         listing = self.listing(name)
         if role == "task" and len(listing.classes) < 2:
             only = f"images of one class only ({listing.classes[0]})" if listing.classes else "no class folders"
-            raise InputError(f"{listing.root} has {only}: a task needs at least two class folders")
+            remedy = 'a task needs at least two class folders, a pool (role="pool") none'
+            raise InputError(f"{listing.root} has {only}: {remedy}")
         if self.store is None:
             raise InputError(f"{name} is stored in files, which are decoded into a store: give one")
         return decode(listing, name=name, store=self.store, size=self.image_size, reading=self.reading)
@@ -304,11 +305,14 @@ def load(
     seed: int = 0,
     labeled: bool = False,
     store: Store | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     image_size: int = 32,
     reading: Reading = USUAL,
 ) -> Parts:
     """Return a task or a pool as its disjoint parts, at the sizes of the book.
+
+    Of a folder, the parts are `splits.TASK_SHARES` or `splits.POOL_SHARES` of the images: of a pool, 41% are queries,
+    and 49% are for pre-training.
 
     Args:
         source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
@@ -316,7 +320,7 @@ def load(
         seed: Seed of the drawing or of the cut.
         labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
         store: Keeps drawn and decoded images; None keeps no drawn images, and decoded files in the user's cache.
-        folder: Where a published set is stored.
+        folder: Where a published set is stored, a path.
         image_size: Height and width to which files are resized, in pixels.
         reading: How files are read, and how a task in files is cut.
 
@@ -339,7 +343,7 @@ def load(
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or get its images from Loader().queries")
     kept = default_store() if store is None and found.in_files else store
-    own = found.folder if folder is None else folder
+    own = found.folder if folder is None else Path(folder)
     places = data_folders() if own is None else {found.name: own}
     loader = Loader(store=kept, folders=places, image_size=image_size, reading=reading)
     if check_choice("role", role or found.role or "task", ("task", "pool")) == "task":

@@ -40,7 +40,7 @@ def keyed_generator(secret: bytes, image: torch.Tensor) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Detection is recorded, and nothing else happens."""
+    """Detected queries are answered like all others."""
 
     leaks: ClassVar[str] = "all that the API shows"
 

@@ -5,9 +5,9 @@ A victim and a surrogate are both a `Classifier`; the difference is who holds th
 
 import copy
 import json
+import uuid
 import warnings
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,11 +23,13 @@ from extractlib.errors import (
     check_classes,
     check_name,
     check_output,
+    check_positive,
     described,
     one_line,
     shown,
 )
 from extractlib.models import networks
+from extractlib.models.attributes import attributes_of, checksums_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
@@ -66,8 +68,8 @@ class Classifier:
         name: What to call it.
         fingerprint: Digest of everything that determines its answers; by default, that of the weights as they are
             now, the layers and their plain attributes, the class names and how the module is used. A module without
-            weights may answer from anywhere, so by default its fingerprint is new each time: give one to resume an
-            attack on it.
+            weights, or with an attribute that cannot be digested, such as an open file, may answer from anywhere, so by
+            default its fingerprint is new each time: give one to resume an attack on it.
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
@@ -101,7 +103,8 @@ class Classifier:
         self.name, self.classes = name, check_classes(classes)
         self.image_shape = None if image_shape is None else check_shape(image_shape)
         self._given = None if fingerprint is None else check_name("fingerprint", fingerprint)
-        self._digested: tuple[list[tuple[int, int]], str] | None = None
+        self._digested: tuple[object, str] | None = None
+        self._unknown = uuid.uuid4().hex
         if outputs in ("logit", "probability") and len(self.classes) != 2:
             raise InputError(
                 f"a single {outputs} is for two classes, but there are {len(self.classes)}: use outputs='logits'"
@@ -114,14 +117,13 @@ class Classifier:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of everything that determines the answers; computed anew when the weights have changed."""
+        """Digest of everything that determines the answers; computed anew when weights or attributes have changed."""
         if self._given is not None:
             return self._given
-        tensors = chain(self.model.parameters(), self.model.buffers())
-        state = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in tensors]
+        plain = attributes_of(self.model, unknown=self._unknown)
+        state = checksums_of(self.model), plain
         if self._digested is None or self._digested[0] != state:
             weights = networks.fingerprint_of(self.model.state_dict())
-            plain = networks.attributes_of(self.model)
             found = digest(weights, repr(self.classes), repr(self.model), *([repr(plain)] if plain else []))
             self._digested = state, found
         return self._digested[1]
@@ -173,8 +175,12 @@ class Classifier:
         model = trainer.fit_or_load("victim", images, labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
-    def logits(self, images: torch.Tensor | Rows) -> torch.Tensor:
+    def logits(self, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), on the CPU, of uint8 images (n, channels, height, width).
+
+        Args:
+            images: The images.
+            batch_size: Images at a time, at least 1.
 
         Raises:
             InputError: The images are of another kind or shape, the module cannot take them, or it does not return what
@@ -183,7 +189,7 @@ class Classifier:
         check_images(images, self.image_shape)
         count, classes = len(images), len(self.classes)
         try:
-            logits = predict(self.model, images)
+            logits = predict(self.model, images, batch_size=check_positive("batch size", batch_size))
         except InputError:
             raise
         except Exception as error:  # a module can fail in any way
@@ -199,13 +205,13 @@ class Classifier:
         self._check_outputs(logits)
         return logits
 
-    def predict(self, images: torch.Tensor | Rows) -> torch.Tensor:
+    def predict(self, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
         """Return the label of each image, int64 of shape (n,).
 
         Raises:
             InputError: As for `logits`, or a logit is NaN or infinite.
         """
-        return labels_of(self.logits(images), who=self.name)
+        return labels_of(self.logits(images, batch_size=batch_size), who=self.name)
 
     def _check_outputs(self, logits: torch.Tensor) -> None:
         """Check that a module returns probabilities if it is declared to, and only then."""
@@ -244,12 +250,13 @@ class Classifier:
         return _OnFloats(self.model).eval()
 
     def save(self, path: Path | str) -> None:
-        """Write the weights as safetensors, with the class names and how your own module is used.
+        """Write the weights as safetensors, with name, class names, a given fingerprint, and how a module is used.
 
         Raises:
             InputError: The file cannot be written.
         """
-        said = {"classes": list(self.classes), "image_shape": self.image_shape}
+        said = {"classes": list(self.classes), "image_shape": self.image_shape, "name": self.name}
+        said |= {} if self._given is None else {"fingerprint": self._given}
         if isinstance(self.model, networks.FromFloats):
             said |= {name: getattr(self.model, name) for name in USE}
         try:
@@ -277,6 +284,7 @@ class Classifier:
         path = Path(path)
         if path.exists() and not path.is_file():
             raise InputError(f"{path} is not a regular file: name a file of weights")
+        classes = None if classes is None else check_classes(classes)
         what = f"weights of {_name_of(network)}" + ("" if classes is None else f" with {len(classes)} classes")
         try:
             with safe_open(path, "pt") as file:
@@ -289,8 +297,8 @@ class Classifier:
             names = tuple(named if classes is None else classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
-            if said.get("image_shape"):
-                options = {"image_shape": said["image_shape"]} | options
+            kept = ("image_shape", "name", "fingerprint")
+            options = {name: said[name] for name in kept if said.get(name)} | options
             if isinstance(network, nn.Module):
                 found = cls(copy.deepcopy(network), classes=names, **options)
             else:

@@ -5,7 +5,6 @@ on a CPU. For a GPU, there are torchvision's ResNet-34 and VGG-16, as they are a
 """
 
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -492,23 +491,6 @@ def fingerprint_of(state: Mapping[str, torch.Tensor]) -> str:
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         parts += [name, str(tuple(value.shape)), content]
     return digest(*parts)
-
-
-def attributes_of(model: nn.Module) -> list[tuple[str, str, object]]:
-    """Return the plain attributes of a wrapped module and of those inside it, as they may determine what it returns.
-
-    Attributes of torch's own layers are part of their ``repr``. A module without weights gets a number of its own.
-    """
-    if not isinstance(model, FromFloats):
-        return []
-    found: list[tuple[str, str, object]] = [
-        (name, attribute, value)
-        for name, inner in model.module.named_modules()
-        if not type(inner).__module__.startswith("torch.")
-        for attribute, value in sorted(vars(inner).items())
-        if isinstance(value, int | float | str) and attribute != "training" and attribute[0] != "_"
-    ]
-    return found if model.state_dict() else [*found, ("", "unknown", uuid.uuid4().hex)]
 
 
 def shipped_backbone(name: str = "resnet", *, initial: str = "A") -> dict[str, torch.Tensor]:

@@ -46,9 +46,9 @@ class OneAccount(PredictionAPI):
         """Answer like `PredictionAPI.query`, with every query charged to one account."""
         return super().query(images, request=request)
 
-    def usage(self, client: str = "anonymous") -> Usage:
+    def usage(self, client: str | None = None) -> Usage:
         """Return the queries sent under all names, and how many are left."""
-        return super().usage()
+        return super().usage("anonymous")
 
 
 class LinearService(Service):

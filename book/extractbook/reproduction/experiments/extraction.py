@@ -142,6 +142,7 @@ def compare(victim: Victim, surrogate: Surrogate, held_out: ImageSet, *, balance
 def _compared(theirs: torch.Tensor, ours: torch.Tensor, labels: torch.Tensor, *, balanced: bool) -> dict:
     found = evaluate_labels(theirs, ours, labels, balanced=balanced)
     result: dict = found.to_json() | {"images": found.n}
+    del result["balanced"]  # the settings say it
     del result["n"], result["both_right"]
     better = found.victim_accuracy > found.constant_accuracy
     result["recovery_above_constant"] = found.recovery_above_constant if better else None
