@@ -155,7 +155,7 @@ class Knockoff:
             recipe: How it is trained; if None, `SURROGATE`, with a tenth of its learning rate for your own module.
             backbone: What an architecture starts from: ``"shipped"`` for the weights that ship with the package, which
                 the shipped victims started from too, as both start from ImageNet's in the paper; ``"shipped-B"`` for
-                other ones, trained on other images; ``"imagenet"`` for ImageNet's; a state dict; or None to train from
+                ones trained alike with another seed; ``"imagenet"`` for ImageNet's; a state dict; or None to train from
                 scratch. A module starts from its current weights.
             keep: File that keeps the answers as they arrive, so that a killed attack continues where it stopped; None
                 keeps them in memory.
