@@ -113,10 +113,10 @@ def test_what_the_better_fill_gains():
 def test_how_often_the_rule_takes_the_better_fill():
     words = chapter_06.rule_words(ROWS)
     assert " in 2 of 2 runs; the rule fails on no task." in words
-    assert words.endswith("would cost 0.10 of recovery on average instead of the 0.10 in the main figure.")
+    assert words.endswith("would cost 0.10 of recovery, the mean of 2 tasks, instead of the 0.10 in the main figure.")
     ties = chapter_06.rule_words(ROWS.assign(held_out_agreement=0.5))  # even is taken, which on signs recovers 0.2 less
     assert " in 1 of 2 runs; the rule fails on *signs* (0.20 of recovery lost)." in ties
-    assert ties.endswith("would cost 0.10 of recovery on average instead of the 0.20 in the main figure.")
+    assert ties.endswith("would cost 0.10 of recovery, the mean of 2 tasks, instead of the 0.20 in the main figure.")
 
 
 def test_errors_that_copies_and_the_control_repeat():

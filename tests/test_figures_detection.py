@@ -114,7 +114,7 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     lines = chapter_10.labels_table(OWN[~control], OWN[control]).splitlines()
     assert lines[2] == "| Task | queries, full answers | queries, labels | independent control | constant predictor |"
     assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
-    assert lines[0] == "**Recovery with 25 own images; the control has more, from the victim's own source**"
+    assert lines[0] == "**Recovery with 25 own images; the control has more images, from the victim's own source**"
     twice = pd.concat([OWN, OWN[control]])
     caption = chapter_10.labels_table(twice[twice["experiment"] != "control"], twice[twice["experiment"] == "control"])
     assert "; queries, full answers at 1 of 2 seeds; queries, labels at 1 of 2 seeds; " in caption.splitlines()[0]

@@ -113,7 +113,8 @@ def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
     return (
         f"With this rule, the attacker chooses the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs;"
         f" the rule fails on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
-        f" {cost - by_task.mean():.2f} of recovery on average instead of the {cost:.2f} in the main figure."
+        f" {cost - by_task.mean():.2f} of recovery, the mean of {len(by_task)} tasks, instead of the {cost:.2f} in the"
+        " main figure."
     )
 
 

@@ -52,10 +52,10 @@ def edges(frame: pd.DataFrame) -> str:
     for name, detector in (("ODIN", OdinDetector), ("Mahalanobis", MahalanobisDetector)):
         sizes, chosen = detector.SETTINGS["epsilon"], frame[f"{name.lower()}.settings.epsilon"]
         most, none = (int((chosen == size).sum()) for size in (max(sizes), 0.0))
-        said.append(f"the largest, {max(sizes):g}, in {most} of {len(chosen)} cells and none in {none} for {name}")
+        said.append(f"{name}, the largest, {max(sizes):g}, in {most} of {len(chosen)} runs and none at all in {none}")
     return (
-        f"Of the perturbations to choose from, validation data chose {'; '.join(said)}. So a larger one might make both"
-        " baselines better than they are here."
+        f"Validation images chose the step by which the input is perturbed: for {'; for '.join(said)}. A larger step"
+        " might make both baselines better than they are here."
     )
 
 

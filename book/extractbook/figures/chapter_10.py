@@ -102,11 +102,11 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
     count = int(own["budget"].iloc[0])
     seeds = {name: max(map(len, found.values())) for name, found in columns.items()}
     fewer = [
-        f"{name} at {number} of {max(seeds.values())} seeds"
+        f"the column “{name}” has {number} of {max(seeds.values())} seeds"
         for name, number in seeds.items()
         if number < max(seeds.values())
     ]
-    said = [f"Recovery with {count:,} own images", *fewer, "the control has more, from the victim's own source"]
+    said = [f"Recovery with {count:,} own images", *fewer, "the control has more images, from the victim's own source"]
     return table(body, ["Task", *columns], caption="; ".join(said))
 
 

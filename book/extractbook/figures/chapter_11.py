@@ -259,7 +259,8 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
         means = [(float(np.mean(list(bound.values.values()))), bound) for bound in bounds if bound.stated.sign in SIGNS]
         met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
         said = f"{sum(met)} of {len(met)}" if met else None
-        word = f"no verdict: {claim.photos}" if claim.photos else str(photos.word(claim))
+        reason = claim.photos.removeprefix("shown without a verdict: ")
+        word = f"no verdict: {reason}" if reason else str(photos.word(claim))
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
     heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]
     return table(body, heads, words=True)
