@@ -117,7 +117,7 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     assert lines[0] == "**Recovery with 25 own images; the control has more images, from the victim's own source**"
     twice = pd.concat([OWN, OWN[control]])
     caption = chapter_10.labels_table(twice[twice["experiment"] != "control"], twice[twice["experiment"] == "control"])
-    assert "; queries, full answers at 1 of 2 seeds; queries, labels at 1 of 2 seeds; " in caption.splitlines()[0]
+    assert "; the column “queries, full answers” has 1 of 2 seeds; " in caption.splitlines()[0]
     assert chapter_10.against_control(OWN) == "no task, behind it on *signs*"
     level = OWN.assign(recovery=OWN["recovery"].where(~control, 0.903))
     assert chapter_10.against_control(level) == "no task, level with it (to within 0.005) on *signs*"
