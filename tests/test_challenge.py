@@ -638,7 +638,10 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
             red.submit(tmp_path / "blue")
         after = visitor.get("/scoreboard.json").json()
         first = next(row for row in after["rows"] if row["name"] == "red")
-        assert after["over"] and first["final_score"] > 0.1 and first["public_score"] == said["public"]["score"]
+        hidden = Hidden.load(folder / "hidden.safetensors")
+        public, final = hidden.scores(copy.predict(hidden.images))
+        assert after["over"] and first["final_score"] == final.score
+        assert first["public_score"] == said["public"]["score"] == public.score
         assert first["sha256"] == said["sha256"]
         assert "Final score" in visitor.get("/").text
         rows = list(csv.DictReader(io.StringIO(visitor.get("/scoreboard.csv").text)))
