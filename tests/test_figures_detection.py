@@ -9,6 +9,7 @@ import torch
 
 from extractbook import figures
 from extractbook.figures import chapter_09, chapter_10
+from extractlib.errors import InputError
 
 
 def frame(lines: list[dict]) -> pd.DataFrame:
@@ -51,10 +52,13 @@ def test_a_gallery_shows_each_row_from_its_first_image_to_its_last():
 
 
 def test_values_are_taken_by_task_of_the_cells_asked_for():
+    twice = pd.concat([DEFENDED, DEFENDED.assign(recovery=0.5)])
+    with pytest.raises(InputError, match="things has several values of recovery at seed 200: choose rows by one more"):
+        chapter_09.of_tasks(twice, "recovery", defense="none")
     assert chapter_09.of_tasks(DEFENDED, "recovery", defense="none") == {"things": [0.9, 0.7]}
     assert chapter_09.of_tasks(DEFENDED, "recovery", defense="shuffle") == {"things": [0.2], "signs": [0.1]}
     assert chapter_09.mean({"things": [0.9, 0.7]}) == {"things": pytest.approx(0.8)}
-    assert chapter_09.constant(DEFENDED)["things"] == pytest.approx([0.125] * 3)
+    assert chapter_09.constant(DEFENDED)["things"] == pytest.approx([0.125] * 2)
 
 
 def test_a_caption_names_seeds_and_images_as_they_are():
@@ -115,7 +119,7 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     assert lines[2] == "| Task | queries, full answers | queries, labels | independent control | constant predictor |"
     assert lines[7] == "| signs | 0.90 | 0.80 | 0.95 | 0.12 |"
     assert lines[0] == "**Recovery with 25 own images; the control has more images, from the victim's own source**"
-    twice = pd.concat([OWN, OWN[control]])
+    twice = pd.concat([OWN, OWN[control].assign(seed=201)])
     caption = chapter_10.labels_table(twice[twice["experiment"] != "control"], twice[twice["experiment"] == "control"])
     assert "; the column “queries, full answers” has 1 of 2 seeds; " in caption.splitlines()[0]
     assert chapter_10.against_control(OWN) == "no task, behind it on *signs*"

@@ -11,6 +11,7 @@ from extractbook.figures.origin import seeds
 from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
 from extractlib.defenses.detectors import MahalanobisDetector, OdinDetector
+from extractlib.errors import InputError
 
 TASKS = ("things", "birds", "retina", "signs", "objects")
 
@@ -25,12 +26,23 @@ def of_tasks(frame: pd.DataFrame, column: str, **cell: object) -> dict[str, list
         frame: As returned by `book.frame`.
         column: Its name, such as ``"recovery"``.
         cell: Settings by name, such as ``defense="shuffle"``.
+
+    Raises:
+        InputError: A task has several values at one seed, so that rows of different attacks would be averaged.
     """
-    kept = frame
+    kept = frame.dropna(subset=column)
     for name, value in cell.items():
         kept = kept[kept[name] == value]
-    by_task = {task: kept.loc[kept["task"] == task, column].dropna().tolist() for task in TASKS}
-    return {task: values for task, values in by_task.items() if values}
+    by_seed = kept.groupby(["task", "seed"], sort=False)[column]
+    for task, seed in by_seed.nunique().loc[lambda counts: counts > 1].index[:1]:
+        raise InputError(f"{task} has several values of {column} at seed {seed}: choose rows by one more setting")
+    first = by_seed.first()
+    return {task: first[task].tolist() for task in TASKS if task in first.index.get_level_values("task")}
+
+
+def of_the_pool(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of attacks with public images, from the scale's pool; other rows have the attacker's own."""
+    return frame[frame["pool"] == "atlas"]
 
 
 def series(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, Sequence[float]]]:
