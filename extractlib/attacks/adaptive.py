@@ -33,6 +33,7 @@ ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, 
 """How an online surrogate is trained on a batch of answers."""
 
 LABELED = "the adaptive strategy needs them, so load the pool with labeled=True"
+"""What is said of a pool without labels."""
 
 OF_A_CLASS = 20
 """Number of images whose mean represents a class when classes are clustered."""

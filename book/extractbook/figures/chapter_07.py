@@ -177,20 +177,14 @@ def scratch_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:
         f" cost {other[task]:.3f}."
         for task in small.index.intersection(other.index)
     ]
-    alone = rows[(rows["victim"] == "resnet") & (rows["victim_weights"] == "none")]
-    plain = rows[(rows[["victim", "surrogate"]] == "resnet").all(axis=1)]
-    plain = plain[(plain[["victim_weights", "surrogate_weights"]] == "A").all(axis=1)]
-    with_seed = ["task", "seed"]
-    costs = (plain.set_index(with_seed)["recovery"] - alone.set_index(with_seed)["recovery"]).dropna()
-    by_task = _listed(costs.groupby("task").mean(), 3)
-    whole = f" A ResNet from scratch, which keeps the architecture, lowers it by {by_task}."
-    missing = (
-        " Rows of a ResNet from scratch, which would keep the architecture, are missing." if costs.empty else whole
-    )
+    alone = _lost(rows, (rows["victim"] == "resnet") & (rows["victim_weights"] == "none"))
+    kept = f" A ResNet from scratch, which keeps the architecture, lowers it by {_listed(alone, 3)}."
+    if alone.empty:
+        kept = " Rows of a ResNet from scratch, which would keep the architecture, are missing."
     return (
         f"The small victim from scratch lowers the attacker's recovery by {_listed(small, 3)}. Other initial weights"
         f" were tried on {' and '.join(f'*{task}*' for task in other.index)}.{''.join(both)}"
-        f"{missing} The owner's accuracy is lower by {_listed(price, 3)}."
+        f"{kept} The owner's accuracy is lower by {_listed(price, 3)}."
     )
 
 
