@@ -66,6 +66,21 @@ def test_a_caption_names_seeds_and_images_as_they_are():
     assert chapter_09.about(DEFENDED[DEFENDED["seed"] == 200]) == "one seed, so no spread, 1,000 test images"
 
 
+def test_denial_with_and_without_a_charge_is_compared_at_the_same_seeds():
+    cells = [
+        (200, "deny", 0.5, 100),
+        (201, "deny", 0.1, 100),
+        (200, "deny-free", 0.75, 200),
+        (200, "shuffle", 0.1, 100),
+    ]
+    names = ("seed", "defense", "recovery", "asked")
+    rows = frame([{"task": "signs"} | dict(zip(names, cell, strict=True)) for cell in cells])
+    assert chapter_09.uncharged(rows) == (
+        "Where denied queries are not charged, the attacker goes on: it asks 200 times, and the copies recover 0.75"
+        " instead of 0.50 (signs); means of 1 seeds."
+    )
+
+
 def test_what_an_honest_user_pays_is_in_points():
     lines = chapter_09.honest_table(DEFENDED).splitlines()
     assert lines[4] == "| things | 25.0 | 20.0 | – | – |"
@@ -111,6 +126,33 @@ def test_own_images_are_set_against_as_many_public_ones_and_four_times_as_many()
     data = chapter_10.own_and_public(asked).data
     assert data["Series"].tolist() == ["signs: own images", "signs: public images", "signs: public images"]
     assert data["recovery"].tolist() == [0.9, 0.5, 0.8]
+
+
+def test_shuffling_is_compared_on_the_task_that_it_costs_most_and_the_others():
+    cells = [
+        ("signs", "signs/shifted", 25, "none", 0.9, 0.0, 0.0),
+        ("signs", "signs/shifted", 25, "shuffle", 0.8, 0.25, 0.125),
+        ("signs", "signs/shifted", 5, "none", 0.3, 0.0, 0.0),
+        ("signs", "atlas", 100, "none", 0.7, 0.0, 0.0),
+        ("signs", "atlas", 100, "shuffle", 0.1, 0.9, 0.125),
+        ("signs", "atlas", 25, "shuffle", 0.2, 0.9, 0.125),
+        ("birds", "birds/shifted", 25, "none", 0.9, 0.0, 0.0),
+        ("birds", "birds/shifted", 25, "shuffle", 0.95, 0.05, 0.0),
+    ]
+    names = ("task", "pool", "budget", "defense", "recovery", "caught", "honest_caught")
+    rows = frame([dict(zip(names, cell, strict=True)) for cell in cells])
+    data = chapter_10.shuffled(rows).data
+    assert data.iloc[:, [0, 2]].values.tolist() == [
+        ["own images, no defense", 0.9],
+        ["own images, no defense", 0.9],
+        ["own images, shuffled", 0.95],
+        ["own images, shuffled", 0.8],
+        ["public images, no defense", 0.7],
+        ["public images, shuffled", 0.1],
+    ]
+    said = chapter_10.shuffled_words(rows)
+    assert "0.10 of recovery on *signs* and at most 0.00 on the other tasks" in said
+    assert "catches 25% of these queries, and 12% of the customers' images; on the others, at most 5.0%" in said
 
 
 def test_own_images_with_and_without_labels_stand_in_a_line():

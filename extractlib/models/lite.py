@@ -14,6 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -241,6 +242,8 @@ def _folded(state: Mapping[str, torch.Tensor], plans: Sequence[Plan]) -> Iterato
     if f"_blocks.{number}._project_conv.weight" in state:
         raise ValueError(f"it has more than {number} blocks")
     for ours, (convolution, norm) in names.items():
-        scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPSILON).sqrt()
+        # By NumPy, whose square root is correctly rounded: torch's differs between processors in the last digit.
+        deviation = torch.from_numpy(np.sqrt((state[f"{norm}.running_var"] + EPSILON).numpy()))
+        scale = state[f"{norm}.weight"] / deviation
         yield f"{ours}.weight", (state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)).contiguous()
         yield f"{ours}.bias", state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale

@@ -107,6 +107,17 @@ def policies(frame: pd.DataFrame) -> Plot:
     return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
 
 
+def uncharged(frame: pd.DataFrame) -> str:
+    """Return in words what denial leaves where a denied query costs nothing, at the seeds that have both."""
+    both = frame[frame["seed"].isin(frame.loc[frame["defense"] == "deny-free", "seed"])]
+    charged, free = (mean(of_tasks(both, "recovery", defense=name)) for name in ("deny", "deny-free"))
+    told = ", ".join(f"{value:.2f} instead of {charged[task]:.2f} ({task})" for task, value in free.items())
+    return (
+        f"Where denied queries are not charged, the attacker goes on: it asks {both['asked'].max():,.0f} times, and the"
+        f" copies recover {told}; means of {both['seed'].nunique()} seeds."
+    )
+
+
 def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "TNR at 95% TPR") -> Plot:
     """Return a figure of each detector against the first pool, with one row for each task."""
     columns = {name: of_tasks(frame, f"{key}.pool.{column}") for name, key in DETECTORS.items()}

@@ -66,6 +66,43 @@ def own_and_public(frame: pd.DataFrame) -> Plot:
     return figure
 
 
+def shuffled(frame: pd.DataFrame) -> Plot:
+    """Return recovery with and without shuffled answers, own images next to four times as many public ones, by task."""
+    columns = {
+        f"{name}, {'shuffled' if defense == 'shuffle' else 'no defense'}": of_tasks(rows, "recovery", defense=defense)
+        for name, rows in _own_and_four_times_public(frame).items()
+        for defense in ("none", "shuffle")
+    }
+    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+
+
+def shuffled_words(frame: pd.DataFrame) -> str:
+    """Return in words what shuffled answers cost the attack with own images, and how many queries were detected."""
+    own = _own_and_four_times_public(frame)["own images"]
+    plain, left = (mean(of_tasks(own, "recovery", defense=defense)) for defense in ("none", "shuffle"))
+    caught = mean(of_tasks(own, "caught", defense="shuffle"))
+    honest = mean(of_tasks(own, "honest_caught", defense="shuffle"))
+    cost = {task: plain[task] - left[task] for task in left}
+    most = max(cost, key=lambda task: cost[task])
+    others = [by for task, by in cost.items() if task != most]
+    return (
+        f"Shuffling costs the attack with own images {cost[most]:.2f} of recovery on *{most}* and at most"
+        f" {max(0.0, *others):.2f} on the other tasks. On *{most}*, the detector catches {caught[most]:.0%} of these"
+        f" queries, and {honest[most]:.0%} of the customers' images; on the others, at most"
+        f" {max(share for task, share in caught.items() if task != most):.1%} of the queries."
+    )
+
+
+def _own_and_four_times_public(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the rows of the most public images, and of a quarter as many own ones."""
+    plain = frame[(frame["attack"] == "random") & (frame["granularity"] == "full")]
+    most, own = int(plain["budget"].max()), plain["pool"].str.endswith("/shifted")
+    return {
+        "own images": plain[own & (plain["budget"] == most // 4)],
+        "public images": plain[(plain["pool"] == "atlas") & (plain["budget"] == most)],
+    }
+
+
 def gains(frame: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Return by task how much more own images recover than the same number of public ones, and than four times as many.
 

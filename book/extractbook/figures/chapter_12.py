@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from math import floor
 from statistics import fmean
@@ -19,6 +20,9 @@ from extractbook.reproduction.results import first_edition
 TESTED = "C1"
 """The claim that is judged by hand."""
 
+
+CLOSED = (Verdict.HOLDS, Verdict.DOES_NOT_HOLD)
+"""The verdicts after which no second look is taken."""
 
 AS_VERB: Mapping[Verdict, tuple[str, str]] = MappingProxyType(
     {
@@ -85,6 +89,35 @@ def first_edition_fold() -> str:
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("Claim", "Statement", *scales.values()))
     table = f'<table class="ledger words"><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return f'<details class="fold claim"><summary>The first edition\'s verdicts</summary>{table}</details>'
+
+
+def closed_early(ledger: Ledger) -> str:
+    """Return which verdicts of the first look would differ at the seeds of both, where those have rows, as sentences.
+
+    Such rows are there because other entries needed a second look.
+    """
+    scale = ledger.scale
+    evidence = claims.Evidence(ledger.frame, scale, editions.looks(editions.of_scale(scale.name))[1])
+    closed = [entry for entry in ledger.entries if entry.looks == 1 and entry.verdict in CLOSED]
+    compared, differing = 0, []
+    for entry in closed:
+        limits = {id(one.stated): one.stated for one in entry.bounds}.values()
+        bounds = [one for stated in limits for one in evidence.bounds(stated, entry.task)]
+        if any(one.missing for one in bounds):
+            continue
+        compared += 1
+        verdict = judging.judge(partial(tuple, bounds))[0]
+        if verdict is not entry.verdict:
+            pairs = zip(entry.bounds, bounds, strict=True)
+            numbers = [f"first {first}; then {both}" for first, both in pairs if first.holds != both.holds]
+            differing.append(f"{entry.claim} on *{entry.task}* ({entry.verdict}) would be {verdict}: {numbers[0]}")
+    if not compared:
+        return ""
+    told = "; ".join(differing) or "none"
+    return (
+        f"Of the {len(closed)} entries that were closed at the first look, {compared} have rows at the second look's"
+        f" seeds too, since other entries needed them. By these, the verdict would differ for {len(differing)}: {told}."
+    )
 
 
 def deviated() -> str:
