@@ -180,3 +180,11 @@ def test_the_datasheets_have_the_sets_sizes():
         assert [int(number) for number in numbers if number != "–"] == list(SIZES[name].values())
     shared = set(things.CLASSES) & set(atlas.CLASSES)
     assert f"Of its {len(things.CLASSES)} kinds *atlas* draws {len(shared)} in the same way" in text
+
+
+def test_controls_from_shared_and_from_other_weights_are_compared_by_their_means():
+    cells = [("A", 0.2), ("A", 0.4), ("B", 0.1), ("B", 0.1)]
+    rows = pd.DataFrame([("signs", *cell) for cell in cells], columns=["task", "surrogate_weights", "errors_repeated"])
+    assert chapter_03.shared_start_words(rows).endswith(
+        ": 0.300 ± 0.141 against 0.100 ± 0.000 on *signs* (mean ± sd over 2 controls each)."
+    )

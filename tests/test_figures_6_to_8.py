@@ -220,6 +220,11 @@ def test_what_networks_and_scratch_cost():
     }
     assert marks(chapter_07.scratch(ARCHITECTURES))["small CNN from scratch", "signs"] == 0.7
     assert chapter_07.start_words(ARCHITECTURES) == "The other network lowers recovery by 0.500 on *signs*."
+    same = frame({"task": "signs", "recovery": 0.8, "surrogate_weights": "B"})
+    assert chapter_07.start_words(pd.concat([ARCHITECTURES, same])) == (
+        "The other network lowers recovery by 0.500 on *signs*. Other weights for the victim's own network lower it by"
+        " 0.200 on *signs*; as a share of that loss, 40% on *signs*."
+    )
     assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
         "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. Other initial weights were"
         " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300 and other"

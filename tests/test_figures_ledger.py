@@ -5,9 +5,11 @@ import pytest
 from bs4 import BeautifulSoup
 
 from extractbook.figures import chapter_12
-from extractbook.reproduction import editions, ledger, results
+from extractbook.reproduction import claims, editions, ledger, results
 from extractbook.reproduction.judging import Entry, Verdict
 from extractbook.reproduction.scales import scale
+
+EMPTY = results.frame([])
 
 
 def made(*verdicts: tuple[str, str, Verdict]) -> ledger.Ledger:
@@ -80,6 +82,26 @@ def test_the_authors_tables_are_printed_with_their_notes():
     notes = [text.text for text in page("p") if text.text.startswith("Note: ")]
     assert any("Orekondy et al. report 76.5 and 68.0" in note for note in notes)
     assert any("class 21 99 vs 0" in note for note in notes) and len(notes) == 6
+
+
+def test_a_verdict_that_later_seeds_would_not_bear_out_is_named():
+    """C1 on retina: 0.8 at the first look's seeds, and at the second look's 0.6 or, in a second try, still 0.8."""
+
+    def judged(later: float) -> str:
+        rows = [
+            {"task": task, "seed": seed, "recovery": 0.8 if seed < 208 or task == "signs" else later, "images": 1000}
+            for task, seeds in (("retina", range(200, 216)), ("signs", range(200, 208)))
+            for seed in seeds
+        ]
+        settings = {"scale": "drawn", "experiment": "extraction"} | claims.Evidence(EMPTY, scale("drawn"))._plain
+        found = pd.DataFrame([settings | row for row in rows])
+        entries = claims.verdicts(found, scale("drawn"), only="C1")
+        return chapter_12.closed_early(ledger.Ledger(scale("drawn"), tuple(entries), {}, found))
+
+    said = judged(0.6)
+    assert said.startswith("Of the 2 entries that were closed at the first look, 1 can be judged at all seeds of")
+    assert "differs for 1: C1 on *retina* (holds) would be undecided: first r(retina) ≥ 0.75: 0.800" in said
+    assert judged(0.8).endswith("the verdict differs for 0: none.")
 
 
 def test_deviations_are_counted_for_each_freeze(tmp_path, monkeypatch):

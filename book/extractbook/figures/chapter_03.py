@@ -100,6 +100,24 @@ def confused(sets: Mapping[str, tuple[ImageSet, torch.Tensor]], *, pairs: int = 
     return figure
 
 
+def shared_start_words(frame: pd.DataFrame) -> str:
+    """Return what share of the victim's errors controls repeat from its initial weights and from others, as a sentence.
+
+    Args:
+        frame: Rows of the independent controls from both initial weights, of the table accusation.
+    """
+    found = frame.groupby(["task", "surrogate_weights"])["errors_repeated"].agg(["mean", "std", "count"])
+    told = []
+    for task in found.index.unique("task"):
+        (same, apart), (by, also) = (found.loc[task, key].loc[["A", "B"]].round(3) for key in ("mean", "std"))
+        told.append(f"{same:.3f} ± {by:.3f} against {apart:.3f} ± {also:.3f} on *{task}*")
+    fewest = int(found["count"].min())
+    return (
+        "Controls that start from the victim's initial weights repeat more of its errors than those that start from"
+        f" other weights of the same network: {' and '.join(told)} (mean ± sd over {fewest} controls each)."
+    )
+
+
 def _counts(task: str, images: ImageSet, said: torch.Tensor) -> pd.DataFrame:
     """Return how often each class is taken for another, the most frequent pair first."""
     names = np.array(images.classes)

@@ -140,14 +140,27 @@ def _other_network(rows: pd.DataFrame) -> pd.Series:
     return _lost(rows, other & (rows["surrogate"] == "vgg") & (rows["surrogate_weights"] == "A"))
 
 
+def _other_weights(rows: pd.DataFrame) -> pd.Series:
+    other = (rows["victim"] == "resnet") & (rows["victim_weights"] == "A")
+    return _lost(rows, other & (rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "B"))
+
+
 def _small_victim(rows: pd.DataFrame) -> pd.Series:
     attacked = (rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "A")
     return _lost(rows, rows["victim"].str.startswith("cnn") & attacked)
 
 
 def start_words(rows: pd.DataFrame) -> str:
-    """Return a sentence on what a surrogate with another network loses, task by task."""
-    return f"The other network lowers recovery by {_listed(_other_network(rows), 3)}."
+    """Return what a surrogate with another network loses, and with other weights alone, task by task, as sentences."""
+    other, alone = _other_network(rows), _other_weights(rows)
+    said = f"The other network lowers recovery by {_listed(other, 3)}."
+    if alone.empty:
+        return said
+    shares = " and ".join(f"{by / other[task]:.0%} on *{task}*" for task, by in alone.items() if task in other)
+    return (
+        f"{said} Other weights for the victim's own network lower it by {_listed(alone, 3)}; as a share of that loss,"
+        f" {shares}."
+    )
 
 
 def claim_words(rows: pd.DataFrame, weights: pd.DataFrame) -> str:

@@ -115,8 +115,9 @@ def closed_early(ledger: Ledger) -> str:
         return ""
     told = "; ".join(differing) or "none"
     return (
-        f"Of the {len(closed)} entries that were closed at the first look, {compared} have rows at the second look's"
-        f" seeds too, since other entries needed them. By these, the verdict would differ for {len(differing)}: {told}."
+        f"Of the {len(closed)} entries that were closed at the first look, {compared} can be judged at all seeds of"
+        f" the second look too, since other entries needed these rows. There, the verdict differs for {len(differing)}:"
+        f" {told}."
     )
 
 
