@@ -153,3 +153,12 @@ def test_the_front_page_says_which_tables_ran_at_which_size(tmp_path, monkeypatc
     (tmp_path / "edition-2" / "paper").mkdir()
     (tmp_path / "edition-2" / "paper" / "a.jsonl").touch()
     assert figures.sizes().endswith("; the paper's images at 224 px: 1 table on one or more of the deciding seeds.")
+
+
+def test_agreement_is_set_against_the_controls():
+    copies = rows(signs=[0.9, 0.7], birds=[0.5]).assign(agreement=[0.9, 0.7, 0.5])
+    controls = rows(signs=[0.9], birds=[0.5]).assign(agreement=[0.7, 0.6])
+    assert chapter_05.agreement_words(copies, controls) == (
+        "The copies agree with their victims on more of the test images than the controls do on 1 of 2 tasks: 0.50"
+        " against 0.60 (*birds*), 0.80 against 0.70 (*signs*)."
+    )

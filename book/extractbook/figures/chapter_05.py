@@ -54,6 +54,17 @@ def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
     return dots(groups, xlabel="share of the victim's errors repeated")
 
 
+def agreement_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return how often copies and independent controls agree with the victim, task by task, as a sentence."""
+    pairs = pd.concat([rows.groupby("task")["agreement"].mean() for rows in (copies, controls)], axis=1, join="inner")
+    told = ", ".join(f"{copy:.2f} against {control:.2f} (*{task}*)" for task, copy, control in pairs.itertuples())
+    more = int((pairs.iloc[:, 0] > pairs.iloc[:, 1]).sum())
+    return (
+        f"The copies agree with their victims on more of the test images than the controls do on {more} of {len(pairs)}"
+        f" tasks: {told}."
+    )
+
+
 def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
     """Return a plot of recovery with adaptive queries by reward, and with as many random ones, a row per task.
 
