@@ -1,5 +1,6 @@
 """EfficientNet-Lite: what it computes, what is frozen, where its weights come from, and what is kept of images."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,19 @@ def test_what_a_killed_process_left_is_written_over(tmp_path, torn):
     found = Activations(tmp_path).of(images, doubled(calls))
     assert calls == [300, 300]
     assert torch.equal(found[:], images[:, :1, :2, :2].half() * 2)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_was_deleted_meanwhile_is_computed_again(tmp_path, anew):
+    """Someone empties the cache while a process runs, and another process may fill it with other images."""
+    images, kept = noise(600), Activations(tmp_path / "kept")
+    kept.of(images[:300], doubled([]))
+    shutil.rmtree(tmp_path / "kept")
+    if anew:
+        Activations(tmp_path / "kept").of(images[290:], doubled([]))
+    found = kept.of(images, doubled([]))
+    assert torch.equal(found[:], images[:, :1, :2, :2].half() * 2)
+    assert (tmp_path / "kept" / "digests").stat().st_size == 600 * 8
 
 
 def test_two_processes_that_computed_the_same_write_it_once(tmp_path):

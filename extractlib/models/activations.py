@@ -58,8 +58,9 @@ class Activations:
     def _find(self, digests: np.ndarray) -> np.ndarray:
         """Return the place of each image, int64 of shape (n,); -1 where it is not kept."""
         file = self.folder / "digests"
-        if file.exists() and file.stat().st_size // DIGEST.itemsize != len(self._digests):
-            kept = np.fromfile(file, DIGEST)
+        size = file.stat().st_size if file.exists() else 0  # the folder may have been deleted, and filled anew
+        if size // DIGEST.itemsize != len(self._digests):
+            kept = np.fromfile(file, DIGEST) if size else np.empty(0, DIGEST)
             self._places = np.argsort(kept, kind="stable")
             self._digests = kept[self._places]
         if not len(self._digests):
