@@ -8,6 +8,7 @@ import torch
 from extractbook import figures
 from extractbook.reproduction import results
 from extractbook.reproduction.claims import claims
+from extractbook.reproduction.judging import Entry, Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
 from extractlib.errors import InputError
@@ -110,6 +111,33 @@ def test_every_claim_has_a_line_with_its_words_at_both_scales():
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [claim.id for claim in claims()]
     assert all("not run" in line for line in lines)
     assert "no verdict: with the weights at hand it is B10" in table
+
+
+def test_images_of_the_task_are_set_against_public_ones():
+    copies = PHOTOS.assign(budget=15_000)
+    own = rows(("gtsrb", 0.75), ("caltech101", 0.9), budget=900, attack="random").assign(
+        pool=["gtsrb/shifted", "c/shifted"]
+    )
+    other = own.assign(granularity="label", recovery=0.0)
+    assert chapter_11.own_words(copies, pd.concat([own, other])) == (
+        "With 900 images of the task, the attacker recovers more than with 15,000 public ones on 1 of 2; the difference"
+        " is +0.20 (Caltech101), −0.05 (GTSRB)."
+    )
+
+
+def test_the_weakest_detector_of_the_second_pool_is_named():
+    found = pd.DataFrame({"task": ["gtsrb", "cub2010"], "binary.second.balanced_accuracy": [0.85, 0.75]})
+    assert chapter_11.second_pool_words(found).endswith("the detector is weakest on *CUB-200-2010* (0.75).")
+
+
+def test_claims_with_a_verdict_are_counted():
+    entries = (Entry("C2", "cub2010", Verdict.HOLDS, reason=""), Entry("B1", "gtsrb", Verdict.NOT_TESTABLE, reason=""))
+    said = [chapter_11.judged(Ledger(scale("photos"), entries[:count], {})) for count in range(3)]
+    assert said == [
+        "So far, none of the 28 claims has a verdict there.",
+        "So far, 1 of the 28 claims has a verdict there.",
+        "So far, 2 of the 28 claims have a verdict there.",
+    ]
 
 
 def test_a_table_without_rows_is_none(monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ from extractbook.reproduction import paper, results
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.claims import claims
 from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
+from extractbook.reproduction.judging import Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup, evenly
@@ -120,7 +121,11 @@ def own_words(copies: pd.DataFrame, own_images: pd.DataFrame) -> str:
     public, mine = (rows.groupby("task")["recovery"].mean() for rows in (copies, asked_own(own_images)))
     gaps = {task: f"{mine[task] - public[task]:+.2f}".replace("-", "−") for task in NAMES if task in mine}
     said = ", ".join(f"{gap} ({NAMES[task]})" for task, gap in gaps.items())
-    return f"The recovery from images of the task minus that from public ones is {said}."
+    more = sum(mine[task] > public[task] for task in gaps)
+    return (
+        f"With {asked_own(own_images)['budget'].max():,} images of the task, the attacker recovers more than with"
+        f" {copies['budget'].max():,} public ones on {more} of {len(gaps)}; the difference is {said}."
+    )
 
 
 def asked_own(own_images: pd.DataFrame) -> pd.DataFrame:
@@ -245,6 +250,23 @@ def chain_words(rows: pd.DataFrame) -> str:
     lost = (means.iloc[:, 0] - means.iloc[:, 1]).sort_values(ascending=False)
     listed = ", ".join(f"{100 * value:.1f} points on *{NAMES[task]}*" for task, value in lost.items())
     return f"The chain lowers the detector's balanced accuracy by {listed}; a negative number is a gain."
+
+
+def second_pool_words(rows: pd.DataFrame) -> str:
+    """Return on which task the detector is weakest against the second pool, as a sentence."""
+    means = rows.groupby("task")["binary.second.balanced_accuracy"].mean()
+    weakest = means.idxmin()
+    return (
+        "Against the second pool, which it was not trained on, the detector is weakest on"
+        f" *{NAMES[weakest]}* ({means[weakest]:.2f})."
+    )
+
+
+def judged(photos: Ledger) -> str:
+    """Return how many claims have a verdict on photographs so far, as a sentence."""
+    verdicts = [photos.word(claim) for claim in claims()]
+    count = sum(verdict is not Verdict.NOT_RUN for verdict in verdicts)
+    return f"So far, {count or 'none'} of the {len(verdicts)} claims {'has' if count < 2 else 'have'} a verdict there."
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
