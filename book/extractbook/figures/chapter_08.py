@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import style
 
 from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
-from extractbook.figures.plots import constant_recovery, dots, grouped, lines
+from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.reproduction import results
 from extractlib.data.drawn import atlas
 
@@ -94,21 +94,12 @@ def cut_words(found: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     )
 
 
-def budget_curve(rows: pd.DataFrame) -> Plot:
-    """Return recovery against the number of queries, one line for each task, at the most common number of steps.
+def budget_words(rows: pd.DataFrame) -> str:
+    """Return how much recovery the last three quarters of the budget add, at the most common number of steps.
 
     Args:
         rows: Rows of the tables budget and reproduction.
     """
-    kept = rows[rows["steps"] == rows["steps"].mode()[0]]
-    series: dict[str, dict[float, list[float]]] = {}
-    for (task, budget), part in kept.groupby(["task", "budget"]):
-        series.setdefault(task, {})[budget] = part["recovery"].tolist()
-    return lines(series, xlabel="queries", ylabel="recovery", logarithmic=True)
-
-
-def budget_words(rows: pd.DataFrame) -> str:
-    """Return how much recovery the last three quarters of the budget add, seed by seed, from `budget_curve`'s rows."""
     found = rows[rows["steps"] == rows["steps"].mode()[0]].pivot_table(
         index=["task", "seed"], columns="budget", values="recovery"
     )

@@ -127,6 +127,7 @@ def errors(
     classes: Sequence[str],
     *,
     shown: int = 8,
+    named: str = "control",
 ) -> Plot:
     """Return errors of a victim, with the answers of a copy and an independent control to the same test images.
 
@@ -139,6 +140,7 @@ def errors(
         victim, copy, control: The labels that the three models give, int64 of shape (n,).
         classes: Name of each class.
         shown: How many errors to show at most.
+        named: The control's name in the picture.
 
     Returns:
         The picture. Its data has a line each for copy and control: the number of images on which it ``agrees`` with
@@ -149,7 +151,7 @@ def errors(
         InputError: The victim makes no errors.
     """
     wrong = (victim != labels).nonzero()[:, 0]
-    models = {"copy": copy, "control": control}
+    models = {"copy": copy, named: control}
     counts = []
     for name, model in models.items():
         repeats, corrects = int((model == victim)[wrong].sum()), int((model == labels)[wrong].sum())
