@@ -1,5 +1,7 @@
 """Claims as cards on hand-made rows: the word first, what is missing said, what was explored labeled."""
 
+from dataclasses import replace
+
 import pytest
 from bs4 import BeautifulSoup
 from test_claims import FRAME, SCALE, changed
@@ -83,6 +85,15 @@ def test_a_bound_whose_precondition_fails_in_exploration_is_not_counted():
     assert "not testable: validation accuracy(retina), copy − control ± 0.03: −0.100" in section.get_text(
         " ", strip=True
     )
+
+
+def test_what_was_explored_with_other_steps_than_those_that_were_chosen_is_shown():
+    [plain] = [cell for cell in table_cells("reproduction", scale("drawn"), seeds=[1000]) if cell.task == "signs"]
+    longer = [Row(replace(plain, steps=steps), {"recovery": 0.7, "images": 900}, MADE) for steps in (5_000, 20_000)]
+    chosen = Row(plain, {"recovery": 0.9, "images": 900}, MADE)
+    for rows, value in ((longer[:1], 0.7), (longer, 0.7), ([*longer, chosen], 0.9)):
+        [bound] = cards.explored(rows, CLAIMS["C1"], scale("drawn"))[0]
+        assert bound.values == {1000: value}
 
 
 def test_a_card_gives_few_reasons_and_counts_the_others():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from html import escape
 
 import numpy as np
+import pandas as pd
 from IPython.display import HTML
 
 from extractbook.ledger_page import MARKS
@@ -90,7 +91,7 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[li
     frame = results.frame(rows)
     # A bootstrap is for intervals over deciding seeds; if a cell is missing, it has nothing to draw from.
     frame = frame.loc[:, [column for column in frame if not str(column).startswith(claims.RESAMPLED)]]
-    evidence = claims.Evidence(frame, scale, sorted({row.cell.seed for row in rows}))
+    evidence = claims.Evidence(frame, _as_explored(frame, scale), sorted({row.cell.seed for row in rows}))
 
     def bounds(limits: Iterable[Limit], task: str) -> list[Bound]:
         entered = (limit for limit in limits if (paper.drawn(task) or task) in limit.tasks)
@@ -105,6 +106,14 @@ def explored(rows: Sequence[Row], claim: claims.Claim, scale: Scale) -> tuple[li
         found += bounds((limit for limit in claim.bounds if not skipped & {"", limit.name}), task)
         failing += failed
     return found, failing
+
+
+def _as_explored(frame: pd.DataFrame, scale: Scale) -> Scale:
+    """Return the scale with the number of steps that was explored, if another one was chosen since."""
+    steps = frame.loc[frame["steps"] > 0, "steps"]
+    if steps.empty or (steps == scale.surrogate.steps).any():
+        return scale
+    return replace(scale, surrogate=replace(scale.surrogate, steps=int(steps.mode()[0])))
 
 
 def all_explored(scale: str = "drawn") -> dict[str, list[Bound]]:

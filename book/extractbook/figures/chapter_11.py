@@ -1,6 +1,7 @@
 """Figures of chapter 11, Real images, real scale."""
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -54,10 +55,10 @@ SHOWN = 8
 """Number of queries that are shown with their answers, and of errors."""
 
 
-def rows(table: str) -> pd.DataFrame | None:
+def rows(table: str, *, beside: Sequence[str] = ()) -> pd.DataFrame | None:
     """Return a table's rows on photographs that the chapter shows (see `results.newest`); None if there are none."""
     try:
-        return results.newest(table, scale="photos")
+        return results.newest(table, scale="photos", beside=beside)
     except results.NoRows:
         return None
 
