@@ -169,6 +169,17 @@ def test_own_images_with_and_without_labels_stand_in_a_line():
     assert chapter_10.against_control(level) == "no task, level with it (to within 0.005) on *signs*"
 
 
+def test_answers_are_worth_what_they_recover_more_than_true_labels():
+    cells = [(200, "random", "full", 0.9), (200, "random", "label", 0.7), (200, "own-labels", "full", 0.75)]
+    names = ("seed", "attack", "granularity", "recovery")
+    plain = {"task": "signs", "pool": "signs/shifted", "budget": 25}
+    rows = frame([plain | dict(zip(names, cell, strict=True)) for cell in [*cells, (201, "random", "full", 0.1)]])
+    assert chapter_10.answers_words(rows) == (
+        "Compared with true labels of the same images, the API's labels alone are worth −0.05 (signs) of recovery, and"
+        " its full answers +0.15 (signs); means of 1 seeds."
+    )
+
+
 def test_a_count_is_drawn_beside_what_chance_explains():
     flags = {"public": torch.ones(30, dtype=torch.bool), "customer": torch.zeros(60, dtype=torch.bool)}
     [axes] = chapter_10.counts(flags, rate=0.01).axes

@@ -147,6 +147,26 @@ def labels_table(frame: pd.DataFrame, alone: pd.DataFrame) -> str:
     return table(body, ["Task", *columns], caption="; ".join(said))
 
 
+def answers_words(frame: pd.DataFrame) -> str:
+    """Return what the API's labels, and its full answers, are worth compared with true labels, as sentences.
+
+    Args:
+        frame: Rows of the own images; seeds that lack one of the three are left out.
+    """
+    own = frame[frame["pool"].str.endswith("/shifted") & (frame["budget"] == frame["budget"].median())]
+    asked, alone = own[own["attack"] == "random"], own[own["attack"] == "own-labels"]
+    asked = asked[asked["seed"].isin(set(alone["seed"]))]
+    true = mean(of_tasks(alone, "recovery"))
+    worth = {}
+    for shown in ("label", "full"):
+        found = mean(of_tasks(asked, "recovery", granularity=shown))
+        worth[shown] = ", ".join(f"{value - true[task]:+.2f} ({task})" for task, value in found.items())
+    return (
+        f"Compared with true labels of the same images, the API's labels alone are worth {worth['label']} of recovery,"
+        f" and its full answers {worth['full']}; means of {alone['seed'].nunique()} seeds."
+    ).replace("-", "−")
+
+
 def against_control(frame: pd.DataFrame) -> str:
     """Return in words where copies from own images recover more than the independent control, as much, and less."""
     own = frame[
