@@ -112,10 +112,10 @@ def test_what_the_better_fill_gains():
 
 def test_how_often_the_rule_takes_the_better_fill():
     words = chapter_06.rule_words(ROWS)
-    assert " in 2 of 2 runs; the rule fails on no task." in words
+    assert " in 2 of 2 runs; it chooses the other on no task." in words
     assert words.endswith("would cost 0.10 of recovery, the mean of 2 tasks, instead of the 0.10 in the main figure.")
     ties = chapter_06.rule_words(ROWS.assign(held_out_agreement=0.5))  # even is taken, which on signs recovers 0.2 less
-    assert " in 1 of 2 runs; the rule fails on *signs* (0.20 of recovery lost)." in ties
+    assert " in 1 of 2 runs; it chooses the other on *signs* in 1 of 1 (0.200 of recovery lost on average)." in ties
     assert ties.endswith("would cost 0.10 of recovery, the mean of 2 tasks, instead of the 0.20 in the main figure.")
 
 
@@ -225,21 +225,22 @@ def test_what_networks_and_scratch_cost():
         "The other network lowers recovery by 0.500 on *signs*. Other weights for the victim's own network lower it by"
         " 0.200 on *signs*; as a share of that loss, 40% on *signs*."
     )
-    assert chapter_07.scratch_words(ARCHITECTURES, CROSSED) == (
-        "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. Other initial weights were"
-        " tried on *signs*. On *signs*, which is in both comparisons, a victim from scratch costs 0.300 and other"
-        " weights cost 0.300. Rows of a ResNet from scratch, which would keep the architecture, are missing. The"
-        " owner's accuracy is lower by 0.020 on *signs*."
+    assert chapter_07.scratch_words(ARCHITECTURES) == (
+        "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. The small network costs the"
+        " owner 0.020 on *signs* of accuracy. Rows of a ResNet from scratch, which would keep the architecture, are"
+        " missing."
     )
-    alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none"})
-    words = chapter_07.scratch_words(pd.concat([ARCHITECTURES, alone]), CROSSED)
-    assert "A ResNet from scratch, which keeps the architecture, lowers it by 0.200 on *signs*." in words
-
-
-def test_the_rows_beside_the_bounds_of_the_claims():
-    assert chapter_07.claim_words(ARCHITECTURES, CROSSED) == (
-        "By the means of these rows alone, another architecture costs between 0 and 0.15 on 0 of 1 tasks, a victim from"
-        " scratch at least 0.10 on 1 of 1, and shared weights gain more than 0.05 on 1 of 1."
+    alone = frame({"task": "signs", "recovery": 0.8, "victim_weights": "none", "victim_accuracy": 0.85})
+    vgg = frame({"task": "signs", "recovery": 0.65, "surrogate": "vgg", "surrogate_weights": "B"})
+    rows = pd.concat([ARCHITECTURES, alone, same, vgg])
+    words = chapter_07.scratch_words(rows)
+    assert "by 0.300 on *signs*, other weights against the pre-trained victim by 0.200 on *signs*." in words
+    assert words.endswith(
+        "A ResNet from scratch, which keeps the architecture, lowers recovery by 0.200 on *signs* (1 seeds, where other"
+        " weights cost 0.200 on *signs*), and costs the owner −0.050 on *signs* of accuracy."
+    )
+    assert chapter_07.start_words(rows).endswith(
+        " Where neither has the victim's weights, the other network recovers less by 0.15 on *signs*."
     )
 
 

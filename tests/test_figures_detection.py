@@ -76,8 +76,19 @@ def test_denial_with_and_without_a_charge_is_compared_at_the_same_seeds():
     names = ("seed", "defense", "recovery", "asked")
     rows = frame([{"task": "signs"} | dict(zip(names, cell, strict=True)) for cell in cells])
     assert chapter_09.uncharged(rows) == (
-        "Where denied queries are not charged, the attacker goes on: it asks 200 times, and the copies recover 0.75"
-        " instead of 0.50 (signs); means of 1 seeds."
+        "In the figure, a denied query is charged. Where it is not, the attacker goes on, here to the end of its pool,"
+        " 200 queries. At the 1 seeds that have both, the copies then recover 0.75 instead of 0.50 (signs), so charging"
+        " costs the attacker at most 0.25."
+    )
+
+
+def test_on_the_second_pool_the_task_on_which_two_detectors_differ_most_is_named():
+    cells = [("things", 0.5, 0.9), ("signs", 1.0, 0.99)]
+    names = ("task", "binary.second.tnr_at_95", "mahalanobis.second.tnr_at_95")
+    said = chapter_09.second_pool_words(frame([dict(zip(names, cell, strict=True)) for cell in cells]))
+    assert said == (
+        "At 95% TPR on that pool, Mahalanobis catches 90% on *things* and the binary detector 50%; on the other tasks"
+        " the two differ by at most 0.010."
     )
 
 
@@ -214,6 +225,7 @@ def test_accounts_have_a_median_where_most_are_flagged():
         " seeds: 1 (signs); and it flags at most 2.0% of the Sybils on any task."
     )
     assert "PRADA flags crafted queries on 0 of 1 tasks" in said
+    assert "Within as many queries as a customer sends, 200, the count flags 3 of the 3 accounts" in said
 
 
 def test_distances_are_shares_of_those_that_there_are():

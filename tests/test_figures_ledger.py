@@ -100,8 +100,9 @@ def test_a_verdict_that_later_seeds_would_not_bear_out_is_named():
 
     said = judged(0.6)
     assert said.startswith("Of the 2 entries that were closed at the first look, 1 can be judged at all seeds of")
-    assert "differs for 1: C1 on *retina* (holds) would be undecided: first r(retina) ≥ 0.75: 0.800" in said
-    assert judged(0.8).endswith("the verdict differs for 0: none.")
+    assert "comes out for 1: C1 on *retina* holds by the first seeds (r(retina) ≥ 0.75: 0.800" in said
+    assert ", 8 seeds), and is undecided by all of them (r(retina) ≥ 0.75: 0.700" in said
+    assert judged(0.8).endswith("comes out for 0: none. The matrix and the chapters keep the first look's.")
 
 
 def test_deviations_are_counted_for_each_freeze(tmp_path, monkeypatch):

@@ -138,13 +138,13 @@ def test_what_does_not_count_is_said_with_its_reason():
 def test_the_number_of_false_cells_to_expect_is_that_of_both_scales():
     cells, false = WORLD.expected_false
     assert ledger_page.expected([WORLD, WORLD]) == (
-        f"{2 * cells} cells are judged; chance in the bounds alone is expected to make at most {2 * false:.1f} of them "
-        "wrong."
+        f"{2 * cells} entries are judged; chance in the bounds alone is expected to make at most {2 * false:.1f} of"
+        " them wrong."
     )
 
 
 def test_where_nothing_is_judged_no_false_cell_is_expected():
-    assert ledger_page.expected([judged(results.frame([]))]) == "No cell has been judged yet."
+    assert ledger_page.expected([judged(results.frame([]))]) == "No entry has been judged yet."
 
 
 def test_freezes_and_deviations_stand_in_one_table(tmp_path, monkeypatch):

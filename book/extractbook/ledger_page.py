@@ -272,12 +272,12 @@ def _link(ledger: Ledger, table: str, kind: str, text: str) -> str:
 
 
 def expected(ledgers: Iterable[Ledger]) -> str:
-    """Return how many cells were judged, and how many false ones to expect, as a sentence of Markdown."""
+    """Return how many entries were judged, and how many false ones to expect, as a sentence of Markdown."""
     cells, false = (sum(values) for values in zip(*(ledger.expected_false for ledger in ledgers), strict=True))
     if not cells:
-        return "No cell has been judged yet."
+        return "No entry has been judged yet."
     return (
-        f"{cells} cells are judged; chance in the bounds alone is expected to make at most {false:.1f} of them wrong."
+        f"{cells} entries are judged; chance in the bounds alone is expected to make at most {false:.1f} of them wrong."
     )
 
 

@@ -107,14 +107,17 @@ def shared_start_words(frame: pd.DataFrame) -> str:
         frame: Rows of the independent controls from both initial weights, of the table accusation.
     """
     found = frame.groupby(["task", "surrogate_weights"])["errors_repeated"].agg(["mean", "std", "count"])
-    told = []
+    right, told = frame.groupby(["task", "surrogate_weights"])["recovery"].mean(), []
     for task in found.index.unique("task"):
         (same, apart), (by, also) = (found.loc[task, key].loc[["A", "B"]].round(3) for key in ("mean", "std"))
-        told.append(f"{same:.3f} ± {by:.3f} against {apart:.3f} ± {also:.3f} on *{task}*")
+        told.append(
+            f"{same:.3f} ± {by:.3f} against {apart:.3f} ± {also:.3f} on *{task}*, with a recovery of"
+            f" {right[task, 'A']:.2f} and {right[task, 'B']:.2f}"
+        )
     fewest = int(found["count"].min())
     return (
         "Controls that start from the victim's initial weights repeat more of its errors than those that start from"
-        f" other weights of the same network: {' and '.join(told)} (mean ± sd over {fewest} controls each)."
+        f" other weights of the same network: {'; '.join(told)} (mean ± sd over {fewest} controls each)."
     )
 
 

@@ -109,10 +109,15 @@ def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
     taken = kept[kept["granularity"] == granularity].set_index(cells)["recovery"]
     lost = rows[rows["granularity"] == granularity].groupby(cells)["recovery"].max() - taken
     by_task, cost = lost.groupby("task").mean(), drops(rows, granularity).mean()
-    failed = ", ".join(f"*{task}* ({loss:.2f} of recovery lost)" for task, loss in by_task.items() if loss > 0)
+    wrong = (lost > 0).groupby("task").agg(["sum", "count"])
+    failed = ", ".join(
+        f"*{task}* in {wrong.loc[task, 'sum']} of {wrong.loc[task, 'count']} ({loss:.3f} of recovery lost on average)"
+        for task, loss in by_task.items()
+        if loss > 0
+    )
     return (
         f"With this rule, the attacker chooses the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs;"
-        f" the rule fails on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
+        f" it chooses the other on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
         f" {cost - by_task.mean():.2f} of recovery, the mean of {len(by_task)} tasks, instead of the {cost:.2f} in the"
         " main figure."
     )

@@ -68,7 +68,7 @@ def fewer_words(rows: pd.DataFrame) -> str:
         f"{value:.0%} on *{task}*" for task, value in lost.groupby(pairs["task"]).mean().sort_values().items()
     ).replace("-", "−")
     return (
-        f"In the second edition, 81 kinds instead of {len(atlas.CLASSES)} cost {listed}"
+        f"In this edition's rows, 81 kinds instead of {len(atlas.CLASSES)} cost {listed}"
         f" ({pairs['budget'].iloc[0]:,} queries, {pairs['seed'].nunique()} seeds); its pool of nine kinds holds fewer"
         " images than that, so it was not run."
     )

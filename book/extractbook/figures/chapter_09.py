@@ -113,8 +113,10 @@ def uncharged(frame: pd.DataFrame) -> str:
     charged, free = (mean(of_tasks(both, "recovery", defense=name)) for name in ("deny", "deny-free"))
     told = ", ".join(f"{value:.2f} instead of {charged[task]:.2f} ({task})" for task, value in free.items())
     return (
-        f"Where denied queries are not charged, the attacker goes on: it asks {both['asked'].max():,.0f} times, and the"
-        f" copies recover {told}; means of {both['seed'].nunique()} seeds."
+        "In the figure, a denied query is charged. Where it is not, the attacker goes on, here to the end of its pool,"
+        f" {both['asked'].max():,.0f} queries. At the {both['seed'].nunique()} seeds that have both, the copies then"
+        f" recover {told}, so charging costs the attacker at most"
+        f" {max(value - charged[task] for task, value in free.items()):.2f}."
     )
 
 
@@ -124,6 +126,18 @@ def detectors(frame: pd.DataFrame, *, column: str = "tnr_at_95", xlabel: str = "
     return dots(series(columns), xlabel=xlabel)
 
 
+def second_pool_words(frame: pd.DataFrame) -> str:
+    """Return how Mahalanobis and the binary detector compare on the pool that no detector has seen, as a sentence."""
+    binary, other = (mean(of_tasks(frame, f"{name}.second.tnr_at_95")) for name in ("binary", "mahalanobis"))
+    apart = {task: other[task] - binary[task] for task in binary}
+    most = max(apart, key=lambda task: abs(apart[task]))
+    rest = max(abs(by) for task, by in apart.items() if task != most)
+    return (
+        f"At 95% TPR on that pool, Mahalanobis catches {other[most]:.0%} on *{most}* and the binary detector"
+        f" {binary[most]:.0%}; on the other tasks the two differ by at most {rest:.3f}."
+    )
+
+
 def overlap(frame: pd.DataFrame) -> Plot:
     """Return balanced accuracy against the share of queries from the adversary's own source, one line for each task."""
     shifted = frame[frame["pool"].str.endswith("/shifted")]
@@ -131,7 +145,7 @@ def overlap(frame: pd.DataFrame) -> Plot:
         task: {share: rows["balanced_accuracy"].tolist() for share, rows in lines.groupby("overlap")}
         for task, lines in shifted.groupby("task")
     }
-    xlabel = "share of the queries from the adversary's own source"
+    xlabel = "share of the queries that show the task's classes"
     return lines({task: found[task] for task in TASKS if task in found}, xlabel=xlabel, ylabel="balanced accuracy")
 
 

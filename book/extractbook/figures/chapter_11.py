@@ -153,6 +153,17 @@ def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     return table(body, heads, caption=said)
 
 
+def weakest_words(rows: pd.DataFrame) -> str:
+    """Return which victim is least above a constant answer, as a sentence."""
+    found = rows.groupby("task")[["victim_accuracy", "constant_accuracy"]].mean()
+    task = (found["victim_accuracy"] / found["constant_accuracy"]).idxmin()
+    victim, constant = found.loc[task]
+    return (
+        f"*{NAMES[task]}* is weakest compared with a constant answer, {victim:.2f} against {constant:.2f}, so its"
+        " recovery is a ratio of two low accuracies."
+    )
+
+
 def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
     """Return on which tasks the independent control is within three points of the copy."""
     ours, alone = (rows.groupby("task")["surrogate_accuracy"].mean() for rows in (copies, controls))
@@ -219,11 +230,8 @@ def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
     """Return on which tasks labels alone cost most and least, and which tasks have many similar classes."""
     lost = labels(copies, less)
     alike = " and ".join(NAMES[task] for task in NAMES if paper.drawn(task) in ("birds", "things"))
-    most, second = (NAMES[task] for task in lost.index[:2])
-    return (
-        f"Labels alone cost most on *{most}* ({lost.iloc[0]:.2f}) and *{second}* ({lost.iloc[1]:.2f}), and least on"
-        f" *{NAMES[lost.index[-1]]}* ({lost.iloc[-1]:.2f}); the tasks with many similar classes are {alike}."
-    )
+    listed = ", ".join(f"{by:.2f}".replace("-", "−") + f" on *{NAMES[task]}*" for task, by in lost.items())
+    return f"Labels alone cost {listed} of recovery; the tasks with many similar classes are {alike}."
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
@@ -250,7 +258,8 @@ def chain_words(rows: pd.DataFrame) -> str:
     means = rows.groupby("task")[[f"{one}.pool.balanced_accuracy" for one in ("unmatched", "binary")]].mean().dropna()
     lost = (means.iloc[:, 0] - means.iloc[:, 1]).sort_values(ascending=False)
     listed = ", ".join(f"{100 * value:.1f} points on *{NAMES[task]}*" for task, value in lost.items())
-    return f"The chain lowers the detector's balanced accuracy by {listed}; a negative number is a gain."
+    gain = "; a negative number is a gain" if (lost < 0).any() else ""
+    return f"The chain lowers the detector's balanced accuracy by {listed}{gain}."
 
 
 def second_pool_words(rows: pd.DataFrame) -> str:
@@ -276,13 +285,15 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
     """
-    body = []
+    body, left_out = [], {cut.table for cut in photos.scale.left_out if not cut.cells and not cut.tasks}
     for claim in claims():
         bounds, _ = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
         means = [(float(np.mean(list(bound.values.values()))), bound) for bound in bounds if bound.stated.sign in SIGNS]
         met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
         said = f"{sum(met)} of {len(met)}" if met else None
         reason = claim.photos.removeprefix("shown without a verdict: ")
+        if left_out & set(claim.tables):
+            reason = "its rows would take too long"
         word = f"no verdict: {reason}" if reason else str(photos.word(claim))
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
     heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]

@@ -109,15 +109,18 @@ def closed_early(ledger: Ledger) -> str:
         verdict = judging.judge(partial(tuple, bounds))[0]
         if verdict is not entry.verdict:
             pairs = zip(entry.bounds, bounds, strict=True)
-            numbers = [f"first {first}; then {both}" for first, both in pairs if first.holds != both.holds]
-            differing.append(f"{entry.claim} on *{entry.task}* ({entry.verdict}) would be {verdict}: {numbers[0]}")
+            first, both = next((first, both) for first, both in pairs if first.holds != both.holds)
+            differing.append(
+                f"{entry.claim} on *{entry.task}* {AS_VERB[entry.verdict][0]} by the first seeds ({first}), and"
+                f" {AS_VERB[verdict][0]} by all of them ({both})"
+            )
     if not compared:
         return ""
     told = "; ".join(differing) or "none"
     return (
         f"Of the {len(closed)} entries that were closed at the first look, {compared} can be judged at all seeds of"
-        f" the second look too, since other entries needed these rows. There, the verdict differs for {len(differing)}:"
-        f" {told}."
+        " the second look too, since other entries needed these rows. A different verdict comes out for"
+        f" {len(differing)}: {told}. The matrix and the chapters keep the first look's."
     )
 
 
@@ -161,10 +164,10 @@ def redesigned() -> str:
         f" {bound.statement.removeprefix(statement)}, and the mean of the authors' two rates on Caltech is"
         f" {fmean(rates) / 100:.3f}: the drawn twin overlapped less with its pool. *Things* now shares most of its"
         " kinds with *atlas* ([datasheets](datasheets.md)), and the bound was kept. So on *things*, C9 says that a"
-        " detector is weak against a pool of mostly the same kinds. All other cells of *things* are from that world"
+        " detector is weak against a pool of mostly the same kinds. All other entries of *things* are from that world"
         " too, including those of C13 and B2, which rest on the same detector. The other time, an early prototype,"
         " whose *atlas* had nothing round or spotted, did not recover *retina*; so C1 on *retina*, and C2, which"
-        " compares every other task with it, hold for a pool that has these. † marks the cells of C9 on *things*, of"
+        " compares every other task with it, hold for a pool that has these. † marks the entries of C9 on *things*, of"
         " C1 on *retina*, and of C2."
     )
 
