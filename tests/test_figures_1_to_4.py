@@ -184,7 +184,8 @@ def test_the_datasheets_have_the_sets_sizes():
 
 def test_controls_from_shared_and_from_other_weights_are_compared_by_their_means():
     cells = [("A", 0.2), ("A", 0.4), ("B", 0.1), ("B", 0.1)]
-    rows = pd.DataFrame([("signs", *cell) for cell in cells], columns=["task", "surrogate_weights", "errors_repeated"])
+    columns = ["task", "surrogate_weights", "errors_repeated"]
+    rows = pd.DataFrame([("signs", *cell) for cell in cells], columns=columns)
     rows = rows.assign(recovery=[0.9, 0.8, 0.75, 0.75])
     assert chapter_03.shared_start_words(rows).endswith(
         ": 0.300 ± 0.141 against 0.100 ± 0.000 on *signs*, with a recovery of 0.85 and 0.75 (mean ± sd over 2 controls"

@@ -117,9 +117,9 @@ def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
     )
     return (
         f"With this rule, the attacker chooses the fill that recovers more in {(lost == 0).sum()} of {len(lost)} runs;"
-        f" it chooses the other on {failed or 'no task'}.\nWith the better fill each time, {granularity} answers would cost"
-        f" {cost - by_task.mean():.2f} of recovery, the mean of {len(by_task)} tasks, instead of the {cost:.2f} in the"
-        " main figure."
+        f" it chooses the other on {failed or 'no task'}.\n"
+        f"With the better fill each time, {granularity} answers would cost {cost - by_task.mean():.2f} of recovery, the"
+        f" mean of {len(by_task)} tasks, instead of the {cost:.2f} in the main figure."
     )
 
 
