@@ -11,7 +11,18 @@ from extractbook.reproduction.grids import tables_for
 from extractbook.reproduction.results import FOLDER, read_all
 from extractbook.reproduction.run import EXPERIMENTS, headline
 from extractbook.reproduction.scales import scale
-from extractbook.reproduction.verify import Check, allowed_between, chosen, kind_of, record, recorded, tolerance, verify
+from extractbook.reproduction.verify import (
+    Check,
+    allowed_between,
+    at_hand,
+    chosen,
+    kind_of,
+    record,
+    recorded,
+    tolerance,
+    verify,
+)
+from extractlib.data.sources import Source
 from extractlib.errors import InputError
 from extractlib.store import Store
 
@@ -86,6 +97,16 @@ def test_verify_agrees_with_a_true_row_and_finds_a_false_one(row, store):
     false = with_result(row, row.cell.seed, row.result["recovery"] + 0.04)
     [check] = verify([false], turn=7, store=store)
     assert check.difference == pytest.approx(0.04) and not check.agrees
+
+
+def test_rows_of_images_that_are_not_there_are_left_out(row, store, tmp_path):
+    cell = replace(row.cell, scale="photos", task="gtsrb", pool=Source.parse("tinyimagenet"))
+    other = Row(cell, row.result, row.provenance)
+    folders = {name: tmp_path / name for name in ("gtsrb", "tinyimagenet")}
+    folders["gtsrb"].mkdir()
+    assert at_hand([row, other], store=store, folders=folders) == [row]
+    folders["tinyimagenet"].mkdir()
+    assert at_hand([row, other], store=store, folders=folders) == [row, other]
 
 
 def test_stale_rows_are_passed_over_and_nothing_else_is_refused(row, store):

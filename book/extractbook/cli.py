@@ -228,8 +228,11 @@ def verify(
     if not rows:
         raise InputError(f"{folder} holds no results: make them with extractbook results")
     stale = sum(not lab.is_current(row) for row in rows)
-    print(f"{len(rows)} rows, {stale} stale; --turn {turn} checks the same cells again", flush=True)
-    options = {"store": xl.store.default_store(), "folders": xl.data.download.data_folders(data), "jobs": jobs}
+    images = {"store": xl.store.default_store(), "folders": xl.data.download.data_folders(data)}
+    total, rows = len(rows), lab.verify.at_hand(rows, **images)
+    missing = f", {total - len(rows)} of images that are not at hand" if len(rows) < total else ""
+    print(f"{total} rows, {stale} stale{missing}; --turn {turn} checks the same cells again", flush=True)
+    options = {**images, "jobs": jobs}
     kinds = None if everything else lab.verify.KINDS_A_RUN
     checks = []
     for check in lab.verify.verify(rows, turn=turn, kinds=kinds, **options):

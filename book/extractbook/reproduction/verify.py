@@ -12,6 +12,7 @@ from extractbook.reproduction.freshness import is_current
 from extractbook.reproduction.results import append_line, read_lines
 from extractbook.reproduction.run import headline, name_of
 from extractbook.reproduction.schedule import run_cells
+from extractbook.reproduction.setups import Setup
 from extractlib.data.sources import NOISE, Source
 from extractlib.errors import InputError, one_line
 from extractlib.metrics import summary
@@ -94,6 +95,26 @@ def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -
     places = [(turn * count + number) % len(groups) for number in range(count)]
     # After a full round, another row of the same kind is taken.
     return [groups[place][(turn * count // len(groups)) % len(groups[place])] for place in places]
+
+
+def at_hand(rows: Iterable[Row], *, store: Store, folders: Mapping[str, Path] | None = None) -> list[Row]:
+    """Return the rows whose images are drawn, or are in folders that exist.
+
+    Args:
+        rows: Rows of any scales.
+        store: As in `verify`.
+        folders: As in `verify`.
+    """
+    found: dict[tuple, bool] = {}
+    kept = []
+    for row in rows:
+        key = row.cell.scale, row.cell.task, row.cell.pool
+        if key not in found:
+            setup = Setup(row.cell, store=store, folders=folders)
+            found[key] = not setup.in_files or setup.is_at_hand
+        if found[key]:
+            kept.append(row)
+    return kept
 
 
 def tolerance(rows: Iterable[Row], cell: Cell) -> float:
