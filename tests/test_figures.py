@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from nbclient import NotebookClient
 from PIL import Image
 
@@ -73,6 +74,17 @@ def test_svg_is_equal_each_time_and_legible(plot):
     assert float(root.get("width").removesuffix("pt")) == 72 * figures.WIDTH
     sizes = [text.get_size() for text in plot().findobj(matplotlib.text.Text) if text.get_text()]
     assert min(sizes) >= 10
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"), [(("short", "shorter"), 2), (("a name that is long", "another name that is long"), 1)]
+)
+def test_a_legend_has_no_more_columns_than_fit(names, columns):
+    plot = figures.dots({"signs": {name: [0.5] for name in names}}, xlabel="recovery", columns=2)
+    [legend] = plot.legends
+    renderer = FigureCanvasAgg(plot).get_renderer()
+    assert legend._ncols == columns
+    assert legend.get_window_extent(renderer).width <= plot.bbox.width
 
 
 def test_style_does_not_leak():

@@ -214,8 +214,8 @@ ARCHITECTURES = frame(
 
 def test_what_networks_and_scratch_cost():
     assert marks(chapter_07.starts(ARCHITECTURES)) == {
-        ("same network, same weights", "signs"): 1.0,
-        ("other network", "signs"): 0.5,
+        ("ResNet A, as the victim", "signs"): 1.0,
+        ("VGG A", "signs"): 0.5,
         ("constant predictor", "signs"): 0.25,
     }
     assert marks(chapter_07.scratch(ARCHITECTURES))["small CNN from scratch", "signs"] == 0.7

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from extractlib.metrics import summary
@@ -57,7 +58,17 @@ def plotting(
         axes = figure.subplots()
         yield figure, axes
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        figure.legend(loc="outside upper center", ncols=columns)
+        _add_legend(figure, columns)
+
+
+def _add_legend(figure: Figure, columns: int) -> None:
+    """Add a legend above the axes, with as many columns as fit and at most `columns`."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for count in range(columns, 0, -1):
+        legend = figure.legend(loc="outside upper center", ncols=count)
+        if count == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -16,10 +16,10 @@ from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractlib.models import networks
 
 STARTS = {
-    ("resnet", "A"): "same network, same weights",
-    ("resnet", "B"): "same network, other weights",
-    ("vgg", "A"): "other network",
-    ("vgg", "B"): "other network, its other weights",
+    ("resnet", "A"): "ResNet A, as the victim",
+    ("resnet", "B"): "ResNet B",
+    ("vgg", "A"): "VGG A",
+    ("vgg", "B"): "VGG B",
 }
 """What a surrogate of the pre-trained ResNet victim starts from, and its name in the figures."""
 
