@@ -77,7 +77,8 @@ def test_svg_is_equal_each_time_and_legible(plot):
 
 
 @pytest.mark.parametrize(
-    ("names", "columns"), [(("short", "shorter"), 2), (("a name that is too long to share a row", "another name that is too long"), 1)]
+    ("names", "columns"),
+    [(("short", "shorter"), 2), (("a name that is too long to share a row", "another name that is too long"), 1)],
 )
 def test_a_legend_has_no_more_columns_than_fit(names, columns):
     plot = figures.dots({"signs": {name: [0.5] for name in names}}, xlabel="recovery", columns=2)
