@@ -371,7 +371,10 @@ def test_the_middle_budget_is_what_the_tests_say():
     assert {cell.budget for cell in table_cells("public", PHOTOS, seeds=[1000])} == {4 * PHOTOS.own_number}
 
 
-def test_deciding_seeds_wait_for_the_freeze():
+def test_deciding_seeds_wait_for_the_freeze(tmp_path, monkeypatch):
+    editions.check_seeds("photos", editions.looks("photos")[0])
+    monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
+    editions.FILE.write_text("[drawn]\n")
     with pytest.raises(InputError, match="the freeze 'photos' is not in EDITIONS.toml: explore on seeds 1000 to 1009"):
         editions.check_seeds("photos", editions.looks("photos")[0])
 

@@ -39,9 +39,13 @@ def folders(tmp_path):
 
 
 def shrunk(name: str, monkeypatch) -> str:
-    """Enter a scale that is `name` with small images and one epoch a training, and return its name."""
+    """Enter a scale that is `name` with small images and one epoch a training, and return its name.
+
+    Its learning rate is small: with the scale's own, so few steps diverge, to other labels on each processor.
+    """
     settings = scale(name)
-    recipes = {recipe: replace(getattr(settings, recipe), epochs=1, batch_size=16) for recipe in RECIPES}
+    few = {"epochs": 1, "batch_size": 16, "learning_rate": 0.003}
+    recipes = {recipe: replace(getattr(settings, recipe), **few) for recipe in RECIPES}
     small = replace(settings, name=f"{name}, shrunk", image_size=32, **recipes)
     monkeypatch.setitem(SCALES, small.name, small)
     return small.name
