@@ -126,9 +126,19 @@ def _words(names: Mapping[tuple[str, str], str]) -> dict[str, str]:
 
 def _lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
     """Return by task how much less other cells recover than the plain attack, as a mean over the seeds."""
+    return _gap(_attacks(rows, "resnet", "A"), rows[which].set_index(["task", "seed"])["recovery"])
+
+
+def _attacks(rows: pd.DataFrame, network: str, weights: str) -> pd.Series:
+    """Return by task and seed what a surrogate recovers of the pre-trained ResNet victim."""
     sides = rows[["victim", "victim_weights", "surrogate", "surrogate_weights"]]
-    plain = rows[(sides == ["resnet", "A", "resnet", "A"]).all(axis=1)].set_index(["task", "seed"])["recovery"]
-    return (plain - rows[which].set_index(["task", "seed"])["recovery"]).dropna().groupby("task").mean()
+    kept = rows[(sides == ["resnet", "A", network, weights]).all(axis=1)]
+    return kept.groupby(["task", "seed"])["recovery"].first()
+
+
+def _gap(before: pd.Series, after: pd.Series) -> pd.Series:
+    """Return by task the mean difference at the seeds that have both."""
+    return (before - after).dropna().groupby("task").mean()
 
 
 def _listed(values: pd.Series, digits: int = 2) -> str:
@@ -136,13 +146,11 @@ def _listed(values: pd.Series, digits: int = 2) -> str:
 
 
 def _other_network(rows: pd.DataFrame) -> pd.Series:
-    other = (rows["victim"] == "resnet") & (rows["victim_weights"] == "A")
-    return _lost(rows, other & (rows["surrogate"] == "vgg") & (rows["surrogate_weights"] == "A"))
+    return _gap(_attacks(rows, "resnet", "A"), _attacks(rows, "vgg", "A"))
 
 
 def _other_weights(rows: pd.DataFrame) -> pd.Series:
-    other = (rows["victim"] == "resnet") & (rows["victim_weights"] == "A")
-    return _lost(rows, other & (rows["surrogate"] == "resnet") & (rows["surrogate_weights"] == "B"))
+    return _gap(_attacks(rows, "resnet", "A"), _attacks(rows, "resnet", "B"))
 
 
 def _small_victim(rows: pd.DataFrame) -> pd.Series:
@@ -161,18 +169,10 @@ def start_words(rows: pd.DataFrame) -> str:
         f" Other weights for the victim's own network lower it by {_listed(alone, 3)}; as a share of that loss,"
         f" {shares}."
     )
-    same, vgg = (_attacks(rows, network, "B") for network in ("resnet", "vgg"))
-    unshared = (same - vgg).dropna().groupby("task").mean()
+    unshared = _gap(_attacks(rows, "resnet", "B"), _attacks(rows, "vgg", "B"))
     if unshared.empty:
         return said
     return f"{said} Where neither has the victim's weights, the other network recovers less by {_listed(unshared)}."
-
-
-def _attacks(rows: pd.DataFrame, network: str, weights: str) -> pd.Series:
-    """Return by task and seed what a surrogate recovers of the pre-trained ResNet victim."""
-    sides = rows[["victim", "victim_weights", "surrogate", "surrogate_weights"]]
-    kept = rows[(sides == ["resnet", "A", network, weights]).all(axis=1)]
-    return kept.groupby(["task", "seed"])["recovery"].first()
 
 
 def scratch_words(rows: pd.DataFrame) -> str:
@@ -202,7 +202,7 @@ def _accuracy_lost(rows: pd.DataFrame, which: pd.Series) -> pd.Series:
     """Return by task how much lower a victim's mean accuracy is than the pre-trained victim's, at the same seeds."""
     plain = (rows["victim"] == "resnet") & (rows["victim_weights"] == "A")
     before, after = (rows[kept].groupby(["task", "seed"])["victim_accuracy"].first() for kept in (plain, which))
-    return (before - after).dropna().groupby("task").mean()
+    return _gap(before, after)
 
 
 def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
