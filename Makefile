@@ -56,7 +56,7 @@ pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs 
 	@$(RUN) -m extractbook pdf
 
 check-pages: $(READY) ## check the built pages; run `make book` and `make pdf` first, needs chromium
-	@$(RUN) -m pytest tests/pages
+	@$(RUN) -m pytest -n 2 tests/pages
 
 publication: $(READY) slides ## put notebooks, slides and checksums beside the built pages
 	@$(RUN) -m zipfile --create _build/html/notebooks.zip _build/source/book/*.ipynb book/launch

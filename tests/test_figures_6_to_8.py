@@ -63,6 +63,8 @@ def test_dots_show_a_mark_a_series_and_the_constant_predictor():
 def test_a_caption_says_over_how_many_seeds():
     assert figures.of_seeds(frame({"task": "a"})) == "one seed, test images"
     two = figures.of_seeds(frame({"task": "a"}, {"task": "a", "seed": 1}))
+    assert figures.seed_count(frame({"task": "a"})) == "one seed"
+    assert figures.seed_count(frame({"task": "a"}, {"task": "b"}, {"task": "a", "seed": 1})) == "2 seeds"
     assert two == "mean ± sd over 2 seeds, test images"
 
 
@@ -236,7 +238,7 @@ def test_what_networks_and_scratch_cost():
     words = chapter_07.scratch_words(rows)
     assert "by 0.300 on *signs*, other weights against the pre-trained victim by 0.200 on *signs*." in words
     assert words.endswith(
-        "A ResNet from scratch, which keeps the architecture, lowers recovery by 0.200 on *signs* (1 seeds, where other"
+        "A ResNet from scratch, which keeps the architecture, lowers recovery by 0.200 on *signs* (one seed, where other"
         " weights cost 0.200 on *signs*), and costs the owner −0.050 on *signs* of accuracy."
     )
     assert chapter_07.start_words(rows).endswith(

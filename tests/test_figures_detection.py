@@ -77,7 +77,7 @@ def test_denial_with_and_without_a_charge_is_compared_at_the_same_seeds():
     rows = frame([{"task": "signs"} | dict(zip(names, cell, strict=True)) for cell in cells])
     assert chapter_09.uncharged(rows) == (
         "In the figure, a denied query is charged. Where it is not, the attacker goes on, here to the end of its pool,"
-        " 200 queries. At the 1 seeds that have both, the copies then recover 0.75 instead of 0.50 (signs), so charging"
+        " 200 queries. Over one seed with both, the copies then recover 0.75 instead of 0.50 (signs), so charging"
         " costs the attacker at most 0.25."
     )
 
@@ -187,7 +187,7 @@ def test_answers_are_worth_what_they_recover_more_than_true_labels():
     rows = frame([plain | dict(zip(names, cell, strict=True)) for cell in [*cells, (201, "random", "full", 0.1)]])
     assert chapter_10.answers_words(rows) == (
         "Compared with true labels of the same images, the API's labels alone are worth −0.05 (signs) of recovery, and"
-        " its full answers +0.15 (signs); means of 1 seeds."
+        " its full answers +0.15 (signs); averaged over one seed."
     )
 
 
@@ -277,3 +277,34 @@ def test_asking_twice_has_a_line_a_task():
     names = ("shuffled", "auroc", "consistent", "recovery_consistent", "recovery_all")
     rows = frame([{"task": "things"} | dict(zip(names, (0.75, 0.99, 0.2, 0.8, 0.2), strict=True))])
     assert chapter_10.twice_table(rows).splitlines()[4] == "| things | 0.750 | 0.990 | 0.200 | 0.800 | 0.200 |"
+
+
+def test_models_that_repeat_more_errors_than_all_controls_but_two_are_accused():
+    like = {"task": "signs", "victim": "resnet", "surrogate": "resnet", "victim_weights": "A", "surrogate_weights": "A"}
+    own = {"table": "own_images", "pool": "signs/shifted", "attack": "random", "granularity": "full", "budget": 25}
+    cells = [
+        *({"table": "accusation", "errors_repeated": number / 100, "seed": 300 + number} for number in range(1, 31)),
+        *({"table": "accusation", "errors_repeated": 0.1, "surrogate_weights": "B", "seed": n} for n in range(30)),
+        own | {"errors_repeated": 0.6},
+        own | {"errors_repeated": 0.5, "budget": 5},
+        own | {"errors_repeated": 0.4, "pool": "signs"},
+        own | {"errors_repeated": 0.28, "attack": "own-labels"},
+        {"table": "architecture", "surrogate": "vgg", "errors_repeated": 0.29},
+        {"table": "architecture", "surrogate": "vgg", "victim": "vgg", "errors_repeated": 0.9},
+        {"table": "reproduction", "errors_repeated": 0.7, "task": "birds"},
+    ]
+    rows = frame([like | {"pool": "atlas", "attack": "random", "budget": 100} | cell for cell in cells])
+    found = chapter_10.suspects(rows)
+    assert list(found) == ["signs"]
+    assert {kind: len(shares) for kind, shares in found["signs"].items()} == {
+        "independent, shared start": 30,
+        "independent, other start": 30,
+        "independent, own images": 1,
+        "copy, own images": 1,
+        "copy, another network": 1,
+    }
+    assert chapter_10.thresholds(found) == {"signs": 0.28}
+    data = chapter_10.repeated_errors(rows).data
+    assert data["accused"].tolist() == ["2 of 30", "0 of 30", "0 of 1", "1 of 1", "1 of 1"]
+    said = chapter_10.repeated_errors_words(rows)
+    assert "independent (own images): 0 of 1 (*signs*); copy (own images): 1 of 1 (*signs*)" in said

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from extractlib import Victim
 
-FIGURES = "ONLY TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seeds show"
-FIGURES += " show_html sizes table threat_model"
+FIGURES = "ONLY TABLES conditions errors gallery lines of_seeds provenance_of queries roc run_provenance say seed_count"
+FIGURES += " seeds show show_html sizes table threat_model"
 
 CHAPTERS = [path.stem for path in Path(__file__).parent.glob("figures/chapter_*.py")]
 

@@ -28,6 +28,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "roc",
         ],
         "pictures": ["errors", "gallery", "queries", "threat_model"],
-        "origin": ["provenance_of", "run_provenance", "seeds"],
+        "origin": ["provenance_of", "run_provenance", "seed_count", "seeds"],
     },
 )

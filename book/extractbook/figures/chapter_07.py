@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLACK, STYLE, WIDTH, Plot, summaries
 from extractbook.figures.notebook import table
+from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractlib.models import networks
 
@@ -194,7 +195,8 @@ def scratch_words(rows: pd.DataFrame) -> str:
     beside = f", where other weights cost {_listed(same, 3)}" if len(same) else ""
     return (
         f"{said} A ResNet from scratch, which keeps the architecture, lowers recovery by {_listed(alone, 3)}"
-        f" ({len(seeds)} seeds{beside}), and costs the owner {_listed(_accuracy_lost(rows, scratch), 3)} of accuracy."
+        f" ({seed_count(rows[scratch])}{beside}), and costs the owner"
+        f" {_listed(_accuracy_lost(rows, scratch), 3)} of accuracy."
     )
 
 

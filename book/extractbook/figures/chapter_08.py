@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib import style
 
 from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
+from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.reproduction import results
 from extractlib.data.drawn import atlas
@@ -69,7 +70,7 @@ def fewer_words(rows: pd.DataFrame) -> str:
     ).replace("-", "−")
     return (
         f"In this edition's rows, 81 kinds instead of {len(atlas.CLASSES)} cost {listed}"
-        f" ({pairs['budget'].iloc[0]:,} queries, {pairs['seed'].nunique()} seeds); its pool of nine kinds holds fewer"
+        f" ({pairs['budget'].iloc[0]:,} queries, {seed_count(pairs)}); its pool of nine kinds holds fewer"
         " images than that, so it was not run."
     )
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import mean_sd, table
-from extractbook.figures.origin import seeds
+from extractbook.figures.origin import seed_count, seeds
 from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
 from extractlib.defenses.detectors import MahalanobisDetector, OdinDetector
@@ -114,7 +114,7 @@ def uncharged(frame: pd.DataFrame) -> str:
     told = ", ".join(f"{value:.2f} instead of {charged[task]:.2f} ({task})" for task, value in free.items())
     return (
         "In the figure, a denied query is charged. Where it is not, the attacker goes on, here to the end of its pool,"
-        f" {both['asked'].max():,.0f} queries. At the {both['seed'].nunique()} seeds that have both, the copies then"
+        f" {both['asked'].max():,.0f} queries. Over {seed_count(both)} with both, the copies then"
         f" recover {told}, so charging costs the attacker at most"
         f" {max(value - charged[task] for task, value in free.items()):.2f}."
     )

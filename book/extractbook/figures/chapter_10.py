@@ -9,9 +9,10 @@ import torch
 from matplotlib import style
 from scipy import stats
 
-from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, plotting, summaries
+from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, name_rows, plotting, summaries
 from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
 from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import dots
 from extractbook.reproduction.scales import scale
 from extractlib.defenses.accounts import CountingDetector
@@ -163,7 +164,7 @@ def answers_words(frame: pd.DataFrame) -> str:
         worth[shown] = ", ".join(f"{value - true[task]:+.2f} ({task})" for task, value in found.items())
     return (
         f"Compared with true labels of the same images, the API's labels alone are worth {worth['label']} of recovery,"
-        f" and its full answers {worth['full']}; means of {alone['seed'].nunique()} seeds."
+        f" and its full answers {worth['full']}; averaged over {seed_count(alone)}."
     ).replace("-", "−")
 
 
@@ -273,6 +274,92 @@ def accounts_sentence(frame: pd.DataFrame) -> str:
         " of the adversary, so the last column does not say whether a customer who sends thousands would be flagged."
     )
     return " ".join(said)
+
+
+SUSPECTS = {
+    "independent, shared start": {"table": "accusation", "surrogate_weights": "A"},
+    "independent, other start": {"table": "accusation", "surrogate_weights": "B"},
+    "independent, own images": {"table": "own_images", "attack": "own-labels"},
+    "copy, full answers": {"table": "reproduction", "surrogate": "resnet"},
+    "copy, labels": {"table": "granularity", "granularity": "label"},
+    "copy, own images": {"table": "own_images", "attack": "random", "granularity": "full"},
+    "copy, other start": {"table": "weights", "victim_weights": "A", "surrogate_weights": "B"},
+    "copy, another network": {
+        "table": "architecture",
+        "victim": "resnet",
+        "surrogate": "vgg",
+        "victim_weights": "A",
+        "surrogate_weights": "A",
+    },
+}
+"""Models that repeat errors of the pre-trained victim, by what they were trained on, with their rows."""
+
+
+def suspects(frame: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Return by task and kind of model the shares of the victim's errors that models repeat, one per model.
+
+    Args:
+        frame: Rows of the tables accusation, reproduction, granularity, weights, architecture and own_images.
+    """
+    frame = frame[frame["task"].isin(set(frame.loc[frame["table"] == "accusation", "task"]))]
+    own = frame["table"] == "own_images"
+    frame = frame[~own | (frame["pool"].str.endswith("/shifted") & (frame["budget"] == frame.loc[own, "budget"].max()))]
+    found = {}
+    for task, rows in frame.groupby("task"):
+        chosen = {kind: rows[(rows[list(like)] == pd.Series(like)).all(axis=1)] for kind, like in SUSPECTS.items()}
+        found[str(task)] = {kind: part["errors_repeated"].tolist() for kind, part in chosen.items() if len(part)}
+    return found
+
+
+def thresholds(found: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
+    """Return by task the share above which a model is accused: the third largest among 60 independent controls (5%)."""
+    controls = list(SUSPECTS)[:2]
+    return {
+        task: float(np.sort(np.concatenate([kinds.get(kind, []) for kind in controls]))[-3])
+        for task, kinds in found.items()
+    }
+
+
+def repeated_errors(frame: pd.DataFrame) -> Plot:
+    """Return the share of the victim's errors that each model repeats, one row per kind, and each task's threshold.
+
+    Args:
+        frame: See `suspects`.
+    """
+    found = suspects(frame)
+    limits, x = thresholds(found), "share of the victim's errors repeated"
+    marks = [(task, kind, values) for task, kinds in found.items() for kind, values in kinds.items()]
+    data = summaries(marks, "Model", x)
+    data["accused"] = [f"{sum(value > limits[task] for value in values)} of {len(values)}" for task, _, values in marks]
+    names = list(SUSPECTS)
+    with plotting(data, height=5.6, xlabel=x, columns=2) as (figure, axes):
+        for number, (task, kinds) in enumerate(found.items()):
+            look: dict[str, Any] = {"color": (BLUE, ORANGE)[number], "linestyle": "none", "alpha": 0.6}
+            shown = [(value, names.index(kind) + 0.3 * number - 0.15) for kind in kinds for value in kinds[kind]]
+            axes.plot(*zip(*shown, strict=True), "os"[number], label=task, markersize=6, **look)
+            axes.axvline(limits[task], color=look["color"], linestyle=("--", ":")[number], label=f"threshold, {task}")
+        name_rows(axes, names)
+        axes.set_xlim(0, 1)
+    return figure
+
+
+def repeated_errors_words(frame: pd.DataFrame) -> str:
+    """Return in words how many models of each kind repeat more errors than the threshold allows.
+
+    Args:
+        frame: See `suspects`.
+    """
+    found = suspects(frame)
+    limits = thresholds(found)
+    told = []
+    for kind in SUSPECTS:
+        counts = [
+            f"{sum(value > limits[task] for value in kinds[kind])} of {len(kinds[kind])} (*{task}*)"
+            for task, kinds in found.items()
+            if kind in kinds
+        ]
+        told.append(f"{kind.replace(', ', ' (', 1)}): {' and '.join(counts)}" if counts else "")
+    return "Above the threshold are " + "; ".join(filter(None, told)) + "."
 
 
 def distances(senders: Mapping[str, torch.Tensor], *, highest: float = 25.0) -> Plot:

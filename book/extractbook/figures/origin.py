@@ -28,7 +28,7 @@ def provenance_of(frame: pd.DataFrame) -> str:
     for edition, rows in frame.groupby("edition", sort=False):
         seeds = sorted(set(rows["seed"]))
         look = len(editions.looks(editions.of_scale(rows["scale"].iloc[0]))[0])
-        said = f"{len(seeds)} seeds, {_listed(seeds)}" if len(seeds) > 1 else f"one seed, {seeds[0]}"
+        said = f"{seed_count(rows)}, {_listed(seeds)}"
         until = "" if edition == "second" else f"; {_waiting(rows)}"
         if edition == "second" and len(seeds) < look:
             until = f"; a claim is judged with {look} seeds or more, so none is judged by these yet"
@@ -69,9 +69,17 @@ def _waiting(rows: pd.DataFrame) -> str:
 
 def _listed(seeds: Sequence[int]) -> str:
     """Return sorted seeds in words: as a range if they are consecutive, otherwise one by one."""
+    if len(seeds) == 1:
+        return str(seeds[0])
     if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
         return f"{seeds[0]} to {seeds[-1]}"
     return f"{', '.join(map(str, seeds[:-1]))} and {seeds[-1]}"
+
+
+def seed_count(frame: pd.DataFrame) -> str:
+    """Return, for a sentence, how many seeds a frame's rows have: ``"one seed"`` or, for example, ``"8 seeds"``."""
+    count = frame["seed"].nunique()
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def seeds(frame: pd.DataFrame) -> str:
