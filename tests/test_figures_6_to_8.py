@@ -238,8 +238,8 @@ def test_what_networks_and_scratch_cost():
     words = chapter_07.scratch_words(rows)
     assert "by 0.300 on *signs*, other weights against the pre-trained victim by 0.200 on *signs*." in words
     assert words.endswith(
-        "A ResNet from scratch, which keeps the architecture, lowers recovery by 0.200 on *signs* (one seed, where other"
-        " weights cost 0.200 on *signs*), and costs the owner −0.050 on *signs* of accuracy."
+        "A ResNet from scratch, which keeps the architecture, lowers recovery by 0.200 on *signs* (one seed, where"
+        " other weights cost 0.200 on *signs*), and costs the owner −0.050 on *signs* of accuracy."
     )
     assert chapter_07.start_words(rows).endswith(
         " Where neither has the victim's weights, the other network recovers less by 0.15 on *signs*."
