@@ -1,5 +1,7 @@
 """What chapter 11 shows: photographed tasks beside their drawn twins, and photographs where they are at hand."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import photographs
 import pytest
@@ -87,6 +89,10 @@ def test_other_public_weights_are_shown_where_they_were_run():
         ("constant predictor", "GTSRB"): pytest.approx(0.2),
     }
     assert "costs the attacker 0.25 on *GTSRB* of recovery" in chapter_11.start_words(PHOTOS, other)
+    drawn = rows(("signs", 0.8), ("things", 0.5), surrogate_weights="B", victim_weights="A")
+    back = rows(("signs", 0.1), ("things", 0.1), surrogate_weights="A", victim_weights="B")
+    said = chapter_11.drawn_start_words(DRAWN, pd.concat([drawn, back]), ["caltech101", "gtsrb"])
+    assert said == "On their drawn twins, other weights of the same network cost 0.10 on *things* and 0.15 on *signs*."
 
 
 def test_labels_alone_cost_what_full_answers_recover_more():
@@ -97,7 +103,10 @@ def test_labels_alone_cost_what_full_answers_recover_more():
     assert (found["labels alone", "GTSRB"], found["full answers", "Caltech101"]) == (0.5, 0.7)
     words = chapter_11.label_words(PHOTOS, less)
     assert words.startswith("Labels alone cost 0.30 on *GTSRB*, 0.10 on *Caltech101* of recovery;")
-    assert words.endswith("many similar classes are Caltech101 and CUB-200-2010.")
+    assert words.endswith("similar classes, Caltech101 and CUB-200-2010, are not those that lose most.")
+    least = pd.concat([less[less["granularity"] == "label"], rows(("cub2010", 0.1), granularity="label")])
+    copies = pd.concat([rows(("gtsrb", 0.5), ("caltech101", 0.7), ("cub2010", 0.6))])
+    assert chapter_11.label_words(copies, least).endswith("CUB-200-2010, are those that lose most.")
 
 
 def test_a_detector_without_a_chain_sees_images_as_they_come():
@@ -123,6 +132,25 @@ def test_every_claim_has_a_line_with_its_words_at_both_scales():
     assert all("not run" in line for line in lines)
     assert "no verdict: with the weights at hand it is B10" in table
     assert [line.split(" | ")[0] for line in lines if "no verdict: its rows would take too long" in line] == ["| B11"]
+
+
+def test_claims_of_which_the_exploration_misses_half_are_listed(monkeypatch):
+    class Stated(SimpleNamespace):
+        sign = ">"
+
+    found = {"C1": [(0.9, 0.5), (0.1, 0.5)], "C2": [(0.9, 0.5)], "B1": [(0.1, 0.5)]}
+    monkeypatch.setattr(
+        chapter_11,
+        "_testable",
+        lambda claim, ledger: [
+            SimpleNamespace(values={1000: value}, limit=limit, stated=Stated())
+            for value, limit in found.get(claim.id, [])
+        ],
+    )
+    empty = Ledger(scale("photos"), (), {})
+    assert chapter_11.missed(empty) == "The exploring seed misses at least half of the bounds of C1 and B1."
+    found.clear()
+    assert chapter_11.missed(empty).endswith("of no claim.")
 
 
 def test_images_of_the_task_are_set_against_public_ones():

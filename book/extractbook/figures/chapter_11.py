@@ -18,9 +18,9 @@ from extractbook.figures.notebook import table
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.reproduction import paper, results
 from extractbook.reproduction.cells import plain_cell
-from extractbook.reproduction.claims import claims
+from extractbook.reproduction.claims import Claim, claims
 from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
-from extractbook.reproduction.judging import Verdict
+from extractbook.reproduction.judging import Bound, Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.setups import Setup, evenly
@@ -208,6 +208,21 @@ def start_words(copies: pd.DataFrame, weights: pd.DataFrame) -> str:
     return f"Starting from Lite1's weights, and Lite1's depth, costs the attacker {listed} of recovery."
 
 
+def drawn_start_words(drawn: pd.DataFrame, weights: pd.DataFrame, names: Sequence[str]) -> str:
+    """Return what other weights of the same network cost an attacker on the drawn twins of tasks, as a sentence.
+
+    Args:
+        drawn: Rows of table reproduction at scale drawn.
+        weights: Rows of table weights there, of which only those of the usual victim are used.
+        names: Tasks on photographs.
+    """
+    other = weights[(weights["victim_weights"] == "A") & (weights["surrogate_weights"] == "B")]
+    before, after = (rows.groupby("task")["recovery"].mean() for rows in (drawn, other))
+    twins = [paper.drawn(task) for task in names]
+    listed = " and ".join(f"{before[twin] - after[twin]:.2f} on *{twin}*" for twin in twins if twin in after)
+    return f"On their drawn twins, other weights of the same network cost {listed}."
+
+
 def labels(copies: pd.DataFrame, less: pd.DataFrame) -> pd.Series:
     """Return by task how much mean recovery labels alone cost compared with full answers, in descending order."""
     only = less[less["granularity"] == "label"]
@@ -227,11 +242,15 @@ def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
 
 
 def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
-    """Return on which tasks labels alone cost most and least, and which tasks have many similar classes."""
+    """Return what labels alone cost by task, and whether the tasks with many similar classes lose most."""
     lost = labels(copies, less)
-    alike = " and ".join(NAMES[task] for task in NAMES if paper.drawn(task) in ("birds", "things"))
+    alike = [task for task in NAMES if paper.drawn(task) in ("birds", "things")]
+    most = "are those that lose most" if set(lost.index[: len(alike)]) == set(alike) else "are not those that lose most"
     listed = ", ".join(f"{by:.2f}".replace("-", "−") + f" on *{NAMES[task]}*" for task, by in lost.items())
-    return f"Labels alone cost {listed} of recovery; the tasks with many similar classes are {alike}."
+    return (
+        f"Labels alone cost {listed} of recovery; the tasks with many similar classes,"
+        f" {' and '.join(NAMES[task] for task in alike)}, {most}."
+    )
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
@@ -287,8 +306,7 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
     """
     body, left_out = [], {cut.table for cut in photos.scale.left_out if not cut.cells and not cut.tasks}
     for claim in claims():
-        bounds, _ = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
-        means = [(float(np.mean(list(bound.values.values()))), bound) for bound in bounds if bound.stated.sign in SIGNS]
+        means = [(float(np.mean(list(bound.values.values()))), bound) for bound in _testable(claim, photos)]
         met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
         said = f"{sum(met)} of {len(met)}" if met else None
         reason = claim.photos.removeprefix("shown without a verdict: ")
@@ -298,6 +316,23 @@ def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
         body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
     heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]
     return table(body, heads, words=True)
+
+
+def missed(photos: Ledger) -> str:
+    """Return of which claims the exploring seed misses at least half of the testable bounds, as a sentence."""
+    found = {
+        claim.id: [SIGNS[one.stated.sign](float(np.mean(list(one.values.values()))), one.limit) for one in bounds]
+        for claim in claims()
+        for bounds in [_testable(claim, photos)]
+    }
+    names = [name for name, met in found.items() if met and sum(met) <= len(met) / 2]
+    told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+    return f"The exploring seed misses at least half of the bounds of {told or 'no claim'}."
+
+
+def _testable(claim: Claim, photos: Ledger) -> list[Bound]:
+    bounds, _ = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
+    return [bound for bound in bounds if bound.stated.sign in SIGNS]
 
 
 def cost(rows: pd.DataFrame) -> str:
