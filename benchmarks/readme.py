@@ -41,11 +41,11 @@ def results() -> str:
     passing = f", and passes the detector on {passed} of {len(tested)} tasks where that can be tested" if passed else ""
     told = {
         "05_knockoff": f"With {rows['budget'].max():,} images from a public pool and the public initial weights that "
-        f"the victim started from, a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of the victim's accuracy on average "
-        f"over five victims ({_seeds(copies)}).",
+        f"the victim started from, a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of the "
+        f"victim's accuracy on average over five victims ({_seeds(copies)}).",
         "10_realistic": f"When a detector catches queries and the API shuffles the answers to them, such an attacker "
-        f"recovers {mean['queries detected, answers shuffled']:.0%}, where always answering with the most frequent class gets "
-        f"{mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
+        f"recovers {mean['queries detected, answers shuffled']:.0%}, where always answering with the most frequent "
+        f"class gets {mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
         f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries when there is no defense"
         f"{passing} ({_seeds(rows)}).",
         "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, with tests that were frozen before "
