@@ -33,18 +33,19 @@ def results() -> str:
     mean = book.conditions(rows).data.groupby("Group")["recovery"].mean()
     words = Counter(str(ledger.word(claim)) for claim in book.claims())
     waiting = words.pop("not run", 0)
-    decided = ", ".join(f"“{word}” {'once' if count == 1 else f'{count} times'}" for word, count in words.items())
+    times = {1: "once", 2: "twice"}
+    decided = ", ".join(f"“{word}” {times.get(count, f'{count} times')}" for word, count in words.items())
     judged = f"{words.total()} have been judged so far" if waiting else "all have been judged"
     tested = [entry.verdict for entry in ledger.of("C13") if entry.verdict is not Verdict.NOT_TESTABLE]
     passed = tested.count(Verdict.HOLDS)
     passing = f", and passes the detector on {passed} of {len(tested)} tasks where that can be tested" if passed else ""
     told = {
-        "05_knockoff": f"With {rows['budget'].max():,} images from a public pool and the victim's own initial weights, "
-        f"a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of the victim's accuracy on average "
-        f"over five victims ({_seeds(copies)}).",
-        "10_realistic": f"A detector that shuffles the answers to caught queries leaves such an attacker "
-        f"{mean['queries detected, answers shuffled']:.0%}, where always answering with the most frequent class gets "
-        f"{mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
+        "05_knockoff": f"With {rows['budget'].max():,} images from a public pool and the public initial weights that "
+        f"the victim started from, a copy recovers {copies.groupby('task')['recovery'].mean().mean():.0%} of the "
+        f"victim's accuracy on average over five victims ({_seeds(copies)}).",
+        "10_realistic": f"When a detector catches queries and the API shuffles the answers to them, such an attacker "
+        f"recovers {mean['queries detected, answers shuffled']:.0%}, where always answering with the most frequent "
+        f"class gets {mean['constant predictor']:.0%}. An attacker with images like the victim's recovers "
         f"{mean['own images, a quarter of the queries']:.0%} with a quarter of the queries when there is no defense"
         f"{passing} ({_seeds(rows)}).",
         "12_ledger": f"Of {words.total() + waiting} claims, the paper's and ours, with tests that were frozen before "
