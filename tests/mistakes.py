@@ -620,9 +620,19 @@ MISTAKES = {
         ("a fixed power", "np.linspace(0.2, 0.7, 51)", "[0.7]", "to within 0.02 is 0."),
     ],
     "13.1": [
-        ("in cents", "* cents / 100", "* cents", "asks for dollars"),
-        ("the whole bill", " / queries", "", "divide it among the queries"),
-        ("upside down", "images * cents / 100 / queries", "queries / (images * cents / 100)", "a dollar buys"),
+        (
+            "of one",
+            "/ victim, copy * (1 - drop / 100) / victim",
+            "/ 100, copy * (1 - drop / 100) / 100",
+            "share of the",
+        ),
+        (
+            "in the other order",
+            "(copy - drop) / victim, copy * (1 - drop / 100)",
+            "copy * (1 - drop / 100) / victim, (copy - drop)",
+            "in points comes first",
+        ),
+        ("of the victim's", "copy * (1 - drop / 100)", "(copy - victim * drop / 100)", "undefended copy's"),
     ],
     "13.2": [
         ("at the threshold too", "< threshold", "<= threshold", "the answer stays true"),
@@ -630,14 +640,9 @@ MISTAKES = {
         ("class by class", "answers.amax(1, keepdim=True)", "answers", "as a whole"),
     ],
     "13.3": [
-        (
-            "classes",
-            "np.corrcoef(victim) - np.corrcoef(suspect)",
-            "np.corrcoef(victim.T) - np.corrcoef(suspect.T)",
-            "correlate samples",
-        ),
-        ("signed", "np.abs(apart)", "apart", "of either sign"),
-        ("the sum", ".mean()", ".sum()", "the mean difference"),
+        ("not centered", "z - z.mean()", "z", "the mean of all logits"),
+        ("as they are shown", "shown[token] - shown[0]", "shown[token]", "have different sums"),
+        ("too many calls", "tokens, 4)", "tokens, 1)", "0 are left"),
     ],
     "13.4": [
         ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "random Knockoff is "),

@@ -1,5 +1,6 @@
 """Exercises of chapter 13, Since then."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -7,21 +8,22 @@ import torch
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
-from extractbook.exercises.services import OneAccount
+from extractbook.exercises.services import OneAccount, Service
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Everything
 from extractlib.defenses.perturbations import AdaptiveMisinformation
+from extractlib.errors import InputError
 from extractlib.models.classifier import Victim, load_victim
 
 VICTIM, QUERIES, TEST, THRESHOLD = "objects", 800, 2_000, 0.9
 """In exercise 13.4: the victim, the number of the attacker's images and queries, of test images, and the threshold."""
 
 
-def price(queries: int, images: int, cents: int) -> float:
-    """Return the price of a query, in dollars, at which an attack costs as much as labels for a training set."""
-    return images * cents / 100 / queries
+def recoveries(victim: int, copy: int, drop: int) -> list[float]:
+    """Return the copy's recovery behind a defense that makes it less accurate: by points, and by a share of itself."""
+    return [(copy - drop) / victim, copy * (1 - drop / 100) / victim]
 
 
 def doubtful_answers(seed: int) -> list[tuple]:
@@ -43,17 +45,51 @@ def stepped(
     return torch.where(decides.amax(1, keepdim=True) < threshold, false, answers)
 
 
-def suspects(seed: int) -> list[tuple]:
-    """Return a victim's outputs on some samples, each with those of a near copy, of itself, or of another model."""
+class TopTokens(Service):
+    """The API of a language model for one prompt: it takes a bias, and names the most probable next tokens."""
+
+    SHOWN = 5
+
+    def __init__(self, logits: np.ndarray):
+        super().__init__(budget=-(-(len(logits) - 1) // (self.SHOWN - 1)))
+        self.logits = logits
+
+    def __call__(self, bias: Mapping[int, float]) -> dict[int, float]:
+        """Return the log probabilities of the most probable tokens, after numbers were added to the logits of some.
+
+        Raises:
+            BudgetExceeded: No call is left.
+            InputError: There is no such token.
+        """
+        unknown = set(bias) - set(range(len(self.logits)))
+        if unknown:
+            raise InputError(f"there is no token {unknown.pop()!r}: expected 0 to {len(self.logits) - 1}")
+        self.charge(1)
+        return self.answer(bias)
+
+    def answer(self, bias: Mapping[int, float]) -> dict[int, float]:
+        """Return the answer to a call, without charging it."""
+        raised = self.logits.copy()
+        for token, by in bias.items():
+            raised[token] += by
+        shown = raised - np.logaddexp.reduce(raised)
+        return {int(token): float(shown[token]) for token in shown.argsort()[: -self.SHOWN - 1 : -1]}
+
+
+def language_models(seed: int) -> list[tuple]:
+    """Return APIs of language models, each with its number of tokens."""
     generator = np.random.default_rng(seed)
-    victim = generator.dirichlet(np.ones(6), size=15)
-    near = 0.8 * victim + 0.2 * generator.dirichlet(np.ones(6), size=15)
-    return [(victim, one) for one in (near, victim, generator.dirichlet(np.ones(6), size=15))]
+    return [(TopTokens(3 * generator.normal(size=tokens)), tokens) for tokens in (41, 59)]
 
 
-def distance(victim: np.ndarray, suspect: np.ndarray) -> float:
-    """Return the mean absolute difference between two models' correlations among samples."""
-    return float(np.abs(np.corrcoef(victim) - np.corrcoef(suspect)).mean())
+def uncompared(api: TopTokens, tokens: int) -> np.ndarray:
+    """Return what log probabilities of different calls give if they are not compared with one token's."""
+    found = np.zeros(tokens)
+    for first in range(1, tokens, 4):
+        four = range(first, min(first + 4, tokens))
+        shown = api.answer(dict.fromkeys((0, *four), 100.0))
+        found[list(four)] = [shown[token] for token in four]
+    return found - found.mean()
 
 
 class AnyOther:
@@ -101,21 +137,21 @@ def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
 EXERCISES = (
     Exercise(
         id="13.1",
-        title="When labels are cheaper",
+        title="Forty percent of what",
         kind="understand",
         minutes=6,
-        variants={
-            "queries": (20_000_000, 2_000_000, 5_000_000, 10_000_000),
-            "images": (50_000, 20_000, 100_000),
-            "cents": (5, 2, 8, 12),
-        },
-        right=price,
+        variants={"victim": (92, 95, 88), "copy": (80, 75, 84), "drop": (40, 20, 30)},
+        right=recoveries,
         slips={
-            "the exercise asks for dollars, not cents": lambda **given: 100 * price(**given),
-            "that is the bill for the labels; divide it among the queries": lambda queries, images, cents: (
-                images * cents / 100
-            ),
-            "that is how many queries a dollar buys": lambda **given: 1 / price(**given),
+            "recovery is a share of the victim's accuracy": lambda victim, copy, drop: [
+                (copy - drop) / 100,
+                copy * (1 - drop / 100) / 100,
+            ],
+            "the one in points comes first": lambda **given: recoveries(**given)[::-1],
+            "the share is one of the undefended copy's accuracy": lambda victim, copy, drop: [
+                (copy - drop) / victim,
+                (copy - victim * drop / 100) / victim,
+            ],
         },
     ),
     Exercise(
@@ -140,21 +176,15 @@ EXERCISES = (
     ),
     Exercise(
         id="13.3",
-        title="A fingerprint of correlations",
+        title="Five tokens at a time",
         kind="implement",
-        minutes=10,
+        minutes=12,
         variants={"seed": SEEDS},
-        cases=suspects,
-        right=distance,
+        cases=language_models,
+        right=lambda api, tokens: api.logits - api.logits.mean(),
         slips={
-            "correlate samples with samples, not classes with classes": lambda victim, suspect: distance(
-                victim.T, suspect.T
-            ),
-            "differences of either sign count": lambda victim, suspect: float(
-                (np.corrcoef(victim) - np.corrcoef(suspect)).mean()
-            ),
-            "the diagonal counts too: n² pairs": lambda victim, suspect: distance(victim, suspect) * 15 / 14,
-            "the mean difference, not the sum": lambda victim, suspect: 225 * distance(victim, suspect),
+            "the mean of all logits is to be 0": lambda api, tokens: api.logits - api.logits[0],
+            "log probabilities of different calls have different sums: compare each with one token's": uncompared,
         },
     ),
     Exercise(
