@@ -107,6 +107,22 @@ def test_whatever_differs_makes_another_fingerprint():
     assert prints == {name: images.fingerprint for name, images in others().items()}
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (torch.ones(5, dtype=torch.bool), r"a mask of \(5,\) for 24 images: give one value for each"),
+        (torch.ones(50, dtype=torch.bool), r"a mask of \(50,\) for 24 images"),
+        (torch.tensor([0, 24]), "indices from 0 to 24 of 24 images: leave others out"),
+        (torch.tensor([-25, 0]), "indices from -25 to 0 of 24 images"),
+    ],
+)
+def test_a_subset_of_images_that_are_not_there_is_refused(chosen, words):
+    images = ImageSet("pets", torch.zeros(24, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match=f"^pets: {words}"):
+        images.subset(chosen)
+    assert len(images.subset(torch.tensor([], dtype=torch.int64))) == 0 and len(images.subset(torch.tensor([-24]))) == 1
+
+
 def test_subset_keeps_order_labels_and_changes_the_fingerprint():
     images = numbered(6)
     chosen = images.subset(torch.tensor([4, 1]))

@@ -139,9 +139,19 @@ class ImageSet:
 
         The indices are int64 of shape (m,), or a mask, bool of shape (n,).
         Up to `LARGE` bytes are copied; more are read from this set on demand.
+
+        Raises:
+            InputError: The mask is of another length, or an index is of no image.
         """
         indices = torch.as_tensor(indices)
+        if indices.dtype == torch.bool and tuple(indices.shape) != (len(self),):
+            raise InputError(
+                f"{self.name}: a mask of {kind_of(indices)} for {len(self)} images: give one value for each"
+            )
         indices = (indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices).long()
+        if len(indices) and not -len(self) <= int(indices.min()) <= int(indices.max()) < len(self):
+            low, high = int(indices.min()), int(indices.max())
+            raise InputError(f"{self.name}: indices from {low} to {high} of {len(self)} images: leave others out")
         size = len(indices) * self.images.shape[1:].numel()
         return replace(
             self,
