@@ -434,6 +434,23 @@ def test_more_images_than_the_server_takes_are_several_requests(serve):
         assert far.usage().queries == 9 and len(list(far.answers())) == 3
 
 
+def test_more_bytes_than_the_server_takes_are_several_requests(serve):
+    """Five images of 192 KiB fit in a MiB along with a header."""
+
+    class Large:
+        classes, fingerprint, image_shape = ("a", "b"), "large", (3, 256, 256)
+
+        def logits(self, images):
+            return images[:, 0, 0, :2].float()
+
+    images = torch.randint(256, (12, 3, 256, 256), generator=torch.manual_seed(0)).to(torch.uint8)
+    with serve(Large(), limits=Limits(megabytes=1)) as served, served.connect() as far:
+        assert same(far.query(images), PredictionAPI(Large()).query(images)) and served.charged() == 12
+        with pytest.raises(InputError, match=r"^6 images: http.* takes at most 5 at a time: set batch=…$"):
+            far.query(images[:6], request="six")
+        assert len(far.query(images[:5], request="five")) == 5
+
+
 def test_what_was_answered_before_a_refusal_is_free_when_it_is_asked_again(serve):
     """Of three requests, the last is above the budget."""
     with serve(budget=10, limits=Limits(images=4)) as served, served.connect() as far:
