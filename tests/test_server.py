@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import logging
+import math
 import socket
 import sqlite3
 import sys
@@ -972,6 +973,28 @@ def test_a_fault_shows_nothing(serve):
         assert (got.status_code, got.headers["Content-Type"]) == (500, wire.PROBLEM)
         assert "secret" not in got.text and "Traceback" not in got.text
         assert served.charged() == 0
+
+
+def test_a_module_that_fails_is_a_fault_at_once(serve):
+    """It would fail again: neither the server nor the client takes it for an outage."""
+    victim = xl.Victim(nn.Linear(7, 2), classes=("a", "b"), image_shape=(3, SIDE, SIDE))
+    with serve(victim) as served:
+        got = served.post(npy(1))
+        assert (got.status_code, got.json()["type"]) == (500, "/problems#fault") and "Retry-After" not in got.headers
+        start = time.monotonic()
+        with pytest.raises(Unanswered, match=r"^http://127.* failed: tell the host, who has a log$"):
+            served.connect().query(noise(1))
+        assert time.monotonic() - start < 20 and served.charged() == 0
+
+
+@pytest.mark.parametrize("threshold", [math.inf, math.nan])
+def test_a_detector_without_a_threshold_is_not_served(threshold):
+    from extractlib.defenses.detectors import Everything
+
+    detector = Everything()
+    detector.threshold = threshold
+    with pytest.raises(InputError, match=f"^the detector's threshold is {threshold}: set it before the API is served$"):
+        ServedAPI(linear_victim(), detector=detector, policy=Deny())
 
 
 # -- for the host ------------------------------------------------------------

@@ -260,7 +260,7 @@ class RemoteAPI:
         """Return the response to a request, which is sent again while the server cannot be reached or asks to wait.
 
         Raises:
-            Unanswered: The patience has run out.
+            Unanswered: The patience has run out, or the server or its victim has failed.
             InputError: The server refuses.
         """
         end, wait = time.monotonic() + (self._patience if patience is None else patience), 0.1
@@ -271,6 +271,8 @@ class RemoteAPI:
                 if response.is_success:
                     return response
                 reason, asked = _detail(response), response.headers.get("Retry-After", "")
+                if _kind(response) == "fault":  # it would fail again
+                    raise Unanswered(f"{self.url} failed: {reason}")
                 if response.status_code < 500 and not asked:
                     raise _refusal(response, reason)
             except (httpx.TransportError, httpx.DecodingError) as error:
@@ -296,10 +298,14 @@ def _detail(response: httpx.Response) -> str:
         return f"status {response.status_code}"
 
 
-def _refusal(response: httpx.Response, detail: str) -> InputError:
+def _kind(response: httpx.Response) -> str:
+    """Return the kind of a problem, one of the server's `PROBLEMS`; empty if the response is none."""
     try:
-        kind = str(response.json()["type"]).partition("#")[2]
+        return str(response.json()["type"]).partition("#")[2]
     except (ValueError, KeyError, TypeError):
-        kind = ""
+        return ""
+
+
+def _refusal(response: httpx.Response, detail: str) -> InputError:
     errors: dict[str, type[InputError]] = {"budget": BudgetExceeded, "reused": RequestReused}
-    return errors.get(kind, InputError)(f"{response.url.host}: {detail}")
+    return errors.get(_kind(response), InputError)(f"{response.url.host}: {detail}")
