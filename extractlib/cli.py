@@ -130,9 +130,10 @@ def attack(
         raise InputError(
             f"task and pool are both {task}: the queries would be the victim's own images, so name a different pool"
         )
-    images = {"seed": seed, "store": default_store(), "image_size": size, "reading": reading}
-    parts = xl.load(task_source, role="task", **images)
-    queries = xl.load(pool_source, role="pool", labeled=reward is not None, **images)["queries"]
+    images: dict[str, Any] = {"seed": seed, "store": default_store(), "image_size": size}
+    of_task, of_pool = ({"reading": reading} if one.in_files else {} for one in (task_source, pool_source))
+    parts = xl.load(task_source, role="task", **images, **of_task)
+    queries = xl.load(pool_source, role="pool", labeled=reward is not None, **images, **of_pool)["queries"]
     if budget is None:
         strategy = replace(strategy, budget=min(10_000, len(queries)))
     _check_fits(strategy, queries, parts["test"], granularity)
@@ -166,14 +167,8 @@ def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", gra
     """Refuse settings that would otherwise fail only after a victim has been trained.
 
     Raises:
-        InputError: Images of task and pool differ in shape, the budget exceeds the pool, or an answer would show more
-            classes than there are.
+        InputError: The budget exceeds the pool, or an answer would show more classes than there are.
     """
-    if queries.image_shape != test.image_shape:
-        shapes = " and ".join("×".join(map(str, one.image_shape)) for one in (test, queries))
-        raise InputError(
-            f"images of task and pool are {shapes}: drawn ones are 3×32×32, and --size is only for images in files"
-        )
     granularity.record(len(test.classes))
     strategy.indices(len(queries))
 

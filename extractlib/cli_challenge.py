@@ -70,11 +70,32 @@ def serve(
 
     settings = read(folder)
     settings.host, settings.port = host or settings.host, port or settings.port
-    settings.database = database or settings.database
+    settings.database = _with_keys(folder, database) if database else settings.database
     served = challenge_app(folder, settings)
     address = f"http://{settings.host}:{settings.port}"
     print(f"{settings.challenge.title}: scoreboard {address}, notebook {address}/starter.ipynb", flush=True)
     listen(served, settings)
+
+
+def _with_keys(folder: Path, database: str) -> str:
+    """Return the database that `new` wrote for the same option: a relative path is one in the challenge's folder.
+
+    Raises:
+        InputError: It is a file that does not exist or has no keys, so that no team could get in.
+    """
+    from extractlib.api.keys import Keys
+
+    if "://" in database:
+        return database
+    path, remedy = folder / database, "name the --database that the challenge was created with, or none"
+    if not path.is_file():
+        raise InputError(f"the database {path} does not exist: {remedy}")
+    keys = Keys(path)
+    known = keys.all()
+    keys.close()
+    if not known:
+        raise InputError(f"the database {path} has no keys: {remedy}")
+    return str(path)
 
 
 def _deadline(text: str) -> datetime:

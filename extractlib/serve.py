@@ -49,6 +49,9 @@ from extractlib.store import default_store
 DETECTOR = Recipe(epochs=8, learning_rate=0.05, batch_size=128)
 """How the paper's detector is trained: as at the scale `drawn`."""
 
+SIZE = 32
+"""Height and width of a victim's images if nothing says otherwise, and of all drawn images."""
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +66,7 @@ class VictimSettings(_Table):
         weights: Its weights, as safetensors.
         network: Its architecture.
         classes: With `weights`, the name of each class.
-        size: Height and width of its images, in pixels.
+        size: Height and width of its images, in pixels; if None, those that the weights name, or else `SIZE`.
         answers: What an answer shows.
         budget: Queries per team; None for no limit.
         price: Cost of one query.
@@ -76,7 +79,7 @@ class VictimSettings(_Table):
     weights: str | None = None
     network: str = "resnet"
     classes: list[str] | None = None
-    size: int = 32
+    size: int | None = None
     answers: str = "full"
     budget: int | None = None
     price: float = 0.0
@@ -213,17 +216,23 @@ def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
     if chosen.weights is not None:
         if chosen.task is not None or chosen.classes is None:
             raise InputError(f"victim {name!r}: with weights, give the classes and no task")
-        shape = (3, chosen.size, chosen.size)
+        own = {} if chosen.size is None else {"image_shape": (3, chosen.size, chosen.size)}
         path = Path(chosen.weights)
-        return xl.Victim.load(path, network=chosen.network, classes=chosen.classes, image_shape=shape, name=name)
+        victim = xl.Victim.load(path, network=chosen.network, classes=chosen.classes, name=name, **own)
+        victim.image_shape = victim.image_shape or (3, SIZE, SIZE)
+        return victim
+    if chosen.classes is not None:
+        raise InputError(f"victim {name!r}: classes belong to weights: leave them out, or give weights")
     task = chosen.task or name
+    if not Source.parse(task).in_files and chosen.size not in (None, SIZE):
+        raise InputError(f"victim {name!r}: size is {chosen.size}, but drawn images have {SIZE} pixels: leave it out")
     if Source.parse(task).in_files or chosen.network != "resnet":
         return xl.Victim.train(_parts(task, chosen).victim, network=chosen.network, store=default_store())
     return xl.load_victim(task)
 
 
 def _parts(source: str, chosen: VictimSettings, *, role: str = "task") -> Any:
-    return xl.load(source, role=role, store=default_store(), image_size=chosen.size)
+    return xl.load(source, role=role, store=default_store(), image_size=SIZE if chosen.size is None else chosen.size)
 
 
 def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]:

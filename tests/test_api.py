@@ -848,4 +848,5 @@ def test_answers_of_a_service_of_ones_own_are_looked_at(answers, words):
 
 def test_a_denied_answer_shows_no_classes():
     shown = Granularity.parse("top-2").show(torch.tensor([[0.2, 0.5, 0.3], [math.nan] * 3]))
-    assert Granularity.parse("top-2").check(shown, count=2, classes=3) is shown
+    checked = Granularity.parse("top-2").check(shown, count=2, classes=3)
+    assert torch.equal(checked.labels, shown.labels) and torch.equal(checked.classes, shown.classes)

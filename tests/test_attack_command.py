@@ -88,7 +88,7 @@ def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_
     [
         (["--budget", "50"], "budget is 50, but the pool holds 49 images: query at most that many"),
         (["--answers", "top-3"], "granularity top-3: the victim has only 2 classes"),
-        (["--pool", "atlas", "--size", "16"], "images of task and pool are 3×16×16 and 3×32×32: drawn ones are"),
+        (["--pool", "atlas", "--size", "16"], "atlas is drawn, with 32 pixels, and image_size (--size) is for files"),
         (["--reward", "diversity"], "has no labels: --reward needs them, so give labeled images"),
     ],
 )

@@ -755,3 +755,34 @@ def test_one_line_makes_a_challenge_and_another_serves_it(command, tmp_path, mon
     assert printed == "Steal it: scoreboard http://127.0.0.1:8123, notebook http://127.0.0.1:8123/starter.ipynb\n"
     status, _, errors = command("challenge", "serve", str(tmp_path))
     assert status == 2 and "challenge.toml cannot be read as TOML" in errors
+
+
+@pytest.mark.parametrize("how", ["relative", "absolute"])
+def test_one_option_names_one_database_in_both_commands(command, tmp_path, monkeypatch, how):
+    """Both take a relative path from the challenge's folder, wherever they are run."""
+    folder, served = tmp_path / "autumn", []
+
+    def make(folder, plan):
+        folder.mkdir()
+        (folder / host.TOML).write_text(host._toml(plan.settings()))
+        made.append(Keys(folder / plan.database).add("red"))
+
+    made: list[str] = []
+    monkeypatch.setattr(host, "make", make)
+    monkeypatch.setattr(
+        "extractlib.challenge.app.challenge_app", lambda folder, settings: served.append(Keys(settings.database))
+    )
+    monkeypatch.setattr("extractlib.cli_challenge.listen", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "teams.csv").write_text("team\nred\n")
+    database = ("--database", "meter.db" if how == "relative" else str(tmp_path / "elsewhere.db"))
+    words = ("--teams", "teams.csv", "--deadline", "2026-12-24")
+    assert command("challenge", "new", str(folder), *words, *database)[0] == 0
+    assert command("challenge", "serve", str(folder), *database)[0] == 0
+    assert served[0].team(made[0]) == "red" and not (tmp_path / "meter.db").exists()
+    status, _, errors = command("challenge", "serve", str(folder), "--database", "other.db")
+    assert status == 2 and "other.db does not exist: name the --database that the challenge was created" in errors
+    Keys(folder / "empty.db").close()
+    status, _, errors = command("challenge", "serve", str(folder), "--database", "empty.db")
+    assert status == 2 and "empty.db has no keys: name the --database" in errors
+    assert not (folder / "other.db").exists() and len(served) == 1

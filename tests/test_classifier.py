@@ -750,6 +750,9 @@ def test_a_module_of_ones_own_is_saved_with_how_it_is_used(tmp_path):
     assert renamed.classes == ("one", "two") and torch.equal(renamed.logits(images), own.logits(images))
     with pytest.raises(InputError, match="has the classes in another order, .*: leave out classes=…"):
         Victim.load(path, network=empty, classes=PAIR[::-1])
+    for others in (("cat", "bird"), ("cat", "dog", "bird"), ("bird", "cat")):
+        with pytest.raises(InputError, match=r"has the classes \['cat', 'dog'\], which agree only in part with \('"):
+            Victim.load(path, network=empty, classes=others)
     with pytest.raises(InputError, match="holds no weights of a Sequential with 2 classes .*size mismatch"):
         Victim.load(path, network=linear(torch.zeros(2, 3 * 8 * 8)))
 

@@ -367,3 +367,10 @@ def test_what_some_seeds_have_no_number_for_says_how_many_have_one(capsys):
         printed = capsys.readouterr().out
         assert "(3 seeds): " in printed and "until 3.000 ± 1.414 (2 of 3)" in printed
         assert printed.count("both 2.000 ± 1.000") == 1 and "1.000 (" not in printed
+
+
+def test_the_device_of_results_is_the_one_that_its_help_names(command):
+    """The committed results are a processor's; commands that take the best one say so."""
+    said = {name: " ".join(command(name, "--help")[1].replace("│", " ").split()) for name in ("results", "weights")}
+    assert "cpu or cuda. [default: cpu]" in said["results"] and "best available" not in said["results"]
+    assert "the best available if not given" in said["weights"]

@@ -17,7 +17,7 @@ from extractlib.data import decoding, drawn, sources, transforms
 from extractlib.data.decoding import decode
 from extractlib.data.groups import near_duplicate_groups
 from extractlib.data.layouts import folder
-from extractlib.data.pixels import read_image
+from extractlib.data.pixels import Reading, read_image
 from extractlib.data.sets import names_of
 from extractlib.data.sources import Folder, Loader, Source, noise
 from extractlib.errors import InputError
@@ -476,6 +476,16 @@ def test_a_folder_is_loaded_by_its_path(tmp_path, store):
 def test_what_cannot_be_loaded(source, message, store):
     with pytest.raises(InputError, match=message):
         list(xl.load(source, store=store).values())
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [({"image_size": 64}, r"image_size \(--size\)"), ({"reading": Reading(skip_bad=True)}, "reading")],
+)
+@pytest.mark.parametrize("name", ["signs", "atlas"])
+def test_what_is_for_files_is_refused_for_drawn_images(name, option, words, store):
+    with pytest.raises(InputError, match=f"^{name} is drawn, with 32 pixels, and {words} is for files: leave it out$"):
+        xl.load(name, store=store, **option)
 
 
 def test_a_labeled_pool_keeps_its_labels(store):

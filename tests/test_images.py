@@ -107,6 +107,22 @@ def test_whatever_differs_makes_another_fingerprint():
     assert prints == {name: images.fingerprint for name, images in others().items()}
 
 
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (torch.ones(5, dtype=torch.bool), r"a mask of \(5,\) for 24 images: give one value for each"),
+        (torch.ones(50, dtype=torch.bool), r"a mask of \(50,\) for 24 images"),
+        (torch.tensor([0, 24]), "indices from 0 to 24 of 24 images: leave others out"),
+        (torch.tensor([-25, 0]), "indices from -25 to 0 of 24 images"),
+    ],
+)
+def test_a_subset_of_images_that_are_not_there_is_refused(chosen, words):
+    images = ImageSet("pets", torch.zeros(24, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match=f"^pets: {words}"):
+        images.subset(chosen)
+    assert len(images.subset(torch.tensor([], dtype=torch.int64))) == 0 and len(images.subset(torch.tensor([-24]))) == 1
+
+
 def test_subset_keeps_order_labels_and_changes_the_fingerprint():
     images = numbered(6)
     chosen = images.subset(torch.tensor([4, 1]))
@@ -227,6 +243,13 @@ def test_arrays_are_taken_like_tensors(kind):
     assert found.fingerprint == xl.images(pixels, torch.tensor([0, 1, 0, 1, 0])).fingerprint
 
 
+def test_arrays_that_run_backward_are_taken_as_they_look():
+    """As after BGR became RGB, alone and in a data set."""
+    array = numbered(5).images.numpy()[:, ::-1]
+    expected = torch.from_numpy(array.copy())
+    assert torch.equal(xl.images(array).images, expected) and torch.equal(xl.images(list(array)).images, expected)
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
@@ -260,6 +283,10 @@ def test_arrays_are_taken_like_tensors(kind):
         (["signs"], {}, "an image is a str: expected a tensor, an array or a Pillow image"),
         ([(torch.zeros(3, 4, 4), 0), (torch.zeros(3, 4, 5), 1)], {}, r"shapes \[\(3, 4, 4\), \(3, 4, 5\)\]: bring"),
         ([(torch.full((3, 4, 4), 2.0), 0)], {}, "floats outside of 0 to 1"),
+        (np.zeros((2, 3, 4, 4), object), {}, "images are an array of object: expected one of numbers"),
+        ([np.zeros((3, 4, 4), object)], {}, "images are an array of object: expected one of numbers"),
+        ([(torch.zeros(3, 4, 4), {"boxes": []})], {}, r"the label of an item is {'boxes': \[\]}: expected a whole"),
+        ([(torch.zeros(3, 4, 4), [0, 1])], {}, r"the label of an item is \[0, 1\]: expected a whole number, or a name"),
     ],
 )
 def test_images_that_cannot_be_used(source, options, message):

@@ -229,6 +229,32 @@ def test_what_an_own_api_returns_is_checked_before_it_is_kept(spoiled, words):
         Knockoff(budget=50, batch=16).collect(far, POOL)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda answers: replace(answers, probabilities=answers.probabilities.clone().requires_grad_() * 1),
+        lambda answers: replace(answers, probabilities=answers.probabilities.double()),
+        lambda answers: replace(answers, probabilities=answers.probabilities.bfloat16()),
+        lambda answers: replace(answers, labels=answers.labels.to(torch.uint8)),
+        lambda answers: replace(answers, labels=answers.labels.int()),
+    ],
+)
+def test_an_own_api_may_answer_in_any_precision_and_with_gradients(tmp_path, changed):
+    near = PredictionAPI(linear_victim(), answers="full")
+    far = remote(near)
+    far.query = lambda images, **options: changed(near.query(images, **options))
+    attack = Knockoff(budget=50, batch=16)
+    found, expected = attack.collect(far, POOL, tmp_path / "t.db"), attack.collect(near, POOL)
+    assert torch.equal(found.answers.labels, expected.answers.labels)
+    torch.testing.assert_close(found.answers.probabilities, expected.answers.probabilities, rtol=0.01, atol=0)
+
+
+def test_a_sum_that_is_hardly_above_one_is_shown_with_its_digits():
+    answers = Answers(torch.tensor([1]), None, torch.tensor([[0.25, 0.753]]))
+    with pytest.raises(InputError, match=r"have probabilities that sum to 1\.003"):
+        xl.api.Granularity.parse("full").check(answers, count=1, classes=2)
+
+
 def test_answers_that_are_all_alike_are_reported():
     victim = replace(linear_victim(), weights=torch.zeros(3 * SIDE * SIDE, 10))
     small = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 10))

@@ -120,6 +120,9 @@ def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
         ("[victims.signs]\nwatermark = 2.0", "rate is 2.0: expected a share above 0 and below 1"),
         ("[victims.nothing]", "'nothing'"),
         ("[victims.a]\nweights = 'a'", "victim 'a': with weights, give the classes and no task"),
+        ("[victims.signs]\nclasses = ['a', 'b']", "victim 'signs': classes belong to weights: leave them out"),
+        ("[victims.signs]\nsize = 64", "victim 'signs': size is 64, but drawn images have 32 pixels: leave it out"),
+        ("[victims.signs]\ntask = 'folder:x'\nsize = 0", "image size is 0: expected a whole number from 1"),
         ("[victims.'a b']", "a victim is called 'a b': use letters, digits and underscores"),
         ("[teams.'a/b']", "team is 'a/b': expected 1 to 100 printable characters without a slash"),
         ("[teams.a]\nrate = 0\n[victims.signs]", "rate is 0: expected a whole number from 1"),
@@ -133,6 +136,22 @@ def test_a_file_that_cannot_be_used_is_refused_in_a_line(command, tmp_path, text
     status, printed, errors = command("serve", "--config", str(tmp_path / "serve.toml"))
     assert (status, printed) == (2, "")
     assert errors.startswith("extractlib: ") and errors.count("\n") == 1 and words in errors
+
+
+@pytest.mark.parametrize(
+    ("saved", "size", "served"), [((3, 64, 64), None, 64), ((3, 64, 64), 48, 48), (None, None, 32), (None, 48, 48)]
+)
+def test_a_victims_images_have_the_size_that_its_weights_name(tmp_path, saved, size, served):
+    from extractlib import serve
+
+    module = xl.models.networks.build("tiny", classes=2, seed=0)
+    xl.Victim(module, classes=["jay", "wren"], image_shape=saved).save(tmp_path / "w.safetensors")
+    said = {"weights": str(tmp_path / "w.safetensors"), "network": "tiny", "classes": ["jay", "wren"]}
+    victims = {"mine": said if size is None else said | {"size": size}}
+    settings = serve.Settings.of({"victims": victims, "database": str(tmp_path / "m.db")}, where="here")
+    [api] = serve.apis_of(settings, Keys(settings.database)).values()
+    assert api.image_shape == (3, served, served)
+    api.close()
 
 
 def test_a_detector_is_trained_on_the_tasks_and_the_pools_own_parts(monkeypatch):

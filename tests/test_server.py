@@ -5,6 +5,7 @@ import gc
 import io
 import json
 import logging
+import math
 import socket
 import sqlite3
 import sys
@@ -432,6 +433,23 @@ def test_more_images_than_the_server_takes_are_several_requests(serve):
         assert far.image_shape == (3, SIDE, SIDE)
         assert same(far.query(noise(9)), near.query(noise(9)))
         assert far.usage().queries == 9 and len(list(far.answers())) == 3
+
+
+def test_more_bytes_than_the_server_takes_are_several_requests(serve):
+    """Five images of 192 KiB fit in a MiB along with a header."""
+
+    class Large:
+        classes, fingerprint, image_shape = ("a", "b"), "large", (3, 256, 256)
+
+        def logits(self, images):
+            return images[:, 0, 0, :2].float()
+
+    images = torch.randint(256, (12, 3, 256, 256), generator=torch.manual_seed(0)).to(torch.uint8)
+    with serve(Large(), limits=Limits(megabytes=1)) as served, served.connect() as far:
+        assert same(far.query(images), PredictionAPI(Large()).query(images)) and served.charged() == 12
+        with pytest.raises(InputError, match=r"^6 images: http.* takes at most 5 at a time: set batch=…$"):
+            far.query(images[:6], request="six")
+        assert len(far.query(images[:5], request="five")) == 5
 
 
 def test_what_was_answered_before_a_refusal_is_free_when_it_is_asked_again(serve):
@@ -955,6 +973,28 @@ def test_a_fault_shows_nothing(serve):
         assert (got.status_code, got.headers["Content-Type"]) == (500, wire.PROBLEM)
         assert "secret" not in got.text and "Traceback" not in got.text
         assert served.charged() == 0
+
+
+def test_a_module_that_fails_is_a_fault_at_once(serve):
+    """It would fail again: neither the server nor the client takes it for an outage."""
+    victim = xl.Victim(nn.Linear(7, 2), classes=("a", "b"), image_shape=(3, SIDE, SIDE))
+    with serve(victim) as served:
+        got = served.post(npy(1))
+        assert (got.status_code, got.json()["type"]) == (500, "/problems#fault") and "Retry-After" not in got.headers
+        start = time.monotonic()
+        with pytest.raises(Unanswered, match=r"^http://127.* failed: tell the host, who has a log$"):
+            served.connect().query(noise(1))
+        assert time.monotonic() - start < 20 and served.charged() == 0
+
+
+@pytest.mark.parametrize("threshold", [math.inf, math.nan])
+def test_a_detector_without_a_threshold_is_not_served(threshold):
+    from extractlib.defenses.detectors import Everything
+
+    detector = Everything()
+    detector.threshold = threshold
+    with pytest.raises(InputError, match=f"^the detector's threshold is {threshold}: set it before the API is served$"):
+        ServedAPI(linear_victim(), detector=detector, policy=Deny())
 
 
 # -- for the host ------------------------------------------------------------

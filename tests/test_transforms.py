@@ -65,6 +65,24 @@ def test_a_transformed_set_has_a_name_and_a_fingerprint_of_its_own(images):
     assert all(torch.equal(one.labels, images.labels) for one in sets)
 
 
+@pytest.mark.parametrize("shape", [(3, 48, 32), (3, 32, 48), (1, 32, 32), (1, 20, 40)])
+def test_gray_and_oblong_images_keep_their_shape(shape):
+    many = ImageSet("oblong", torch.randint(256, (20, *shape), generator=torch.manual_seed(0)).to(torch.uint8))
+    for done in (transforms.shift_domain(many, seed=0), transforms.harden(many, seed=0)):
+        assert done.images.shape == many.images.shape and not torch.equal(done.images, many.images)
+    for name in ("jpeg-75", "webp-75", "chain-16"):
+        assert transforms.apply(many.images, name).shape == many.images.shape
+
+
+def test_an_image_moves_by_a_share_of_its_height_and_of_its_width(monkeypatch):
+    monkeypatch.setattr(transforms, "LIGHT", 0.0)
+    rows = torch.arange(100).view(1, 1, 100, 1).expand(300, 3, 100, 20).to(torch.uint8)
+    columns = torch.arange(20).view(1, 1, 1, 20).expand(300, 3, 100, 20).to(torch.uint8)
+    down = transforms.shift_domain(ImageSet("rows", rows), seed=0).images[:, 0, 50, 10].int() - 50
+    right = transforms.shift_domain(ImageSet("columns", columns), seed=0).images[:, 0, 50, 10].int() - 10
+    assert (int(down.min()), int(down.max()), int(right.min()), int(right.max())) == (-10, 10, -2, 2)
+
+
 def test_hardening_draws_each_kind_and_follows_its_seed(images):
     many = images.subset(torch.arange(40).repeat(5))
     first, again, other = (transforms.harden(many, seed=seed).images for seed in (0, 0, 1))

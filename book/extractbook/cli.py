@@ -54,6 +54,7 @@ FirstSeed = Annotated[int, typer.Option(min=0, max=2**32, help="The first seed."
 LookCount = Annotated[int | None, typer.Option("--seeds", min=1, max=10_000, help="Number of seeds.")]
 LookSeed = Annotated[int | None, typer.Option("--first-seed", min=0, max=2**32, help="The first seed.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda; the best available if not given.")]
+LabDevice = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
 Edition = Annotated[str, typer.Option("--edition", help="1 or 2; the second is judged on fresh seeds alone.")]
 OneClaim = Annotated[str, typer.Option("--claim", help="Only this claim, for example C1, with all that it rests on.")]
 Table = Annotated[str, typer.Argument(help="Which table, for example reproduction or granularity.")]
@@ -161,7 +162,7 @@ def results(
     table: Tables = None,
     plan: Plan = False,
     rate: Rate = None,
-    device: Device = "cpu",
+    device: LabDevice = "cpu",
     ray: Ray = None,
     data: DataFolder = None,
 ) -> None:

@@ -1,10 +1,12 @@
 """A prediction API for many clients at once: one thread holds the model and answers waiting requests together."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -39,13 +41,17 @@ class ServedAPI(PredictionAPI):
         image_shape: (channels, height, width) of the images it takes.
 
     Raises:
-        InputError: As for `PredictionAPI`, or the victim does not say which images it takes, as clients must know.
+        InputError: As for `PredictionAPI`, the victim does not say which images it takes, as clients must know, or the
+            detector has no threshold yet.
     """
 
     def __init__(
         self, victim: Model, *, policy: Policy | None = None, terms: Mapping[str, Terms] | None = None, **options: Any
     ):
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
+        threshold = getattr(self._detector, "threshold", None)  # which your own detector may lack
+        if isinstance(threshold, Real) and not threshold < math.inf:
+            raise InputError(f"the detector's threshold is {threshold}: set it before the API is served")
         self._own_terms = dict(terms or {})
         if victim.image_shape is None:
             raise InputError("the victim has no image_shape: set it to the shape of the images that it takes")

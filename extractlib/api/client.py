@@ -31,6 +31,9 @@ except ModuleNotFoundError:
 LONGEST_WAIT = 30.0
 """Most seconds between two attempts, unless the server asks for more."""
 
+HEADER = 200
+"""Bytes that are left for an npy file's header."""
+
 TABLES = sql.MetaData()
 PENDING = sql.Table(
     "pending",
@@ -132,7 +135,8 @@ class RemoteAPI:
             said = self._json("GET", "/victim", patience=0.0)
             self.classes = tuple(map(str, said["classes"]))
             self.granularity = Granularity.parse(said["granularity"])
-            self.fingerprint, self._most = str(said["fingerprint"]), int(said["limits"]["images"])
+            self.fingerprint = str(said["fingerprint"])
+            self._most, self._bytes = int(said["limits"]["images"]), int(said["limits"]["megabytes"]) * 2**20
             shape = said["image_shape"]
             self.image_shape = None if shape is None else tuple(map(int, shape))
         except (KeyError, TypeError, ValueError, httpx.InvalidURL) as error:
@@ -154,8 +158,8 @@ class RemoteAPI:
     def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
         """Answer images; they are charged only once, however often they had to be sent.
 
-        More than the server takes at a time are several requests. Each is charged all or nothing, and if one fails, the
-        answers to those before it are free when the same images are sent again.
+        More images or bytes than the server takes at a time are several requests. Each is charged all or nothing, and
+        if one fails, the answers to those before it are free when the same images are sent again.
 
         Args:
             images: uint8 of shape (n, channels, height, width), n at least 1.
@@ -172,15 +176,16 @@ class RemoteAPI:
             BudgetExceeded: Fewer queries are left than there are images. Nothing is charged.
         """
         images = check_images(images, at_least=1)[:].cpu().contiguous()
+        most = max(1, min(self._most, (self._bytes - HEADER) // max(1, images[0].nbytes)))
         if request is not None:  # the caller remembers it
-            if len(images) > self._most:
-                raise InputError(f"{len(images)} images: {self.url} takes at most {self._most} at a time: set batch=…")
+            if len(images) > most:
+                raise InputError(f"{len(images)} images: {self.url} takes at most {most} at a time: set batch=…")
             if not wire.REQUEST_ID.fullmatch(request):
                 raise InputError(f"request is {shown(request)}: expected 1 to 255 visible ASCII characters")
             return self._query(wire.to_npy(images.numpy()), request, len(images))
         answers, begun, answered = list[Answers](), list[tuple[str, str]](), False
         try:
-            for part in images.split(self._most):
+            for part in images.split(most):
                 body = wire.to_npy(part.contiguous().numpy())
                 asked = digest(self.fingerprint, body)
                 begun.append((asked, self._journal.begin(asked)))
@@ -255,7 +260,7 @@ class RemoteAPI:
         """Return the response to a request, which is sent again while the server cannot be reached or asks to wait.
 
         Raises:
-            Unanswered: The patience has run out.
+            Unanswered: The patience has run out, or the server or its victim has failed.
             InputError: The server refuses.
         """
         end, wait = time.monotonic() + (self._patience if patience is None else patience), 0.1
@@ -266,6 +271,8 @@ class RemoteAPI:
                 if response.is_success:
                     return response
                 reason, asked = _detail(response), response.headers.get("Retry-After", "")
+                if _kind(response) == "fault":  # it would fail again
+                    raise Unanswered(f"{self.url} failed: {reason}")
                 if response.status_code < 500 and not asked:
                     raise _refusal(response, reason)
             except (httpx.TransportError, httpx.DecodingError) as error:
@@ -291,10 +298,14 @@ def _detail(response: httpx.Response) -> str:
         return f"status {response.status_code}"
 
 
-def _refusal(response: httpx.Response, detail: str) -> InputError:
+def _kind(response: httpx.Response) -> str:
+    """Return the kind of a problem, one of the server's `PROBLEMS`; empty if the response is none."""
     try:
-        kind = str(response.json()["type"]).partition("#")[2]
+        return str(response.json()["type"]).partition("#")[2]
     except (ValueError, KeyError, TypeError):
-        kind = ""
+        return ""
+
+
+def _refusal(response: httpx.Response, detail: str) -> InputError:
     errors: dict[str, type[InputError]] = {"budget": BudgetExceeded, "reused": RequestReused}
-    return errors.get(kind, InputError)(f"{response.url.host}: {detail}")
+    return errors.get(_kind(response), InputError)(f"{response.url.host}: {detail}")

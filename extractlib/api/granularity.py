@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -175,10 +175,16 @@ class Granularity:
     def check(self, answers: object, *, count: int, classes: int) -> Answers:
         """Return what an API returned if these can be answers to `count` images with so many classes.
 
+        They come back in memory, without gradients, with int64 labels and float32 or float64 probabilities.
+
         Raises:
             InputError: It is something else, or its labels or probabilities are outside their range.
         """
-        found = ""
+        found, precision = "", CLOSE
+        if isinstance(answers, Answers):
+            if is_plain(answers.probabilities) and answers.probabilities.is_floating_point():
+                precision = max(CLOSE, torch.finfo(answers.probabilities.dtype).eps)
+            answers = _in_memory(answers)
         if not isinstance(answers, Answers):
             found = f"are {kind_name(answers)}"
         elif not is_plain(answers.labels) or tuple(answers.labels.shape) != (count,) or not _whole(answers.labels):
@@ -198,9 +204,9 @@ class Granularity:
         elif answers.probabilities is not None:
             rows = answers.probabilities.double()
             if not bool(((rows >= 0) & (rows <= 1)).all()):
-                found = f"have probabilities from {float(rows.min()):.3g} to {float(rows.max()):.3g}"
-            elif self.scale is None and bool((rows.sum(1) > 1 + CLOSE).any()):
-                found = f"have probabilities that sum to {float(rows.sum(1).max()):.3g}"
+                found = f"have probabilities from {float(rows.min()):.9g} to {float(rows.max()):.9g}"
+            elif self.scale is None and bool((rows.sum(1) > 1 + precision).any()):
+                found = f"have probabilities that sum to {float(rows.sum(1).max()):.9g}"
         if not isinstance(answers, Answers) or found:
             raise InputError(f"the API's answers {found}: return granularity.show(…) of probabilities (n, classes)")
         return answers
@@ -377,6 +383,19 @@ class Temperature(Granularity, kind="temperature"):
 
 def _whole(numbers: torch.Tensor) -> bool:
     return not (numbers.is_floating_point() or numbers.dtype == torch.bool)
+
+
+def _in_memory(answers: Answers) -> Answers:
+    """Return answers of any device and precision as the package's own are; what is no such number stays as it is."""
+
+    def numbers(part: torch.Tensor | None) -> Any:
+        return part.detach().cpu().long() if is_plain(part) and _whole(part) else part
+
+    rows = answers.probabilities
+    if is_plain(rows):
+        rows = rows.detach().cpu()
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+    return Answers(numbers(answers.labels), numbers(answers.classes), rows)
 
 
 def _check(granularity: Granularity, value: float, kind: type, lowest: float, highest: float) -> None:

@@ -226,12 +226,12 @@ class PredictionAPI:
         """Return the output of victim, detector or policy, if it is numbers of that shape.
 
         Raises:
-            InputError: It is something else, or the call failed.
+            Fault: It is something else, or the call failed.
         """
         try:
             answer = call(*given)
-        except InputError:
-            raise
+        except InputError as error:  # says itself what to mend
+            raise Fault(str(error)) from error
         except Exception as error:  # someone else's code can fail in any way
             raise _fault(who, f"failed ({described(error)})") from error
         if not is_plain(answer) or tuple(answer.shape) != tuple(shape):

@@ -139,9 +139,19 @@ class ImageSet:
 
         The indices are int64 of shape (m,), or a mask, bool of shape (n,).
         Up to `LARGE` bytes are copied; more are read from this set on demand.
+
+        Raises:
+            InputError: The mask is of another length, or an index is of no image.
         """
         indices = torch.as_tensor(indices)
+        if indices.dtype == torch.bool and tuple(indices.shape) != (len(self),):
+            raise InputError(
+                f"{self.name}: a mask of {kind_of(indices)} for {len(self)} images: give one value for each"
+            )
         indices = (indices.nonzero()[:, 0] if indices.dtype == torch.bool else indices).long()
+        if len(indices) and not -len(self) <= int(indices.min()) <= int(indices.max()) < len(self):
+            low, high = int(indices.min()), int(indices.max())
+            raise InputError(f"{self.name}: indices from {low} to {high} of {len(self)} images: leave others out")
         size = len(indices) * self.images.shape[1:].numel()
         return replace(
             self,
@@ -244,7 +254,7 @@ def from_tensor(
     """
     if labels is None and classes is not None:
         raise InputError(f"{name}: classes without labels: give both or neither")
-    images = torch.as_tensor(images).cpu()
+    images = _tensor(images, name).cpu()
     if images.ndim == 3:
         images = images[:, None]
     if images.is_floating_point():
@@ -323,7 +333,7 @@ def from_dataset(
         if bare is not None:
             raise InputError(f"{name}: item {bare} has no label, although the first one has: label all or none")
         words = all(isinstance(label, str) for label in told)
-        labels = told if words else torch.stack([torch.as_tensor(label) for label in told])
+        labels = told if words else torch.stack([_number(label, name) for label in told])
     if own is not None:
         classes = None if labels is None else own
     return from_tensor(torch.stack(images), labels, classes=classes, name=name)
@@ -347,7 +357,7 @@ def images(
         (3, 8, 8)
     """
     if isinstance(source, torch.Tensor | np.ndarray):
-        return from_tensor(torch.as_tensor(source), labels, classes=classes, name=name)
+        return from_tensor(_tensor(source, name), labels, classes=classes, name=name)
     if isinstance(source, ImageSet):
         if labels is not None or classes is not None:
             raise InputError(f"{name}: a set of images has its own labels and classes: give neither")
@@ -366,10 +376,37 @@ def images(
 def _pixels(image: object, name: str) -> torch.Tensor:
     """Return a Pillow image as uint8 of shape (channels, height, width); tensors and arrays as they are."""
     if isinstance(image, torch.Tensor | np.ndarray):
-        return torch.as_tensor(image)
+        return _tensor(image, name)
     if not isinstance(image, Image.Image):
         raise InputError(f"{name}: an image is a {type(image).__name__}: expected a tensor, an array or a Pillow image")
     return torch.from_numpy(of_pillow(image))
+
+
+def _tensor(images: torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
+    """Return an array, also one that runs backward as after ``[..., ::-1]``, as a tensor.
+
+    Raises:
+        InputError: It is not of numbers.
+    """
+    try:
+        return torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
+    except TypeError:
+        raise InputError(f"{name}: images are an array of {images.dtype}: expected one of numbers") from None
+
+
+def _number(label: object, name: str) -> torch.Tensor:
+    """Return the label of an item.
+
+    Raises:
+        InputError: It is not a single number.
+    """
+    try:
+        number = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        number = None
+    if number is None or number.ndim:
+        raise InputError(f"{name}: the label of an item is {shown(label)}: expected a whole number, or a name")
+    return number
 
 
 def _bytes_digest(images: torch.Tensor | Rows, labels: torch.Tensor | None, classes: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from extractlib.data import drawn, layouts
 from extractlib.data.decoding import ImageFiles, decode
+from extractlib.data.drawn.canvas import SIZE
 from extractlib.data.images import ImageSet
 from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
@@ -317,15 +318,16 @@ def load(
     Args:
         source: A drawn set (``"signs"``), a published one (``"cifar10"``), or a folder of images.
         role: ``"task"`` or ``"pool"``, whose parts it is cut into; if None, its own role, or ``"task"`` for a folder.
-        seed: Seed of the drawing or of the cut.
+        seed: Seed of the drawing, or of the cut of a task in files; a pool in files is cut the same way for all seeds.
         labeled: Whether all parts of a pool keep their labels, as the adaptive strategy needs them.
         store: Keeps drawn and decoded images; None keeps no drawn images, and decoded files in the user's cache.
         folder: Where a published set is stored, a path.
-        image_size: Height and width to which files are resized, in pixels.
+        image_size: Height and width to which files are resized, in pixels; drawn images have 32.
         reading: How files are read, and how a task in files is cut.
 
     Raises:
-        InputError: There is no such set, it is shifted or cut, or its folder cannot be used.
+        InputError: There is no such set, it is shifted or cut, its folder cannot be used, or an image size or a reading
+            is given for a drawn set.
 
     Examples:
         >>> import extractlib as xl
@@ -342,6 +344,9 @@ def load(
     found = Folder(source) if isinstance(source, Path) else Source.parse(str(source))
     if str(found) != found.name:
         raise InputError(f"{found} has no parts: load {found.name!r}, or get its images from Loader().queries")
+    for option, given in {"image_size (--size)": image_size != SIZE, "reading": reading != USUAL}.items():
+        if given and not found.in_files:
+            raise InputError(f"{found} is drawn, with {SIZE} pixels, and {option} is for files: leave it out")
     kept = default_store() if store is None and found.in_files else store
     own = found.folder if folder is None else Path(folder)
     places = data_folders() if own is None else {found.name: own}

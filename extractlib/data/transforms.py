@@ -53,7 +53,7 @@ def apply(images: torch.Tensor, name: str) -> torch.Tensor:
     """Return images after a transform.
 
     Args:
-        images: uint8 of shape (n, 3, height, width).
+        images: uint8 of shape (n, 1 or 3, height, width).
         name: Name of the transform, or several in sequence, as in ``"size-32+jpeg-75"``.
 
     Raises:
@@ -100,10 +100,11 @@ def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: S
     fingerprint = digest(images.fingerprint, "shifted", str(seed), *stronger, *later(transform=1))
 
     def make() -> torch.Tensor:
-        margin, light = round(strength * MOVED * images.images.shape[-1]), v2.ColorJitter(*[strength * LIGHT] * 3)
+        margins = [round(strength * MOVED * size) for size in images.image_shape[1:]]
+        light = v2.ColorJitter(*[strength * LIGHT] * 3)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return torch.stack([light(_moved(image, margin)) for image in images.images[:]])
+            return torch.stack([light(_moved(image, *margins)) for image in images.images[:]])
 
     pixels = made_or_kept(make, store, "shifted", {"images": fingerprint, "versions": versions("transform")})
     return replace(images, name=f"{images.name}/shifted", images=pixels, fingerprint=fingerprint)
@@ -137,7 +138,7 @@ def _random_step(kind: str, generator: np.random.Generator, smallest: int, size:
 def _saved(image: Image.Image, *, format: str, quality: int) -> Image.Image:
     file = io.BytesIO()
     image.save(file, format, quality=quality)
-    return Image.open(file).convert("RGB")
+    return Image.open(file).convert(image.mode)
 
 
 def _resampled(image: Image.Image, *, filter: str, factor: float) -> Image.Image:
@@ -157,11 +158,12 @@ def _blurred(image: Image.Image, *, radius: float) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(radius))
 
 
-def _moved(image: torch.Tensor, margin: int) -> torch.Tensor:
-    size = image.shape[-1]
-    down, right = torch.randint(0, 2 * margin + 1, (2,)).tolist()
-    framed = F.pad(image[None].float(), (margin,) * 4, mode="reflect")[0].to(torch.uint8)
-    return framed[:, down : down + size, right : right + size]
+def _moved(image: torch.Tensor, margin_y: int, margin_x: int) -> torch.Tensor:
+    height, width = image.shape[-2:]
+    down, right = (int(torch.randint(0, 2 * margin + 1, (1,))) for margin in (margin_y, margin_x))
+    margins = (margin_x, margin_x, margin_y, margin_y)
+    framed = F.pad(image[None].float(), margins, mode="reflect")[0].to(torch.uint8)
+    return framed[:, down : down + height, right : right + width]
 
 
 def _each(images: torch.Tensor, steps: Iterable[Step]) -> torch.Tensor:

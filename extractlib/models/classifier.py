@@ -275,11 +275,13 @@ class Classifier:
         Args:
             path: The weights, as safetensors.
             network: Architecture (see `networks.build`); for your own module, another instance, which gets them.
-            classes: Name of each class; those that the file names if None.
+            classes: Name of each class; those that the file names if None. Names none of which are in the file are
+                new names for its classes, in their order.
             options: Further arguments of the class.
 
         Raises:
-            InputError: The file is missing or damaged, or is of another network or of other classes.
+            InputError: The file is missing or damaged, is of another network, or has the given classes only in part or
+                in another order.
         """
         path = Path(path)
         if path.exists() and not path.is_file():
@@ -294,6 +296,11 @@ class Classifier:
                 raise InputError(f"{path} names no classes: give classes=…")
             if classes is not None and named is not None and list(classes) != named and set(classes) == set(named):
                 raise OtherOrder(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
+            if classes is not None and named is not None and list(classes) != named and set(classes) & set(named):
+                raise InputError(
+                    f"{path} has the classes {shown(named)}, which agree only in part with {shown(classes)}: leave out"
+                    " classes=…, or rename all"
+                )
             names = tuple(named if classes is None else classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
