@@ -541,6 +541,7 @@ def test_what_is_made(made):
     assert set(hidden.baselines) == {
         f"{FREE}, secret 1",
         CONSTANT,
+        "random Knockoff, 100 queries",
         "random Knockoff, 160 queries",
         "independent control",
     }

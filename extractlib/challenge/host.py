@@ -41,6 +41,9 @@ TOML, KEYS, SECRET, VICTIM, HIDDEN = "challenge.toml", "keys.csv", "secret", "vi
 NETWORK, WEIGHTS = "resnet", "shipped-B"
 """The victim's architecture, and the weights that its training starts from, which are not the attacks' default."""
 
+COPIES = (100, 1_000)
+"""Queries of the host's own copies, besides one with the whole budget: those of the starter notebook, and ten times."""
+
 
 class ChallengeSettings(BaseModel):
     """The rules of a challenge for its teams; the budget is set for the victim.
@@ -202,10 +205,11 @@ def _baselines(task: SecretTask, victim: xl.Victim, plan: Plan) -> dict[str, Cla
         models[f"{FREE}, secret {number + 1}"] = xl.Victim.train(other, network=NETWORK, recipe=plan.victim_recipe)
     pool = xl.load("atlas", store=default_store()).queries
     budget = min(plan.budget, len(pool))
-    api = xl.PredictionAPI(victim, answers=plan.answers, budget=budget)
-    models[f"random Knockoff, {budget:,} queries"] = xl.attacks.Knockoff(budget=budget)(
-        api, pool, surrogate=NETWORK, recipe=plan.surrogate_recipe
-    )
+    for count in sorted({min(number, budget) for number in (*COPIES, budget)}):
+        api = xl.PredictionAPI(victim, answers=plan.answers, budget=count)
+        models[f"random Knockoff, {count:,} queries"] = xl.attacks.Knockoff(budget=count)(
+            api, pool, surrogate=NETWORK, recipe=plan.surrogate_recipe
+        )
     own = task.draw("control", budget)
     trainer = Trainer(network=NETWORK, recipe=plan.surrogate_recipe, seed=0, backbone="shipped", progress=True)
     models["independent control"] = xl.Surrogate(train_alone(own, trainer, budget=budget), classes=task.classes)
