@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import canaries
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -84,10 +85,11 @@ def losses(variables: dict[str, str]) -> tuple[list[float], list[float]]:
     return single, double
 
 
-def test_a_raw_float32_loss_differs_between_processors_and_the_canary_does_not():
+def test_a_raw_float32_loss_differs_between_processors_far_more_than_the_canary():
     single, double = losses({})
     other_single, other_double = losses(OTHER_PROCESSORS["no wide instructions"])
-    assert list(canaries.differences(single, other_single, canaries.TOLERANCE))
+    # How far apart float32 is depends on the processor that runs this test: from 1e-7 to above the tolerance.
+    assert np.abs(np.subtract(single, other_single)).max() > 1e4 * np.abs(np.subtract(double, other_double)).max()
     assert not list(canaries.differences(double, other_double, canaries.TOLERANCE))
 
 
