@@ -191,7 +191,7 @@ class Knockoff:
         _check_fits(trainer, pool, len(api.classes))
         transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
         model = self.train(transfer, pool, trainer)
-        _check_learned(model, transfer, self.asked(pool))
+        self._check_learned(model, transfer, self.asked(pool))
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
@@ -366,12 +366,53 @@ class Knockoff:
         pool = self.asked(pool)
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not from {pool.name}: give the pool that was queried")
-        classes, answered = transfer.header.classes, ~transfer.answers.denied
-        if answered.sum() < FEWEST:
+        classes, taught = transfer.header.classes, self.lesson(transfer)
+        if len(taught) < FEWEST:
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
-        images = pool.subset(transfer.indices[answered])  # a large set is not copied
-        targets = transfer.answers[answered].targets(classes, fill=self.fill)
+        images = pool.subset(taught.indices)  # a large set is not copied
+        targets = taught.answers.targets(classes, fill=self.fill)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
+
+    def lesson(self, transfer: TransferSet) -> TransferSet:
+        """Return what of a transfer set a surrogate learns from: here, all answers that were not denied."""
+        answered = ~transfer.answers.denied
+        return TransferSet(transfer.indices[answered], transfer.answers[answered], transfer.header)
+
+    def _too_few(self, transfer: TransferSet) -> str:
+        """Return why a surrogate stays untrained."""
+        answered = int((~transfer.answers.denied).sum())
+        return f"{answered} of {len(transfer)} queries were answered, but at least {FEWEST} are needed"
+
+    def _check_learned(self, model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
+        """Warn if a surrogate has learned nothing from the answers, judging by some of the queries.
+
+        Raises:
+            InputError: Its logits are not finite.
+        """
+        taught = self.lesson(transfer)
+        if len(taught) < FEWEST:
+            warnings.warn(f"{self._too_few(transfer)}: the surrogate is untrained", ResultWarning, stacklevel=3)
+            return
+        logits = predict(model, pool.images[taught.indices[:PROBED]])
+        if not logits.isfinite().all():
+            raise InputError(
+                "the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…"
+            )
+        told = taught.answers.labels[:PROBED].unique()
+        if len(told) == 1:
+            warnings.warn(
+                f"the answers all have the same label, number {int(told)}: query with other images, or check the"
+                " victim",
+                ResultWarning,
+                stacklevel=3,
+            )
+        elif len(logits.argmax(1).unique()) == 1:
+            warnings.warn(
+                f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a"
+                " lower learning rate or more steps",
+                ResultWarning,
+                stacklevel=3,
+            )
 
 
 def check_budget(api: API, client: str, needed: int) -> None:
@@ -385,36 +426,6 @@ def check_budget(api: API, client: str, needed: int) -> None:
         raise BudgetExceeded(
             f"client {client!r} may send {usage.budget} queries, but the attack needs {needed}: give it a budget of at"
             f" most {usage.budget}"
-        )
-
-
-def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
-    """Warn if a surrogate has learned nothing from the answers, judging by some of the queries.
-
-    Raises:
-        InputError: Its logits are not finite.
-    """
-    answered = ~transfer.answers.denied
-    if answered.sum() < FEWEST:
-        count = f"{int(answered.sum())} of {len(transfer)} queries were answered, but at least {FEWEST} are needed"
-        warnings.warn(f"{count}: the surrogate is untrained", ResultWarning, stacklevel=3)
-        return
-    logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
-    if not logits.isfinite().all():
-        raise InputError("the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…")
-    told = transfer.answers.labels[answered][:PROBED].unique()
-    if len(told) == 1:
-        warnings.warn(
-            f"the answers all have the same label, number {int(told)}: query with other images, or check the victim",
-            ResultWarning,
-            stacklevel=3,
-        )
-    elif len(logits.argmax(1).unique()) == 1:
-        warnings.warn(
-            f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a lower"
-            " learning rate or more steps",
-            ResultWarning,
-            stacklevel=3,
         )
 
 
