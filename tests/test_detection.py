@@ -1,7 +1,9 @@
 """Detectors: their scores against pytorch-ood's own and against hand-computed cases, and how they are set."""
 
 import math
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -431,6 +433,34 @@ def test_features_of_another_number_of_layers_are_refused(foreign):
 def test_the_layers_of_a_network_that_names_them_are_those():
     lite = networks.build("lite0-6", classes=2, seed=0)
     assert stages_of(Victim(lite, classes=("a", "b"))) == ["stages.3", "stages.5", "stages.7"]
+
+
+def _asked_by_two_threads(ask):
+    """Return what two threads get for images of the levels 10 and 200, asked at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(ask, (torch.full((1, 1, 2, 2), level, dtype=torch.uint8) for level in (10, 200))))
+
+
+def test_threads_that_share_a_module_get_their_own_features():
+    """Both are inside the module at once, so that each one's hook sees the other's images."""
+
+    class Meeting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.barrier = nn.Linear(4, 2), threading.Barrier(2, timeout=60)
+
+        def forward(self, x):
+            self.barrier.wait()
+            found = self.last(x.flatten(1))
+            self.barrier.wait()
+            return found
+
+    victim = Victim(Meeting(), classes=("a", "b"), layer="last")
+    found = _asked_by_two_threads(lambda images: features_of(victim, images))
+    assert [one[0, 0].item() for one in found] == pytest.approx([10 / 255, 200 / 255])
+    expected = [victim.model.module.last(one)[0].tolist() for one in found]
+    layers = _asked_by_two_threads(lambda images: layers_of(victim, images, ["last"]))
+    assert [one[0][0].tolist() for one in layers] == [pytest.approx(one) for one in expected]
 
 
 class Recording(nn.Module):

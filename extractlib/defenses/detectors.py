@@ -12,6 +12,7 @@ Examples:
 """
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -293,10 +294,15 @@ class _Tap(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         caught: list[list[torch.Tensor]] = [[] for _ in self.layers]
+        asked_by = threading.get_ident()
+
+        def catch(found: list[torch.Tensor], _: nn.Module, given: object, returned: torch.Tensor) -> None:
+            if threading.get_ident() == asked_by:  # other threads may be using the model
+                found.append(returned)
+
         with ExitStack() as hooks:
             for layer, found in zip(self.layers, caught, strict=True):
-                keep = partial(lambda found, _, given, returned: found.append(returned), found)
-                hooks.enter_context(layer.register_forward_hook(keep))
+                hooks.enter_context(layer.register_forward_hook(partial(catch, found)))
             self.model.classify(x)
         means = []
         for name, outputs in zip(self.names, caught, strict=True):
