@@ -527,6 +527,27 @@ def test_any_plain_attribute_is_part_of_a_fingerprint(held, other):
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_private_attributes_are_part_of_a_fingerprint():
+    prints = []
+    for scale in (1.0, 1.0, 5.0):
+        module = Holding([1])
+        module._scale = scale
+        prints.append(Victim(module, classes=PAIR).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_recurrent_layer_of_ones_own_has_one_fingerprint():
+    """Torch's keep their weights a second time, as weak references."""
+
+    class Own(nn.GRU):
+        def forward(self, x):
+            return super().forward(x.mean(2))[0][:, -1]
+
+    module = Own(8, 2, batch_first=True)
+    prints = [Victim(copy.deepcopy(module), classes=PAIR).fingerprint for _ in range(2)]
+    assert prints[0] == prints[1]
+
+
 @pytest.mark.parametrize("held", [lambda x: x, object(), [threading.Lock()]], ids=["lambda", "object", "lock"])
 def test_what_cannot_be_digested_makes_a_fingerprint_new_each_time(held):
     first, second = (Victim(Holding(held), classes=PAIR) for _ in range(2))
