@@ -28,7 +28,7 @@ from extractlib.errors import (
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Classifier, Surrogate
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe, check_trainable, predict
+from extractlib.models.training import Recipe, predict
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 from extractlib.tensors import is_plain, kind_of
@@ -188,7 +188,7 @@ class Knockoff:
             activations=store,
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
-        _check_fits(trainer, pool, len(api.classes))
+        trainer.check(pool, classes=len(api.classes), who="surrogate")
         transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
         model = self.train(transfer, pool, trainer)
         self._check_learned(model, transfer, self.asked(pool))
@@ -427,18 +427,3 @@ def check_budget(api: API, client: str, needed: int) -> None:
             f"client {client!r} may send {usage.budget} queries, but the attack needs {needed}: give it a budget of at"
             f" most {usage.budget}"
         )
-
-
-def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:
-    """Reject a surrogate that cannot classify such images, or cannot be made, before any query is sent."""
-    device, model = devices.resolve(trainer.device), trainer.build(classes)
-    check_trainable(model, trainer.recipe)
-    try:
-        returned = tuple(predict(model.to(device), pool.images[:1]).shape)
-    except RuntimeError as error:
-        raise InputError(
-            f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): give images"
-            " of the size and channels that it expects"
-        ) from None
-    if returned[1:] != (classes,):
-        raise InputError(f"the surrogate returned {returned} for 1 image: expected logits of shape (1, {classes})")
