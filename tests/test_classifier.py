@@ -702,6 +702,27 @@ def test_whatever_differs_makes_another_victim(change):
     assert trained(**change).fingerprint != trained().fingerprint
 
 
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (7, r"^the network returned \(1, 7\) for 1 image: expected logits of shape \(1, 3\)$"),
+        (2, r"^the network returned \(1, 2\) for 1 image: expected logits of shape \(1, 3\)$"),
+    ],
+)
+def test_a_network_with_another_number_of_outputs_is_refused_before_training(monkeypatch, outputs, message):
+    monkeypatch.setattr("extractlib.models.fitted.fit", lambda *_, **__: pytest.fail("it is trained"))
+    with pytest.raises(InputError, match=message):
+        trained(network=linear(torch.zeros(outputs, 3 * 16 * 16)))
+
+
+def test_training_images_are_taken_in_any_form():
+    labels = task().labels.tolist()
+    pairs = list(zip(task().images, labels, strict=True))
+    assert trained(task=pairs).fingerprint == trained(task=xl.images(pairs)).fingerprint
+    with pytest.raises(InputError, match="^images has no labels: a victim needs them"):
+        trained(task=task().images)
+
+
 def test_training_starts_from_the_backbone():
     still = replace(RECIPE, learning_rate=1e-12, weight_decay=0.0)
     backbone = networks.backbone_state(networks.build("tiny", classes=3, seed=5))

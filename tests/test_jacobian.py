@@ -72,6 +72,11 @@ def test_each_round_doubles_the_set_and_moves_every_image_along_its_labels_gradi
     assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
 
 
+def test_the_seeds_may_be_a_tensor():
+    queries, _ = jacobian_augmentation(Service(), SEEDS.images, LinearTrainer(), budget=4)
+    assert torch.equal(queries, jacobian_augmentation(Service(), SEEDS, LinearTrainer(), budget=4)[0])
+
+
 def test_a_budget_of_the_seeds_alone_trains_nothing():
     api, trainer = Service(), LinearTrainer()
     assert len(jacobian_augmentation(api, SEEDS, trainer, budget=2)[0]) == 2

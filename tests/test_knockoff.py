@@ -801,6 +801,13 @@ def test_indices_in_bytes_choose_images_and_are_no_mask():
     assert transfer.indices.tolist() == [0, 1] * 3 and transfer.indices.dtype == torch.int64
 
 
+def test_a_pool_may_be_a_tensor_to_train_on_too():
+    pool, trainer = pool_of(20), Trainer(network="tiny", recipe=SHORT, seed=0)
+    transfer = Knockoff(budget=6).collect(PredictionAPI(linear_victim()), pool.images)
+    models = [Knockoff(budget=6).train(transfer, given, trainer) for given in (pool.images, xl.images(pool.images))]
+    assert same_weights(*models)
+
+
 def test_a_pool_may_be_a_tensor_to_collect_too():
     api, pool = PredictionAPI(linear_victim()), pool_of(9)
     assert Knockoff(budget=9).collect(api, pool.images).header.pool == xl.images(pool.images, name="pool").fingerprint

@@ -7,6 +7,7 @@ import torch
 
 from extractlib.attacks.knockoff import API, check_budget
 from extractlib.data.images import ImageSet
+from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, check_positive
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
@@ -26,7 +27,7 @@ def jacobian_augmentation(
 
     Args:
         api: The victim's API.
-        seeds: Natural images of the victim's kind.
+        seeds: Natural images of the victim's kind, or anything that `images` accepts.
         trainer: How the surrogate of each round is made.
         budget: Queries to send, at least as many as there are seeds.
         step: Size of a move, in pixels of range 1, above 0.
@@ -41,6 +42,7 @@ def jacobian_augmentation(
             above 0, or the API denies an answer, which is known only once it is paid for.
         BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
     """
+    seeds = as_images(seeds, name="seeds")
     if check_positive("budget", budget) < len(seeds) or not len(seeds):
         raise InputError(f"budget is {budget}, but there are {len(seeds)} seed images: query each at least once")
     if len(seeds) == 1 < budget:

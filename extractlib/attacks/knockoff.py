@@ -168,7 +168,7 @@ class Knockoff:
             InputError: As for `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
             BudgetExceeded: The API allows fewer queries.
         """
-        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        pool = as_images(pool, name="pool")
         surrogate = surrogate.model if isinstance(surrogate, Classifier) else surrogate
         if not isinstance(surrogate, str | nn.Module):
             raise InputError(f"the surrogate is {kind_name(surrogate)}: expected a network's name or an instance")
@@ -247,7 +247,7 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing, and
                 for another it is an `OutOfBudget` with the answers that were given.
         """
-        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        pool = as_images(pool, name="pool")
         path = None if path is None else Path(path)
         pool = self.asked(pool)
         header = self.header(api, pool)
@@ -353,7 +353,7 @@ class Knockoff:
 
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
-            pool: The pool that was queried.
+            pool: The pool that was queried, or anything that `images` accepts.
             trainer: How the surrogate is made. Calling the attack starts from ``backbone="shipped"``, and a `Trainer`
                 from scratch unless it is given one.
 
@@ -363,7 +363,7 @@ class Knockoff:
         Raises:
             InputError: The transfer set is of another pool.
         """
-        pool = self.asked(pool)
+        pool = self.asked(as_images(pool, name="pool"))
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not from {pool.name}: give the pool that was queried")
         classes, taught = transfer.header.classes, self.lesson(transfer)
