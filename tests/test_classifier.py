@@ -596,7 +596,7 @@ def test_classes_come_in_an_order():
 
 
 def test_probabilities_in_half_precision_sum_to_one():
-    """On a GPU a module returns bfloat16, in which 1 - 0.3 has an error above the tolerance of the check."""
+    """A module may return bfloat16, in which 1 - 0.3 has an error above the tolerance of the check."""
     module = Returning(lambda x: torch.full((len(x),), 0.3, dtype=torch.bfloat16))
     logits = Victim(module, classes=PAIR, outputs="probability").logits(noise(9, 3, 2, 2))
     assert torch.allclose(logits.logsumexp(1), torch.zeros(9), atol=1e-6)

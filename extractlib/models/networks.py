@@ -248,7 +248,7 @@ class LiteNet(Network):
     @torch.no_grad()
     def _computed(self, images: torch.Tensor | Rows) -> torch.Tensor:
         device = devices.device_of(self)
-        with devices.autocast(device, training=True):
+        with devices.autocast(device):
             parts = [self._lower(self.normalize(batch.to(device))).half().cpu() for batch in images.split(64)]
         return torch.cat(parts).contiguous()
 

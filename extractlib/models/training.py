@@ -159,7 +159,7 @@ def fit(
         for step, (batch, target) in enumerate(itertools.islice(batches, total)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / total)
-            with devices.autocast(place, training=True):
+            with devices.autocast(place):
                 logits = model(batch)
                 if recipe.class_weights and not targets.is_floating_point() and weights is None:
                     weights = _class_weights(targets, logits.shape[1])
@@ -207,7 +207,7 @@ def try_step(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor:
     _freeze_statistics(model.train())
     batch = torch.cat([_lowered(model, images)[:]] * 2).to(place)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        with devices.autocast(place, training=True):
+        with devices.autocast(place):
             logits = model(batch)
         if not is_plain(logits):
             raise InputError(f"the network returned {kind_of(logits)} in training: expected logits")
@@ -262,8 +262,8 @@ def _batches(
 def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
     """Return the logits of uint8 images, float32 of shape (n, classes), on the CPU.
 
-    The model runs where it is, on a GPU in half precision, and in evaluation mode, in which no image's answer depends
-    on the others in its batch.
+    The model runs where it is, in its own precision, and in evaluation mode, in which no image's answer depends on the
+    others in its batch.
 
     Args:
         model: Network that takes uint8 images and returns logits.
@@ -278,7 +278,7 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     if training:  # setting it takes longer than checking
         model.eval()
     try:
-        with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
+        with torch.inference_mode(), devices.tuned(device, needs=needs):
             parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
     finally:
         for part in training:
