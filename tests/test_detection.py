@@ -6,6 +6,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -619,6 +620,21 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     guarded = PredictionAPI(victim, detector=binary, policy=LabelOnly()).query(images).probabilities
     assert torch.equal(guarded[:5], plain[:5])
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
+
+
+def test_a_threshold_is_a_number(victim):
+    make = partial(OdinDetector, victim, temperature=1.0, epsilon=0.0)
+    prints = [make(threshold=given).fingerprint for given in (0.12341, 0.12344)]
+    near = [make(threshold=torch.tensor(given, dtype=torch.float64)) for given in (0.12341, 0.12344)]
+    assert near[0].fingerprint == prints[0] != near[1].fingerprint == prints[1]
+    assert type(near[0].threshold) is float
+    for wrong in (math.nan, torch.tensor(math.nan), "high", None, torch.zeros(2)):
+        with pytest.raises(
+            InputError, match="^threshold is .*: expected a number, such as metrics.threshold_at returns"
+        ):
+            make(threshold=wrong)
+    with pytest.raises(InputError, match="^threshold is nan: expected a number"):
+        near[0].threshold = math.nan
 
 
 def test_a_threshold_that_is_set_later_is_in_the_fingerprint(binary, victim):

@@ -31,7 +31,7 @@ from torch import nn
 
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, ResultWarning, check_choice
+from extractlib.errors import InputError, ResultWarning, check_choice, kind_name, shown
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
@@ -92,8 +92,17 @@ class _Digested(Detector):
 
     @threshold.setter
     def threshold(self, threshold: float) -> None:
-        self._threshold = threshold
-        self.fingerprint = digest(*self._made_of, repr((*self._settings, threshold)))
+        try:
+            value = float(threshold)
+        except (TypeError, ValueError, RuntimeError):
+            value = math.nan
+        if math.isnan(value):
+            raise InputError(
+                f"threshold is {shown(threshold)}: expected a number, such as metrics.threshold_at returns"
+            )
+        self._threshold = value
+        # Not the repr of a tensor, which is rounded.
+        self.fingerprint = digest(*self._made_of, repr((*self._settings, value)))
 
 
 class BinaryDetector(_Digested):
