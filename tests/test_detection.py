@@ -605,6 +605,23 @@ def test_the_binary_score_is_the_softmax_of_the_second_output(binary):
     torch.testing.assert_close(binary.score(light), 1 / (1 + (logits[:, 0] - logits[:, 1]).exp()))
 
 
+def test_the_binary_detector_may_be_ones_own_module(binary, victim):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    own = [Victim(module, classes=("benign", "ood"), mean=mean, std=0.25) for mean in (0.5, 0.4)]
+    with torch.no_grad():
+        expected = module((IMAGES.float() / 255 - 0.5) / 0.25).softmax(1)[:, 1]
+    torch.testing.assert_close(BinaryDetector(own[0]).score(IMAGES), expected)
+    assert BinaryDetector(own[0]).fingerprint != BinaryDetector(own[1]).fingerprint
+    again = BinaryDetector(Victim(binary.model, classes=("benign", "ood")))
+    assert again.fingerprint == binary.fingerprint and torch.equal(again.score(IMAGES), binary.score(IMAGES))
+    with pytest.raises(InputError, match=r"^the detector's model is a Sequential: give your own module as Victim\("):
+        BinaryDetector(module)
+    with pytest.raises(InputError, match="^flat has 3 classes: a detector needs two, the second ood$"):
+        BinaryDetector(victim)
+    with pytest.raises(InputError, match=r"^the detector's network returned \(40, 3\) for 40 images: expected two log"):
+        BinaryDetector(victim.model).score(IMAGES)
+
+
 def test_the_binary_detector_tells_dark_from_light(binary):
     dark, light = flat(20, 50, seed=3).images, flat(200, 50, seed=4).images
     assert not binary.detect(dark).any()
