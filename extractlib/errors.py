@@ -148,6 +148,12 @@ def whole(value: object) -> int | None:
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
+def keep(owner: object, **values: object) -> None:
+    """Set fields of a frozen dataclass, such as whole numbers that a check has returned as ints."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
+
+
 def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
     """Return `value` if it is a whole number of at least 1.
 

@@ -43,7 +43,8 @@ def jacobian_augmentation(
         BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
     """
     seeds = as_images(seeds, name="seeds")
-    if check_positive("budget", budget) < len(seeds) or not len(seeds):
+    budget = check_positive("budget", budget)
+    if budget < len(seeds) or not len(seeds):
         raise InputError(f"budget is {budget}, but there are {len(seeds)} seed images: query each at least once")
     if len(seeds) == 1 < budget:
         raise InputError("there is 1 seed image, but a surrogate needs two to learn from: give at least two")

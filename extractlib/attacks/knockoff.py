@@ -23,6 +23,7 @@ from extractlib.errors import (
     check_name,
     check_positive,
     check_seed,
+    keep,
     kind_name,
 )
 from extractlib.models import devices, networks
@@ -124,10 +125,9 @@ class Knockoff:
     client: str = "attacker"
 
     def __post_init__(self) -> None:
-        check_positive("budget", self.budget)
-        check_positive("batch", self.batch)
+        keep(self, budget=check_positive("budget", self.budget), batch=check_positive("batch", self.batch))
         check_choice("fill", self.fill, FILLS)
-        check_seed(self.seed)
+        keep(self, seed=check_seed(self.seed))
         check_name("client", self.client)
 
     def __call__(

@@ -33,7 +33,8 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
     """
     images = as_images(images)
     labels = images.known_labels("the control needs them")
-    if check_positive("budget", budget) > len(images):
+    budget = check_positive("budget", budget)
+    if budget > len(images):
         raise InputError(f"budget is {budget}, but {images.name} holds {len(images)} images: use at most that many")
     generator = np.random.default_rng([trainer.seed, *b"alone"])
     drawn = torch.from_numpy(generator.choice(len(images), budget, replace=False))

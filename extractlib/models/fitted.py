@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, check_seed, described
+from extractlib.errors import InputError, check_seed, described, keep
 from extractlib.models import devices, networks
 from extractlib.models.training import Recipe, check_trainable, fit, predict, try_step
 from extractlib.store import Store, digest
@@ -50,7 +50,7 @@ class Trainer:
     activations: Store | None = None
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        keep(self, seed=check_seed(self.seed))
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from extractlib.data.images import Rows, check_images
-from extractlib.errors import InputError, check_amount, check_choice, check_seed, shown, whole
+from extractlib.errors import InputError, check_amount, check_choice, check_seed, keep, shown, whole
 from extractlib.models import devices
 from extractlib.progress import bar as progress_bar
 from extractlib.tensors import is_plain, kind_of
@@ -81,10 +81,10 @@ class Recipe:
             value = getattr(self, name)
             if whole(value) is None:
                 raise InputError(f"{name} is {shown(value)}: expected a whole number")
-            object.__setattr__(self, name, whole(value))
+            keep(self, **{name: whole(value)})
         for name in ("learning_rate", "momentum", "weight_decay"):
             amount = check_amount(name, getattr(self, name), above_zero=name == "learning_rate")
-            object.__setattr__(self, name, amount)
+            keep(self, **{name: amount})
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
             raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
@@ -211,7 +211,7 @@ def try_step(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor:
             logits = model(batch)
         if not is_plain(logits):
             raise InputError(f"the network returned {kind_of(logits)} in training: expected logits")
-        logits.float().sum().backward()  # type: ignore[no-untyped-call]  # not in its stubs
+        logits.float().sum().backward()
     return logits.detach()
 
 
