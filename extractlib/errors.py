@@ -6,9 +6,10 @@ Examples:
     True
 """
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Set
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 SHOWN, LONGEST = 100, 20_000
@@ -142,6 +143,17 @@ def _is_one_of(value: object, choices: Collection[str]) -> bool:
         return False
 
 
+def whole(value: object) -> int | None:
+    """Return a whole number of any type, such as NumPy's, as an int, and None for anything else, truth values too."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def keep(owner: object, **values: object) -> None:
+    """Set fields of a frozen dataclass, such as whole numbers that a check has returned as ints."""
+    for name, value in values.items():
+        object.__setattr__(owner, name, value)
+
+
 def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
     """Return `value` if it is a whole number of at least 1.
 
@@ -153,13 +165,12 @@ def check_positive(kind: str, value: int, *, at_most: int | None = None) -> int:
     Raises:
         InputError: It is not one; truth values do not count as numbers.
     """
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    highest = HIGHEST if at_most is None else at_most
-    if not is_whole or not 1 <= value <= highest:
-        bounded = at_most is not None or (is_whole and value > highest)
+    number, highest = whole(value), HIGHEST if at_most is None else at_most
+    if number is None or not 1 <= number <= highest:
+        bounded = at_most is not None or (number is not None and number > highest)
         allowed = f"from 1 to {highest:,}" if bounded else "of at least 1"
         raise InputError(f"{kind} is {shown(value)}: expected a whole number {allowed}")
-    return value
+    return number
 
 
 def check_seed(value: int) -> int:
@@ -168,9 +179,28 @@ def check_seed(value: int) -> int:
     Raises:
         InputError: It is not one; truth values do not count as numbers.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_SEED:
+    number = whole(value)
+    if number is None or not 0 <= number <= HIGHEST_SEED:
         raise InputError(f"seed is {shown(value)}: expected a whole number from 0 to {HIGHEST_SEED:,}")
-    return value
+    return number
+
+
+def check_amount(kind: str, value: float, *, above_zero: bool = False) -> float:
+    """Return `value` if it is a finite number from 0.
+
+    Args:
+        kind: What the value stands for, for example ``"momentum"``.
+        value: The value given.
+        above_zero: Whether 0 is too low.
+
+    Raises:
+        InputError: It is not one; truth values do not count as numbers.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (above_zero and value == 0):
+        allowed = "above 0" if above_zero else "of at least 0"
+        raise InputError(f"{kind} is {shown(value)}: expected a number {allowed}")
+    return value if isinstance(value, int | float) else float(value)
 
 
 def check_has(kind: str, value: object, names: Collection[str], *, remedy: str) -> None:

@@ -527,6 +527,27 @@ def test_any_plain_attribute_is_part_of_a_fingerprint(held, other):
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_private_attributes_are_part_of_a_fingerprint():
+    prints = []
+    for scale in (1.0, 1.0, 5.0):
+        module = Holding([1])
+        module._scale = scale
+        prints.append(Victim(module, classes=PAIR).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_recurrent_layer_of_ones_own_has_one_fingerprint():
+    """Torch's keep their weights a second time, as weak references."""
+
+    class Own(nn.GRU):
+        def forward(self, x):
+            return super().forward(x.mean(2))[0][:, -1]
+
+    module = Own(8, 2, batch_first=True)
+    prints = [Victim(copy.deepcopy(module), classes=PAIR).fingerprint for _ in range(2)]
+    assert prints[0] == prints[1]
+
+
 @pytest.mark.parametrize("held", [lambda x: x, object(), [threading.Lock()]], ids=["lambda", "object", "lock"])
 def test_what_cannot_be_digested_makes_a_fingerprint_new_each_time(held):
     first, second = (Victim(Holding(held), classes=PAIR) for _ in range(2))
@@ -575,7 +596,7 @@ def test_classes_come_in_an_order():
 
 
 def test_probabilities_in_half_precision_sum_to_one():
-    """On a GPU a module returns bfloat16, in which 1 - 0.3 has an error above the tolerance of the check."""
+    """A module may return bfloat16, in which 1 - 0.3 has an error above the tolerance of the check."""
     module = Returning(lambda x: torch.full((len(x),), 0.3, dtype=torch.bfloat16))
     logits = Victim(module, classes=PAIR, outputs="probability").logits(noise(9, 3, 2, 2))
     assert torch.allclose(logits.logsumexp(1), torch.zeros(9), atol=1e-6)
@@ -679,6 +700,27 @@ def test_a_trained_victim_is_read_back_as_it_was_trained(tmp_path):
 )
 def test_whatever_differs_makes_another_victim(change):
     assert trained(**change).fingerprint != trained().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (7, r"^the network returned \(1, 7\) for 1 image: expected logits of shape \(1, 3\)$"),
+        (2, r"^the network returned \(1, 2\) for 1 image: expected logits of shape \(1, 3\)$"),
+    ],
+)
+def test_a_network_with_another_number_of_outputs_is_refused_before_training(monkeypatch, outputs, message):
+    monkeypatch.setattr("extractlib.models.fitted.fit", lambda *_, **__: pytest.fail("it is trained"))
+    with pytest.raises(InputError, match=message):
+        trained(network=linear(torch.zeros(outputs, 3 * 16 * 16)))
+
+
+def test_training_images_are_taken_in_any_form():
+    labels = task().labels.tolist()
+    pairs = list(zip(task().images, labels, strict=True))
+    assert trained(task=pairs).fingerprint == trained(task=xl.images(pairs)).fingerprint
+    with pytest.raises(InputError, match="^images has no labels: a victim needs them"):
+        trained(task=task().images)
 
 
 def test_training_starts_from_the_backbone():

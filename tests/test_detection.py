@@ -1,9 +1,12 @@
 """Detectors: their scores against pytorch-ood's own and against hand-computed cases, and how they are set."""
 
 import math
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -433,6 +436,34 @@ def test_the_layers_of_a_network_that_names_them_are_those():
     assert stages_of(Victim(lite, classes=("a", "b"))) == ["stages.3", "stages.5", "stages.7"]
 
 
+def _asked_by_two_threads(ask):
+    """Return what two threads get for images of the levels 10 and 200, asked at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(ask, (torch.full((1, 1, 2, 2), level, dtype=torch.uint8) for level in (10, 200))))
+
+
+def test_threads_that_share_a_module_get_their_own_features():
+    """Both are inside the module at once, so that each one's hook sees the other's images."""
+
+    class Meeting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.barrier = nn.Linear(4, 2), threading.Barrier(2, timeout=60)
+
+        def forward(self, x):
+            self.barrier.wait()
+            found = self.last(x.flatten(1))
+            self.barrier.wait()
+            return found
+
+    victim = Victim(Meeting(), classes=("a", "b"), layer="last")
+    found = _asked_by_two_threads(lambda images: features_of(victim, images))
+    assert [one[0, 0].item() for one in found] == pytest.approx([10 / 255, 200 / 255])
+    expected = [victim.model.module.last(one)[0].tolist() for one in found]
+    layers = _asked_by_two_threads(lambda images: layers_of(victim, images, ["last"]))
+    assert [one[0][0].tolist() for one in layers] == [pytest.approx(one) for one in expected]
+
+
 class Recording(nn.Module):
     """Notes how many images come at a time."""
 
@@ -574,6 +605,23 @@ def test_the_binary_score_is_the_softmax_of_the_second_output(binary):
     torch.testing.assert_close(binary.score(light), 1 / (1 + (logits[:, 0] - logits[:, 1]).exp()))
 
 
+def test_the_binary_detector_may_be_ones_own_module(binary, victim):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    own = [Victim(module, classes=("benign", "ood"), mean=mean, std=0.25) for mean in (0.5, 0.4)]
+    with torch.no_grad():
+        expected = module((IMAGES.float() / 255 - 0.5) / 0.25).softmax(1)[:, 1]
+    torch.testing.assert_close(BinaryDetector(own[0]).score(IMAGES), expected)
+    assert BinaryDetector(own[0]).fingerprint != BinaryDetector(own[1]).fingerprint
+    again = BinaryDetector(Victim(binary.model, classes=("benign", "ood")))
+    assert again.fingerprint == binary.fingerprint and torch.equal(again.score(IMAGES), binary.score(IMAGES))
+    with pytest.raises(InputError, match=r"^the detector's model is a Sequential: give your own module as Victim\("):
+        BinaryDetector(module)
+    with pytest.raises(InputError, match="^flat has 3 classes: a detector needs two, the second ood$"):
+        BinaryDetector(victim)
+    with pytest.raises(InputError, match=r"^the detector's network returned \(40, 3\) for 40 images: expected two log"):
+        BinaryDetector(victim.model).score(IMAGES)
+
+
 def test_the_binary_detector_tells_dark_from_light(binary):
     dark, light = flat(20, 50, seed=3).images, flat(200, 50, seed=4).images
     assert not binary.detect(dark).any()
@@ -589,6 +637,21 @@ def test_a_detector_in_front_of_an_api_alters_what_it_catches(binary, victim):
     guarded = PredictionAPI(victim, detector=binary, policy=LabelOnly()).query(images).probabilities
     assert torch.equal(guarded[:5], plain[:5])
     assert set(guarded[5:].flatten().tolist()) == {0.0, 1.0}
+
+
+def test_a_threshold_is_a_number(victim):
+    make = partial(OdinDetector, victim, temperature=1.0, epsilon=0.0)
+    prints = [make(threshold=given).fingerprint for given in (0.12341, 0.12344)]
+    near = [make(threshold=torch.tensor(given, dtype=torch.float64)) for given in (0.12341, 0.12344)]
+    assert near[0].fingerprint == prints[0] != near[1].fingerprint == prints[1]
+    assert type(near[0].threshold) is float
+    for wrong in (math.nan, torch.tensor(math.nan), "high", None, torch.zeros(2)):
+        with pytest.raises(
+            InputError, match="^threshold is .*: expected a number, such as metrics.threshold_at returns"
+        ):
+            make(threshold=wrong)
+    with pytest.raises(InputError, match="^threshold is nan: expected a number"):
+        near[0].threshold = math.nan
 
 
 def test_a_threshold_that_is_set_later_is_in_the_fingerprint(binary, victim):

@@ -108,9 +108,25 @@ def test_half_precision_is_used_where_the_processor_has_it():
     kind = devices.half("cpu")
     wide = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     assert kind is (torch.bfloat16 if wide else None)
-    for training, used in ((True, kind), (False, None)):
-        with devices.autocast(CPU, training=training):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (used or torch.float32)
+    with devices.autocast(CPU):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (kind or torch.float32)
+
+
+def test_a_trained_model_answers_in_its_own_precision(monkeypatch):
+    """Wherever half precision saves time, on a GPU too: a fingerprint stands for the same answers on all devices."""
+    monkeypatch.setattr(devices, "half", lambda device: torch.bfloat16)
+    seen = []
+
+    class Watched(nn.Linear):
+        def forward(self, images):
+            found = super().forward(images.flatten(1).float())
+            seen.append(found.dtype)
+            return found
+
+    model = Watched(IMAGES[0].numel(), 3)
+    fit(model, IMAGES, LABELS, Recipe(epochs=1, learning_rate=0.1, batch_size=22, shift=0), seed=0)
+    predict(model, IMAGES)
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 def test_an_old_gpu_computes_in_float16(monkeypatch):

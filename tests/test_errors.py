@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -62,6 +63,22 @@ def test_what_is_no_whole_number_is_refused(value):
         check_positive("queries", value, at_most=7)
     assert [check_positive("queries", number) for number in (1, HIGHEST)] == [1, HIGHEST]
     assert check_positive("queries", 7, at_most=7) == 7
+
+
+def test_whole_numbers_of_numpy_are_ints():
+    """A repr or JSON of NumPy's would be another one."""
+    attack = xl.attacks.AdaptiveKnockoff(budget=np.int64(5), seed=np.uint8(3), batch=np.int32(2), window=np.int64(7))
+    assert repr(attack) == repr(xl.attacks.AdaptiveKnockoff(budget=5, seed=3, batch=2, window=7))
+    trainer = Trainer(network="tiny", recipe=Recipe(epochs=1, learning_rate=0.1), seed=np.int32(4))
+    assert type(trainer.seed) is int and type(xl.api.meter.Terms(budget=np.int64(5)).budget) is int
+    drawing = [xl.data.drawn.draw("signs", part="test", size=kind(2), seed=kind(1)) for kind in (int, np.int64)]
+    assert drawing[0].fingerprint == drawing[1].fingerprint
+    api = xl.PredictionAPI(xl.load_victim("signs"), budget=np.int64(5))
+    pool = drawing[0].subset(torch.arange(2))
+    assert len(xl.attacks.Knockoff(budget=np.int64(2), seed=np.int64(1)).collect(api, pool)) == 2
+    for wrong in (np.bool_(True), True, np.float64(5)):
+        with pytest.raises(InputError, match="^budget is .*: expected a whole number of at least 1$"):
+            xl.attacks.Knockoff(budget=wrong)
 
 
 BAD_SEEDS = [-1, True, 1.0, "1", None, HIGHEST_SEED + 1, 2**99]

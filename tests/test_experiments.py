@@ -26,7 +26,7 @@ from extractbook.reproduction import (
     setups,
     table_cells,
 )
-from extractbook.reproduction.experiments import accounts, detection, shortcut
+from extractbook.reproduction.experiments import accounts, detection, extraction, shortcut
 from extractbook.reproduction.experiments.answers import cost_of
 from extractbook.reproduction.experiments.extraction import _paid, api_of, collected, compare, control_of, surrogate_of
 from extractbook.reproduction.experiments.shortcut import ATTACKED, EVASIONS, PROCESSING
@@ -40,6 +40,7 @@ from extractlib.attacks.transfer import TransferSet
 from extractlib.attacks.twice import TwiceKnockoff
 from extractlib.data.images import ImageSet
 from extractlib.defenses.detectors import Detector
+from extractlib.defenses.ownership import OtherClasses
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
 
@@ -230,6 +231,15 @@ def test_copies_and_controls_are_accused_where_the_scale_says_so(cell, shared):
         result = run_cell(replace(signs, **changes), store=shared).result
         assert 0 <= result["dataset_inference_p"] <= 1
     assert "dataset_inference_p" not in run_cell(replace(signs, steps=4), store=shared).result
+
+
+def test_where_classes_would_decide_nobody_is_accused(cell, shared, monkeypatch):
+    def refuse(*_, **__):
+        raise OtherClasses("the victim's images come class by class")
+
+    monkeypatch.setattr(extraction, "dataset_inference", refuse)
+    setup = Setup(replace(cell, task="signs"), store=shared)
+    assert extraction.inferred(setup, setup.victim) == {}
 
 
 def test_classes_add_up_to_the_row(row, cell, shared):

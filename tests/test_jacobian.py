@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from extractlib.api.granularity import Answers
 from extractlib.api.meter import BudgetExceeded
 from extractlib.attacks.jacobian import jacobian_augmentation
 from extractlib.data.images import ImageSet
@@ -50,13 +51,7 @@ class Service:
     def query(self, images, *, client="anonymous", request=None):
         self.asked.append((len(images), client))
 
-        class Answers:
-            @staticmethod
-            def targets(classes):
-                first = images.float().mean((1, 2, 3)) > 100
-                return torch.nn.functional.one_hot((~first).long(), classes).float()
-
-        return Answers
+        return Answers((images.float().mean((1, 2, 3)) <= 100).long())
 
 
 SEEDS = ImageSet("seeds", torch.tensor([120, 80], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone())
@@ -75,6 +70,11 @@ def test_each_round_doubles_the_set_and_moves_every_image_along_its_labels_gradi
     # The seeds are moved once more in each round, with the images made of them.
     assert torch.equal(queries[4:6], queries[2:4])
     assert labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+
+
+def test_the_seeds_may_be_a_tensor():
+    queries, _ = jacobian_augmentation(Service(), SEEDS.images, LinearTrainer(), budget=4)
+    assert torch.equal(queries, jacobian_augmentation(Service(), SEEDS, LinearTrainer(), budget=4)[0])
 
 
 def test_a_budget_of_the_seeds_alone_trains_nothing():
@@ -103,11 +103,28 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked():
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=1)
     with pytest.raises(InputError, match="step is 0"):
         jacobian_augmentation(api, SEEDS, LinearTrainer(), budget=4, step=0)
+    one = ImageSet("one", SEEDS.images[:1])
+    with pytest.raises(InputError, match="^there is 1 seed image, but a surrogate needs two to learn from: give at le"):
+        jacobian_augmentation(api, one, LinearTrainer(), budget=2)
     assert api.asked == []
+    assert len(jacobian_augmentation(api, one, LinearTrainer(), budget=1)[0]) == 1  # nothing is trained
+
+
+def test_labels_are_those_that_the_api_gave():
+    """Rounded to tenths, 0.41 and 0.44 are equal: the label is the second class all the same."""
+
+    class Rounded(Service):
+        def query(self, images, **options):
+            count = len(super().query(images, **options))
+            return Answers(torch.ones(count, dtype=torch.int64), None, torch.tensor([[0.4, 0.4]]).repeat(count, 1))
+
+    queries, labels = jacobian_augmentation(Rounded(), SEEDS, LinearTrainer(), budget=4)
+    assert labels.tolist() == [1, 1, 1, 1]
+    assert queries[2, 0, :, 0].tolist() == [94, 94, 146, 146]  # moved toward the second class
 
 
 def test_a_move_is_the_step_times_255_gray_levels():
     """0.8 · 255 is 204: what was answered "down" loses that above, where it ends at black, and gains it below."""
-    seeds = ImageSet("dark", torch.full((1, 1, 4, 4), 20, dtype=torch.uint8))
-    queries, _ = jacobian_augmentation(Service(), seeds, LinearTrainer(), budget=2, step=0.8)
-    assert queries[1, 0, :, 0].tolist() == [0, 0, 224, 224]
+    seeds = ImageSet("dark", torch.full((2, 1, 4, 4), 20, dtype=torch.uint8))
+    queries, _ = jacobian_augmentation(Service(), seeds, LinearTrainer(), budget=3, step=0.8)
+    assert queries[2, 0, :, 0].tolist() == [0, 0, 224, 224]

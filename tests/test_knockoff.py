@@ -533,6 +533,24 @@ def test_a_network_of_the_package_can_be_given_as_a_module():
     assert found.model is not module and same_weights(found.model, named.model)
 
 
+class Learning(Plain):
+    """Does something else in training mode, after it has drawn a random number as dropout does."""
+
+    def __init__(self, does):
+        super().__init__()
+        self.does = does
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return self.does(logits + torch.rand(1)) if self.training else logits
+
+
+class Sized(Plain):
+    def forward(self, x):
+        assert x.shape[2] == 224, "wrong height"
+        return super().forward(x)
+
+
 class WithoutWeights(nn.Module):
     def forward(self, x):
         return x.flatten(1)[:, :10]
@@ -550,6 +568,19 @@ class WithoutWeights(nn.Module):
             r"^the surrogate cannot take images of shape \(3, 4, 4\) \(.*\): give",
         ),
         ({"surrogate": networks.build("tiny", classes=3, seed=0)}, r"^the surrogate returned \(1, 3\) for 1 image: "),
+        (
+            {"surrogate": Sized()},
+            r"^the surrogate cannot take images of shape \(3, 4, 4\) \(AssertionError: wrong height.*\): give",
+        ),
+        ({"surrogate": Learning(lambda logits: (logits, logits))}, "^the module returned a tuple: wrap it"),
+        (
+            {"surrogate": Learning(lambda logits: logits[:, :4])},
+            r"^the surrogate returned \(2, 4\) for 2 images in training: expected logits of shape \(2, 10\)$",
+        ),
+        (
+            {"surrogate": Learning(lambda logits: logits.detach())},
+            r"^the surrogate cannot take images of shape \(3, 4, 4\) \(RuntimeError: element 0 of tensors does not re",
+        ),
         ({"surrogate": Plain().requires_grad_(False)}, "^the network has no trainable weights: give"),
         ({"surrogate": WithoutWeights()}, "^the network has no trainable weights: give"),
         ({"surrogate": "tinny"}, "^unknown network 'tinny'"),
@@ -567,6 +598,18 @@ def test_a_surrogate_that_cannot_be_is_refused_before_anything_is_asked(tmp_path
     assert "\n" not in str(caught.value)
     assert api.usage("attacker").queries == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_tried_before_an_attack_changes_neither_the_module_nor_the_callers_draws():
+    module = Learning(lambda logits: logits).train()
+    before = deepcopy(module.state_dict())
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    Trainer(network=module, recipe=SHORT, seed=0).check(POOL, classes=10, who="surrogate")
+    assert torch.rand(1) == expected and module.training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(weight.grad is None for weight in module.parameters())
 
 
 def test_gray_pools_are_refused_by_networks_of_three_channels():
@@ -782,6 +825,13 @@ def test_indices_in_bytes_choose_images_and_are_no_mask():
     api, pool = PredictionAPI(linear_victim(), budget=6), pool_of(6)
     transfer = Few(budget=6).collect(api, pool)
     assert transfer.indices.tolist() == [0, 1] * 3 and transfer.indices.dtype == torch.int64
+
+
+def test_a_pool_may_be_a_tensor_to_train_on_too():
+    pool, trainer = pool_of(20), Trainer(network="tiny", recipe=SHORT, seed=0)
+    transfer = Knockoff(budget=6).collect(PredictionAPI(linear_victim()), pool.images)
+    models = [Knockoff(budget=6).train(transfer, given, trainer) for given in (pool.images, xl.images(pool.images))]
+    assert same_weights(*models)
 
 
 def test_a_pool_may_be_a_tensor_to_collect_too():

@@ -54,6 +54,14 @@ def test_it_learns_pairs_of_the_set_and_no_image_twice(fits, budget):
     assert call["recipe"] == RECIPE
 
 
+def test_the_images_may_be_pairs_with_their_labels(fits):
+    train_alone(list(zip(OWN.images, LABELS.tolist(), strict=True)), trainer(), budget=25)
+    train_alone(OWN, trainer(), budget=25)
+    assert chosen(fits[0]) == chosen(fits[1])
+    with pytest.raises(InputError, match="^images has no labels: the control needs them"):
+        train_alone(OWN.images, trainer(), budget=25)
+
+
 def test_the_images_are_drawn_at_random_by_the_seed(fits):
     for seed in (0, 0, 1):
         train_alone(OWN, trainer(seed=seed), budget=25)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from extractlib.data.images import ImageSet
-from extractlib.defenses.ownership import STEPS, _regression, dataset_inference, margins
+from extractlib.defenses.ownership import STEPS, OtherClasses, _regression, dataset_inference, margins
 from extractlib.errors import InputError
 
 
@@ -112,6 +112,29 @@ def test_too_few_images_and_unlabeled_ones_are_refused():
         dataset_inference(Holds(None), Holds(None), private=flat(range(3), "mine"), public=LIGHT)
     with pytest.raises(InputError, match="images has 20 images or no labels"):
         dataset_inference(Holds(None), Holds(None), private=DARK, public=LIGHT.unlabeled())
+
+
+def labeled(labels, name):
+    images = torch.full((len(labels), 1, 2, 2), 100, dtype=torch.uint8)
+    return ImageSet(name, images, torch.tensor(labels), classes=("a", "b", "c"))
+
+
+def test_sides_of_other_classes_are_refused():
+    """In the order of a folder, class by class, a model that learned nothing from the images would be accused."""
+    ordered, mixed = labeled([0] * 20 + [1] * 20, "mine"), labeled([0, 1] * 20, "others")
+    with pytest.raises(OtherClasses, match=r"^mine has other classes in its first half .*subset\(torch\.randperm\("):
+        dataset_inference(Holds(None), Holds(None), private=ordered, public=mixed)
+    with pytest.raises(OtherClasses, match="^mine has other classes in its first half"):
+        dataset_inference(Holds(None), Holds(None), private=mixed, public=ordered)
+    with pytest.raises(OtherClasses, match="^first and others have other shares of the classes: draw both at random"):
+        dataset_inference(Holds(None), Holds(None), private=labeled([2] * 40, "first"), public=mixed)
+    never = Holds(lambda brightness: -1 + 0 * brightness)
+    shuffled = ordered.subset(torch.randperm(40, generator=torch.Generator().manual_seed(0)))
+    assert 0 <= dataset_inference(never, never, private=shuffled, public=mixed, directions=1) <= 1
+    # Classes count by name: these are all "a".
+    renamed = ImageSet("renamed", mixed.images, torch.ones(40, dtype=torch.int64), classes=("b", "a"))
+    alike = {"private": labeled([0] * 40, "mine"), "public": renamed}
+    assert 0 <= dataset_inference(never, never, **alike, directions=1) <= 1
 
 
 def test_labels_are_those_of_a_models_classes():

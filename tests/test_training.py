@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -259,11 +260,26 @@ def test_bad_input_is_refused(change, message):
         ({"batch_size": 1}, "batch_size is 1: expected at least 2"),
         ({"schedule": "step"}, "step_epochs is 0: expected at least 1"),
         ({"schedule": "linear"}, "unknown schedule 'linear'"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1: expected a number above 0"),
+        ({"learning_rate": math.nan}, "learning_rate is nan: expected a number above 0"),
+        ({"learning_rate": 0}, "learning_rate is 0: expected a number above 0"),
+        ({"learning_rate": "0.1"}, "learning_rate is '0.1': expected a number above 0"),
+        ({"momentum": -1}, "momentum is -1: expected a number of at least 0"),
+        ({"weight_decay": math.inf}, "weight_decay is inf: expected a number of at least 0"),
+        ({"epochs": 1.5}, "epochs is 1.5: expected a whole number"),
+        ({"epochs": 0, "steps": True}, "steps is True: expected a whole number"),
+        ({"batch_size": 2.0}, "batch_size is 2.0: expected a whole number"),
+        ({"shift": -1}, "shift is -1: expected at least 0"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         Recipe(**({"epochs": 1, "learning_rate": 0.1} | settings))
+
+
+def test_numbers_of_numpy_are_those_of_python():
+    given = Recipe(epochs=np.int64(3), learning_rate=np.float32(0.5), batch_size=np.int32(8))
+    assert repr(given) == repr(Recipe(epochs=3, learning_rate=0.5, batch_size=8))
 
 
 def test_on_the_processor_training_is_a_plain_loop_bit_for_bit():

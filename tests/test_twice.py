@@ -9,7 +9,7 @@ from extractlib.api.service import PredictionAPI
 from extractlib.attacks import Knockoff, TwiceKnockoff
 from extractlib.data.images import ImageSet
 from extractlib.defenses.policies import Shuffle
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe
 
@@ -115,6 +115,22 @@ def test_called_it_resumes_and_trains(tmp_path):
         found = ATTACK(PredictionAPI(victim), POOL, progress=False, **options)
     assert victim.calls == [16, 16, 8]
     assert found.logits(POOL.images).shape == (60, 10)
+
+
+def test_without_a_consistent_pair_the_surrogate_is_told_to_be_untrained():
+    attack = TwiceKnockoff(budget=40, seed=2, tolerance=0)
+    options = {"surrogate": "tiny", "recipe": TRAINER.recipe, "backbone": None, "progress": False}
+    words = "^0 of 20 pairs are consistent, but at least 1 is needed; raise the tolerance, 0, .* is untrained$"
+    with pytest.warns(ResultWarning, match=words):
+        attack(PredictionAPI(linear_victim()), POOL, **options)
+
+
+def test_a_pool_is_too_small_for_half_the_budget():
+    api = PredictionAPI(linear_victim())
+    words = "^budget is 122 for 61 images, but the pool holds 60: query at most 120 times$"
+    with pytest.raises(InputError, match=words):
+        TwiceKnockoff(budget=122).collect(api, POOL)
+    assert api.usage("attacker").queries == 0
 
 
 @pytest.mark.parametrize(

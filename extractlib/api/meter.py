@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from extractlib.database import Database, insert_if_absent, seal
-from extractlib.errors import HIGHEST, InputError, check_name, check_positive
+from extractlib.errors import HIGHEST, InputError, check_name, check_positive, keep
 
 HIGHEST_PRICE = 10**12
 """The highest price of a query."""
@@ -79,7 +79,7 @@ class Terms:
 
     def __post_init__(self) -> None:
         if self.budget is not None:
-            check_positive("budget", self.budget, at_most=HIGHEST)
+            keep(self, budget=check_positive("budget", self.budget, at_most=HIGHEST))
         number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
         if not number or not 0 <= self.price <= HIGHEST_PRICE:
             raise InputError(f"price is {self.price!r}: expected a finite number from 0 to {HIGHEST_PRICE:,}")

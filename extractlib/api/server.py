@@ -39,7 +39,7 @@ from extractlib.api.batching import ServedAPI
 from extractlib.api.keys import Keys
 from extractlib.api.meter import BudgetExceeded, RequestReused
 from extractlib.api.service import Fault
-from extractlib.errors import InputError, check_positive, shown
+from extractlib.errors import InputError, check_positive, keep, shown
 
 Returned = TypeVar("Returned")
 
@@ -133,7 +133,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("images", "megabytes", "seconds", "bodies"):
-            check_positive(name, getattr(self, name), at_most=2**20)
+            keep(self, **{name: check_positive(name, getattr(self, name), at_most=2**20)})
         for rate in (*self.rates.values(), *([] if self.rate is None else [self.rate])):
             check_positive("rate", rate, at_most=2**20)
 

@@ -20,7 +20,7 @@ from extractlib.api.granularity import Label
 from extractlib.attacks.knockoff import API, Choices, Knockoff
 from extractlib.attacks.transfer import Header
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice, check_positive
+from extractlib.errors import InputError, check_choice, check_positive, keep
 from extractlib.models import devices
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
@@ -276,8 +276,8 @@ class AdaptiveKnockoff(Knockoff):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("reward", self.reward, REWARDS)
-        check_positive("window", self.window)
-        check_positive("clusters", self.clusters)
+        window, clusters = check_positive("window", self.window), check_positive("clusters", self.clusters)
+        keep(self, window=window, clusters=clusters)
 
     def header(self, api: API, pool: ImageSet) -> Header:
         """Return what a transfer set of this attack says about itself.

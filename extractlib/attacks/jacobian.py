@@ -7,6 +7,7 @@ import torch
 
 from extractlib.attacks.knockoff import API, check_budget
 from extractlib.data.images import ImageSet
+from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, check_positive
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
@@ -26,7 +27,7 @@ def jacobian_augmentation(
 
     Args:
         api: The victim's API.
-        seeds: Natural images of the victim's kind.
+        seeds: Natural images of the victim's kind, or anything that `images` accepts.
         trainer: How the surrogate of each round is made.
         budget: Queries to send, at least as many as there are seeds.
         step: Size of a move, in pixels of range 1, above 0.
@@ -37,25 +38,31 @@ def jacobian_augmentation(
         answered with, int64 of shape (budget,).
 
     Raises:
-        InputError: The budget is below the number of seeds, the step is not above 0, or the API denies an answer, which
-            is known only once it is paid for.
+        InputError: The budget is below the number of seeds, there is one seed image and more to query, the step is not
+            above 0, or the API denies an answer, which is known only once it is paid for.
         BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing.
     """
-    if check_positive("budget", budget) < len(seeds) or not len(seeds):
+    seeds = as_images(seeds, name="seeds")
+    budget = check_positive("budget", budget)
+    if budget < len(seeds) or not len(seeds):
         raise InputError(f"budget is {budget}, but there are {len(seeds)} seed images: query each at least once")
+    if len(seeds) == 1 < budget:
+        raise InputError("there is 1 seed image, but a surrogate needs two to learn from: give at least two")
     if not step > 0:
         raise InputError(f"step is {step}: expected a number above 0")
     check_budget(api, client, budget)
     classes = len(api.classes)
     sent, new = torch.empty(0, *seeds.image_shape, dtype=torch.uint8), seeds.images[:]
-    targets = torch.empty(0, classes)
+    targets, labels = torch.empty(0, classes), torch.empty(0, dtype=torch.int64)
     while True:
-        answered = [api.query(some, client=client).targets(classes) for some in new.split(TOGETHER)]
-        sent, targets = torch.cat([sent, new]), torch.cat([targets, *answered])
+        answers = [api.query(some, client=client) for some in new.split(TOGETHER)]
+        sent, targets = torch.cat([sent, new]), torch.cat([targets, *(one.targets(classes) for one in answers)])
+        # Not the targets' highest: rounded ones may be equal where the probabilities were not.
+        labels = torch.cat([labels, *(one.labels for one in answers)])
         if len(sent) == budget:
-            return sent, targets.argmax(1)
+            return sent, labels
         model = trainer.fit(sent, targets, classes=classes)
-        new = _moved(model, sent, targets.argmax(1), step)[: budget - len(sent)]
+        new = _moved(model, sent, labels, step)[: budget - len(sent)]
 
 
 def _moved(model: Network, images: torch.Tensor, labels: torch.Tensor, step: float) -> torch.Tensor:

@@ -23,12 +23,13 @@ from extractlib.errors import (
     check_name,
     check_positive,
     check_seed,
+    keep,
     kind_name,
 )
 from extractlib.models import devices, networks
 from extractlib.models.classifier import Classifier, Surrogate
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe, check_trainable, predict
+from extractlib.models.training import Recipe, predict
 from extractlib.progress import bar as progress_bar
 from extractlib.store import Store
 from extractlib.tensors import is_plain, kind_of
@@ -124,10 +125,9 @@ class Knockoff:
     client: str = "attacker"
 
     def __post_init__(self) -> None:
-        check_positive("budget", self.budget)
-        check_positive("batch", self.batch)
+        keep(self, budget=check_positive("budget", self.budget), batch=check_positive("batch", self.batch))
         check_choice("fill", self.fill, FILLS)
-        check_seed(self.seed)
+        keep(self, seed=check_seed(self.seed))
         check_name("client", self.client)
 
     def __call__(
@@ -168,7 +168,7 @@ class Knockoff:
             InputError: As for `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
             BudgetExceeded: The API allows fewer queries.
         """
-        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        pool = as_images(pool, name="pool")
         surrogate = surrogate.model if isinstance(surrogate, Classifier) else surrogate
         if not isinstance(surrogate, str | nn.Module):
             raise InputError(f"the surrogate is {kind_name(surrogate)}: expected a network's name or an instance")
@@ -188,10 +188,10 @@ class Knockoff:
             activations=store,
         )
         check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
-        _check_fits(trainer, pool, len(api.classes))
+        trainer.check(pool, classes=len(api.classes), who="surrogate")
         transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
         model = self.train(transfer, pool, trainer)
-        _check_learned(model, transfer, self.asked(pool))
+        self._check_learned(model, transfer, self.asked(pool))
         return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
@@ -247,7 +247,7 @@ class Knockoff:
             BudgetExceeded: The API allows fewer queries; a client that has sent no queries yet is charged nothing, and
                 for another it is an `OutOfBudget` with the answers that were given.
         """
-        pool = pool if isinstance(pool, ImageSet) else as_images(pool, name="pool")
+        pool = as_images(pool, name="pool")
         path = None if path is None else Path(path)
         pool = self.asked(pool)
         header = self.header(api, pool)
@@ -353,7 +353,7 @@ class Knockoff:
 
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
-            pool: The pool that was queried.
+            pool: The pool that was queried, or anything that `images` accepts.
             trainer: How the surrogate is made. Calling the attack starts from ``backbone="shipped"``, and a `Trainer`
                 from scratch unless it is given one.
 
@@ -363,15 +363,56 @@ class Knockoff:
         Raises:
             InputError: The transfer set is of another pool.
         """
-        pool = self.asked(pool)
+        pool = self.asked(as_images(pool, name="pool"))
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not from {pool.name}: give the pool that was queried")
-        classes, answered = transfer.header.classes, ~transfer.answers.denied
-        if answered.sum() < FEWEST:
+        classes, taught = transfer.header.classes, self.lesson(transfer)
+        if len(taught) < FEWEST:
             return trainer.build(classes).to(devices.resolve(trainer.device)).eval()
-        images = pool.subset(transfer.indices[answered])  # a large set is not copied
-        targets = transfer.answers[answered].targets(classes, fill=self.fill)
+        images = pool.subset(taught.indices)  # a large set is not copied
+        targets = taught.answers.targets(classes, fill=self.fill)
         return trainer.fit_or_load("surrogate", images, targets, classes=classes, key=versions("knockoff"))
+
+    def lesson(self, transfer: TransferSet) -> TransferSet:
+        """Return what of a transfer set a surrogate learns from: here, all answers that were not denied."""
+        answered = ~transfer.answers.denied
+        return TransferSet(transfer.indices[answered], transfer.answers[answered], transfer.header)
+
+    def _too_few(self, transfer: TransferSet) -> str:
+        """Return why a surrogate stays untrained."""
+        answered = int((~transfer.answers.denied).sum())
+        return f"{answered} of {len(transfer)} queries were answered, but at least {FEWEST} are needed"
+
+    def _check_learned(self, model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
+        """Warn if a surrogate has learned nothing from the answers, judging by some of the queries.
+
+        Raises:
+            InputError: Its logits are not finite.
+        """
+        taught = self.lesson(transfer)
+        if len(taught) < FEWEST:
+            warnings.warn(f"{self._too_few(transfer)}: the surrogate is untrained", ResultWarning, stacklevel=3)
+            return
+        logits = predict(model, pool.images[taught.indices[:PROBED]])
+        if not logits.isfinite().all():
+            raise InputError(
+                "the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…"
+            )
+        told = taught.answers.labels[:PROBED].unique()
+        if len(told) == 1:
+            warnings.warn(
+                f"the answers all have the same label, number {int(told)}: query with other images, or check the"
+                " victim",
+                ResultWarning,
+                stacklevel=3,
+            )
+        elif len(logits.argmax(1).unique()) == 1:
+            warnings.warn(
+                f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a"
+                " lower learning rate or more steps",
+                ResultWarning,
+                stacklevel=3,
+            )
 
 
 def check_budget(api: API, client: str, needed: int) -> None:
@@ -386,48 +427,3 @@ def check_budget(api: API, client: str, needed: int) -> None:
             f"client {client!r} may send {usage.budget} queries, but the attack needs {needed}: give it a budget of at"
             f" most {usage.budget}"
         )
-
-
-def _check_learned(model: nn.Module, transfer: TransferSet, pool: ImageSet) -> None:
-    """Warn if a surrogate has learned nothing from the answers, judging by some of the queries.
-
-    Raises:
-        InputError: Its logits are not finite.
-    """
-    answered = ~transfer.answers.denied
-    if answered.sum() < FEWEST:
-        count = f"{int(answered.sum())} of {len(transfer)} queries were answered, but at least {FEWEST} are needed"
-        warnings.warn(f"{count}: the surrogate is untrained", ResultWarning, stacklevel=3)
-        return
-    logits = predict(model, pool.images[transfer.indices[answered][:PROBED]])
-    if not logits.isfinite().all():
-        raise InputError("the surrogate returns NaN or infinite logits: train it with a lower learning rate, recipe=…")
-    told = transfer.answers.labels[answered][:PROBED].unique()
-    if len(told) == 1:
-        warnings.warn(
-            f"the answers all have the same label, number {int(told)}: query with other images, or check the victim",
-            ResultWarning,
-            stacklevel=3,
-        )
-    elif len(logits.argmax(1).unique()) == 1:
-        warnings.warn(
-            f"the surrogate gives all queries one label, but the answers have {len(told)}: give a recipe=… with a lower"
-            " learning rate or more steps",
-            ResultWarning,
-            stacklevel=3,
-        )
-
-
-def _check_fits(trainer: Trainer, pool: ImageSet, classes: int) -> None:
-    """Reject a surrogate that cannot classify such images, or cannot be made, before any query is sent."""
-    device, model = devices.resolve(trainer.device), trainer.build(classes)
-    check_trainable(model, trainer.recipe)
-    try:
-        returned = tuple(predict(model.to(device), pool.images[:1]).shape)
-    except RuntimeError as error:
-        raise InputError(
-            f"the surrogate cannot take images of shape {pool.image_shape} ({str(error).splitlines()[0]}): give images"
-            " of the size and channels that it expects"
-        ) from None
-    if returned[1:] != (classes,):
-        raise InputError(f"the surrogate returned {returned} for 1 image: expected logits of shape (1, {classes})")

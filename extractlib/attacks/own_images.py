@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from extractlib.data.images import ImageSet
+from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, check_positive
 from extractlib.models.fitted import Trainer
 from extractlib.versions import versions
@@ -20,7 +21,7 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
     Its gap to a surrogate trained on the same images is what querying the API was worth, besides the work of labeling.
 
     Args:
-        images: The adversary's images, labeled.
+        images: The adversary's images, labeled, as `images` returns them.
         trainer: How the model is made; its seed also draws the images.
         budget: How many of them, drawn at random, are used.
 
@@ -30,8 +31,10 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
     Raises:
         InputError: The images have no labels, or there are fewer than `budget`.
     """
+    images = as_images(images)
     labels = images.known_labels("the control needs them")
-    if check_positive("budget", budget) > len(images):
+    budget = check_positive("budget", budget)
+    if budget > len(images):
         raise InputError(f"budget is {budget}, but {images.name} holds {len(images)} images: use at most that many")
     generator = np.random.default_rng([trainer.seed, *b"alone"])
     drawn = torch.from_numpy(generator.choice(len(images), budget, replace=False))

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.database import Database, seal
-from extractlib.errors import InputError, check_positive
+from extractlib.errors import InputError, check_positive, keep
 from extractlib.store import digest
 
 VERSION = 3
@@ -70,7 +70,7 @@ class Header:
 
     def __post_init__(self) -> None:
         for name, most in (("pool_size", 2**32), ("classes", None), ("budget", None), ("chunk", None)):
-            check_positive(name, getattr(self, name), at_most=most)
+            keep(self, **{name: check_positive(name, getattr(self, name), at_most=most)})
         check_fits_pool(self.budget, self.pool_size)
         if self.version != VERSION:
             raise InputError(f"version is {self.version}: expected layout {VERSION}")

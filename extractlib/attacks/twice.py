@@ -8,13 +8,11 @@ costs two queries.
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.attacks.transfer import TransferSet
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError
-from extractlib.models.fitted import Trainer
 from extractlib.store import digest
 
 
@@ -40,7 +38,16 @@ class TwiceKnockoff(Knockoff):
             raise InputError(f"tolerance is {self.tolerance}: expected a number from 0 to 1")
 
     def asked(self, pool: ImageSet) -> ImageSet:
-        """Return the queries: the images drawn from a pool, then each moved right by one pixel, in the same order."""
+        """Return the queries: the images drawn from a pool, then each moved right by one pixel, in the same order.
+
+        Raises:
+            InputError: The budget is above twice the size of the pool.
+        """
+        if self.budget // 2 > len(pool):
+            raise InputError(
+                f"budget is {self.budget} for {self.budget // 2} images, but the pool holds {len(pool)}: query at most"
+                f" {2 * len(pool)} times"
+            )
         drawn = pool.subset(Knockoff(budget=self.budget // 2, seed=self.seed).indices(len(pool)))
         images = drawn.images[:]
         moved = torch.cat([images[..., :1], images[..., :-1]], -1)  # the edge is repeated
@@ -62,8 +69,12 @@ class TwiceKnockoff(Knockoff):
         apart = (first - second).abs().sum(1) / 2
         return apart.masked_fill((first.sum(1) == 0) | (second.sum(1) == 0), 1.0)
 
-    def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
-        """Train a fresh surrogate on both answers of the consistent pairs (see `Knockoff.train`)."""
+    def lesson(self, transfer: TransferSet) -> TransferSet:
+        """Return what of a transfer set a surrogate learns from: both answers of the consistent pairs."""
         consistent = (self.disagreement(transfer) <= self.tolerance).repeat(2)[transfer.indices]
-        kept = TransferSet(transfer.indices[consistent], transfer.answers[consistent], transfer.header)
-        return super().train(kept, pool, trainer)
+        return super().lesson(TransferSet(transfer.indices[consistent], transfer.answers[consistent], transfer.header))
+
+    def _too_few(self, transfer: TransferSet) -> str:
+        apart = self.disagreement(transfer)
+        count = f"{int((apart <= self.tolerance).sum())} of {len(apart)} pairs are consistent"
+        return f"{count}, but at least 1 is needed; raise the tolerance, {self.tolerance}, or query more images"

@@ -22,7 +22,7 @@ from extractlib.data.pixels import USUAL, Reading
 from extractlib.data.sets import SETS, Listing, Parts, data_folders, names_of
 from extractlib.data.splits import Cut, Overlap, cut, groups_of, overlap, split
 from extractlib.data.transforms import shift_domain
-from extractlib.errors import DataWarning, InputError, check_choice, check_positive, check_seed, shown
+from extractlib.errors import DataWarning, InputError, check_choice, check_positive, check_seed, keep, shown
 from extractlib.store import Store, default_store, digest, own_path
 
 FOLDER = "folder:"
@@ -63,7 +63,7 @@ class Source:
         if self.class_count is not None:
             if self.role != "pool":
                 raise InputError(f"{self.name} is not a registered pool: only such a pool can be cut to fewer classes")
-            check_positive("number of classes", self.class_count)
+            keep(self, class_count=check_positive("number of classes", self.class_count))
 
     def __str__(self) -> str:
         if self.is_shifted and self.folder is not None:
@@ -168,8 +168,8 @@ class Loader:
     reading: Reading = USUAL
 
     def __post_init__(self) -> None:
-        check_positive("image size", self.image_size, at_most=LARGEST)
-        check_positive("number of noise images", self.noise_size)
+        keep(self, image_size=check_positive("image size", self.image_size, at_most=LARGEST))
+        keep(self, noise_size=check_positive("number of noise images", self.noise_size))
 
     def task(self, source: Source | str, *, seed: int) -> Parts:
         """Return a task as its disjoint parts: victim, detector, adversary, validation, test.
@@ -204,7 +204,7 @@ class Loader:
             InputError: There are no such images.
         """
         source = Source.parse(source)
-        check_seed(seed)
+        seed = check_seed(seed)
         if source.name == NOISE:
             return noise(self.noise_size, seed=seed, image_size=self.image_size)
         if source.is_task or source.is_shifted:
@@ -267,7 +267,7 @@ class Loader:
 
     def _parts(self, source: Source | str, role: str, seed: int) -> Parts:
         source = Source.parse(source)
-        check_seed(seed)
+        seed = check_seed(seed)
         if source.role != role and source.folder is None:
             raise InputError(f"{source.name} is not a {role}: use one of {', '.join(names_of(role))}")
         make = SETS[source.name].parts if source.role else None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from extractlib.errors import InputError, ResultWarning, check_positive
+from extractlib.errors import InputError, ResultWarning, check_positive, keep
 
 BLOCK = 500
 """Queries whose distances to all earlier ones are computed at a time."""
@@ -69,8 +69,7 @@ class StatefulDetector:
     every: int = 100
 
     def __post_init__(self) -> None:
-        check_positive("first", self.first)
-        check_positive("every", self.every)
+        keep(self, first=check_positive("first", self.first), every=check_positive("every", self.every))
         if not 0 < self.delta < 1:
             raise InputError(f"delta is {self.delta}: expected a number above 0 and below 1")
 
@@ -171,7 +170,7 @@ def accounts_needed(budget: int, until_flagged: int | None) -> int:
     Raises:
         InputError: The budget is not a whole number of at least 1, or one query is enough to be flagged.
     """
-    check_positive("budget", budget)
+    budget = check_positive("budget", budget)
     if until_flagged is None:
         return 1
     if until_flagged < 2:
@@ -181,7 +180,7 @@ def accounts_needed(budget: int, until_flagged: int | None) -> int:
 
 def split_among(count: int, accounts: int) -> list[torch.Tensor]:
     """Return the queries of each account, int64 in order: dealt in turn, so that no two differ by more than one."""
-    check_positive("accounts", accounts)
+    accounts = check_positive("accounts", accounts)
     everything = torch.arange(count)
     return [everything[first::accounts] for first in range(accounts)]
 

@@ -12,6 +12,7 @@ Examples:
 """
 
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -30,12 +31,12 @@ from torch import nn
 
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows, check_images
-from extractlib.errors import InputError, ResultWarning, check_choice
+from extractlib.errors import InputError, ResultWarning, check_choice, kind_name, shown
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
-from extractlib.models.networks import Block, fingerprint_of
+from extractlib.models.networks import Block, FromFloats, Network, fingerprint_of
 from extractlib.models.training import predict
 from extractlib.store import digest
 from extractlib.versions import versions
@@ -91,26 +92,52 @@ class _Digested(Detector):
 
     @threshold.setter
     def threshold(self, threshold: float) -> None:
-        self._threshold = threshold
-        self.fingerprint = digest(*self._made_of, repr((*self._settings, threshold)))
+        try:
+            value = float(threshold)
+        except (TypeError, ValueError, RuntimeError):
+            value = math.nan
+        if math.isnan(value):
+            raise InputError(
+                f"threshold is {shown(threshold)}: expected a number, such as metrics.threshold_at returns"
+            )
+        self._threshold = value
+        # Not the repr of a tensor, which is rounded.
+        self.fingerprint = digest(*self._made_of, repr((*self._settings, value)))
 
 
 class BinaryDetector(_Digested):
     """The paper's detector: a network with two outputs, score = softmax(logits)[1], the probability of being ood.
 
     Args:
-        model: Network that was trained with label 0 for in-distribution and 1 for out-of-distribution images.
+        model: Network that was trained with label 0 for in-distribution and 1 for out-of-distribution images; your own
+            module as a `Classifier` of two classes, which says how its pixels are scaled.
         chain: What every image goes through first (see `transforms.apply`), so that all are processed alike.
 
     Attributes:
         threshold: 0.5.
-        fingerprint: Digest of the weights, the chain and the threshold.
+        fingerprint: Digest of the weights, how your own module is used, the chain and the threshold.
+
+    Raises:
+        InputError: The model is a module that does not say what it takes, or has another number of classes.
     """
 
-    def __init__(self, model: nn.Module, *, chain: str = "none"):
+    def __init__(self, model: Network | Classifier, *, chain: str = "none"):
+        if isinstance(model, Classifier):
+            if len(model.classes) != 2:
+                raise InputError(f"{model.name} has {len(model.classes)} classes: a detector needs two, the second ood")
+            own = isinstance(model.model, FromFloats)
+            made_of = model.fingerprint if own else fingerprint_of(model.model.state_dict())
+            model = model.model
+        elif isinstance(model, Network):
+            made_of = fingerprint_of(model.state_dict())
+        else:
+            raise InputError(
+                f"the detector's model is {kind_name(model)}: give your own module as Victim(module, classes=('benign',"
+                " 'ood'), mean=…, std=…)"
+            )
         self.model, self.chain = model, chain
         others = () if chain == "none" else (chain, repr(versions("transform")))
-        super().__init__("binary", fingerprint_of(model.state_dict()), *others, settings=(), threshold=0.5)
+        super().__init__("binary", made_of, *others, settings=(), threshold=0.5)
 
     @classmethod
     def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer, *, chain: str = "none") -> "BinaryDetector":
@@ -138,11 +165,20 @@ class BinaryDetector(_Digested):
         return cls(trainer.fit_or_load("detector", images, labels, classes=2, key=versions("detect")), chain=chain)
 
     def score(self, images: torch.Tensor | Rows) -> torch.Tensor:
-        """Return the probability, float32 of shape (n,), that each image is out of distribution."""
+        """Return the probability, float32 of shape (n,), that each image is out of distribution.
+
+        Raises:
+            InputError: The images are of another kind, or the network has another number of outputs.
+        """
         images = check_images(images, at_least=1)
         if self.chain != "none":
             images = transforms.apply(images[:], self.chain)
         logits = predict(self.model, images)
+        if logits.shape != (len(images), 2):
+            raise InputError(
+                f"the detector's network returned {tuple(logits.shape)} for {len(images)} images: expected two logits"
+                " for each"
+            )
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
@@ -293,10 +329,15 @@ class _Tap(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         caught: list[list[torch.Tensor]] = [[] for _ in self.layers]
+        asked_by = threading.get_ident()
+
+        def catch(found: list[torch.Tensor], _: nn.Module, given: object, returned: torch.Tensor) -> None:
+            if threading.get_ident() == asked_by:  # other threads may be using the model
+                found.append(returned)
+
         with ExitStack() as hooks:
             for layer, found in zip(self.layers, caught, strict=True):
-                keep = partial(lambda found, _, given, returned: found.append(returned), found)
-                hooks.enter_context(layer.register_forward_hook(keep))
+                hooks.enter_context(layer.register_forward_hook(partial(catch, found)))
             self.model.classify(x)
         means = []
         for name, outputs in zip(self.names, caught, strict=True):

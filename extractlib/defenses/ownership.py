@@ -27,6 +27,13 @@ EQUAL = 1e-9
 RIDGE = 1e-3
 """Keeps the regression on margins from growing without bound where two directions agree."""
 
+BY_CHANCE = 1e-6
+"""Images whose classes differ more than this share of random draws do were not drawn at random."""
+
+
+class OtherClasses(InputError):
+    """Images that are compared are of other classes, whose margins differ whether or not a model was copied."""
+
 
 class Labeler(Protocol):
     """What can be accused: anything that gives a label for an image, local or remote."""
@@ -82,6 +89,9 @@ def dataset_inference(
     images from the public ones; the suspect's scores on the second halves are compared by a one-sided Welch's t test
     (Maini et al. 2021, section 5, their black-box variant).
 
+    Margins differ by class, so both sides, and both halves of each, must have about the same share of each class: a
+    folder's images come class by class, and have to be drawn at random.
+
     Args:
         victim: The owner's model.
         suspect: The model that may have been stolen from it.
@@ -96,10 +106,12 @@ def dataset_inference(
 
     Raises:
         InputError: A side has no labels or fewer than four images, a model gives no labels, or its classes do not fit.
+        OtherClasses: The shares of the classes differ more than they would in images that were drawn at random.
     """
     for side in (private, public):
         if side.labels is None or len(side) < 4:
             raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")
+    _check_alike(private, public)
 
     for who, model in {"victim": victim, "suspect": suspect}.items():
         check_has(who, model, ("predict",), remedy="wrap a module in Victim(module, classes=…)")
@@ -116,6 +128,30 @@ def dataset_inference(
     if np.ptp(both) <= EQUAL * np.abs(both).max():  # equal but for rounding, which differs between processors
         return 1.0
     return float(stats.ttest_ind(*scores, equal_var=False, alternative="greater").pvalue)
+
+
+def _check_alike(private: ImageSet, public: ImageSet) -> None:
+    """Refuse sides whose classes would decide the verdict.
+
+    Raises:
+        OtherClasses: The shares of the classes differ between the sides or between the halves of one.
+    """
+    named = [np.array(side.classes, dtype=object)[side.known_labels().numpy()] for side in (private, public)]
+    remedy = "draw both at random from all their images, as in images.subset(torch.randperm(len(images))[:100])"
+    for side, names in zip((private, public), named, strict=True):
+        if _apart(*np.split(names, [len(names) // 2])):
+            raise OtherClasses(f"{side.name} has other classes in its first half than in its second: {remedy}")
+    if _apart(*named):
+        raise OtherClasses(f"{private.name} and {public.name} have other shares of the classes: {remedy}")
+
+
+def _apart(*sides: np.ndarray) -> bool:
+    """Return whether a chi-squared test tells two sides apart by the names of their images' classes."""
+    present = np.unique(np.concatenate(sides).astype(str))
+    if len(present) == 1:
+        return False
+    counts = np.array([[(side == name).sum() for name in present] for side in sides])
+    return bool(stats.chi2_contingency(counts, correction=False).pvalue < BY_CHANCE)
 
 
 def _regression(private: np.ndarray, public: np.ndarray) -> np.ndarray:

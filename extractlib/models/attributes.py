@@ -1,5 +1,6 @@
 """What a module of your own is besides its weights: the plain attributes that may determine what it returns."""
 
+import weakref
 from collections.abc import Iterator, Mapping, Set
 from enum import Enum
 from functools import partial
@@ -19,6 +20,10 @@ PLAIN = (
     int | float | complex | str | bytes | range | slice | None | Enum | Path | np.generic | torch.dtype | torch.device
 )
 """Values that their ``repr`` tells from all others."""
+
+
+TORCHS = frozenset(name for name in dir(nn.Module()) if name[0] == "_") | {"training"}
+"""Attributes that torch sets on every module; the weights among them count by themselves."""
 
 
 class Unknown(Exception):
@@ -63,7 +68,7 @@ def _exact(tensor: torch.Tensor) -> torch.dtype:
 
 def _attributes(name: str, module: nn.Module, unknown: str) -> Iterator[Attribute]:
     for attribute, value in sorted(vars(module).items()):
-        if attribute[0] == "_" or attribute == "training" or value is None:
+        if attribute in TORCHS or value is None:
             continue
         try:
             yield name, attribute, _told(value)
@@ -83,6 +88,8 @@ def _told(value: object) -> object:
         return ("tensor", str(value.dtype), networks.fingerprint_of({"": value}))
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return ("array", str(value.dtype), value.shape, digest(np.ascontiguousarray(value).tobytes()))
+    if isinstance(value, weakref.ref):  # in torch's recurrent layers
+        return _told(value())
     if isinstance(value, list | tuple):
         return [_told(one) for one in value]
     if isinstance(value, Set):

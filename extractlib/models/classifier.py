@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from extractlib.data.images import ImageSet, Rows, check_images, check_shape
+from extractlib.data.images import images as as_images
 from extractlib.errors import (
     InputError,
     check_choice,
@@ -147,7 +148,7 @@ class Classifier:
         """Train a classifier on labeled images (the paper, section 3.2).
 
         Args:
-            images: The training images, labeled.
+            images: The training images, labeled, as `images` returns them.
             network: Architecture (see `networks.build`), or any module that takes floats of the images' shape and
                 returns as many logits as there are classes; a copy of it is trained.
             recipe: How it is trained.
@@ -161,6 +162,7 @@ class Classifier:
         Raises:
             InputError: The images have no labels, or the network or backbone does not fit.
         """
+        images = as_images(images)
         labels = images.known_labels("a victim needs them")
         trainer = Trainer(
             network=network,
@@ -172,6 +174,7 @@ class Classifier:
             progress=progress,
             activations=store,
         )
+        trainer.check(images, classes=len(images.classes), who="network")
         model = trainer.fit_or_load("victim", images, labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 

@@ -59,11 +59,13 @@ def half(device: str | torch.device) -> torch.dtype | None:
     return torch.bfloat16 if fast else None
 
 
-def autocast(device: torch.device, *, training: bool) -> torch.autocast:
-    """Return a context of half precision, if the device supports it; on a CPU, only training uses it."""
+def autocast(device: torch.device) -> torch.autocast:
+    """Return a context of half precision, if the device supports it.
+
+    Only for training and for frozen layers: what a trained model answers must not depend on the device.
+    """
     kind = half(device)
-    enabled = kind is not None and (training or device.type == "cuda")
-    return torch.autocast(device.type, kind or torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, kind or torch.bfloat16, enabled=kind is not None)
 
 
 @contextmanager

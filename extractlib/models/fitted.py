@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_seed
+from extractlib.data.images import ImageSet, Rows, check_images
+from extractlib.errors import InputError, check_seed, described, keep
 from extractlib.models import devices, networks
-from extractlib.models.training import Recipe, fit
+from extractlib.models.training import Recipe, check_trainable, fit, predict, try_step
 from extractlib.store import Store, digest
 from extractlib.versions import versions
 
@@ -50,7 +50,7 @@ class Trainer:
     activations: Store | None = None
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        keep(self, seed=check_seed(self.seed))
 
     def build(self, classes: int) -> networks.Network:
         """Return the network before training."""
@@ -64,6 +64,36 @@ class Trainer:
         if isinstance(model, networks.LiteNet):
             model.keep_in(self.activations)
         return model
+
+    def check(self, images: ImageSet, *, classes: int, who: str) -> None:
+        """Reject a network that cannot be made or trained, or cannot classify such images, before any work.
+
+        It is tried on a copy, for one step too; the random draws of its layers are undone.
+
+        Args:
+            images: What it will be trained on.
+            classes: Number of classes.
+            who: What it is called in messages, for example ``"surrogate"``.
+
+        Raises:
+            InputError: It does not fit.
+        """
+        check_images(images.images, at_least=1)
+        place, model = devices.resolve(self.device), self.build(classes)
+        check_trainable(model, self.recipe)
+        learner, one = copy.deepcopy(model), images.images[:1]
+        try:
+            returned = tuple(predict(model.to(place), one).shape), tuple(try_step(learner.to(place), one).shape)
+        except InputError:
+            raise
+        except Exception as error:  # a module can fail in any way
+            raise InputError(
+                f"the {who} cannot take images of shape {images.image_shape} ({described(error)}): give images of the"
+                " size and channels that it expects, or mend the module"
+            ) from error
+        for count, (found, what) in enumerate(zip(returned, ("1 image", "2 images in training"), strict=True), start=1):
+            if found != (count, classes):
+                raise InputError(f"the {who} returned {found} for {what}: expected logits of shape {(count, classes)}")
 
     def fit(self, images: torch.Tensor | Rows, targets: torch.Tensor, *, classes: int) -> networks.Network:
         """Return the network, trained (see `training.fit`)."""

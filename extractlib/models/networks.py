@@ -5,6 +5,7 @@ on a CPU. For a GPU, there are torchvision's ResNet-34 and VGG-16, as they are a
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -247,7 +248,7 @@ class LiteNet(Network):
     @torch.no_grad()
     def _computed(self, images: torch.Tensor | Rows) -> torch.Tensor:
         device = devices.device_of(self)
-        with devices.autocast(device, training=True):
+        with devices.autocast(device):
             parts = [self._lower(self.normalize(batch.to(device))).half().cpu() for batch in images.split(64)]
         return torch.cat(parts).contiguous()
 
@@ -353,8 +354,13 @@ class FromFloats(Network):
                 "no feature layer is named: give Victim(module, layer='…'), a name from module.named_modules()"
             )
         caught: list[torch.Tensor] = []
-        layer = self.module.get_submodule(self.layer)
-        with layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].flatten(1))):
+        layer, asked_by = self.module.get_submodule(self.layer), threading.get_ident()
+
+        def catch(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            if threading.get_ident() == asked_by:  # other threads may be using the module
+                caught.append(inputs[0].flatten(1))
+
+        with layer.register_forward_pre_hook(catch):
             self.module(x)
         if not caught:
             raise InputError(

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from extractlib.data.images import Rows, check_images
-from extractlib.errors import InputError, check_choice, check_seed
+from extractlib.errors import InputError, check_amount, check_choice, check_seed, keep, shown, whole
 from extractlib.models import devices
 from extractlib.progress import bar as progress_bar
+from extractlib.tensors import is_plain, kind_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -57,7 +58,7 @@ class Recipe:
         class_weights: Whether all classes count equally, however many images each has; with soft targets they never do.
 
     Raises:
-        InputError: The length, batch size, schedule or optimizer is not valid.
+        InputError: A value does not fit.
     """
 
     epochs: int = 0
@@ -76,11 +77,21 @@ class Recipe:
     class_weights: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "batch_size", "shift", "step_epochs"):
+            value = getattr(self, name)
+            if whole(value) is None:
+                raise InputError(f"{name} is {shown(value)}: expected a whole number")
+            keep(self, **{name: whole(value)})
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            amount = check_amount(name, getattr(self, name), above_zero=name == "learning_rate")
+            keep(self, **{name: amount})
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         if min(self.epochs, self.steps) != 0 or max(self.epochs, self.steps) < 1:
             raise InputError(f"epochs is {self.epochs} and steps is {self.steps}: give one of them, at least 1")
         if self.batch_size < 2:
             raise InputError(f"batch_size is {self.batch_size}: expected at least 2")
+        if self.shift < 0:
+            raise InputError(f"shift is {self.shift}: expected at least 0")
         if check_choice("schedule", self.schedule, SCHEDULES) == "step" and self.step_epochs < 1:
             raise InputError(f"step_epochs is {self.step_epochs}: expected at least 1 with schedule 'step'")
 
@@ -124,7 +135,7 @@ def fit(
             memory, or the model cannot be trained this way (see `check_trainable`).
     """
     check_images(images, at_least=2)
-    check_seed(seed)
+    seed = check_seed(seed)
     check_trainable(model, recipe)
     if len(images) != len(targets):
         raise InputError(f"{len(images)} images and {len(targets)} targets: expected equally many")
@@ -148,7 +159,7 @@ def fit(
         for step, (batch, target) in enumerate(itertools.islice(batches, total)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step / total)
-            with devices.autocast(place, training=True):
+            with devices.autocast(place):
                 logits = model(batch)
                 if recipe.class_weights and not targets.is_floating_point() and weights is None:
                     weights = _class_weights(targets, logits.shape[1])
@@ -178,6 +189,30 @@ def check_trainable(model: nn.Module, recipe: Recipe) -> None:
         raise InputError(
             "the network's frozen layers see each image only once: set the recipe's shift, flip and crop to 0"
         )
+
+
+def try_step(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor:
+    """Train a network for one step without changing its weights, and return the logits, (2, classes) if it fits.
+
+    The random draws of its layers are undone.
+
+    Args:
+        model: Network that takes uint8 images and returns logits; it stays in training mode.
+        images: One image, which is shown twice, since batch normalization cannot learn from one.
+
+    Raises:
+        InputError: It returns something else than a tensor.
+    """
+    place = devices.device_of(model)
+    _freeze_statistics(model.train())
+    batch = torch.cat([_lowered(model, images)[:]] * 2).to(place)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        with devices.autocast(place):
+            logits = model(batch)
+        if not is_plain(logits):
+            raise InputError(f"the network returned {kind_of(logits)} in training: expected logits")
+        logits.float().sum().backward()
+    return logits.detach()
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, *, fused: bool | None) -> torch.optim.Optimizer:
@@ -227,8 +262,8 @@ def _batches(
 def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
     """Return the logits of uint8 images, float32 of shape (n, classes), on the CPU.
 
-    The model runs where it is, on a GPU in half precision, and in evaluation mode, in which no image's answer depends
-    on the others in its batch.
+    The model runs where it is, in its own precision, and in evaluation mode, in which no image's answer depends on the
+    others in its batch.
 
     Args:
         model: Network that takes uint8 images and returns logits.
@@ -243,7 +278,7 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     if training:  # setting it takes longer than checking
         model.eval()
     try:
-        with torch.inference_mode(), devices.tuned(device, needs=needs), devices.autocast(device, training=False):
+        with torch.inference_mode(), devices.tuned(device, needs=needs):
             parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
     finally:
         for part in training:

@@ -52,8 +52,7 @@ def draw(name: str, *, part: str, size: int, seed: int, shifted: bool = False, s
     """
     check_choice("drawn set", name, PARTS)
     check_choice(f"part of {name}", part, PARTS[name])
-    check_positive(f"size of {name}/{part}", size)
-    check_seed(seed)
+    size, seed = check_positive(f"size of {name}/{part}", size), check_seed(seed)
     if shifted and name in POOLS:
         raise InputError(f"{name} is a pool: only a task ({', '.join(TASKS)}) has a shifted source")
     module = _module(name)

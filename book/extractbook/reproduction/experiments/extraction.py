@@ -21,7 +21,7 @@ from extractlib.attacks.own_images import train_alone
 from extractlib.attacks.transfer import TransferSet, load
 from extractlib.data.images import ImageSet
 from extractlib.data.sources import Source
-from extractlib.defenses.ownership import dataset_inference
+from extractlib.defenses.ownership import OtherClasses, dataset_inference
 from extractlib.errors import check_positive
 from extractlib.evaluation import evaluate_labels
 from extractlib.metrics import accuracy, agreement, mean_class_accuracy, per_class_accuracy, recovery, share
@@ -188,12 +188,18 @@ def _right(setup: Setup, labels: torch.Tensor, images: ImageSet) -> float:
 
 
 def inferred(setup: Setup, model: Surrogate) -> dict:
-    """Return ``dataset_inference_p`` (see `ownership.dataset_inference`) if copies are accused, else nothing."""
+    """Return ``dataset_inference_p`` (see `ownership.dataset_inference`) if copies are accused, else nothing.
+
+    Photographs that the victim was trained on come class by class; where that would decide the verdict, there is none.
+    """
     if setup.cell.task not in setup.settings.accused:
         return {}
     some = torch.arange(setup.settings.accused_images)
     private, public = (setup.task[part].subset(some) for part in ("victim", "validation"))
-    p = dataset_inference(setup.victim, model, private=private, public=public, seed=setup.cell.seed)
+    try:
+        p = dataset_inference(setup.victim, model, private=private, public=public, seed=setup.cell.seed)
+    except OtherClasses:
+        return {}
     return {"dataset_inference_p": p}
 
 
