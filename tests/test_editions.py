@@ -151,6 +151,14 @@ def test_no_row_is_of_a_deciding_seed():
     assert {row["cell"]["seed"] for row in rows} & deciding() == set()
 
 
+def test_photographs_of_a_task_and_seed_are_all_from_one_kind_of_processor():
+    # Elsewhere, a victim that is trained again ends like one of another seed, and pairs with its copies no more.
+    paths = committed("book/extractbook/results/edition-2/photos/*.jsonl")
+    rows = [json.loads(line) for path in paths for line in open(path)]
+    kinds = {(row["cell"]["task"], row["cell"]["seed"], row["provenance"]["processor"]) for row in rows}
+    assert len(kinds) == len({kind[:2] for kind in kinds}) > 0
+
+
 def test_results_refuse_deciding_seeds_before_the_freeze(tmp_path, monkeypatch):
     monkeypatch.setattr(editions, "FILE", tmp_path / "EDITIONS.toml")
     editions.FILE.write_text("")
