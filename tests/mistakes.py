@@ -384,7 +384,7 @@ MISTAKES = {
         ("no TNR", "share = stolen * tnr", "share = stolen", "is too large"),
     ],
     "9.2": [
-        ("off by one", ">= tpr", "> tpr", "on input 2 of 4, (Tensor of shape (40,), 0.9), the number, "),
+        ("off by one", ">= tpr", "> tpr", "on input 2 of 4, (Tensor of shape (40,), 0.875), the number, "),
         ("one too many", ">= tpr", ">= tpr + 1 / len(scores)", "a lower threshold accepts as many"),
         ("one too few", ">= tpr", ">= tpr - 1 / len(scores)", "fewer are accepted"),
         ("between two", "for score in", "return scores.quantile(tpr)\n    for score in", "lies between two"),

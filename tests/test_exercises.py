@@ -461,6 +461,14 @@ def test_the_order_of_queries_says_nothing_in_9_a():
     assert 0.4 < far[:500].mean() < 0.6
 
 
+@pytest.mark.parametrize("seed", [None, 0, 1, 2, 3])
+def test_a_share_computed_in_float32_is_right_in_9_2(seed):
+    def threshold(scores, tpr):
+        return next(score for score in scores.sort().values if (scores <= score).float().mean().item() >= tpr)
+
+    assert check("9.2", threshold, seed=seed).right
+
+
 def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():
     truth, baseline, copy = np.array([0, 1, 2, 3, 4]), np.array([0, 1, 9, 9, 9]), np.array([0, 1, 2, 9, 9])
     victim = np.array([0, 1, 2, 3, 9])

@@ -31,7 +31,8 @@ def precision(customers: int, questions: int, stolen: int, tpr: float, tnr: floa
 def benign_scores(seed: int) -> list[tuple]:
     """Return scores of benign validation images, with ties, and the TPR to reach."""
     generator = torch.Generator().manual_seed(seed)
-    pairs = ((37, 0.9), (40, 0.9), (205, 0.95), (333, 0.99))
+    # The one share that can be reached exactly is exact in float32 too: else its rounding would decide.
+    pairs = ((37, 0.9), (40, 0.875), (205, 0.95), (333, 0.99))
     return [(torch.randint(900, (n,), generator=generator).div(1_000), tpr) for n, tpr in pairs]
 
 
