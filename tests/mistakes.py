@@ -391,8 +391,15 @@ MISTAKES = {
         ("wrong side", "scores <= score", "scores >= score", "is too small"),
         ("TNR for TPR", ">= tpr", ">= 1 - tpr", "is too small"),
         ("unsorted", "scores.sort().values", "scores", "is too"),
+        (
+            "the library's",
+            "for score in",
+            "return xl.metrics.threshold_at(scores, tpr)\n    for score in",
+            "about doing without `xl.metrics.threshold_at`",
+        ),
     ],
     "9.3": [
+        ("the library's", "return wins.mean()", "return xl.metrics.auroc(benign, ood)", "without `xl.metrics.auroc`"),
         ("ties lose", "0.5 * ", "0.0 * ", "a tie is half a win"),
         ("ties win", "0.5 * ", "", "a tie is not a whole win"),
         ("wrong sign", "ood[:, None] - benign", "benign[:, None] - ood", "scores out-of-distribution images higher"),

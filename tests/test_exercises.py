@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,24 @@ from mistakes import MISTAKES
 from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
-from extractbook.exercises import chapter_05, chapter_06, chapter_13, check, held_out, known, services, trial
+from extractbook.exercises import (
+    chapter_05,
+    chapter_06,
+    chapter_09,
+    chapter_13,
+    check,
+    held_out,
+    known,
+    services,
+    trial,
+)
 from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.assigned import chapter_09 as assigned_09
 from extractbook.exercises.exercise import Exercise, assigned, lookup
+from extractlib import metrics
 from extractlib.data.drawn import draw
 from extractlib.errors import InputError
+from extractlib.metrics import auroc, threshold_at
 
 TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
 CHAPTERS = sorted({int(id.partition(".")[0]) for id in TASKS})
@@ -467,6 +480,32 @@ def test_a_share_computed_in_float32_is_right_in_9_2(seed):
         return next(score for score in scores.sort().values if (scores <= score).float().mean().item() >= tpr)
 
     assert check("9.2", threshold, seed=seed).right
+
+
+def nested(benign, ood):
+    def area():
+        return auroc(benign, ood)
+
+    return area()
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"), [("9.2", threshold_at), ("9.3", auroc), ("9.3", lambda *scores: auroc(*scores)), ("9.3", nested)]
+)
+def test_what_an_exercise_does_without_is_no_answer_under_any_name(id, answer):
+    assert re.fullmatch(r"this exercise is about doing without `xl\.metrics\.\w+`", check(id, answer).reason)
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"), [("9.2", chapter_09.threshold), ("9.3", partial(chapter_09.above, ties=0.5))]
+)
+def test_an_answer_of_ones_own_is_right(id, answer):
+    assert check(id, answer).right
+
+
+def test_what_was_forbidden_can_be_called_again():
+    check("9.3", lambda benign, ood: metrics.auroc(benign, ood))
+    assert metrics.auroc is auroc
 
 
 def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():

@@ -156,6 +156,7 @@ EXERCISES = (
             "that is not one of the scores, and lies between two": lambda scores, tpr: scores.quantile(tpr).item(),
             "a low score belongs to a customer": lambda scores, tpr: -threshold(-scores, tpr),
         },
+        without={"extractlib.metrics.threshold_at": "`xl.metrics.threshold_at`"},
     ),
     Exercise(
         id="9.3",
@@ -170,6 +171,7 @@ EXERCISES = (
             "a tie is not a whole win": partial(above, ties=1.0),
             "a good detector scores out-of-distribution images higher": lambda benign, ood: 1 - auroc(benign, ood),
         },
+        without={"extractlib.metrics.auroc": "`xl.metrics.auroc`"},
     ),
     Exercise(
         id="9.4",

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from extractbook.exercises.answers import difference, fitted, kind_of, normalized, plain
+from extractbook.exercises.without import check_own, without
 from extractlib.errors import InputError, check_choice, check_positive, check_seed
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
@@ -78,6 +79,7 @@ class Exercise:
         score: Called like `judge`; returns how well an attack or defense did, and the name of this number. `marks` are
             then the scores that earn no points and all of them; between them points grow linearly.
         tolerance: Relative difference up to which numbers count as equal; whole numbers must be exactly equal.
+        without: What the reader's function may not call: where it is found, and what a message calls it.
 
     Raises:
         InputError: The kind is unknown or the minutes are not a whole number from 1.
@@ -97,6 +99,7 @@ class Exercise:
     score: Callable[[list, list, list[tuple]], tuple[float, str]] | None = None
     marks: tuple[float, float] = (0.0, 1.0)
     tolerance: float = 1e-4
+    without: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS)
@@ -164,7 +167,7 @@ class Exercise:
             raise InputError(NO_ANSWER)
         if self.cases and not callable(answer):
             raise InputError(f"the answer is {kind_of(answer)}: expected a function")
-        function = _guarded(answer) if self.cases else lambda **_: answer
+        function = _guarded(answer, self.without) if self.cases else lambda **_: answer
         given = self._results(function, parameters)
         right = (
             [plain(one) for one in self.key(**parameters)]
@@ -231,12 +234,18 @@ def _located(place: str, call: Callable, *given: object) -> Any:
         raise InputError(f"{place}{error}") from None
 
 
-def _guarded(function: Callable) -> Callable:
-    """Return a function whose every failure becomes an `InputError` that describes it."""
+def _guarded(function: Callable, forbidden: Mapping[str, str]) -> Callable:
+    """Return a function that does without what is forbidden, and whose every failure becomes an `InputError`.
+
+    Raises:
+        InputError: It is forbidden itself, or has it under a name of its own.
+    """
+    check_own(function, forbidden)
 
     def call(*case: object) -> object:
         try:
-            result = function(*case)
+            with without(forbidden):
+                result = function(*case)
         except NotImplementedError:
             raise Unanswered(NO_ANSWER) from None
         except (Exception, SystemExit) as error:  # whatever a reader's code raises is a reason, not a bug here
