@@ -217,15 +217,28 @@ MISTAKES = {
         ("not normalized", "weights / weights.sum()", "weights", "too large, by the same factor"),
     ],
     "5.3": [
-        ("wrong sign", "logits.softmax(1) - targets", "targets - logits.softmax(1)", "sign is reversed"),
-        ("no mean", " / len(logits)", "", "the loss's mean over the images"),
+        ("wrong sign", "return apart", "return -apart", "sign is reversed"),
+        ("no mean", " / len(features)", "", "the loss's mean over the images"),
+        ("mean over the classes", "/ len(features)", "/ len(head)", "by the same factor"),
         ("wrong axis", "softmax(1)", "softmax(0)", "values are wrong"),
-        ("overflow", "logits.softmax(1)", "logits.exp() / logits.exp().sum(1, keepdim=True)", "NaN"),
+        ("overflow", ".softmax(1)", ".exp() / (features @ head.T).exp().sum(1, keepdim=True)", "NaN"),
+        ("transposed", "return apart.T @ features", "return features.T @ apart", "the shape of the weights"),
+        ("at the logits", "apart.T @ features", "apart", "with respect to the logits"),
+        ("classes in another order", "return apart.T", "return apart.flip(1).T", "order is not"),
         (
-            "unshuffled",
-            "return (logits.softmax(1) - targets)",
-            "return (logits.softmax(1) - targets).flip(0)",
-            "order is not",
+            "differentiated",
+            "apart = ",
+            "head = head.clone().requires_grad_()\n"
+            "    loss = torch.nn.functional.cross_entropy(features @ head.T, targets)\n"
+            "    loss.backward()\n    return head.grad\n    apart = ",
+            "doing without automatic differentiation",
+        ),
+        (
+            "differentiated by a function",
+            "apart = ",
+            "return torch.func.grad(lambda head: torch.nn.functional.cross_entropy(features @ head.T, targets))(head)"
+            "\n    apart = ",
+            "doing without automatic differentiation",
         ),
     ],
     "5.4": [

@@ -222,7 +222,7 @@ def test_a_seed_that_is_no_number_is_refused(seed):
         check("5.1", 1, seed=seed)
 
 
-def failing_oddly(logits, targets):
+def failing_oddly(head, features, targets):
     class Unspeakable(ValueError):
         __str__ = Odd.__repr__
 
@@ -233,15 +233,15 @@ def failing_oddly(logits, targets):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda logits, targets: None, "the function returns nothing yet"),
-        (lambda logits, targets: logits.sum(), "expected an array of numbers"),
-        (lambda logits, targets: sys.exit("bye"), "the function raises SystemExit: bye"),
-        (lambda logits, targets: Odd(), "a value of type Odd cannot be checked"),
-        (lambda logits, targets: [Odd()], "a value of type Odd cannot be checked"),
+        (lambda head, features, targets: None, "the function returns nothing yet"),
+        (lambda head, features, targets: head.sum(), "expected an array of numbers"),
+        (lambda head, features, targets: sys.exit("bye"), "the function raises SystemExit: bye"),
+        (lambda head, features, targets: Odd(), "a value of type Odd cannot be checked"),
+        (lambda head, features, targets: [Odd()], "a value of type Odd cannot be checked"),
         (failing_oddly, "the function raises ValueError: a value of type ValueError"),
-        (lambda logits, targets: logits[:, 0], "the shape is (4,): expected (4, 3)"),
-        (lambda logits: logits, "raises TypeError"),
-        (lambda logits, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
+        (lambda head, features, targets: head[:, 0], "the shape is (3,): expected (3, 7)"),
+        (lambda head: head, "raises TypeError"),
+        (lambda head, features, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
     ],
 )
 def test_a_function_that_fails_is_told_so(function, reason):
@@ -251,8 +251,7 @@ def test_a_function_that_fails_is_told_so(function, reason):
 def test_answers_in_other_types_are_right_too():
     assert check("5.1", 158.0).right and check("5.1", np.int32(158)).right and check("5.1", torch.tensor(158)).right
     assert check("12.2", lambda holds, needed: lookup("12.2").right(holds, needed).upper()).right
-    as_lists = check("5.3", lambda logits, targets: ((logits.softmax(1) - targets) / len(logits)).tolist())
-    assert as_lists.right
+    assert check("5.3", lambda *case: chapter_05.gradient(*case).tolist()).right
 
 
 def test_a_verdict_shows_in_notebooks():
