@@ -37,6 +37,12 @@ MISTAKES = {
     ],
     "1.4": [
         (
+            "drawn by the package",
+            "images = torch.nn",
+            'return __import__("extractlib").load("objects").test.images[:count]\n    images = torch.nn',
+            "doing without the package's pictures",
+        ),
+        (
             "noise",
             'size=32,\n        mode="bilinear")',
             "size=32)\n    return (256 * torch.rand(count, 3, 32, 32, generator=generator)).to(torch.uint8)",
@@ -94,6 +100,13 @@ MISTAKES = {
         ("wrong side", "return test", "return ~test", "keeps growing"),
     ],
     "2.4": [
+        (
+            "drawn by the package",
+            "x = torch.arange(32)",
+            "from extractlib.data.drawn import draw\n"
+            '    return draw("birds", part="test", size=count, seed=seed).images[:]\n    x = torch.arange(32)',
+            "doing without the package's pictures",
+        ),
         ("nothing mixed", "torch.where(patch[:, None], altered(), altered())", "altered()", "agreement is 0."),
         (
             "unseeded",
@@ -242,6 +255,12 @@ MISTAKES = {
         ),
     ],
     "5.4": [
+        (
+            "loaded",
+            "recipe = ",
+            'return xl.load_victim("birds").predict(wanted)\n    recipe = ',
+            "doing without the shipped victims",
+        ),
         ("untrained", "steps=600", "steps=1", "agreement is 0."),
         ("too many queries", "budget=1_000", "budget=1_001", "may send 1000 queries, but the attack needs 1001"),
         ("a label less", "surrogate.predict(wanted)", "surrogate.predict(wanted[1:])", "(1999,): expected (2000,)"),
@@ -381,6 +400,12 @@ MISTAKES = {
     ],
     "8.4": [
         (
+            "loaded",
+            "model = ",
+            'return xl.load_victim("objects").predict(pool).argsort()[:budget]\n    model = ',
+            "doing without the shipped victims",
+        ),
+        (
             "at random",
             "np.array(chosen)",
             "np.arange(budget)",
@@ -432,6 +457,12 @@ MISTAKES = {
         ("one number", "return detector.score(queries)", "return detector.score(queries).mean()", "expected an array"),
     ],
     "9.5": [
+        (
+            "loaded",
+            "moved = ",
+            'return api.query(images).labels != xl.load_victim("objects").predict(images)\n    moved = ',
+            "doing without the shipped victims",
+        ),
         ("asked once", "second = api", "second = 0 * api", "AUROC is 0."),
         ("not moved", "api.query(moved)", "api.query(images)", "AUROC is 0.500"),
         ("agreement", "return (first", "return -(first", "AUROC is 0.0"),
@@ -468,6 +499,12 @@ MISTAKES = {
         ("the lower bound", ".high", ".low", "on input"),
     ],
     "10.4": [
+        (
+            "loaded",
+            "generator, made = ",
+            'return xl.load_victim("objects").predict(images)\n    generator, made = ',
+            "doing without the shipped victims",
+        ),
         ("nothing made", "range(4)", "range(0)", "alone is 0.000"),
         ("public images", "torch.cat(made)", "pool[:500]", "alone is -0."),
         ("asked again", "(own.float() + other.float()) / 2", "1 * own", "alone is 0.0"),
@@ -517,6 +554,12 @@ MISTAKES = {
         ("one too many", "return n", "return n + 1", "is too large"),
     ],
     "11.4": [
+        (
+            "loaded",
+            "apply = ",
+            'return xl.load_victim("things").predict(images)\n    apply = ',
+            "doing without the shipped victims",
+        ),
         ("as it comes", 'apply(pool[:1_300], f"size-{size}")', "pool[:1_300]", "unprocessed pool is -0.0"),
         ("too soft", "(24, 16, 12, 8)", "(4,)", "unprocessed pool is -0.0"),
         ("not soft enough", "(24, 16, 12, 8)", "(24,)", "unprocessed pool is 0."),
@@ -660,6 +703,12 @@ MISTAKES = {
         ("the sum", ".mean()", ".sum()", "the mean difference"),
     ],
     "13.4": [
+        (
+            "loaded",
+            "recipe = ",
+            'return xl.load_victim("objects").predict(images)\n    recipe = ',
+            "doing without the shipped victims",
+        ),
         ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "random Knockoff is "),
         ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "random Knockoff is -0."),
         ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "the shape is (5,): expected (2000,)"),

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 
 
 def ceiling(grades: int, error: float) -> float:
@@ -160,6 +161,7 @@ EXERCISES = (
         right=repeated,
         score=from_few,
         marks=(0.25, 0.50),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="2.5",

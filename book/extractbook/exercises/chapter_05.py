@@ -14,7 +14,7 @@ from extractbook.exercises.services import (
     linear_victim,
     probabilities,
 )
-from extractbook.exercises.without import DERIVATIVES
+from extractbook.exercises.without import DERIVATIVES, SHIPPED_AND_DRAWN
 from extractlib import load_victim
 from extractlib.api.granularity import Answers
 from extractlib.attacks.adaptive import Bandit
@@ -208,6 +208,7 @@ EXERCISES = (
         key=lambda seed: [load_victim(HELD_OUT).predict(wanted_images(seed))],
         score=agreement,
         marks=(0.51, 0.52),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="5.5",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 from extractlib.api.service import PredictionAPI
 from extractlib.data import drawn, transforms
 from extractlib.data.images import ImageSet
@@ -194,6 +195,7 @@ EXERCISES = (
         key=lambda seed: [guarded(seed)[2]],
         score=separated,
         marks=(0.8, 0.9),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="9.6",
