@@ -98,6 +98,18 @@ MISTAKES = {
         ),
         ("unseeded", "default_rng(seed)", "default_rng()", "different split when called again"),
         ("wrong side", "return test", "return ~test", "keeps growing"),
+        (
+            "an order of frames",
+            "films.unique().numpy()",
+            "films.numpy()",
+            "long films are chosen too often: draw films, not frames",
+        ),
+        (
+            "moved on, not drawn",
+            "generator.permutation(films.unique().numpy())",
+            "torch.roll(films.unique(), -(seed % len(films.unique())))",
+            "always follow each other",
+        ),
     ],
     "2.4": [
         (
