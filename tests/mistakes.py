@@ -626,8 +626,9 @@ MISTAKES = {
             "may mix the offers",
         ),
         ("whole accounts paid", "sent * price", "limit * price", "that an account sends are paid for"),
-        ("no fee", "fee + sent * price", "sent * price", "is too small"),
-        ("beyond the limit", "min(limit, left) + 1", "left + 1", "is too small"),
+        ("no fee", "fee + sent * price", "sent * price", "the lowest bill is 0.000"),
+        ("beyond the limit", "min(limit, left) + 1", "left + 1", "the lowest bill is 0."),
+        ("one offer overlooked", "in offers\n", "in offers[:3]\n", "the lowest bill is 0."),
     ],
     "2.A": [
         ("not moved", "range(-2, 3)", "range(1)", "F1 is 0."),
@@ -728,7 +729,8 @@ MISTAKES = {
     "12.A": [
         ("each alone", "0.05 / (len(p) - place)", "0.05", "false claims holds by chance"),
         ("divided by twenty", "0.05 / (len(p) - place)", "0.05 / len(p)", "one fewer claim is left"),
-        ("the wrong way", 'alternative="greater"', 'alternative="less"', "values are wrong"),
+        ("the wrong way", 'alternative="greater"', 'alternative="less"', "judged correctly is 0.000"),
+        ("a claim less", "return held", "return held[1:]", "the shape is (19,): expected (20,)"),
     ],
     "13.A": [
         ("query by query", "apart.mean(1), axis=1)", "apart, axis=2).mean(1)", "customers' is 0."),

@@ -137,7 +137,7 @@ class Exercise:
             given, right = self._fitted(answer, parameters)
             cases = self.cases(**parameters) if self.cases else []
             if self.score:
-                return self._scored(*self.score(given, right, cases))
+                return self._scored(*self.score(given, right, cases), self._slip(given, right, parameters))
             reason = self.judge(given, right, cases) if self.judge else self._difference(given, right, parameters)
         except InputError as error:
             reason = str(error)
@@ -180,10 +180,11 @@ class Exercise:
             check_choice("answer", normalized(name), self.choices)
         return given, right
 
-    def _scored(self, score: float, what: str) -> Verdict:
+    def _scored(self, score: float, what: str, slip: str | None) -> Verdict:
         none, full = self.marks
         share = min(max((score - none) / (full - none), 0.0), 1.0)
-        reason = f"{what} is {score:.3f}; points start above {none:g}, and {full:g} earns all of them"
+        told = f"{slip}; " if slip else ""
+        reason = f"{told}{what} is {score:.3f}; points start above {none:g}, and {full:g} earns all of them"
         return Verdict(self.id, "" if share == 1 else reason, share, said=f"right; {what} is {score:.3f}")
 
     def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
@@ -199,15 +200,21 @@ class Exercise:
 
     def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
         """Return the slip that leads to the given results, or else where and how they differ from the right ones."""
+        if slip := self._slip(given, right, parameters):
+            return slip
         where = self._first_difference(given, right)
-        for slip, make in self.slips.items() if where else ():
-            if not self._first_difference(given, self._results(make, parameters)):
-                return slip
         if not where or not self.cases:
             return where and where[1]
         number, reason = where
         names = ", ".join(map(shortened, self.cases(**parameters)[number]))
         return f"on input {number + 1} of {len(right)}, ({names}), {reason}"
+
+    def _slip(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
+        """Return the slip that leads to the given results, or None if they are right or due to something else."""
+        if not self.slips or not self._first_difference(given, right):
+            return None
+        made = ((slip, self._results(make, parameters)) for slip, make in self.slips.items())
+        return next((slip for slip, results in made if not self._first_difference(given, results)), None)
 
     def _first_difference(self, given: list, right: list) -> tuple[int, str] | None:
         """Return the number of the first case in which the two differ, and how they differ."""
