@@ -214,6 +214,6 @@ EXERCISES = (
         id="11.5",
         title="What a small scale says",
         kind="discuss",
-        minutes=12,
+        minutes=14,
     ),
 )
