@@ -60,8 +60,8 @@ def films(seed: int) -> list[tuple]:
             (torch.from_numpy(generator.permutation(names.repeat(generator.integers(1, 9, size=count)))), count)
         )
     first = int(generator.integers(1_000))
-    names = torch.from_numpy(generator.choice(10_000, 220, replace=False).repeat([1] * 200 + [LONG] * 20))
-    uneven = names[torch.from_numpy(generator.permutation(len(names)))]
+    frames = generator.choice(10_000, 220, replace=False).repeat([1] * 200 + [LONG] * 20)
+    uneven = torch.from_numpy(generator.permutation(frames))
     return [
         *((*case, s) for case in cases for s in (first, first, first + 1)),
         *((uneven, 100, first + trial) for trial in range(TRIALS)),
