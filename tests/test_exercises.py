@@ -15,6 +15,7 @@ from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
 from extractbook.exercises import (
+    chapter_03,
     chapter_05,
     chapter_06,
     chapter_09,
@@ -505,6 +506,11 @@ def test_an_answer_of_ones_own_is_right(id, answer):
 def test_what_was_forbidden_can_be_called_again():
     check("9.3", lambda benign, ood: metrics.auroc(benign, ood))
     assert metrics.auroc is auroc
+
+
+def test_the_victims_of_3_4_depend_on_the_seed():
+    first, other = (chapter_03.victims(lookup("3.4").parameters(seed)["seed"]) for seed in (None, 3))
+    assert [name for name in first if torch.equal(first[name], other[name])] == []
 
 
 def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():
