@@ -155,11 +155,11 @@ MISTAKES = {
     ],
     "3.4": [
         ("the other one", "max(share", "min(share", "the share named correctly is 0.3"),
-        ("never none", "share[best] > 0.65", "share[best] > -1", "the share named correctly is 0.667"),
+        ("never none", "share[best] > 0.75", "share[best] > -1", "the share named correctly is 0.667"),
         ("no logarithm", "z = answers.log()", "z = answers", "the share named correctly is 0."),
         (
             "always A",
-            "return best if share[best] > 0.65",
+            "return best if share[best] > 0.75",
             'return "A" if share[best] > -9',
             "the share named correctly is 0.333",
         ),
