@@ -37,6 +37,12 @@ MISTAKES = {
     ],
     "1.4": [
         (
+            "drawn by the package",
+            "images = torch.nn",
+            'return __import__("extractlib").load("objects").test.images[:count]\n    images = torch.nn',
+            "doing without the package's pictures",
+        ),
+        (
             "noise",
             'size=32,\n        mode="bilinear")',
             "size=32)\n    return (256 * torch.rand(count, 3, 32, 32, generator=generator)).to(torch.uint8)",
@@ -92,8 +98,27 @@ MISTAKES = {
         ),
         ("unseeded", "default_rng(seed)", "default_rng()", "different split when called again"),
         ("wrong side", "return test", "return ~test", "keeps growing"),
+        (
+            "an order of frames",
+            "films.unique().numpy()",
+            "films.numpy()",
+            "long films are chosen too often: draw films, not frames",
+        ),
+        (
+            "moved on, not drawn",
+            "generator.permutation(films.unique().numpy())",
+            "torch.roll(films.unique(), -(seed % len(films.unique())))",
+            "always follow each other",
+        ),
     ],
     "2.4": [
+        (
+            "drawn by the package",
+            "x = torch.arange(32)",
+            "from extractlib.data.drawn import draw\n"
+            '    return draw("birds", part="test", size=count, seed=seed).images[:]\n    x = torch.arange(32)',
+            "doing without the package's pictures",
+        ),
         ("nothing mixed", "torch.where(patch[:, None], altered(), altered())", "altered()", "agreement is 0."),
         (
             "unseeded",
@@ -130,11 +155,11 @@ MISTAKES = {
     ],
     "3.4": [
         ("the other one", "max(share", "min(share", "the share named correctly is 0.3"),
-        ("never none", "share[best] > 0.65", "share[best] > -1", "the share named correctly is 0.667"),
+        ("never none", "share[best] > 0.75", "share[best] > -1", "the share named correctly is 0.667"),
         ("no logarithm", "z = answers.log()", "z = answers", "the share named correctly is 0."),
         (
             "always A",
-            "return best if share[best] > 0.65",
+            "return best if share[best] > 0.75",
             'return "A" if share[best] > -9',
             "the share named correctly is 0.333",
         ),
@@ -217,18 +242,37 @@ MISTAKES = {
         ("not normalized", "weights / weights.sum()", "weights", "too large, by the same factor"),
     ],
     "5.3": [
-        ("wrong sign", "logits.softmax(1) - targets", "targets - logits.softmax(1)", "sign is reversed"),
-        ("no mean", " / len(logits)", "", "the loss's mean over the images"),
+        ("wrong sign", "return apart", "return -apart", "sign is reversed"),
+        ("no mean", " / len(features)", "", "the loss's mean over the images"),
+        ("mean over the classes", "/ len(features)", "/ len(head)", "by the same factor"),
         ("wrong axis", "softmax(1)", "softmax(0)", "values are wrong"),
-        ("overflow", "logits.softmax(1)", "logits.exp() / logits.exp().sum(1, keepdim=True)", "NaN"),
+        ("overflow", ".softmax(1)", ".exp() / (features @ head.T).exp().sum(1, keepdim=True)", "NaN"),
+        ("transposed", "return apart.T @ features", "return features.T @ apart", "the shape of the weights"),
+        ("at the logits", "apart.T @ features", "apart", "with respect to the logits"),
+        ("classes in another order", "return apart.T", "return apart.flip(1).T", "order is not"),
         (
-            "unshuffled",
-            "return (logits.softmax(1) - targets)",
-            "return (logits.softmax(1) - targets).flip(0)",
-            "order is not",
+            "differentiated",
+            "apart = ",
+            "head = head.clone().requires_grad_()\n"
+            "    loss = torch.nn.functional.cross_entropy(features @ head.T, targets)\n"
+            "    loss.backward()\n    return head.grad\n    apart = ",
+            "doing without automatic differentiation",
+        ),
+        (
+            "differentiated by a function",
+            "apart = ",
+            "return torch.func.grad(lambda head: torch.nn.functional.cross_entropy(features @ head.T, targets))(head)"
+            "\n    apart = ",
+            "doing without automatic differentiation",
         ),
     ],
     "5.4": [
+        (
+            "loaded",
+            "recipe = ",
+            'return xl.load_victim("birds").predict(wanted)\n    recipe = ',
+            "doing without the shipped victims",
+        ),
         ("untrained", "steps=600", "steps=1", "agreement is 0."),
         ("too many queries", "budget=1_000", "budget=1_001", "may send 1000 queries, but the attack needs 1001"),
         ("a label less", "surrogate.predict(wanted)", "surrogate.predict(wanted[1:])", "(1999,): expected (2000,)"),
@@ -368,6 +412,12 @@ MISTAKES = {
     ],
     "8.4": [
         (
+            "loaded",
+            "model = ",
+            'return xl.load_victim("objects").predict(pool).argsort()[:budget]\n    model = ',
+            "doing without the shipped victims",
+        ),
+        (
             "at random",
             "np.array(chosen)",
             "np.arange(budget)",
@@ -384,15 +434,22 @@ MISTAKES = {
         ("no TNR", "share = stolen * tnr", "share = stolen", "is too large"),
     ],
     "9.2": [
-        ("off by one", ">= tpr", "> tpr", "on input 2 of 4, (Tensor of shape (40,), 0.9), the number, "),
+        ("off by one", ">= tpr", "> tpr", "on input 2 of 4, (Tensor of shape (40,), 0.875), the number, "),
         ("one too many", ">= tpr", ">= tpr + 1 / len(scores)", "a lower threshold accepts as many"),
         ("one too few", ">= tpr", ">= tpr - 1 / len(scores)", "fewer are accepted"),
         ("between two", "for score in", "return scores.quantile(tpr)\n    for score in", "lies between two"),
         ("wrong side", "scores <= score", "scores >= score", "is too small"),
         ("TNR for TPR", ">= tpr", ">= 1 - tpr", "is too small"),
         ("unsorted", "scores.sort().values", "scores", "is too"),
+        (
+            "the library's",
+            "for score in",
+            "return xl.metrics.threshold_at(scores, tpr)\n    for score in",
+            "about doing without `xl.metrics.threshold_at`",
+        ),
     ],
     "9.3": [
+        ("the library's", "return wins.mean()", "return xl.metrics.auroc(benign, ood)", "without `xl.metrics.auroc`"),
         ("ties lose", "0.5 * ", "0.0 * ", "a tie is half a win"),
         ("ties win", "0.5 * ", "", "a tie is not a whole win"),
         ("wrong sign", "ood[:, None] - benign", "benign[:, None] - ood", "scores out-of-distribution images higher"),
@@ -412,6 +469,12 @@ MISTAKES = {
         ("one number", "return detector.score(queries)", "return detector.score(queries).mean()", "expected an array"),
     ],
     "9.5": [
+        (
+            "loaded",
+            "moved = ",
+            'return api.query(images).labels != xl.load_victim("objects").predict(images)\n    moved = ',
+            "doing without the shipped victims",
+        ),
         ("asked once", "second = api", "second = 0 * api", "AUROC is 0."),
         ("not moved", "api.query(moved)", "api.query(images)", "AUROC is 0.500"),
         ("agreement", "return (first", "return -(first", "AUROC is 0.0"),
@@ -448,6 +511,12 @@ MISTAKES = {
         ("the lower bound", ".high", ".low", "on input"),
     ],
     "10.4": [
+        (
+            "loaded",
+            "generator, made = ",
+            'return xl.load_victim("objects").predict(images)\n    generator, made = ',
+            "doing without the shipped victims",
+        ),
         ("nothing made", "range(4)", "range(0)", "alone is 0.000"),
         ("public images", "torch.cat(made)", "pool[:500]", "alone is -0."),
         ("asked again", "(own.float() + other.float()) / 2", "1 * own", "alone is 0.0"),
@@ -497,6 +566,12 @@ MISTAKES = {
         ("one too many", "return n", "return n + 1", "is too large"),
     ],
     "11.4": [
+        (
+            "loaded",
+            "apply = ",
+            'return xl.load_victim("things").predict(images)\n    apply = ',
+            "doing without the shipped victims",
+        ),
         ("as it comes", 'apply(pool[:1_300], f"size-{size}")', "pool[:1_300]", "unprocessed pool is -0.0"),
         ("too soft", "(24, 16, 12, 8)", "(4,)", "unprocessed pool is -0.0"),
         ("not soft enough", "(24, 16, 12, 8)", "(24,)", "unprocessed pool is 0."),
@@ -551,8 +626,9 @@ MISTAKES = {
             "may mix the offers",
         ),
         ("whole accounts paid", "sent * price", "limit * price", "that an account sends are paid for"),
-        ("no fee", "fee + sent * price", "sent * price", "is too small"),
-        ("beyond the limit", "min(limit, left) + 1", "left + 1", "is too small"),
+        ("no fee", "fee + sent * price", "sent * price", "the lowest bill is 0.000"),
+        ("beyond the limit", "min(limit, left) + 1", "left + 1", "the lowest bill is 0."),
+        ("one offer overlooked", "in offers\n", "in offers[:3]\n", "the lowest bill is 0."),
     ],
     "2.A": [
         ("not moved", "range(-2, 3)", "range(1)", "F1 is 0."),
@@ -645,6 +721,12 @@ MISTAKES = {
         ("too many calls", "tokens, 4)", "tokens, 1)", "0 are left"),
     ],
     "13.4": [
+        (
+            "loaded",
+            "recipe = ",
+            'return xl.load_victim("objects").predict(images)\n    recipe = ',
+            "doing without the shipped victims",
+        ),
         ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "random Knockoff is "),
         ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "random Knockoff is -0."),
         ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "the shape is (5,): expected (2000,)"),
@@ -652,7 +734,8 @@ MISTAKES = {
     "12.A": [
         ("each alone", "0.05 / (len(p) - place)", "0.05", "false claims holds by chance"),
         ("divided by twenty", "0.05 / (len(p) - place)", "0.05 / len(p)", "one fewer claim is left"),
-        ("the wrong way", 'alternative="greater"', 'alternative="less"', "values are wrong"),
+        ("the wrong way", 'alternative="greater"', 'alternative="less"', "judged correctly is 0.000"),
+        ("a claim less", "return held", "return held[1:]", "the shape is (19,): expected (20,)"),
     ],
     "13.A": [
         ("query by query", "apart.mean(1), axis=1)", "apart, axis=2).mean(1)", "customers' is 0."),

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,25 @@ from mistakes import MISTAKES
 from extractbook import exercises
 from extractbook.build import courses, execute
 from extractbook.build.stubs import ANSWER, BLOCK
-from extractbook.exercises import chapter_05, chapter_06, chapter_13, check, held_out, known, services, trial
+from extractbook.exercises import (
+    chapter_03,
+    chapter_05,
+    chapter_06,
+    chapter_09,
+    chapter_13,
+    check,
+    held_out,
+    known,
+    services,
+    trial,
+)
 from extractbook.exercises.answers import difference, fitted
 from extractbook.exercises.assigned import chapter_09 as assigned_09
 from extractbook.exercises.exercise import Exercise, assigned, lookup
+from extractlib import metrics
 from extractlib.data.drawn import draw
 from extractlib.errors import InputError
+from extractlib.metrics import auroc, threshold_at
 
 TASKS = {task.id: task for path in execute.notebooks() for task in courses.tasks(path)}
 CHAPTERS = sorted({int(id.partition(".")[0]) for id in TASKS})
@@ -209,7 +223,7 @@ def test_a_seed_that_is_no_number_is_refused(seed):
         check("5.1", 1, seed=seed)
 
 
-def failing_oddly(logits, targets):
+def failing_oddly(head, features, targets):
     class Unspeakable(ValueError):
         __str__ = Odd.__repr__
 
@@ -220,15 +234,15 @@ def failing_oddly(logits, targets):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda logits, targets: None, "the function returns nothing yet"),
-        (lambda logits, targets: logits.sum(), "expected an array of numbers"),
-        (lambda logits, targets: sys.exit("bye"), "the function raises SystemExit: bye"),
-        (lambda logits, targets: Odd(), "a value of type Odd cannot be checked"),
-        (lambda logits, targets: [Odd()], "a value of type Odd cannot be checked"),
+        (lambda head, features, targets: None, "the function returns nothing yet"),
+        (lambda head, features, targets: head.sum(), "expected an array of numbers"),
+        (lambda head, features, targets: sys.exit("bye"), "the function raises SystemExit: bye"),
+        (lambda head, features, targets: Odd(), "a value of type Odd cannot be checked"),
+        (lambda head, features, targets: [Odd()], "a value of type Odd cannot be checked"),
         (failing_oddly, "the function raises ValueError: a value of type ValueError"),
-        (lambda logits, targets: logits[:, 0], "the shape is (4,): expected (4, 3)"),
-        (lambda logits: logits, "raises TypeError"),
-        (lambda logits, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
+        (lambda head, features, targets: head[:, 0], "the shape is (3,): expected (3, 7)"),
+        (lambda head: head, "raises TypeError"),
+        (lambda head, features, targets: 1 / 0, "the function raises ZeroDivisionError: division by zero"),
     ],
 )
 def test_a_function_that_fails_is_told_so(function, reason):
@@ -238,8 +252,7 @@ def test_a_function_that_fails_is_told_so(function, reason):
 def test_answers_in_other_types_are_right_too():
     assert check("5.1", 158.0).right and check("5.1", np.int32(158)).right and check("5.1", torch.tensor(158)).right
     assert check("12.2", lambda holds, needed: lookup("12.2").right(holds, needed).upper()).right
-    as_lists = check("5.3", lambda logits, targets: ((logits.softmax(1) - targets) / len(logits)).tolist())
-    assert as_lists.right
+    assert check("5.3", lambda *case: chapter_05.gradient(*case).tolist()).right
 
 
 def test_a_verdict_shows_in_notebooks():
@@ -459,6 +472,45 @@ def test_the_order_of_queries_says_nothing_in_9_a():
     [(_, _, queries), *_], [far, *_] = assigned_09.features(3), assigned_09.elsewhere(3)
     assert len(queries) == len(far) and far.mean() == 0.5
     assert 0.4 < far[:500].mean() < 0.6
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1, 2, 3])
+def test_a_share_computed_in_float32_is_right_in_9_2(seed):
+    def threshold(scores, tpr):
+        return next(score for score in scores.sort().values if (scores <= score).float().mean().item() >= tpr)
+
+    assert check("9.2", threshold, seed=seed).right
+
+
+def nested(benign, ood):
+    def area():
+        return auroc(benign, ood)
+
+    return area()
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"), [("9.2", threshold_at), ("9.3", auroc), ("9.3", lambda *scores: auroc(*scores)), ("9.3", nested)]
+)
+def test_what_an_exercise_does_without_is_no_answer_under_any_name(id, answer):
+    assert re.fullmatch(r"this exercise is about doing without `xl\.metrics\.\w+`", check(id, answer).reason)
+
+
+@pytest.mark.parametrize(
+    ("id", "answer"), [("9.2", chapter_09.threshold), ("9.3", partial(chapter_09.above, ties=0.5))]
+)
+def test_an_answer_of_ones_own_is_right(id, answer):
+    assert check(id, answer).right
+
+
+def test_what_was_forbidden_can_be_called_again():
+    check("9.3", lambda benign, ood: metrics.auroc(benign, ood))
+    assert metrics.auroc is auroc
+
+
+def test_the_victims_of_3_4_depend_on_the_seed():
+    first, other = (chapter_03.victims(lookup("3.4").parameters(seed)["seed"]) for seed in (None, 3))
+    assert [name for name in first if torch.equal(first[name], other[name])] == []
 
 
 def test_what_a_copy_gains_is_a_share_of_the_victims_accuracy():

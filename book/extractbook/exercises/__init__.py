@@ -7,6 +7,7 @@ How to add one:
    case, and its result is compared with that of ``right``. If many answers are right, give a ``judge``.
 2. In ``slips``, list known mistakes: the reason to report and a function that makes the mistake.
    Common mistakes are noticed without an entry.
+   If the exercise is about doing without something that the reader's function could call, name it in ``without``.
 3. In ``variants``, list the values that may differ between two courses, the book's own value first.
 4. In the notebook, add three cells before "Limits": the statement (tag ``exercise``), which ends by opening the
    solution; one code cell (tag ``solution``) with the solution between ``### BEGIN SOLUTION`` and

@@ -7,6 +7,7 @@ import torch
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 
 
 def requests(seed: int) -> list[tuple]:
@@ -139,6 +140,7 @@ EXERCISES = (
         right=noise,
         score=from_nothing,
         marks=(0.30, 0.55),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="1.5",

@@ -1,5 +1,6 @@
 """Exercises of chapter 2, The images."""
 
+from collections.abc import Iterable
 from functools import partial
 from math import erf, sqrt
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 
 
 def ceiling(grades: int, error: float) -> float:
@@ -40,8 +42,16 @@ def covered(task: torch.Tensor, pool: torch.Tensor, *, length: bool = False, its
     return ((task @ pool.T).amax(1) > within.amax(1)).double().mean().item()
 
 
+LONG, TRIALS = 20, 30
+"""Frames of a long film in the last cases of exercise 2.3, and the number of seeds for which they are split."""
+
+
 def films(seed: int) -> list[tuple]:
-    """Return each frame's film, the test part's least size, and a seed: each case twice, then with another seed."""
+    """Return each frame's film, the test part's least size, and a seed.
+
+    Each of the first two cases comes twice, then with another seed. The last has a few films that are much longer than
+    the others, and comes with many seeds.
+    """
     generator = np.random.default_rng(seed)
     cases = []
     for count in (20, 40):
@@ -50,13 +60,23 @@ def films(seed: int) -> list[tuple]:
             (torch.from_numpy(generator.permutation(names.repeat(generator.integers(1, 9, size=count)))), count)
         )
     first = int(generator.integers(1_000))
-    return [(*case, s) for case in cases for s in (first, first, first + 1)]
+    frames = generator.choice(10_000, 220, replace=False).repeat([1] * 200 + [LONG] * 20)
+    uneven = torch.from_numpy(generator.permutation(frames))
+    return [
+        *((*case, s) for case in cases for s in (first, first, first + 1)),
+        *((uneven, 100, first + trial) for trial in range(TRIALS)),
+    ]
 
 
 def split(films: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """Return which frames are test frames, bool of shape (n,): whole films, until there are `count` frames."""
+    return taken(films, count, np.random.default_rng(seed).permutation(films.unique().numpy()))
+
+
+def taken(films: torch.Tensor, count: int, order: Iterable[int]) -> torch.Tensor:
+    """Return the frames of films in this order, bool of shape (n,), until there are `count` frames."""
     test = torch.zeros(len(films), dtype=torch.bool)
-    for film in np.random.default_rng(seed).permutation(films.unique().numpy()):
+    for film in order:
         if test.sum() < count:
             test |= films == film
     return test
@@ -74,11 +94,26 @@ def judge_splits(found: list, wanted: list, cases: list[tuple]) -> str | None:
             return "the test part is too small"
         if test.sum() - np.unique(names[test], return_counts=True)[1].max() >= count:
             return "the test part keeps growing after it is large enough"
-    for first, again, other in zip(found[::3], found[1::3], found[2::3], strict=True):
+    drawn, uneven = found[:-TRIALS], found[-TRIALS:]
+    for first, again, other in zip(drawn[::3], drawn[1::3], drawn[2::3], strict=True):
         if not np.array_equal(first, again):
             return "the same seed gives a different split when called again"
         if np.array_equal(first, other):
             return "a different seed gives the same split"
+    return not_by_lot([np.unique(cases[-1][0].numpy()[test]) for test in uneven], cases[-1][0].numpy())
+
+
+def not_by_lot(chosen: list[np.ndarray], names: np.ndarray) -> str | None:
+    """Return why films that were chosen at many seeds are not an equal draw from all films, or None.
+
+    Of all films, one in eleven is long.
+    """
+    films, frames = np.unique(names, return_counts=True)
+    places = [np.isin(films, one) for one in chosen]
+    if np.mean([(frames[place] == LONG).mean() for place in places]) > 0.25:
+        return "long films are chosen too often: draw films, not frames"
+    if all((place != np.roll(place, 1)).sum() <= 2 for place in places):
+        return "the films that are chosen always follow each other: draw their order"
     return None
 
 
@@ -160,6 +195,7 @@ EXERCISES = (
         right=repeated,
         score=from_few,
         marks=(0.25, 0.50),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="2.5",

@@ -62,14 +62,14 @@ TRAINED, ASKED, STEPS = 1_000, 600, 80
 
 
 @cache
-def victims() -> dict[str, torch.Tensor]:
+def victims(seed: int) -> dict[str, torch.Tensor]:
     """Return the full answers of six victims to the same public images, float64, by name, such as ``"objects A"``."""
     asked, recipe = public(), Recipe(steps=STEPS, learning_rate=0.05)
     found = {}
-    for seed, task in enumerate(("objects", "birds")):
-        images = held_out.images(task, "victim", TRAINED, seed)
+    for own_seed, task in enumerate(("objects", "birds"), start=2 * seed):
+        images = held_out.images(task, "victim", TRAINED, own_seed)
         for start, backbone in STARTS.items():
-            victim = Victim.train(images, recipe=recipe, seed=seed, backbone=backbone, progress=False)
+            victim = Victim.train(images, recipe=recipe, seed=own_seed, backbone=backbone, progress=False)
             found[f"{task} {start}"] = victim.logits(asked).double().softmax(1)
     return found
 
@@ -93,13 +93,13 @@ def features() -> dict[str, torch.Tensor]:
 
 def order(seed: int) -> list[str]:
     """Return the names of the six victims in an order that depends on the seed."""
-    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(victims()))]
+    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(victims(seed)))]
 
 
 def starts(seed: int) -> list[tuple]:
     """Return the answers of each victim, each with the features under both public weights."""
     return [
-        (victims()[name].clone(), {key: value.clone() for key, value in features().items()}) for name in order(seed)
+        (victims(seed)[name].clone(), {key: value.clone() for key, value in features().items()}) for name in order(seed)
     ]
 
 

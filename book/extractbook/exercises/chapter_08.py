@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 from extractlib.data import drawn
 from extractlib.errors import InputError
 from extractlib.metrics import share
@@ -168,6 +169,7 @@ EXERCISES = (
         key=lambda seed: [diverse(seed)],
         score=of_diverse,
         marks=(0.75, 0.85),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="8.5",

@@ -11,6 +11,7 @@ from scipy import stats
 from extractbook.exercises import held_out
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import OneAccount
+from extractbook.exercises.without import SHIPPED_AND_DRAWN
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import drawn
 from extractlib.data.images import ImageSet
@@ -183,6 +184,7 @@ EXERCISES = (
         key=lambda seed: [np.stack([defended(seed)[3].known_labels().numpy(), alone(seed)])],
         score=gained,
         marks=(0.02, 0.06),
+        without=SHIPPED_AND_DRAWN,
     ),
     Exercise(
         id="10.5",

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from extractbook.exercises.answers import difference, fitted, kind_of, normalized, plain
+from extractbook.exercises.without import check_own, without
 from extractlib.errors import InputError, check_choice, check_positive, check_seed
 
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
@@ -78,6 +79,7 @@ class Exercise:
         score: Called like `judge`; returns how well an attack or defense did, and the name of this number. `marks` are
             then the scores that earn no points and all of them; between them points grow linearly.
         tolerance: Relative difference up to which numbers count as equal; whole numbers must be exactly equal.
+        without: What the reader's function may not call: where it is found, and what a message calls it.
 
     Raises:
         InputError: The kind is unknown or the minutes are not a whole number from 1.
@@ -97,6 +99,7 @@ class Exercise:
     score: Callable[[list, list, list[tuple]], tuple[float, str]] | None = None
     marks: tuple[float, float] = (0.0, 1.0)
     tolerance: float = 1e-4
+    without: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS)
@@ -134,7 +137,7 @@ class Exercise:
             given, right = self._fitted(answer, parameters)
             cases = self.cases(**parameters) if self.cases else []
             if self.score:
-                return self._scored(*self.score(given, right, cases))
+                return self._scored(*self.score(given, right, cases), self._slip(given, right, parameters))
             reason = self.judge(given, right, cases) if self.judge else self._difference(given, right, parameters)
         except InputError as error:
             reason = str(error)
@@ -164,7 +167,7 @@ class Exercise:
             raise InputError(NO_ANSWER)
         if self.cases and not callable(answer):
             raise InputError(f"the answer is {kind_of(answer)}: expected a function")
-        function = _guarded(answer) if self.cases else lambda **_: answer
+        function = _guarded(answer, self.without) if self.cases else lambda **_: answer
         given = self._results(function, parameters)
         right = (
             [plain(one) for one in self.key(**parameters)]
@@ -177,10 +180,11 @@ class Exercise:
             check_choice("answer", normalized(name), self.choices)
         return given, right
 
-    def _scored(self, score: float, what: str) -> Verdict:
+    def _scored(self, score: float, what: str, slip: str | None) -> Verdict:
         none, full = self.marks
         share = min(max((score - none) / (full - none), 0.0), 1.0)
-        reason = f"{what} is {score:.3f}; points start above {none:g}, and {full:g} earns all of them"
+        told = f"{slip}; " if slip else ""
+        reason = f"{told}{what} is {score:.3f}; points start above {none:g}, and {full:g} earns all of them"
         return Verdict(self.id, "" if share == 1 else reason, share, said=f"right; {what} is {score:.3f}")
 
     def _results(self, function: Callable, parameters: Mapping[str, object]) -> list:
@@ -196,15 +200,21 @@ class Exercise:
 
     def _difference(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
         """Return the slip that leads to the given results, or else where and how they differ from the right ones."""
+        if slip := self._slip(given, right, parameters):
+            return slip
         where = self._first_difference(given, right)
-        for slip, make in self.slips.items() if where else ():
-            if not self._first_difference(given, self._results(make, parameters)):
-                return slip
         if not where or not self.cases:
             return where and where[1]
         number, reason = where
         names = ", ".join(map(shortened, self.cases(**parameters)[number]))
         return f"on input {number + 1} of {len(right)}, ({names}), {reason}"
+
+    def _slip(self, given: list, right: list, parameters: Mapping[str, object]) -> str | None:
+        """Return the slip that leads to the given results, or None if they are right or due to something else."""
+        if not self.slips or not self._first_difference(given, right):
+            return None
+        made = ((slip, self._results(make, parameters)) for slip, make in self.slips.items())
+        return next((slip for slip, results in made if not self._first_difference(given, results)), None)
 
     def _first_difference(self, given: list, right: list) -> tuple[int, str] | None:
         """Return the number of the first case in which the two differ, and how they differ."""
@@ -231,12 +241,18 @@ def _located(place: str, call: Callable, *given: object) -> Any:
         raise InputError(f"{place}{error}") from None
 
 
-def _guarded(function: Callable) -> Callable:
-    """Return a function whose every failure becomes an `InputError` that describes it."""
+def _guarded(function: Callable, forbidden: Mapping[str, str]) -> Callable:
+    """Return a function that does without what is forbidden, and whose every failure becomes an `InputError`.
+
+    Raises:
+        InputError: It is forbidden itself, or has it under a name of its own.
+    """
+    check_own(function, forbidden)
 
     def call(*case: object) -> object:
         try:
-            result = function(*case)
+            with without(forbidden):
+                result = function(*case)
         except NotImplementedError:
             raise Unanswered(NO_ANSWER) from None
         except (Exception, SystemExit) as error:  # whatever a reader's code raises is a reason, not a bug here

@@ -4,12 +4,13 @@ import numpy as np
 from scipy import stats
 
 from extractbook.exercises.exercise import SEEDS, Exercise
+from extractlib.errors import InputError
 
 
 def claims(seed: int) -> list[tuple]:
     """Return values of 20 claims over a few seeds, of shape (20, seeds), and their bounds; some hold, some do not."""
     generator, cases = np.random.default_rng(seed), []
-    for seeds in (5, 8, 12):
+    for seeds in (5, 8, 12) * 4:
         held = plainly = np.zeros(20, bool)
         while held.sum() == plainly.sum():  # until the order of the claims matters
             bounds = generator.uniform(0.5, 0.9, 20)
@@ -36,6 +37,19 @@ def holm(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return holds
 
 
+def share_right(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the share of ledgers in which every claim is judged as it should be, and the name of this number.
+
+    Raises:
+        InputError: The number of answers is not the number of claims.
+    """
+    for told, true in zip(found, wanted, strict=True):
+        if told.shape != true.shape:
+            raise InputError(f"the shape is {told.shape}: expected {true.shape}")
+    right = [np.array_equal(*pair) for pair in zip(found, wanted, strict=True)]
+    return float(np.mean(right)), "the share of ledgers judged correctly"
+
+
 EXERCISE = Exercise(
     id="12.A",
     title="Twenty claims at once",
@@ -55,4 +69,6 @@ EXERCISE = Exercise(
             stats.ttest_1samp(values, bounds[:, None], axis=1).pvalue <= 0.05
         ),
     },
+    score=share_right,
+    marks=(0.3, 1.0),
 )
