@@ -727,8 +727,8 @@ MISTAKES = {
             'return xl.load_victim("objects").predict(images)\n    recipe = ',
             "doing without the shipped victims",
         ),
-        ("all answers", "targets.max(1).values > 0.5", "targets.max(1).values > 0", "random Knockoff is "),
-        ("the doubtful ones", "targets.max(1).values > 0.5", "targets.max(1).values < 0.5", "random Knockoff is -0."),
+        ("all answers as they are", "keepdim=True) < 0.5", "keepdim=True) < 0", "random Knockoff is "),
+        ("the highest class", "targets.argmin(1)", "targets.argmax(1)", "random Knockoff is "),
         ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "the shape is (5,): expected (2000,)"),
     ],
     "12.A": [
