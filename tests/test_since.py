@@ -24,13 +24,28 @@ def rows() -> pd.DataFrame:
         {"table": "own_images", "defense": "none", "recovery": 0.95, "budget": 200},
         {"table": "own_images", "defense": "none", "recovery": 0.7, "granularity": "label"},
         {"table": "own_images", "defense": "none", "recovery": 0.6, "task": "birds", "pool": "birds/shifted"},
-        {"table": "perturbation", "defense": "shuffle", "recovery": 0.5, "honest_accuracy": 0.7, "seed": 0},
-        {"table": "perturbation", "defense": "shuffle", "recovery": 0.7, "honest_accuracy": 0.6, "seed": 1},
+        {
+            "table": "perturbation",
+            "defense": "shuffle",
+            "recovery": 0.5,
+            "honest_accuracy": 0.7,
+            "seed": 0,
+            "honest_l1": 0.1,
+        },
+        {
+            "table": "perturbation",
+            "defense": "shuffle",
+            "recovery": 0.7,
+            "honest_accuracy": 0.6,
+            "seed": 1,
+            "honest_l1": 0.3,
+        },
         {
             "table": "perturbation",
             "defense": "misinformation",
             "recovery": 0.4,
             "honest_accuracy": 0.8,
+            "honest_l1": 0.05,
             "strength": 0.3,
         },
         {"table": "perturbation", "defense": "misinformation", "recovery": 0.1, "pool": "atlas"},
@@ -45,8 +60,8 @@ def test_what_is_compared_has_the_tables_tasks_images_and_budget():
 
 def test_costs_are_points_of_accuracy_by_task_and_defense():
     found = chapter_13.costs(rows())
-    assert found.loc[("signs", "shuffle")].tolist() == pytest.approx([0.6, 15])
-    assert found.loc[("signs", "misinformation")].tolist() == pytest.approx([0.4, 0])
+    assert found.loc[("signs", "shuffle")].tolist() == pytest.approx([0.6, 15, 0.2])
+    assert found.loc[("signs", "misinformation")].tolist() == pytest.approx([0.4, 0, 0.05])
     assert found.loc[("signs", "none"), "recovery"] == 0.9
 
 

@@ -74,9 +74,9 @@ def judged(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return recovery and the points of accuracy that customers lose, one line per task and defense."""
+    """Return recovery, the points of accuracy that customers lose, and how far their answers move (L1), by defense."""
     own = judged(rows).assign(lost=lambda kept: 100 * (kept["victim_accuracy"] - kept["honest_accuracy"]))
-    return own.groupby(["task", "defense"])[["recovery", "lost"]].mean()
+    return own.groupby(["task", "defense"])[["recovery", "lost", "honest_l1"]].mean()
 
 
 def strengths(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
