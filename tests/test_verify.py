@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 from test_results import MADE, row_of
 
-from extractbook.reproduction import Row, append_row, run_cell, table_cells
+from extractbook.build.pages import verified
+from extractbook.reproduction import Row, append_row, results, run_cell, table_cells
 from extractbook.reproduction.grids import tables_for
 from extractbook.reproduction.results import FOLDER, read_all
 from extractbook.reproduction.run import EXPERIMENTS, headline
 from extractbook.reproduction.scales import scale
 from extractbook.reproduction.verify import (
+    RECORD,
     Check,
     allowed_between,
     at_hand,
@@ -165,3 +167,16 @@ def test_every_kind_of_committed_row_has_the_number_it_is_compared_by():
     rows = read_all(FOLDER / "edition-2" / "smoke")
     assert {row.cell.experiment for row in rows} == set(EXPERIMENTS)
     assert all(isinstance(headline(row), float) for row in rows)
+
+
+def test_a_page_lists_the_cells_that_do_not_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    entry = {"cell": "a", "name": "signs, seed 0", "commit": "b", "date": "2026-11-29T10:00", "processor": "AVX2"}
+    path = tmp_path / "edition-2" / RECORD
+    path.parent.mkdir()
+    lines = [entry | {"difference": apart, "allowed": 0.03} for apart in (0.0, 0.03, 0.04)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[:2]))
+    assert verified().endswith("at 1 commit: 2 of them agree with their row, and the largest difference is 0.0300.")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "2 of them agree with their row, and the largest difference is 0.0400." in verified()
+    assert verified().endswith("signs, seed 0: 0.0400, where 0.0300 was allowed (processor: AVX2).")

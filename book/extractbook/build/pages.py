@@ -170,11 +170,17 @@ def verified() -> str:
     entries = recorded(FOLDER / "edition-2" / RECORD)
     dates, commits = sorted(entry["date"][:10] for entry in entries), {entry["commit"] for entry in entries}
     apart = max(entry["difference"] for entry in entries)
-    agree = sum(entry["difference"] <= entry["allowed"] for entry in entries)
+    others = [entry for entry in entries if entry["difference"] > entry["allowed"]]
+    listed = "; ".join(
+        f"{entry['name']}: {entry['difference']:.4f}, where {entry['allowed']:.4f} was allowed (processor:"
+        f" {entry['processor']})"
+        for entry in others
+    )
     return (
         f"The record holds {len(entries)} cells recomputed from {dates[0]} to {dates[-1]} at {len(commits)}"
         f" commit{'s' if len(commits) > 1 else ''}:"
-        f" {agree} of them agree with their row, and the largest difference is {apart:.4f}."
+        f" {len(entries) - len(others)} of them agree with their row, and the largest difference is {apart:.4f}."
+        + (f" Those that do not agree: {listed}." if others else "")
     )
 
 
