@@ -141,7 +141,7 @@ EXERCISES = (
         title="Forty percent of what",
         kind="understand",
         minutes=6,
-        variants={"victim": (92, 95, 88), "copy": (80, 75, 84), "drop": (40, 20, 30)},
+        variants={"victim": (92, 95, 88, 97), "copy": (80, 75, 84, 70), "drop": (40, 20, 30, 25)},
         right=recoveries,
         slips={
             "recovery is a share of the victim's accuracy": lambda victim, copy, drop: [
