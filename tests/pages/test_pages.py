@@ -44,10 +44,9 @@ def test_the_book_is_built_and_complete():
     assert {path.stem for path in NOTEBOOKS} == {path.stem for path in execute.notebooks()}
 
 
-def test_chapters_keep_within_their_time_and_memory():
-    """At scale drawn, on two cores: three minutes and 1.5 GB for each chapter."""
+def test_chapters_keep_within_their_memory():
+    """At scale drawn: 1.5 GB for each chapter. What each takes in seconds is on the page on how the book is made."""
     runs = {name: run for name, run in execute.recorded().items() if run.scale == "drawn"}
-    assert {name: run.seconds for name, run in runs.items() if run.seconds > 180} == {}
     assert {name: run.peak_megabytes for name, run in runs.items() if run.peak_megabytes > 1536} == {}
 
 
