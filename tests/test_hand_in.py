@@ -1,12 +1,15 @@
 """Values that go to a graded notebook and back."""
 
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from linear_victim import linear_victim, noise
 
 from extractbook.exercises import hand_in
+from extractbook.exercises.without import DERIVATIVES
 from extractlib import ImageSet, PredictionAPI, load_victim
 from extractlib.api.meter import BudgetExceeded
 from extractlib.attacks import Knockoff
@@ -77,3 +80,36 @@ def test_an_attack_runs_from_afar():
     found, wanted = attack.collect(far, sent), attack.collect(PredictionAPI(linear_victim()), pool)
     assert torch.equal(found.answers.probabilities, wanted.answers.probabilities)
     assert near.usage("attacker").remaining == 0
+
+
+def derivative(values):
+    values = values.clone().requires_grad_()
+    return torch.autograd.grad((values**2).sum(), values)
+
+
+def doubled(values):
+    return 2 * values
+
+
+@pytest.mark.parametrize(
+    ("function", "reply"),
+    [
+        (derivative, {"error": ["InputError", "this exercise is about doing without automatic differentiation"]}),
+        (doubled, {"result": json.loads(json.dumps(hand_in.encode(torch.full((2,), 2.0))))}),
+    ],
+)
+def test_a_function_does_without_what_the_judge_names(monkeypatch, tmp_path, function, reply):
+    monkeypatch.setattr(hand_in, "SOCKET", str(tmp_path / "socket"))
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(hand_in.SOCKET)
+        listener.listen(1)
+        listener.settimeout(60)
+        handed = pool.submit(hand_in.hand_in, "5.3", function)
+        judge, _ = listener.accept()
+        with judge:
+            assert hand_in.receive(judge) == {"exercise": "5.3", "function": True, "value": None}
+            hand_in.send(judge, call=hand_in.encode((torch.ones(2),)), without=DERIVATIVES)
+            assert hand_in.receive(judge) == reply
+            hand_in.send(judge, done=True)
+        handed.result(timeout=60)
+    assert torch.equal(derivative(torch.ones(2))[0], torch.full((2,), 2.0))

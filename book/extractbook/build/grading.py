@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +38,7 @@ import extractbook
 import extractlib
 from extractbook.build.stubs import stub
 from extractbook.exercises import check, hand_in, run_submission
-from extractbook.exercises.exercise import Verdict
+from extractbook.exercises.exercise import Verdict, lookup
 from extractbook.exercises.run_submission import NOTEBOOK
 from extractlib.errors import InputError
 
@@ -258,7 +258,8 @@ def judged(connection: socket.socket, wanted: set[str], seed: int, verdicts: dic
             return
         if "error" in message:
             raise InputError(": ".join(map(str, message["error"])))
-        answer = _called(connection) if message["function"] is True else hand_in.decode(message["value"])
+        forbidden = lookup(exercise).without
+        answer = _called(connection, forbidden) if message["function"] is True else hand_in.decode(message["value"])
         verdicts[exercise] = check(exercise, answer, seed=seed)
         hand_in.send(connection, done=True)
     except Exception as error:  # whatever comes from a sandbox is judged and is never an error of the grader
@@ -267,12 +268,12 @@ def judged(connection: socket.socket, wanted: set[str], seed: int, verdicts: dic
             verdicts.setdefault(exercise, Verdict(exercise, reason, 0.0))
 
 
-def _called(connection: socket.socket) -> Any:
-    """Return a function that runs at the other end; services among its arguments answer from here."""
+def _called(connection: socket.socket, forbidden: Mapping[str, str]) -> Any:
+    """Return a function that runs at the other end without what is forbidden; its services answer from here."""
 
     def call(*case: object) -> object:
         services: list = []
-        hand_in.send(connection, call=hand_in.encode(case, services))
+        hand_in.send(connection, call=hand_in.encode(case, services), without=dict(forbidden))
         while "ask" in (message := hand_in.receive(connection)):
             try:
                 answer = services[int(message["ask"])](*hand_in.decode(message["arguments"]))
@@ -283,7 +284,7 @@ def _called(connection: socket.socket) -> Any:
             kind, text = map(str, message["error"])
             if kind == "NotImplementedError":
                 raise NotImplementedError
-            raise InputError(text) if kind == "Refused" else type(kind, (Exception,), {})(text)
+            raise InputError(text) if kind in ("Refused", "InputError") else type(kind, (Exception,), {})(text)
         return hand_in.decode(message["result"])
 
     return call

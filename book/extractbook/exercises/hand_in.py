@@ -1,9 +1,9 @@
 """How a graded notebook hands in its answers: over a socket, as plain data, to a judge outside its sandbox.
 
-The sandbox contains this file and no other file of the exercises: neither the right answers nor anything that decides
-an assessed variant. A value is sent to the judge. A function is called here with the arguments that the judge sends;
-if one of them is a service, each call to it goes back to the judge. Messages are JSON preceded by their length, and
-nothing in them is ever executed.
+The sandbox contains no chapter's exercises: neither the right answers nor anything that decides an assessed variant. A
+value is sent to the judge. A function is called here with the arguments that the judge sends, doing without what the
+judge names; if one of them is a service, each call to it goes back to the judge. Messages are JSON preceded by their
+length, and nothing in them is ever executed.
 """
 
 import base64
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from extractbook.exercises.without import check_own, without
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Usage
 from extractlib.api.service import PredictionAPI
@@ -189,7 +190,10 @@ def hand_in(exercise: str, answer: Any) -> None:
             return send(connection, exercise=exercise, error=[type(error).__name__, str(error)])
         while "call" in (message := receive(connection)):
             try:
-                result = encode(answer(*decode(message["call"], ask)))
+                case, forbidden = decode(message["call"], ask), message["without"]
+                check_own(answer, forbidden)
+                with without(forbidden):
+                    result = encode(answer(*case))
             except BaseException as error:  # whatever a student's function raises, SystemExit included, is its result
                 send(connection, error=[type(error).__name__, _told(error)])
             else:
