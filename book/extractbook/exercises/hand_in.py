@@ -193,7 +193,8 @@ def hand_in(exercise: str, answer: Any) -> None:
                 case, forbidden = decode(message["call"], ask), message["without"]
                 check_own(answer, forbidden)
                 with without(forbidden):
-                    result = encode(answer(*case))
+                    returned = answer(*case)
+                result = encode(returned)
             except BaseException as error:  # whatever a student's function raises, SystemExit included, is its result
                 send(connection, error=[type(error).__name__, _told(error)])
             else:
