@@ -29,7 +29,7 @@ unexport MPLBACKEND
 unexport PYTHONDONTWRITEBYTECODE
 
 # All that must hold before a change goes in, in this order: the one list of checks.
-CHECKS := lint binder test smoke book pdf check-pages check-courses verify sizes
+CHECKS := lint binder test book pdf check-pages check-courses verify sizes
 
 .PHONY: help check $(CHECKS) publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
 	verify-all weights coverage mutants bench bench-gpu readme lock newest clean
@@ -49,8 +49,9 @@ test: $(READY) ## run the tests
 smoke: $(READY) ## execute each chapter at scale smoke
 	@$(RUN) -m pytest -n 2 -m book --durations=20
 
-test-slow: $(READY) ## run the tests that take minutes
+test-slow: $(READY) $(NBGRADER)/.ready ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
+	@PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest -n 2 --dist loadgroup -m slow tests/courses
 
 pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
 	@$(RUN) -m extractbook pdf
@@ -98,7 +99,7 @@ check-bare: $(READY) ## run a first cell with only Colab's packages, the oldest 
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
 check-courses: $(READY) $(NBGRADER)/.ready ## have nbgrader hand out and grade the assignments; needs bubblewrap
-	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest tests/courses
+	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest -n 2 --dist loadgroup -m "not slow" --durations=20 tests/courses
 
 coverage: $(READY) ## run the tests and print what share of the library's lines they run; it must be at least 95%
 	@rm -rf _build/coverage && mkdir -p _build/coverage

@@ -108,7 +108,7 @@ def test_binder_installs_torch_for_cpus_at_the_locks_version():
 def test_all_that_is_checked_stands_in_one_list():
     makefile = (ROOT / "Makefile").read_text()
     [checks] = re.findall(r"^CHECKS := (.*)$", makefile, re.MULTILINE)
-    assert checks.split() == "lint binder test smoke book pdf check-pages check-courses verify sizes".split()
+    assert checks.split() == "lint binder test book pdf check-pages check-courses verify sizes".split()
     assert set(checks.split()) <= TARGETS
     for path in (ROOT / ".ci" / "run", *WORKFLOWS[:2]):
         called = re.findall(r"make ([a-z-]+)", path.read_text().split("set -euo pipefail")[-1])

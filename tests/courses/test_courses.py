@@ -1,6 +1,7 @@
 """The graded assignments, run by ``make check-courses``: nbgrader hands them out, and grades them in its sandbox.
 
 A submission is made of what is handed out alone: its exercises and the answers' names are read there.
+Two processes have a course each; what concerns a chapter goes to one of them, in this file's order.
 """
 
 import copy
@@ -27,6 +28,8 @@ from extractbook.exercises import check
 from extractbook.exercises.exercise import lookup
 
 CHAPTERS = [int(path.name[:2]) for path in execute.notebooks() if path.name[:2].isdigit() and courses.tasks(path)]
+EVERY = [pytest.param(chapter, marks=pytest.mark.xdist_group(f"chapter-{chapter}")) for chapter in CHAPTERS]
+FIFTH = pytest.mark.xdist_group("chapter-5")
 TASKS = {
     chapter: [*courses.tasks(courses.chapter_notebook(chapter)), *courses.assigned(chapter)] for chapter in CHAPTERS
 }
@@ -134,7 +137,7 @@ def points(course: Path, chapter: int) -> dict[str, dict[str, float]]:
 # What is handed out.
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("chapter", EVERY)
 def test_what_is_handed_out_names_the_answers_and_hides_solutions(course, chapter):
     notebook = handed_out(course, chapter)
     text = "\n".join(cell.source for cell in notebook.cells)
@@ -149,7 +152,7 @@ def test_what_is_handed_out_names_the_answers_and_hides_solutions(course, chapte
     assert [cell.points for cell in graded] == [lookup(task.id).minutes for task in TASKS[chapter]]
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("chapter", EVERY)
 def test_what_is_handed_out_reads_and_leads_anywhere(course, chapter):
     text = "\n\n".join(cell.source for cell in handed_out(course, chapter).cells if cell.cell_type == "markdown")
     assert RAW.findall(text) == []
@@ -163,24 +166,29 @@ def test_what_is_handed_out_reads_and_leads_anywhere(course, chapter):
 # Whole points for right answers, and those of a mistake alone lost for it.
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_every_mistake_costs_its_own_exercise(course, chapter):
-    """The answers as the judge gets them, of each notebook in one process."""
-    for number in range(-1, max(len(MISTAKES[id]) for id in right(chapter))):
-        mistaken = wrong(chapter, number) if number >= 0 else {}
-        notebook = filled(handed_out(course, chapter), right(chapter) | mistaken)
+@pytest.mark.slow
+@pytest.mark.parametrize("chapter", EVERY)
+def test_solutions_are_right_and_every_mistake_is_wrong(course, chapter):
+    """The answers as the judge gets them: of each notebook in one process, first all solutions, then the mistakes."""
+    solved = [(right(chapter), True)]
+    mistaken = [(wrong(chapter, number), False) for number in range(max(len(MISTAKES[id]) for id in right(chapter)))]
+    for code, is_right in solved + mistaken:
+        notebook = filled(handed_out(course, chapter), code)
         space: dict = {}
+        judged = set()
         for place, cell in enumerate(notebook.cells):
             if cell.cell_type != "code" or place == 1:  # the cell that installs the package
                 continue
-            if tried := TRIED.search(cell.source):
-                verdict = check(tried[1], space[tried[2]], seed=SEED)
-                assert verdict.right == (tried[1] not in mistaken), verdict
-            else:
+            if not (tried := TRIED.search(cell.source)):
                 exec(cell.source, space)
+            elif tried[1] in code:
+                verdict = check(tried[1], space[tried[2]], seed=SEED)
+                assert verdict.right == is_right, verdict
+                judged.add(tried[1])
+        assert judged == set(code)
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("chapter", EVERY)
 def test_nbgrader_gives_the_points_that_are_earned(course, chapter):
     released = handed_out(course, chapter)
     mistaken = wrong(chapter, 0)
@@ -251,6 +259,7 @@ else:
 """What comes to nothing, in the cell of exercise 5.2 and above its right answer."""
 
 
+@FIFTH
 def test_a_submission_harms_nobody_and_pays_for_itself_alone(course):
     """All are graded in one call, beside a file that is no notebook, a link, and a Mac's companions."""
     released, full = handed_out(course, 5), {id: lookup(id).minutes for id in right(5)}
@@ -289,6 +298,7 @@ def test_a_submission_harms_nobody_and_pays_for_itself_alone(course):
     assert "<script>alert" not in page and "Exercise 5.2: right" in page
 
 
+@FIFTH
 def test_the_tables_for_other_systems_hold_no_formula(course):
     """Moodle's has an address for each student, Canvas's the points that can be had above them."""
     submit(course, 5, "=1+1", handed_out(course, 5))
@@ -314,6 +324,7 @@ def test_a_program_without_an_end_is_ended():
     assert shown == [] and fault == "the notebook took more than 1 seconds"
 
 
+@FIFTH
 def test_where_no_sandbox_starts_nothing_is_run(course, tmp_path):
     """The remedy is named, and the submission has no points and no output."""
     submit(course, 5, "unlucky", handed_out(course, 5))
@@ -326,6 +337,7 @@ def test_where_no_sandbox_starts_nothing_is_run(course, tmp_path):
     assert "apt-get install bubblewrap" in ran.stderr
 
 
+@FIFTH
 def test_archives_of_other_systems_are_collected(course):
     """As Moodle and Canvas name what was handed in, one submission too late and for the second time."""
     handed_out(course, 5)

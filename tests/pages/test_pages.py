@@ -3,6 +3,8 @@
 import ast
 import re
 from collections import Counter
+from copy import copy
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -24,8 +26,16 @@ pages = pytest.mark.parametrize("path", BOOK_PAGES, ids=lambda path: path.stem)
 notebooks = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
+@cache
 def parse(path: Path) -> BeautifulSoup:
+    """Return a page, which no test may change: each is asked about many things, and takes up to a second to parse."""
     return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """Return what a link can lead to in a page: all pages link to each other."""
+    return frozenset(tag["id"] for tag in parse(path).select("[id]"))
 
 
 def should_show(source: str) -> bool:
@@ -78,7 +88,7 @@ def test_no_error_or_warning_shows(path):
 @pages
 def test_no_markup_shows_as_text(path):
     """A table, a formatted word or a citation that was not rendered would stand in the text as it was written."""
-    article = parse(path).select_one("article")
+    article = copy(parse(path).select_one("article"))
     for code in article.select("pre, code, .math, dt.sig"):
         code.decompose()
     assert re.findall(r"\| :?[-–—]+:? \||:-{3}|\*\*[A-Z]|\]\(\w|\{cite", article.get_text()) == []
@@ -107,7 +117,6 @@ def test_no_id_is_used_twice(path):
 
 @pages
 def test_every_internal_link_works(path):
-    anchors = {}
     broken = []
     for tag in parse(path).select("[href], [src]"):
         link = tag.get("href") or tag.get("src") or ""
@@ -117,11 +126,8 @@ def test_every_internal_link_works(path):
         target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
         if not target.is_file():
             broken.append(link)
-        elif parts.fragment and target.suffix == ".html":
-            if target not in anchors:
-                anchors[target] = {tag["id"] for tag in parse(target).select("[id]")}
-            if unquote(parts.fragment) not in anchors[target]:
-                broken.append(link)
+        elif parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in anchors(target):
+            broken.append(link)
     assert broken == []
 
 
