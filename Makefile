@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # All that must hold before a change goes in, in this order: the one list of checks.
 CHECKS := lint binder test book pdf check-pages check-courses verify sizes
 
-.PHONY: help check $(CHECKS) publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
+.PHONY: help check $(CHECKS) smoke publication release system test-slow check-bare links link-issue lab launch assignment slides results canaries \
 	verify-all weights coverage mutants bench bench-gpu readme lock newest clean
 
 help: ## show this list
