@@ -1,6 +1,7 @@
 """What the book's own Sphinx extensions make: addresses, citations, questions and grids."""
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -37,7 +38,7 @@ def test_messages_install_from_the_repository():
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Another address in the configuration."""
-    settings = furniture.configuration()
+    settings = deepcopy(furniture.configuration())
     settings["repository"]["url"] = "https://github.com/Ann/copies"
     stored = furniture.configuration
     monkeypatch.setattr(furniture, "configuration", lambda *names: stored(*names) if names else settings)

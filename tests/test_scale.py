@@ -70,6 +70,7 @@ def imagenet_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     file = tmp_path / "torch" / "hub" / "checkpoints" / networks.PUBLISHED["resnet-34"][0].url.rpartition("/")[2]
     file.parent.mkdir(parents=True)
+    torch.manual_seed(0)  # the same weights in every run
     torch.save(torchvision.models.resnet34().state_dict(), file)
 
 

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 import nbformat
-from pybtex.database import BibliographyData, Entry, parse_file
+from pybtex.database import BibliographyData, parse_file
 from pybtex.richtext import Text
 
 from extractbook.build.execute import BOOK
@@ -74,7 +74,7 @@ def term(text: str, entry: str) -> str:
 
 def citation(keys: list[str], *, textual: bool) -> str:
     """Return works as linked authors and years, either as part of the sentence or in parentheses."""
-    shown = [_work(bibliography(BOOK / "references.bib").entries[key.strip()], textual=textual) for key in keys]
+    shown = [_work(key.strip(), textual=textual) for key in keys]
     return " and ".join(shown) if textual else f"({'; '.join(shown)})"
 
 
@@ -84,7 +84,9 @@ def bibliography(path: Path) -> BibliographyData:
     return parse_file(str(path))
 
 
-def _work(entry: Entry, *, textual: bool) -> str:
+@cache
+def _work(key: str, *, textual: bool) -> str:
+    entry = bibliography(BOOK / "references.bib").entries[key]
     people = entry.persons["author"]
     names = [escape(str(Text.from_latex(" ".join(person.prelast_names + person.last_names)))) for person in people]
     who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from itertools import count
 from pathlib import Path
 from string import ascii_lowercase
@@ -20,8 +21,9 @@ from extractbook.sphinx import template
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@cache
 def configuration(name: str = "_config.yml") -> dict:
-    """Return the contents of _config.yml, or of another file next to it."""
+    """Return the contents of _config.yml, or of another file next to it, which nobody may change."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
