@@ -93,7 +93,7 @@ def test_the_book_is_made_in_a_clone_only(command, monkeypatch, tmp_path):
 @pytest.mark.parametrize("package", execute.PACKAGES)
 def test_every_file_beside_the_code_is_packaged(package):
     folder, patterns = execute.PACKAGES[package], PROJECT["tool"]["setuptools"]["package-data"][package]
-    files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    files = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc", ".lock"}}
     assert folder / "py.typed" in files and len(files) > 5
     assert files - {path for pattern in patterns for path in folder.glob(pattern)} == set()
     without = {path.parent for path in folder.rglob("*.py")} - {path.parent for path in folder.rglob("__init__.py")}
@@ -154,3 +154,20 @@ def test_a_documented_module_is_there_without_an_import_of_its_own(name):
     code = f"import extractlib as xl; print(xl.{package}.{module}.__name__)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == f"extractlib.{name}"
+
+
+@pytest.mark.parametrize(
+    ("registry", "last"),
+    [
+        ("data.sets import SETS", "miniplaces"),
+        ("defenses.policies import POLICIES", "mislabel"),
+        ("api.granularity import KINDS", "temperature"),
+        ("models.networks import NETWORKS", "lite1-head"),
+    ],
+)
+def test_a_registry_is_complete_however_it_is_reached(registry, last):
+    """Also what another module adds to it, which nobody has imported."""
+    name = registry.rpartition(" ")[2]
+    code = f"from extractlib.{registry}; print(*{name})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split()[-1] == last

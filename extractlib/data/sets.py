@@ -203,3 +203,5 @@ def _draw_shifted(loader: Caller, name: str, seed: int) -> ImageSet:
 
 for _name in drawn.PARTS:
     SETS.add(_name, Provider("pool", _draw) if _name in drawn.POOLS else Provider("task", _draw, _draw_shifted))
+
+import extractlib.data.layouts  # noqa: E402, F401  # the sets in files, which register themselves above

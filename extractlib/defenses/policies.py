@@ -143,3 +143,6 @@ def policy(name: str, *, secret: bytes) -> Policy:
         InputError: There is no policy of that name, or it needs a secret that is empty.
     """
     return POLICIES[name](secret)
+
+
+import extractlib.defenses.watermark  # noqa: E402, F401  # its policy, which registers itself above
