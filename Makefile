@@ -20,6 +20,7 @@ READY := $(VENV)/.ready
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BENCH := _build/bench-packages
 NBGRADER := _build/nbgrader-packages
+COURSES = PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest -n 2 --dist loadgroup tests/courses
 
 # Victims, transfer sets and drawn images of everything below live here; `make clean` takes them away.
 export EXTRACTLIB_CACHE ?= $(CURDIR)/_build/cache
@@ -51,7 +52,7 @@ smoke: $(READY) ## execute each chapter at scale smoke
 
 test-slow: $(READY) $(NBGRADER)/.ready ## run the tests that take minutes
 	@$(RUN) -m pytest -m slow
-	@PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest -n 2 --dist loadgroup -m slow tests/courses
+	@$(COURSES) -m slow
 
 pdf: $(READY) ## print the built pages as one PDF; run `make book` first, needs chromium
 	@$(RUN) -m extractbook pdf
@@ -99,7 +100,7 @@ check-bare: $(READY) ## run a first cell with only Colab's packages, the oldest 
 	@$(RUN) -m pytest tests/test_publication.py -m slow --durations=0
 
 check-courses: $(READY) $(NBGRADER)/.ready ## have nbgrader hand out and grade the assignments; needs bubblewrap
-	@PATH="$(CURDIR)/$(NBGRADER)/bin:$$PATH" PYTHONPATH=$(CURDIR)/$(NBGRADER) $(RUN) -m pytest -n 2 --dist loadgroup -m "not slow" --durations=20 tests/courses
+	@$(COURSES) -m "not slow" --durations=20
 
 coverage: $(READY) ## run the tests and print what share of the library's lines they run; it must be at least 95%
 	@rm -rf _build/coverage && mkdir -p _build/coverage
