@@ -116,7 +116,7 @@ results: $(READY) ## compute all rows of a scale again (SCALE=drawn RESULTS=_bui
 canaries: $(READY) ## write the values of canaries whose version was bumped
 	@$(RUN) tests/canaries.py --record
 
-verify: $(READY) ## recompute committed cells of four kinds (RECORD=--record: note the outcome)
+verify: $(READY) ## recompute committed cells of up to four kinds (RECORD=--record: note the outcome)
 	@$(RUN) -m extractbook verify $(RECORD)
 
 verify-all: $(READY) ## recompute a committed cell of every kind

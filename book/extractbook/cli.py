@@ -222,7 +222,7 @@ def verify(
     everything: Everything = False,
     keep: Record = False,
 ) -> None:
-    """Recompute a committed cell of each of four kinds, in rotation; status 1 if one is outside its tolerance."""
+    """Recompute a committed cell of each of up to four kinds, in rotation; status 1 if one is outside its tolerance."""
     turn = int(time.time() // 3600) if turn is None else turn
     names = chosen or sorted(path.name for path in folder.glob("*") if path.is_dir())
     rows = [row for name in names for row in lab.read_all(folder / lab.scales.scale(name).name)]

@@ -19,7 +19,10 @@ from extractlib.metrics import summary
 from extractlib.store import Store, fingerprint
 
 KINDS_A_RUN = 4
-"""How many kinds of cells one run recomputes, in rotation."""
+"""How many kinds of cells one run recomputes, in rotation, at most."""
+
+SECONDS_A_RUN = 700
+"""How long the rows of one run took together when they were committed, at most."""
 
 RECORD = "verified.jsonl"
 
@@ -82,6 +85,9 @@ def _source(source: Source) -> str:
 def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -> list[Row]:
     """Return the rows to recompute: one of each of some kinds; the next turn takes the next kinds and other rows.
 
+    A run takes fewer kinds where their rows took more than `SECONDS_A_RUN` in all. A row that took more alone, because
+    it had to make what others found in the store, is taken only if its kind has no other.
+
     Args:
         rows: Rows of any tables.
         turn: Number of the run, from 0.
@@ -90,11 +96,29 @@ def chosen(rows: Iterable[Row], *, turn: int, kinds: int | None = KINDS_A_RUN) -
     by_kind: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         by_kind.setdefault(kind_of(row.cell), []).append(row)
-    groups = [by_kind[kind] for kind in sorted(by_kind)]
-    count = len(groups) if kinds is None else min(kinds, len(groups))
-    places = [(turn * count + number) % len(groups) for number in range(count)]
+    groups = [_short(by_kind[kind]) for kind in sorted(by_kind)]
+    runs = [groups] if kinds is None else _runs(groups, kinds)
+    number, place = divmod(turn, len(runs))
     # After a full round, another row of the same kind is taken.
-    return [groups[place][(turn * count // len(groups)) % len(groups[place])] for place in places]
+    return [group[number % len(group)] for group in runs[place]]
+
+
+def _short(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row.provenance["seconds"] <= SECONDS_A_RUN] or rows
+
+
+def _runs(groups: list[list[Row]], kinds: int) -> list[list[list[Row]]]:
+    """Return groups of rows, one of each kind, cut into runs of at most `kinds` groups and `SECONDS_A_RUN` seconds."""
+    runs: list[list[list[Row]]] = []
+    left = 0.0
+    for group in groups:
+        longest = max(row.provenance["seconds"] for row in group)
+        if not runs or len(runs[-1]) == kinds or longest > left:
+            runs.append([])
+            left = SECONDS_A_RUN
+        runs[-1].append(group)
+        left -= longest
+    return runs
 
 
 def at_hand(rows: Iterable[Row], *, store: Store, folders: Mapping[str, Path] | None = None) -> list[Row]:
