@@ -180,6 +180,32 @@ def test_claims_with_a_verdict_are_counted():
     ]
 
 
+def test_figures_that_are_compared_share_victims():
+    copies = PHOTOS.assign(seed=[200, 201, 201])
+    copies.attrs = {"seeds": (200, 201), "parts": ("test",)}
+    alone = CONTROLS.assign(seed=[201, 200])
+    ours, controls = chapter_11.paired(copies, alone)
+    assert ours["recovery"].tolist() == [0.9] and controls["recovery"].tolist() == [0.6]
+    assert ours.attrs == {"seeds": (201,), "parts": ("test",)}
+    assert copies.attrs["seeds"] == (200, 201) and len(copies) == 3
+    assert chapter_11.paired(copies)[0].equals(copies)
+
+
+def test_tables_are_compared_only_if_all_of_them_have_rows(monkeypatch):
+    tables = {"reproduction": PHOTOS.assign(seed=7), "control": CONTROLS.assign(seed=7)}
+    asked = []
+
+    def rows(name, *, beside):
+        asked.append(beside)
+        return tables.get(name)
+
+    monkeypatch.setattr(chapter_11, "rows", rows)
+    ours, controls = chapter_11.compared("reproduction", "control")
+    assert (len(ours), len(controls)) == (3, 2)
+    assert asked == [("reproduction", "control")] * 2  # of one edition
+    assert chapter_11.compared("reproduction", "weights") is None
+
+
 def test_a_table_without_rows_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     assert chapter_11.rows("reproduction") is None
@@ -195,9 +221,8 @@ def test_rows_that_cannot_be_read_are_not_called_missing(monkeypatch, tmp_path):
 
 
 def test_the_cost_is_that_of_all_rows():
-    assert "The 2 rows on photographs that this chapter reads took 1.5 hours" in chapter_11.cost(
-        pd.DataFrame({"seconds": [1_800, 3_600]})
-    )
+    tables = [pd.DataFrame({"seconds": [1_800, 3_600]}), pd.DataFrame({"seconds": [900]})]
+    assert "The 3 rows on photographs that this chapter reads took 1.8 hours" in chapter_11.cost(tables)
 
 
 # -- photographs, where they are at hand --------------------------------------------

@@ -63,6 +63,30 @@ def rows(table: str, *, beside: Sequence[str] = ()) -> pd.DataFrame | None:
         return None
 
 
+def compared(*tables: str) -> list[pd.DataFrame] | None:
+    """Return the rows on photographs of tables that stand side by side, of one edition; None if a table has none.
+
+    Only rows whose task and seed all of them have are returned, so that figures that are compared share victims.
+    """
+    found = [shown for table in tables if (shown := rows(table, beside=tables)) is not None]
+    return paired(*found) if len(found) == len(tables) else None
+
+
+def paired(*tables: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each table whose task and seed all of them have: figures that are compared share victims.
+
+    Args:
+        tables: Rows of `rows`.
+    """
+    of = [set(zip(table["task"], table["seed"], strict=True)) for table in tables]
+    shared, found = set.intersection(*of), []
+    for table in tables:
+        kept = table[[key in shared for key in zip(table["task"], table["seed"], strict=True)]].copy()
+        kept.attrs = table.attrs | {"seeds": tuple(sorted(set(kept["seed"])))}
+        found.append(kept)
+    return found
+
+
 def tasks(rows: pd.DataFrame) -> list[str]:
     """Return the tasks on photographs that rows belong to, in the order of `NAMES`."""
     return [task for task in NAMES if task in set(rows["task"])]
@@ -160,7 +184,7 @@ def weakest_words(rows: pd.DataFrame) -> str:
     victim, constant = found.loc[task]
     return (
         f"*{NAMES[task]}* is weakest compared with a constant answer, {victim:.2f} against {constant:.2f}, so its"
-        " recovery is a ratio of two low accuracies."
+        " recovery is a ratio of two low accuracies and can exceed one."
     )
 
 
@@ -335,10 +359,11 @@ def _testable(claim: Claim, photos: Ledger) -> list[Bound]:
     return [bound for bound in bounds if bound.stated.sign in SIGNS]
 
 
-def cost(rows: pd.DataFrame) -> str:
-    """Return in words how long rows on photographs took."""
+def cost(tables: Sequence[pd.DataFrame]) -> str:
+    """Return in words how long the rows of tables on photographs took."""
+    rows, hours = sum(map(len, tables)), sum(table["seconds"].sum() for table in tables) / 3600
     return (
-        f"The {len(rows):,} rows on photographs that this chapter reads took {rows['seconds'].sum() / 3600:.1f} hours"
+        f"The {rows:,} rows on photographs that this chapter reads took {hours:.1f} hours"
         " on one core, which was also doing other work."
     )
 
