@@ -63,6 +63,18 @@ def test_without_deciding_rows_a_card_shows_what_was_explored_and_that_it_decide
     assert read(nothing, "C1")[0]["Explored"] == "nothing yet"
 
 
+def test_rows_that_only_a_precondition_has_yet_are_counted_too():
+    """Until two seeds exist no precondition is met, so a claim that has one has no bounds yet."""
+    cells = [cell for table in CLAIMS["B5"].tables for cell in table_cells(table, scale("photos"), seeds=[200])]
+    values = {"validation_accuracy": 0.75, "errors_repeated": 0.5, "images": 1_000}
+    frame, photos = results.frame([Row(cell, values, MADE) for cell in cells]), scale("photos")
+    entries = tuple(claims.verdicts(frame, photos, only="B5"))
+    assert {entry.seeds for entry in entries} == {()}
+    lines, section = read(ledger.Ledger(photos, entries, {}, frame), "B5")
+    assert lines["Why"].startswith("There are rows from 1 deciding seed, too few for a verdict;")
+    assert section.select_one("a")["href"] == "12_ledger.html#photos-B5"
+
+
 def test_a_bound_whose_precondition_fails_in_exploration_is_not_counted():
     """The control of retina is a tenth more accurate than the copy, so it is no fair one."""
     values = {"validation_accuracy": 0.75, "errors_repeated": 0.5, "images": 1_000}

@@ -70,11 +70,12 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
         told = [_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds]
         lines["Ours"] = _list(told or map(_line, _unmet(entries)))
-    lines["Why"] = escape(" ".join([_why(entries, word), *remarks(ledger, claim.id)]))
+    rows = {seed for bound in counted for seed in bound.seeds}
+    lines["Why"] = escape(" ".join([_why(entries, word, len(rows)), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
     # The ledger's page has no entries for photographs before their first deciding rows.
-    page = ledger.scale.name if any(entry.seeds for entry in entries) else "drawn"
+    page = ledger.scale.name if rows else "drawn"
     link = f'<a href="12_ledger.html#{page}-{claim.id}">{claim.id}</a>'
     return (
         f'<section class="card {kind}"><p class="word"><span aria-hidden="true">{sign}</span> {said}</p>'
@@ -164,11 +165,17 @@ def _number(value: float) -> str:
     return (f"{value:.0f}" if value == round(value) and abs(value) > 1 else f"{value:.3f}").replace("-", "−")
 
 
-def _why(entries: list[Entry], word: Verdict) -> str:
-    """Return why a claim has its verdict: the tasks that decide it, with their first reasons."""
+def _why(entries: list[Entry], word: Verdict, seeds: int) -> str:
+    """Return why a claim has its verdict: the tasks that decide it, with their first reasons.
+
+    Args:
+        entries: The claim on each task.
+        word: Its verdict as a whole.
+        seeds: How many deciding seeds have rows of it.
+    """
     if word is Verdict.NOT_RUN:
-        seeds = {seed for entry in entries for seed in entry.seeds}
-        there = f"There are rows from {len(seeds)} deciding seeds, too few for a verdict" if seeds else NO_ROWS
+        several = "s" * (seeds > 1)
+        there = f"There are rows from {seeds} deciding seed{several}, too few for a verdict" if seeds else NO_ROWS
         return f"{there}; what was explored decides nothing."
     deciding = [entry for entry in entries if entry.verdict is word] or entries
     if word is Verdict.HOLDS:

@@ -4,7 +4,7 @@ All of it is HTML that needs no script: a claim's entry is a fold, and the table
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from html import escape
 from types import MappingProxyType
 
@@ -81,11 +81,21 @@ def matrix(ledger: Ledger, *, heading: str = "", explored: Mapping[str, Sequence
 def _explored(explored: Mapping[str, Sequence[Bound]], claim: Claim) -> str:
     if not explored:
         return ""
-    # Hits are judged together with a control's, which one seed cannot do.
-    bounds = [bound for bound in explored.get(claim.id, ()) if not bound.stated.counts]
-    means = ((float(np.mean(list(bound.values.values()))), bound) for bound in bounds)
-    met = sum(mean >= bound.limit if bound.stated.sign in "≥>" else mean <= bound.limit for mean, bound in means)
-    return f"<td>{f'{met} of {len(bounds)}' if bounds else ''}</td>"
+    found = met(explored.get(claim.id, ()))
+    return f"<td>{f'{sum(found)} of {len(found)}' if found else ''}</td>"
+
+
+def met(bounds: Iterable[Bound]) -> list[bool]:
+    """Return whether the mean of each bound is on the side on which it holds, whatever its interval.
+
+    Bounds of hits have no word here: hits are judged together with a control's, which one seed cannot do.
+    """
+    means = [
+        replace(bound, mean=float(np.mean(list(bound.values.values()))))
+        for bound in bounds
+        if bound.values and not bound.stated.counts
+    ]
+    return [judging.fulfilled(bound) for bound in means]
 
 
 def legend() -> str:

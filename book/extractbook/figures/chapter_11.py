@@ -1,6 +1,5 @@
 """Figures of chapter 11, Real images, real scale."""
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,13 +15,14 @@ from extractbook.figures import pictures
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import table
 from extractbook.figures.plots import constant_recovery, dots, grouped
+from extractbook.ledger_page import met
 from extractbook.reproduction import paper, results
 from extractbook.reproduction.cells import plain_cell
 from extractbook.reproduction.claims import Claim, claims
 from extractbook.reproduction.experiments.extraction import control_of, surrogate_of
-from extractbook.reproduction.judging import Bound, Verdict
+from extractbook.reproduction.judging import Verdict
 from extractbook.reproduction.ledger import Ledger
-from extractbook.reproduction.scales import scale
+from extractbook.reproduction.scales import Scale, scale
 from extractbook.reproduction.setups import Setup, evenly
 from extractlib.attacks.knockoff import Knockoff
 from extractlib.data import layouts, sets
@@ -46,10 +46,11 @@ STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": 
 
 MISSING = "*The rows of this experiment on photographs have not been computed yet.*"
 
-SIGNS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
-
 NEAR = 0.03
 """How far an independent control's accuracy may be from the copy's."""
+
+FEW = 2
+"""Up to how many tasks of a claim's bounds the table of verdicts names."""
 
 SHOWN = 8
 """Number of queries that are shown with their answers, and of errors."""
@@ -78,11 +79,11 @@ def paired(*tables: pd.DataFrame) -> list[pd.DataFrame]:
     Args:
         tables: Rows of `rows`.
     """
-    of = [set(zip(table["task"], table["seed"], strict=True)) for table in tables]
+    of = [set(zip(one["task"], one["seed"], strict=True)) for one in tables]
     shared, found = set.intersection(*of), []
-    for table in tables:
-        kept = table[[key in shared for key in zip(table["task"], table["seed"], strict=True)]].copy()
-        kept.attrs = table.attrs | {"seeds": tuple(sorted(set(kept["seed"])))}
+    for one in tables:
+        kept = one[[key in shared for key in zip(one["task"], one["seed"], strict=True)]].copy()
+        kept.attrs = one.attrs | {"seeds": tuple(sorted(set(kept["seed"])))}
         found.append(kept)
     return found
 
@@ -153,6 +154,17 @@ def own_words(copies: pd.DataFrame, own_images: pd.DataFrame) -> str:
     )
 
 
+def shift_words(seen: pd.DataFrame) -> str:
+    """Return how much accuracy the victim loses on the shifted source, task by task, in points.
+
+    Args:
+        seen: Rows of table ``detection``.
+    """
+    lost = (seen["victim_accuracy"] - seen["shifted_victim_accuracy"]).groupby(seen["task"]).mean()
+    listed = _and([f"{_signed(100 * lost[task], 1)} points on *{NAMES[task]}*" for task in tasks(seen)])
+    return f"On that source, the victim is less accurate than on the task's test images by {listed}."
+
+
 def asked_own(own_images: pd.DataFrame) -> pd.DataFrame:
     """Return the rows in which the queries are images of the shifted source and the answers are full."""
     shifted = own_images["pool"].str.endswith("/shifted") & (own_images["granularity"] == "full")
@@ -165,34 +177,65 @@ def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     Args:
         rows, controls: Rows of the tables reproduction and control.
     """
-    body = []
+    body, labels = [], scale("photos").control_images
     for task in tasks(rows):
         own, alone = (one[one["task"] == task] for one in (rows, controls))
         shares = [own["victim_accuracy"], own["surrogate_accuracy"], alone["surrogate_accuracy"]]
         shares += [own["constant_accuracy"], own["agreement"], alone["agreement"]]
-        body.append([NAMES[task], f"{own['images'].min():,}", *(f"{one.mean():.2f}" for one in shares)])
-    heads = ["Task", "Images", "Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
+        counts = [f"{own['images'].min():,}", f"{labels[task]:,}"]
+        body.append([NAMES[task], *counts, *(f"{one.mean():.2f}" for one in shares)])
+    heads = ["Task", "Test images", "Control's labels"]
+    heads += ["Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
     balanced = " and ".join(NAMES[task] for task in scale("photos").balanced)
     said = f"Share of images classified correctly, the mean over classes on {balanced}; agreement"
     return table(body, heads, caption=said)
 
 
 def weakest_words(rows: pd.DataFrame) -> str:
-    """Return which victim is least above a constant answer, as a sentence."""
-    found = rows.groupby("task")[["victim_accuracy", "constant_accuracy"]].mean()
+    """Return which victim is least above a constant answer, and how its copy compares with it."""
+    found = rows.groupby("task")[["victim_accuracy", "constant_accuracy", "surrogate_accuracy"]].mean()
     task = (found["victim_accuracy"] / found["constant_accuracy"]).idxmin()
-    victim, constant = found.loc[task]
+    victim, constant, copy = found.loc[task]
+    own = rows[rows["task"] == task]
+    low, high = _range(_resampled(own)[task])
+    by_image = 1 - (own["errors"] / own["images"]).mean()
+    more = f"; the copy is more accurate than the victim there, {copy:.2f}, and why was not tested" * (copy > victim)
     return (
-        f"*{NAMES[task]}* is weakest compared with a constant answer, {victim:.2f} against {constant:.2f}, so its"
-        " recovery is a ratio of two low accuracies and can exceed one."
+        f"*{NAMES[task]}* is weakest compared with a constant answer, {victim:.2f} against {constant:.2f}, so a"
+        f" constant answer alone would recover {constant / victim:.2f}{more}.\n"
+        f"Under resampled test images, its recovery is {low:.2f} to {high:.2f}.\n"
+        f"Counted by image, this victim is right on {by_image:.0%}."
     )
 
 
+def _resampled(rows: pd.DataFrame, column: str = "recovery") -> dict[str, np.ndarray]:
+    """Return a column's mean over the seeds of each task, under each resample of the test images."""
+    lists = rows.groupby("task")[f"resampled.{column}"]
+    return {task: np.mean(values.tolist(), axis=0) for task, values in lists}
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the middle 95% of some values."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
-    """Return on which tasks the independent control is within three points of the copy."""
-    ours, alone = (rows.groupby("task")["surrogate_accuracy"].mean() for rows in (copies, controls))
-    near = [NAMES[task] for task in tasks(copies) if abs(ours[task] - alone[task]) <= NEAR]
-    return f"The control is within three points of the copy on {' and '.join(near) or 'no task'}."
+    """Return on which tasks the independent control is within three points of the copy, on validation images."""
+    ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
+    apart = (alone - ours).to_dict()
+    near = [NAMES[task] for task in tasks(copies) if abs(apart[task]) <= NEAR]
+    above = [NAMES[task] for task in tasks(copies) if apart[task] > NEAR]
+    more = f"\nOn {_and(above)}, it is more accurate than the copy, without a single query." if above else ""
+    return f"On validation images, the control is within three points of the copy on {_and(near) or 'no task'}.{more}"
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def repeated(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
@@ -268,13 +311,31 @@ def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
 def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
     """Return what labels alone cost by task, and whether the tasks with many similar classes lose most."""
     lost = labels(copies, less)
+    full, label = (_resampled(rows) for rows in (copies, less[less["granularity"] == "label"]))
     alike = [task for task in NAMES if paper.drawn(task) in ("birds", "things")]
     most = "are those that lose most" if set(lost.index[: len(alike)]) == set(alike) else "are not those that lose most"
-    listed = ", ".join(f"{by:.2f}".replace("-", "−") + f" on *{NAMES[task]}*" for task, by in lost.items())
+    said = []
+    for task, by in lost.items():
+        low, high = _range(full[task] - label[task])
+        said.append(f"{_signed(by)} on *{NAMES[task]}* ({_signed(low)} to {_signed(high)})")
     return (
-        f"Labels alone cost {listed} of recovery; the tasks with many similar classes,"
-        f" {' and '.join(NAMES[task] for task in alike)}, {most}."
+        f"Labels alone cost {', '.join(said)} of recovery; in brackets, what it is under resampled test images.\n"
+        f"The tasks with many similar classes, {_and([NAMES[task] for task in alike])}, {most} here."
     )
+
+
+def explored_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
+    """Return on which tasks the cost of labels had another sign at the exploring seed; nothing if on none.
+
+    Args:
+        copies, less: Rows of the tables reproduction and granularity.
+    """
+    [claim] = [claim for claim in claims() if claim.id == "C3"]
+    found = results.frame(rows_of("exploring", claim, scale("photos")))
+    now, before = labels(copies, less), labels(found[found["granularity"] == "full"], found)
+    turned = [task for task in now.index if task in before and now[task] * before[task] < 0]
+    listed = _and([f"{_signed(before[task])} on *{NAMES[task]}*" for task in turned])
+    return f"At the exploring seed, on validation images, it was {listed}." if listed else ""
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
@@ -323,40 +384,45 @@ def judged(photos: Ledger) -> str:
 
 
 def verdicts_table(drawn: Ledger, photos: Ledger) -> str:
-    """Return the verdicts on all claims at both scales, and how many testable bounds exploration's means meet.
+    """Return the verdicts on all claims at both scales, and how many testable bounds the means meet on photographs.
+
+    Bounds are counted twice: as explored, and with the rows of deciding seeds that exist so far. Tasks are named where
+    bounds are of one or two.
 
     Args:
         drawn, photos: The ledgers of the scales drawn and photos.
     """
     body, left_out = [], {cut.table for cut in photos.scale.left_out if not cut.cells and not cut.tasks}
     for claim in claims():
-        means = [(float(np.mean(list(bound.values.values()))), bound) for bound in _testable(claim, photos)]
-        met = [SIGNS[bound.stated.sign](mean, bound.limit) for mean, bound in means]
-        said = f"{sum(met)} of {len(met)}" if met else None
         reason = claim.photos.removeprefix("shown without a verdict: ")
         if left_out & set(claim.tables):
             reason = "its rows would take too long"
         word = f"no verdict: {reason}" if reason else str(photos.word(claim))
-        body.append([claim.id, claim.statement, str(drawn.word(claim)), word, said])
-    heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met"]
+        counts = [_count(claim, edition, photos.scale) for edition in ("exploring", "edition-2")]
+        body.append([claim.id, claim.statement, str(drawn.word(claim)), word, *counts])
+    heads = ["Claim", "Statement", "Drawn", "Photographs", "Explored: bounds met", "Deciding seeds so far: bounds met"]
     return table(body, heads, words=True)
+
+
+def _count(claim: Claim, edition: str, photos: Scale) -> str | None:
+    """Return how many of a claim's testable bounds an edition's means meet, and on which tasks if on one or two."""
+    rows = rows_of(edition, claim, photos)
+    bounds, _ = explored(rows, claim, photos)
+    found = met(bounds)
+    if not found:
+        return None
+    of = {rows[index].cell.task for bound in bounds if not bound.stated.counts for index in bound.rows}
+    names = f" on {_and([NAMES[task] for task in NAMES if task in of])}" if len(of) <= FEW else ""
+    return f"{sum(found)} of {len(found)}{names}"
 
 
 def missed(photos: Ledger) -> str:
     """Return of which claims the exploring seed misses at least half of the testable bounds, as a sentence."""
-    found = {
-        claim.id: [SIGNS[one.stated.sign](float(np.mean(list(one.values.values()))), one.limit) for one in bounds]
-        for claim in claims()
-        for bounds in [_testable(claim, photos)]
-    }
-    names = [name for name, met in found.items() if met and sum(met) <= len(met) / 2]
-    told = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
-    return f"The exploring seed misses at least half of the bounds of {told or 'no claim'}."
-
-
-def _testable(claim: Claim, photos: Ledger) -> list[Bound]:
-    bounds, _ = explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)
-    return [bound for bound in bounds if bound.stated.sign in SIGNS]
+    names = []
+    for claim in claims():
+        found = met(explored(rows_of("exploring", claim, photos.scale), claim, photos.scale)[0])
+        names += [claim.id] if found and sum(found) <= len(found) / 2 else []
+    return f"The exploring seed misses at least half of the bounds of {_and(names) or 'no claim'}."
 
 
 def cost(tables: Sequence[pd.DataFrame]) -> str:
