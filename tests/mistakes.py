@@ -10,7 +10,7 @@ MISTAKES = {
     ],
     "1.2": [
         ("off by one", "count <=", "count <", "values are wrong"),
-        ("a refusal is charged", "if fits:", "if True:", "a refused request is charged"),
+        ("a refusal is charged", "if fits:", "if True:", "a refused request is charged, or bars its client"),
         (
             "one budget for all",
             "for name, count in requests:",
@@ -33,6 +33,12 @@ MISTAKES = {
             "return np.interp(",
             "return np.interp(stolen, np.sort(sizes), np.sort(accuracies))\n    np.interp(",
             "not the other way",
+        ),
+        (
+            "the other way round, as they come",
+            "return np.interp(",
+            "return np.interp(stolen, sizes, accuracies)\n    np.interp(",
+            "not the other way, and sort the points",
         ),
     ],
     "1.4": [
@@ -109,6 +115,12 @@ MISTAKES = {
             "generator.permutation(films.unique().numpy())",
             "torch.roll(films.unique(), -(seed % len(films.unique())))",
             "always follow each other",
+        ),
+        (
+            "short films first",
+            "generator.permutation(films.unique().numpy())",
+            "sorted(generator.permutation(films.unique().numpy()), key=lambda film: int((films == film).sum() > 8))",
+            "long films are hardly ever chosen",
         ),
     ],
     "2.4": [
@@ -220,6 +232,7 @@ MISTAKES = {
         ("in proportion", "-(-steps // -(-few // batch))", "epochs * many // few", "count batches, not images"),
         ("the same number", "-(-steps // -(-few // batch))", "epochs", "gets fewer steps"),
         ("one too few", "-(-steps // -(-few // batch))", "-(-steps // -(-few // batch)) - 1", "too small"),
+        ("rounded down", "-(-steps // -(-few // batch))", "steps // -(-few // batch)", "too small"),
     ],
     "5.2": [
         ("no mask", "np.where(left > 0, preferences, -np.inf)", "preferences", "is still chosen"),
@@ -231,15 +244,16 @@ MISTAKES = {
             "must sum to 1",
         ),
         ("overflow", "np.exp(open_ones - open_ones.max())", "np.exp(open_ones)", "NaN"),
-        ("the favorite in any case", "left > 0", "np.arange(len(left)) != preferences.argmax()", "on input 2 of 5"),
-        ("one class in any case", "left > 0", "np.arange(len(left)) != left.argmin()", "on input 2 of 5"),
+        ("the favorite in any case", "left > 0", "np.arange(len(left)) != preferences.argmax()", "on input 2 of 6"),
+        ("one class in any case", "left > 0", "np.arange(len(left)) != left.argmin()", "on input 2 of 6"),
         (
             "the first class alone",
             "left > 0",
             "np.arange(len(left)) != [*np.flatnonzero(left == 0), -1][0]",
-            "on input 4 of 5",
+            "on input 4 of 6",
         ),
         ("not normalized", "weights / weights.sum()", "weights", "too large, by the same factor"),
+        ("low, not closed", "-np.inf", "-1_000", "on input 6 of 6"),
     ],
     "5.3": [
         ("wrong sign", "return apart", "return -apart", "sign is reversed"),
@@ -256,6 +270,13 @@ MISTAKES = {
             "head = head.clone().requires_grad_()\n"
             "    loss = torch.nn.functional.cross_entropy(features @ head.T, targets)\n"
             "    loss.backward()\n    return head.grad\n    apart = ",
+            "doing without automatic differentiation",
+        ),
+        (
+            "differentiated forward",
+            "apart = ",
+            "return torch.func.jacfwd(\n"
+            "        lambda one: torch.nn.functional.cross_entropy(features @ one.T, targets))(head)\n    apart = ",
             "doing without automatic differentiation",
         ),
         (
@@ -302,7 +323,7 @@ MISTAKES = {
             "wrong direction",
             "temperature * soft.log()",
             "soft.log() / temperature",
-            "accuracy cannot decide",
+            "multiply the logarithms",
         ),
         ("not made to sum to one", ".log_softmax(1)", "", "accuracy cannot decide"),
         ("the least likely", "np.argmax", "np.argmin", "too large"),
@@ -346,6 +367,14 @@ MISTAKES = {
         ),
         ("whatever the sign", "(-first @ second.T)", "(-np.abs(first @ second.T))", "the sign of a product counts"),
         ("not scaled", " / lengths", "", "on input 1 of 3"),
+        (
+            "filter by filter",
+            "return (first * second[order]).sum() / lengths",
+            "other = second[order]\n"
+            "    cosines = (first * other).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(other, axis=1)\n"
+            "    return cosines.mean()",
+            "each layer is one long vector",
+        ),
     ],
     "7.3": [
         (
@@ -408,6 +437,7 @@ MISTAKES = {
         ),
         ("the larger", "np.minimum", "np.maximum", "in part 2 of 2, the number, "),
         ("right answers only", "can.sum()", "np.trace(can)", "in part 2 of 2, the number, "),
+        ("forced to be right only", "must.sum()", "np.trace(must)", "in part 1 of 2, the number, 0."),
         ("counts", "can.sum() / images.sum()", "can.sum()", "in part 2 of 2, the number, "),
     ],
     "8.4": [

@@ -379,7 +379,7 @@ def test_never_above_budget_and_never_refused_early(budget, sent):
     [
         ([[1, 2]], "images are a list: expected uint8 of shape (n, 3, 4, 4), n at least 1"),
         (None, "images are a NoneType: expected uint8"),
-        (np.zeros((1, 3, 4, 4), np.uint8), "images are a ndarray: expected uint8"),
+        (np.zeros((1, 3, 4, 4), np.uint8), "images are an array of NumPy"),
         (noise(1)[0], "images are torch.uint8 of shape (3, 4, 4): expected uint8 of shape (n, 3, 4, 4), n at least 1"),
         (noise(1)[:, :1], "of shape (1, 1, 4, 4)"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "of shape (2, 3, 8, 8)"),

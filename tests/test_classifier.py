@@ -4,6 +4,7 @@ import copy
 import math
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -20,7 +21,7 @@ from torchvision import models
 import extractlib as xl
 from extractlib.api.service import PredictionAPI
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 from extractlib.models import networks
 from extractlib.models.classifier import Surrogate, Victim, load_victim
 from extractlib.models.networks import FromFloats
@@ -879,3 +880,170 @@ def test_scores_of_a_victim_in_half_precision_are_float32(kind):
     assert scores[1].dtype == torch.float32
     assert xl.metrics.auroc(scores[0][:100].to(kind), scores[0][:100].to(kind)) == 0.5
     assert len(scores[1].unique()) > 20  # in half precision, almost all were 0.2502
+
+
+# -- modules of one's own, as they are written -------------------------------------
+
+
+class Viewing(nn.Module):
+    """A convolution, then `view`, which takes one layout only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4 * 16, 2)
+
+    def forward(self, x):
+        x = self.norm(self.first(x))
+        return self.last(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("moved", [{}, {"shift": 1, "flip": True}], ids=["plain", "augmented"])
+def test_a_module_that_uses_view_is_trained_and_answers_in_any_layout(moved):
+    labeled = xl.images(noise(12, 3, 4, 4), torch.arange(12) % 2, classes=PAIR)
+    recipe = replace(RECIPE, **{"shift": 0} | moved)
+    victim = Victim.train(labeled, network=seeded(Viewing), recipe=recipe, backbone=None, progress=False)
+    backward = noise(12, 3, 4, 4).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert torch.equal(victim.logits(backward), victim.logits(noise(12, 3, 4, 4)))
+    api = PredictionAPI(victim, budget=12)
+    attack, pool = xl.attacks.Knockoff(budget=12), noise(12, 3, 4, 4)
+    copied = attack(api, pool, surrogate=seeded(Viewing), recipe=recipe, progress=False)
+    assert copied.logits(backward).shape == (12, 2)
+
+
+def test_a_module_that_was_converted_after_it_was_given_still_answers():
+    module = linear(torch.eye(2, 12))
+    victim = Victim(module, classes=PAIR, mean=0.5)
+    before = victim.logits(noise(3, 3, 2, 2))
+    module.double()
+    torch.testing.assert_close(victim.logits(noise(3, 3, 2, 2)), before)
+
+
+def test_features_are_what_a_layer_gets_although_it_works_in_place():
+    module = seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 2)))
+    victim = Victim(module, classes=PAIR, layer="1")
+    pixels = noise(2, 3, 8, 8).float() / 255
+    with torch.no_grad():
+        found, expected = victim.model.features(pixels), module[0](pixels).flatten(1)
+    torch.testing.assert_close(found, expected)
+    assert expected.min() < 0
+
+
+def test_what_a_module_keeps_while_it_answers_can_take_part_in_training():
+    class Masking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.mask = nn.Linear(12, 2), None
+
+        def forward(self, x):
+            if self.mask is None:
+                self.mask = torch.ones(12) * 0.5
+            return self.inner(x.flatten(1) * self.mask)
+
+    victim = Victim(Masking(), classes=PAIR)
+    victim.predict(noise(2, 3, 2, 2))
+    pixels = torch.rand(2, 3, 2, 2, requires_grad=True)
+    victim.as_module()(pixels).sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_one_output_of_no_images_is_no_answer_and_no_error():
+    for outputs in ("logit", "probability", "logits"):
+        module = nn.Sequential(linear(torch.ones(1 if outputs != "logits" else 2, 12)), nn.Sigmoid())
+        assert Victim(module, classes=PAIR, outputs=outputs).logits(noise(0, 3, 2, 2)).shape == (0, 2)
+
+
+def test_threads_get_the_same_answers_from_a_module_that_is_in_training_mode():
+    module = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 64), nn.Dropout(), nn.Linear(64, 2)))
+    victim = Victim(module, classes=PAIR)
+    expected = victim.logits(noise(40, 3, 2, 2), batch_size=1)
+    module.train()
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: victim.logits(noise(40, 3, 2, 2), batch_size=1), range(30)))
+    assert all(torch.equal(answer, expected) for answer in answers)
+    assert all(part.training for part in module.modules())
+
+
+def test_a_quantized_module_answers_behind_an_api_and_says_why_it_cannot_be_saved(tmp_path):
+    module = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch moves quantization to another package
+        quantized = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+    victims = [Victim(quantized, classes=PAIR) for _ in range(2)]
+    assert victims[0].fingerprint == victims[0].fingerprint != victims[1].fingerprint
+    assert PredictionAPI(victims[0]).query(noise(2, 3, 2, 2)).probabilities.shape == (2, 2)
+    with pytest.raises(InputError, match="is no tensor of numbers, as in a quantized module"):
+        victims[0].save(tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_models_that_answer_differently_from_equal_weights_have_other_fingerprints():
+    halved, whole = (
+        Victim(networks.build(name, classes=2, seed=0), classes=PAIR) for name in ("cnn-5-halved", "cnn-5")
+    )
+    assert networks.fingerprint_of(halved.model.state_dict()) == networks.fingerprint_of(whole.model.state_dict())
+    assert halved.fingerprint != whole.fingerprint
+
+    def encoder(**options):
+        return seeded(
+            lambda: nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(4, 2, 8, **options), nn.Flatten())
+        )
+
+    def scripted(stride):
+        return torch.jit.script(seeded(lambda: nn.Sequential(nn.Conv2d(3, 2, 1, stride=stride), nn.Flatten())))
+
+    for make, first, second in ((encoder, {}, {"norm_first": True}), (scripted, {"stride": 1}, {"stride": 2})):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit is deprecated
+            prints = [Victim(make(**options), classes=PAIR).fingerprint for options in (first, first, second)]
+        assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_module_that_keeps_what_it_sees_is_named_at_its_first_answer():
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.last = nn.Linear(12, 2), None
+
+        def forward(self, x):
+            self.last = x.mean()
+            return self.inner(x.flatten(1))
+
+    api = PredictionAPI(Victim(Keeping(), classes=PAIR))
+    with pytest.warns(ResultWarning, match="fingerprint changes when it answers.* give Victim"):
+        api.query(noise(2, 3, 2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        api.query(noise(2, 3, 2, 2, seed=1))
+        named = PredictionAPI(Victim(Keeping(), classes=PAIR, fingerprint="mine"))
+        first = named.query(noise(2, 3, 2, 2), request="a").probabilities
+    assert torch.equal(named.query(noise(2, 3, 2, 2), request="a").probabilities, first)
+    assert named.usage().queries == 2
+
+
+def test_a_surrogates_architecture_may_be_that_of_a_victim():
+    labeled = xl.images(noise(12, 3, 16, 16), torch.arange(12) % 2, classes=PAIR)
+    other = Victim(networks.build("tiny", classes=2, seed=3), classes=PAIR)
+    made = [
+        Victim.train(labeled, network=network, recipe=RECIPE, backbone=None, progress=False)
+        for network in (other, other.model)
+    ]
+    assert made[0].fingerprint == made[1].fingerprint != other.fingerprint
+
+
+def test_training_without_gradients_is_refused_before_a_query():
+    api = PredictionAPI(Victim(linear(torch.eye(2, 48)), classes=PAIR), budget=12)
+    with (
+        torch.no_grad(),
+        pytest.raises(InputError, match=r"^gradients are off, as in torch.no_grad\(\): train outside"),
+    ):
+        xl.attacks.Knockoff(budget=12)(api, noise(12, 3, 4, 4), surrogate=Viewing(), progress=False)
+    assert api.usage().queries == 0
+
+
+def test_a_module_that_cannot_be_copied_is_refused_before_a_query():
+    module = Viewing()
+    module.lock = threading.Lock()
+    api = PredictionAPI(Victim(linear(torch.eye(2, 48)), classes=PAIR), budget=12)
+    with pytest.raises(InputError, match=r"^the module cannot be copied \(TypeError: cannot pickle.*lock"):
+        xl.attacks.Knockoff(budget=12)(api, noise(12, 3, 4, 4), surrogate=module, progress=False)
+    assert api.usage().queries == 0

@@ -407,7 +407,7 @@ def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
     assert int(layered.detect(images).sum()) == 15
     with pytest.raises(InputError, match="unknown layer '9': use one of 0, 1, 2, 3"):
         LayeredMahalanobisDetector(foreign, known, layers=["9"], **options)
-    foreign.model.module[0].add_module("spare", torch.nn.Linear(2, 2))
+    foreign.model.module[0].add_module("spare", torch.nn.Linear(2, 2).double())
     with pytest.raises(InputError, match="^layer '0.spare' is not used by the module: name another from module"):
         LayeredMahalanobisDetector(foreign, known, layers=["0.spare"], **options)
     del foreign.model.module[0].spare
@@ -741,3 +741,64 @@ def test_a_side_without_images_is_refused():
     for sides in ((some, nothing), (nothing, some)):
         with pytest.raises(InputError, match="level 20 has .* images and level 20 .*: both need some"):
             BinaryDetector.train(*sides, Trainer(network="tiny", recipe=RECIPE, seed=0))
+
+
+def test_a_score_that_is_no_number_catches_nothing_silently():
+    class Lost(Detector):
+        threshold, fingerprint = 0.5, "lost"
+
+        def score(self, images):
+            return torch.tensor([0.1, math.nan, 0.9, math.nan])[: len(images)]
+
+    with pytest.raises(InputError, match="^the Lost has the score NaN for 2 of 4 images: make it again, trained with"):
+        Lost().detect(IMAGES[:4])
+    assert Lost().detect(IMAGES[:1]).tolist() == [False]
+
+
+def in_place() -> Victim:
+    """Return a victim whose activations overwrite what they get."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        parts = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        module = nn.Sequential(*parts, nn.Linear(4, 3))
+    return Victim(module, classes=("a", "b", "c"), image_shape=(3, 16, 16), layer="5")
+
+
+def test_layers_are_seen_before_the_next_one_works_in_place():
+    victim = in_place()
+    [found] = layers_of(victim, IMAGES, ["1"])
+    with torch.no_grad():
+        expected = victim.model.module[:2](victim.model.normalize(IMAGES)).mean((2, 3))
+    torch.testing.assert_close(found, expected)
+    assert expected.min() < 0
+
+
+@pytest.mark.parametrize("kind", ["odin", "mahalanobis"])
+def test_detecting_leaves_a_victim_as_it_is(kind):
+    """Its mode, the statistics of its batch normalizations, and the gradients of its weights."""
+    victim = in_place()
+    victim.model.train()
+    weights = dict(victim.model.named_parameters())
+    first = next(iter(weights))
+    weights[first].grad = torch.ones_like(weights[first])
+    if kind == "odin":
+        detector = OdinDetector(victim, temperature=10.0, epsilon=0.01)
+    else:
+        detector = MahalanobisDetector(victim, flat(100, 40, seed=1), epsilon=0.01)
+    before = victim.fingerprint, detector.score(IMAGES)
+    victim.model.eval()
+    torch.testing.assert_close(detector.score(IMAGES), before[1], rtol=0, atol=0)
+    assert victim.fingerprint == before[0]
+    assert [name for name, weight in weights.items() if weight.grad is not None] == [first]
+    assert torch.equal(weights[first].grad, torch.ones_like(weights[first]))
+
+
+def test_two_sides_of_a_detector_are_of_one_shape_and_may_be_tensors():
+    trainer = Trainer(network="tiny", recipe=Recipe(epochs=1, learning_rate=0.05, batch_size=8), seed=0)
+    small = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(
+        InputError, match=r"^benign has .* \(3, 16, 16\) and ood of \(3, 8, 8\): resize them to one size"
+    ):
+        BinaryDetector.train(IMAGES, small, trainer)
+    given = BinaryDetector.train(IMAGES[:8], flat(200, 8, seed=1).images, trainer).score(IMAGES)
+    assert given.shape == (40,) and ((given >= 0) & (given <= 1)).all()

@@ -163,9 +163,15 @@ def test_a_device_is_resolved(monkeypatch):
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_deterministic_algorithms_stay_where_the_user_wants_them(deterministic, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", deterministic)
-    with devices.tuned(torch.device("cuda"), needs="nothing"):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with devices.tuned(torch.device("cuda")):
         assert torch.backends.cudnn.deterministic is deterministic
         assert torch.backends.cudnn.benchmark is not deterministic
+        assert not torch.backends.cudnn.allow_tf32  # what else the user has set stays
+    assert torch.backends.cudnn.benchmark is False
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with devices.tuned(CPU):
+        assert torch.backends.cudnn.benchmark is True
 
 
 @pytest.mark.parametrize(

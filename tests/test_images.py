@@ -12,7 +12,7 @@ from PIL import Image
 
 import extractlib as xl
 from extractlib.data import images as module
-from extractlib.data.images import ImageSet, Rows, mix, split_indices
+from extractlib.data.images import ImageSet, Rows, check_images, from_tensor, mix, split_indices
 from extractlib.errors import InputError, check_choice
 from extractlib.models.training import Recipe, fit, predict
 from extractlib.store import digest, digest_of
@@ -494,3 +494,14 @@ def test_a_mistyped_path_is_no_set_of_the_book(tmp_path):
     for path in ("~nobody-here/pets", "folder:~nobody-here/pets"):
         with pytest.raises(InputError, match="the folder is ~nobody-here/pets, but there is no such user"):
             xl.load(path)
+
+
+def test_arrays_and_fractions_are_named_with_what_to_do():
+    images = from_tensor(torch.zeros(3, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match="^images are an array of NumPy, of which torch.from_numpy makes a tensor"):
+        check_images(images.images.numpy())
+    with pytest.raises(InputError, match="^images: indices are torch.float32: expected int64, or a mask of bool"):
+        images.subset(torch.tensor([0.9, 1.9]))
+    assert len(images.subset(torch.tensor([]))) == 0
+    with pytest.raises(InputError, match="^images: images are an array of >f4: expected one of numbers in"):
+        xl.images(np.zeros((2, 3, 4, 4), ">f4"))

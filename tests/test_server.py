@@ -947,6 +947,30 @@ def test_a_policy_of_another_shape_is_told_and_not_shown():
     api.close()
 
 
+def test_a_policy_that_works_in_place_alters_only_what_was_detected():
+    class Flat:
+        fingerprint = "flat"
+
+        def answer(self, probabilities, detected, images):
+            probabilities[detected] = 0.1
+            return probabilities
+
+    class First:
+        fingerprint = "first"
+
+        def detect(self, images):
+            return torch.arange(len(images)) < 2
+
+    parts = {"detector": First(), "policy": Flat()}
+    with ServedAPI(linear_victim(), **parts) as api:
+        served = api.query(noise(5)).probabilities
+    assert not api.is_alive
+    assert torch.equal(served, PredictionAPI(linear_victim(), **parts).query(noise(5)).probabilities)
+    assert (served[:2] == 0.1).all() and (served[2:] != 0.1).all()
+    with pytest.raises(InputError, match="^the policy is a object without 'fingerprint': give it a fingerprint"):
+        ServedAPI(linear_victim(), detector=First(), policy=object())
+
+
 def test_what_the_host_must_mend_is_not_told_to_clients(serve, tmp_path, caplog):
     place = tmp_path / "meter.db"
     with serve(place=place) as served:

@@ -77,8 +77,7 @@ def test_every_row_of_a_kind_has_its_turn():
 
 def timed(rows: list[Row], seconds: list[float]) -> list[Row]:
     return [
-        Row(row.cell, row.result, row.provenance | {"seconds": value})
-        for row, value in zip(rows, seconds, strict=True)
+        Row(row.cell, row.result, row.provenance | {"seconds": value}) for row, value in zip(rows, seconds, strict=True)
     ]
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from extractlib.api.meter import Terms
-from extractlib.api.service import Model, Policy, PredictionAPI
+from extractlib.api.service import Model, Policy, PredictionAPI, check_part
 from extractlib.data.images import check_images
 from extractlib.errors import InputError, described
 
@@ -48,6 +48,8 @@ class ServedAPI(PredictionAPI):
     def __init__(
         self, victim: Model, *, policy: Policy | None = None, terms: Mapping[str, Terms] | None = None, **options: Any
     ):
+        if policy is not None:
+            check_part("policy", policy, "answer")
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
         threshold = getattr(self._detector, "threshold", None)  # which your own detector may lack
         if isinstance(threshold, Real) and not threshold < math.inf:
@@ -74,8 +76,14 @@ class ServedAPI(PredictionAPI):
         """
         return check_images(images, self.image_shape, at_least=1)[:]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Answer waiting requests, and end the thread."""
+        """Answer waiting requests, and end the thread, as at the end of a with statement."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -143,7 +151,8 @@ class EveryQuery:
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities to show."""
-        altered = self._policy.answer(probabilities, torch.ones_like(detected), images)
+        # A clone, since a policy may work in place.
+        altered = self._policy.answer(probabilities.clone(), torch.ones_like(detected), images)
         # An output of another shape is not an answer, and the API reports it.
         fits = altered.shape == probabilities.shape
         return torch.where(detected[:, None], altered, probabilities) if fits else altered

@@ -2,6 +2,7 @@
 
 import hashlib
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import torch
 from extractlib.api.granularity import Answers, Granularity
 from extractlib.api.meter import Meter, Request, Terms, Usage
 from extractlib.data.images import check_images
-from extractlib.errors import InputError, check_classes, check_has, check_name, check_positive, described
+from extractlib.errors import InputError, ResultWarning, check_classes, check_has, check_name, check_positive, described
 from extractlib.store import digest
 from extractlib.tensors import CLOSE, is_plain, kind_of
 
@@ -118,16 +119,15 @@ class PredictionAPI:
         self.granularity = Granularity.parse(answers)
         self.classes = check_classes(victim.classes)
         check_name("fingerprint of the victim", victim.fingerprint)
-        for who, part in {"detector": detector, "policy": policy}.items():
-            if part is not None:
-                verb = {"detector": "detect", "policy": "answer"}[who]
-                check_has(who, part, ("fingerprint", verb), remedy=f"give it a fingerprint and {verb}()")
-                check_name(f"fingerprint of the {who}", part.fingerprint)
+        if detector is not None and policy is not None:
+            check_part("detector", detector, "detect")
+            check_part("policy", policy, "answer")
         self._victim, self._detector, self._policy = victim, detector, policy
         self._record = self.granularity.record(len(self.classes))
         self._terms = Terms(budget=budget, price=price)
         self._meter = Meter() if meter is None else meter
         self._batch_size = check_positive("batch size", batch_size, at_most=65_536)
+        self._answered = False
 
     @property
     def fingerprint(self) -> str:
@@ -159,7 +159,8 @@ class PredictionAPI:
         """
         images = check_images(images, self._victim.image_shape, at_least=1)[:].cpu().contiguous()
         request_id = uuid.uuid4().hex if request is None else request
-        state = hashlib.sha256(self.fingerprint.encode())
+        before = self.fingerprint
+        state = hashlib.sha256(before.encode())
         if self._victim.image_shape is None:  # otherwise there is only one
             state.update(repr(tuple(images.shape)).encode())
         state.update(images.numpy().data)
@@ -169,6 +170,7 @@ class PredictionAPI:
         if answer is None:
             # Outside any lock; what happened meanwhile is checked again when the request is charged.
             answer = self._meter.charge(asked, self._compute(images), terms)
+            self._check_same(before)
         # Read back from what the meter stored: a retry returns the same, and nothing hidden can ride along.
         return self._unpack(answer)
 
@@ -198,6 +200,17 @@ class PredictionAPI:
 
     def _unpack(self, answer: bytes) -> Answers:
         return self.granularity.unpack(np.frombuffer(answer, self._record))
+
+    def _check_same(self, fingerprint: str) -> None:
+        """Warn, once, if the first answer has changed the victim, as where a module keeps what it has seen."""
+        if not self._answered and self.fingerprint != fingerprint:
+            warnings.warn(
+                "the API's fingerprint changes when it answers, as if the module keeps something of each image: give"
+                " Victim(…, fingerprint='…'), or requests that are repeated will be refused",
+                ResultWarning,
+                stacklevel=3,
+            )
+        self._answered = True
 
     @torch.no_grad()
     def _compute(self, images: torch.Tensor) -> bytes:
@@ -239,6 +252,16 @@ class PredictionAPI:
             wanted = f"{'bool' if who == 'detector' else 'float'} of shape {tuple(shape)}"
             raise _fault(who, f"returned {kind_of(answer)} for {shape[0]} images{classes}, not a tensor, {wanted}")
         return answer
+
+
+def check_part(who: str, part: Detector | Policy, verb: str) -> None:
+    """Reject a detector or policy that lacks the method `verb` or a fingerprint.
+
+    Raises:
+        InputError: It does.
+    """
+    check_has(who, part, ("fingerprint", verb), remedy=f"give it a fingerprint and {verb}()")
+    check_name(f"fingerprint of the {who}", part.fingerprint)
 
 
 def _fault(who: str, what: str) -> Fault:

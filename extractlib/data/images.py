@@ -141,9 +141,11 @@ class ImageSet:
         Up to `LARGE` bytes are copied; more are read from this set on demand.
 
         Raises:
-            InputError: The mask is of another length, or an index is of no image.
+            InputError: The mask is of another length, an index is of no image, or the indices are no whole numbers.
         """
         indices = torch.as_tensor(indices)
+        if indices.numel() and (indices.is_floating_point() or indices.is_complex()):
+            raise InputError(f"{self.name}: indices are {indices.dtype}: expected int64, or a mask of bool")
         if indices.dtype == torch.bool and tuple(indices.shape) != (len(self),):
             raise InputError(
                 f"{self.name}: a mask of {kind_of(indices)} for {len(self)} images: give one value for each"
@@ -390,8 +392,10 @@ def _tensor(images: torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
     """
     try:
         return torch.as_tensor(np.ascontiguousarray(images) if isinstance(images, np.ndarray) else images)
-    except TypeError:
-        raise InputError(f"{name}: images are an array of {images.dtype}: expected one of numbers") from None
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name}: images are an array of {images.dtype}: expected one of numbers in this machine's byte order"
+        ) from None
 
 
 def _number(label: object, name: str) -> torch.Tensor:
@@ -470,6 +474,8 @@ def check_images(
     """
     if isinstance(images, ImageSet):
         found = "an ImageSet, whose tensor is its attribute images"
+    elif isinstance(images, np.ndarray):
+        found = "an array of NumPy, of which torch.from_numpy makes a tensor"
     elif not (isinstance(images, Rows) or is_plain(images)):
         found = kind_of(images)
     else:

@@ -31,13 +31,14 @@ from torch import nn
 
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows, check_images
+from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, ResultWarning, check_choice, kind_name, shown
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.networks import Block, FromFloats, Network, fingerprint_of
-from extractlib.models.training import predict
+from extractlib.models.training import evaluating, predict
 from extractlib.store import digest
 from extractlib.versions import versions
 
@@ -61,14 +62,20 @@ class Detector:
         """Return bool of shape (n,): whether the score of each image is above the threshold.
 
         Raises:
-            InputError: It has no threshold yet.
+            InputError: It has no threshold yet, or a score is NaN, as after a training that diverged.
         """
         if self.threshold == math.inf:
             raise InputError(
                 f"the {type(self).__name__} has no threshold and catches nothing: give it one, such as"
                 " metrics.threshold_at(detector.score(images), 0.95) for images of the task"
             )
-        return self.score(images) > self.threshold
+        scores = self.score(images)
+        if lost := int(scores.isnan().sum()):
+            raise InputError(
+                f"the {type(self).__name__} has the score NaN for {lost} of {len(images)} images: make it again,"
+                " trained with a lower learning rate"
+            )
+        return scores > self.threshold
 
 
 class Everything(Detector):
@@ -150,11 +157,17 @@ class BinaryDetector(_Digested):
             chain: What every image goes through first.
 
         Raises:
-            InputError: A side has no images, or the network or backbone does not fit.
+            InputError: A side has no images, they are of two shapes, or the network or backbone does not fit.
         """
+        benign, ood = as_images(benign, name="benign"), as_images(ood, name="ood")
         count = min(len(benign), len(ood))
         if not count:
             raise InputError(f"{benign.name} has {len(benign)} images and {ood.name} {len(ood)}: both need some")
+        if benign.image_shape != ood.image_shape:
+            raise InputError(
+                f"{benign.name} has images of shape {benign.image_shape} and {ood.name} of {ood.image_shape}: resize"
+                " them to one size first"
+            )
         images = ImageSet(
             "detector",
             torch.cat([benign.images[:count], ood.images[:count]]),
@@ -332,20 +345,19 @@ class _Tap(nn.Module):
         asked_by = threading.get_ident()
 
         def catch(found: list[torch.Tensor], _: nn.Module, given: object, returned: torch.Tensor) -> None:
-            if threading.get_ident() == asked_by:  # other threads may be using the model
-                found.append(returned)
+            # Other threads may be using the model, and the next layer may work in place.
+            if threading.get_ident() == asked_by and not found:
+                places = returned.flatten(1, -1).unflatten(1, (returned.shape[1], -1))
+                found.append(torch.mean(places, 2).to(torch.get_default_dtype()))
 
         with ExitStack() as hooks:
             for layer, found in zip(self.layers, caught, strict=True):
                 hooks.enter_context(layer.register_forward_hook(partial(catch, found)))
             self.model.classify(x)
-        means = []
-        for name, outputs in zip(self.names, caught, strict=True):
-            if not outputs:
-                raise InputError(f"layer {name!r} is not used by the module: name another from module.named_modules()")
-            output = outputs[0]
-            places = output.flatten(1, -1).unflatten(1, (output.shape[1], -1))
-            means.append(torch.mean(places, 2).to(torch.get_default_dtype()))
+        unused = [name for name, found in zip(self.names, caught, strict=True) if not found]
+        if unused:
+            raise InputError(f"layer {unused[0]!r} is not used by the module: name another from module.named_modules()")
+        means = [mean for [mean] in caught]
         return means[0] if len(means) == 1 else means
 
 
@@ -458,7 +470,16 @@ PIXELS = 512 * 32 * 32
 
 
 def _in_batches(model: Any, step: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor | Rows) -> torch.Tensor:
-    """Return step(normalized images), computed where the model is."""
+    """Return step(normalized images), computed where the model is, which stays as it is."""
     device = device_of(model)
     batches = check_images(images, at_least=1).split(min(512, max(1, PIXELS // images.shape[2:].numel())))
-    return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
+    # Some methods of pytorch-ood leave the gradients of the weights behind, too.
+    kept = [(weight, weight.grad) for weight in model.parameters()]
+    for weight, _ in kept:
+        weight.grad = None
+    try:
+        with evaluating(model):
+            return torch.cat([step(model.normalize(batch.to(device))).detach().cpu() for batch in batches])
+    finally:
+        for weight, gradient in kept:
+            weight.grad = gradient

@@ -1,5 +1,6 @@
 """What a module of your own is besides its weights: the plain attributes that may determine what it returns."""
 
+import re
 import weakref
 from collections.abc import Iterator, Mapping, Set
 from enum import Enum
@@ -12,6 +13,7 @@ from torch import nn
 
 from extractlib.models import networks
 from extractlib.store import digest
+from extractlib.tensors import is_plain
 
 Attribute = tuple[str, str, object]
 """The name of an inner module, that of its attribute, and the value or what stands for it."""
@@ -31,20 +33,18 @@ class Unknown(Exception):
 
 
 def attributes_of(model: nn.Module, *, unknown: str) -> list[Attribute]:
-    """Return the plain attributes of a wrapped module and of those inside it.
-
-    Attributes of torch's own layers are part of their ``repr``, and submodules have attributes of their own.
+    """Return the plain attributes of a wrapped module and of those inside it, and the code of scripted ones.
 
     Args:
         model: A model that takes uint8 images; one of the package's networks has no such attributes.
-        unknown: What stands for a value that nothing tells from another, and for all that a module without weights may
-            answer from.
+        unknown: What stands for a value that nothing tells from another, and for all that a module without weights, or
+            with weights that are not tensors of numbers, may answer from.
     """
     if not isinstance(model, networks.FromFloats):
         return []
-    inner = ((name, one) for name, one in model.module.named_modules() if not type(one).__module__.startswith("torch."))
-    found = [found for name, one in inner for found in _attributes(name, one, unknown)]
-    return found if model.state_dict() else [*found, ("", "unknown", unknown)]
+    found = [found for name, one in model.module.named_modules() for found in _attributes(name, one, unknown)]
+    state = model.state_dict().values()
+    return found if state and all(map(is_plain, state)) else [*found, ("", "unknown", unknown)]
 
 
 def checksums_of(model: nn.Module) -> list[tuple[int, int, str]]:
@@ -67,13 +67,26 @@ def _exact(tensor: torch.Tensor) -> torch.dtype:
 
 
 def _attributes(name: str, module: nn.Module, unknown: str) -> Iterator[Attribute]:
+    if isinstance(module, torch.jit.ScriptModule):
+        yield name, "graph", _graph_of(module)
+        return
+    torchs = type(module).__module__.startswith("torch.")
     for attribute, value in sorted(vars(module).items()):
-        if attribute in TORCHS or value is None:
+        # What torch's own layers keep under such names follows from the rest, as the weights of a recurrent one.
+        if attribute in TORCHS or value is None or (torchs and attribute[0] == "_"):
             continue
         try:
             yield name, attribute, _told(value)
         except (Unknown, RecursionError):
             yield name, attribute, unknown
+
+
+def _graph_of(module: torch.jit.ScriptModule) -> str:
+    """Return what a scripted module computes, without what differs between two of the same: places and numbered names.
+
+    That of its submodules is part of it; one of these may have none of its own.
+    """
+    return re.sub(r" # .*|___torch_mangle_\d+\.", "", str(getattr(module, "inlined_graph", "")))
 
 
 def _told(value: object) -> object:

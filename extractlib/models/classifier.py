@@ -34,7 +34,7 @@ from extractlib.models.attributes import attributes_of, checksums_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
 from extractlib.store import Store, digest
-from extractlib.tensors import CLOSE
+from extractlib.tensors import CLOSE, is_plain
 
 ENOUGH = 8
 """How many single logits, all from 0 to 1, cannot be a coincidence."""
@@ -70,7 +70,8 @@ class Classifier:
         fingerprint: Digest of everything that determines its answers; by default, that of the weights as they are
             now, the layers and their plain attributes, the class names and how the module is used. A module without
             weights, or with an attribute that cannot be digested, such as an open file, may answer from anywhere, so by
-            default its fingerprint is new each time: give one to resume an attack on it.
+            default its fingerprint is new each time: give one to resume an attack on it. A given one also saves
+            summing the weights at each query, to see whether they have changed.
 
     Attributes:
         model: Takes uint8 images and returns logits; in evaluation mode.
@@ -124,7 +125,8 @@ class Classifier:
         plain = attributes_of(self.model, unknown=self._unknown)
         state = checksums_of(self.model), plain
         if self._digested is None or self._digested[0] != state:
-            weights = networks.fingerprint_of(self.model.state_dict())
+            state_dict = {name: one for name, one in self.model.state_dict().items() if is_plain(one)}
+            weights = networks.fingerprint_of(state_dict)
             found = digest(weights, repr(self.classes), repr(self.model), *([repr(plain)] if plain else []))
             self._digested = state, found
         return self._digested[1]
@@ -137,7 +139,7 @@ class Classifier:
         cls,
         images: ImageSet,
         *,
-        network: str | nn.Module = "resnet",
+        network: "str | nn.Module | Classifier" = "resnet",
         recipe: Recipe = VICTIM,
         seed: int = 0,
         backbone: networks.Backbone = "shipped",
@@ -150,7 +152,7 @@ class Classifier:
         Args:
             images: The training images, labeled, as `images` returns them.
             network: Architecture (see `networks.build`), or any module that takes floats of the images' shape and
-                returns as many logits as there are classes; a copy of it is trained.
+                returns as many logits as there are classes, or a `Classifier` of such a module; a copy is trained.
             recipe: How it is trained.
             seed: Seed of the head's first weights and of the order of the images.
             backbone: Weights of everything but the head to start from; ``"shipped"`` for those that ship with the
@@ -165,7 +167,7 @@ class Classifier:
         images = as_images(images)
         labels = images.known_labels("a victim needs them")
         trainer = Trainer(
-            network=network,
+            network=network.model if isinstance(network, Classifier) else network,
             recipe=recipe,
             seed=seed,
             backbone=backbone,

@@ -69,8 +69,24 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 @contextmanager
-def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
-    """Let cuDNN choose its algorithms by trial unless the user wants deterministic ones, and report if memory runs out.
+def tuned(device: torch.device) -> Iterator[None]:
+    """Let cuDNN choose its algorithms by trial on a GPU, unless the user wants deterministic ones.
+
+    What else the user has set stays. It is a setting of the process, so this is for training, not for answering, which
+    several threads may do at once.
+    """
+    before = torch.backends.cudnn.benchmark
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def enough_memory(device: torch.device, *, needs: str) -> Iterator[None]:
+    """Report if memory runs out.
 
     Args:
         device: Where the work is done.
@@ -80,9 +96,7 @@ def tuned(device: torch.device, *, needs: str) -> Iterator[None]:
         InputError: There was not enough memory.
     """
     try:
-        same = torch.backends.cudnn.deterministic  # keep what the user has set
-        with torch.backends.cudnn.flags(enabled=True, benchmark=device.type == "cuda" and not same, deterministic=same):
-            yield
+        yield
     except torch.OutOfMemoryError as error:
         asked = ". ".join(str(error).split(". ")[1:3])
         raise InputError(f"{device} has too little memory ({asked}) for {needs}") from None

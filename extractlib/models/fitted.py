@@ -53,12 +53,23 @@ class Trainer:
         keep(self, seed=check_seed(self.seed))
 
     def build(self, classes: int) -> networks.Network:
-        """Return the network before training."""
-        # A copy, so that two attacks with the same module do not train each other's surrogate.
-        if isinstance(self.network, networks.Network):
-            return copy.deepcopy(self.network)
+        """Return the network before training.
+
+        Raises:
+            InputError: It is a module that cannot be copied, or the network or backbone does not fit.
+        """
         if isinstance(self.network, nn.Module):
-            return networks.FromFloats(copy.deepcopy(self.network), mean=(0.5,), std=(0.25,))
+            # A copy, so that two attacks with the same module do not train each other's surrogate.
+            try:
+                module = copy.deepcopy(self.network)
+            except Exception as error:  # a module can hold anything
+                raise InputError(
+                    f"the module cannot be copied ({described(error)}): give one that copy.deepcopy takes, such as"
+                    " without a lock or a tensor that was computed from its weights"
+                ) from error
+            if isinstance(module, networks.Network):
+                return module
+            return networks.FromFloats(module, mean=(0.5,), std=(0.25,))
         seed = int(digest(self.salt, str(self.seed))[:15], 16) if self.salt else self.seed
         model = networks.build(self.network, classes=classes, seed=seed, backbone=self._start())
         if isinstance(model, networks.LiteNet):

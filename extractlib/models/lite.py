@@ -177,7 +177,6 @@ def _pointwise(convolution: SameConvolution, flat: torch.Tensor) -> torch.Tensor
 
 
 @cache
-@torch.inference_mode(False)  # what is made while answering is used in training too
 def _numbers(height: int, width: int, kernel: int, stride: int) -> torch.Tensor:
     """Return which weight maps each place of the input to each of the output, int64 of shape (out · in,).
 

@@ -69,9 +69,11 @@ class Network(nn.Module):
 
     Attributes:
         std: What pixels in [0, 1] are divided by, per channel.
+        channels_last: Whether it can be trained in torch's layout of that name.
     """
 
     std: tuple[float, ...] = (0.25, 0.25, 0.25)
+    channels_last = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,6 +147,10 @@ class PlainNet(Network):
         self.stages = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.hidden = nn.Sequential(nn.Linear(4 * before, hidden), nn.ReLU(inplace=True))
         self.head = nn.Linear(hidden, classes)
+
+    def extra_repr(self) -> str:
+        """Return what the layers do not tell."""
+        return "halved" if self.halved else ""
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = self.hidden(self.stages(nn.functional.avg_pool2d(x, 2) if self.halved else x))
@@ -289,6 +295,7 @@ class FromFloats(Network):
         InputError: A value does not fit.
     """
 
+    channels_last = False  # the module may use view
     _mean: torch.Tensor
     _std: torch.Tensor
 
@@ -318,7 +325,7 @@ class FromFloats(Network):
         if any(isinstance(weight, UninitializedParameter) for weight in module.parameters()):
             raise InputError("the module's weights have no shape yet: call it on an image once before giving it")
         # On the device of the module's weights, and of their dtype.
-        like = next((weight for weight in module.parameters() if weight.is_floating_point()), torch.empty(0))
+        like = _floats_of(module, torch.empty(0))
         self.register_buffer("_mean", like.new_tensor(self.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("_std", like.new_tensor(self.std).view(-1, 1, 1), persistent=False)
 
@@ -328,7 +335,10 @@ class FromFloats(Network):
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Return uint8 images as the floats that the module expects."""
-        return (images.to(self._mean.dtype) / 255 - self._mean) / self._std
+        like = _floats_of(self.module, self._mean)  # which may have been converted or moved since
+        mean, std = self._mean.to(like), self._std.to(like)
+        # The module may use view, which needs this layout.
+        return (images.to(like.dtype).contiguous() / 255 - mean) / std
 
     def classify(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits, float of shape (n, classes), of normalized images."""
@@ -337,14 +347,14 @@ class FromFloats(Network):
             raise InputError(f"the module returned {kind_of(returned)}: wrap it so that it returns a tensor of numbers")
         # Half precision would round 1 - p and detectors' scores.
         returned = returned.to(torch.promote_types(returned.dtype, torch.float32))
+        if self.outputs in ("logit", "probability"):
+            returned = returned.flatten(1) if returned.ndim > 1 else returned.view(-1, 1)
         if self.outputs == "probability":
-            second = returned.reshape(len(returned), -1)
-            returned = torch.cat([1 - second, second], 1)
+            returned = torch.cat([1 - returned, returned], 1)
         if self.outputs in ("probability", "probabilities"):
             return returned.clamp(min=torch.finfo(returned.dtype).tiny).log()
         if self.outputs == "logit":
-            second = returned.reshape(len(returned), -1)
-            return torch.cat([torch.zeros_like(second), second], 1)
+            return torch.cat([torch.zeros_like(returned), returned], 1)
         return returned
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
@@ -358,7 +368,7 @@ class FromFloats(Network):
 
         def catch(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if threading.get_ident() == asked_by:  # other threads may be using the module
-                caught.append(inputs[0].flatten(1))
+                caught.append(inputs[0].flatten(1).clone())  # the layer may work in place
 
         with layer.register_forward_pre_hook(catch):
             self.module(x)
@@ -367,6 +377,11 @@ class FromFloats(Network):
                 f"layer {self.layer!r} is not used by the module: name another from module.named_modules()"
             )
         return caught[0].to(torch.get_default_dtype())
+
+
+def _floats_of(module: nn.Module, default: torch.Tensor) -> torch.Tensor:
+    """Return a weight of a module, for the dtype and device of its floats; the default if it has none."""
+    return next((weight for weight in module.parameters() if weight.is_floating_point()), default)
 
 
 def _resnet_34(*, small: bool = False) -> nn.Module:
@@ -474,7 +489,14 @@ def backbone_of(network: str, backbone: Backbone) -> Mapping[str, torch.Tensor] 
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of all weights and running statistics, on the CPU; no two share memory, as safetensors requires."""
+    """Return copies of all weights and running statistics, on the CPU; no two share memory, as safetensors requires.
+
+    Raises:
+        InputError: Something else is among them.
+    """
+    others = [name for name, value in model.state_dict().items() if not is_plain(value)]
+    if others:
+        raise InputError(f"{others[0]} is no tensor of numbers, as in a quantized module: keep it with torch.export")
     return {name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()}
 
 

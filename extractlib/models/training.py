@@ -2,9 +2,12 @@
 
 import itertools
 import math
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +145,9 @@ def fit(
     if targets.is_floating_point():
         targets = targets.to(next(model.parameters()).dtype)
     place = devices.resolve(device)
-    model.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # not in its stubs
+    # Faster, but not for your own module, which may use view.
+    layout = torch.channels_last if getattr(model, "channels_last", False) else torch.preserve_format
+    model.to(place, memory_format=layout).train()  # type: ignore[call-overload]  # not in its stubs
     _freeze_statistics(model)
     images, targets = devices.placed(_lowered(model, images), place), targets.to(place)
     weights = None
@@ -152,7 +157,8 @@ def fit(
     total, batches = recipe.steps_for(len(images)), _batches(images, targets, recipe, seed, place)
     needs = f"batches of {recipe.batch_size} images of {_size(images)}: lower the recipe's batch_size or the image_size"
     with (
-        devices.tuned(place, needs=needs),
+        devices.enough_memory(place, needs=needs),
+        devices.tuned(place),
         torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
         progress_bar(total, what="training", unit="steps", show=progress) as bar,
     ):
@@ -176,9 +182,11 @@ def check_trainable(model: nn.Module, recipe: Recipe) -> None:
     """Reject a network that the training cannot change, before work starts.
 
     Raises:
-        InputError: All weights are frozen, or in half precision, or the recipe augments images although frozen layers
-            see each only once.
+        InputError: All weights are frozen, or in half precision, gradients are off, or the recipe augments images
+            although frozen layers see each only once.
     """
+    if not torch.is_grad_enabled():
+        raise InputError("gradients are off, as in torch.no_grad(): train outside of it")
     if not any(weight.requires_grad for weight in model.parameters()):
         raise InputError("the network has no trainable weights: give one with requires_grad set on some")
     halves = [name for name, weight in model.named_parameters() if weight.dtype in (torch.float16, torch.bfloat16)]
@@ -273,18 +281,38 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     Raises:
         InputError: The device has too little memory.
     """
-    device, training = devices.device_of(model), [part for part in model.modules() if part.training]
+    device = devices.device_of(model)
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
-    if training:  # setting it takes longer than checking
-        model.eval()
-    try:
-        with torch.inference_mode(), devices.tuned(device, needs=needs):
-            parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
-    finally:
-        for part in training:
-            part.training = True
-    # A clone, since tensors made in inference mode cannot take part in training.
+    # Not inference mode: what a module makes in it and keeps, such as a mask, could not take part in training.
+    with evaluating(model), torch.no_grad(), devices.enough_memory(device, needs=needs):
+        parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
+    # A clone, since a module may keep what it returned.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
+
+
+_IN_USE: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_CHANGING = threading.Lock()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and what was in training mode back into it once no thread evaluates it."""
+    with _CHANGING:
+        count, before = _IN_USE.get(model, (0, []))
+        training = [part for part in model.modules() if part.training]
+        if training:  # setting it takes longer than checking
+            model.eval()
+        _IN_USE[model] = count + 1, before + training
+    try:
+        yield
+    finally:
+        with _CHANGING:
+            count, training = _IN_USE.pop(model)
+            if count > 1:
+                _IN_USE[model] = count - 1, training
+            else:
+                for part in training:
+                    part.training = True
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:

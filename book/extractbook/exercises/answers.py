@@ -174,9 +174,9 @@ def _numbers_differ(
         return "the sign is reversed"
     if not right.ndim:
         near = tolerance and abs(given - right) < NEAR * abs(right)
-        return f"the number, {show(given.item())}, is too {size}" + (
-            ", by less than 1%: give all digits" if near else ""
-        )
+        rounded = any(np.isclose(given, np.round(right, digits), rtol=1e-9, atol=0) for digits in range(7))
+        how = ", by less than 1%" * bool(near) + ": give all digits" * bool(near and rounded)
+        return f"the number, {show(given.item())}, is too {size}{how}"
     if right.ndim == 2 and np.allclose(right.sum(1), 1, atol=1e-3) and not np.allclose(given.sum(1), 1, atol=1e-3):
         return "the rows do not sum to 1"
     if equal(np.sort(given, None), np.sort(right, None)):

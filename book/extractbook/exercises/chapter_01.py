@@ -105,7 +105,7 @@ EXERCISES = (
         right=served,
         slips={
             "one client's queries use up another's budget": partial(served, shared=True),
-            "a refused request is charged": partial(served, fined=True),
+            "a refused request is charged, or bars its client from then on": partial(served, fined=True),
             "an answered request is not charged": lambda requests, budget: np.array([n <= budget for _, n in requests]),
         },
     ),
@@ -127,6 +127,9 @@ EXERCISES = (
             "that is rounded": lambda sizes, accuracies, stolen: round(labels_worth(sizes, accuracies, stolen)),
             "interpolate from accuracies to labels, not the other way": lambda sizes, accuracies, stolen: float(
                 np.interp(stolen, np.sort(sizes), np.sort(accuracies))
+            ),
+            "interpolate from accuracies to labels, not the other way, and sort the points": (
+                lambda sizes, accuracies, stolen: float(np.interp(stolen, sizes, accuracies))
             ),
         },
     ),

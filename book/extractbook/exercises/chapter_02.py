@@ -110,8 +110,11 @@ def not_by_lot(chosen: list[np.ndarray], names: np.ndarray) -> str | None:
     """
     films, frames = np.unique(names, return_counts=True)
     places = [np.isin(films, one) for one in chosen]
-    if np.mean([(frames[place] == LONG).mean() for place in places]) > 0.25:
+    share = np.mean([(frames[place] == LONG).mean() for place in places])
+    if share > 0.25:
         return "long films are chosen too often: draw films, not frames"
+    if share < 0.05:
+        return "long films are hardly ever chosen: draw the order of all films"
     if all((place != np.roll(place, 1)).sum() <= 2 for place in places):
         return "the films that are chosen always follow each other: draw their order"
     return None

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from extractbook.exercises import held_out
+from extractbook.exercises.answers import normalized
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import logits_and_targets
 from extractlib.models import networks
@@ -105,7 +106,8 @@ def starts(seed: int) -> list[tuple]:
 
 def named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
     """Return the share of victims whose start is named correctly, and the name of this number."""
-    return float(np.mean([one == true for one, true in zip(found, wanted, strict=True)])), "the share named correctly"
+    right = [normalized(one) == normalized(true) for one, true in zip(found, wanted, strict=True)]
+    return float(np.mean(right)), "the share named correctly"
 
 
 EXERCISES = (

@@ -152,12 +152,8 @@ EXERCISES = (
         cases=softened,
         right=likeliest,
         slips={
-            "that is always the lowest temperature: accuracy cannot decide, and powers must be scaled to sum to 1": (
-                lambda soft, labels, known: known[0]
-            ),
-            "undo the temperature: multiply the logarithms, do not divide them": lambda soft, labels, known: (
-                likeliest(soft, labels, tuple(1 / one for one in known)) ** -1
-            ),
+            "that is always the lowest temperature: to undo one, multiply the logarithms and scale the powers to sum"
+            " to 1, and judge by the likelihood, since accuracy cannot decide": lambda soft, labels, known: known[0],
         },
     ),
     Exercise(

@@ -44,6 +44,12 @@ def nearest(first: np.ndarray, second: np.ndarray) -> float:
     return similarity(first, second, (first @ second.T).argmax(1))
 
 
+def by_filter(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mean of the similarities of single rows under the best one-to-one assignment."""
+    order = linear_sum_assignment(first @ second.T, maximize=True)[1]
+    return float(np.mean([similarity(one, other) for one, other in zip(first, second[order], strict=True)]))
+
+
 def by_angle(first: np.ndarray, second: np.ndarray) -> float:
     """Return the same if rows are assigned by the absolute values of their products."""
     return similarity(first, second, linear_sum_assignment(np.abs(first @ second.T), maximize=True)[1])
@@ -150,6 +156,7 @@ EXERCISES = (
             "the order still matters: assign the filters to each other first": similarity,
             "two filters take the same one: assign them one to one": nearest,
             "a filter and its opposite are not alike: the sign of a product counts": by_angle,
+            "each layer is one long vector: that is the mean over its filters": by_filter,
         },
     ),
     Exercise(

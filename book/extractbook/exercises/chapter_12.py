@@ -78,7 +78,7 @@ EXERCISES = (
         kind="understand",
         minutes=8,
         variants={
-            "bounds": (100, *range(40, 161, 5)),
+            "bounds": (100, *range(40, 151, 5)),
             "looks": (2, 3),
             "error": (0.0125, 0.01, 0.02, 0.005),
         },

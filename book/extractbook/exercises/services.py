@@ -9,6 +9,7 @@ from extractlib.api.granularity import Answers
 from extractlib.api.meter import BudgetExceeded, Usage
 from extractlib.api.service import PredictionAPI
 from extractlib.errors import InputError
+from extractlib.tensors import is_plain, kind_of
 
 
 class Service:
@@ -32,9 +33,11 @@ def check_vectors(vectors: torch.Tensor, features: int) -> torch.Tensor:
     """Return vectors if their shape is (n, features), so that each of them counts as one query.
 
     Raises:
-        InputError: They have another shape.
+        InputError: They are no tensor, or of another shape.
     """
-    if getattr(vectors, "ndim", 0) != 2 or vectors.shape[1] != features:
+    if not is_plain(vectors):
+        raise InputError(f"the queries are {kind_of(vectors)}: expected a tensor of shape (n, {features})")
+    if vectors.ndim != 2 or vectors.shape[1] != features:
         raise InputError(f"the queries are of shape {tuple(np.shape(vectors))}: expected (n, {features})")
     return vectors
 

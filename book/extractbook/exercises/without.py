@@ -18,7 +18,10 @@ SHIPPED_AND_DRAWN = {
     "extractlib.data.drawn.canvas.Sketch": "the package's pictures",
 }
 """Everything that an attacker with nothing but an API would not have."""
-DERIVATIVES = dict.fromkeys(("torch.autograd.grad", "torch.autograd.backward"), "automatic differentiation")
+DERIVATIVES = dict.fromkeys(
+    ("torch.autograd.grad", "torch.autograd.backward", "torch.autograd.forward_ad.make_dual"),
+    "automatic differentiation",
+)
 
 
 @contextmanager
