@@ -166,14 +166,14 @@ MISTAKES = {
         ("wrong axis", "log_softmax(1)", "log_softmax(0)", "is too"),
     ],
     "3.4": [
-        ("the other one", "max(share", "min(share", "the share named correctly is 0.3"),
-        ("never none", "share[best] > 0.75", "share[best] > -1", "the share named correctly is 0.667"),
-        ("no logarithm", "z = answers.log()", "z = answers", "the share named correctly is 0."),
+        ("the other one", "max(share", "min(share", "the share of victims named correctly is 0.3"),
+        ("never none", "share[best] > 0.75", "share[best] > -1", "the share of victims named correctly is 0.667"),
+        ("no logarithm", "z = answers.log()", "z = answers", "the share of victims named correctly is 0."),
         (
             "always A",
             "return best if share[best] > 0.75",
             'return "A" if share[best] > -9',
-            "the share named correctly is 0.333",
+            "the share of victims named correctly is 0.333",
         ),
     ],
     "4.1": [

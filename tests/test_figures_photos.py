@@ -139,7 +139,7 @@ def test_a_cost_that_had_another_sign_when_explored_is_said(monkeypatch):
     monkeypatch.setattr(chapter_11, "rows_of", lambda edition, claim, scale: [edition, claim.id])
     monkeypatch.setattr(results, "frame", lambda found: before if found == ["exploring", "C3"] else None)
     said = chapter_11.explored_words(PHOTOS, less)
-    assert said == "At the exploring seed, on validation images, it was −0.05 on *Caltech101*."
+    assert said == "At the exploring seed, on validation images, labels alone cost −0.05 on *Caltech101*."
     assert chapter_11.explored_words(PHOTOS, less.assign(recovery=[0.5, 0.9])) == ""
 
 

@@ -70,12 +70,12 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
         said = f"{word} <small>{' to '.join(dict.fromkeys([str(seeds[0]), str(seeds[-1])]))} seeds</small>"
         told = [_line(bound, _word(bound, entry)) for entry in entries for bound in entry.bounds]
         lines["Ours"] = _list(told or map(_line, _unmet(entries)))
-    rows = {seed for bound in counted for seed in bound.seeds}
-    lines["Why"] = escape(" ".join([_why(entries, word, len(rows)), *remarks(ledger, claim.id)]))
+    there = {seed for bound in counted for seed in bound.seeds}
+    lines["Why"] = escape(" ".join([_why(entries, word, len(there)), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
     listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
     # The ledger's page has no entries for photographs before their first deciding rows.
-    page = ledger.scale.name if rows else "drawn"
+    page = ledger.scale.name if there else "drawn"
     link = f'<a href="12_ledger.html#{page}-{claim.id}">{claim.id}</a>'
     return (
         f'<section class="card {kind}"><p class="word"><span aria-hidden="true">{sign}</span> {said}</p>'

@@ -48,8 +48,6 @@ class ServedAPI(PredictionAPI):
     def __init__(
         self, victim: Model, *, policy: Policy | None = None, terms: Mapping[str, Terms] | None = None, **options: Any
     ):
-        if policy is not None:
-            check_part("policy", policy, "answer")
         super().__init__(victim, policy=None if policy is None else EveryQuery(policy), **options)
         threshold = getattr(self._detector, "threshold", None)  # which your own detector may lack
         if isinstance(threshold, Real) and not threshold < math.inf:
@@ -144,9 +142,13 @@ class EveryQuery:
 
     Attributes:
         fingerprint: That of the policy: the answers are the same.
+
+    Raises:
+        InputError: The policy lacks a method or a fingerprint.
     """
 
     def __init__(self, policy: Policy):
+        check_part("policy", policy, "answer")
         self._policy, self.fingerprint = policy, policy.fingerprint
 
     def answer(self, probabilities: torch.Tensor, detected: torch.Tensor, images: torch.Tensor) -> torch.Tensor:

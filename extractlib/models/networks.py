@@ -296,8 +296,6 @@ class FromFloats(Network):
     """
 
     channels_last = False  # the module may use view
-    _mean: torch.Tensor
-    _std: torch.Tensor
 
     def __init__(
         self,
@@ -324,10 +322,6 @@ class FromFloats(Network):
             )
         if any(isinstance(weight, UninitializedParameter) for weight in module.parameters()):
             raise InputError("the module's weights have no shape yet: call it on an image once before giving it")
-        # On the device of the module's weights, and of their dtype.
-        like = _floats_of(module, torch.empty(0))
-        self.register_buffer("_mean", like.new_tensor(self.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("_std", like.new_tensor(self.std).view(-1, 1, 1), persistent=False)
 
     def extra_repr(self) -> str:
         """Return how the module is used."""
@@ -335,8 +329,9 @@ class FromFloats(Network):
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Return uint8 images as the floats that the module expects."""
-        like = _floats_of(self.module, self._mean)  # which may have been converted or moved since
-        mean, std = self._mean.to(like), self._std.to(like)
+        weights = (weight for weight in self.module.parameters() if weight.is_floating_point())
+        like = next(weights, torch.empty(0, device=images.device))
+        mean, std = (like.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         # The module may use view, which needs this layout.
         return (images.to(like.dtype).contiguous() / 255 - mean) / std
 
@@ -377,11 +372,6 @@ class FromFloats(Network):
                 f"layer {self.layer!r} is not used by the module: name another from module.named_modules()"
             )
         return caught[0].to(torch.get_default_dtype())
-
-
-def _floats_of(module: nn.Module, default: torch.Tensor) -> torch.Tensor:
-    """Return a weight of a module, for the dtype and device of its floats; the default if it has none."""
-    return next((weight for weight in module.parameters() if weight.is_floating_point()), default)
 
 
 def _resnet_34(*, small: bool = False) -> nn.Module:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -290,7 +289,8 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
 
 
-_IN_USE: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+_IN_USE: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
+"""How many threads evaluate a model now, and which of its parts were in training mode before."""
 _CHANGING = threading.Lock()
 
 

@@ -156,6 +156,12 @@ def normalized(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def share_named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
+    """Return the share of victims whose start is named correctly, in any case and spacing, and this number's name."""
+    named = [normalized(given) == normalized(right) for given, right in zip(found, wanted, strict=True)]
+    return float(np.mean(named)), "the share of victims named correctly"
+
+
 def _numbers_differ(
     given: np.ndarray, right: np.ndarray, tolerance: float, show: Callable[[float], object]
 ) -> str | None:

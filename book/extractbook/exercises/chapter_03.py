@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from extractbook.exercises import held_out
-from extractbook.exercises.answers import normalized
+from extractbook.exercises.answers import share_named
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import logits_and_targets
 from extractlib.models import networks
@@ -104,12 +104,6 @@ def starts(seed: int) -> list[tuple]:
     ]
 
 
-def named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of victims whose start is named correctly, and the name of this number."""
-    right = [normalized(one) == normalized(true) for one, true in zip(found, wanted, strict=True)]
-    return float(np.mean(right)), "the share named correctly"
-
-
 EXERCISES = (
     Exercise(
         id="3.1",
@@ -180,7 +174,7 @@ EXERCISES = (
         variants={"seed": SEEDS},
         cases=starts,
         key=lambda seed: [name.split()[1] for name in order(seed)],
-        score=named,
+        score=share_named,
         marks=(0.5, 1.0),
     ),
     Exercise(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from extractbook.exercises.answers import normalized
+from extractbook.exercises.answers import share_named
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractbook.exercises.services import Service
 from extractlib.data import drawn
@@ -114,12 +114,6 @@ def _pool(seed: int) -> torch.Tensor:
 def services(seed: int) -> list[tuple]:
     """Return for each victim a service with a budget of 500 queries, and 500 images of the pool."""
     return [(ImageService(model, len(_pool(seed))), _pool(seed)) for _, model in _victims(seed)]
-
-
-def share_named(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
-    """Return the share of victims whose start is named correctly, and the name of this number."""
-    named = [normalized(given) == normalized(right) for given, right in zip(found, wanted, strict=True)]
-    return float(np.mean(named)), "the share of victims named correctly"
 
 
 EXERCISES = (

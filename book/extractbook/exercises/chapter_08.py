@@ -34,10 +34,10 @@ def one_way(recovered: np.ndarray) -> float:
 def confusions(seed: int) -> list[tuple]:
     """Return pairs of confusion matrices on the same images; in the last, some agreement cannot be avoided."""
     generator, cases = np.random.default_rng(seed), []
-    for classes, right in ((3, 0.3), (5, 0.4), (4, 0.8)):
+    # In the last, both models take the first class for the second: they must agree on a wrong label.
+    for classes, right, first in ((3, 0.3, 0), (5, 0.4, 0), (4, 0.8, 1)):
         shares, sizes = right * np.eye(classes) + (1 - right) / classes, 30 * (1 + generator.permutation(classes))
-        if classes == 4:  # both models take the first class for the second: they must agree on a wrong label
-            shares[0] = shares[0, [1, 0, 2, 3]]
+        shares[0] = np.roll(shares[0], first)
         cases.append(tuple(generator.multinomial(sizes, shares) for _ in range(2)))
     return cases
 

@@ -208,9 +208,9 @@ def weakest_words(rows: pd.DataFrame) -> str:
     )
 
 
-def _resampled(rows: pd.DataFrame, column: str = "recovery") -> dict[str, np.ndarray]:
-    """Return a column's mean over the seeds of each task, under each resample of the test images."""
-    lists = rows.groupby("task")[f"resampled.{column}"]
+def _resampled(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the mean recovery over the seeds of each task under each resample of its test images, (resamples,)."""
+    lists = rows.groupby("task")["resampled.recovery"]
     return {task: np.mean(values.tolist(), axis=0) for task, values in lists}
 
 
@@ -335,7 +335,7 @@ def explored_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
     now, before = labels(copies, less), labels(found[found["granularity"] == "full"], found)
     turned = [task for task in now.index if task in before and now[task] * before[task] < 0]
     listed = _and([f"{_signed(before[task])} on *{NAMES[task]}*" for task in turned])
-    return f"At the exploring seed, on validation images, it was {listed}." if listed else ""
+    return f"At the exploring seed, on validation images, labels alone cost {listed}." if listed else ""
 
 
 def detectors(rows: pd.DataFrame) -> Plot:
