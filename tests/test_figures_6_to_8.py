@@ -68,6 +68,18 @@ def test_a_caption_says_over_how_many_seeds():
     assert two == "mean ± sd over 2 seeds, test images"
 
 
+# -- chapter 5 -----------------------------------------------------------------
+
+
+def test_a_line_joins_the_victims_that_were_attacked_with_every_budget():
+    """A victim with one budget, and a recovery of 0.9, would make a step of its line."""
+    cells = [(budget, seed, 0.5) for budget in (1_000, 2_500) for seed in (0, 1)] + [(2_500, 2, 0.9)]
+    rows = frame(*({"task": "a", "budget": budget, "seed": seed, "recovery": r} for budget, seed, r in cells))
+    kept = figures.chapter_05.with_every_budget(rows)
+    assert sorted(zip(kept["budget"], kept["seed"], strict=True)) == [(1_000, 0), (1_000, 1), (2_500, 0), (2_500, 1)]
+    assert set(kept["recovery"]) == {0.5}
+
+
 # -- chapter 6 -----------------------------------------------------------------
 
 ROWS = frame(
@@ -127,7 +139,18 @@ def test_errors_that_copies_and_the_control_repeat():
     assert chapter_06.repeated_words(ROWS, control) == (
         "Copies from labels repeat fewer of the victim's errors than copies from full answers do on 2 of 2 tasks, and"
         " more than the independent control does on 1 of 2.\nOn average, the control recovers 0.94, copies from full"
-        " answers 0.95, and copies from labels 0.55."
+        " answers 0.95, and copies from labels 0.55.\nThe control's recovery minus that of copies from full answers is"
+        " +0.000 on *birds*, −0.020 on *signs*."
+    )
+
+
+def test_what_a_temperature_changes_that_is_left_in():
+    assert chapter_06.temperature_words(ROWS) == ""
+    later = ROWS.iloc[[0]].assign(seed=1, recovery=0.5)  # a seed without such a row, which is not counted
+    soft = ROWS.iloc[[0, 4]].assign(granularity="temperature-4.0", recovery=[0.95, 0.97])
+    assert chapter_06.temperature_words(pd.concat([ROWS, later, soft])) == (
+        "An attacker that trains on answers at temperature 4 as they are changes its recovery, compared with full"
+        " answers, by +0.050 on *birds*, −0.030 on *signs* (one seed)."
     )
 
 
@@ -225,7 +248,7 @@ def test_what_networks_and_scratch_cost():
     same = frame({"task": "signs", "recovery": 0.8, "surrogate_weights": "B"})
     assert chapter_07.start_words(pd.concat([ARCHITECTURES, same])) == (
         "The other network lowers recovery by 0.500 on *signs*. Other weights for the victim's own network lower it by"
-        " 0.200 on *signs*; as a share of that loss, 40% on *signs*."
+        " 0.200 on *signs*; as a share of that loss at the same seeds, 40% on *signs* (one seed)."
     )
     assert chapter_07.scratch_words(ARCHITECTURES) == (
         "The small victim from scratch lowers the attacker's recovery by 0.300 on *signs*. The small network costs the"

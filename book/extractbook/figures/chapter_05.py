@@ -81,11 +81,21 @@ def rewards(adaptive: pd.DataFrame, random: pd.DataFrame) -> Plot:
     return dots(groups, xlabel="recovery")
 
 
+def with_every_budget(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the seeds that have every number of queries, so that each line joins the same victims.
+
+    Args:
+        rows: Rows of the tables ``reproduction`` and ``budget``, all with the same number of steps.
+    """
+    counts = rows.groupby(["task", "seed"])["budget"].transform("nunique")
+    return rows[counts == rows["budget"].nunique()]
+
+
 def budgets(rows: pd.DataFrame) -> Plot:
     """Return a plot of recovery by number of random queries, a line per task, all with the same number of steps.
 
     Args:
-        rows: Rows of the tables ``reproduction`` and ``budget``.
+        rows: Rows of the tables ``reproduction`` and ``budget``, of the same seeds at each number of queries.
     """
     series: dict[str, dict[float, list[float]]] = {}
     for (task, budget), group in rows.groupby(["task", "budget"]):

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot
 from extractbook.figures.notebook import mean_sd, table
+from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.reproduction import paper
 from extractlib.api.granularity import Answers, Granularity
@@ -123,6 +124,25 @@ def rule_words(rows: pd.DataFrame, granularity: str = "top-2") -> str:
     )
 
 
+def temperature_words(rows: pd.DataFrame, granularity: str = "temperature-4.0") -> str:
+    """Return what targets that keep the API's temperature change, against full answers, or nothing without such rows.
+
+    Args:
+        rows: Rows of the tables reproduction and granularity.
+    """
+    soft = rows[rows["granularity"] == granularity]
+    if soft.empty:
+        return ""
+    cell = ["task", "seed"]
+    full = rows[rows["granularity"] == "full"].set_index(cell)["recovery"]
+    gain = (soft.set_index(cell)["recovery"] - full).dropna().groupby("task").mean().sort_values(ascending=False)
+    listed = ", ".join(f"{value:+.3f} on *{task}*" for task, value in gain.items()).replace("-", "−")
+    return (
+        f"An attacker that trains on answers at temperature {float(granularity.partition('-')[2]):g} as they are"
+        f" changes its recovery, compared with full answers, by {listed} ({seed_count(soft)})."
+    )
+
+
 def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:
     """Return a table of what granularities hide of answers: hidden mass and divergence on what is shown, in nats.
 
@@ -177,11 +197,14 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
     means = kept.groupby("task").mean()
     recovered = filled(rows).groupby(["task", "granularity"])["recovery"].mean().unstack()
     less, more = (means["label"] < means["full"]).sum(), (means["label"] > means["control"]).sum()
+    ahead = (control.groupby("task")["recovery"].mean() - recovered["full"]).dropna().sort_values(ascending=False)
+    listed = ", ".join(f"{value:+.3f} on *{task}*" for task, value in ahead.items()).replace("-", "−")
     return (
         f"Copies from labels repeat fewer of the victim's errors than copies from full answers do on {less} of"
         f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}.\nOn average, the"
         f" control recovers {control['recovery'].mean():.2f}, copies from full answers"
-        f" {recovered['full'].mean():.2f}, and copies from labels {recovered['label'].mean():.2f}."
+        f" {recovered['full'].mean():.2f}, and copies from labels {recovered['label'].mean():.2f}.\nThe control's"
+        f" recovery minus that of copies from full answers is {listed}."
     )
 
 

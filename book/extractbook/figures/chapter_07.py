@@ -146,10 +146,6 @@ def _listed(values: pd.Series, digits: int = 2) -> str:
     return " and ".join(f"{value:.{digits}f} on *{task}*" for task, value in values.items()).replace("-", "−")
 
 
-def _other_network(rows: pd.DataFrame) -> pd.Series:
-    return _gap(_attacks(rows, "resnet", "A"), _attacks(rows, "vgg", "A"))
-
-
 def _other_weights(rows: pd.DataFrame) -> pd.Series:
     return _gap(_attacks(rows, "resnet", "A"), _attacks(rows, "resnet", "B"))
 
@@ -161,14 +157,19 @@ def _small_victim(rows: pd.DataFrame) -> pd.Series:
 
 def start_words(rows: pd.DataFrame) -> str:
     """Return what a surrogate with another network loses, and with other weights alone, task by task, as sentences."""
-    other, alone = _other_network(rows), _other_weights(rows)
-    said = f"The other network lowers recovery by {_listed(other, 3)}."
+    plain, network, weights = (_attacks(rows, *start) for start in (("resnet", "A"), ("vgg", "A"), ("resnet", "B")))
+    alone = _gap(plain, weights)
+    said = f"The other network lowers recovery by {_listed(_gap(plain, network), 3)}."
     if alone.empty:
         return said
-    shares = " and ".join(f"{by / other[task]:.0%} on *{task}*" for task, by in alone.items() if task in other)
+    both = pd.DataFrame({"network": plain - network, "weights": plain - weights}).dropna().groupby("task")
+    shares = " and ".join(
+        f"{loss['weights'] / loss['network']:.0%} on *{task}* ({seed_count(both.get_group(task).reset_index())})"
+        for task, loss in both.mean().iterrows()
+    )
     said += (
-        f" Other weights for the victim's own network lower it by {_listed(alone, 3)}; as a share of that loss,"
-        f" {shares}."
+        f" Other weights for the victim's own network lower it by {_listed(alone, 3)}; as a share of that loss at the"
+        f" same seeds, {shares}."
     )
     unshared = _gap(_attacks(rows, "resnet", "B"), _attacks(rows, "vgg", "B"))
     if unshared.empty:
