@@ -517,6 +517,12 @@ MISTAKES = {
         ("rounded down", "np.ceil", "np.floor", "too small"),
         ("one fee", "np.ceil(budget / (until - 1)) * fee", "fee", "each account pays"),
         ("queries for free", " + budget * price", "", "queries must be paid for"),
+        (
+            "every account sends all it could",
+            "* fee + budget * price",
+            "* (fee + (until - 1) * price)",
+            "the last account need not send all",
+        ),
     ],
     "10.2": [
         ("the past counts", "max(0, n - window)", "0", "past still counts"),
@@ -526,6 +532,9 @@ MISTAKES = {
         ("the last query forgotten", "window):n]", "window):n - 1]", "on input"),
         ("as if the window were full", "len(recent)", "window", "is too large"),
         ("wrong side", "binom.sf", "binom.cdf", "on input"),
+        ("always fifty queries", "n - window", "n - 50", "on input 7 of 10"),
+        ("always one rate", "len(recent), rate)", "len(recent), 0.02)", "on input 7 of 10"),
+        ("always one chance", "tail < chance", "tail < 1e-6", "on input 6 of 10"),
     ],
     "10.3": [
         ("more than so many", "repeated - 1, marks", "repeated, marks", "exactly that many counts too"),
@@ -590,8 +599,9 @@ MISTAKES = {
         ("the pilot's quantile", "stats.t.ppf(0.975, n - 1)", "stats.t.ppf(0.975, len(gain) - 1)", "more degrees"),
         ("zero for the bound", "gain.mean() - bound", "gain.mean()", "whether the difference is zero"),
         ("spread of all", "ddof=1", "ddof=0", "divides by one less"),
-        ("one side only", "abs(gain.mean() - bound)", "gain.mean() - bound", "the function returns nothing yet"),
+        ("one side only", "abs(gain.mean() - bound)", "gain.mean() - bound", "of 16, the function returns nothing"),
         ("one side of the quantile", "0.975", "0.95", "is too small"),
+        ("a degree of freedom too many", "0.975, n - 1", "0.975, n", "is too small"),
         ("the whole width", "quantile * gain", "2 * quantile * gain", "is too large"),
         ("one too many", "return n", "return n + 1", "is too large"),
     ],
@@ -708,6 +718,7 @@ MISTAKES = {
     ],
     "9.A": [
         ("plain distance", "apart @ inverse * apart", "apart * apart", "TNR at 95% TPR is 0."),
+        ("standardized", "apart @ inverse * apart", "apart * apart / train.var(0)", "TNR at 95% TPR is 0."),
         ("wrong sign", "return (apart", "return -(apart", "TNR at 95% TPR is 0."),
         (
             "one center",
@@ -720,12 +731,25 @@ MISTAKES = {
         ("counted alike", "weights = -np.log(rates)", "weights = np.ones(len(rates))", "honest models, is"),
         ("everybody", "mean + 2.33 * spread", "mean - 2.33 * spread", "honest models, is -"),
         ("nobody", "mean + 2.33 * spread", "mean + 99 * spread", "honest models, is 0.000"),
+        ("rates of 0", "(honest.sum(0) + 1) / (len(honest) + 4)", "honest.mean(0)", "a rate of 0 makes a weight"),
     ],
     "11.A": [
-        ("the last value", "return float(min(fits)[1])", "return recoveries[-1]", "to within 0.02 is 0."),
-        ("a fixed power", "np.linspace(0.2, 0.7, 51)", "[0.7]", "to within 0.02 is 0."),
+        ("the last value", "return float(min(fits)[1])", "return recoveries[-1]", "to within 0.01 is 0."),
+        ("a fixed power", "np.linspace(0.2, 0.7, 51)", "[0.7]", "to within 0.01 is 0."),
+        (
+            "twice the last gain",
+            "return float(min(fits)[1])",
+            "return recoveries[-1] + 2 * (recoveries[-1] - recoveries[-2])",
+            "to within 0.01 is 0.",
+        ),
     ],
     "13.1": [
+        (
+            "in percent",
+            "(copy - drop) / victim, copy * (1 - drop / 100) / victim",
+            "100 * (copy - drop) / victim, copy * (100 - drop) / victim",
+            "a share, not a percentage",
+        ),
         (
             "of one",
             "/ victim, copy * (1 - drop / 100) / victim",
@@ -749,6 +773,7 @@ MISTAKES = {
         ("not centered", "z - z.mean()", "z", "the mean of all logits"),
         ("as they are shown", "shown[token] - shown[0]", "shown[token]", "have different sums"),
         ("too many calls", "tokens, 4)", "tokens, 1)", "0 are left"),
+        ("read from the API", "return z - z.mean()", "return api.logits - api.logits.mean()", "no attribute 'logits'"),
     ],
     "13.4": [
         (
@@ -764,6 +789,7 @@ MISTAKES = {
     "12.A": [
         ("each alone", "0.05 / (len(p) - place)", "0.05", "false claims holds by chance"),
         ("divided by twenty", "0.05 / (len(p) - place)", "0.05 / len(p)", "one fewer claim is left"),
+        ("to the end", "            break\n", "            continue\n", "ends the procedure"),
         ("the wrong way", 'alternative="greater"', 'alternative="less"', "judged correctly is 0.000"),
         ("a claim less", "return held", "return held[1:]", "the shape is (19,): expected (20,)"),
     ],

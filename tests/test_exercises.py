@@ -249,6 +249,19 @@ def test_a_function_that_fails_is_told_so(function, reason):
     assert reason in check("5.3", function).reason
 
 
+@pytest.mark.parametrize(
+    ("branch", "reason"),
+    [
+        ("return None", "on input 2 of 16, the function returns nothing"),
+        ("raise NotImplementedError", "on input 2 of 16, the function raises NotImplementedError: "),
+    ],
+)
+def test_a_function_that_has_answered_an_input_is_no_longer_without_answer(branch, reason):
+    space = {"right": lookup("11.3").right}
+    exec(f"def seeds(*pilot):\n    if len(pilot[0]) == 3:\n        return right(*pilot)\n    {branch}\n", space)
+    assert check("11.3", space["seeds"]).reason == reason
+
+
 def test_answers_in_other_types_are_right_too():
     assert check("5.1", 168.0).right and check("5.1", np.int32(168)).right and check("5.1", torch.tensor(168)).right
     assert check("12.2", lambda holds, needed: lookup("12.2").right(holds, needed).upper()).right

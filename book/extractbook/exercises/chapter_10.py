@@ -33,19 +33,22 @@ def bill(budget: int, until: int, fee: float, price: float) -> float:
 def histories(seed: int) -> list[tuple]:
     """Return which queries of an account were caught, with the honest rate, the window and the chance.
 
-    The accounts: a thief, a thief with an honest past, one with just too many hits for a window that begins with the
-    first hit and ends with the last, one whose last hit comes a query later, and an honest customer.
+    The accounts, for two rates, windows and chances: a thief, a thief with an honest past, one with just too many hits
+    for a window that begins with the first hit and ends with the last, one whose last hit comes a query later, and an
+    honest customer.
     """
-    generator = np.random.default_rng(seed)
-    honest, stolen = generator.random(300) < 0.02, generator.random(60) < 0.9
-    quiet = np.zeros(generator.integers(60, 200), bool)
-    few = []
-    for last in (49, 50):
-        hits = np.zeros(last + 1, bool)
-        hits[[0, 6, 12, 18, 24, 30, 36, 42, last]] = True
-        few.append(np.concatenate([quiet, hits, quiet]))
-    streams = (stolen, np.append(honest, stolen), *few, honest)
-    return [(caught, 0.02, 50, 1e-6) for caught in streams]
+    generator, cases = np.random.default_rng(seed), []
+    for rate, window, chance, apart in ((0.02, 50, 1e-6, 6), (0.05, 20, 0.004, 4)):
+        honest, stolen = generator.random(300) < 0.02, generator.random(60) < 0.9
+        quiet = np.zeros(generator.integers(60, 200), bool)
+        few = []
+        for last in (window - 1, window):
+            hits = np.zeros(last + 1, bool)
+            hits[[*range(0, window - apart, apart), last]] = True
+            few.append(np.concatenate([quiet, hits, quiet]))
+        streams = (stolen, np.append(honest, stolen), *few, honest)
+        cases += [(caught, rate, window, chance) for caught in streams]
+    return cases
 
 
 def until_flagged(
@@ -126,7 +129,7 @@ EXERCISES = (
         minutes=6,
         variants={
             "budget": (10_000, 4_000, 5_000, 8_000),
-            "until": (14, *range(8, 60, 10)),
+            "until": (14, 8, 18, 28, 58),
             "fee": (2.5, 0.5, 1.5, 3.5, 4.5),
             "price": (0.001, 0.002, 0.003, 0.005),
         },
@@ -138,7 +141,11 @@ EXERCISES = (
             "each account pays the fee": lambda budget, until, **costs: bill(budget, budget + 1, **costs),
             "the queries must be paid for too": lambda budget, until, fee, price: bill(budget, until, fee, 0),
             "accounts cannot be divided": lambda budget, until, fee, price: budget / (until - 1) * fee + budget * price,
+            "the last account need not send all the queries that it could": lambda budget, until, fee, price: (
+                math.ceil(budget / (until - 1)) * (fee + (until - 1) * price)
+            ),
         },
+        tolerance=1e-7,
     ),
     Exercise(
         id="10.2",

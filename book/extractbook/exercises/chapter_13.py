@@ -52,8 +52,8 @@ class TopTokens(Service):
     SHOWN = 5
 
     def __init__(self, logits: np.ndarray):
-        super().__init__(budget=-(-(len(logits) - 1) // (self.SHOWN - 1)))
-        self.logits = logits
+        super().__init__(budget=-(-len(logits) // (self.SHOWN - 1)))
+        self._logits = logits
 
     def __call__(self, bias: Mapping[int, float]) -> dict[int, float]:
         """Return the log probabilities of the most probable tokens, after numbers were added to the logits of some.
@@ -62,15 +62,15 @@ class TopTokens(Service):
             BudgetExceeded: No call is left.
             InputError: There is no such token.
         """
-        unknown = set(bias) - set(range(len(self.logits)))
+        unknown = set(bias) - set(range(len(self._logits)))
         if unknown:
-            raise InputError(f"there is no token {unknown.pop()!r}: expected 0 to {len(self.logits) - 1}")
+            raise InputError(f"there is no token {unknown.pop()!r}: expected 0 to {len(self._logits) - 1}")
         self.charge(1)
-        return self.answer(bias)
+        return self._answer(bias)
 
-    def answer(self, bias: Mapping[int, float]) -> dict[int, float]:
+    def _answer(self, bias: Mapping[int, float]) -> dict[int, float]:
         """Return the answer to a call, without charging it."""
-        raised = self.logits.copy()
+        raised = self._logits.copy()
         for token, by in bias.items():
             raised[token] += by
         shown = raised - np.logaddexp.reduce(raised)
@@ -88,7 +88,7 @@ def uncompared(api: TopTokens, tokens: int) -> np.ndarray:
     found = np.zeros(tokens)
     for first in range(1, tokens, 4):
         four = range(first, min(first + 4, tokens))
-        shown = api.answer(dict.fromkeys((0, *four), 100.0))
+        shown = api._answer(dict.fromkeys((0, *four), 100.0))
         found[list(four)] = [shown[token] for token in four]
     return found - found.mean()
 
@@ -144,6 +144,7 @@ EXERCISES = (
         variants={"victim": (92, 95, 88, 97), "copy": (80, 75, 84, 70), "drop": (40, 20, 30, 25)},
         right=recoveries,
         slips={
+            "recovery is a share, not a percentage": lambda **given: [100 * share for share in recoveries(**given)],
             "recovery is a share of the victim's accuracy": lambda victim, copy, drop: [
                 (copy - drop) / 100,
                 copy * (1 - drop / 100) / 100,
@@ -182,9 +183,9 @@ EXERCISES = (
         minutes=12,
         variants={"seed": SEEDS},
         cases=language_models,
-        right=lambda api, tokens: api.logits - api.logits.mean(),
+        right=lambda api, tokens: api._logits - api._logits.mean(),
         slips={
-            "the mean of all logits is to be 0": lambda api, tokens: api.logits - api.logits[0],
+            "the mean of all logits is to be 0": lambda api, tokens: api._logits - api._logits[0],
             "log probabilities of different calls have different sums: compare each with one token's": uncompared,
         },
     ),

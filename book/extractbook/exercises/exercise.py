@@ -17,7 +17,8 @@ from extractlib.errors import InputError, check_choice, check_positive, check_se
 KINDS = ("understand", "modify", "implement", "attack or defend", "discuss")
 SEEDS = range(2**32)
 """Variants of an exercise whose cases are drawn from a seed: too many to try while a submission is graded."""
-NO_ANSWER = "there is no answer yet"
+NO_ANSWER, NOTHING_YET = "there is no answer yet", "the function returns nothing yet"
+"""Reasons that are given only if a function has not answered any input."""
 TOO_LONG = 200
 """Most characters of a reader's own message or input that a reason quotes."""
 
@@ -248,18 +249,21 @@ def _guarded(function: Callable, forbidden: Mapping[str, str]) -> Callable:
         InputError: It is forbidden itself, or has it under a name of its own.
     """
     check_own(function, forbidden)
+    answered = False
 
     def call(*case: object) -> object:
+        nonlocal answered
         try:
             with without(forbidden):
                 result = function(*case)
-        except NotImplementedError:
-            raise Unanswered(NO_ANSWER) from None
         except (Exception, SystemExit) as error:  # whatever a reader's code raises is a reason, not a bug here
+            if isinstance(error, NotImplementedError) and not answered:
+                raise Unanswered(NO_ANSWER) from None
             what = "stops" if isinstance(error, InputError) else f"raises {type(error).__name__}"
             raise InputError(f"the function {what}: {shortened(error, str)}{_line_of(error, function)}") from None
         if result is None or result is ...:
-            raise Unanswered("the function returns nothing yet")
+            raise InputError("the function returns nothing") if answered else Unanswered(NOTHING_YET)
+        answered = True
         return result
 
     return call

@@ -27,7 +27,8 @@ def _drawn(seed: int) -> list[tuple]:
 
     cases = []
     for _ in range(3):
-        stretch = torch.logspace(-1, 1, FEATURES, dtype=torch.float64) * torch.linalg.qr(normal(FEATURES, FEATURES))[0]
+        scale = torch.logspace(-1, 1, FEATURES, dtype=torch.float64)  # on both sides: the features also vary together
+        stretch = scale[:, None] * torch.linalg.qr(normal(FEATURES, FEATURES))[0] * scale
         centers = 2 * normal(CLASSES, FEATURES) @ stretch
         labels = torch.randint(CLASSES, (1_500,), generator=generator)
         benign = centers[labels] + normal(1_500, FEATURES) @ stretch

@@ -46,6 +46,11 @@ EXERCISE = Exercise(
     variants={"seed": SEEDS},
     cases=trials,
     key=lambda seed: [copied for *_, copied in _drawn(seed)],
+    slips={
+        "nobody is accused: a rate of 0 makes a weight infinite, and no sum exceeds a threshold that is not a number": (
+            lambda honest, suspects: np.zeros(len(suspects), bool)
+        ),
+    },
     score=power,
-    marks=(0.2, 0.7),
+    marks=(0.2, 0.65),
 )

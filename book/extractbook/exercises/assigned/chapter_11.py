@@ -4,7 +4,7 @@ import numpy as np
 
 from extractbook.exercises.exercise import SEEDS, Exercise
 
-BUDGETS, LARGE, WITHIN = (500, 1_000, 2_000, 4_000, 8_000), 80_000, 0.02
+BUDGETS, LARGE, WITHIN = (500, 1_000, 2_000, 4_000, 8_000), 80_000, 0.01
 
 
 def curves(seed: int) -> list[tuple]:
@@ -25,7 +25,7 @@ def _drawn(seed: int) -> list[tuple[list[float], float]]:
 def share_near(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
     """Return the share of curves whose prediction is near the true value, and the name of this number."""
     near = np.abs(np.array(found) - np.array(wanted)) <= WITHIN
-    return float(near.mean()), "the share of curves predicted to within 0.02"
+    return float(near.mean()), f"the share of curves predicted to within {WITHIN}"
 
 
 EXERCISE = Exercise(

@@ -1,5 +1,7 @@
 """Twenty claims judged at once."""
 
+from functools import partial
+
 import numpy as np
 from scipy import stats
 
@@ -10,7 +12,7 @@ from extractlib.errors import InputError
 def claims(seed: int) -> list[tuple]:
     """Return values of 20 claims over a few seeds, of shape (20, seeds), and their bounds; some hold, some do not."""
     generator, cases = np.random.default_rng(seed), []
-    for seeds in (5, 8, 12) * 4:
+    for seeds in (5, 8, 12) * 3:
         held = plainly = np.zeros(20, bool)
         while held.sum() == plainly.sum():  # until the order of the claims matters
             bounds = generator.uniform(0.5, 0.9, 20)
@@ -18,7 +20,17 @@ def claims(seed: int) -> list[tuple]:
             values = bounds[:, None] + above[:, None] + 0.03 * generator.standard_normal((20, seeds))
             held, plainly = holm(values, bounds), chances(values, bounds) <= 0.05 / len(bounds)
         cases.append((values, bounds))
-    return cases
+    return cases + [_all_but_two(generator, seeds) for seeds in (5, 8, 12)]
+
+
+def _all_but_two(generator: np.random.Generator, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a ledger whose last claim but one, in order, fails, and whose last would hold if it were tested."""
+    p = generator.uniform(0.5, 0.9, 20) * 0.05 / np.arange(20, 0, -1)
+    p[-2:] = generator.uniform((0.03, 0.04), (0.035, 0.045))
+    noise = generator.standard_normal((20, seeds))
+    noise = (noise - noise.mean(1, keepdims=True)) / noise.std(1, ddof=1, keepdims=True)
+    bounds, above = generator.uniform(0.5, 0.9, 20), stats.t.isf(generator.permutation(p), seeds - 1) / np.sqrt(seeds)
+    return bounds[:, None] + 0.03 * (noise + above[:, None]), bounds
 
 
 def chances(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -26,14 +38,17 @@ def chances(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     return stats.ttest_1samp(values, bounds[:, None], axis=1, alternative="greater").pvalue
 
 
-def holm(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Return which claims hold under Holm's procedure at 5%: in order of their chances, until one is too large."""
+def holm(values: np.ndarray, bounds: np.ndarray, *, ends: bool = True) -> np.ndarray:
+    """Return which claims hold under Holm's procedure at 5%: in order of their chances, until one is too large.
+
+    A mistake can be switched on: if nothing `ends` the procedure, later claims are tested as well.
+    """
     p = chances(values, bounds)
     order, holds = np.argsort(p), np.zeros(len(p), bool)
     for place, claim in enumerate(order):
-        if p[claim] > 0.05 / (len(p) - place):
+        holds[claim] = p[claim] <= 0.05 / (len(p) - place)
+        if ends and not holds[claim]:
             break
-        holds[claim] = True
     return holds
 
 
@@ -65,6 +80,7 @@ EXERCISE = Exercise(
         "once a claim holds, one fewer claim is left to judge": lambda values, bounds: (
             chances(values, bounds) <= 0.05 / len(bounds)
         ),
+        "the first claim that fails ends the procedure, also if a later one would hold": partial(holm, ends=False),
         "only a mean above the bound counts": lambda values, bounds: (
             stats.ttest_1samp(values, bounds[:, None], axis=1).pvalue <= 0.05
         ),
