@@ -3,9 +3,12 @@
 Each command imports what it needs itself, so the list of commands appears at once.
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,7 +27,7 @@ def new(
     deadline: Annotated[
         str,
         typer.Option(
-            help="When copies stop being accepted, in UTC if no zone is given: 2026-12-24, 2026-12-24T18:00+01:00."
+            help="When copies stop being accepted, in UTC if no zone is given: 2030-12-24, 2030-12-24T18:00+01:00."
         ),
     ],
     title: Annotated[str, typer.Option(help="Title of the scoreboard.")] = "Model extraction challenge",
@@ -41,7 +44,7 @@ def new(
 
     plan = host.Plan(
         teams=tuple(teams_of(teams)),
-        deadline=_deadline(deadline),
+        deadline=_to_come(deadline),
         title=title,
         budget=budget,
         answers=answers,
@@ -49,7 +52,8 @@ def new(
         classes=classes,
         database=database or "challenge.db",
     )
-    host.make(folder, plan)
+    with _unwinding():
+        host.make(folder, plan)
     print(f"{folder / host.KEYS} has a key for each of {len(plan.teams)} teams, and {folder / host.TOML} the rules")
     print(f"  extractlib challenge serve {folder}")
 
@@ -98,6 +102,36 @@ def _with_keys(folder: Path, database: str) -> str:
     return str(path)
 
 
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Let the signals that end a process unwind it, as Ctrl+C does, so that what holds secrets is removed."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    ends = (signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in ends if signal.getsignal(one) is signal.SIG_DFL}
+    try:
+        for one in before:  # not one that is ignored, as under nohup
+            signal.signal(one, stop)
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _to_come(text: str) -> datetime:
+    """Return a deadline that is still to come.
+
+    Raises:
+        InputError: It is past, or not a time.
+    """
+    found = _deadline(text)
+    if found <= (now := datetime.now(UTC)):
+        raise InputError(f"deadline is {shown(text)}, but it is {now:%Y-%m-%dT%H:%MZ} already: name a later one")
+    return found
+
+
 def _deadline(text: str) -> datetime:
     """Return a time; a day without a time stands for its last second."""
     try:
@@ -111,4 +145,4 @@ def _moment(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(f"deadline is {shown(text)}: expected a day or a time, as in 2026-12-24T18:00+01:00") from None
+        raise InputError(f"deadline is {shown(text)}: expected a day or a time, as in 2030-12-24T18:00+01:00") from None

@@ -37,7 +37,9 @@ Place = Annotated[
 
 
 def serve(
-    victim: Annotated[str | None, typer.Option(help="Task whose model is served: a drawn one, or folder:PATH.")] = None,
+    victim: Annotated[
+        list[str] | None, typer.Option(help="Task whose model is served: a drawn one, or folder:PATH.")
+    ] = None,
     answers: Annotated[
         str | None, typer.Option(help="full, top-K, rounded-DIGITS, label or temperature-T; full if not given.")
     ] = None,
@@ -55,15 +57,16 @@ def serve(
     from extractlib.api.server import make_app
     from extractlib.data.sources import FOLDER
 
-    if (config is None) == (victim is None):
+    if (config is None) == (not victim):
         raise InputError("name what to serve: either --victim signs or --config FILE.toml")
     said = {"answers": answers, "budget": budget, "price": price, "rate": rate}
     said = {name: value for name, value in said.items() if value is not None}
-    if victim is not None:
-        name = victim.removeprefix(FOLDER)
+    if victim:
+        task = _only(victim)
+        name = task.removeprefix(FOLDER)
         name = name if name.isidentifier() else "victim"
         said.pop("rate", None)  # a setting of the server, not of the victim
-        victims = {name: {"task": victim} | said}
+        victims = {name: {"task": task} | said}
         settings = serving.Settings.of({"victims": victims, "rate": rate}, where="the command line")
     elif config is not None:
         if said:
@@ -72,10 +75,28 @@ def serve(
         settings = serving.Settings.read(config)
     settings.database, settings.host = database or settings.database, host or settings.host
     settings.port = port or settings.port
+    made = serving.victims_of(settings)  # before a database is created
     keys = _open(settings.database)
-    app = make_app(serving.apis_of(settings, keys), keys, settings.limits)
+    app = make_app(serving.apis_of(settings, keys, made), keys, settings.limits)
     _greet(settings, keys)
     listen(app, settings)
+
+
+def _only(victims: list[str]) -> str:
+    """Return the victim that --victim names.
+
+    Raises:
+        InputError: It names several.
+    """
+    from extractlib.data.sources import FOLDER
+
+    first, *others = victims
+    if others or ("," in first and not first.startswith(FOLDER)):
+        raise InputError(
+            f"--victim is {', '.join(victims)}: it names one victim; for several, give --config FILE.toml with a table"
+            " [victims.NAME] for each"
+        )
+    return first
 
 
 def listen(app: "FastAPI", settings: "Settings") -> None:
@@ -129,11 +150,12 @@ def add(
 
     if (team is None) == (teams is None):
         raise InputError("name who gets a key: either a team or --teams FILE.csv")
-    keys = _keys(config, database)
+    named = [] if teams is None else teams_of(teams)
+    keys = _open(_place(config, database))
     if team is not None:
         print(keys.add(team))
-    elif teams is not None:
-        named, have = teams_of(teams), keys.teams()
+    else:
+        have = keys.teams()
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(["team", "key"])
         for name in (name for name in named if name not in have):
@@ -148,7 +170,7 @@ def revoke(
     database: Place = None,
 ) -> None:
     """Revoke a key, or all keys of a team; a running server notices within a second."""
-    print(f"{_keys(config, database).revoke(name)} revoked")
+    print(f"{_existing(config, database).revoke(name)} revoked")
 
 
 @keys_app.command("rotate")
@@ -158,24 +180,41 @@ def rotate(
     database: Place = None,
 ) -> None:
     """Revoke the keys of a team and print a new one; queries used so far still count."""
-    print(_keys(config, database).rotate(team))
+    print(_existing(config, database).rotate(team))
 
 
 @keys_app.command("list")
 def list_keys(config: Config = None, database: Place = None) -> None:
     """Print a CSV of all keys, without their secrets."""
+    keys = _existing(config, database)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(["number", "team", "made", "revoked"])
-    rows.writerows([key.number, key.team, key.made, key.revoked] for key in _keys(config, database).all())
+    rows.writerows([key.number, key.team, key.made, key.revoked] for key in keys.all())
 
 
-def _keys(config: Path | None, database: str | None) -> "Keys":
+def _existing(config: Path | None, database: str | None) -> "Keys":
+    """Return the keys in a database that exists already.
+
+    Raises:
+        InputError: It does not exist.
+    """
+    place = _place(config, database)
+    if "://" not in place and not Path(place).exists():
+        raise InputError(
+            f"the database {place} does not exist: name the server's with --database or --config; extractlib keys add"
+            " creates one"
+        )
+    return _open(place)
+
+
+def _place(config: Path | None, database: str | None) -> str:
+    """Return the file or address of the database that the options name."""
     if config is not None and database is None:
         require_extra()
         from extractlib.serve import Settings
 
         database = Settings.read(config).database
-    return _open(database or DATABASE)
+    return database or DATABASE
 
 
 def _open(database: str) -> "Keys":

@@ -27,14 +27,15 @@ Unknown keys are refused.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import extractlib as xl
 from extractlib.api.batching import ServedAPI
+from extractlib.api.granularity import Granularity
 from extractlib.api.keys import Keys, check_team
 from extractlib.api.meter import Meter, Terms
 from extractlib.api.server import Limits
@@ -146,13 +147,25 @@ class Settings(_Table):
             settings = cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            raise InputError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            place = tuple(map(str, first["loc"]))
+            remedy = first["msg"]
+            if first["type"] == "extra_forbidden":
+                remedy = f"there is no such setting: use one of {', '.join(cls._names_beside(place))}"
+            raise InputError(f"{where}: {'.'.join(place)}: {remedy}") from None
         for name in (*settings.teams, *settings.victims):
             check_team(name)
         for name in settings.victims:
             if not name.isidentifier():
                 raise InputError(f"{where}: a victim is called {name!r}: use letters, digits and underscores")
         return settings
+
+    @classmethod
+    def _names_beside(cls, place: Sequence[str]) -> list[str]:
+        """Return the settings of a table, given the place of one in it, such as ("victims", "signs", "budget")."""
+        table: Any = cls if len(place) == 1 else cls.model_fields[place[0]].annotation
+        for inner in get_args(table)[-1:]:  # of a table of tables
+            table = inner
+        return list(table.model_fields)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -181,19 +194,53 @@ class Settings(_Table):
         return settings
 
 
-def apis_of(settings: Settings, keys: Keys) -> dict[str, ServedAPI]:
-    """Return the API of each victim by its name; victims that do not ship are trained first.
+def victims_of(settings: Settings) -> dict[str, xl.Victim]:
+    """Return each victim by its name; those that do not ship are trained first, once all settings are checked.
+
+    Neither opens the database: what is refused here leaves none behind.
 
     Raises:
         InputError: A setting does not fit.
     """
     if not settings.victims:
         raise InputError("there is no victim to serve: name one, as in --victim signs or [victims.signs]")
+    _check(settings)
+    victims = {name: _victim(name, chosen) for name, chosen in settings.victims.items()}
+    for name, victim in victims.items():
+        Granularity.parse(settings.victims[name].answers).record(len(victim.classes))
+    return victims
+
+
+def apis_of(settings: Settings, keys: Keys, victims: Mapping[str, xl.Victim] | None = None) -> dict[str, ServedAPI]:
+    """Return the API of each victim by its name.
+
+    Args:
+        settings: What is served.
+        keys: Whose secrets the policies use.
+        victims: What `victims_of` returns, if already made.
+
+    Raises:
+        InputError: A setting does not fit.
+    """
+    victims = victims_of(settings) if victims is None else victims
     meter = Meter(settings.database)
-    return {name: _api(name, victim, settings, keys, meter) for name, victim in settings.victims.items()}
+    return {name: _api(name, victim, settings, keys, meter) for name, victim in victims.items()}
 
 
-def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, meter: Meter) -> ServedAPI:
+def _check(settings: Settings) -> None:
+    """Refuse settings that would otherwise fail only after a victim was trained or a database was created."""
+    _ = settings.limits  # which checks them
+    for team in settings.teams.values():
+        Terms(budget=team.budget, price=team.price or 0.0)
+    for name, chosen in settings.victims.items():
+        _check_victim(name, chosen)
+        _check_defense(name, chosen)
+        Terms(budget=chosen.budget, price=chosen.price)
+        Granularity.parse(chosen.answers)
+
+
+def _api(name: str, victim: xl.Victim, settings: Settings, keys: Keys, meter: Meter) -> ServedAPI:
+    chosen = settings.victims[name]
     terms = {
         f"{name}/{team}": Terms(
             budget=chosen.budget if own.budget is None else own.budget,
@@ -202,7 +249,7 @@ def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, mete
         for team, own in settings.teams.items()
     }
     return ServedAPI(
-        _victim(name, chosen),
+        victim,
         answers=chosen.answers,
         budget=chosen.budget,
         price=chosen.price,
@@ -212,20 +259,25 @@ def _api(name: str, chosen: VictimSettings, settings: Settings, keys: Keys, mete
     )
 
 
-def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
+def _check_victim(name: str, chosen: VictimSettings) -> None:
     if chosen.weights is not None:
         if chosen.task is not None or chosen.classes is None:
             raise InputError(f"victim {name!r}: with weights, give the classes and no task")
+        return
+    if chosen.classes is not None:
+        raise InputError(f"victim {name!r}: classes belong to weights: leave them out, or give weights")
+    if not Source.parse(chosen.task or name).in_files and chosen.size not in (None, SIZE):
+        raise InputError(f"victim {name!r}: size is {chosen.size}, but drawn images have {SIZE} pixels: leave it out")
+
+
+def _victim(name: str, chosen: VictimSettings) -> xl.Victim:
+    if chosen.weights is not None:
         own = {} if chosen.size is None else {"image_shape": (3, chosen.size, chosen.size)}
         path = Path(chosen.weights)
         victim = xl.Victim.load(path, network=chosen.network, classes=chosen.classes, name=name, **own)
         victim.image_shape = victim.image_shape or (3, SIZE, SIZE)
         return victim
-    if chosen.classes is not None:
-        raise InputError(f"victim {name!r}: classes belong to weights: leave them out, or give weights")
     task = chosen.task or name
-    if not Source.parse(task).in_files and chosen.size not in (None, SIZE):
-        raise InputError(f"victim {name!r}: size is {chosen.size}, but drawn images have {SIZE} pixels: leave it out")
     if Source.parse(task).in_files or chosen.network != "resnet":
         return xl.Victim.train(_parts(task, chosen).victim, network=chosen.network, store=default_store())
     return xl.load_victim(task)
@@ -235,18 +287,27 @@ def _parts(source: str, chosen: VictimSettings, *, role: str = "task") -> Any:
     return xl.load(source, role=role, store=default_store(), image_size=SIZE if chosen.size is None else chosen.size)
 
 
-def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]:
-    """Return detector and policy as arguments of the API."""
+def _check_defense(name: str, chosen: VictimSettings) -> None:
+    any_secret = bytes(32)
     if chosen.watermark is not None:
         if chosen.detector is not None or chosen.policy is not None:
             raise InputError(f"victim {name!r} has a watermark and a detector or a policy: give only one of them")
-        return {"detector": KeyedSample(secret, rate=chosen.watermark), "policy": Mislabel(secret)}
+        KeyedSample(any_secret, rate=chosen.watermark)
     if (chosen.detector is None) != (chosen.policy is None):
         raise InputError(f"victim {name!r}: detector and policy belong together: give both or neither")
+    if chosen.detector is not None and chosen.policy is not None:
+        if chosen.weights is not None:
+            raise InputError(f"victim {name!r}: a detector needs the task's images: name a task instead of weights")
+        Source.parse(chosen.detector)
+        policy(chosen.policy, secret=any_secret)
+
+
+def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]:
+    """Return detector and policy as arguments of the API."""
+    if chosen.watermark is not None:
+        return {"detector": KeyedSample(secret, rate=chosen.watermark), "policy": Mislabel(secret)}
     if chosen.detector is None or chosen.policy is None:
         return {}
-    if chosen.weights is not None:
-        raise InputError(f"victim {name!r}: a detector needs the task's images: name a task instead of weights")
     from extractlib.defenses.detectors import BinaryDetector  # here: it also imports the other detectors' library
 
     benign = _parts(chosen.task or name, chosen).detector

@@ -466,12 +466,13 @@ def test_a_victim_that_fails_is_named_and_nothing_is_charged():
 # -- names, money, and what a victim returns ---------------------------------------
 
 
-def test_without_a_name_usage_is_that_of_all_clients():
+def test_without_a_name_usage_is_that_of_the_only_client_or_of_all():
     api = PredictionAPI(linear_victim(), price=0.1, budget=9)
-    assert api.usage() == Usage(queries=0, budget=None, cost=0.0)
-    for count, name in ((3, "eve"), (4, "mallory")):
-        api.query(noise(count), client=name)
-    assert api.usage() == Usage(queries=7, budget=None, cost=0.7)
+    assert api.usage() == Usage(queries=0, budget=9, cost=0.0)
+    api.query(noise(3), client="eve")
+    assert api.usage() == api.usage("eve") == Usage(queries=3, budget=9, cost=0.3)
+    api.query(noise(4), client="mallory")
+    assert api.usage() == Usage(queries=7, budget=None, cost=0.7)  # each has a budget for itself
     assert api.usage("eve").remaining == 6 and api.usage("anonymous").queries == 0
 
 

@@ -4,15 +4,20 @@ import csv
 import io
 import itertools
 import json
+import re
 import shutil
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 import tomllib
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import hostile
@@ -22,6 +27,7 @@ import pytest
 import torch
 
 import extractlib as xl
+from extractbook.build import execute
 from extractbook.sphinx import furniture
 from extractlib.api.keys import Keys
 from extractlib.api.meter import Usage
@@ -613,6 +619,8 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
             green.submit(tmp_path / "green.safetensors", network="none")
         with pytest.raises(InputError, match="cannot be read .*: name the file that holds the copy"):
             green.submit(tmp_path / "nothing")
+        with pytest.raises(InputError, match=r"green.safetensors holds weights, but no network is named: give it, as"):
+            green.submit(tmp_path / "green.safetensors")
         (tmp_path / "junk.onnx").write_bytes(b"junk")
         with pytest.raises(InputError, match="it is not an ONNX model: send the file|this server does not accept ONNX"):
             green.submit(tmp_path / "junk.onnx")
@@ -654,6 +662,22 @@ def test_three_teams_play_a_full_challenge(challenge, tmp_path):
 def as_json(folder, predict) -> dict:
     hidden = Hidden.load(folder / "hidden.safetensors")
     return hidden.scores(predict(hidden.images))[0].to_json()
+
+
+@pytest.mark.skipif(not find_spec("onnxscript"), reason="torch writes ONNX with onnxscript")
+def test_the_pages_lines_export_a_copy_with_its_scaling(tmp_path, monkeypatch):
+    import onnxruntime
+
+    page = (execute.BOOK / "challenge.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(images = .*?torch.onnx.export.*?)```", page, re.DOTALL)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    copy = xl.Surrogate(module, classes=[*"abcd"], mean=[0.5, 0.4, 0.3], std=0.25)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "challenge.md", "exec"), {"torch": torch, "copy": copy})
+    session = onnxruntime.InferenceSession("copy.onnx")
+    [given], images = session.get_inputs(), xl.load("signs").test.images[:5]
+    [scores] = session.run(None, {given.name: (images.float() / 255).numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), copy.logits(images), atol=1e-4, rtol=1e-4)
 
 
 def test_copies_that_cannot_be_taken_are_refused(challenge):
@@ -732,22 +756,28 @@ def test_one_line_makes_a_challenge_and_another_serves_it(command, tmp_path, mon
     monkeypatch.setattr(host, "make", lambda folder, plan: plans.append((folder, plan)))
     (tmp_path / "teams.csv").write_text("team\nred\nblue\n")
     words = ("--teams", str(tmp_path / "teams.csv"), "--budget", "700", "--answers", "top-3")
-    status, printed, errors = command("challenge", "new", "autumn", *words, "--deadline", "2026-12-24")
+    status, printed, errors = command("challenge", "new", "autumn", *words, "--deadline", "2030-12-24")
     [(folder, plan)] = plans
     assert (status, errors, str(folder)) == (0, "", "autumn")
     assert printed.endswith("  extractlib challenge serve autumn\n") and "a key for each of 2 teams" in printed
     assert (plan.teams, plan.budget, plan.answers) == (("red", "blue"), 700, "top-3")
-    assert plan.deadline == datetime(2026, 12, 24, 23, 59, 59, tzinfo=UTC)
-    for day in ("20261224", "2026-W52-4"):
+    assert plan.deadline == datetime(2030, 12, 24, 23, 59, 59, tzinfo=UTC)
+    for day in ("20301224", "2030-W52-2"):
         command("challenge", "new", "a", *words, "--deadline", day)
-        assert plans.pop()[1].deadline == datetime(2026, 12, 24, 23, 59, 59, tzinfo=UTC)
-    command("challenge", "new", "b", *words, "--deadline", "2026-12-24T18:00+01:00")
-    assert plans[1][1].deadline == datetime(2026, 12, 24, 17, tzinfo=UTC)
+        assert plans.pop()[1].deadline == datetime(2030, 12, 24, 23, 59, 59, tzinfo=UTC)
+    command("challenge", "new", "b", *words, "--deadline", "2030-12-24T18:00+01:00")
+    assert plans[1][1].deadline == datetime(2030, 12, 24, 17, tzinfo=UTC)
     status, _, errors = command("challenge", "new", "c", *words, "--deadline", "soon")
     assert (status, errors) == (
         2,
-        "extractlib: deadline is 'soon': expected a day or a time, as in 2026-12-24T18:00+01:00\n",
+        "extractlib: deadline is 'soon': expected a day or a time, as in 2030-12-24T18:00+01:00\n",
     )
+    for past in ("2020-12-24", "2020-12-24T18:00+01:00", datetime.now(UTC).isoformat()):
+        status, printed, errors = command("challenge", "new", "c", *words, "--deadline", past)
+        assert (status, printed) == (2, "")
+        told = r"extractlib: deadline is '.*', but it is 20\S+Z already: name a later one\n"
+        assert re.fullmatch(told, errors) and past in errors
+    assert len(plans) == 2
     ran = []
     monkeypatch.setattr("uvicorn.run", lambda app, **options: ran.append(options))
     monkeypatch.setattr("logging.basicConfig", lambda **_: None)
@@ -756,6 +786,32 @@ def test_one_line_makes_a_challenge_and_another_serves_it(command, tmp_path, mon
     assert printed == "Steal it: scoreboard http://127.0.0.1:8123, notebook http://127.0.0.1:8123/starter.ipynb\n"
     status, _, errors = command("challenge", "serve", str(tmp_path))
     assert status == 2 and "challenge.toml cannot be read as TOML" in errors
+
+
+STOPPED = """
+import os, signal, sys
+from extractlib import __main__
+from extractlib.challenge import host
+
+number = int(sys.argv.pop())
+
+def fill(folder, *_):
+    (folder / host.SECRET).write_text("secret")
+    print(len(list(folder.parent.glob(".autumn-*/secret"))), flush=True)
+    os.kill(os.getpid(), number)
+
+host._fill = fill
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_challenge_that_is_stopped_while_it_is_made_leaves_no_secret(tmp_path, number):
+    (tmp_path / "teams.csv").write_text("team\nred\n")
+    words = ("challenge", "new", "autumn", "--teams", "teams.csv", "--deadline", "2030-12-24", str(int(number)))
+    done = subprocess.run([sys.executable, "-c", STOPPED, *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 128 + number and done.stdout == "1\n", done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["teams.csv"] and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("how", ["relative", "absolute"])
@@ -777,7 +833,7 @@ def test_one_option_names_one_database_in_both_commands(command, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teams.csv").write_text("team\nred\n")
     database = ("--database", "meter.db" if how == "relative" else str(tmp_path / "elsewhere.db"))
-    words = ("--teams", "teams.csv", "--deadline", "2026-12-24")
+    words = ("--teams", "teams.csv", "--deadline", "2030-12-24")
     assert command("challenge", "new", str(folder), *words, *database)[0] == 0
     assert command("challenge", "serve", str(folder), *database)[0] == 0
     assert served[0].team(made[0]) == "red" and not (tmp_path / "meter.db").exists()

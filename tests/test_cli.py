@@ -146,9 +146,27 @@ def test_other_tables_run_on_ones_own_folders_too(command, tmp_path, table):
     held = {row.cell.budget for row in rows}
     assert len(rows) == printed.count("(seed 0, n = ") == {"adaptive": 4, "defended": 4}.get(table, 1)
     if table != "detection":
-        assert len(held) == 1 and f"the pool holds {held.pop()}: using them all" in errors
+        assert len(held) == 1 and f"the pool has {held.pop()} images for them beside those for pre-" in errors
     else:
         assert rows[0].result["caught"].keys() == {"benign", "pool", "second", "own", "shifted"}
+
+
+def test_a_folder_that_both_networks_are_pretrained_on_is_told_of_and_needs_classes(command, tmp_path):
+    write_folder(tmp_path / "pets", count=60)
+    write_folder(tmp_path / "photos", classes=("sea", "sky"), count=40, seed=2)
+    write_folder(tmp_path / "flat", classes=("",), count=40, seed=2)
+    other = "extractlib attack starts both networks from the weights that ship, and needs no classes in a pool\n"
+    words = [*RUN, "--task", f"folder:{tmp_path}/pets", "--pool"]
+    status, printed, errors = command(*words, f"folder:{tmp_path}/flat")
+    assert (status, printed) == (2, "") and errors == (
+        f"extractbook: --pool folder:{tmp_path}/flat has fewer than two class folders, but scale 'smoke' pre-trains on"
+        f" its labels: give class folders; {other}"
+    )
+    status, printed, errors = command(*words, f"folder:{tmp_path}/photos")
+    assert status == 0 and "recovery" in printed
+    told = f"extractbook: at scale 'smoke', both networks start from weights trained on images of {tmp_path}/photos al"
+    assert told in errors and other in errors
+    assert "pre-train" not in command(*words, "atlas")[2]
 
 
 TENTHS = r"(\w+)/\d*(\d)\."

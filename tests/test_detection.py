@@ -301,7 +301,7 @@ def test_a_victim_that_names_no_layer_has_no_features(victim):
         lambda: features_of(nameless, IMAGES),
         lambda: MahalanobisDetector(nameless, flat(90, 60, seed=6), epsilon=0.0),
     ):
-        with pytest.raises(InputError, match="no feature layer is named: give Victim\\(module, layer='…'\\)"):
+        with pytest.raises(InputError, match="no feature layer is named: give Victim\\(module, layer='…'\\), .* input"):
             use()
     # ODIN needs none.
     assert OdinDetector(nameless, temperature=1.0, epsilon=0.001).score(IMAGES).shape == (40,)
@@ -411,7 +411,8 @@ def test_one_layer_is_the_plain_detector_up_to_scale(foreign):
     with pytest.raises(InputError, match="^layer '0.spare' is not used by the module: name another from module"):
         LayeredMahalanobisDetector(foreign, known, layers=["0.spare"], **options)
     del foreign.model.module[0].spare
-    with pytest.raises(InputError, match="is not a network with stages: give layers="):
+    remedy = r"give LayeredMahalanobisDetector\(…, layers=\[…\]\), .* \(Victim's layer='…' is for Mahalan"
+    with pytest.raises(InputError, match=f"is not a network with stages: {remedy}"):
         LayeredMahalanobisDetector(foreign, known, **options)
 
 
@@ -667,6 +668,22 @@ def test_a_threshold_that_is_set_later_is_in_the_fingerprint(binary, victim):
     assert later.fingerprint != made.fingerprint
     later.threshold = -0.5
     assert later.fingerprint == made.fingerprint
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_binary_detectors_fingerprint_follows_its_weights(victim, own):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    module = module if own else networks.build("tiny", classes=2, seed=0)
+    detector = BinaryDetector(Victim(module, classes=("benign", "ood")))
+    api = PredictionAPI(victim, detector=detector, policy=LabelOnly())
+    weight = next(module.parameters())
+    before, kept = (detector.fingerprint, api.fingerprint), weight.detach().clone()
+    assert (detector.fingerprint, api.fingerprint) == before
+    weight.data.mul_(2)  # through .data, which torch does not count
+    assert detector.fingerprint != before[0] and api.fingerprint != before[1]
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert (detector.fingerprint, api.fingerprint) == before
 
 
 class Level(Detector):

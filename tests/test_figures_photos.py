@@ -62,7 +62,6 @@ def test_victims_copies_and_controls_stand_side_by_side():
     assert "; agreement; mean over 2 seeds**" in chapter_11.victims_table(PHOTOS.assign(seed=[0, 1, 0]), controls)
 
 
-
 def test_a_control_is_fair_within_three_points_on_validation_images_either_way():
     near = CONTROLS.assign(validation_accuracy=[0.34, 0.275])  # gtsrb, caltech101; the copies have 0.3
     said = "On validation images, the control is within three points of the copy on"

@@ -4,16 +4,24 @@ import contextlib
 import io
 import re
 
+import httpx
 import pytest
 import torch
 
 from extractbook.build import execute
+from extractlib.api.server import running
 
 PIECE = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 CLOSE = 0.06
 """How far a printed number may be from the page's: other processors round otherwise, and training amplifies that."""
+
+
+def run_briefly(app, *, port):
+    """Serve an application as uvicorn.run does, but on a free port, and only until it has answered."""
+    with running(app) as address:
+        assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
 
 
 def pieces(name: str) -> list[re.Match]:
@@ -23,6 +31,8 @@ def pieces(name: str) -> list[re.Match]:
 @pytest.mark.parametrize("name", ["own_black_box.md", pytest.param("surrogate_stays_low.md", marks=pytest.mark.slow)])
 def test_each_piece_runs_and_prints_what_the_page_shows(name, tmp_path, monkeypatch):
     monkeypatch.setenv("EXTRACTLIB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uvicorn.run", run_briefly)
     found, space = pieces(name), {}
     assert len(found) >= 5
     for piece in found:

@@ -108,7 +108,19 @@ def test_a_file_says_what_does_not_fit_a_line(hosted, command, tmp_path):
     ("text", "words"),
     [
         ("port = 'x'", "port: Input should be a valid integer"),
-        ("prot = 8000", "prot: Extra inputs are not permitted"),
+        ("prot = 8000", "prot: there is no such setting: use one of database, host, port, images, megabytes, seconds"),
+        (
+            "[victims.signs]\nbudgets = 3",
+            "victims.signs.budgets: there is no such setting: use one of task, weights, network, classes, size",
+        ),
+        ("[teams.red]\ntask = 'a'", "teams.red.task: there is no such setting: use one of budget, price, rate\n"),
+        (
+            "[victims.a]\nweights = 'a.safetensors'\nclasses = ['a', 'b']",
+            "a.safetensors does not exist: name a file of weights, as save writes it",
+        ),
+        ("[victims.signs]\ndetector = 'none'\npolicy = 'deny'", "unknown task or pool 'none': use one of"),
+        ("[victims.signs]\ndetector = 'atlas'\npolicy = 'none'", "'none': use one of"),
+        ("[victims.signs]\nanswers = 'top-99'", "top-99"),
         ("[victims.signs]\nbudget = 0", "budget is 0: expected a whole number from 1 to"),
         ("[victims.signs]\nbudget = true", "victims.signs.budget: Input should be a valid integer"),
         ("[victims.signs]\nanswers = 'top-0'", "unknown granularity 'top-0'"),
@@ -136,6 +148,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_a_line(command, tmp_path, text
     status, printed, errors = command("serve", "--config", str(tmp_path / "serve.toml"))
     assert (status, printed) == (2, "")
     assert errors.startswith("extractlib: ") and errors.count("\n") == 1 and words in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["serve.toml"]  # and no database
 
 
 @pytest.mark.parametrize(
@@ -178,6 +191,17 @@ def test_what_is_served_must_be_named(command):
     for words in ((), ("--victim", "signs", "--config", "serve.toml")):
         status, _, errors = command("serve", *words)
         assert (status, errors) == (2, "extractlib: name what to serve: either --victim signs or --config FILE.toml\n")
+
+
+@pytest.mark.parametrize("words", [("--victim", "signs,birds"), ("--victim", "signs", "--victim", "birds")])
+def test_a_line_names_one_victim(command, tmp_path, words):
+    status, printed, errors = command("serve", *words, "--database", str(tmp_path / "meter.db"))
+    assert (status, printed, list(tmp_path.iterdir())) == (2, "", [])
+    assert re.fullmatch(
+        r"extractlib: --victim is signs, ?birds: it names one victim; for several, give --config FILE.toml with a table"
+        r" \[victims.NAME\] for each\n",
+        errors,
+    )
 
 
 @pytest.mark.parametrize(("option", "value"), [("answers", "label"), ("budget", "5"), ("price", "0.1"), ("rate", "9")])
@@ -251,6 +275,22 @@ def test_keys_are_added_listed_rotated_and_revoked(command, tmp_path):
     keys.close()
 
 
+@pytest.mark.parametrize("words", [("list",), ("rotate", "red"), ("revoke", "red")])
+def test_who_looks_for_keys_creates_no_database(command, tmp_path, words):
+    place = tmp_path / "meter.db"
+    status, printed, errors = command("keys", *words, "--database", str(place))
+    assert (status, printed, list(tmp_path.iterdir())) == (2, "", [])
+    assert errors == (
+        f"extractlib: the database {place} does not exist: name the server's with --database or --config; extractlib"
+        " keys add creates one\n"
+    )
+
+
+def test_a_table_of_teams_that_is_refused_creates_no_database(command, tmp_path):
+    words = ("add", "--teams", str(tmp_path / "none.csv"), "--database", str(tmp_path / "meter.db"))
+    assert command("keys", *words)[0] == 2 and not list(tmp_path.iterdir())
+
+
 def test_a_rotation_that_fails_leaves_the_old_key_valid(tmp_path, monkeypatch):
     keys = Keys(tmp_path / "meter.db")
     first = keys.add("red")
@@ -322,9 +362,7 @@ def test_terms_of_a_team_are_the_victims_where_it_says_nothing():
         },
         where="a test",
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serve, "_victim", lambda name, chosen: linear_victim())
-        api = serve._api("signs", settings.victims["signs"], settings, Keys(), Meter())
+    api = serve._api("signs", linear_victim(), settings, Keys(), Meter())
     assert [api._terms_of(f"signs/{team}") for team in "abcd"] == [
         Terms(budget=9, price=2.0),
         Terms(budget=5, price=1.0),

@@ -1111,6 +1111,16 @@ def test_a_client_refuses_what_no_server_is_needed_for(serve, monkeypatch):
         xl.connect(served.url, journal=served._folder / "environment.db").close()
 
 
+def test_a_server_without_a_challenge_takes_no_copies(serve, tmp_path):
+    (tmp_path / "copy.safetensors").write_bytes(b"weights")
+    with serve() as served, served.connect() as api:
+        told = f"^{served.url} serves no challenge and scores no copies: evaluate yours .* xl.evaluate\\(api.q"
+        with pytest.raises(InputError, match=told):
+            api.submit(tmp_path / "copy.safetensors", network="resnet")
+        with pytest.raises(InputError, match="holds weights, but no network is named: give it, as in network="):
+            api.submit(tmp_path / "copy.safetensors")
+
+
 def test_with_or_without_a_slash_an_address_has_one_journal(serve):
     with serve() as served:
         journals = []

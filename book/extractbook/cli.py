@@ -120,6 +120,7 @@ def run(
     check_choice("part", part, ("test", "validation"))
     if output:  # fail before hours of work, not after them
         lab.results.check_writable(output)
+    _tell_of_pretraining(cells, settings)
     store = xl.store.default_store()
     loader = xl.data.sources.Loader(image_size=settings.image_size, store=store, folders=folders, reading=reading)
     sources = {(name, role) for cell in cells for name, role in ((cell.task, "task"), (str(cell.pool), "pool"))}
@@ -129,6 +130,29 @@ def run(
         cells = within_pool(cells, loader)
     options = {"store": store, "folders": folders, "reading": reading, "jobs": jobs, "device": device, "part": part}
     print_rows(lab.run_table(cells, output, **options))
+
+
+def _tell_of_pretraining(cells: list["Cell"], settings: "Scale") -> None:
+    """Print what both networks start from where that is trained on a pool in a folder.
+
+    Raises:
+        InputError: The pool has fewer than two class folders.
+    """
+    used = [cell for cell in cells if {cell.victim_weights, cell.surrogate_weights} != {"none"}]
+    for folder in sorted({cell.pool.folder for cell in used if cell.pool.folder}):
+        if settings.shipped or settings.imagenet:
+            continue
+        remedy = "extractlib attack starts both networks from the weights that ship, and needs no classes in a pool"
+        if len(xl.data.layouts.folder(folder).classes) < 2:
+            raise InputError(
+                f"--pool {xl.data.sources.FOLDER}{folder} has fewer than two class folders, but scale"
+                f" {settings.name!r} pre-trains on its labels: give class folders; {remedy}"
+            )
+        print(
+            f"extractbook: at scale {settings.name!r}, both networks start from weights trained on images of {folder}"
+            f" alone, and are weak if these are few; {remedy}",
+            file=sys.stderr,
+        )
 
 
 def _keyed_folder(name: str, role: str, folders: dict[str, Path], loader: "Loader") -> str:
@@ -197,7 +221,11 @@ def within_pool(cells: list["Cell"], loader: "Loader") -> list["Cell"]:
     above = sorted({cell.budget for cell in cells if cell.budget > own.get(cell.pool, cell.budget)})
     if above:
         asked, held = " and ".join(f"{budget:,}" for budget in above), " and ".join(f"{n:,}" for n in own.values())
-        print(f"extractbook: the table needs {asked} queries, the pool holds {held}: using them all", file=sys.stderr)
+        print(
+            f"extractbook: the table needs {asked} queries, the pool has {held} images for them beside those for"
+            " pre-training, detectors and tests: using them all",
+            file=sys.stderr,
+        )
     fitting = [replace(cell, budget=min(cell.budget, own.get(cell.pool, cell.budget))) for cell in cells]
     return list(dict.fromkeys(fitting))
 

@@ -9,6 +9,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -222,14 +223,23 @@ class RemoteAPI:
             network: The architecture, for weights.
 
         Raises:
-            InputError: The file cannot be read, the server does not accept it, or it could not be scored.
+            InputError: The file cannot be read, its network is not named, the server serves no challenge or does not
+                accept the file, or it could not be scored.
         """
+        if network is None and Path(path).suffix == ".safetensors":
+            raise InputError(f"{path} holds weights, but no network is named: give it, as in network='resnet'")
         try:
             content = Path(path).read_bytes()
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): name the file that holds the copy") from None
         where = {} if network is None else {"network": network}
-        said = self._json("POST", "/submissions", content=content, params=where)
+        try:
+            said = self._json("POST", "/submissions", content=content, params=where)
+        except Missing:
+            raise InputError(
+                f"{self.url} serves no challenge and scores no copies: evaluate yours against the labels that it gives"
+                " to test images, as in xl.evaluate(api.query(test.images).labels, copy, test)"
+            ) from None
         while said["state"] == "waiting":
             time.sleep(0.5)
             said = self._json("GET", f"/submissions/{said['id']}")
@@ -287,6 +297,10 @@ class RemoteAPI:
         return Unanswered(f"{self.url} does not answer like a server of this version: check the address")
 
 
+class Missing(InputError):
+    """The server has nothing at this address."""
+
+
 class Unanswered(InputError):
     """No answer came, or none that can be read; it may have been charged, and is free when sent again."""
 
@@ -308,4 +322,5 @@ def _kind(response: httpx.Response) -> str:
 
 def _refusal(response: httpx.Response, detail: str) -> InputError:
     errors: dict[str, type[InputError]] = {"budget": BudgetExceeded, "reused": RequestReused}
-    return errors.get(_kind(response), InputError)(f"{response.url.host}: {detail}")
+    usual = Missing if response.status_code == HTTPStatus.NOT_FOUND else InputError
+    return errors.get(_kind(response), usual)(f"{response.url.host}: {detail}")

@@ -152,6 +152,11 @@ class Meter:
         with self._database.transaction(reads=True) as connection:
             return _usage(self._account(connection, client), terms)
 
+    def clients(self) -> list[str]:
+        """Return who was charged, in the order of their names."""
+        with self._database.transaction(reads=True) as connection:
+            return list(connection.scalars(sql.select(ACCOUNTS.c.client).order_by(ACCOUNTS.c.client)))
+
     def total(self) -> Usage:
         """Return what all clients have used together; they have no common budget.
 

@@ -19,6 +19,9 @@ from extractlib.tensors import CLOSE, is_plain, kind_of
 __all__ = ["Answers", "Detector", "Granularity", "Model", "Policy", "PredictionAPI"]
 
 
+ANONYMOUS = "anonymous"
+"""The name of a client that gives none."""
+
 NEEDED = ("classes", "fingerprint", "image_shape", "logits")
 """What a victim must have (see `Model`)."""
 
@@ -97,8 +100,8 @@ class PredictionAPI:
         >>> api = xl.PredictionAPI(xl.load_victim("signs"), answers="top-2", budget=100)
         >>> api.query(xl.load("signs").test.images[:3]).probabilities.shape
         torch.Size([3, 2])
-        >>> api.usage("anonymous").remaining, api.usage().queries
-        (97, 3)
+        >>> api.usage().queries, api.usage().remaining
+        (3, 97)
     """
 
     def __init__(
@@ -140,7 +143,7 @@ class PredictionAPI:
         defense += [] if threshold is None else [repr(threshold)]
         return digest(self._victim.fingerprint, str(self.granularity), *defense)
 
-    def query(self, images: torch.Tensor, *, client: str = "anonymous", request: str | None = None) -> Answers:
+    def query(self, images: torch.Tensor, *, client: str = ANONYMOUS, request: str | None = None) -> Answers:
         """Answer a batch of images and charge the client for them, all or nothing.
 
         Args:
@@ -180,9 +183,15 @@ class PredictionAPI:
     def usage(self, client: str | None = None) -> Usage:
         """Return how many queries a client has sent, how many are left, and what they cost.
 
-        For None, it is what all clients of the meter have sent together, without a budget, which each has for itself.
+        For None, it is that of the meter's only client, whatever its name. Several have no common budget: then it is
+        what they have sent together, without one.
         """
-        return self._meter.total() if client is None else self._meter.usage(client, self._terms_of(client))
+        if client is None:
+            clients = self._meter.clients() or [ANONYMOUS]
+            if len(clients) > 1:
+                return self._meter.total()
+            [client] = clients
+        return self._meter.usage(client, self._terms_of(client))
 
     def answers(self, client: str, *, after: str = "", most: int = 100) -> list[tuple[str, Answers]]:
         """Return earlier answers to a client, in the order of its requests' ids: at most `most` after `after`.

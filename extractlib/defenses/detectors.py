@@ -34,6 +34,7 @@ from extractlib.data.images import ImageSet, Rows, check_images
 from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, ResultWarning, check_choice, kind_name, shown
 from extractlib.metrics import auroc, tnr_at_tpr
+from extractlib.models.attributes import checksums_of
 from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
@@ -88,10 +89,19 @@ class Everything(Detector):
 
 
 class _Digested(Detector):
-    """A detector whose fingerprint follows from what it is made of and its threshold, which may be set later."""
+    """A detector whose fingerprint follows from what it is made of and its threshold, both as they are now."""
 
     def __init__(self, *made_of: str, settings: tuple[object, ...], threshold: float):
         self._made_of, self._settings, self.threshold = made_of, settings, threshold
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]  # your own detector may set it
+        # Not the repr of a tensor, which is rounded.
+        return digest(*self._parts(), repr((*self._settings, self._threshold)))
+
+    def _parts(self) -> tuple[str, ...]:
+        """Return digests of what determines the scores, besides the settings."""
+        return self._made_of
 
     @property
     def threshold(self) -> float:
@@ -108,8 +118,6 @@ class _Digested(Detector):
                 f"threshold is {shown(threshold)}: expected a number, such as metrics.threshold_at returns"
             )
         self._threshold = value
-        # Not the repr of a tensor, which is rounded.
-        self.fingerprint = digest(*self._made_of, repr((*self._settings, value)))
 
 
 class BinaryDetector(_Digested):
@@ -122,7 +130,7 @@ class BinaryDetector(_Digested):
 
     Attributes:
         threshold: 0.5.
-        fingerprint: Digest of the weights, how your own module is used, the chain and the threshold.
+        fingerprint: Digest of the weights as they are now, how your own module is used, the chain and the threshold.
 
     Raises:
         InputError: The model is a module that does not say what it takes, or has another number of classes.
@@ -132,19 +140,30 @@ class BinaryDetector(_Digested):
         if isinstance(model, Classifier):
             if len(model.classes) != 2:
                 raise InputError(f"{model.name} has {len(model.classes)} classes: a detector needs two, the second ood")
-            own = isinstance(model.model, FromFloats)
-            made_of = model.fingerprint if own else fingerprint_of(model.model.state_dict())
-            model = model.model
-        elif isinstance(model, Network):
-            made_of = fingerprint_of(model.state_dict())
-        else:
+        elif not isinstance(model, Network):
             raise InputError(
                 f"the detector's model is {kind_name(model)}: give your own module as Victim(module, classes=('benign',"
                 " 'ood'), mean=…, std=…)"
             )
-        self.model, self.chain = model, chain
+        self._given = model
+        self.model: Network = model.model if isinstance(model, Classifier) else model
+        self.chain = chain
+        self._digested: tuple[object, str] | None = None
         others = () if chain == "none" else (chain, repr(versions("transform")))
-        super().__init__("binary", made_of, *others, settings=(), threshold=0.5)
+        super().__init__("binary", *others, settings=(), threshold=0.5)
+
+    def _parts(self) -> tuple[str, ...]:
+        kind, *others = self._made_of
+        return kind, self._weights(), *others
+
+    def _weights(self) -> str:
+        """Return the digest of the weights, computed anew when they have changed."""
+        if isinstance(self._given, Classifier) and isinstance(self.model, FromFloats):
+            return self._given.fingerprint
+        sums = checksums_of(self.model)
+        if self._digested is None or self._digested[0] != sums:
+            self._digested = sums, fingerprint_of(self.model.state_dict())
+        return self._digested[1]
 
     @classmethod
     def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer, *, chain: str = "none") -> "BinaryDetector":
@@ -373,7 +392,8 @@ def stages_of(victim: Classifier) -> list[str]:
     names = [f"stages.{name}" for name, part in parts if isinstance(part, Block | nn.MaxPool2d)]
     if not names:
         raise InputError(
-            f"{victim.name} is not a network with stages: give layers=[…], names from module.named_modules()"
+            f"{victim.name} is not a network with stages: give LayeredMahalanobisDetector(…, layers=[…]), names from"
+            " module.named_modules() whose outputs it looks at (Victim's layer='…' is for MahalanobisDetector)"
         )
     return names
 

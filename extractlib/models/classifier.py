@@ -65,7 +65,8 @@ class Classifier:
         outputs: What a module that takes floats returns: ``"logits"``, ``"probabilities"`` (after a softmax),
             or, with two classes, only the second one's ``"logit"`` or ``"probability"`` (after a sigmoid). Checked
             whenever it answers.
-        layer: Name of the inner layer whose input detectors look at, such as ``"fc"`` in torchvision's ResNets.
+        layer: Name of the inner layer whose input is what `MahalanobisDetector` looks at, such as ``"fc"`` in
+            torchvision's ResNets; `LayeredMahalanobisDetector` takes the names of several, as ``layers``.
         name: What to call it.
         fingerprint: Digest of everything that determines its answers; by default, that of the weights as they are
             now, the layers and their plain attributes, the class names and how the module is used. A module without
@@ -203,9 +204,12 @@ class Classifier:
                 " the size and channels that it and its mean and std expect, or mend the module"
             ) from error
         if logits.shape != (count, classes):
+            one = getattr(self.model, "outputs", "logits") in ("logit", "probability")
+            rows = not one and logits.ndim == 2 and len(logits) == count and logits.shape[1] > 1
+            remedy = f"give classes=… {logits.shape[1]} names" if rows else "say what it returns with outputs=…"
             raise InputError(
                 f"{self.name} returned logits of shape {tuple(logits.shape)} for {count} images: expected"
-                f" ({count}, {classes}) with {classes} classes; say what it returns with outputs=…"
+                f" ({count}, {classes}) with {classes} classes; {remedy}"
             )
         self._check_outputs(logits)
         return logits
@@ -289,24 +293,15 @@ class Classifier:
                 in another order.
         """
         path = Path(path)
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is not a regular file: name a file of weights")
+        if not path.is_file():
+            reason = "is not a regular file" if path.exists() else "does not exist"
+            raise InputError(f"{path} {reason}: name a file of weights, as save writes it")
         classes = None if classes is None else check_classes(classes)
         what = f"weights of {_name_of(network)}" + ("" if classes is None else f" with {len(classes)} classes")
         try:
             with safe_open(path, "pt") as file:
                 said = json.loads((file.metadata() or {}).get(SAID, "{}"))
-            named = said.get("classes")
-            if classes is None and named is None:
-                raise InputError(f"{path} names no classes: give classes=…")
-            if classes is not None and named is not None and list(classes) != named and set(classes) == set(named):
-                raise OtherOrder(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
-            if classes is not None and named is not None and list(classes) != named and set(classes) & set(named):
-                raise InputError(
-                    f"{path} has the classes {shown(named)}, which agree only in part with {shown(classes)}: leave out"
-                    " classes=…, or rename all"
-                )
-            names = tuple(named if classes is None else classes)
+            names = _classes_of(path, said.get("classes"), classes)
             if isinstance(network, nn.Module):
                 options = {name: said[name] for name in USE if name in said} | options
             kept = ("image_shape", "name", "fingerprint")
@@ -322,6 +317,36 @@ class Classifier:
                 raise
             raise InputError(f"{path} holds no {what} ({one_line(error)})") from None
         return found
+
+
+def _classes_of(path: Path, named: Sequence[str] | None, given: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the name of each class of weights in a file.
+
+    Args:
+        path: The file.
+        named: The names in it, if it has any.
+        given: The names that the caller gives, if any.
+
+    Raises:
+        InputError: There are none, or the given ones are not names for the file's classes.
+    """
+    if named is None and given is None:
+        raise InputError(f"{path} names no classes: give classes=…")
+    if named is None or given is None or list(given) == list(named):
+        return tuple(given or named or ())
+    if set(given) == set(named):
+        raise OtherOrder(f"{path} has the classes in another order, {shown(named)}: leave out classes=…")
+    if set(given) & set(named):
+        raise InputError(
+            f"{path} has the classes {shown(named)}, which agree only in part with {shown(given)}: leave out"
+            " classes=…, or rename all"
+        )
+    if len(given) != len(named):
+        raise InputError(
+            f"{path} has {len(named)} classes, {shown(named)}, but {len(given)} are given, {shown(given)}: give a name"
+            " for each of its classes, or leave out classes=…"
+        )
+    return given
 
 
 def labels_of(logits: torch.Tensor, *, who: str) -> torch.Tensor:

@@ -356,7 +356,8 @@ class FromFloats(Network):
         """Return the input of the layer, float of shape (n, width), for normalized images."""
         if self.layer is None:
             raise InputError(
-                "no feature layer is named: give Victim(module, layer='…'), a name from module.named_modules()"
+                "no feature layer is named: give Victim(module, layer='…'), a name from module.named_modules() whose"
+                " input the detector looks at, such as the last linear layer's"
             )
         caught: list[torch.Tensor] = []
         layer, asked_by = self.module.get_submodule(self.layer), threading.get_ident()
