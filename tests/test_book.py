@@ -49,6 +49,27 @@ def test_notebook_is_stored_without_outputs(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
+def shown_more_than_once(source: str) -> bool:
+    """Return whether a cell calls `book.show` in two places or in a loop: a page can take one figure from a cell."""
+    tree = ast.parse("\n".join(line for line in source.splitlines() if not MAGIC.match(line)))
+    calls = {node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "book.show"}
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While)]
+    return len(calls) > 1 or any(calls & set(ast.walk(loop)) for loop in loops)
+
+
+def test_a_loop_or_two_calls_show_more_than_once():
+    """Which figures a loop shows may depend on rows that do not exist yet: the build would fail only with them."""
+    assert shown_more_than_once("for name in names:\n    book.show(name)")
+    assert shown_more_than_once("if photographs:\n    book.show(1)\nbook.show(2)")
+    assert not shown_more_than_once("for name in names:\n    book.say(name)\nbook.show(name)")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, **named)
+def test_no_cell_shows_more_than_one_figure(path):
+    cells = nbformat.read(path, as_version=4).cells
+    assert [cell.id for cell in cells if cell.cell_type == "code" and shown_more_than_once(cell.source)] == []
+
+
 @pytest.mark.parametrize("path", PAGES, **named)
 def test_notebook_that_is_no_chapter_has_a_chapters_form(path):
     page = Chapter.read(path.stem)
