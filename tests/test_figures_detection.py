@@ -30,6 +30,13 @@ DEFENDED = frame(
 )
 
 
+def test_a_whisker_that_passes_one_ends_inside_the_plot():
+    [axes] = figures.dots({"eyes": {"copy": [0.9, 1.3]}}, xlabel="recovery").axes
+    assert axes.get_xlim() == pytest.approx((0, 1.04 * (1.1 + 0.08**0.5)))  # the deviation of the two is √0.08
+    [axes] = figures.dots({"eyes": {"copy": [0.9]}}, xlabel="recovery").axes
+    assert axes.get_xlim() == (0, 1.05)
+
+
 def test_dots_have_a_row_a_group_and_a_whisker_where_there_are_seeds():
     plot = figures.dots({"things": {"a": [0.2, 0.4], "b": [0.5]}, "signs": {"a": [0.3]}}, xlabel="recovery")
     lines = plot.data.to_dict("records")

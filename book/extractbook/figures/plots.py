@@ -90,7 +90,7 @@ def dots(
     bars = pd.DataFrame((constant or {}).items(), columns=["Group", xlabel]).assign(Series="constant predictor")
     step = 0.6 / len(names)
     columns = columns or (3 if max(map(len, [*names, *bars["Series"]])) < 16 else 2)
-    limits = limits[0], max(limits[1], 1.04 * data[xlabel].max())
+    limits = limits[0], max(limits[1], 1.04 * (data[xlabel] + data["±"].fillna(0)).max())
     height = 1.3 + 0.25 * (len(names) // columns) + (0.3 + 0.12 * len(names)) * len(titles)
     with plotting(pd.concat([data, bars]), height=height, xlabel=xlabel, columns=columns) as (figure, axes):
         for number, name in enumerate(names):
