@@ -17,7 +17,6 @@ import tomllib
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import hostile
@@ -664,7 +663,6 @@ def as_json(folder, predict) -> dict:
     return hidden.scores(predict(hidden.images))[0].to_json()
 
 
-@pytest.mark.skipif(not find_spec("onnxscript"), reason="torch writes ONNX with onnxscript")
 def test_the_pages_lines_export_a_copy_with_its_scaling(tmp_path, monkeypatch):
     import onnxruntime
 
