@@ -792,6 +792,7 @@ from extractlib import __main__
 from extractlib.challenge import host
 
 number = int(sys.argv.pop())
+signal.signal(number, signal.SIG_DFL)  # under nohup, a hang-up would be ignored
 
 def fill(folder, *_):
     (folder / host.SECRET).write_text("secret")
