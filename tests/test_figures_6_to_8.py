@@ -149,8 +149,8 @@ def test_what_a_temperature_changes_that_is_left_in():
     later = ROWS.iloc[[0]].assign(seed=1, recovery=0.5)  # a seed without such a row, which is not counted
     soft = ROWS.iloc[[0, 4]].assign(granularity="temperature-4.0", recovery=[0.95, 0.97])
     assert chapter_06.temperature_words(pd.concat([ROWS, later, soft])) == (
-        "An attacker that trains on answers at temperature 4 as they are changes its recovery, compared with full"
-        " answers, by +0.050 on *birds*, −0.030 on *signs* (one seed)."
+        "Training on answers at temperature 4 as they are changes recovery, compared with full answers, by +0.050 on"
+        " *birds*, −0.030 on *signs* (one seed)."
     )
 
 

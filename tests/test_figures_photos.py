@@ -59,7 +59,7 @@ def test_victims_copies_and_controls_stand_side_by_side():
     table = chapter_11.victims_table(PHOTOS.assign(seed=0), controls)
     assert "| GTSRB | 1,000 | 1,500 | 0.50 | 0.25 | 0.20 | 0.10 | 0.75 | 0.75 |" in table
     assert "the mean over classes on Caltech101 and EyePACS; agreement; one seed**" in table
-    assert "; agreement; mean over 2 seeds**" in chapter_11.victims_table(PHOTOS.assign(seed=[0, 1, 0]), controls)
+    assert "; agreement; mean over 1 to 2 seeds**" in chapter_11.victims_table(PHOTOS.assign(seed=[0, 1, 0]), controls)
 
 
 def test_a_control_is_fair_within_three_points_on_validation_images_either_way():

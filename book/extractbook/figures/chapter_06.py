@@ -95,7 +95,7 @@ def gains(rows: pd.DataFrame, granularity: str = "top-2") -> pd.Series:
 def gain_words(rows: pd.DataFrame) -> str:
     """Return how much renormalizing changes, task by task, and how often it is the better fill."""
     found = gains(rows)
-    listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in found.items()).replace("-", "−")
+    listed = _signed(found, 2)
     better = f"{(found > 0).sum()} of {len(found)} tasks"
     return (
         f"Compared with evenly filled answers, renormalized ones change recovery by {listed}: they recover more on"
@@ -136,11 +136,15 @@ def temperature_words(rows: pd.DataFrame, granularity: str = "temperature-4.0") 
     cell = ["task", "seed"]
     full = rows[rows["granularity"] == "full"].set_index(cell)["recovery"]
     gain = (soft.set_index(cell)["recovery"] - full).dropna().groupby("task").mean().sort_values(ascending=False)
-    listed = ", ".join(f"{value:+.3f} on *{task}*" for task, value in gain.items()).replace("-", "−")
     return (
-        f"An attacker that trains on answers at temperature {float(granularity.partition('-')[2]):g} as they are"
-        f" changes its recovery, compared with full answers, by {listed} ({seed_count(soft)})."
+        f"Training on answers at temperature {float(granularity.partition('-')[2]):g} as they are changes recovery,"
+        f" compared with full answers, by {_signed(gain)} ({seed_count(soft)})."
     )
+
+
+def _signed(values: pd.Series, digits: int = 3) -> str:
+    """Return the values of tasks in a row, each with its sign."""
+    return ", ".join(f"{value:+.{digits}f} on *{task}*" for task, value in values.items()).replace("-", "−")
 
 
 def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:
@@ -198,13 +202,12 @@ def repeated_words(rows: pd.DataFrame, control: pd.DataFrame) -> str:
     recovered = filled(rows).groupby(["task", "granularity"])["recovery"].mean().unstack()
     less, more = (means["label"] < means["full"]).sum(), (means["label"] > means["control"]).sum()
     ahead = (control.groupby("task")["recovery"].mean() - recovered["full"]).dropna().sort_values(ascending=False)
-    listed = ", ".join(f"{value:+.3f} on *{task}*" for task, value in ahead.items()).replace("-", "−")
     return (
         f"Copies from labels repeat fewer of the victim's errors than copies from full answers do on {less} of"
         f" {len(means)} tasks, and more than the independent control does on {more} of {len(means)}.\nOn average, the"
         f" control recovers {control['recovery'].mean():.2f}, copies from full answers"
         f" {recovered['full'].mean():.2f}, and copies from labels {recovered['label'].mean():.2f}.\nThe control's"
-        f" recovery minus that of copies from full answers is {listed}."
+        f" recovery minus that of copies from full answers is {_signed(ahead)}."
     )
 
 

@@ -14,7 +14,7 @@ from extractbook.claim_cards import explored, rows_of
 from extractbook.figures import pictures
 from extractbook.figures.base import Plot
 from extractbook.figures.notebook import table
-from extractbook.figures.origin import seed_count
+from extractbook.figures.origin import seeds
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.ledger_page import met
 from extractbook.reproduction import paper, results
@@ -188,8 +188,8 @@ def victims_table(rows: pd.DataFrame, controls: pd.DataFrame) -> str:
     heads = ["Task", "Test images", "Control's labels"]
     heads += ["Victim", "Copy", "Control", "Constant", "Copy agrees", "Control agrees"]
     balanced = " and ".join(NAMES[task] for task in scale("photos").balanced)
-    looks = seed_count(rows) if rows["seed"].nunique() == 1 else f"mean over {seed_count(rows)}"
-    said = f"Share of images classified correctly, the mean over classes on {balanced}; agreement; {looks}"
+    said = f"Share of images classified correctly, the mean over classes on {balanced}; agreement; "
+    said += seeds(rows).replace(" ± sd", "")  # tasks may have different numbers of seeds, and the table shows no spread
     return table(body, heads, caption=said)
 
 
