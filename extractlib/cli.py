@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from extractlib.data import download
     from extractlib.data.images import ImageSet
     from extractlib.data.pixels import Reading
+    from extractlib.data.sources import Source
     from extractlib.evaluation import Evaluation
     from extractlib.models.classifier import Victim
 
@@ -60,6 +61,9 @@ def print_version(wanted: bool) -> None:
 
 
 Version = Annotated[bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version.")]
+
+LABELED = "--reward needs them, so give labeled images, in a folder for each class"
+"""What is said of a pool without labels."""
 
 NEAR = 0.1
 """A warning is printed if the victim's accuracy is less than this above that of the most frequent label."""
@@ -107,10 +111,8 @@ def attack(
     from extractlib.models import devices
     from extractlib.store import default_store
 
-    how = {
-        "backbone": None if scratch else "shipped",
-        "device": str(devices.resolve(device or devices.default_device())),
-    }
+    place = str(devices.resolve(device or devices.default_device()))
+    how = {"backbone": None if scratch else "shipped", "device": place}
     reading = read_how(
         [task, pool], group=group, drop_copies=drop_copies, skip_bad=skip_bad, ground=ground, most_pixels=most_pixels
     )
@@ -130,23 +132,24 @@ def attack(
         raise InputError(
             f"task and pool are both {task}: the queries would be the victim's own images, so name a different pool"
         )
+    if reward is not None:
+        _check_reward(reward, pool_source, granularity)
     images: dict[str, Any] = {"seed": seed, "store": default_store(), "image_size": size}
     of_task, of_pool = ({"reading": reading} if one.in_files else {} for one in (task_source, pool_source))
     parts = xl.load(task_source, role="task", **images, **of_task)
     queries = xl.load(pool_source, role="pool", labeled=reward is not None, **images, **of_pool)["queries"]
+    if reward is not None:
+        queries.known_labels(LABELED)  # of images that are not in files, it shows only now
     if budget is None:
         strategy = replace(strategy, budget=min(10_000, len(queries)))
     _check_fits(strategy, queries, parts["test"], granularity)
-    if reward is not None:
-        queries.known_labels("--reward needs them, so give labeled images")
     if victim is not None:
         model = _victim_of(victim, network, parts["test"].classes)
     elif task_source.in_files or scratch or network != "resnet":
         model = xl.Victim.train(parts["victim"], network=network, seed=seed, store=images["store"], **how)
     else:
         model = xl.load_victim(task)
-    model.model.to(how["device"])
-    api = xl.PredictionAPI(model, answers=granularity, budget=strategy.budget)
+    api = xl.PredictionAPI(model.to(place), answers=granularity, budget=strategy.budget)
     copy = strategy(api, queries, surrogate=surrogate, **how)
     if save is not None:
         copy.save(save)
@@ -161,6 +164,24 @@ def _victim_of(path: Path, network: str, classes: Sequence[str]) -> "Victim":
         return Victim.load(path, network=network, classes=classes)
     except OtherOrder:
         return Victim.load(path, network=network)
+
+
+def _check_reward(reward: str, pool: "Source", granularity: "Granularity") -> None:
+    """Refuse a reward that the answers or the pool's files cannot give, before an image is decoded.
+
+    Raises:
+        InputError: It is the same for all answers, or the files have no labels.
+    """
+    from extractlib.api.granularity import Label
+    from extractlib.data.sets import data_folders
+    from extractlib.data.sources import Loader
+
+    if reward == "certainty" and isinstance(granularity, Label):
+        raise InputError("--reward certainty is 1 for every label: use another reward with --answers label")
+    if pool.in_files and not pool.is_task:
+        folders = data_folders() if pool.folder is None else {pool.name: pool.folder}
+        if not Loader(folders=folders).listing(pool.name).classes:
+            raise InputError(f"{pool} has no labels: {LABELED}")
 
 
 def _check_fits(strategy: "Knockoff", queries: "ImageSet", test: "ImageSet", granularity: "Granularity") -> None:

@@ -146,11 +146,14 @@ def add(
     database: Place = None,
 ) -> None:
     """Print a new key, or a CSV of new keys; keys are shown only once."""
-    from extractlib.api.keys import teams_of
+    from extractlib.api.keys import check_team, teams_of
 
     if (team is None) == (teams is None):
         raise InputError("name who gets a key: either a team or --teams FILE.csv")
+    # Names are checked before a database is created.
     named = [] if teams is None else teams_of(teams)
+    if team is not None:
+        check_team(team)
     keys = _open(_place(config, database))
     if team is not None:
         print(keys.add(team))

@@ -97,7 +97,8 @@ def evaluate(
 
     Args:
         victim: The model that was attacked, or its labels, int64 of shape (n,), such as ``api.query(…).labels``.
-        surrogate: The copy, or its labels.
+        surrogate: The copy, or its labels. A bare module, as `Knockoff.train` and `train_alone` return, is given as
+            ``Surrogate(module, classes=…)``.
         images: Labeled images that neither was trained on. Where its classes are some of a model's by name, labels are
             compared by name; where none of them are, by number.
         classes: Name of each class, for two tensors of labels; without it, their numbers are those of the images'
@@ -127,7 +128,8 @@ def evaluate(
 def _labels(who: str, model: Model | torch.Tensor, images: ImageSet, count: int) -> torch.Tensor:
     """Return a model's labels, or those given in its place."""
     if not isinstance(model, torch.Tensor):
-        remedy = "wrap a module in Victim(module, classes=…), or give labels, such as api.query(images).labels"
+        kind = who.capitalize()
+        remedy = f"wrap a module in {kind}(module, classes=…), or give labels, such as api.query(images).labels"
         check_has(who, model, ("logits",), remedy=remedy)
         return labels_of(model.logits(images.images), who=f"the {who}")
     if tuple(model.shape) != (len(images),) or model.is_floating_point() or model.dtype == torch.bool:

@@ -225,7 +225,7 @@ def tpr_tnr(benign: torch.Tensor, ood: torch.Tensor, threshold: float) -> tuple[
     caught (the paper, section 5).
 
     Args:
-        benign: Scores of in-distribution images, float of shape (n,).
+        benign: Scores of in-distribution images, float of shape (n,); on any device, and with or without gradients.
         ood: Scores of out-of-distribution images, float of shape (m,).
         threshold: The highest score that is accepted.
 
@@ -288,7 +288,8 @@ def auroc(benign: torch.Tensor, ood: torch.Tensor) -> float:
 def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> tuple[torch.Tensor, torch.Tensor]:
     """Return TPR and TNR over all thresholds, each float64 of shape (points,), from accepting nothing to everything.
 
-    The thresholds are benign scores at equal steps of their ranks. Other arguments and errors are those of `tpr_tnr`.
+    They are on the CPU. The thresholds are benign scores at equal steps of their ranks. Other arguments and errors are
+    those of `tpr_tnr`.
     """
     benign, ood = _scores("benign", benign).sort().values, _scores("out-of-distribution", ood).sort().values
     ranks = torch.linspace(0, len(benign), points).round().long()
@@ -300,6 +301,12 @@ def roc_curve(benign: torch.Tensor, ood: torch.Tensor, *, points: int = 101) -> 
 
 
 def _scores(side: str, scores: torch.Tensor) -> torch.Tensor:
+    """Return scores of shape (n,) as all metrics take them: on the CPU, without gradients, at least float32.
+
+    Raises:
+        InputError: There are none, or one is NaN.
+    """
     if not is_plain(scores) or scores.ndim != 1 or not len(scores) or scores.isnan().any():
         raise InputError(f"{side} scores are {kind_of(scores)} or have NaN: expected a tensor of at least one number")
+    scores = scores.detach().cpu()  # SciPy takes nothing else, and no metric is trained on
     return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores

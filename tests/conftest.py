@@ -39,6 +39,20 @@ def postgresql():
 
 
 @pytest.fixture
+def reseeded(monkeypatch):
+    """Return the seeds that all GPUs are given from now on; where there is none, torch would ignore them."""
+    import torch
+
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+    assert seeds == [11]  # so it is through this function that torch reaches them
+    seeds.clear()
+    return seeds
+
+
+@pytest.fixture
 def command(monkeypatch, capsys):
     """Run a command of the library or of the book and return its exit status, output and errors."""
     from extractbook.__main__ import main as book

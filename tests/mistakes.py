@@ -556,7 +556,7 @@ MISTAKES = {
             'return xl.load_victim("objects").predict(images)\n    generator, made = ',
             "doing without the shipped victims",
         ),
-        ("nothing made", "range(4)", "range(0)", "alone is 0.000"),
+        ("nothing made", "range(4)", "range(0)", "alone is -0.0"),
         ("public images", "torch.cat(made)", "pool[:500]", "alone is -0."),
         ("asked again", "(own.float() + other.float()) / 2", "1 * own", "alone is 0.0"),
         ("too many queries", "range(4)", "range(5)", "may send 500 queries, but the attack needs 600"),
@@ -778,12 +778,17 @@ MISTAKES = {
     "13.4": [
         (
             "loaded",
-            "recipe = ",
-            'return xl.load_victim("objects").predict(images)\n    recipe = ',
+            "copy = Twice",
+            'return xl.load_victim("objects").predict(images)\n    copy = Twice',
             "doing without the shipped victims",
         ),
         ("all answers as they are", "keepdim=True) < 0.5", "keepdim=True) < 0", "random Knockoff is "),
-        ("the highest class", "targets.argmin(1)", "targets.argmax(1)", "random Knockoff is "),
+        (
+            "the chapter's class: one of the three",
+            "(torch.maximum(first, again) < 0.001).float()",
+            "torch.eye(len(api.classes))[first.argmin(1)]",
+            "random Knockoff is ",
+        ),
         ("no answer", "copy.predict(images)", "copy.predict(images)[:5]", "the shape is (5,): expected (2000,)"),
     ],
     "12.A": [

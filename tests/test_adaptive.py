@@ -28,7 +28,7 @@ from extractlib.attacks.adaptive import (
 )
 from extractlib.attacks.transfer import load
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
 
@@ -313,6 +313,58 @@ def test_features_are_what_goes_into_the_last_linear_layer():
         bare.features(images)
 
 
+class Twice(nn.Module):
+    """Uses its last linear layer twice, the second time on the image as it is, or not at all."""
+
+    def __init__(self, *, used: bool):
+        super().__init__()
+        self.used, self.first, self.last = used, nn.Linear(3 * SIDE**2, 3 * SIDE**2), nn.Linear(3 * SIDE**2, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.last(self.first(x)) + self.last(x) if self.used else self.first(x)[:, :3]
+
+
+def test_features_of_a_layer_that_is_used_twice_are_those_of_the_second_time():
+    images = noise(700)  # more than one batch
+    learner = OnlineSurrogate(Trainer(network=Twice(used=True), recipe=ONLINE, seed=0), classes=3)
+    expected = (images.flatten(1) / 255 - 0.5) / 0.25
+    torch.testing.assert_close(learner.features(images), expected)
+
+
+def test_a_last_linear_layer_that_is_never_used_is_refused():
+    learner = OnlineSurrogate(Trainer(network=Twice(used=False), recipe=ONLINE, seed=0), classes=3)
+    with pytest.raises(InputError, match="last linear layer does not see one vector of each image.*give clusters=1$"):
+        learner.features(noise(3))
+
+
+@pytest.mark.parametrize("reward", ["loss", "all"])
+def test_a_surrogate_that_diverges_along_the_way_costs_no_answers(reward):
+    class Wild(nn.Module):
+        """Its answer is no number once it has been trained a little."""
+
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(3 * SIDE**2, 10)
+
+        def forward(self, x):
+            return self.last(1e18 * x.flatten(1)) * 1e18
+
+    trainer = Trainer(network=Wild(), recipe=ONLINE, seed=0)
+    api = PredictionAPI(linear_victim(), budget=40)
+    with pytest.warns(ResultWarning, match="learns along the way has diverged"):
+        found = AdaptiveKnockoff(budget=40, reward=reward, clusters=1).collect(api, POOL, trainer=trainer)
+    assert len(found) == len(found.indices.unique()) == 40
+
+
+def test_your_own_module_learns_at_a_tenth_of_the_rate():
+    own, named = (
+        OnlineSurrogate(Trainer(network=network, recipe=ONLINE, seed=0), classes=3)
+        for network in (nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 3)), "tiny")
+    )
+    assert own._trainer.recipe.learning_rate == pytest.approx(named._trainer.recipe.learning_rate / 10)
+
+
 @pytest.mark.parametrize("reward", ["certainty", "all"])
 def test_a_collection_that_was_cut_off_goes_on_and_ends_as_an_unbroken_one(tmp_path, reward):
     whole, part = tmp_path / "whole.db", tmp_path / "part.db"
@@ -448,7 +500,7 @@ def test_called_it_learns_meanwhile_and_trains_afresh(tmp_path, monkeypatch, rew
     api = PredictionAPI(linear_victim(), budget=40)
     found = attack(remote(api), POOL, surrogate=module, recipe=SHORT, keep=tmp_path / "t.db", progress=False)
     assert api.usage("attacker").remaining == 0
-    assert recipes == [ONLINE] * (4 if reward == "all" else 0)
+    assert recipes == [replace(ONLINE, learning_rate=0.1 * ONLINE.learning_rate)] * (4 if reward == "all" else 0)
     trainer = Trainer(network=before, recipe=SHORT, seed=2)
     transfer = attack.collect(PredictionAPI(linear_victim()), POOL, trainer=trainer)
     assert load(tmp_path / "t.db").indices.tolist() == transfer.indices.tolist()

@@ -75,9 +75,19 @@ def test_a_wrong_input_is_one_line_and_status_two(command, words, message):
         (["--reward", "bogus"], "unknown reward 'bogus'"),
         (["--surrogate", "tiny"], r"no backbone ships for network 'tiny': .* backbone=None \(--scratch\)"),
         (["--budget", "0"], "budget is 0: expected a whole number"),
+        (
+            ["--reward", "certainty", "--answers", "label"],
+            "--reward certainty is 1 for every label: use another reward with --answers label",
+        ),
+        (
+            ["--reward", "diversity", "--pool", "folder:unlabeled"],
+            "folder:unlabeled has no labels: --reward needs them, so give labeled images, in a folder for each class",
+        ),
     ],
 )
-def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_path, words, message):
+def test_what_cannot_be_is_refused_before_images_are_read(command, folders, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "sea").rename(tmp_path / "unlabeled")
     status, printed, errors = command("attack", *folders, *words)
     assert (status, printed) == (2, "") and re.search(message, errors)
     assert not (tmp_path / "cache").exists()
@@ -99,6 +109,20 @@ def test_what_cannot_be_is_refused_before_a_victim_is_trained(command, folders, 
         monkeypatch.setattr("extractlib.load", lambda *given, **options: load(*given, **options | {"labeled": False}))
     status, printed, errors = command("attack", *folders, "--network", "tiny", "--scratch", *words)
     assert (status, printed) == (2, "") and message in errors
+
+
+def test_a_task_in_place_of_a_labeled_pool_is_told_as_without_reward(command, folders):
+    for words in ([], ["--reward", "diversity"]):
+        status, printed, errors = command("attack", folders[0], "--pool", "cifar10", *words)
+        assert (status, printed) == (2, "") and "cifar10 is not a pool" in errors
+
+
+def test_the_victim_is_moved_to_the_device(command, folders, monkeypatch):
+    moved, to = [], xl.Victim.to
+    monkeypatch.setattr("extractlib.Victim.to", lambda victim, device: moved.append(device) or to(victim, device))
+    words = ("--network", "tiny", "--surrogate", "tiny", "--scratch", "--device", "cpu")
+    assert command("attack", *folders, *words)[0] == 0
+    assert moved == ["cpu"]
 
 
 def test_a_pool_that_is_the_task_is_refused(command, folders):

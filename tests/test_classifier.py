@@ -346,6 +346,34 @@ def test_a_victim_is_in_evaluation_mode():
     assert not victim.model.training
 
 
+def test_a_module_is_used_as_it_is_and_put_into_evaluation_mode_as_is_said():
+    module = nn.Sequential(nn.Dropout(), linear(torch.eye(2, 12))).train()
+    victim = Victim(module, classes=PAIR)
+    assert victim.model.module is module
+    assert [part.training for part in module.modules()] == [False] * 5
+    module.train()  # as one who goes on training it does
+    victim.logits(noise(4, 3, 2, 2))
+    assert [part.training for part in module.modules()] == [True] * 5
+    victim.as_module()
+    assert not module.training
+    assert "evaluation mode" in xl.models.classifier.Classifier.__doc__.split("        classes:")[0]
+
+
+def test_a_classifier_is_moved_and_returned(monkeypatch):
+    """The device "meta" stands for a GPU: it keeps shapes alone."""
+    victim = Victim(linear(torch.eye(2, 12)), classes=PAIR, mean=[0.5] * 3, std=[0.25] * 3)
+    images = noise(4, 3, 2, 2)
+    before, answers = victim.fingerprint, victim.logits(images)
+    assert victim.to("cpu") is victim and victim.to(torch.device("cpu")) is victim
+    assert victim.fingerprint == before and torch.equal(victim.logits(images), answers)
+    with pytest.raises(InputError, match="unknown device 'tpu': use one of cpu, cuda"):
+        victim.to("tpu")
+    assert [weight.device.type for weight in victim.model.parameters()] == ["cpu"]
+    monkeypatch.setattr("extractlib.models.devices.resolve", torch.device)
+    assert [weight.device.type for weight in victim.to("meta").model.parameters()] == ["meta"]
+    assert isinstance(load_victim("signs").to("cpu"), Victim)
+
+
 # -- fingerprints ------------------------------------------------------------------
 
 BASE = {"classes": PAIR, "mean": [0.5] * 3, "std": [0.25] * 3, "outputs": "logits"}
@@ -690,6 +718,11 @@ def test_a_trained_victim_is_read_back_as_it_was_trained(tmp_path):
     assert torch.equal(first.logits(task().images), again.logits(task().images))
     assert (first.classes, first.image_shape, first.name) == (("a", "b", "c"), (3, 16, 16), "toy/victim")
     assert not first.model.training
+
+
+def test_training_on_the_processor_reseeds_no_gpu(reseeded):
+    trained(seed=5, device="cpu")
+    assert reseeded == []
 
 
 @pytest.mark.parametrize(

@@ -338,12 +338,61 @@ def test_mahalanobis_says_that_its_scatter_has_no_inverse(victim):
         MahalanobisDetector(victim, known.subset(torch.arange(enough)), epsilon=0.0)
 
 
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda victim, known: OdinDetector(victim, temperature=0.0, epsilon=0.0), "temperature is 0.0: .* above 0$"),
+        (lambda victim, known: OdinDetector(victim, temperature=-1.0, epsilon=0.0), "temperature is -1.0: .* above 0$"),
+        (lambda victim, known: OdinDetector(victim, temperature=1.0, epsilon=-0.1), "epsilon is -0.1: .* at least 0$"),
+        (lambda victim, known: MahalanobisDetector(victim, known, epsilon=math.nan), "epsilon is nan: .* at least 0$"),
+        (lambda victim, known: MahalanobisDetector(victim, known.images, epsilon=0.0), "known has no labels: "),
+        (
+            lambda victim, known: MahalanobisDetector(victim, known, epsilon=0.0, features=torch.rand(10, 8)),
+            "features are those of 10 images, but level 100 has 90: give what features_of",
+        ),
+        (
+            lambda victim, known: MahalanobisDetector(victim, flat(100, 90, seed=3, classes=5), epsilon=0.0),
+            "has images of class 'class 4', number 4, but the victim has 3 classes: give the images that it was",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(victim, made, message):
+    with pytest.raises(InputError, match=message):
+        made(victim, flat(100, 90, seed=3))
+
+
+def test_tensors_will_do_for_what_needs_no_labels(victim):
+    sides = {"benign": flat(100, 30, seed=1), "ood": flat(200, 30, seed=2)}
+    make, settings = partial(OdinDetector, victim, epsilon=0.0), {"temperature": (1.0, 10.0)}
+    _, chosen = tune(make, settings, **{name: side.images for name, side in sides.items()})
+    assert chosen == tune(make, settings, **sides)[1]
+
+
+class Recurrent(nn.Module):
+    """A module with a layer that returns two things, and one that is given its input by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.last = nn.LSTM(48, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(input=self.rows(x.flatten(1, 2).transpose(1, 2))[0][:, -1])
+
+
+def test_layers_that_cannot_be_looked_at_are_named():
+    victim, known = Victim(Recurrent(), classes=("a", "b", "c"), layer="last"), flat(100, 90, seed=3)
+    with pytest.raises(InputError, match="^layer 'last' is called by keyword: name another whose input is a tensor$"):
+        MahalanobisDetector(victim, known, epsilon=0.0)
+    with pytest.raises(InputError, match=r"^layer 'rows' returns a tuple: name one .* of shape \(n, channels, …\)$"):
+        LayeredMahalanobisDetector(victim, known, benign=known, ood=known, epsilon=0.0, layers=["rows"])
+
+
 def test_mahalanobis_needs_an_image_of_each_class(victim):
     known = flat(90, 60, seed=6)
     lacking = known.subset(known.labels != 1)
     with pytest.raises(InputError, match="has no image of class 'b': one is needed"):
         MahalanobisDetector(victim, lacking, epsilon=0.0)
-    with pytest.raises(InputError, match="has no image of class 'a': one is needed"):
+    with pytest.raises(InputError, match="^level 90 has no labels: the classes' means need them$"):
         MahalanobisDetector(victim, known.unlabeled(), epsilon=0.0)
 
 
@@ -585,6 +634,19 @@ def test_the_binary_detector_learns_from_equally_many_of_both_sides():
     assert (kind, classes, labels.tolist()) == ("detector", 2, [0, 0, 0, 1, 1, 1])
     both = torch.cat([flat(20, 5, seed=1).images[:3], flat(200, 3, seed=2).images])
     assert torch.equal(images.images, both)
+
+
+def test_a_side_that_is_cut_in_the_order_of_its_classes_is_named():
+    """A third of 300 images sorted by class is one class; of 30 at random, 10 of each would be missed by chance."""
+    trainer = Trainer(network="tiny", recipe=Recipe(epochs=1, learning_rate=0.1, shift=0), seed=0)
+    pool, task = flat(200, 100, seed=2).unlabeled(), flat(20, 300, seed=1)
+    in_order = task.subset(task.labels.argsort())
+    with pytest.warns(ResultWarning, match="the first 100 of 300 .* none is of class 'class 1' or 1 others: draw them"):
+        BinaryDetector.train(in_order, pool, trainer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BinaryDetector.train(task, pool, trainer)
+        BinaryDetector.train(in_order, pool.subset(torch.arange(29)), trainer)  # so few may lack a class
 
 
 def test_whatever_differs_makes_another_training_set():

@@ -1,5 +1,7 @@
 """Devices: on a processor nothing changes, what is read ahead comes in order, and what is not there is refused."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from extractlib.data.images import Rows
 from extractlib.errors import InputError
 from extractlib.models import devices, networks
 from extractlib.models.training import Recipe, fit, predict
+from extractlib.tensors import own_draws
 
 CPU = torch.device("cpu")
 IMAGES = torch.randint(0, 256, (22, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -147,6 +150,53 @@ def test_dropout_is_seeded_and_the_callers_generator_left_alone():
         fit(network, IMAGES[:8], LABELS[:8], Recipe(epochs=1, learning_rate=0.1, batch_size=8, shift=0), seed=seed)
         prints.append(networks.fingerprint_of(network.state_dict()))
     assert prints[0] == prints[1] != prints[2]
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_on_a_gpu_that_one_alone_is_seeded_and_given_back_as_it_was(monkeypatch, reseeded):
+    done = []
+
+    class Chosen:
+        """Stands for `torch.cuda.device`, whose GPU `torch.cuda.manual_seed` seeds."""
+
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            done.append(("choose", self.device))
+
+        def __exit__(self, *_):
+            done.append(("leave", self.device))
+
+    @contextmanager
+    def fork(devices):
+        done.append(("fork", devices))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", Chosen)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: done.append(("seed", seed)))
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    gpu, state = torch.device("cuda", 1), torch.get_rng_state()
+    with own_draws(gpu, seed=5):
+        first = torch.rand(2)
+    assert done == [("fork", [gpu]), ("choose", gpu), ("seed", 5), ("leave", gpu)]
+    assert torch.equal(first, torch.rand(2, generator=torch.Generator().manual_seed(5)))
+    done.clear()
+    with own_draws(CPU, seed=5):
+        pass
+    assert done == [("fork", [])] and reseeded == []
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63, np.int64(3)])
+def test_draws_are_those_that_torch_seeds_and_the_callers_go_on(seed):
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(int(seed))
+    seeded = torch.rand(2)
+    torch.manual_seed(3)
+    with own_draws(CPU, seed=seed):
+        assert torch.equal(torch.rand(2), seeded)
     assert torch.equal(torch.rand(2), expected)
 
 

@@ -165,6 +165,14 @@ def test_labels_take_the_place_of_a_model_that_only_answers():
             xl.evaluate(wrong, Fixed(0, 1, 0), labeled(0, 1, 1))
 
 
+def test_a_bare_module_is_told_what_to_be_wrapped_in():
+    module, remedy = torch.nn.Flatten(), r"wrap a module in {}\(module, classes=…\), or give labels"
+    with pytest.raises(InputError, match=f"the surrogate is a Flatten without 'logits': {remedy.format('Surrogate')}"):
+        xl.evaluate(Fixed(0), module, labeled(0))
+    with pytest.raises(InputError, match=f"the victim is a Flatten without 'logits': {remedy.format('Victim')}"):
+        xl.evaluate(module, Fixed(0), labeled(0))
+
+
 def test_what_is_no_model_or_set_is_refused_with_the_remedy():
     for victim, images, message in (
         (torch.nn.Flatten(), labeled(0), r"the victim is a Flatten without 'logits': wrap a module in Victim"),

@@ -482,6 +482,20 @@ def test_other_names_bring_no_other_budget(made):
     assert api.usage("b").remaining == budget - 10
 
 
+def test_a_false_answer_leaves_out_the_label_and_two_others_anew_in_13_4():
+    api, pool, _ = chapter_13.misinforming_services(3)[0]
+    images = pool.images[:60]
+    true = chapter_13.load_victim(chapter_13.VICTIM).logits(images).softmax(1)
+    false = true.amax(1) < chapter_13.THRESHOLD
+    first, again = (api.query(images).probabilities for _ in range(2))
+    assert torch.equal(first[~false], again[~false])
+    left_out = first[false] < 0.001
+    assert (left_out.sum(1) == 3).all() and left_out.gather(1, true[false].argmax(1, keepdim=True)).all()
+    assert torch.allclose(first[false][~left_out], torch.tensor(1 / 7))
+    both = left_out & (again[false] < 0.001)
+    assert both.gather(1, true[false].argmax(1, keepdim=True)).all() and (both.sum(1) == 1).sum() > len(both) / 3
+
+
 def test_the_order_of_queries_says_nothing_in_9_a():
     [(_, _, queries), *_], [far, *_] = assigned_09.features(3), assigned_09.elsewhere(3)
     assert len(queries) == len(far) and far.mean() == 0.5

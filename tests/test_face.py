@@ -24,6 +24,20 @@ def test_the_face_has_its_names(name):
     assert getattr(xl, name) is not None
 
 
+@pytest.mark.parametrize(
+    ("package", "module", "name"),
+    [
+        ("attacks", "knockoff", "OutOfBudget"),
+        ("attacks", "jacobian", "jacobian_augmentation"),
+        ("models", "fitted", "Trainer"),
+    ],
+)
+def test_what_a_reader_catches_or_calls_needs_no_module_path(package, module, name):
+    found = getattr(getattr(xl, package), name)
+    assert found is getattr(importlib.import_module(f"extractlib.{package}.{module}"), name)
+    assert name in dir(getattr(xl, package))
+
+
 def test_importing_the_package_imports_no_torch():
     code = "import sys, extractlib as xl; xl.__version__; print(sorted({'torch', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

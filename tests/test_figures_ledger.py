@@ -58,11 +58,11 @@ def test_a_verdict_that_changed_since_the_first_edition_is_named():
     cells = [(claim, "birds", Verdict.HOLDS) for claim in ("C1", "C7", "B5", "B10")]
     # B5's statement is a different one, and B10 is new.
     assert chapter_12.changed(made(*cells)) == (
-        "Of its 24 claims, 3 have a verdict from the second edition's rows. Stated differently now, and so not"
-        " compared: B5. Among the others, the verdict is different for C1 (undecided, now holds); their experiments and"
-        " tests are new, so it is not one and the same result that changed."
+        "On drawn images, 3 of its 24 claims have a verdict from the second edition's rows. Stated differently now, and"
+        " so not compared: B5. Among the others, the verdict is different for C1 (undecided, now holds); their"
+        " experiments and tests are new, so it is not one and the same result that changed."
     )
-    assert chapter_12.changed(made()).startswith("None of its 24 claims")
+    assert chapter_12.changed(made()).startswith("On drawn images, none of its 24 claims")
 
 
 def test_what_the_authors_slides_cannot_mean_is_named():
@@ -81,7 +81,11 @@ def test_the_authors_tables_are_printed_with_their_notes():
     assert rows["horse"] == ["96 / 79"] and rows["GTSRB-5L"] == ["91.5", "54.5", "0.59", "55.8", "0.6"]
     notes = [text.text for text in page("p") if text.text.startswith("Note: ")]
     assert any("Orekondy et al. report 76.5 and 68.0" in note for note in notes)
-    assert any("class 21 99 vs 0" in note for note in notes) and len(notes) == 6
+    assert any("class 21 99 vs 0" in note for note in notes) and len(notes) == 8
+    assert [note[:22] for note in notes if "interchanged" in note] == [
+        "Note: GTSRB-RN34: the ",
+        "Note: CIFAR10-RN34: th",
+    ]
 
 
 def test_a_verdict_that_later_seeds_would_not_bear_out_is_named():

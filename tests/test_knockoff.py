@@ -636,6 +636,33 @@ def test_what_is_kept_is_not_asked_again(tmp_path):
     assert same_weights(first.model, again.model)
 
 
+@pytest.mark.parametrize("called_first", [True, False])
+def test_what_keep_names_and_what_path_names_are_one_file(tmp_path, called_first):
+    """A call resumes what `collect` began and the other way round, and nothing is asked twice."""
+    victim, path, attack = linear_victim(), tmp_path / "t.db", Knockoff(budget=50)
+    options = {"surrogate": "tiny", "recipe": SHORT, "backbone": None, "keep": path, "progress": False}
+    steps = [
+        lambda: attack(PredictionAPI(victim), POOL, **options),
+        lambda: attack.collect(PredictionAPI(victim), POOL, path),
+    ]
+    for step in steps if called_first else steps[::-1]:
+        step()
+    assert victim.calls == [50]
+    for method, argument in ((Knockoff.__call__, "path"), (Knockoff.collect, "keep")):
+        assert f"``{argument}``" in method.__doc__  # each says what the other calls it
+
+
+def test_a_module_that_train_returns_is_evaluated_as_a_surrogate(transfer):
+    victim = linear_victim(3)
+    labeled = replace(POOL, labels=victim.logits(POOL.images).argmax(1), classes=victim.classes)
+    module = Knockoff(budget=50).train(transfer, POOL, Trainer(network="tiny", recipe=SHORT, seed=0))
+    with pytest.raises(InputError, match=r"the surrogate is a ResNet without 'logits': wrap a module in Surrogate\("):
+        xl.evaluate(victim, module, labeled)
+    found = xl.evaluate(victim, Surrogate(module, classes=labeled.classes), labeled)
+    assert (found.victim_accuracy, found.n) == (1, len(POOL))
+    assert found.agreement == float((predict(module, POOL.images).argmax(1) == labeled.labels).double().mean())
+
+
 @pytest.mark.parametrize("progress", [True, False])
 def test_bars_are_shown_only_if_asked_for(capsys, progress):
     api = PredictionAPI(linear_victim())

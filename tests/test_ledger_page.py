@@ -104,8 +104,16 @@ def test_a_failing_precondition_stands_with_its_figure():
     found = judged(changed("signs", {"experiment": "classes"}, errors_introduced=40), only="C8")
     entry = ledger_page.entry(found, claims.claims()[7])
     errors = "errors that the surrogate adds on signs ≥ 100"
-    assert ["precondition: not met", errors, "40.000", "–", "8", "–"] in cells(entry)
+    assert ["precondition: not met", errors, "40", "–", "8", "–"] in cells(entry)
     assert ["signs: not testable"] in cells(entry)
+
+
+def test_what_is_doubtful_about_the_authors_figures_stands_beside_them():
+    """C12 shows two figures of the authors that look interchanged; B13 shows none of theirs."""
+    doubtful, other = (ledger_page.entry(WORLD, claims.claims()[number - 1]) for number in (12, 28))
+    assert "<b>C12</b>" in doubtful and "<b>B13</b>" in other
+    assert "Note: CIFAR10-RN34: the figures of GTSRB-RN34 and CIFAR10-RN34 look interchanged" in doubtful
+    assert "Note:" not in other
 
 
 def test_text_in_an_entry_is_escaped():

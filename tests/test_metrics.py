@@ -12,6 +12,7 @@ from extractlib.errors import InputError
 from extractlib.metrics import (
     accuracy,
     agreement,
+    auroc,
     constant_accuracy,
     errors_repeated,
     hidden_and_divergence,
@@ -20,10 +21,12 @@ from extractlib.metrics import (
     per_class_accuracy,
     recovery,
     recovery_above_constant,
+    roc_curve,
     summary,
     t_interval,
     threshold_at,
     tnr_at_tpr,
+    tpr_tnr,
 )
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
@@ -65,6 +68,18 @@ def test_tnr_at_tpr_sets_its_threshold_on_validation():
     assert tnr_at_tpr(validation, ood) == 0.5
     assert tnr_at_tpr(validation, ood, tpr=1.0) == 0.25  # above 20
     assert tnr_at_tpr(validation, ood, tpr=0.0) == 1.0
+
+
+def test_scores_may_have_gradients():
+    benign, ood = torch.tensor([0.1, 0.2, 0.6], requires_grad=True), torch.tensor([0.4, 0.8], requires_grad=True)
+    # Of the six pairs, only 0.4 is not above 0.6.
+    assert auroc(benign, ood) == pytest.approx(5 / 6)
+    assert tpr_tnr(benign, ood, 0.5) == (pytest.approx(2 / 3), 0.5)
+    assert threshold_at(benign, 1.0) == pytest.approx(0.6)
+    tpr, tnr = roc_curve(benign, ood, points=4)
+    assert tpr.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1]) and tnr.tolist() == [1, 1, 1, 0]
+    assert not (tpr.requires_grad or tnr.requires_grad)
+    assert benign.requires_grad and ood.requires_grad  # the caller's tensors stay as they are
 
 
 def test_mutual_information_by_hand():

@@ -53,6 +53,11 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_touched():
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_no_gpu_is_reseeded(reseeded):
+    networks.build("tiny", classes=3, seed=7)
+    assert reseeded == []
+
+
 def test_a_backbone_is_everything_but_the_head():
     donor = networks.build("tiny", classes=3, seed=1)
     state = networks.backbone_state(donor)

@@ -1,11 +1,13 @@
 """The independent control: the adversary's own images with their true labels, and no API."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from linear_victim import SIDE, noise
 
+import extractlib as xl
 from extractlib.attacks import own_images
 from extractlib.attacks.own_images import train_alone
 from extractlib.data.images import ImageSet
@@ -97,6 +99,17 @@ def test_it_is_that_training_and_learns():
     model = train_alone(own, trainer(recipe=Recipe(epochs=20, learning_rate=0.05, batch_size=10, shift=0)), budget=40)
     assert not model.training
     assert float((predict(model, images).argmax(1) == LABELS).float().mean()) > 0.95
+
+
+def test_it_is_evaluated_as_a_surrogate():
+    own = replace(OWN, fingerprint="")
+    module = train_alone(own, trainer(), budget=25)
+    remedy = r"the surrogate is a ResNet without 'logits': wrap a module in Surrogate\(module, classes=…\)"
+    with pytest.raises(InputError, match=remedy):
+        xl.evaluate(LABELS, module, own)
+    found = xl.evaluate(LABELS, xl.Surrogate(module, classes=own.classes), own)
+    assert (found.victim_accuracy, found.n) == (1, 60)
+    assert found.agreement == float((predict(module, own.images).argmax(1) == LABELS).double().mean())
 
 
 def test_it_is_kept_in_the_store(tmp_path, fits):

@@ -107,6 +107,16 @@ def test_equal_margins_everywhere_accuse_nobody():
     assert dataset_inference(victim, never, private=DARK, public=LIGHT) == 1.0
 
 
+@pytest.mark.parametrize(("count", "chance"), [(4, 1 / 6), (20, 1 / 184_756)])
+def test_sides_without_spread_are_judged_by_their_order(count, chance):
+    """Constant margins leave Welch's test nothing to divide by; of C(4, 2) = 6 choices of two, one is as extreme."""
+    victim = Holds(lambda brightness: torch.where(brightness < 130, 30.0, 8.0))
+    reversed_ = Holds(lambda brightness: torch.where(brightness < 130, 8.0, 30.0))
+    sides = {"private": flat([100] * count), "public": flat([140] * count)}
+    assert dataset_inference(victim, victim, **sides) == pytest.approx(chance)
+    assert dataset_inference(victim, reversed_, **sides) == 1.0
+
+
 def test_too_few_images_and_unlabeled_ones_are_refused():
     with pytest.raises(InputError, match="mine has 3 images or no labels: give at least 4 labeled ones"):
         dataset_inference(Holds(None), Holds(None), private=flat(range(3), "mine"), public=LIGHT)

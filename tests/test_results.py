@@ -429,6 +429,10 @@ def test_a_new_version_key_a_network_a_policy_and_a_field_with_a_default_make_no
             lambda cell: cell.surrogate != "",
         ),
         (
+            {"surrogate": replace(scale("drawn").surrogate, optimizer="adamw")},
+            lambda cell: cell.surrogate != "" or cell.experiment == "accounts",
+        ),
+        (
             {"scratch_victim": replace(scale("drawn").scratch_victim, epochs=1)},
             lambda cell: cell.victim_weights == "none",
         ),

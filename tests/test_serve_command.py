@@ -291,6 +291,12 @@ def test_a_table_of_teams_that_is_refused_creates_no_database(command, tmp_path)
     assert command("keys", *words)[0] == 2 and not list(tmp_path.iterdir())
 
 
+def test_a_team_that_cannot_be_creates_no_database(command, tmp_path):
+    status, printed, errors = command("keys", "add", "a/b", "--database", str(tmp_path / "meter.db"))
+    assert (status, printed, list(tmp_path.iterdir())) == (2, "", [])
+    assert errors == "extractlib: team is 'a/b': expected 1 to 100 printable characters without a slash\n"
+
+
 def test_a_rotation_that_fails_leaves_the_old_key_valid(tmp_path, monkeypatch):
     keys = Keys(tmp_path / "meter.db")
     first = keys.add("red")

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from extractbook.figures import chapter_13
+from extractlib.defenses.perturbations import ReverseSigmoid
 
 
 def rows() -> pd.DataFrame:
@@ -84,6 +85,17 @@ def test_perturbations_show_recovery_over_cost_and_the_constant_predictor():
     assert panel.lines[-1].get_ydata() == pytest.approx([0.25, 0.25])
 
 
+def test_marks_that_are_close_together_get_an_axis_that_fits_them():
+    close = rows()[lambda lines: lines["defense"].isin(["none", "misinformation"])]
+    close["recovery"] = 0.952
+    far = rows().assign(task="things", pool="things/shifted")
+    figure = chapter_13.perturbations(pd.concat([close, far]))
+    assert [axes.get_title() for axes in figure.axes] == ["signs, axis from 0.95", "things"]
+    assert [axes.get_ylim() for axes in figure.axes] == [pytest.approx((0.95, 0.96)), (0, 1.05)]
+    assert figure.axes[0].get_xlim() != figure.axes[1].get_xlim()
+    assert chapter_13.constant(pd.concat([close, far])) == pytest.approx({"signs": 0.25, "things": 0.25})
+
+
 def test_below_counts_what_is_less_sure_than_a_threshold():
     data = chapter_13.below({"the pool": torch.tensor([0.2, 0.5]), "customers": torch.tensor([0.9])}, 0.5).data
     shares = data.set_index(["Series", data.columns[1].strip()])["share of the images"]
@@ -95,6 +107,19 @@ def test_attempts_are_marks_in_order_above_the_floor():
     figure = chapter_13.attempts({"first": 0.4, "second": 0.3}, 0.1)
     marks, floor = figure.axes[0].lines
     assert marks.get_xdata().tolist() == [0.4, 0.3] and set(floor.get_xdata()) == {0.1}
+
+
+def test_the_greatest_strength_changes_answers_by_no_more_than_is_allowed():
+    answers = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.3, 0.2]])
+    everyone, images = torch.ones(2, dtype=torch.bool), torch.empty(2, 0)
+
+    def change(strength):
+        bent = ReverseSigmoid(strength=strength).answer(answers, everyone, images)
+        return float((bent - answers).abs().sum(1).mean())
+
+    strength, relabeled = chapter_13.greatest(answers, 0.01)
+    assert 0.0098 < change(strength) <= 0.01 < change(1.01 * strength) and relabeled == 0
+    assert chapter_13.greatest(answers, 0.0) == (0, 0)
 
 
 def test_an_answer_and_its_altered_one_stand_beside_the_same_image():

@@ -116,6 +116,41 @@ def test_no_global_generator_is_used(images, labels):
     assert torch.equal(torch.rand(2), expected)
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.arange(24) % 8, "the labels run from 0 to 7, but the network has 3 classes: number them from 0 to 2"),
+        (torch.arange(24) % 3 - 1, "the labels run from -1 to 1, but the network has 3 classes: number them"),
+        (torch.full((24, 4), 0.25), r"of shape \(24, 4\), but the network has 3 classes: give \(24, 3\), or whole"),
+        (torch.ones(24), r"probabilities of shape \(24,\), but the network has 3 .* as labels, targets.long\(\)"),
+        (torch.zeros(24, 3, dtype=torch.int64), r"labels of shape \(24, 3\): expected \(24,\), one for each image"),
+        (list(range(24)), "the targets are a list: expected a tensor of labels, or of probabilities"),
+    ],
+)
+def test_targets_of_other_classes_are_refused_before_a_weight_changes(images, targets, message):
+    model, twin = (networks.build("tiny", classes=3, seed=1) for _ in range(2))
+    with pytest.raises(InputError, match=message):
+        fit(model, images, targets, RECIPE, seed=0)
+    for weight, before in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(weight, before)
+
+
+def test_what_does_not_return_logits_is_refused(images, labels):
+    class Flat(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x.flatten(1).float())[:, 0]
+
+    with pytest.raises(InputError, match=r"the network returned \(8,\): expected logits of shape \(n, classes\)"):
+        fit(Flat(768, 3), images, labels, RECIPE, seed=0)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_labels_are_whole_numbers_of_any_type(images, labels, kind, weighted):
+    recipe = replace(RECIPE, class_weights=weighted)
+    assert trained(images, labels.to(kind), recipe) == trained(images, labels, recipe)
+
+
 class Watched(torch.nn.Module):
     """Remembers each batch of images, and what dropout leaves of ones."""
 

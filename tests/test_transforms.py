@@ -83,6 +83,13 @@ def test_an_image_moves_by_a_share_of_its_height_and_of_its_width(monkeypatch):
     assert (int(down.min()), int(down.max()), int(right.min()), int(right.max())) == (-10, 10, -2, 2)
 
 
+def test_the_shift_follows_its_seed_and_leaves_the_callers_draws_alone(images, reseeded):
+    state = torch.get_rng_state()
+    first, again, other = (transforms.shift_domain(images, seed=seed).images for seed in (9, 9, 10))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), state) and reseeded == []
+
+
 def test_hardening_draws_each_kind_and_follows_its_seed(images):
     many = images.subset(torch.arange(40).repeat(5))
     first, again, other = (transforms.harden(many, seed=seed).images for seed in (0, 0, 1))

@@ -83,17 +83,17 @@ def timed(rows: list[Row], seconds: list[float]) -> list[Row]:
 
 def test_a_run_takes_no_longer_than_its_bound_however_long_kinds_are():
     one_each = chosen(smoke(), turn=0, kinds=None)
-    rows = timed(one_each, [200.0 + 100 * (number % 4) for number in range(len(one_each))])
+    rows = timed(one_each, [120.0 + 50 * (number % 4) for number in range(len(one_each))])
     turns = [chosen(rows, turn=turn) for turn in range(2 * len(rows))]
     assert {row.cell for taken in turns for row in taken} == {row.cell for row in rows}
     spent = [sum(row.provenance["seconds"] for row in taken) for taken in turns]
-    assert max(spent) == 700  # 300 and 400
+    assert max(spent) == 390  # 120 and 270
     assert {len(taken) for taken in turns} == {1, 2}
 
 
 def test_a_row_that_takes_longer_than_a_run_is_taken_only_if_its_kind_has_no_other():
     rows = [row for row in smoke() if row.cell.experiment == "accounts"][:3]
-    longer = timed(rows, [700.5, 60.0, 700.0])
+    longer = timed(rows, [400.5, 60.0, 400.0])
     assert [chosen(longer, turn=turn) for turn in range(3)] == [[longer[1]], [longer[2]], [longer[1]]]
     alone = timed(rows[:2], [5000.0, 800.0])
     assert [chosen(alone, turn=turn) for turn in range(2)] == [[alone[0]], [alone[1]]]

@@ -14,7 +14,7 @@ from matplotlib import style
 
 from extractbook.figures.base import BLUE, ORANGE, STYLE, VERMILION, Plot
 from extractbook.remarks import remarks
-from extractbook.reproduction import editions, judging, results
+from extractbook.reproduction import editions, judging, paper, results
 from extractbook.reproduction.cells import Cell
 from extractbook.reproduction.claims import ACROSS, Claim, claims
 from extractbook.reproduction.judging import Bound, Entry, Verdict
@@ -132,6 +132,8 @@ def entry(ledger: Ledger, claim: Claim) -> str:
     # Links to here name a paragraph inside the fold, so browsers open the fold.
     parts = [f'<p id="{_anchor(ledger, claim)}">Test: {escape(claim.test)}.</p>']
     parts += [f"<p>The authors: {escape(claim.authors)}.</p>"] if claim.authors else []
+    if any(bound.authors is not None for one in found for bound in (*one.bounds, *one.preconditions, *one.shown)):
+        parts += [f"<p>Note: {escape(note)}.</p>" for table in claim.tables for note in paper.notes(table)]
     columns = ("", "quantity", "mean", "97.5% interval", "seeds", "authors")
     heads = "".join(f'<th scope="col">{column}</th>' for column in columns)
     lines = "".join(_of_task(one) for one in found)
@@ -191,7 +193,8 @@ def _mean(bound: Bound) -> str:
 def _number(value: float) -> str:
     if np.isnan(value):
         return "–"
-    return (f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}").replace("-", "−")
+    whole = abs(value) >= 100 or (value == round(value) and abs(value) > 1)
+    return (f"{value:,.0f}" if whole else f"{round(value, 3) + 0.0:.3f}").replace("-", "−")
 
 
 # -- all bounds ---------------------------------------------------------------------

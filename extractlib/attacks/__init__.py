@@ -13,7 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["adaptive", "jacobian", "knockoff", "own_images", "transfer", "twice"],
     submod_attrs={
         "adaptive": ["AdaptiveKnockoff"],
-        "knockoff": ["API", "Knockoff"],
+        "jacobian": ["jacobian_augmentation"],
+        "knockoff": ["API", "Knockoff", "OutOfBudget"],
         "own_images": ["train_alone"],
         "transfer": ["TransferSet"],
         "twice": ["TwiceKnockoff"],

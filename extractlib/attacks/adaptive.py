@@ -17,10 +17,10 @@ from scipy.cluster.vq import kmeans2
 from torch import nn
 
 from extractlib.api.granularity import Label
-from extractlib.attacks.knockoff import API, Choices, Knockoff
+from extractlib.attacks.knockoff import API, GENTLER, Choices, Knockoff, is_own
 from extractlib.attacks.transfer import Header
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError, check_choice, check_positive, keep
+from extractlib.errors import InputError, ResultWarning, check_choice, check_positive, keep
 from extractlib.models import devices
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, fit, predict
@@ -30,7 +30,7 @@ LEARNING = ("loss", "all")
 """Rewards that compare an answer with a surrogate trained along the way."""
 
 ONLINE = Recipe(epochs=1, learning_rate=0.05, batch_size=128, weight_decay=0.0, shift=0, schedule="cosine")
-"""How an online surrogate is trained on a batch of answers."""
+"""How an online surrogate is trained on a batch of answers; your own module at a tenth of the learning rate."""
 
 LABELED = "the adaptive strategy needs them, so load the pool with labeled=True"
 """What is said of a pool without labels."""
@@ -50,7 +50,8 @@ class OnlineSurrogate:
     def __init__(self, trainer: Trainer, *, classes: int):
         # A copy: afterward, your own module is trained on the whole transfer set, from its initial state.
         self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
-        self._trainer = replace(trainer, recipe=ONLINE)
+        gentler = replace(ONLINE, learning_rate=GENTLER * ONLINE.learning_rate)
+        self._trainer = replace(trainer, recipe=gentler if is_own(trainer.network) else ONLINE)
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities, float32 of shape (n, classes), of uint8 images (n, channels, height, width)."""
@@ -66,15 +67,29 @@ class OnlineSurrogate:
         """Return the input of the last linear layer, float32 of shape (n, width), for uint8 images.
 
         Raises:
-            InputError: There is no such layer.
+            InputError: There is no such layer, or it does not see one vector of each image.
         """
         layers = [part for part in self.model.modules() if isinstance(part, nn.Linear)]
         if not layers:
             raise InputError("the surrogate has no linear layer whose input could serve as features: give clusters=1")
         seen: list[torch.Tensor] = []
-        with layers[-1].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(1).float().cpu())):
+
+        def start(*_: object) -> None:
+            seen.append(torch.empty(0, 0))
+
+        def catch(_: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            if given:  # of a layer that is used twice, the second time counts
+                seen[-1] = given[0].flatten(1).float().cpu()
+
+        with self.model.register_forward_pre_hook(start), layers[-1].register_forward_pre_hook(catch):
             predict(self.model, images)
-        return torch.cat(seen)
+        found = torch.cat(seen) if len({batch.shape[1] for batch in seen}) == 1 else torch.empty(0)
+        if found.ndim != 2 or len(found) != len(images) or not found.numel():
+            raise InputError(
+                "the surrogate's last linear layer does not see one vector of each image, as features must be: give"
+                " clusters=1"
+            )
+        return found
 
 
 def coarse_clusters(features: torch.Tensor, labels: torch.Tensor, *, clusters: int, seed: int) -> np.ndarray:
@@ -206,6 +221,9 @@ class Reward:
     the answer. ``"all"`` is the mean of the three, each scaled to [0, 1] by the lowest and the highest of its values so
     far, including this batch's (0 while they are equal).
 
+    Orekondy et al. sum the three, each less its own mean over the last steps, over which they take ȳ too. A mean
+    instead of a sum moves the preferences a third as far.
+
     Args:
         reward: One of `REWARDS`.
         learner: Needed for ``"loss"`` and ``"all"``.
@@ -248,7 +266,11 @@ class Reward:
         if self._learner is None:
             raise InputError(f"reward {self._reward!r} compares answers with a surrogate: give a learner")
         logs = self._learner.probabilities(images).double().clamp(min=1e-12).log()
-        return -(targets * logs).sum(1).numpy()
+        losses = -(targets * logs).sum(1)
+        if losses.isnan().any():  # no reason to lose the answers that are already paid for
+            reason = "the surrogate that learns along the way has diverged: its loss is a reward of 0 from here on"
+            warnings.warn(reason, ResultWarning, stacklevel=2)
+        return losses.nan_to_num(nan=0.0).numpy()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,11 @@ class OutOfBudget(BudgetExceeded):
         self.transfer = transfer
 
 
+def is_own(network: str | nn.Module) -> bool:
+    """Return whether a network is your own module, not one of the package's."""
+    return not isinstance(network, str | networks.Network) or isinstance(network, networks.FromFloats)
+
+
 class API(Protocol):
     """What an attack needs from a victim, local or remote: it answers, and says what an answer is.
 
@@ -158,7 +163,7 @@ class Knockoff:
                 ones trained alike with another seed; ``"imagenet"`` for ImageNet's; a state dict; or None to train from
                 scratch. A module starts from its current weights.
             keep: File that keeps the answers as they arrive, so that a killed attack continues where it stopped; None
-                keeps them in memory.
+                keeps them in memory. It is what `collect` calls ``path``, and `transfer.load` reads it.
             store: Keeps the outputs of a network's frozen layers, which the victim may already have computed; None to
                 recompute them.
             device: Where to train, and where the surrogate is afterward.
@@ -176,8 +181,7 @@ class Knockoff:
             raise InputError(f"the recipe is {kind_name(recipe)}: expected a models.Recipe")
         if recipe is None:
             gentler = replace(SURROGATE, learning_rate=GENTLER * SURROGATE.learning_rate)
-            own = not isinstance(surrogate, str | networks.Network) or isinstance(surrogate, networks.FromFloats)
-            recipe = gentler if own else SURROGATE
+            recipe = gentler if is_own(surrogate) else SURROGATE
         trainer = Trainer(
             network=surrogate,
             recipe=recipe,
@@ -235,7 +239,8 @@ class Knockoff:
         Args:
             api: The victim's API.
             pool: The attacker's images, or anything that `images` accepts.
-            path: The transfer set's file, new or to be resumed; None keeps it in memory.
+            path: The transfer set's file, new or to be resumed; None keeps it in memory. It is what calling the attack
+                calls ``keep``: either resumes what the other began.
             trainer: How to make a surrogate that learns while queries are chosen, if the strategy needs one.
             progress: Whether to show a bar.
 
@@ -358,7 +363,8 @@ class Knockoff:
                 from scratch unless it is given one.
 
         Returns:
-            A module that takes uint8 images and returns logits, in evaluation mode.
+            A module that takes uint8 images and returns logits, in evaluation mode. Calling the attack returns it as
+            ``xl.Surrogate(module, classes=api.classes)``, which is what `evaluate` takes.
 
         Raises:
             InputError: The transfer set is of another pool.

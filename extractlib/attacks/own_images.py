@@ -26,7 +26,8 @@ def train_alone(images: ImageSet, trainer: Trainer, *, budget: int) -> nn.Module
         budget: How many of them, drawn at random, are used.
 
     Returns:
-        A module that takes uint8 images and returns logits, in evaluation mode.
+        A module that takes uint8 images and returns logits, in evaluation mode. `evaluate` takes it as
+        ``xl.Surrogate(module, classes=images.classes)``.
 
     Raises:
         InputError: The images have no labels, or there are fewer than `budget`.

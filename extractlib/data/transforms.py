@@ -25,6 +25,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 from extractlib.data.images import ImageSet, made_or_kept
 from extractlib.errors import InputError
 from extractlib.store import Store, digest
+from extractlib.tensors import own_draws
 from extractlib.versions import later, versions
 
 FORMATS = ("jpeg", "webp")
@@ -102,8 +103,7 @@ def shift_domain(images: ImageSet, *, seed: int, strength: float = 1.0, store: S
     def make() -> torch.Tensor:
         margins = [round(strength * MOVED * size) for size in images.image_shape[1:]]
         light = v2.ColorJitter(*[strength * LIGHT] * 3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with own_draws(torch.get_default_device(), seed=seed):
             return torch.stack([light(_moved(image, *margins)) for image in images.images[:]])
 
     pixels = made_or_kept(make, store, "shifted", {"images": fingerprint, "versions": versions("transform")})

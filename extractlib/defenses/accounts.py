@@ -29,6 +29,8 @@ GRID = np.arange(70, 100) / 100
 def nearest_earlier_distances(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return how far each query is from the nearest earlier one that got the same label.
 
+    The distances are computed from a matrix product, whose rounding can give equal images one of some hundredths.
+
     Unlike in PRADA, all earlier queries count, not a set that grows only by distant ones: that set saves the server
     memory but needs a loop over the queries.
 
@@ -126,9 +128,13 @@ class CountingDetector:
     With a share p of honest queries caught, at least k of n are caught with probability P(Binomial(n, p) ≥ k); the
     client is flagged at the first n at which that falls below `chance`.
 
+    It looks after every query, so an honest client is flagged more often than `chance`, and the more so the more it
+    sends. A rate that was estimated from few queries is also off, which over many queries looks like an attack: fit it
+    on many more queries than a client may send, or give a `rate` above the estimate.
+
     Attributes:
         rate: p, the share of honest queries that a detector catches, in (0, 1).
-        chance: How improbable an honest client's count may be, in (0, 1).
+        chance: How improbable an honest client's count may be at one look if the rate is right, in (0, 1).
 
     Raises:
         InputError: A value does not fit.

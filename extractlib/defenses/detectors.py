@@ -32,7 +32,7 @@ from torch import nn
 from extractlib.data import transforms
 from extractlib.data.images import ImageSet, Rows, check_images
 from extractlib.data.images import images as as_images
-from extractlib.errors import InputError, ResultWarning, check_choice, kind_name, shown
+from extractlib.errors import InputError, ResultWarning, check_amount, check_choice, kind_name, shown
 from extractlib.metrics import auroc, tnr_at_tpr
 from extractlib.models.attributes import checksums_of
 from extractlib.models.classifier import Classifier
@@ -41,7 +41,11 @@ from extractlib.models.fitted import Trainer
 from extractlib.models.networks import Block, FromFloats, Network, fingerprint_of
 from extractlib.models.training import evaluating, predict
 from extractlib.store import digest
+from extractlib.tensors import is_plain, kind_of
 from extractlib.versions import versions
+
+EXPECTED = 10
+"""Images of a class that a cut should hold, from which on none at all is not by chance: e⁻¹⁰ at random."""
 
 
 class Detector:
@@ -171,7 +175,8 @@ class BinaryDetector(_Digested):
 
         Args:
             benign: Images like the victim's.
-            ood: Images of a pool that an attacker may send; the first images of both sides, equally many, are used.
+            ood: Images of a pool that an attacker may send; the first images of both sides, equally many, are used. If
+                they are sorted by class, the rest is never seen, with a warning where labels show it.
             trainer: How it is made.
             chain: What every image goes through first.
 
@@ -187,6 +192,8 @@ class BinaryDetector(_Digested):
                 f"{benign.name} has images of shape {benign.image_shape} and {ood.name} of {ood.image_shape}: resize"
                 " them to one size first"
             )
+        for side in (benign, ood):
+            _check_cut(side, count)
         images = ImageSet(
             "detector",
             torch.cat([benign.images[:count], ood.images[:count]]),
@@ -214,6 +221,22 @@ class BinaryDetector(_Digested):
         return F.softmax(logits.to(torch.get_default_dtype()), 1)[:, 1]
 
 
+def _check_cut(side: ImageSet, count: int) -> None:
+    """Warn if the first `count` images of a labeled set leave out classes that a random cut would hold."""
+    if side.labels is None or count == len(side):
+        return
+    held, there = (torch.bincount(labels, minlength=len(side.classes)) for labels in (side.labels[:count], side.labels))
+    lost = [side.classes[label] for label in ((held == 0) & (there * count >= EXPECTED * len(side))).nonzero()[:, 0]]
+    if lost:
+        warnings.warn(
+            f"only the first {count:,} of {len(side):,} images of {side.name} are used, and none is of class"
+            f" {lost[0]!r}{f' or {len(lost) - 1} others' if len(lost) > 1 else ''}: draw them at random first, as in"
+            " images.subset(torch.randperm(len(images)))",
+            ResultWarning,
+            stacklevel=3,
+        )
+
+
 class _Baseline(_Digested):
     """A score of the victim's own answer or features, by a method of pytorch-ood on normalized images."""
 
@@ -230,9 +253,12 @@ class OdinDetector(_Baseline):
 
     Args:
         victim: The network f.
-        temperature: T.
-        epsilon: Size ε of the perturbation, in pixels of range 1.
+        temperature: T, above 0.
+        epsilon: Size ε of the perturbation, in pixels of range 1, from 0.
         threshold: The highest score that is accepted.
+
+    Raises:
+        InputError: A setting is out of range.
     """
 
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -241,6 +267,8 @@ class OdinDetector(_Baseline):
     """Settings to choose from on validation data: those that OpenOOD tries, and no perturbation."""
 
     def __init__(self, victim: Classifier, *, temperature: float, epsilon: float, threshold: float = math.inf):
+        check_amount("temperature", temperature, above_zero=True)
+        check_amount("epsilon", epsilon)
         model = victim.model
         method = ODIN(model.classify, eps=epsilon, temperature=temperature, norm_std=list(model.std))
         settings = temperature, epsilon
@@ -257,12 +285,12 @@ class MahalanobisDetector(_Baseline):
     Args:
         victim: The network.
         known: Its labeled training images, at least one of each class, and more of them than classes and features.
-        epsilon: Size ε of the perturbation, in pixels of range 1.
+        epsilon: Size ε of the perturbation, in pixels of range 1, from 0.
         threshold: The highest score that is accepted.
         features: What `features_of` returns for the two, if already computed: it is the same for every ε.
 
     Raises:
-        InputError: A class has no image, or the victim names no layer.
+        InputError: A class has no image, the victim names no layer, or epsilon or the features do not fit.
     """
 
     SETTINGS: Mapping[str, tuple[float, ...]] = MappingProxyType({"epsilon": (0.0, 0.0005, 0.001, 0.002, 0.005)})
@@ -277,6 +305,7 @@ class MahalanobisDetector(_Baseline):
         threshold: float = math.inf,
         features: torch.Tensor | None = None,
     ):
+        known = as_images(known, name="known")
         seen = features_of(victim, known.images) if features is None else features
         method = _mahalanobis(victim, victim.model.features, known, seen, epsilon)
         made_of = "mahalanobis", victim.fingerprint, known.fingerprint
@@ -295,7 +324,7 @@ class LayeredMahalanobisDetector(_Digested):
         known: Its labeled training images, at least one of each class, and more of them than classes and features.
         benign: In-distribution validation images, for the weights.
         ood: Validation images of the pool, for the weights.
-        epsilon: Size ε of the perturbations, in pixels of range 1.
+        epsilon: Size ε of the perturbations, in pixels of range 1, from 0.
         layers: Names within the victim's module, as in ``named_modules``; those from `stages_of` if None.
         threshold: The highest score that is accepted.
         features: What `layers_of` returns for the victim, training images and layers, if already computed: it is the
@@ -305,7 +334,8 @@ class LayeredMahalanobisDetector(_Digested):
         weights: α of each layer and the constant, float64 of shape (layers + 1,).
 
     Raises:
-        InputError: A class has no image, or a layer is unknown.
+        InputError: A class has no image, a layer is unknown or returns no tensor, or a setting or the features do not
+            fit.
     """
 
     SETTINGS = MahalanobisDetector.SETTINGS
@@ -322,6 +352,9 @@ class LayeredMahalanobisDetector(_Digested):
         threshold: float = math.inf,
         features: Sequence[torch.Tensor] | None = None,
     ):
+        known, benign, ood = (
+            as_images(side, name=name) for name, side in (("known", known), ("benign", benign), ("ood", ood))
+        )
         names = stages_of(victim) if layers is None else list(layers)
         made_of = (victim.fingerprint, known.fingerprint, benign.fingerprint, ood.fingerprint)
         super().__init__("layered mahalanobis", *made_of, settings=(names, epsilon), threshold=threshold)
@@ -363,15 +396,20 @@ class _Tap(nn.Module):
         caught: list[list[torch.Tensor]] = [[] for _ in self.layers]
         asked_by = threading.get_ident()
 
-        def catch(found: list[torch.Tensor], _: nn.Module, given: object, returned: torch.Tensor) -> None:
+        def catch(name: str, found: list[torch.Tensor], _: nn.Module, given: object, returned: torch.Tensor) -> None:
             # Other threads may be using the model, and the next layer may work in place.
             if threading.get_ident() == asked_by and not found:
+                if not is_plain(returned) or returned.ndim < 2:
+                    raise InputError(
+                        f"layer {name!r} returns {kind_of(returned)}: name one that returns a tensor of shape"
+                        " (n, channels, …)"
+                    )
                 places = returned.flatten(1, -1).unflatten(1, (returned.shape[1], -1))
                 found.append(torch.mean(places, 2).to(torch.get_default_dtype()))
 
         with ExitStack() as hooks:
-            for layer, found in zip(self.layers, caught, strict=True):
-                hooks.enter_context(layer.register_forward_hook(partial(catch, found)))
+            for name, layer, found in zip(self.names, self.layers, caught, strict=True):
+                hooks.enter_context(layer.register_forward_hook(partial(catch, name, found)))
             self.model.classify(x)
         unused = [name for name, found in zip(self.names, caught, strict=True) if not found]
         if unused:
@@ -437,7 +475,19 @@ def logistic_regression(values: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 def _mahalanobis(victim: Classifier, encoder: Any, known: ImageSet, seen: torch.Tensor, epsilon: float) -> Any:
     """Return pytorch-ood's method, fitted to the victim's features of its training images."""
-    absent = set(range(len(victim.classes))) - set([] if known.labels is None else known.labels.tolist())
+    check_amount("epsilon", epsilon)
+    there = set(known.known_labels("the classes' means need them").tolist())
+    absent = set(range(len(victim.classes))) - there
+    if there and max(there) >= len(victim.classes):
+        raise InputError(
+            f"{known.name} has images of class {known.classes[max(there)]!r}, number {max(there)}, but the victim has"
+            f" {len(victim.classes)} classes: give the images that it was trained on"
+        )
+    if len(seen) != len(known):
+        raise InputError(
+            f"features are those of {len(seen)} images, but {known.name} has {len(known)}: give what features_of or"
+            " layers_of returns for these"
+        )
     if absent:
         raise InputError(f"{known.name} has no image of class {victim.classes[min(absent)]!r}: one is needed")
     needed = len(victim.classes) + seen.shape[1]
@@ -475,6 +525,7 @@ def tune(
         benign: In-distribution validation images.
         ood: Validation images of the pool.
     """
+    benign, ood = as_images(benign, name="benign"), as_images(ood, name="ood")
     tried = []
     for values in product(*settings.values()):
         chosen = dict(zip(settings, values, strict=True))

@@ -5,6 +5,7 @@ random directions, and records how far the label holds. A copy inherits the wide
 model that learned the same task from other images does not.
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +88,8 @@ def dataset_inference(
 
     A linear regression learns, from the victim's margins on the first half of each side, what distinguishes the private
     images from the public ones; the suspect's scores on the second halves are compared by a one-sided Welch's t test
-    (Maini et al. 2021, section 5, their black-box variant).
+    (Maini et al. 2021, section 5, their black-box variant). Where no side has any spread, the p value is that of the
+    order alone: one of all ways to choose the private images is as extreme.
 
     Margins differ by class, so both sides, and both halves of each, must have about the same share of each class: a
     folder's images come class by class, and have to be drawn at random.
@@ -125,8 +127,11 @@ def dataset_inference(
     weights = _regression(*known)
     scores = [walked(suspect, side, slice(len(side) // 2, None)) @ weights for side in (private, public)]
     both = np.concatenate(scores)
-    if np.ptp(both) <= EQUAL * np.abs(both).max():  # equal but for rounding, which differs between processors
+    slight = EQUAL * np.abs(both).max()  # rounding differs between processors
+    if np.ptp(both) <= slight:
         return 1.0
+    if all(np.ptp(side) <= slight for side in scores):  # no spread to test: how probable is such an order by chance?
+        return 1 / math.comb(len(both), len(scores[0])) if scores[0].mean() > scores[1].mean() else 1.0
     return float(stats.ttest_ind(*scores, equal_var=False, alternative="greater").pvalue)
 
 

@@ -11,5 +11,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["activations", "classifier", "devices", "fitted", "lite", "networks", "training"],
-    submod_attrs={"training": ["Recipe", "fit", "learning_rate", "predict"]},
+    submod_attrs={"fitted": ["Trainer"], "training": ["Recipe", "fit", "learning_rate", "predict"]},
 )

@@ -29,7 +29,7 @@ from extractlib.errors import (
     one_line,
     shown,
 )
-from extractlib.models import networks
+from extractlib.models import devices, networks
 from extractlib.models.attributes import attributes_of, checksums_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.training import Recipe, predict
@@ -57,7 +57,8 @@ class Classifier:
     """A trained classifier: the model behind an API, or a copy of one.
 
     Args:
-        module: One of the package's networks, which take uint8 images, or any module that takes floats.
+        module: One of the package's networks, which take uint8 images, or any module that takes floats. It is not
+            copied, and is put into evaluation mode: to go on training it yourself, call ``module.train()`` first.
         classes: Name of each class.
         mean, std: What the pixels in [0, 1] are shifted and divided by for a module that takes floats: a number per
             channel, or one for all. Without them, it gets the pixels in [0, 1].
@@ -75,7 +76,7 @@ class Classifier:
             summing the weights at each query, to see whether they have changed.
 
     Attributes:
-        model: Takes uint8 images and returns logits; in evaluation mode.
+        model: Takes uint8 images and returns logits; in evaluation mode, on the device where the module was.
 
     Raises:
         InputError: A value does not fit.
@@ -181,6 +182,24 @@ class Classifier:
         model = trainer.fit_or_load("victim", images, labels, classes=len(images.classes))
         return cls(model, classes=images.classes, image_shape=images.image_shape, name=images.name)
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model, in place, and return the classifier; its answers are on the CPU and its fingerprint stays.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"`` or ``"cuda:NUMBER"``.
+
+        Raises:
+            InputError: There is no such device.
+
+        Examples:
+            >>> import extractlib as xl
+            >>> victim = xl.load_victim("signs").to("cpu")
+            >>> next(victim.model.parameters()).device
+            device(type='cpu')
+        """
+        self.model.to(devices.resolve(device))
+        return self
+
     def logits(self, images: torch.Tensor | Rows, *, batch_size: int = 512) -> torch.Tensor:
         """Return logits, float32 of shape (n, classes), on the CPU, of uint8 images (n, channels, height, width).
 
@@ -245,8 +264,8 @@ class Classifier:
         """Return a module with gradients, as other libraries expect it.
 
         It takes floats in [0, 1] of shape (n, channels, height, width) and returns logits, float of shape (n, classes).
-        It shares the model's weights. For foolbox it is ``PyTorchModel(module, bounds=(0, 1))``, for ART
-        ``PyTorchClassifier(module, …, clip_values=(0, 1))``.
+        It shares the model's weights, and both are then in evaluation mode. For foolbox it is
+        ``PyTorchModel(module, bounds=(0, 1))``, for ART ``PyTorchClassifier(module, …, clip_values=(0, 1))``.
 
         Examples:
             >>> import extractlib as xl
@@ -402,6 +421,8 @@ class Surrogate(Classifier):
 
 def load_victim(name: str) -> Victim:
     """Return the shipped victim of a drawn task, trained at the scale `drawn` with seed 0.
+
+    It is on the CPU; ``load_victim("signs").to("cuda")`` answers on a GPU.
 
     Args:
         name: ``"signs"``, ``"objects"``, ``"birds"``, ``"retina"`` or ``"things"``.

@@ -22,7 +22,7 @@ from extractlib.models import devices, lite
 from extractlib.models.activations import Activations
 from extractlib.registry import Registry
 from extractlib.store import Store, digest
-from extractlib.tensors import is_plain, kind_of
+from extractlib.tensors import is_plain, kind_of, own_draws
 from extractlib.versions import versions
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -364,6 +364,8 @@ class FromFloats(Network):
 
         def catch(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if threading.get_ident() == asked_by:  # other threads may be using the module
+                if not inputs:
+                    raise InputError(f"layer {self.layer!r} is called by keyword: name another whose input is a tensor")
                 caught.append(inputs[0].flatten(1).clone())  # the layer may work in place
 
         with layer.register_forward_pre_hook(catch):
@@ -448,8 +450,7 @@ def build(name: str, *, classes: int, seed: int, backbone: Mapping[str, torch.Te
     make = NETWORKS[name]
     if classes < 2:
         raise InputError(f"there are {classes} class(es): expected at least 2")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_draws(torch.get_default_device(), seed=seed):  # where torch makes the weights
         model = make(classes=classes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     if not isinstance(model, Network):
         raise InputError(f"network {name!r} makes a {type(model).__name__}: expected a networks.Network")

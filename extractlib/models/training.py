@@ -16,7 +16,7 @@ from extractlib.data.images import Rows, check_images
 from extractlib.errors import InputError, check_amount, check_choice, check_seed, keep, shown, whole
 from extractlib.models import devices
 from extractlib.progress import bar as progress_bar
-from extractlib.tensors import is_plain, kind_of
+from extractlib.tensors import is_plain, kind_of, own_draws, seed_draws
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -123,9 +123,11 @@ def fit(
     Args:
         model: Network that takes uint8 images and returns logits.
         images: uint8 of shape (n, channels, height, width); may be memory-mapped.
-        targets: Labels, int64 of shape (n,), or probabilities, float of shape (n, classes) with rows that sum to 1.
+        targets: Labels, whole numbers of any type and of shape (n,), from 0 to below the number of classes; or
+            probabilities, float of shape (n, classes) with rows that sum to 1.
         recipe: Epochs, learning rate and the rest.
-        seed: Seed of the order of the images, of their shifts, flips and crops, and of dropout.
+        seed: Seed of the order of the images, of their shifts, flips and crops, and of dropout; the caller's generators
+            are left alone.
         device: Where to train, and where the model is afterward.
         progress: Whether to show a bar.
 
@@ -133,16 +135,14 @@ def fit(
         The model, in evaluation mode.
 
     Raises:
-        InputError: Images and targets do not fit each other or the recipe, there is no such device, it has too little
-            memory, or the model cannot be trained this way (see `check_trainable`).
+        InputError: Images and targets do not fit each other or the recipe, targets are not of the network's classes,
+            there is no such device, it has too little memory, or the model cannot be trained this way (see
+            `check_trainable`).
     """
     check_images(images, at_least=2)
     seed = check_seed(seed)
     check_trainable(model, recipe)
-    if len(images) != len(targets):
-        raise InputError(f"{len(images)} images and {len(targets)} targets: expected equally many")
-    if targets.is_floating_point():
-        targets = targets.to(next(model.parameters()).dtype)
+    targets = _targets_for(model, images, targets)
     place = devices.resolve(device)
     # Faster, but not for your own module, which may use view.
     layout = torch.channels_last if getattr(model, "channels_last", False) else torch.preserve_format
@@ -158,7 +158,7 @@ def fit(
     with (
         devices.enough_memory(place, needs=needs),
         devices.tuned(place),
-        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+        own_draws(place),
         progress_bar(total, what="training", unit="steps", show=progress) as bar,
     ):
         for step, (batch, target) in enumerate(itertools.islice(batches, total)):
@@ -166,6 +166,8 @@ def fit(
                 group["lr"] = learning_rate(recipe, step / total)
             with devices.autocast(place):
                 logits = model(batch)
+                if step == 0:  # its width is known only now, and no weight has changed
+                    _check_targets(targets, logits)
                 if recipe.class_weights and not targets.is_floating_point() and weights is None:
                     weights = _class_weights(targets, logits.shape[1])
                 loss = F.cross_entropy(logits, target, weights)
@@ -175,6 +177,45 @@ def fit(
             scaler.update()
             bar.update()
     return model.eval()
+
+
+def _targets_for(model: nn.Module, images: torch.Tensor | Rows, targets: torch.Tensor) -> torch.Tensor:
+    """Return the targets of the images with the type that the loss takes: int64, or that of the model's weights.
+
+    Raises:
+        InputError: They are not a tensor of numbers, or not as many as the images.
+    """
+    if not is_plain(targets) or not targets.ndim:
+        raise InputError(f"the targets are {kind_of(targets)}: expected a tensor of labels, or of probabilities")
+    if len(images) != len(targets):
+        raise InputError(f"{len(images)} images and {len(targets)} targets: expected equally many")
+    return targets.to(next(model.parameters()).dtype if targets.is_floating_point() else torch.int64)
+
+
+def _check_targets(targets: torch.Tensor, logits: torch.Tensor) -> None:
+    """Reject targets of other classes than a network has, given its logits for a batch.
+
+    Raises:
+        InputError: They do not fit, or the network does not return a logit for each class.
+    """
+    if not is_plain(logits) or logits.ndim != 2:
+        raise InputError(f"the network returned {kind_of(logits)}: expected logits of shape (n, classes)")
+    classes, shape = logits.shape[1], tuple(targets.shape)
+    if targets.is_floating_point():
+        if shape != (len(targets), classes):
+            raise InputError(
+                f"the targets are probabilities of shape {shape}, but the network has {classes} classes: give"
+                f" {(len(targets), classes)}, or whole numbers as labels, targets.long()"
+            )
+        return
+    if targets.ndim != 1:
+        raise InputError(f"the targets are labels of shape {shape}: expected ({len(targets)},), one for each image")
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"the labels run from {low} to {high}, but the network has {classes} classes: number them from 0 to"
+            f" {classes - 1}, or give a network with more classes"
+        )
 
 
 def check_trainable(model: nn.Module, recipe: Recipe) -> None:
@@ -213,7 +254,7 @@ def try_step(model: nn.Module, images: torch.Tensor | Rows) -> torch.Tensor:
     place = devices.device_of(model)
     _freeze_statistics(model.train())
     batch = torch.cat([_lowered(model, images)[:]] * 2).to(place)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with own_draws(place):
         with devices.autocast(place):
             logits = model(batch)
         if not is_plain(logits):
@@ -257,7 +298,7 @@ def _batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the images and targets of each step, endlessly; seed the draws of layers such as dropout at each epoch."""
     for epoch in itertools.count():
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        seed_draws(seed * 1_000_003 + epoch, device)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(images), generator=generator)
         # Batch normalization cannot learn from one image.

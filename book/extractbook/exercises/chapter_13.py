@@ -18,8 +18,11 @@ from extractlib.defenses.perturbations import AdaptiveMisinformation
 from extractlib.errors import InputError
 from extractlib.models.classifier import Victim, load_victim
 
-VICTIM, QUERIES, TEST, THRESHOLD = "objects", 800, 2_000, 0.9
-"""In exercise 13.4: the victim, the number of the attacker's images and queries, of test images, and the threshold."""
+VICTIM, IMAGES, QUERIES, TEST, THRESHOLD = "objects", 800, 1_600, 2_000, 0.9
+"""In exercise 13.4: the victim, the numbers of the attacker's images, of queries and of test images; the threshold."""
+
+OTHERS = 2
+"""In exercise 13.4: the number of classes that a false answer leaves out besides the victim's label."""
 
 
 def recoveries(victim: int, copy: int, drop: int) -> list[float]:
@@ -93,24 +96,29 @@ def uncompared(api: TopTokens, tokens: int) -> np.ndarray:
     return found - found.mean()
 
 
-class AnyOther:
-    """A model that gives all labels but the victim's the same probability; misinformation is trained toward this."""
+class LeavesOut:
+    """A model that gives no probability to the victim's label and to `OTHERS` more, and to all others the same.
 
-    fingerprint = "any other"
+    The others are drawn anew for each query, so the same image gets another answer.
+    """
 
-    def __init__(self, victim: Victim):
+    fingerprint = "leaves out the label and others"
+
+    def __init__(self, victim: Victim, *, seed: int):
         self._victim, self.classes, self.image_shape = victim, victim.classes, victim.image_shape
+        self._generator = torch.Generator().manual_seed(seed)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, float of shape (n, classes): 0, and -50 for the victim's label."""
-        labels = self._victim.predict(images)
-        return torch.zeros(len(labels), len(self.classes)).scatter_(1, labels[:, None], -50.0)
+        """Return logits, float of shape (n, classes): 0, and -50 for the classes that are left out."""
+        drawn = torch.rand(len(images), len(self.classes), generator=self._generator)
+        drawn.scatter_(1, self._victim.predict(images)[:, None], 2.0)
+        return torch.zeros(drawn.shape).scatter_(1, drawn.topk(1 + OTHERS, dim=1).indices, -50.0)
 
 
 @cache
 def world(seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the attacker's images and the victim's test images."""
-    pool = drawn.draw("atlas", part="detector", size=QUERIES, seed=seed).unlabeled()
+    pool = drawn.draw("atlas", part="detector", size=IMAGES, seed=seed).unlabeled()
     return pool, drawn.draw(VICTIM, part="test", size=TEST, seed=seed)
 
 
@@ -118,7 +126,8 @@ def misinforming_services(seed: int) -> list[tuple]:
     """Return an API that gives false answers where its victim is unsure, the attacker's images, and test images."""
     pool, test = world(seed)
     victim = load_victim(VICTIM)
-    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=AnyOther(victim))
+    # So steep that no answer is a mixture of a true and a false one.
+    policy = AdaptiveMisinformation(strength=THRESHOLD, wrong=LeavesOut(victim, seed=seed), sharpness=1e6)
     return [(OneAccount(victim, budget=QUERIES, detector=Everything(), policy=policy), pool, test.images[:])]
 
 
@@ -126,7 +135,7 @@ def misinforming_services(seed: int) -> list[tuple]:
 def believing(seed: int) -> np.ndarray:
     """Return the labels of the copy that random Knockoff trains on all answers, false ones included."""
     api, pool, images = misinforming_services(seed)[0]
-    return Knockoff(budget=QUERIES)(api, pool, progress=False).predict(images).numpy()
+    return Knockoff(budget=IMAGES)(api, pool, progress=False).predict(images).numpy()
 
 
 def gained(found: list, wanted: list, cases: list[tuple]) -> tuple[float, str]:
@@ -198,7 +207,7 @@ EXERCISES = (
         cases=misinforming_services,
         key=lambda seed: [np.stack([world(seed)[1].known_labels().numpy(), believing(seed)])],
         score=gained,
-        marks=(0.08, 0.12),
+        marks=(0.03, 0.07),
         without=SHIPPED_AND_DRAWN,
     ),
     Exercise(

@@ -77,6 +77,11 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.invert_yaxis()
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """Return a number with its sign, such as ``"−0.02"``; what is rounded to zero is ``"+0.00"``."""
+    return f"{round(float(value), digits) + 0.0:+.{digits}f}".replace("-", "−")
+
+
 def summaries(marks: Iterable[tuple[str, object, Sequence[float]]], place: str, value: str) -> pd.DataFrame:
     """Return the series, place, mean and standard deviation of each mark; a single value has no standard deviation.
 

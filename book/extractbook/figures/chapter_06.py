@@ -9,7 +9,7 @@ import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot
+from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot, signed
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import constant_recovery, dots, grouped
@@ -144,7 +144,7 @@ def temperature_words(rows: pd.DataFrame, granularity: str = "temperature-4.0") 
 
 def _signed(values: pd.Series, digits: int = 3) -> str:
     """Return the values of tasks in a row, each with its sign."""
-    return ", ".join(f"{value:+.{digits}f} on *{task}*" for task, value in values.items()).replace("-", "−")
+    return ", ".join(f"{signed(value, digits)} on *{task}*" for task, value in values.items())
 
 
 def hidden_table(answers: Mapping[str, torch.Tensor]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import style
 
-from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot
+from extractbook.figures.base import BLACK, BLUE, STYLE, WIDTH, Plot, signed
 from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import constant_recovery, dots, grouped
 from extractbook.reproduction import results
@@ -107,7 +107,7 @@ def budget_words(rows: pd.DataFrame) -> str:
     most = found.columns[-1]
     quarter = max((budget for budget in found.columns if budget <= most / 4), default=found.columns[0])
     gain = (found[most] - found[quarter]).dropna().groupby("task").mean().sort_values()
-    listed = ", ".join(f"{value:+.2f} on *{task}*" for task, value in gain.items()).replace("-", "−")
+    listed = ", ".join(f"{signed(value)} on *{task}*" for task, value in gain.items())
     return f"From {quarter:,} to {most:,} queries, recovery changes by {listed}."
 
 

@@ -9,7 +9,7 @@ import torch
 from matplotlib import style
 from scipy import stats
 
-from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, name_rows, plotting, summaries
+from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, name_rows, plotting, signed, summaries
 from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seed_count
@@ -61,7 +61,7 @@ def own_and_public(frame: pd.DataFrame) -> Plot:
             axes.minorticks_off()
             axes.set_xlim(ticks[0] / 1.6, ticks[-1] * 1.6)
         panels[0].set_ylabel(y)
-        figure.supxlabel(x)
+        figure.supxlabel(f"{x} (logarithmic)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
     return figure
@@ -161,7 +161,7 @@ def answers_words(frame: pd.DataFrame) -> str:
     worth = {}
     for shown in ("label", "full"):
         found = mean(of_tasks(asked, "recovery", granularity=shown))
-        worth[shown] = ", ".join(f"{value - true[task]:+.2f} ({task})" for task, value in found.items())
+        worth[shown] = ", ".join(f"{signed(value - true[task])} ({task})" for task, value in found.items())
     return (
         f"Compared with true labels of the same images, the API's labels alone are worth {worth['label']} of recovery,"
         f" and its full answers {worth['full']}; averaged over {seed_count(alone)}."

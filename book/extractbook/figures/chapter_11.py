@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from extractbook.claim_cards import explored, rows_of
 from extractbook.figures import pictures
-from extractbook.figures.base import Plot
+from extractbook.figures.base import Plot, signed
 from extractbook.figures.notebook import table
 from extractbook.figures.origin import seeds
 from extractbook.figures.plots import constant_recovery, dots, grouped
@@ -146,7 +146,7 @@ def own(copies: pd.DataFrame, own_images: pd.DataFrame) -> Plot:
 def own_words(copies: pd.DataFrame, own_images: pd.DataFrame) -> str:
     """Return how the recovery from images of the task compares with that from public ones, as a sentence."""
     public, mine = (rows.groupby("task")["recovery"].mean() for rows in (copies, asked_own(own_images)))
-    gaps = {task: f"{mine[task] - public[task]:+.2f}".replace("-", "−") for task in NAMES if task in mine}
+    gaps = {task: signed(mine[task] - public[task]) for task in NAMES if task in mine}
     said = ", ".join(f"{gap} ({NAMES[task]})" for task, gap in gaps.items())
     more = sum(mine[task] > public[task] for task in gaps)
     return (
@@ -201,11 +201,12 @@ def weakest_words(rows: pd.DataFrame) -> str:
     own = rows[rows["task"] == task]
     low, high = _range(_resampled(own)[task])
     by_image = 1 - (own["errors"] / own["images"]).mean()
-    more = f"; the copy is more accurate than the victim there, {copy:.2f}, and why was not tested" * (copy > victim)
     return (
         f"*{NAMES[task]}* is weakest compared with a constant answer, {victim:.2f} against {constant:.2f}, so a"
-        f" constant answer alone would recover {constant / victim:.2f}{more}.\n"
-        f"Under resampled test images, its recovery is {low:.2f} to {high:.2f}.\n"
+        f" constant answer alone would recover {constant / victim:.2f}.\n"
+        f"The copy is right on {copy:.2f}.\n"
+        f"Under resampled test images, its mean recovery is {low:.2f} to {high:.2f}, and seeds differ as well: claim"
+        " C1's card has the interval of both.\n"
         f"Counted by image, this victim is right on {by_image:.0%}."
     )
 
@@ -292,6 +293,10 @@ def drawn_start_words(drawn: pd.DataFrame, weights: pd.DataFrame, names: Sequenc
     return f"On their drawn twins, other weights of the same network cost {listed}."
 
 
+ORDER = ("most", "second most", "third most", "fourth most")
+"""Words for the first places in descending order."""
+
+
 def labels(copies: pd.DataFrame, less: pd.DataFrame) -> pd.Series:
     """Return by task how much mean recovery labels alone cost compared with full answers, in descending order."""
     only = less[less["granularity"] == "label"]
@@ -311,18 +316,35 @@ def answers(copies: pd.DataFrame, less: pd.DataFrame) -> Plot:
 
 
 def label_words(copies: pd.DataFrame, less: pd.DataFrame) -> str:
-    """Return what labels alone cost by task, and whether the tasks with many similar classes lose most."""
+    """Return what labels alone cost by task, and which place the tasks with many similar classes take."""
     lost = labels(copies, less)
     full, label = (_resampled(rows) for rows in (copies, less[less["granularity"] == "label"]))
     alike = [task for task in NAMES if paper.drawn(task) in ("birds", "things")]
-    most = "are those that lose most" if set(lost.index[: len(alike)]) == set(alike) else "are not those that lose most"
+    ranks = [*ORDER[: len(lost) - 1], "least"]
+    places = _and([f"{NAMES[task]} loses the {ranks[lost.index.get_loc(task)]}" for task in alike if task in lost])
     said = []
     for task, by in lost.items():
         low, high = _range(full[task] - label[task])
         said.append(f"{_signed(by)} on *{NAMES[task]}* ({_signed(low)} to {_signed(high)})")
     return (
         f"Labels alone cost {', '.join(said)} of recovery; in brackets, what it is under resampled test images.\n"
-        f"The tasks with many similar classes, {_and([NAMES[task] for task in alike])}, {most} here."
+        f"Of the tasks with many similar classes, {places}."
+    )
+
+
+def seed_words(copies: pd.DataFrame) -> str:
+    """Return how much recovery with full answers differs between seeds, which no resampling of images shows.
+
+    Args:
+        copies: Rows of table reproduction, at all seeds.
+    """
+    spread = copies.groupby("task")["recovery"].std().dropna().sort_values()
+    if spread.empty:
+        return ""
+    ends = [f"{spread.iloc[place]:.2f} (*{NAMES[spread.index[place]]}*)" for place in (0, -1)]
+    return (
+        "The brackets leave out the seeds: with full answers, recovery has a standard deviation of"
+        f" {' to '.join(ends)} over them."
     )
 
 

@@ -135,17 +135,20 @@ def changed(ledger: Ledger) -> str:
 
     A claim whose statement has changed is not compared.
     """
-    first = {one.claim.id: one for one in edition_1.verdicts(first_edition(ledger.scale.name))}
+    name = {"photos": "small-cpu"}.get(ledger.scale.name, ledger.scale.name)
+    first = {one.claim.id: one for one in edition_1.verdicts(first_edition(name))}
     words = {claim.id: str(ledger.word(claim)) for claim in claims.claims() if claim.id in first}
     run = {name: word for name, word in words.items() if word != Verdict.NOT_RUN}
+    images = {"photos": "photographs"}.get(ledger.scale.name, "drawn images")
     if not run:
-        return f"None of its {len(first)} claims has a verdict from the second edition's rows yet."
+        return f"On {images}, none of its {len(first)} claims has a verdict from the second edition's rows yet."
     stated = {claim.id: claim.statement for claim in claims.claims()}
     restated = [name for name in run if stated[name] != first[name].claim.statement]
     was = {name: str(first[name].verdict) for name in run if name not in restated}
     other = [f"{name} ({word}, now {run[name]})" for name, word in was.items() if word != run[name]]
+    have = "has" if len(run) == 1 else "have"
     return (
-        f"Of its {len(first)} claims, {len(run)} have a verdict from the second edition's rows. "
+        f"On {images}, {len(run)} of its {len(first)} claims {have} a verdict from the second edition's rows. "
         + (f"Stated differently now, and so not compared: {', '.join(restated)}. " if restated else "")
         + f"Among the others, the verdict is different for {', '.join(other) or 'none'}; their experiments and tests "
         "are new, so it is not one and the same result that changed."
@@ -179,7 +182,7 @@ def authors() -> str:
         if isinstance(entry, dict) and "rows" in entry:
             parts.append(f"<p><b>{escape(name.replace('_', ' '))}</b>: {escape(entry['setting'])}.</p>")
             parts.append(_printed(entry["rows"]))
-            notes = [f"{row}: {values['note']}" for row, values in entry["rows"].items() if "note" in values]
+            notes = [*paper.notes(name)]
             notes += [text for key, text in entry.items() if key != "setting" and isinstance(text, str)]
             parts += [f"<p>Note: {escape(note)}.</p>" for note in (*notes, *slips(name))]
     summary = "The authors' figures, as their slides print them, with notes"

@@ -1,5 +1,6 @@
 """Figures of chapter 13, Since then."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,8 @@ from extractbook.figures.base import (
     summaries,
 )
 from extractbook.figures.pictures import queries
+from extractbook.reproduction.setups import STRENGTHS
+from extractlib.defenses.perturbations import ReverseSigmoid
 
 DEFENSES = {
     "none": "no defense",
@@ -34,8 +37,14 @@ LOOKS = {"none": ("o", BLACK), "shuffle": ("s", ORANGE), "misinformation": ("^",
 """Marker and color of each."""
 
 
+NARROW = 0.1
+"""Marks that differ by less than this, intervals included, get an axis of recovery that fits them."""
+
+
 def perturbations(rows: pd.DataFrame) -> Plot:
     """Return recovery by an adversary with in-distribution images over the cost of each defense, one panel per task.
+
+    Each panel has axes of its own; where they fit marks that are close together, the title says so.
 
     Args:
         rows: Rows of the tables perturbation and own_images.
@@ -45,22 +54,33 @@ def perturbations(rows: pd.DataFrame) -> Plot:
     found = own.groupby(["task", "defense"])[y]
     marks = [(f"{task}: {DEFENSES[key]}", cost[task, key], values.tolist()) for (task, key), values in found]
     data = summaries(marks, x, y)
-    floors = own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean()
+    floors = constant(rows)
     with style.context(STYLE):
         figure = Plot(data, height=3.6)
-        panels = figure.subplots(ncols=len(floors), sharex=True, sharey=True, squeeze=False)[0]
+        panels = figure.subplots(ncols=len(floors), squeeze=False)[0]
         for axes, (task, floor) in zip(panels, floors.items(), strict=True):
+            here = data[data["Series"].str.startswith(f"{task}: ")]
+            around = here["±"].fillna(0)
+            low, high = (here[y] - around).min(), (here[y] + around).max()
             for key, (marker, color) in LOOKS.items():
-                line = data[data["Series"] == f"{task}: {DEFENSES[key]}"]
+                line = here[here["Series"] == f"{task}: {DEFENSES[key]}"]
                 look = {"color": color, "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 2}
                 axes.errorbar(line[x], line[y], line["±"], fmt=marker, label=DEFENSES[key], **look)
             axes.axhline(floor, color=BLACK, linewidth=1, label="constant predictor")
-            axes.set(title=task, ylim=(0, 1.05))
+            bottom, top = (np.floor(100 * low) / 100, np.ceil(100 * high) / 100) if high - low < NARROW else (0, 1.05)
+            axes.set(title=f"{task}, axis from {bottom:.2f}" if bottom else task, ylim=(bottom, top))
             axes.margins(x=0.15)
+            axes.locator_params(axis="x", nbins=4)
         panels[0].set_ylabel(y)
         figure.supxlabel(x, fontsize=12)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
+
+
+def constant(rows: pd.DataFrame) -> dict[str, float]:
+    """Return by task the constant predictor's recovery."""
+    own = judged(rows)
+    return own["constant_accuracy"].div(own["victim_accuracy"]).groupby(own["task"]).mean().to_dict()
 
 
 def judged(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,6 +103,32 @@ def strengths(rows: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Return by task and defense the chosen strength in words: the smallest and the largest over the seeds."""
     found = judged(rows).groupby(["task", "defense"])["strength"].agg(["min", "max"]).dropna()
     return {key: " to ".join(dict.fromkeys((f"{low:g}", f"{high:g}"))) for key, low, high in found.itertuples()}
+
+
+def smallest_tried() -> float:
+    """Return the smallest strength of reverse sigmoid above zero that B13 chooses from."""
+    return min(filter(None, STRENGTHS["reverse-sigmoid"]))
+
+
+def greatest(answers: torch.Tensor, change: float) -> tuple[float, float]:
+    """Return the greatest strength of reverse sigmoid that changes answers by at most `change`, and what it relabels.
+
+    Args:
+        answers: Probabilities, float of shape (n, classes).
+        change: Mean L1 distance of the altered answers from these.
+
+    Returns:
+        The strength, to within 1%, and the share of answers whose largest probability is another class's.
+    """
+    everyone, none = torch.ones(len(answers), dtype=torch.bool), torch.empty(len(answers), 0)
+
+    def bent(strength: float) -> torch.Tensor:
+        return ReverseSigmoid(strength=strength).answer(answers, everyone, none)
+
+    tried = np.geomspace(1e-6, 1, 1_390)
+    place = bisect_right(tried, change, key=lambda strength: float((bent(strength) - answers).abs().sum(1).mean()))
+    strength = float(tried[place - 1]) if place else 0.0
+    return strength, float((bent(strength).argmax(1) != answers.argmax(1)).float().mean())
 
 
 def beside(images: torch.Tensor, answers: torch.Tensor, altered: torch.Tensor, classes: tuple[str, ...]) -> Figure:

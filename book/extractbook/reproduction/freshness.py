@@ -106,7 +106,8 @@ def _settings(cell: Cell) -> str:
         "overlap": detector | {"overlap_images": settings.overlap_images},
         "accounts": detector
         | {"stream": settings.stream, "streams": settings.streams}
-        | {"flag_times": dict(settings.flag_times.get(cell.task, {}))},
+        | {"flag_times": dict(settings.flag_times.get(cell.task, {}))}
+        | _crafted(settings),
     }
     found |= used[cell.experiment]
     found |= _of_photographs(cell.task, settings)
@@ -117,6 +118,13 @@ def _settings(cell: Cell) -> str:
     if _accused(cell):
         found["accused_images"] = settings.accused_images
     return json.dumps(found, sort_keys=True)
+
+
+def _crafted(settings: Scale) -> dict[str, Any]:
+    """Return how the surrogate of an attack that crafts its queries is trained, where it is not by the default."""
+    given = settings.surrogate
+    differs = given.optimizer != Recipe.optimizer
+    return {"crafted": {"optimizer": given.optimizer, "learning_rate": given.learning_rate}} if differs else {}
 
 
 BY_TASK = ("matched", "shifts")

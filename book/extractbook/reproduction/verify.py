@@ -21,7 +21,7 @@ from extractlib.store import Store, fingerprint
 KINDS_A_RUN = 4
 """How many kinds of cells one run recomputes, in rotation, at most."""
 
-SECONDS_A_RUN = 700
+SECONDS_A_RUN = 400
 """How long the rows of one run took together when they were committed, at most."""
 
 RECORD = "verified.jsonl"
