@@ -9,7 +9,19 @@ import torch
 from matplotlib import style
 from scipy import stats
 
-from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, Plot, name_rows, plotting, signed, summaries
+from extractbook.figures.base import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    STYLE,
+    VERMILION,
+    Plot,
+    name_rows,
+    plotting,
+    signed,
+    summaries,
+)
 from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seed_count
@@ -25,7 +37,7 @@ SURE = 0.975
 
 def caught(frame: pd.DataFrame) -> Plot:
     """Return the share of each kind of query that the binary detector catches, one row per task."""
-    kinds = {"customers": "benign", "attacker's own images": "shifted", "public images": "pool"}
+    kinds = {"customers": "benign", "public images": "pool", "attacker's own images": "shifted"}
     columns = {name: of_tasks(frame, f"caught.{kind}") for name, kind in kinds.items()}
     return dots(series(columns), xlabel="share that the detector catches", limits=(-0.02, 1.05))
 
@@ -52,7 +64,7 @@ def own_and_public(frame: pd.DataFrame) -> Plot:
         figure = Plot(data, height=3.3)
         panels = figure.subplots(1, len(TASKS), sharey=True)
         for axes, task in zip(panels, TASKS, strict=True):
-            for name, color, marker in zip(kinds, (BLUE, ORANGE), ("o", "s"), strict=True):
+            for name, color, marker in zip(kinds, (GREEN, VERMILION), ("D", "s"), strict=True):  # as in chapter 1
                 line = data[data["Series"] == f"{task}: {name}"]
                 axes.errorbar(line[x], line[y], line["±"], color=color, marker=marker, label=name)
             axes.set(title=task, xscale="log", ylim=(0, 1.05))
