@@ -277,7 +277,7 @@ def test_marks_are_judged_at_the_upper_bound_of_the_controls_rate():
 def test_what_is_caught_more_often_is_a_difference_of_means():
     rows = frame([{"task": "signs", "caught.shifted": 0.03, "caught.benign": 0.01, "caught.pool": 0.9}])
     assert chapter_10.extra(rows) == {"signs": pytest.approx(0.02)}
-    assert chapter_10.caught(rows).data["Series"].tolist() == ["customers", "attacker's own images", "public images"]
+    assert chapter_10.caught(rows).data["Series"].tolist() == ["customers", "public images", "attacker's own images"]
 
 
 def test_asking_twice_has_a_line_a_task():
