@@ -112,7 +112,7 @@ def test_what_is_doubtful_about_the_authors_figures_stands_beside_them():
     """C12 shows two figures of the authors that look interchanged; B13 shows none of theirs."""
     doubtful, other = (ledger_page.entry(WORLD, claims.claims()[number - 1]) for number in (12, 28))
     assert "<b>C12</b>" in doubtful and "<b>B13</b>" in other
-    assert "Note: CIFAR10-RN34: the figures of GTSRB-RN34 and CIFAR10-RN34 look interchanged" in doubtful
+    assert "Note: GTSRB-RN34 and CIFAR10-RN34: the two figures look interchanged" in doubtful
     assert "Note:" not in other
 
 

@@ -17,7 +17,7 @@ from scipy.cluster.vq import kmeans2
 from torch import nn
 
 from extractlib.api.granularity import Label
-from extractlib.attacks.knockoff import API, GENTLER, Choices, Knockoff, is_own
+from extractlib.attacks.knockoff import API, Choices, Knockoff, recipe_for
 from extractlib.attacks.transfer import Header
 from extractlib.data.images import ImageSet
 from extractlib.errors import InputError, ResultWarning, check_choice, check_positive, keep
@@ -50,8 +50,7 @@ class OnlineSurrogate:
     def __init__(self, trainer: Trainer, *, classes: int):
         # A copy: afterward, your own module is trained on the whole transfer set, from its initial state.
         self.model = deepcopy(trainer.build(classes)).to(devices.resolve(trainer.device)).eval()
-        gentler = replace(ONLINE, learning_rate=GENTLER * ONLINE.learning_rate)
-        self._trainer = replace(trainer, recipe=gentler if is_own(trainer.network) else ONLINE)
+        self._trainer = replace(trainer, recipe=recipe_for(trainer.network, ONLINE))
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities, float32 of shape (n, classes), of uint8 images (n, channels, height, width)."""

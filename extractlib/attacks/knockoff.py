@@ -67,9 +67,10 @@ class OutOfBudget(BudgetExceeded):
         self.transfer = transfer
 
 
-def is_own(network: str | nn.Module) -> bool:
-    """Return whether a network is your own module, not one of the package's."""
-    return not isinstance(network, str | networks.Network) or isinstance(network, networks.FromFloats)
+def recipe_for(network: str | nn.Module, recipe: Recipe) -> Recipe:
+    """Return a recipe of the package's networks for any network: for your own module, at a tenth of its rate."""
+    own = not isinstance(network, str | networks.Network) or isinstance(network, networks.FromFloats)
+    return replace(recipe, learning_rate=GENTLER * recipe.learning_rate) if own else recipe
 
 
 class API(Protocol):
@@ -180,8 +181,7 @@ class Knockoff:
         if not isinstance(recipe, Recipe | None):
             raise InputError(f"the recipe is {kind_name(recipe)}: expected a models.Recipe")
         if recipe is None:
-            gentler = replace(SURROGATE, learning_rate=GENTLER * SURROGATE.learning_rate)
-            recipe = gentler if is_own(surrogate) else SURROGATE
+            recipe = recipe_for(surrogate, SURROGATE)
         trainer = Trainer(
             network=surrogate,
             recipe=recipe,

@@ -182,7 +182,7 @@ def authors() -> str:
         if isinstance(entry, dict) and "rows" in entry:
             parts.append(f"<p><b>{escape(name.replace('_', ' '))}</b>: {escape(entry['setting'])}.</p>")
             parts.append(_printed(entry["rows"]))
-            notes = [*paper.notes(name)]
+            notes = paper.notes(name)
             notes += [text for key, text in entry.items() if key != "setting" and isinstance(text, str)]
             parts += [f"<p>Note: {escape(note)}.</p>" for note in (*notes, *slips(name))]
     summary = "The authors' figures, as their slides print them, with notes"
