@@ -1,6 +1,7 @@
 """How close a surrogate comes to its victim, both evaluated on the same labeled images."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ import torch
 
 from extractlib.api.granularity import DENIED
 from extractlib.data.images import ImageSet, Rows
-from extractlib.errors import InputError, check_classes, check_has, shown
+from extractlib.errors import InputError, ResultWarning, check_classes, check_has, shown
 from extractlib.metrics import (
     accuracy,
     agreement,
@@ -166,9 +167,19 @@ def numbered_as(names: tuple[str, ...], images: ImageSet) -> torch.Tensor:
         InputError: The images have classes that the model does not have.
     """
     labels = images.known_labels()
-    if names and set(images.classes) <= set(names):
-        return torch.tensor([names.index(name) for name in images.classes])[labels]
     by_number = tuple(map(str, range(len(images.classes)))) == tuple(images.classes)
+    if names and set(images.classes) <= set(names):
+        places = [names.index(name) for name in images.classes]
+        first = next((number for number, place in enumerate(places) if number != place), None)
+        if by_number and first is not None:
+            warnings.warn(
+                f"{images.name}: labels are compared by the classes' names, so label {first} is the models' number"
+                f" {places[first]}; if labels are the models' numbers, make the set with images(…, labels,"
+                " classes=victim.classes)",
+                ResultWarning,
+                stacklevel=3,
+            )
+        return torch.tensor(places)[labels]
     alike = len(names) == len(images.classes) and not set(names) & set(images.classes)
     if not names or alike or (by_number and len(images.classes) < len(names)):
         return labels

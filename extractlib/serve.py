@@ -44,11 +44,7 @@ from extractlib.defenses.policies import policy
 from extractlib.defenses.watermark import KeyedSample, Mislabel
 from extractlib.errors import InputError
 from extractlib.models.fitted import Trainer
-from extractlib.models.training import Recipe
 from extractlib.store import default_store
-
-DETECTOR = Recipe(epochs=8, learning_rate=0.05, batch_size=128)
-"""How the paper's detector is trained: as at the scale `drawn`."""
 
 SIZE = 32
 """Height and width of a victim's images if nothing says otherwise, and of all drawn images."""
@@ -308,7 +304,8 @@ def _defense(name: str, chosen: VictimSettings, secret: bytes) -> dict[str, Any]
         return {"detector": KeyedSample(secret, rate=chosen.watermark), "policy": Mislabel(secret)}
     if chosen.detector is None or chosen.policy is None:
         return {}
-    from extractlib.defenses.detectors import BinaryDetector  # here: it also imports the other detectors' library
+    # Here, since it also imports the other detectors' library.
+    from extractlib.defenses.detectors import DETECTOR, BinaryDetector
 
     benign = _parts(chosen.task or name, chosen).detector
     ood = _parts(chosen.detector, chosen, role="pool").detector

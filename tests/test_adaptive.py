@@ -563,18 +563,20 @@ def test_what_cannot_be_collected_charges_nothing(tmp_path, changes, words):
     assert not (tmp_path / "t").exists()
 
 
-def test_a_missing_trainer_and_unknown_settings_are_refused(tmp_path):
+def test_unknown_settings_are_refused():
     with pytest.raises(InputError, match="unknown reward 'surprise': use one of certainty, diversity, loss, all"):
         AdaptiveKnockoff(budget=10, reward="surprise")
     for name in ("batch", "window", "clusters"):
         with pytest.raises(InputError, match=f"^{name} is 0: expected a whole number of at least 1$"):
             AdaptiveKnockoff(budget=10, **{name: 0})
-    api = PredictionAPI(linear_victim())
-    for options in ({"reward": "loss", "clusters": 1}, {"reward": "all", "clusters": 1}, {"reward": "certainty"}):
-        with pytest.raises(InputError, match="^the adaptive strategy trains a surrogate along the way: give collect"):
-            AdaptiveKnockoff(budget=10, **options).collect(api, POOL, tmp_path / "t")
-    assert api.usage("attacker").queries == 0
-    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("options", [{"reward": "loss", "clusters": 1}, {"reward": "certainty"}])
+def test_without_a_trainer_the_copy_of_a_call_learns_along_the_way(options):
+    attack, found = AdaptiveKnockoff(budget=10, seed=4, **options), []
+    for trainer in (None, attack.trainer()):
+        found.append(attack.collect(PredictionAPI(linear_victim()), POOL, trainer=trainer))
+    assert torch.equal(found[0].indices, found[1].indices)
 
 
 def test_what_an_adaptive_attack_is_unless_told_otherwise():

@@ -851,3 +851,17 @@ def test_a_denied_answer_shows_no_classes():
     shown = Granularity.parse("top-2").show(torch.tensor([[0.2, 0.5, 0.3], [math.nan] * 3]))
     checked = Granularity.parse("top-2").check(shown, count=2, classes=3)
     assert torch.equal(checked.labels, shown.labels) and torch.equal(checked.classes, shown.classes)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert TopK(np.int64(3)) == TopK(3) and str(TopK(np.int64(3))) == "top-3"
+    assert Rounded(np.int32(2)) == Rounded(2) and type(Rounded(np.int32(2)).decimals) is int
+    for number in (np.float64(2.0), np.float32(2.0), np.int64(2), 2):
+        assert Temperature(number) == Temperature(2.0) and str(Temperature(number)) == str(Temperature(2.0))
+
+
+def test_a_meter_may_be_given_by_its_file(tmp_path):
+    for name in (tmp_path / "meter.db", str(tmp_path / "meter.db")):
+        api = PredictionAPI(linear_victim(), budget=10, meter=name)
+        api.query(noise(2))
+    assert api.usage().queries == 4 and api.usage().remaining == 6

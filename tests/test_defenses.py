@@ -213,3 +213,9 @@ def test_secrets_that_are_none(secret, wrong):
 def test_unknown_policies_are_refused():
     with pytest.raises(InputError, match="unknown policy 'ban': use one of unchanged, deny, label, shuffle, mislabel"):
         policy("ban", secret=SECRET)
+
+
+def test_only_what_changes_nothing_is_called_unchanged():
+    policies = [policy(name, secret=SECRET) for name in POLICIES]
+    assert [type(one).__name__ for one in policies if isinstance(one, Unchanged)] == ["Unchanged"]
+    assert POLICIES["mislabel"] is Mislabel

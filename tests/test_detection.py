@@ -619,6 +619,18 @@ def recorded(benign: ImageSet, ood: ImageSet) -> tuple:
     return seen[0]
 
 
+def test_without_a_trainer_a_detector_starts_from_the_shipped_weights(monkeypatch):
+    made = []
+
+    def fit_or_load(self, kind, images, targets, *, classes, key):
+        made.append(self)
+        return networks.build("tiny", classes=classes, seed=0)
+
+    monkeypatch.setattr(Trainer, "fit_or_load", fit_or_load)
+    BinaryDetector.train(flat(20, 3, seed=1), flat(200, 3, seed=2))
+    assert made == [Trainer(network="resnet", recipe=detectors.DETECTOR, seed=0, backbone="shipped")]
+
+
 def test_a_detector_is_trained_anew_where_its_version_is_another(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr("extractlib.models.fitted.fit", lambda model, *given, **options: trained.append(1) or model)

@@ -107,6 +107,24 @@ def test_too_little_memory_is_told_in_one_line():
     assert str(error.value).startswith(expected.format("512"))
 
 
+def test_predictions_use_fewer_images_at_a_time_where_the_memory_is_too_small():
+    tried = []
+
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            tried.append(len(images))
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("Out of memory.")
+            return images.flatten(1)[:, :2].float() * self.weight
+
+    assert torch.equal(predict(Narrow(), IMAGES[:11], batch_size=16), IMAGES[:11].flatten(1)[:, :2].float())
+    assert tried == [11, 8, 4, 4, 3]
+
+
 def test_half_precision_is_used_where_the_processor_has_it():
     kind = devices.half("cpu")
     wide = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

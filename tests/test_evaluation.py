@@ -2,13 +2,14 @@
 
 import json
 import math
+import warnings
 
 import pytest
 import torch
 
 import extractlib as xl
 from extractlib.data.images import ImageSet
-from extractlib.errors import InputError
+from extractlib.errors import InputError, ResultWarning
 
 
 class Fixed:
@@ -140,6 +141,23 @@ def test_numbered_classes_and_other_names_are_compared_by_number():
     model = called(0, 1, classes=("x", "y", "z"))
     assert xl.evaluate(model, model, xl.images(labeled(0, 1).images, torch.tensor([0, 1]))).victim_accuracy == 1
     assert xl.evaluate(called(0, 1, 2, classes=("x", "y", "z")), Fixed(0, 1, 0), labeled(0, 1, 2)).victim_accuracy == 1
+
+
+def test_numbers_as_names_in_another_order_are_compared_by_name_with_a_warning():
+    """As torchvision orders twelve folders called 0 to 11: number 2 is the folder 10."""
+    names = tuple(sorted(map(str, range(12))))
+    victim = called(*range(12), classes=names)
+    victim.count = 12
+    images = torch.zeros(12, 3, 2, 2, dtype=torch.uint8)
+    with pytest.warns(ResultWarning, match=r"label 2 is the models' number 4; .* images\(…, labels, classes=victim.cl"):
+        found = xl.evaluate(victim, victim, xl.images(images, torch.arange(12)))
+    assert found.victim_accuracy == 2 / 12  # 0 and 1 are where they were
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert xl.evaluate(victim, victim, xl.images(images, torch.arange(12), classes=names)).victim_accuracy == 1
+        numbers = xl.images(images[:3], torch.arange(3), classes=[0, 1, 10])  # names of a victim are text, too
+        assert numbers.classes == ("0", "1", "10")
+        assert xl.evaluate(victim, victim, numbers).victim_accuracy == 1
 
 
 @pytest.mark.parametrize(

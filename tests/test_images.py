@@ -480,6 +480,8 @@ def test_split_indices_are_those_of_the_sets_that_are_cut():
 def test_sets_without_images_and_items_without_labels_are_refused():
     with pytest.raises(InputError, match="a set without images cannot be split"):
         split_indices(0, {"a": 0.5}, seed=0)
+    with pytest.raises(InputError, match="^shares {} must be positive and add up to at most 1$"):
+        split_indices(3, {}, seed=0)
     image = torch.zeros(3, 2, 2)
     with pytest.raises(InputError, match="item 1 has no label, although the first one has: label all or none"):
         module.images([(image, 1), (image, None)])
@@ -502,6 +504,14 @@ def test_arrays_and_fractions_are_named_with_what_to_do():
         check_images(images.images.numpy())
     with pytest.raises(InputError, match="^images: indices are torch.float32: expected int64, or a mask of bool"):
         images.subset(torch.tensor([0.9, 1.9]))
+    with pytest.raises(InputError, match=r"^images: indices are of shape \(\): expected \(m,\)$"):
+        images.subset(2)
+    with pytest.raises(InputError, match=r"^images: indices are of shape \(1, 2\): expected \(m,\)$"):
+        images.subset(torch.tensor([[0, 1]]))
+    with pytest.raises(
+        InputError, match=r"^images: indices are slice\(None, 3, None\): expected whole numbers, or a mask$"
+    ):
+        images.subset(slice(3))
     assert len(images.subset(torch.tensor([]))) == 0
     with pytest.raises(InputError, match="^images: images are an array of >f4: expected one of numbers in"):
         xl.images(np.zeros((2, 3, 4, 4), ">f4"))

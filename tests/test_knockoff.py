@@ -637,19 +637,17 @@ def test_what_is_kept_is_not_asked_again(tmp_path):
 
 
 @pytest.mark.parametrize("called_first", [True, False])
-def test_what_keep_names_and_what_path_names_are_one_file(tmp_path, called_first):
+def test_a_call_and_a_collection_keep_one_file(tmp_path, called_first):
     """A call resumes what `collect` began and the other way round, and nothing is asked twice."""
     victim, path, attack = linear_victim(), tmp_path / "t.db", Knockoff(budget=50)
     options = {"surrogate": "tiny", "recipe": SHORT, "backbone": None, "keep": path, "progress": False}
     steps = [
         lambda: attack(PredictionAPI(victim), POOL, **options),
-        lambda: attack.collect(PredictionAPI(victim), POOL, path),
+        lambda: attack.collect(PredictionAPI(victim), POOL, keep=path),
     ]
     for step in steps if called_first else steps[::-1]:
         step()
     assert victim.calls == [50]
-    for method, argument in ((Knockoff.__call__, "path"), (Knockoff.collect, "keep")):
-        assert f"``{argument}``" in method.__doc__  # each says what the other calls it
 
 
 def test_a_module_that_train_returns_is_evaluated_as_a_surrogate(transfer):
@@ -711,14 +709,39 @@ def test_a_surrogate_that_has_learned_nothing_is_told():
     api = PredictionAPI(linear_victim())
     with pytest.warns(ResultWarning, match=r"gives all queries one label, but the answers have \d+: give a recipe=…"):
         Knockoff(budget=50)(api, POOL, surrogate=Dull(0.0), recipe=SHORT, progress=False)
-    with pytest.raises(InputError, match="the surrogate returns NaN or infinite logits: train it with a lower"):
+    with pytest.raises(
+        InputError, match="the surrogate returns NaN or infinite logits: train it with a lower"
+    ) as error:
         Knockoff(budget=50)(api, POOL, surrogate=Dull(float("inf")), recipe=SHORT, progress=False)
+    paid = error.value.transfer
+    assert len(paid) == 50 and api.usage().queries == 50  # the same request as the one before
+    assert error.value.__notes__ == [
+        "The answers are in this error's attribute transfer: train(error.transfer, pool, trainer)."
+    ]
+    Knockoff(budget=50).train(paid, POOL, Trainer(network="tiny", recipe=SHORT, seed=0))
+    assert api.usage().queries == 50
 
 
 def test_a_surrogate_of_denied_answers_is_told_to_be_untrained():
     api = PredictionAPI(linear_victim(), detector=Everything(), policy=Deny())
     with pytest.warns(ResultWarning, match="0 of 9 queries were answered, but at least 2 are needed: the surrogate is"):
         Knockoff(budget=9)(api, POOL, surrogate="tiny", backbone=None, progress=False)
+
+
+def test_the_usual_trainer_is_that_of_a_call(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        Trainer, "fit_or_load", lambda self, *_, classes, **__: made.append(self) or self.build(classes)
+    )
+    attack, api = Knockoff(budget=9, seed=5), PredictionAPI(linear_victim())
+    attack(api, POOL, progress=False)
+    transfer = attack.collect(api, POOL)
+    attack.train(transfer, POOL)
+    usual = Trainer(network="resnet", recipe=SURROGATE, seed=5, backbone="shipped")
+    assert made == [usual, usual] and attack.trainer() == usual
+    assert attack.trainer("vgg", recipe=SHORT, backbone=None) == Trainer(network="vgg", recipe=SHORT, seed=5)
+    with pytest.raises(InputError, match="^the recipe is a dict: expected a models.Recipe$"):
+        attack.trainer(recipe={})
 
 
 class First(Knockoff):

@@ -1,6 +1,7 @@
 """EfficientNet-Lite: what it computes, what is frozen, where its weights come from, and what is kept of images."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -284,6 +285,20 @@ def test_what_was_deleted_meanwhile_is_computed_again(tmp_path, anew):
     found = kept.of(images, doubled([]))
     assert torch.equal(found[:], images[:, :1, :2, :2].half() * 2)
     assert (tmp_path / "kept" / "digests").stat().st_size == 600 * 8
+
+
+def test_threads_that_read_while_others_append_get_their_own_images_rows(tmp_path):
+    images, kept = noise(1_500), Activations(tmp_path / "kept")
+    right = images[:, :1, :2, :2].half() * 2
+    kept.of(images[:300], doubled([]))
+
+    def read(thread: int) -> bool:
+        parts = [torch.arange(300 + 300 * thread, 600 + 300 * thread), torch.arange(300)] * 20
+        return all(torch.equal(kept.of(images[part], doubled([]))[:], right[part]) for part in parts)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(4)))
+    assert (tmp_path / "kept" / "digests").stat().st_size == 1_500 * 8
 
 
 def test_two_processes_that_computed_the_same_write_it_once(tmp_path):

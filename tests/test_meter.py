@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -137,6 +138,7 @@ def test_terms_out_of_range_are_refused():
             Terms(price=price)
     assert Terms(budget=HIGHEST, price=HIGHEST_PRICE) == Terms(budget=2**63 - 1, price=10**12)
     assert vars(Terms()) == {"budget": None, "price": 0.0}
+    assert Terms(price=np.float32(0.5)) == Terms(price=0.5) and type(Terms(price=1).price) is float
 
 
 @pytest.mark.parametrize("name", [None, 1, "", [], b"eve", "\ud800"])

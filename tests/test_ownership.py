@@ -120,6 +120,8 @@ def test_sides_without_spread_are_judged_by_their_order(count, chance):
 def test_too_few_images_and_unlabeled_ones_are_refused():
     with pytest.raises(InputError, match="mine has 3 images or no labels: give at least 4 labeled ones"):
         dataset_inference(Holds(None), Holds(None), private=flat(range(3), "mine"), public=LIGHT)
+    with pytest.raises(InputError, match="^private images has 20 images or no labels: give at least 4 labeled ones$"):
+        dataset_inference(Holds(None), Holds(None), private=DARK.images, public=LIGHT)
     with pytest.raises(InputError, match="images has 20 images or no labels"):
         dataset_inference(Holds(None), Holds(None), private=DARK, public=LIGHT.unlabeled())
 

@@ -8,13 +8,14 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from extractlib.errors import InputError, check_choice, kind_name
+from extractlib.errors import InputError, check_choice, keep, kind_name, whole
 from extractlib.registry import Registry
 from extractlib.tensors import CLOSE, is_plain, kind_of
 
@@ -301,7 +302,7 @@ class TopK(Granularity, kind="top"):
     k: int
 
     def __post_init__(self) -> None:
-        _check(self, self.k, int, 1, MOST_CLASSES)
+        keep(self, k=_check(self, whole(self.k), self.k, 1, MOST_CLASSES))
 
     def _shown(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.k > probabilities.shape[1]:
@@ -327,7 +328,7 @@ class Rounded(Granularity, kind="rounded"):
     decimals: int
 
     def __post_init__(self) -> None:
-        _check(self, self.decimals, int, 0, 6)
+        keep(self, decimals=_check(self, whole(self.decimals), self.decimals, 0, 6))
 
     @property
     def scale(self) -> int:
@@ -369,9 +370,9 @@ class Temperature(Granularity, kind="temperature"):
     temperature: float
 
     def __post_init__(self) -> None:
-        if type(self.temperature) is int:
-            object.__setattr__(self, "temperature", float(self.temperature))
-        _check(self, self.temperature, float, 0.01, 100.0)
+        is_number = isinstance(self.temperature, Real) and not isinstance(self.temperature, bool)
+        number = float(self.temperature) if is_number else None
+        keep(self, temperature=_check(self, number, self.temperature, 0.01, 100.0))
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return all probabilities, float32 of shape (n, classes), before anything is hidden."""
@@ -398,6 +399,8 @@ def _in_memory(answers: Answers) -> Answers:
     return Answers(numbers(answers.labels), numbers(answers.classes), rows)
 
 
-def _check(granularity: Granularity, value: float, kind: type, lowest: float, highest: float) -> None:
-    if type(value) is not kind or not lowest <= value <= highest:
-        raise InputError(f"unknown granularity '{granularity.kind}-{str(value)[:100]}': use {WORDS}")
+def _check(granularity: Granularity, number: float | None, given: object, lowest: float, highest: float) -> float:
+    """Return a number, or reject what was given in its place: None stands for something else than such a number."""
+    if number is None or not lowest <= number <= highest:
+        raise InputError(f"unknown granularity '{granularity.kind}-{str(given)[:100]}': use {WORDS}")
+    return number

@@ -7,13 +7,14 @@ for free, so a client that was cut off at any point is charged once and answered
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
 
 from extractlib.database import Database, insert_if_absent, seal
-from extractlib.errors import HIGHEST, InputError, check_name, check_positive, keep
+from extractlib.errors import HIGHEST, InputError, check_name, check_positive, keep, shown
 
 HIGHEST_PRICE = 10**12
 """The highest price of a query."""
@@ -80,9 +81,10 @@ class Terms:
     def __post_init__(self) -> None:
         if self.budget is not None:
             keep(self, budget=check_positive("budget", self.budget, at_most=HIGHEST))
-        number = isinstance(self.price, int | float) and not isinstance(self.price, bool)
-        if not number or not 0 <= self.price <= HIGHEST_PRICE:
-            raise InputError(f"price is {self.price!r}: expected a finite number from 0 to {HIGHEST_PRICE:,}")
+        is_number = isinstance(self.price, Real) and not isinstance(self.price, bool)
+        if not is_number or not 0 <= self.price <= HIGHEST_PRICE:
+            raise InputError(f"price is {shown(self.price)}: expected a finite number from 0 to {HIGHEST_PRICE:,}")
+        keep(self, price=float(self.price))
 
 
 @dataclass(frozen=True, kw_only=True)

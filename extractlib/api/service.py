@@ -4,6 +4,7 @@ import hashlib
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -83,7 +84,7 @@ class PredictionAPI:
         answers: What an answer shows, as a name (``"top-5"``) or as a `Granularity`.
         budget: Queries each client may send; None for no limit.
         price: Cost of one query.
-        meter: Keeps accounts and answers; a new one in memory if None.
+        meter: Keeps accounts and answers, or the file or address of one (see `Meter`); a new one in memory if None.
         detector: Looks at each query; needs a policy.
         policy: Alters the answers to queries that the detector flags; needs a detector.
         batch_size: Images that go through the victim at a time, 1 to 65,536.
@@ -111,7 +112,7 @@ class PredictionAPI:
         answers: str | Granularity = "full",
         budget: int | None = None,
         price: float = 0.0,
-        meter: Meter | None = None,
+        meter: Meter | Path | str | None = None,
         detector: Detector | None = None,
         policy: Policy | None = None,
         batch_size: int = 512,
@@ -128,7 +129,7 @@ class PredictionAPI:
         self._victim, self._detector, self._policy = victim, detector, policy
         self._record = self.granularity.record(len(self.classes))
         self._terms = Terms(budget=budget, price=price)
-        self._meter = Meter() if meter is None else meter
+        self._meter = meter if isinstance(meter, Meter) else Meter(meter)
         self._batch_size = check_positive("batch size", batch_size, at_most=65_536)
         self._answered = False
 

@@ -320,11 +320,11 @@ class AdaptiveKnockoff(Knockoff):
         """Yield the images to query, batch by batch, and learn from the answers; a denied one earns 0.
 
         Raises:
-            InputError: The pool has no labels, or a surrogate is needed and there is no trainer.
+            InputError: The pool has no labels.
         """
         labels = pool.known_labels(LABELED)
         if trainer is None and (self.reward in LEARNING or self.clusters > 1):
-            raise InputError("the adaptive strategy trains a surrogate along the way: give collect a trainer")
+            trainer = self.trainer()
         learner = None if trainer is None else OnlineSurrogate(trainer, classes=classes)
         generator = np.random.default_rng([self.seed, *b"adaptive"])
         policy, sampler = self.policy(pool, learner), ClassSampler(labels, len(pool.classes), generator)

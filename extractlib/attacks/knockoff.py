@@ -145,7 +145,7 @@ class Knockoff:
         recipe: Recipe | None = None,
         backbone: networks.Backbone = "shipped",
         keep: Path | str | None = None,
-        store: Store | None = None,
+        activations: Store | None = None,
         device: str = "cpu",
         progress: bool = True,
     ) -> Surrogate:
@@ -164,39 +164,67 @@ class Knockoff:
                 ones trained alike with another seed; ``"imagenet"`` for ImageNet's; a state dict; or None to train from
                 scratch. A module starts from its current weights.
             keep: File that keeps the answers as they arrive, so that a killed attack continues where it stopped; None
-                keeps them in memory. It is what `collect` calls ``path``, and `transfer.load` reads it.
-            store: Keeps the outputs of a network's frozen layers, which the victim may already have computed; None to
-                recompute them.
+                keeps them in memory. `transfer.load` reads it.
+            activations: Keeps the outputs of a network's frozen layers, which the victim may already have computed;
+                None to recompute them. It does not keep the surrogate.
             device: Where to train, and where the surrogate is afterward.
             progress: Whether to show bars.
 
         Raises:
             InputError: As for `collect` and `train`, or the surrogate does not answer with numbers once it is trained.
+                Whatever is raised after the budget is spent has the transfer set as its attribute `transfer`.
             BudgetExceeded: The API allows fewer queries.
         """
         pool = as_images(pool, name="pool")
+        trainer = self.trainer(
+            surrogate, recipe=recipe, backbone=backbone, activations=activations, device=device, progress=progress
+        )
+        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
+        trainer.check(pool, classes=len(api.classes), who="surrogate")
+        transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
+        try:
+            model = self.train(transfer, pool, trainer)
+            self._check_learned(model, transfer, self.asked(pool))
+        except Exception as error:
+            error.transfer = transfer  # type: ignore[attr-defined]  # what is paid for is not lost
+            error.add_note("The answers are in this error's attribute transfer: train(error.transfer, pool, trainer).")
+            raise
+        return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
+
+    def trainer(
+        self,
+        surrogate: str | nn.Module | Classifier = "resnet",
+        *,
+        recipe: Recipe | None = None,
+        backbone: networks.Backbone = "shipped",
+        activations: Store | None = None,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> Trainer:
+        """Return how calling the attack with these arguments trains the surrogate; a control may be trained alike.
+
+        Examples:
+            >>> import extractlib as xl
+            >>> xl.attacks.Knockoff(budget=300, seed=1).trainer("vgg").network
+            'vgg'
+
+        Raises:
+            InputError: The surrogate is neither a name nor a module, or the recipe is none.
+        """
         surrogate = surrogate.model if isinstance(surrogate, Classifier) else surrogate
         if not isinstance(surrogate, str | nn.Module):
             raise InputError(f"the surrogate is {kind_name(surrogate)}: expected a network's name or an instance")
         if not isinstance(recipe, Recipe | None):
             raise InputError(f"the recipe is {kind_name(recipe)}: expected a models.Recipe")
-        if recipe is None:
-            recipe = recipe_for(surrogate, SURROGATE)
-        trainer = Trainer(
+        return Trainer(
             network=surrogate,
-            recipe=recipe,
+            recipe=recipe_for(surrogate, SURROGATE) if recipe is None else recipe,
             seed=self.seed,
             backbone=backbone,
             device=str(device),
             progress=progress,
-            activations=store,
+            activations=activations,
         )
-        check_has("API", api, NEEDED, remedy="give the object one (see attacks.API)")
-        trainer.check(pool, classes=len(api.classes), who="surrogate")
-        transfer = self.collect(api, pool, keep, trainer=trainer, progress=progress)
-        model = self.train(transfer, pool, trainer)
-        self._check_learned(model, transfer, self.asked(pool))
-        return Surrogate(model, classes=api.classes, image_shape=pool.image_shape, name="surrogate")
 
     def indices(self, pool_size: int) -> torch.Tensor:
         """Return which images of the pool are queried, int64 of shape (budget,), in order.
@@ -225,7 +253,7 @@ class Knockoff:
         self,
         api: API,
         pool: ImageSet,
-        path: Path | str | None = None,
+        keep: Path | str | None = None,
         *,
         trainer: Trainer | None = None,
         progress: bool = False,
@@ -239,9 +267,10 @@ class Knockoff:
         Args:
             api: The victim's API.
             pool: The attacker's images, or anything that `images` accepts.
-            path: The transfer set's file, new or to be resumed; None keeps it in memory. It is what calling the attack
-                calls ``keep``: either resumes what the other began.
-            trainer: How to make a surrogate that learns while queries are chosen, if the strategy needs one.
+            keep: The transfer set's file, new or to be resumed; None keeps it in memory. Collecting resumes what
+                calling the attack began, and the other way around.
+            trainer: How to make a surrogate that learns while queries are chosen, if the strategy needs one; if None,
+                as calling the attack makes the copy.
             progress: Whether to show a bar.
 
         Returns:
@@ -253,7 +282,7 @@ class Knockoff:
                 for another it is an `OutOfBudget` with the answers that were given.
         """
         pool = as_images(pool, name="pool")
-        path = None if path is None else Path(path)
+        path = None if keep is None else Path(keep)
         pool = self.asked(pool)
         header = self.header(api, pool)
         choices = self.choices(pool, header.classes, trainer)
@@ -351,7 +380,7 @@ class Knockoff:
             chunk=self.batch,
         )
 
-    def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer) -> nn.Module:
+    def train(self, transfer: TransferSet, pool: ImageSet, trainer: Trainer | None = None) -> nn.Module:
         """Train a fresh surrogate to give the victim's answers (section 4.2); it learns nothing from denied ones.
 
         With fewer than `FEWEST` answers, it stays untrained.
@@ -359,8 +388,8 @@ class Knockoff:
         Args:
             transfer: Queries and answers; its first part for a smaller budget.
             pool: The pool that was queried, or anything that `images` accepts.
-            trainer: How the surrogate is made. Calling the attack starts from ``backbone="shipped"``, and a `Trainer`
-                from scratch unless it is given one.
+            trainer: How the surrogate is made; if None, as by calling the attack. A `Trainer` of your own starts from
+                scratch unless it is given a backbone.
 
         Returns:
             A module that takes uint8 images and returns logits, in evaluation mode. Calling the attack returns it as
@@ -369,6 +398,7 @@ class Knockoff:
         Raises:
             InputError: The transfer set is of another pool.
         """
+        trainer = self.trainer() if trainer is None else trainer
         pool = self.asked(as_images(pool, name="pool"))
         if transfer.header.pool != pool.fingerprint:
             raise InputError(f"the transfer set's queries are not from {pool.name}: give the pool that was queried")

@@ -141,11 +141,17 @@ class ImageSet:
         Up to `LARGE` bytes are copied; more are read from this set on demand.
 
         Raises:
-            InputError: The mask is of another length, an index is of no image, or the indices are no whole numbers.
+            InputError: The mask is of another length, an index is of no image, or the indices are not a list of whole
+                numbers.
         """
-        indices = torch.as_tensor(indices)
+        try:
+            indices = torch.as_tensor(indices)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"{self.name}: indices are {shown(indices)}: expected whole numbers, or a mask") from None
         if indices.numel() and (indices.is_floating_point() or indices.is_complex()):
             raise InputError(f"{self.name}: indices are {indices.dtype}: expected int64, or a mask of bool")
+        if indices.ndim != 1:
+            raise InputError(f"{self.name}: indices are of shape {tuple(indices.shape)}: expected (m,)")
         if indices.dtype == torch.bool and tuple(indices.shape) != (len(self),):
             raise InputError(
                 f"{self.name}: a mask of {kind_of(indices)} for {len(self)} images: give one value for each"
@@ -210,7 +216,7 @@ def split_indices(
     """
     if count < 1:
         raise InputError("a set without images cannot be split: give at least one")
-    if min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
+    if not shares or min(shares.values()) <= 0 or sum(shares.values()) > 1 + 1e-9:
         raise InputError(f"shares {dict(shares)} must be positive and add up to at most 1")
     _, member = np.unique(np.arange(count) if groups is None else groups.numpy(), return_inverse=True)
     place = np.random.default_rng(seed).permutation(member.max() + 1)[member]
@@ -256,6 +262,7 @@ def from_tensor(
     """
     if labels is None and classes is not None:
         raise InputError(f"{name}: classes without labels: give both or neither")
+    classes = None if classes is None else tuple(map(str, classes))
     images = _tensor(images, name).cpu()
     if images.ndim == 3:
         images = images[:, None]
@@ -268,7 +275,7 @@ def from_tensor(
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
     if isinstance(labels, list | tuple) and labels and all(isinstance(label, str) for label in labels):
-        classes = tuple(sorted(set(labels))) if classes is None else tuple(classes)
+        classes = tuple(sorted(set(labels))) if classes is None else classes
         unknown = sorted(set(labels) - set(classes))
         if unknown:
             raise InputError(f"{name}: label {unknown[0]!r} is not one of the classes {shown(classes)}")
@@ -282,7 +289,7 @@ def from_tensor(
             f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}: expected whole numbers of shape (n,)"
         )
     labels = labels.long()
-    names = tuple(map(str, range(int(labels.max()) + 1 if len(labels) else 0)) if classes is None else classes)
+    names = tuple(map(str, range(int(labels.max()) + 1 if len(labels) else 0))) if classes is None else classes
     return ImageSet(name, images, labels, names)
 
 

@@ -8,8 +8,6 @@ Examples:
 
 import lazy_loader
 
-import extractlib.defenses.watermark  # noqa: F401  (it adds its policy to the registry)
-
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submodules=["accounts", "detectors", "ownership", "perturbations", "policies", "watermark"]
 )

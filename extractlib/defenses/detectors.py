@@ -39,10 +39,13 @@ from extractlib.models.classifier import Classifier
 from extractlib.models.devices import device_of
 from extractlib.models.fitted import Trainer
 from extractlib.models.networks import Block, FromFloats, Network, fingerprint_of
-from extractlib.models.training import evaluating, predict
+from extractlib.models.training import Recipe, evaluating, predict
 from extractlib.store import digest
 from extractlib.tensors import is_plain, kind_of
 from extractlib.versions import versions
+
+DETECTOR = Recipe(epochs=8, learning_rate=0.05, batch_size=128)
+"""How the paper's detector is trained unless a trainer is given: as at the scale `drawn`."""
 
 EXPECTED = 10
 """Images of a class that a cut should hold, from which on none at all is not by chance: e⁻¹⁰ at random."""
@@ -170,19 +173,23 @@ class BinaryDetector(_Digested):
         return self._digested[1]
 
     @classmethod
-    def train(cls, benign: ImageSet, ood: ImageSet, trainer: Trainer, *, chain: str = "none") -> "BinaryDetector":
+    def train(
+        cls, benign: ImageSet, ood: ImageSet, trainer: Trainer | None = None, *, chain: str = "none"
+    ) -> "BinaryDetector":
         """Train the paper's detector, or read the one that was trained before with the same settings (section 5).
 
         Args:
             benign: Images like the victim's.
             ood: Images of a pool that an attacker may send; the first images of both sides, equally many, are used. If
                 they are sorted by class, the rest is never seen, with a warning where labels show it.
-            trainer: How it is made.
+            trainer: How it is made; if None, from the shipped weights by `DETECTOR`, with seed 0.
             chain: What every image goes through first.
 
         Raises:
             InputError: A side has no images, they are of two shapes, or the network or backbone does not fit.
         """
+        if trainer is None:
+            trainer = Trainer(network="resnet", recipe=DETECTOR, seed=0, backbone="shipped")
         benign, ood = as_images(benign, name="benign"), as_images(ood, name="ood")
         count = min(len(benign), len(ood))
         if not count:

@@ -13,6 +13,7 @@ import torch
 from scipy import stats
 
 from extractlib.data.images import ImageSet, Rows
+from extractlib.data.images import images as as_images
 from extractlib.errors import InputError, check_has, check_positive
 from extractlib.evaluation import numbered_as
 
@@ -110,6 +111,7 @@ def dataset_inference(
         InputError: A side has no labels or fewer than four images, a model gives no labels, or its classes do not fit.
         OtherClasses: The shares of the classes differ more than they would in images that were drawn at random.
     """
+    private, public = as_images(private, name="private images"), as_images(public, name="public images")
     for side in (private, public):
         if side.labels is None or len(side) < 4:
             raise InputError(f"{side.name} has {len(side)} images or no labels: give at least 4 labeled ones")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from extractlib.api.service import Model, Policy
 from extractlib.data.images import ImageSet
-from extractlib.defenses.policies import Unchanged
+from extractlib.defenses.policies import Altered
 from extractlib.errors import InputError
 from extractlib.metrics import accuracy
 from extractlib.models.classifier import Classifier
@@ -27,7 +27,7 @@ ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseSigmoid(Unchanged):
+class ReverseSigmoid(Altered):
     """Reverse sigmoid (Lee et al. 2018): y' ∝ y - β (S(γ S⁻¹(y)) - 1/2), S the sigmoid; no class goes below 0.
 
     High probabilities fall and low ones rise, all of them by at most β / 2.
@@ -60,7 +60,7 @@ class ReverseSigmoid(Unchanged):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveMisinformation(Unchanged):
+class AdaptiveMisinformation(Altered):
     """Adaptive misinformation (Kariyappa and Qureshi 2020): y' = (1 - α) y + α ŷ, α = S(ν (τ - max y)).
 
     ŷ is the answer of a model that is trained to be wrong (`misinformation_model`), and S the sigmoid: queries that

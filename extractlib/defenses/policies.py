@@ -39,10 +39,14 @@ def keyed_generator(secret: bytes, image: torch.Tensor) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Unchanged:
-    """Detected queries are answered like all others."""
+class Altered:
+    """What all policies here have in common: detected queries get another answer than the victim's.
 
-    leaks: ClassVar[str] = "all that the API shows"
+    Attributes:
+        leaks: What such an answer still says.
+    """
+
+    leaks: ClassVar[str]
 
     @property
     def fingerprint(self) -> str:
@@ -58,11 +62,22 @@ class Unchanged:
         return shown
 
     def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return what detected images get, float of shape (n, classes), given the victim's probabilities."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Unchanged(Altered):
+    """Detected queries are answered like all others."""
+
+    leaks: ClassVar[str] = "all that the API shows"
+
+    def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return probabilities
 
 
 @dataclass(frozen=True)
-class Deny(Unchanged):
+class Deny(Altered):
     """A detected query is charged but not answered: its probabilities are NaN, which the API shows as no answer."""
 
     leaks: ClassVar[str] = "that the query was detected, and nothing else"
@@ -72,7 +87,7 @@ class Deny(Unchanged):
 
 
 @dataclass(frozen=True)
-class LabelOnly(Unchanged):
+class LabelOnly(Altered):
     """A detected query gets only the label: probability 1 for the most probable class."""
 
     leaks: ClassVar[str] = "the victim's label, and that the query was detected"
@@ -106,7 +121,7 @@ class Secret:
 
 
 @dataclass(frozen=True)
-class Keyed(Secret, Unchanged):
+class Keyed(Secret, Altered):
     """A policy that draws at random under the server's secret (`Secret`)."""
 
     def _instead(self, probabilities: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -127,6 +142,20 @@ class Shuffle(Keyed):
         return probabilities[torch.from_numpy(generator.permutation(len(probabilities)))]
 
 
+@dataclass(frozen=True)
+class Mislabel(Keyed):
+    """The highest probability is swapped with another class's, drawn at random: DAWN's mark (Szyller et al. 2021)."""
+
+    leaks: ClassVar[str] = "all probabilities, two of them under each other's class"
+
+    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+        first = int(probabilities.argmax())
+        second = (first + int(generator.integers(1, len(probabilities)))) % len(probabilities)
+        swapped = probabilities.clone()
+        swapped[[first, second]] = probabilities[[second, first]]
+        return swapped
+
+
 POLICIES: Registry[Callable[[bytes], Policy]] = Registry("policy")
 """The policies by name, each made from the server's secret."""
 
@@ -134,6 +163,7 @@ POLICIES.add("unchanged", lambda secret: Unchanged())
 POLICIES.add("deny", lambda secret: Deny())
 POLICIES.add("label", lambda secret: LabelOnly())
 POLICIES.add("shuffle", Shuffle)
+POLICIES.add("mislabel", Mislabel)
 
 
 def policy(name: str, *, secret: bytes) -> Policy:
@@ -143,6 +173,3 @@ def policy(name: str, *, secret: bytes) -> Policy:
         InputError: There is no policy of that name, or it needs a secret that is empty.
     """
     return POLICIES[name](secret)
-
-
-import extractlib.defenses.watermark  # noqa: E402, F401  # its policy, which registers itself above

@@ -1,34 +1,20 @@
 """A watermark in the answers (DAWN: Szyller et al. 2021): a few images, chosen under a secret, are answered wrongly.
 
-A surrogate that is trained on the answers learns the wrong ones too, which its owner cannot explain.
+A surrogate that is trained on the answers learns the wrong ones too, which its owner cannot explain. `KeyedSample`
+chooses the images, and the policy `Mislabel` answers them.
 """
 
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
 import torch
 
 from extractlib.data.images import Rows
-from extractlib.defenses.policies import POLICIES, Keyed, Secret, keyed_generator
+from extractlib.defenses.policies import Mislabel, Secret, keyed_generator
 from extractlib.errors import InputError
 from extractlib.store import digest
 
-
-@POLICIES.register("mislabel")
-@dataclass(frozen=True)
-class Mislabel(Keyed):
-    """The highest probability is swapped with another class's, drawn at random: DAWN's mark (Szyller et al. 2021)."""
-
-    leaks: ClassVar[str] = "all probabilities, two of them under each other's class"
-
-    def _row(self, probabilities: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-        first = int(probabilities.argmax())
-        second = (first + int(generator.integers(1, len(probabilities)))) % len(probabilities)
-        swapped = probabilities.clone()
-        swapped[[first, second]] = probabilities[[second, first]]
-        return swapped
+__all__ = ["KeyedSample", "Mislabel"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ FEWEST = 256
 
 DIGEST = np.dtype("<u8")
 Compute = Callable[[torch.Tensor], torch.Tensor]
+Index = tuple[np.ndarray, np.ndarray]
 
 
 class Activations:
@@ -35,8 +36,8 @@ class Activations:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._digests = np.empty(0, DIGEST)  # sorted
-        self._places = np.empty(0, np.int64)
+        # Digests, sorted, and their places in the files: one attribute, since other threads may be reading it.
+        self._index = np.empty(0, DIGEST), np.empty(0, np.int64)
 
     def of(self, images: torch.Tensor | Rows, compute: Compute) -> torch.Tensor | Rows:
         """Return the layers' output for images, in order, float16 of shape (n, channels, height, width).
@@ -47,37 +48,37 @@ class Activations:
         """
         digests = digests_of(images)
         each, first = np.unique(digests, return_index=True)
-        first = np.sort(first[self._find(each) < 0])  # in the order of the images
+        first = np.sort(first[_places(self._load(), each) < 0])  # in the order of the images
         if len(first) and len(images) < FEWEST:
             return compute(images[:])
         for start in range(0, len(first), TOGETHER):
             some = first[start : start + TOGETHER]
             self._append(digests[some], compute(images[torch.from_numpy(some)]))
-        return Rows(self._values(), torch.from_numpy(self._find(digests)))
+        places = _places(self._load(), digests)  # before the values, which are written first
+        return Rows(self._values(), torch.from_numpy(places))
 
-    def _find(self, digests: np.ndarray) -> np.ndarray:
-        """Return the place of each image, int64 of shape (n,); -1 where it is not kept."""
+    def _load(self) -> Index:
+        """Return the digests that are kept, sorted, and the place of each, read again if there are others now."""
         file = self.folder / "digests"
         size = file.stat().st_size if file.exists() else 0  # the folder may have been deleted, and filled anew
-        if size // DIGEST.itemsize != len(self._digests):
+        index = self._index
+        if size // DIGEST.itemsize != len(index[0]):
             kept = np.fromfile(file, DIGEST) if size else np.empty(0, DIGEST)
-            self._places = np.argsort(kept, kind="stable")
-            self._digests = kept[self._places]
-        if not len(self._digests):
-            return np.full(len(digests), -1)
-        number = np.searchsorted(self._digests, digests).clip(max=len(self._digests) - 1)
-        return np.where(self._digests[number] == digests, self._places[number], -1)
+            order = np.argsort(kept, kind="stable")
+            self._index = index = kept[order], order
+        return index
 
     def _append(self, digests: np.ndarray, made: torch.Tensor) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
-            new = self._find(digests) < 0  # another process may have come first
+            index = self._load()
+            new = _places(index, digests) < 0  # another process may have come first
             if not (self.folder / "shape").exists():  # all at once, since others may be reading it
                 (self.folder / "shape.new").write_text(" ".join(map(str, made.shape[1:])))
                 os.replace(self.folder / "shape.new", self.folder / "shape")
             for name, rows in (("values", made.numpy()), ("digests", digests)):
                 with open(self.folder / name, "ab") as file:
-                    file.truncate(len(self._digests) * rows[:1].nbytes)  # a killed process may have left more
+                    file.truncate(len(index[0]) * rows[:1].nbytes)  # a killed process may have left more
                     file.write(rows[new].tobytes())
                     file.flush()
                     os.fsync(file.fileno())
@@ -87,6 +88,15 @@ class Activations:
         # Copy-on-write, since torch wants a writable array.
         mapped = np.memmap(self.folder / "values", np.float16, mode="c")
         return torch.from_numpy(mapped[: len(mapped) // np.prod(shape) * np.prod(shape)].reshape(-1, *shape))
+
+
+def _places(index: Index, digests: np.ndarray) -> np.ndarray:
+    """Return the place of each image, int64 of shape (n,); -1 where it is not kept."""
+    known, places = index
+    if not len(known):
+        return np.full(len(digests), -1)
+    number = np.searchsorted(known, digests).clip(max=len(known) - 1)
+    return np.where(known[number] == digests, places[number], -1)
 
 
 def digests_of(images: torch.Tensor | Rows) -> np.ndarray:

@@ -316,18 +316,31 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
     Args:
         model: Network that takes uint8 images and returns logits.
         images: uint8 of shape (n, channels, height, width).
-        batch_size: Images at a time.
+        batch_size: Most images at a time; fewer where the device has too little memory for them.
 
     Raises:
-        InputError: The device has too little memory.
+        InputError: The device has too little memory for one image.
     """
     device = devices.device_of(model)
     needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
     # Not inference mode: what a module makes in it and keeps, such as a mask, could not take part in training.
     with evaluating(model), torch.no_grad(), devices.enough_memory(device, needs=needs):
-        parts = [model(batch.to(device)).float() for batch in _lowered(model, images).split(batch_size)]
+        parts = _predicted(model, _lowered(model, images), batch_size, device)
     # A clone, since a module may keep what it returned.
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu().clone()
+
+
+def _predicted(
+    model: nn.Module, images: torch.Tensor | Rows, batch_size: int, device: torch.device
+) -> list[torch.Tensor]:
+    """Return the logits of each batch, with half as many images at a time for as long as the memory is too small."""
+    try:
+        return [model(batch.to(device)).float() for batch in images.split(batch_size)]
+    except torch.OutOfMemoryError:
+        if batch_size == 1:
+            raise
+    # Only here, outside of the clause, is the memory of the failed attempt free again.
+    return _predicted(model, images, batch_size // 2, device)
 
 
 _IN_USE: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
