@@ -22,6 +22,8 @@ def rows(**recoveries: list[float]) -> pd.DataFrame:
 
 
 COPIES, CONTROLS = rows(signs=[0.8, 1.0], birds=[0.5]), rows(birds=[0.75], signs=[0.875])
+LABELS = {"signs": 5_000, "birds": 3_200}
+SIGNS, BIRDS = "signs (5,000 labels; GTSRB)", "birds (3,200 labels; CUBS)"
 
 
 def marks(figure) -> dict[tuple[str, str], float]:
@@ -36,21 +38,52 @@ def drawn(figure, name: str) -> list[float]:
 
 
 def test_recoveries_stand_beside_the_authors_the_control_and_a_constant():
-    figure = chapter_05.recoveries(COPIES, CONTROLS)
+    figure = chapter_05.recoveries(COPIES, CONTROLS, LABELS)
     found = marks(figure)
-    assert found["copy", "signs (GTSRB)"] == pytest.approx(0.9)
-    assert found["independent control", "birds (CUBS)"] == 0.75
-    assert (found["authors", "signs (GTSRB)"], found["Orekondy et al.", "birds (CUBS)"]) == (0.96, 0.89)
-    assert ("Orekondy et al.", "signs (GTSRB)") not in found
-    assert found["constant predictor", "birds (CUBS)"] == pytest.approx(0.2)
+    assert found["copy", SIGNS] == pytest.approx(0.9)
+    assert found["independent control", BIRDS] == 0.75
+    assert (found["authors", SIGNS], found["Orekondy et al.", BIRDS]) == (0.96, 0.89)
+    assert ("Orekondy et al.", SIGNS) not in found
+    assert found["constant predictor", BIRDS] == pytest.approx(0.2)
     assert drawn(figure, "copy") == pytest.approx([0.9, 0.5])
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["signs\n(GTSRB)", "birds\n(CUBS)"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["signs\n(5,000 labels; GTSRB)", "birds\n(3,200 labels; CUBS)"]
 
 
 def test_one_seed_has_no_spread():
-    data = chapter_05.recoveries(COPIES, CONTROLS).data.set_index(["Series", "Group"])["±"]
-    assert data["copy", "signs (GTSRB)"] == pytest.approx(0.1414, abs=1e-4)
-    assert pd.isna(data["copy", "birds (CUBS)"])
+    data = chapter_05.recoveries(COPIES, CONTROLS, LABELS).data.set_index(["Series", "Group"])["±"]
+    assert data["copy", SIGNS] == pytest.approx(0.1414, abs=1e-4)
+    assert pd.isna(data["copy", BIRDS])
+
+
+def test_an_answer_is_worth_the_controls_labels_divided_by_the_answers():
+    copies = COPIES.assign(budget=10_000, validation_accuracy=[0.80, 0.84, 0.5], seed=[0, 1, 0])
+
+    def worth(signs: float, birds: float, **options) -> list[str]:
+        controls = CONTROLS.assign(validation_accuracy=[birds, signs])
+        return chapter_05.worth_table(copies, controls, LABELS, **options).splitlines()
+
+    caption, _, heads, _, signs, birds = worth(signs=0.825, birds=0.495)
+    assert "a label costs 10 cents" in caption and "over 1 point more or less accurate" in caption
+    assert heads.endswith("| Labels per answer | Querying stops paying above |")
+    assert signs == "| signs | 5,000 | 10,000 | 0.50 | 5.0 cents |"
+    assert birds == "| birds | 3,200 | 10,000 | 0.32 | 3.2 cents |"
+    *_, signs, birds = worth(signs=0.84, birds=0.48, label_price=20)
+    assert signs == "| signs | 5,000 | 10,000 | at most 0.50 | at most 10.0 cents |"
+    assert birds == "| birds | 3,200 | 10,000 | at least 0.32 | at least 6.4 cents |"
+
+
+def test_solved_layers_have_a_line_for_each_network_and_a_column_for_each_set_of_answers():
+    found = {("victim", 65, "pool"): 1.0, ("victim", 65, "noise"): 0.996}
+    found |= {("backbone A", 65, "pool"): 0.25, ("backbone A", 65, "noise"): 0.034}
+    assert chapter_05.solved_table(found, images=1_000).splitlines() == [
+        "**Agreement with the victim on 1,000 test images; one seed, live**",
+        "",
+        "| Features | 65 answers to pool | 65 answers to noise |",
+        "| :--- | ---: | ---: |",
+        "| victim | 1.00 | 1.00 |",
+        "| backbone A | 0.25 | 0.03 |",
+    ]
 
 
 def test_repeated_errors_have_their_number_in_the_row():

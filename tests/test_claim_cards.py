@@ -148,3 +148,19 @@ def test_cards_of_the_book_are_one_grid_and_an_unknown_claim_is_refused():
     assert [section.a.get_text() for section in page.select("div.cards > section.card")] == ["C1", "B5"]
     with pytest.raises(InputError, match="C99"):
         cards.cards("C99")
+
+
+def test_of_more_than_three_claims_each_shows_verdict_and_statement_and_folds_the_rest():
+    page = BeautifulSoup(cards.cards("C1", "C2", "C3", "B5").data, "html.parser")
+    for section, name in zip(page.select("section.card"), ("C1", "C2", "C3", "B5"), strict=True):
+        fold = section.find("details", recursive=False)
+        assert fold.summary.get_text() == f"{name}: bounds and reasons" and not fold.has_attr("open")
+        assert "fold" not in fold.get("class", [])  # the PDF opens all others
+        assert [head.get_text() for head in fold.dl("dt")] == ["Paper", "Ours", "Why", "Test"]
+        fold.extract()
+        assert section.select_one("p.word") and section.a.get_text() == name and not section("dl")
+
+
+def test_three_claims_or_fewer_are_shown_in_full():
+    page = BeautifulSoup(cards.cards("C1", "C2", "C3").data, "html.parser")
+    assert len(page.select("section.card > dl")) == 3 and not page.select("section.card > details")

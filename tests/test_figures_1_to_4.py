@@ -96,6 +96,18 @@ def test_what_attackers_recover_is_picked_from_the_tables():
     assert data.loc["own images", "±"] == pytest.approx(0.1 / 2**0.5)
 
 
+def test_the_bill_on_photographs_counts_the_labels_of_controls_that_are_about_as_accurate_as_the_copy():
+    names = ["caltech101", "caltech101", "cifar10", "gtsrb"]
+    copies = pd.DataFrame({"task": names, "validation_accuracy": [0.7, 0.8, 0.8, 0.6], "budget": 15_000})
+    controls = pd.DataFrame({"task": names, "validation_accuracy": [0.7, 0.75, 0.79, 0.64]})
+    prices = {"label_price": 0.1, "query_price": 0.001}
+    # 1,400 and 3,000 labels at ten cents against 15 dollars; gtsrb's control is four points better than its copy.
+    assert chapter_01.factors(copies, controls, **prices) == pytest.approx({"caltech101": 140 / 15, "cifar10": 20})
+    said = chapter_01.factor_words(copies, controls, **prices)
+    assert "the same prices: about 9 on Caltech101 and about 20 on CIFAR-10; on the other tasks, no control" in said
+    assert chapter_01.factors(copies, controls, label_price=0.1, query_price=0.002)["cifar10"] == pytest.approx(10)
+
+
 # -- chapter 3 -----------------------------------------------------------------
 
 

@@ -184,10 +184,23 @@ def plane(points: torch.Tensor) -> torch.Tensor:
 
 
 def test_agreement_in_the_plane():
-    lines = chapter_06.agreements(plane, lambda count, seed: (None, plane, lambda x: -plane(x)), (10, 20), seeds=2)
+    copies = (None, plane, lambda x: -plane(x))
+    lines = chapter_06.agreements(plane, lambda count, seed: copies, (10, 20), seeds=2, within=2.0)
     assert lines[0] == ["full answers", "1.000 ± 0.000", "1.000 ± 0.000"]
     name, first, second = lines[1]
     assert name == "labels" and first == second and float(first.split()[0]) < 0.1
+
+
+def test_agreement_in_the_plane_is_measured_inside_a_circle():
+    asked = []
+
+    def copy(x):
+        asked.append(x)
+        return plane(x)
+
+    chapter_06.agreements(plane, lambda count, seed: (None, copy, copy), (10,), seeds=1, within=0.5)
+    assert {len(points) for points in asked} == {5_000}
+    assert max(points.norm(dim=1).max().item() for points in asked) < 0.5
 
 
 def test_borders_are_drawn_a_panel_a_copy():
@@ -197,6 +210,9 @@ def test_borders_are_drawn_a_panel_a_copy():
     assert len(panels) == 2 and panels[0].get_title() == "2 queries"
     colors = panels[0].images[0].get_array().reshape(-1, 3)
     assert len({tuple(color) for color in colors.tolist()}) == 3
+    assert not panels[0].patches
+    [circled] = chapter_06.borders(plane, {"labels": [("2 queries", points, plane)]}, circle=1.5).axes
+    assert [patch.radius for patch in circled.patches] == [1.5]
 
 
 # -- chapter 7 -----------------------------------------------------------------

@@ -89,6 +89,52 @@ def test_denial_with_and_without_a_charge_is_compared_at_the_same_seeds():
     )
 
 
+ANSWERS = frame(
+    [
+        {"task": "things", "defense": "deny", "recovery": 0.5, "caught": 0.75},
+        {"task": "things", "defense": "shuffle", "recovery": 0.2, "caught": 0.75},
+        {"task": "things", "defense": "label", "recovery": 0.7, "caught": 0.75},
+        {"task": "signs", "defense": "deny", "recovery": 0.2, "caught": 0.96},
+        {"task": "signs", "defense": "deny", "recovery": 0.4, "caught": 0.98, "seed": 201},
+    ]
+)
+BUDGETS = frame(
+    [
+        {"task": task, "defense": "none", "budget": budget, "recovery": recovery}
+        for task, budget, recovery in (("things", 20, 0.4), ("things", 100, 0.9), ("signs", 20, 0.6))
+    ]
+)
+
+
+def test_true_answers_are_those_to_queries_that_were_not_detected_and_all_labels():
+    assert chapter_09.received(ANSWERS, "deny") == {"things": 25, "signs": pytest.approx(3)}
+    assert chapter_09.received(ANSWERS, "shuffle") == {"things": 25}
+    assert chapter_09.received(ANSWERS, "label") == {"things": 100}
+
+
+def test_a_policy_is_drawn_at_its_number_of_true_answers_beside_smaller_budgets():
+    plot = chapter_09.true_answers(ANSWERS, BUDGETS)
+    assert plot.data.iloc[:, :2].values.tolist() == [
+        ["things: no defense", 20],
+        ["things: no defense", 100],
+        ["signs: no defense", 20],
+        ["things: denied", 25],
+        ["things: shuffled", 25],
+        ["things: label only", 100],
+        ["signs: denied", pytest.approx(3)],
+    ]
+    assert plot.data["recovery"].tolist() == pytest.approx([0.4, 0.9, 0.6, 0.5, 0.2, 0.7, 0.3])
+    assert [axes.get_title() for axes in plot.axes if axes.axison] == ["things", "signs"]
+    assert plot.axes[0].get_xscale() == "log"
+
+
+def test_denial_is_compared_with_the_nearest_budget():
+    assert chapter_09.smaller_budget(ANSWERS, BUDGETS) == (
+        "The copy recovers this much from the true answers that denial leaves, and from the nearest budget without a"
+        " defense: 0.50 from 25 and 0.40 from 20 (*things*); 0.30 from 3 and 0.60 from 20 (*signs*)."
+    )
+
+
 def test_on_the_second_pool_the_task_on_which_two_detectors_differ_most_is_named():
     cells = [("things", 0.5, 0.9), ("signs", 1.0, 0.99)]
     names = ("task", "binary.second.tnr_at_95", "mahalanobis.second.tnr_at_95")
@@ -284,6 +330,22 @@ def test_asking_twice_has_a_line_a_task():
     names = ("shuffled", "auroc", "consistent", "recovery_consistent", "recovery_all")
     rows = frame([{"task": "things"} | dict(zip(names, (0.75, 0.99, 0.2, 0.8, 0.2), strict=True))])
     assert chapter_10.twice_table(rows).splitlines()[4] == "| things | 0.750 | 0.990 | 0.200 | 0.800 | 0.200 |"
+
+
+def test_images_with_consistent_answers_are_compared_with_the_nearest_budget():
+    found = {"consistent": 0.5, "recovery_consistent": 0.45, "recovery_all": 0.1}
+    assert chapter_10.twice_words(frame([{"task": "things"} | found]), BUDGETS) == (
+        "On *things*, the copy recovers 0.45 from the 25 images with consistent answers instead of 0.10, and 0.40 from"
+        " 20 queries without a defense."
+    )
+
+
+def test_two_starts_are_compared_image_set_by_image_set():
+    lines = chapter_10.starts_table(
+        {"public": 0.45, "own": 0.9}, {"public": 0.3, "own": 0.91}, caption="signs"
+    ).splitlines()
+    assert lines[0] == "**signs**"
+    assert lines[4:] == ["| public | 0.45 | 0.30 | −0.15 |", "| own | 0.90 | 0.91 | +0.01 |"]
 
 
 def test_models_that_repeat_more_errors_than_all_controls_but_two_are_accused():

@@ -117,3 +117,82 @@ def test_deviations_are_counted_for_each_freeze(tmp_path, monkeypatch):
 
 def test_the_command_makes_the_claims_table():
     assert chapter_12.command() == "extractbook results --scale drawn --table reproduction"
+
+
+def threat_rows(table: str, edition: str = "second") -> pd.DataFrame:
+    """Return two tasks' rows of a table that the answer to the title reads, at drawn's settings."""
+    plain = {"budget": 10_000, "pool": "atlas", "granularity": "full", "attack": "random", "defense": "none"}
+    plain |= {"victim_weights": "A", "surrogate_weights": "A", "steps": 2_500, "edition": edition}
+    tables: dict[str, list[dict]] = {
+        "reproduction": [{"recovery": 0.9}],
+        "weights": [
+            {"surrogate_weights": "B", "recovery": 0.6},
+            {"victim_weights": "B", "surrogate_weights": "B", "recovery": 0.8},
+        ],
+        "granularity": [{"granularity": "label", "recovery": 0.7}, {"granularity": "top-2", "recovery": 0.1}],
+        "own_images": [
+            {"pool": "{}/shifted", "budget": 2_500, "recovery": 0.95},
+            {"pool": "{}/shifted", "budget": 2_500, "attack": "own-labels", "recovery": 0.75},
+            {"pool": "{}", "budget": 2_500, "recovery": 0.2},
+            {"pool": "{}/shifted", "budget": 500, "recovery": 0.3},
+        ],
+        "defended": [
+            {"defense": "shuffle", "recovery": 0.1},
+            {"defense": "deny", "recovery": 0.4},
+            {"defense": "shuffle", "pool": "{}/shifted", "budget": 2_500, "recovery": 0.85},
+        ],
+        "asked_twice": [{"defense": "shuffle", "recovery_consistent": 0.5, "shuffled": 0.75}],
+        "watermark": [
+            {"recovery": 0.8, "marked": 10, "marks_repeated": 5, "marks_repeated_by_control": 1},
+            {"steps": 7_500, "recovery": 0.4, "marked": 10, "marks_repeated": 9, "marks_repeated_by_control": 9},
+        ],
+    }
+    seed = 200 if edition == "second" else 1_000
+    lines = [
+        {**plain, **line, "pool": line.get("pool", "atlas").format(task), "task": task, "seed": seed}
+        for task in ("signs", "things")
+        for line in tables[table]
+    ]
+    found = pd.DataFrame(lines)
+    shift = 0.1 * (found["task"] == "things")  # so that a mean over tasks differs from one task's value
+    columns = [column for column in ("recovery", "recovery_consistent") if column in found]
+    return found.assign(**{column: found[column] - shift for column in columns})
+
+
+def test_the_title_is_answered_by_a_row_for_each_condition(monkeypatch):
+    monkeypatch.setattr(results, "newest", lambda table, scale="drawn", beside=(): threat_rows(table))
+    found = chapter_12.threat("drawn")
+    values = [0.85, 0.55, 0.65, 0.9, 0.7, 0.05, 0.45, 0.8, 0.75]  # each 0.05 below the value of signs
+    assert found["recovery"].tolist() == pytest.approx(values)
+    assert found["plain"].tolist() == pytest.approx([0.85] * 9)
+    table = chapter_12.threat_table(found, found.iloc[:0], made())
+    lines = table.splitlines()
+    assert len(lines) == 2 + 2 + 9
+    assert lines[4] == "| public images, the victim's start | 0.85 (things, signs; 1 seed) | not run | C1 not run |"
+    assert "| 0.55 against 0.85 (things, signs; 1 seed) | not run | B10 not run |" in lines[5]
+    words = chapter_12.threat_words(found, found.iloc[:0])
+    assert words.splitlines()[0] == ("An attacker with public images and the victim's start recovers 0.85 on drawings.")
+    assert "recovers 0.40 on *things*, where 75.0% of the answers are shuffled, and 0.50 on *signs*" in words
+
+
+def test_the_title_is_answered_from_exploring_seeds_beside_their_own_copies(monkeypatch):
+    def newest(table, scale="drawn", beside=()):
+        if table not in ("reproduction", "weights"):
+            raise results.NoRows(table)
+        return threat_rows(table, "exploring" if "weights" in (table, *beside) else "second")
+
+    monkeypatch.setattr(results, "newest", newest)
+    found = chapter_12.threat("drawn")
+    assert list(found.index) == ["plain", "start"]
+    assert found["edition"].tolist() == ["second", "exploring"] and found["plain"].tolist() == pytest.approx([0.85] * 2)
+    assert "0.55 against 0.85 (things, signs; exploring seed)" in chapter_12.threat_table(found, found, made())
+
+
+def test_accounts_and_marks_are_answered_in_words():
+    accounts = pd.DataFrame({"task": ["signs", "signs", "things"]})
+    accounts = accounts.assign(**{"counting.sybil_flagged": [0.0, 0.02, 0.005], "prada.sybil_flagged": 0.0})
+    assert chapter_12.kept_words(accounts, threat_rows("watermark")) == (
+        "When queries with own images are split over many accounts, the count of out-of-distribution queries flags at"
+        " most 1.0% and PRADA flags at most 0.0% of the accounts on any task (B2).\n"
+        "A copy repeats 50% of the marks, and a control that never saw an answer 10% (B3)."
+    )

@@ -94,19 +94,31 @@ def test_repeated_errors_have_their_number_in_the_row():
     assert "*GTSRB* 0.50 against" in words and "*Caltech101* 0.50 against" in words
 
 
-def test_other_public_weights_are_shown_where_they_were_run():
-    other = rows(("gtsrb", 0.55), surrogate_weights="B")
-    assert marks(chapter_11.starts(PHOTOS, other, CONTROLS)) == {
-        ("same weights (Lite0)", "GTSRB"): pytest.approx(0.8),
-        ("other weights (Lite1)", "GTSRB"): 0.55,
-        ("independent control", "GTSRB"): 0.6,
-        ("constant predictor", "GTSRB"): pytest.approx(0.2),
-    }
-    assert "costs the attacker 0.25 on *GTSRB* of recovery" in chapter_11.start_words(PHOTOS, other)
-    drawn = rows(("signs", 0.8), ("things", 0.5), surrogate_weights="B", victim_weights="A")
-    back = rows(("signs", 0.1), ("things", 0.1), surrogate_weights="A", victim_weights="B")
-    said = chapter_11.drawn_start_words(DRAWN, pd.concat([drawn, back]), ["caltech101", "gtsrb"])
-    assert said == "On their drawn twins, other weights of the same network cost 0.10 on *things* and 0.15 on *signs*."
+def test_a_task_whose_control_beats_the_copy_is_named_with_its_drawn_twin():
+    copies = rows(("gtsrb", 0.7), ("caltech101", 0.7))
+    drawn = rows(("signs", 0.95), ("things", 0.75))
+    assert chapter_11.beaten_words(copies, drawn, rows(("gtsrb", 0.8), ("caltech101", 0.1))) == (
+        "On *GTSRB*, 0.70 is recovered, against 0.95 on its drawn twin; the independent control, with 1,500 labels and"
+        " no API, reaches 0.80 of the victim's accuracy."
+    )
+    assert chapter_11.beaten_words(copies, drawn, copies).startswith("On no task")
+
+
+def test_answers_are_set_against_the_labels_of_the_control():
+    # 15,000 answers cost 14 · 1.5 = 21 dollars; 1,400 labels 140, 1,500 labels 150, and 1,062 labels 106.20.
+    assert chapter_11.dollars(15_000) == 21.0 and chapter_11.dollars(500) == 0.0
+    copies = rows(("caltech101", 0.7), ("cub2010", 0.7), ("gtsrb", 0.7), budget=15_000)
+    controls = copies.assign(validation_accuracy=[0.32, 0.2, 0.4])
+    lines = chapter_11.savings_table(copies, controls).splitlines()
+    assert lines[4:] == [
+        "| Caltech101 | 1,400 | 15,000 | 0.09 | 6.7 times | yes |",
+        "| CUB-200-2010 | 1,062 | 15,000 | 0.07 | at least 5.1 times | no (−10.0) |",
+        "| GTSRB | 1,500 | 15,000 | 0.10 | at most 7.1 times | no (+10.0) |",
+    ]
+    assert chapter_11.savings_words(copies, controls).endswith("the saving ends at 1.5 cents a label.")
+    fair = chapter_11.savings_words(copies, copies)
+    assert fair.endswith("the saving ends at 1.4 to 2.0 cents a label.")
+    assert chapter_11.savings_words(copies, copies.assign(validation_accuracy=0.9)).startswith("No control")
 
 
 def test_labels_alone_cost_what_full_answers_recover_more():
@@ -173,6 +185,18 @@ def test_a_detector_without_a_chain_sees_images_as_they_come():
     )
     other = found.assign(**{"binary.pool.balanced_accuracy": [1.0, 0.8]})
     assert chapter_11.chain_words(other).endswith("by -1.0 points on *GTSRB*; a negative number is a gain.")
+
+
+def test_resampled_queries_stand_beside_those_that_come_as_they_are():
+    found = pd.DataFrame({"task": ["gtsrb", "gtsrb", "cifar10"], "seed": [0, 1, 0], "images": 500})
+    for number, name in enumerate(chapter_11.DETECTORS):
+        found[f"caught.{name}.none"] = [1.0, 0.9, 0.8 - number / 10]
+        found[f"caught.{name}.bicubic"] = [0.5, 0.25, 0.125]
+    found.attrs = {"seeds": (0, 1)}
+    lines = chapter_11.evasions_table(found).splitlines()
+    assert lines[0].startswith("**Share of 500 queries that is caught; mean over ")
+    assert lines[4] == "| GTSRB (32 pixels) | trained on images as they come | 0.95 | 0.38 |"
+    assert lines[9] == "| CIFAR-10 (32 pixels) | trained and used behind one chain | 0.60 | 0.12 |"
 
 
 def test_every_claim_has_a_line_with_its_words_at_both_scales():

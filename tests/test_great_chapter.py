@@ -64,7 +64,8 @@ CLAIMS = {
     "07_architecture": ["C5", "C6", "B10"],
     "08_diversity": ["C7", "C8"],
     "09_detection": ["C9", "C10", "C11", "C12", "C15", "B4", "B6", "B7", "B8", "B9"],
-    "10_realistic": ["C13", "C14", "B2", "B3", "B11", "B12", "B13"],
+    "10_realistic": ["C13", "C14", "B2", "B3", "B11", "B12"],
+    "13_since": ["B13"],
 }
 
 
@@ -442,9 +443,9 @@ BREAKAGES = [
     (14, "**Next.**", "Next.", "no Next"),
     (14, "{cite}`maini2021dataset`", "{cite}`nobody2015`", "nobody2015 is cited"),
     (15, "subprocess.run(", "subprocess.call(", "does not fetch what is missing"),
-    (16, "xl.", "book.", "visible lines teach"),
+    (16, "print(first)", "print(first)\n" * 60, "visible lines teach"),
     (17, "book.show(", "book.see(", "0 pictures"),
-    (18, "25 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
+    (18, "30 minutes to read", "55 minutes to read", "55 minutes to read it, and its words and cells take"),
     (18, "15 minutes\n:label: exercise-5.4", "16 minutes\n:label: exercise-5.4", "its exercises take 61 minutes"),
     (18, "15 minutes\n:label: exercise-5.4", "75 minutes\n:label: exercise-5.4", "for the exercises"),
     (19, LAST_QUESTION, re.sub(r"^    d: .*\n", "", LAST_QUESTION, flags=re.MULTILINE), "3 choices: A model"),

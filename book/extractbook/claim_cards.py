@@ -27,8 +27,12 @@ REASONS = 2
 """How many bounds a card names as the reason for its verdict; the ledger has all."""
 
 
+OPEN = 3
+"""How many claims a chapter shows in full; of more, each shows its verdict and statement and folds the rest."""
+
+
 def cards(*names: str, scale: str = "drawn") -> HTML:
-    """Return claims as cards, narrow enough for a phone.
+    """Return claims as cards, narrow enough for a phone, and folded if there are more than `OPEN`.
 
     A claim whose deciding rows are missing is "not run yet", and its card shows what the exploration's rows have for
     its bounds, which decides nothing.
@@ -44,17 +48,26 @@ def cards(*names: str, scale: str = "drawn") -> HTML:
     texts = []
     for claim in (known[check_choice("claim", name, known)] for name in names):
         ledger = Ledger.of_rows(rows_of("edition-2", claim, settings), settings, only=claim.id)
-        texts.append(card(claim, ledger, *explored(rows_of("exploring", claim, settings), claim, settings)))
+        seen = explored(rows_of("exploring", claim, settings), claim, settings)
+        texts.append(card(claim, ledger, *seen, folded=len(names) > OPEN))
     return HTML(f'<div class="cards">{"".join(texts)}</div>')
 
 
-def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing: Sequence[Bound] = ()) -> str:
+def card(
+    claim: claims.Claim,
+    ledger: Ledger,
+    explored: Sequence[Bound],
+    failing: Sequence[Bound] = (),
+    *,
+    folded: bool = False,
+) -> str:
     """Return a claim as a card in HTML.
 
     Args:
         claim: The claim.
         ledger: Verdicts, including the claim's.
         explored, failing: What to show if its deciding rows are missing (see `explored`).
+        folded: Whether all but verdict and statement is folded.
     """
     entries, word = ledger.of(claim.id), ledger.word(claim)
     counted = [bound for entry in entries for bound in (*entry.bounds, *entry.preconditions)]
@@ -73,13 +86,16 @@ def card(claim: claims.Claim, ledger: Ledger, explored: Sequence[Bound], failing
     there = {seed for bound in counted for seed in bound.seeds}
     lines["Why"] = escape(" ".join([_why(entries, word, len(there)), *remarks(ledger, claim.id)]))
     lines["Test"] = f"<details><summary>how it is judged</summary>{escape(claim.test)}</details>"
-    listed = "".join(f"<dt>{head}</dt><dd>{text}</dd>" for head, text in lines.items())
+    listed = f"<dl>{''.join(f'<dt>{head}</dt><dd>{text}</dd>' for head, text in lines.items())}</dl>"
+    if folded:
+        # Not of the class "fold", which the PDF leaves closed.
+        listed = f"<details><summary>{claim.id}: bounds and reasons</summary>{listed}</details>"
     # The ledger's page has no entries for photographs before their first deciding rows.
     page = ledger.scale.name if there else "drawn"
     link = f'<a href="12_ledger.html#{page}-{claim.id}">{claim.id}</a>'
     return (
         f'<section class="card {kind}"><p class="word"><span aria-hidden="true">{sign}</span> {said}</p>'
-        f'<p class="statement">{link} {escape(claim.statement)}</p><dl>{listed}</dl></section>'
+        f'<p class="statement">{link} {escape(claim.statement)}</p>{listed}</section>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures that only chapter 1 shows: three copies on the same images, and what attackers recover from five victims."""
+"""What only chapter 1 shows: three copies on the same images, what attackers recover, the bill on photographs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLACK, BLUE, GREEN, STYLE, VERMILION, Plot, name_rows, summaries
+from extractbook.figures.chapter_11 import NAMES, NEAR, tasks
 from extractbook.figures.pictures import beside
 from extractbook.reproduction.scales import scale
 
@@ -73,3 +74,31 @@ def attackers(lines: pd.DataFrame) -> Plot:
         axes.set(xlim=(0, 1.05), xlabel="recovery: copy's / victim's accuracy")
         figure.legend(loc="outside upper center", ncols=3)
     return figure
+
+
+def factors(
+    copies: pd.DataFrame, controls: pd.DataFrame, *, label_price: float, query_price: float
+) -> dict[str, float]:
+    """Return by task how many times as much the control's labels cost as the copy's queries, on photographs.
+
+    Tasks whose control is not within `NEAR` of the copy on validation images are left out: there its labels do not say
+    what a copy is worth.
+
+    Args:
+        copies, controls: Rows of the tables reproduction and control at scale photos.
+        label_price, query_price: What a label and a query cost.
+    """
+    ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
+    queries, labels = copies.groupby("task")["budget"].first(), scale("photos").control_images
+    near = [task for task in tasks(copies) if abs(alone[task] - ours[task]) <= NEAR]
+    return {task: float(labels[task] * label_price / (queries[task] * query_price)) for task in near}
+
+
+def factor_words(copies: pd.DataFrame, controls: pd.DataFrame, *, label_price: float, query_price: float) -> str:
+    """Return what `factors` returns, as a sentence."""
+    found = factors(copies, controls, label_price=label_price, query_price=query_price)
+    listed = " and ".join(f"about {value:.0f} on {NAMES[task]}" for task, value in found.items())
+    return (
+        "On photographs, whose independent controls need far fewer labels ([chapter 11](11_scale.ipynb)), the factor is"
+        f" much smaller at the same prices: {listed}; on the other tasks, no control is about as accurate as the copy."
+    )

@@ -1,4 +1,4 @@
-"""Figures for chapter 5: recovery by task and budget, errors that copies repeat, and the classes a bandit queries."""
+"""Figures for chapter 5: recovery by task and budget, what answers are worth, repeated errors, a bandit's queries."""
 
 from collections.abc import Mapping
 
@@ -9,29 +9,80 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLUE, STYLE, WIDTH, Plot
+from extractbook.figures.notebook import table
+from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import dots, lines
 from extractbook.reproduction import paper
 from extractlib.attacks.adaptive import REWARDS
 
+EVEN = 0.01
+"""How far a control's mean accuracy on validation images may be from the copy's to count as equal."""
 
-def recoveries(copies: pd.DataFrame, controls: pd.DataFrame) -> Plot:
+
+def recoveries(copies: pd.DataFrame, controls: pd.DataFrame, labels: Mapping[str, int]) -> Plot:
     """Return a plot of each task's recovery beside the authors', Orekondy's, the control's and a constant's.
 
     Args:
         copies: Rows of table ``reproduction``.
         controls: Rows of table ``control``.
+        labels: By task, how many labeled images the control is trained on.
     """
     groups, constant = {}, {}
     for task in by_recovery(copies):
         rows, authors = copies[copies["task"] == task], _authors(task)
         theirs = {"authors": authors.get("recovery"), "Orekondy et al.": authors.get("orekondy_recovery")}
-        groups[_task_name(task)] = {
+        name = _task_name(task, labels[task])
+        groups[name] = {
             "copy": list(rows["recovery"]),
             "independent control": list(controls[controls["task"] == task]["recovery"]),
             **{name: [value] for name, value in theirs.items() if value},
         }
-        constant[_task_name(task)] = (rows["constant_accuracy"] / rows["victim_accuracy"]).mean()
+        constant[name] = (rows["constant_accuracy"] / rows["victim_accuracy"]).mean()
     return dots(groups, xlabel="recovery: surrogate's / victim's accuracy", constant=constant, columns=2)
+
+
+def worth_table(
+    copies: pd.DataFrame, controls: pd.DataFrame, labels: Mapping[str, int], *, label_price: float = 10
+) -> str:
+    """Return what an answer is worth in labels and in cents, as Markdown, a line per task.
+
+    The control needs no answers, so the labels that make it as accurate as the copy are what the answers are worth.
+    Where it is more accurate than the copy by over `EVEN`, they are worth at most that; where it is less, at least.
+
+    Args:
+        copies, controls, labels: As in `recoveries`.
+        label_price: What a label costs, in cents.
+    """
+    ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
+    body = []
+    for task in by_recovery(copies):
+        answers, above = int(copies.loc[copies["task"] == task, "budget"].iloc[0]), alone[task] - ours[task]
+        bound = "" if abs(above) <= EVEN else "at most " if above > 0 else "at least "
+        worth = labels[task] / answers
+        cells = [f"{labels[task]:,}", f"{answers:,}", f"{bound}{worth:.2f}", f"{bound}{label_price * worth:.1f} cents"]
+        body.append([task, *cells])
+    heads = ["Task", "Control's labels", "Copy's answers", "Labels per answer", "Querying stops paying above"]
+    said = (
+        f"What an answer is worth if a label costs {label_price:g} cents; at most or at least: the control is over"
+        f" {100 * EVEN:g} point more or less accurate than the copy on validation images ({seed_count(copies)})"
+    )
+    return table(body, heads, caption=said)
+
+
+def solved_table(found: Mapping[tuple[str, int, str], float], *, images: int) -> str:
+    """Return how often a last layer that was solved from answers agrees with the victim, as Markdown.
+
+    Args:
+        found: The agreement, by whose features, how many answers and the kind of images that were sent.
+        images: On how many images it was measured.
+    """
+    places = list(dict.fromkeys((count, kind) for _, count, kind in found))
+    body = [
+        [whose, *(f"{found[whose, count, kind]:.2f}" for count, kind in places)]
+        for whose in dict.fromkeys(whose for whose, _, _ in found)
+    ]
+    heads = ["Features", *(f"{count:,} answers to {kind}" for count, kind in places)]
+    return table(body, heads, caption=f"Agreement with the victim on {images:,} test images; one seed, live")
 
 
 def by_recovery(copies: pd.DataFrame) -> list[str]:
@@ -128,6 +179,7 @@ def _authors(task: str) -> dict:
     return paper.tables()["reproduction"]["rows"].get(paper.victim(task), {})
 
 
-def _task_name(task: str) -> str:
+def _task_name(task: str, labels: int) -> str:
     victim = paper.victim(task)
-    return f"{task} ({victim.removesuffix('-RN34')})" if victim else task
+    original = f"; {victim.removesuffix('-RN34')}" if victim else ""
+    return f"{task} ({labels:,} labels{original})"

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from extractbook.figures.base import BLACK, BLUE, ORANGE, STYLE, VERMILION, WIDTH, Plot, signed
 from extractbook.figures.notebook import mean_sd, table
@@ -173,16 +174,21 @@ def agreements(
     budgets: Sequence[int],
     *,
     seeds: int,
+    within: float,
 ) -> list[list[str]]:
     """Return how often copies of a victim in the plane agree with it on 5,000 points, as the rows of a table.
+
+    The points are uniform in a circle around the origin.
 
     Args:
         victim: Returns logits of points of shape (n, 2).
         copies: Given a number of queries and a seed, returns the points and the copies from full answers and labels.
         budgets: The numbers of queries, one column each.
         seeds: Number of seeds.
+        within: The radius of the circle.
     """
-    points = 4 * torch.rand(5_000, 2, generator=torch.Generator().manual_seed(99)) - 2
+    points = within * (2 * torch.rand(10_000, 2, generator=torch.Generator().manual_seed(99)) - 1)
+    points = points[points.norm(dim=1) < within][:5_000]
     truth: torch.Tensor = victim(points).argmax(1)
     found: dict = {}
     for budget in budgets:
@@ -279,6 +285,7 @@ def borders(
     copies: Mapping[str, Sequence[tuple[str, torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]]],
     *,
     extent: float = 2.0,
+    circle: float = 0.0,
 ) -> Figure:
     """Return a plot of the regions that copies of a victim in the plane give each class, with its borders in black.
 
@@ -286,6 +293,7 @@ def borders(
         victim: Returns logits, float of shape (n, 3), of points of shape (n, 2).
         copies: By the row's name, for each panel: its title, the points that were queried, and the copy.
         extent: The plane is shown from minus this to this on both axes.
+        circle: The radius of a dashed circle around the origin, in which no point was queried; 0 for none.
     """
     side = torch.linspace(-extent, extent, 160)
     x, y = torch.meshgrid(side, side, indexing="xy")
@@ -307,6 +315,8 @@ def borders(
                 for label in range(3):
                     axes.contour(x, y, classes(victim) == label, levels=[0.5], colors=BLACK, linewidths=1.2)
                 axes.plot(*asked.T, ".", color=BLACK, markersize=5 if len(asked) < 50 else 2)
+                if circle:
+                    axes.add_patch(Circle((0, 0), circle, fill=False, color=BLACK, linestyle="--", linewidth=1.2))
                 axes.set(title=title, xticks=(), yticks=())
     return figure
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib import style
 
-from extractbook.figures.base import Plot
+from extractbook.figures.base import BLACK, BLUE, GREEN, STYLE, VERMILION, Plot, summaries
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seed_count, seeds
 from extractbook.figures.plots import dots, lines
@@ -99,12 +100,84 @@ def defended(frame: pd.DataFrame) -> Plot:
     return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
 
 
-def policies(frame: pd.DataFrame) -> Plot:
-    """Return the recovery that each policy leaves, beside a constant predictor's."""
-    names = {"shuffle": "shuffled", "deny": "denied", "label": "label only"}
-    columns = {shown: of_tasks(frame, "recovery", defense=name) for name, shown in names.items()}
-    columns["constant predictor"] = constant(frame)
-    return dots(series(columns), xlabel="recovery: surrogate's / victim's accuracy", columns=2)
+def received(frame: pd.DataFrame, defense: str) -> dict[str, float]:
+    """Return how many true answers an attacker received on average, by task.
+
+    An answer is true if the query was not detected, or if only its label is shown; a denied query has no answer.
+
+    Args:
+        frame: Rows of table ``defended``.
+        defense: ``"deny"``, ``"shuffle"`` or ``"label"``.
+    """
+    caught = frame["caught"] * (0.0 if defense == "label" else 1.0)
+    return mean(of_tasks(frame.assign(true=(1 - caught) * frame["budget"]), "true", defense=defense))
+
+
+POLICIES = {"deny": "denied", "shuffle": "shuffled", "label": "label only"}
+"""What a detected query gets, by the policy's name in the rows."""
+
+
+def true_answers(frame: pd.DataFrame, budgets: pd.DataFrame) -> Plot:
+    """Return recovery over the number of true answers: a line without a defense, a mark per policy, a panel per task.
+
+    Args:
+        frame: Rows of table ``defended`` from attacks with public images.
+        budgets: Rows of the tables ``reproduction`` and ``budget``, of the same seeds at each number of queries.
+    """
+    x, y, line = "true answers", "recovery", "no defense"
+    counts = {name: received(frame, name) for name in POLICIES}
+    found = {name: of_tasks(frame, y, defense=name) for name in POLICIES}
+    tasks = [task for task in TASKS if task in found["deny"]]
+    marks = [
+        (f"{task}: {line}", queries, rows[y].tolist())
+        for task in tasks
+        for queries, rows in budgets[budgets["task"] == task].groupby("budget")
+    ]
+    marks += [
+        (f"{task}: {shown}", counts[name][task], found[name][task])
+        for task in tasks
+        for name, shown in POLICIES.items()
+        if task in found[name]
+    ]
+    data, floor = summaries(marks, x, y), mean(constant(frame))
+    looks = dict(zip([line, *POLICIES.values()], ("-", "o", "s", "^"), strict=True))
+    with style.context(STYLE):
+        figure = Plot(data, height=4.8)
+        panels = list(figure.subplots(2, 3, sharex=True, sharey=True).flat)
+        for axes, task in zip(panels, tasks, strict=False):
+            for (name, look), color in zip(looks.items(), (BLACK, BLUE, VERMILION, GREEN), strict=True):
+                at = data[data["Series"] == f"{task}: {name}"]
+                axes.errorbar(at[x], at[y], at["±"], fmt=look, color=color, label=name)
+            axes.axhline(floor[task], color="#777777", linestyle=":", label="constant\npredictor")
+            axes.set(title=task, xscale="log", xlim=(0.7, 16_000), ylim=(0, 1.05))
+            axes.set_xticks([1, 100, 10_000], ["1", "100", "10k"])
+            axes.minorticks_off()
+            axes.tick_params(labelbottom=True)
+        for axes in panels[len(tasks) :]:
+            axes.axis("off")
+        panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", borderaxespad=0)
+        figure.supxlabel("true answers received (logarithmic)")
+        figure.supylabel(y)
+    return figure
+
+
+def smaller_budget(frame: pd.DataFrame, budgets: pd.DataFrame) -> str:
+    """Return in words how many true answers denial leaves and what they recover, beside the nearest budget's recovery.
+
+    Args:
+        frame, budgets: See `true_answers`.
+    """
+    counts, left = received(frame, "deny"), mean(of_tasks(frame, "recovery", defense="deny"))
+    curve = budgets.groupby(["task", "budget"])["recovery"].mean()
+    said = []
+    for task in sorted(counts, key=lambda one: -counts[one]):
+        line = curve[task]
+        near = min(line.index, key=lambda queries: abs(np.log(queries / max(counts[task], 1))))
+        said.append(f"{left[task]:.2f} from {counts[task]:,.0f} and {line[near]:.2f} from {near:,} (*{task}*)")
+    return (
+        "The copy recovers this much from the true answers that denial leaves, and from the nearest budget without a"
+        f" defense: {'; '.join(said)}."
+    )
 
 
 def uncharged(frame: pd.DataFrame) -> str:

@@ -413,6 +413,42 @@ def twice_table(frame: pd.DataFrame) -> str:
     return table(body, ["Task", *columns], caption=ASKED_TWICE)
 
 
+def twice_words(frame: pd.DataFrame, budgets: pd.DataFrame) -> str:
+    """Return in words what the images with consistent answers recover, beside the nearest budget without a defense.
+
+    Args:
+        frame: Rows of table ``asked_twice``, in which every image is sent twice.
+        budgets: Rows of the tables ``reproduction`` and ``budget``.
+    """
+    kept = mean(of_tasks(frame.assign(kept=frame["consistent"] * frame["budget"] / 2), "kept"))
+    after, before = (mean(of_tasks(frame, f"recovery_{name}")) for name in ("consistent", "all"))
+    curve = budgets.groupby(["task", "budget"])["recovery"].mean()
+    said = []
+    for task in kept:
+        line = curve[task]
+        near = min(line.index, key=lambda queries: abs(np.log(queries / max(kept[task], 1))))
+        said.append(
+            f"on *{task}*, the copy recovers {after[task]:.2f} from the {kept[task]:,.0f} images with consistent"
+            f" answers instead of {before[task]:.2f}, and {line[near]:.2f} from {near:,} queries without a defense"
+        )
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def starts_table(shared: Mapping[str, float], another: Mapping[str, float], *, caption: str) -> str:
+    """Return recovery by images and by the surrogate's initial weights, and the difference, as Markdown.
+
+    Args:
+        shared, another: Recovery by the images sent, from the victim's initial weights and from others.
+        caption: On which task and images, and with how many seeds.
+    """
+    body = [
+        [images, f"{shared[images]:.2f}", f"{another[images]:.2f}", signed(another[images] - shared[images])]
+        for images in shared
+    ]
+    return table(body, ["Images sent", "Victim's start", "Another start", "Difference"], caption=caption)
+
+
 def marks_table(frame: pd.DataFrame) -> str:
     """Return by task and steps how many marks copy and control repeat, with claim B3's p value and Fisher's, as
     Markdown."""

@@ -43,8 +43,6 @@ NAMES = {
 SIDE = 64
 """Height and width of a photograph on the contact sheet, in pixels."""
 
-STARTS = {"A": "same weights (Lite0)", "B": "other weights (Lite1)", "control": "independent control"}
-
 MISSING = "*The rows of this experiment on photographs have not been computed yet.*"
 
 NEAR = 0.03
@@ -233,6 +231,75 @@ def fair_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
     return f"On validation images, the control is within three points of the copy on {_and(near) or 'no task'}.{more}"
 
 
+FREE, PER_THOUSAND, LABEL = 1_000, 1.5, 0.1
+"""Answers without a charge, dollars for a thousand further ones, and the dollars assumed for a label."""
+
+
+def beaten_words(copies: pd.DataFrame, drawn: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return where the independent control beats the copy, with the drawn twin's recovery, as sentences.
+
+    Args:
+        copies, drawn: Rows of table reproduction on photographs and drawings.
+        controls: Rows of table control on photographs.
+    """
+    ours, twins, alone = (rows.groupby("task")["recovery"].mean() for rows in (copies, drawn, controls))
+    said = [
+        f"On *{NAMES[task]}*, {ours[task]:.2f} is recovered, against {twins[paper.drawn(task)]:.2f} on its drawn twin;"
+        f" the independent control, with {scale('photos').control_images[task]:,} labels and no API, reaches"
+        f" {alone[task]:.2f} of the victim's accuracy."
+        for task in tasks(copies)
+        if alone[task] > ours[task]
+    ]
+    return "\n".join(said) or "On no task does the independent control reach more than the copy."
+
+
+def dollars(answers: int) -> float:
+    """Return what some answers of one month cost at the chapter's price."""
+    return max(answers - FREE, 0) * PER_THOUSAND / 1_000
+
+
+def _savings(copies: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """Return by task the control's labels, the answers, how much more the labels cost, and the control's lead."""
+    ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
+    lines = {}
+    for task in tasks(copies):
+        labels, answers = scale("photos").control_images[task], int(copies.loc[copies["task"] == task, "budget"].max())
+        saving = LABEL * labels / dollars(answers)
+        lines[task] = {"labels": labels, "answers": answers, "saving": saving, "lead": alone[task] - ours[task]}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def savings_table(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return what the answers to one attack are worth in labels of an independent control, as Markdown.
+
+    Where the control is more accurate than the copy by over `NEAR`, the answers are worth at most its labels, and
+    where it is less accurate, at least.
+
+    Args:
+        copies, controls: Rows of the tables reproduction and control.
+    """
+    body = []
+    for task, line in _savings(copies, controls).iterrows():
+        fair = abs(line["lead"]) <= NEAR
+        bound = "" if fair else "at most " if line["lead"] > 0 else "at least "
+        counts = [f"{line['labels']:,.0f}", f"{line['answers']:,.0f}", f"{line['labels'] / line['answers']:.2f}"]
+        said = "yes" if fair else f"no ({signed(100 * line['lead'], 1)})"
+        body.append([NAMES[str(task)], *counts, f"{bound}{line['saving']:.1f} times", said])
+    heads = ["Task", "Control's labels", "Answers", "Labels per answer", "Labels cost more", "Control within 3 points"]
+    return table(body, heads, caption=f"Labels at {100 * LABEL:.0f} cents each against the answers to one attack")
+
+
+def savings_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
+    """Return below which price of a label the answers save nothing, over the tasks with a fair control."""
+    found = _savings(copies, controls)
+    fair = found[found["lead"].abs() <= NEAR]
+    if fair.empty:
+        return "No control is within three points of its copy, so no saving is known."
+    cents = sorted(100 * LABEL / fair["saving"])
+    ends = f"{cents[0]:.1f}" if len(cents) == 1 else f"{cents[0]:.1f} to {cents[-1]:.1f}"
+    return f"Where the control is a fair one, the saving ends at {ends} cents a label."
+
+
 def _signed(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
@@ -256,41 +323,6 @@ def repeated_words(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
     listed = ", ".join(f"*{NAMES[task]}* {ours[task]:.2f} against {alone[task]:.2f}" for task in tasks(copies))
     more = sum(ours[task] > alone[task] for task in tasks(copies))
     return f"The copy repeats more than the independent control on {more} of {len(tasks(copies))}: {listed}."
-
-
-def starts(copies: pd.DataFrame, weights: pd.DataFrame, controls: pd.DataFrame) -> Plot:
-    """Return recovery by the public weights that the surrogate starts from, one row per task that has both.
-
-    Args:
-        copies, weights, controls: Rows of the tables reproduction, weights and control.
-    """
-    rows = pd.concat([copies, weights, controls.assign(surrogate_weights="control")])
-    found = grouped(rows[rows["task"].isin(set(weights["task"]))], "surrogate_weights", STARTS)
-    named = {NAMES[task]: found[task] for task in tasks(weights)}
-    bars = {NAMES[task]: value for task, value in constant_recovery(copies).items() if NAMES[task] in named}
-    return dots(named, xlabel="recovery", constant=bars, columns=2)
-
-
-def start_words(copies: pd.DataFrame, weights: pd.DataFrame) -> str:
-    """Return what the other public weights cost the attacker, task by task."""
-    same, other = (rows.groupby("task")["recovery"].mean() for rows in (copies, weights))
-    listed = " and ".join(f"{same[task] - other[task]:.2f} on *{NAMES[task]}*" for task in tasks(weights))
-    return f"Starting from Lite1's weights, and Lite1's depth, costs the attacker {listed} of recovery."
-
-
-def drawn_start_words(drawn: pd.DataFrame, weights: pd.DataFrame, names: Sequence[str]) -> str:
-    """Return what other weights of the same network cost an attacker on the drawn twins of tasks, as a sentence.
-
-    Args:
-        drawn: Rows of table reproduction at scale drawn.
-        weights: Rows of table weights there, of which only those of the usual victim are used.
-        names: Tasks on photographs.
-    """
-    other = weights[(weights["victim_weights"] == "A") & (weights["surrogate_weights"] == "B")]
-    before, after = (rows.groupby("task")["recovery"].mean() for rows in (drawn, other))
-    twins = [paper.drawn(task) for task in names]
-    listed = " and ".join(f"{before[twin] - after[twin]:.2f} on *{twin}*" for twin in twins if twin in after)
-    return f"On their drawn twins, other weights of the same network cost {listed}."
 
 
 ORDER = ("most", "second most", "third most", "fourth most")
@@ -398,6 +430,31 @@ def second_pool_words(rows: pd.DataFrame) -> str:
         "Against the second pool, which it was not trained on, the detector is weakest on"
         f" *{NAMES[weakest]}* ({means[weakest]:.2f})."
     )
+
+
+DETECTORS = {
+    "resampling-differs": "trained on images as they come",
+    "resampling-differs-hardened": "the same, hardened",
+    "plain": "trained and used behind one chain",
+}
+"""Detectors of the experiment shortcut on photographs, with their names in the table."""
+
+
+def evasions_table(rows: pd.DataFrame) -> str:
+    """Return the share of queries that detectors catch, as they come and resampled as the task's images are, Markdown.
+
+    Args:
+        rows: Rows of table ``shortcut``.
+    """
+    body = []
+    for task in tasks(rows):
+        own, size = rows[rows["task"] == task], scale("photos").matched[task]
+        for name, said in DETECTORS.items():
+            shares = (own[f"caught.{name}.{how}"].mean() for how in ("none", "bicubic"))
+            body.append([f"{NAMES[task]} ({size} pixels)", said, *(f"{share:.2f}" for share in shares)])
+    heads = ["Task", "Detector", "As they come", "Resampled first"]
+    said = f"Share of {rows['images'].min():,} queries that is caught; {seeds(rows).replace(' ± sd', '')}"
+    return table(body, heads, caption=said, words=True)
 
 
 def judged(photos: Ledger) -> str:

@@ -7,15 +7,18 @@ from html import escape
 from math import floor
 from statistics import fmean
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from extractbook.figures.chapter_09 import TASKS
+from extractbook.figures.chapter_11 import NAMES
+from extractbook.figures.notebook import table
 from extractbook.reproduction import claims, edition_1, editions, judging, paper, results
 from extractbook.reproduction.judging import Bound, Quantity, Verdict
 from extractbook.reproduction.ledger import Ledger
 from extractbook.reproduction.results import first_edition
+from extractbook.reproduction.scales import Scale, scale
 
 TESTED = "C1"
 """The claim that is judged by hand."""
@@ -244,3 +247,167 @@ def mixed(ledger: Ledger) -> str:
 def command() -> str:
     """Return the command that makes the rows of `TESTED`."""
     return next(claim for claim in claims.claims() if claim.id == TESTED).command("drawn")
+
+
+class Condition(NamedTuple):
+    """A line of the table that answers the paper's title.
+
+    Attributes:
+        name: What the attacker has and what the owner does.
+        table: The table with its rows.
+        cell: The values of its rows' cells; names in braces are the task, settings of the scale, or the fewest
+            steps.
+        claims: The claims that it rests on.
+        column: The column with its recovery.
+    """
+
+    name: str
+    table: str
+    cell: Mapping[str, str]
+    claims: tuple[str, ...]
+    column: str = "recovery"
+
+
+OWN = {"pool": "{task}/shifted", "budget": "{own_number}", "granularity": "full"}
+
+CONDITIONS = {
+    "plain": Condition("public images, the victim's start", "reproduction", {}, ("C1",)),
+    "start": Condition(
+        "public images, another start", "weights", {"victim_weights": "A", "surrogate_weights": "B"}, ("B10",)
+    ),
+    "label": Condition("public images, labels only", "granularity", {"granularity": "label"}, ("C3",)),
+    "own": Condition("own images, a quarter of the queries or fewer", "own_images",
+                     {**OWN, "attack": "random"}, ("C14",)),
+    "alone": Condition("the same own images, true labels, no API", "own_images",
+                       {**OWN, "attack": "own-labels"}, ("C14",)),
+    "shuffle": Condition(
+        "public images, detector and shuffled answers", "defended", {"defense": "shuffle", "pool": "{pool}"},
+        ("C9", "C12"),
+    ),
+    "twice": Condition("the same, each image asked twice", "asked_twice", {}, ("B12",), "recovery_consistent"),
+    "evade": Condition("own images, detector and shuffled answers", "defended", {**OWN, "defense": "shuffle"},
+                       ("C13",)),
+    "marks": Condition("public images, marks in the answers", "watermark", {"steps": "{fewest}"}, ("B3",)),
+}  # fmt: skip
+"""The lines of the table that answers the paper's title, by the names that its sentences use."""
+
+
+def _of(rows: pd.DataFrame, condition: Condition, settings: Scale) -> pd.DataFrame:
+    """Return the rows of a condition among those of its table."""
+    kept = pd.Series(True, index=rows.index)
+    names = {"own_number": settings.own_number, "pool": settings.pool, "fewest": rows["steps"].min()}
+    for column, value in condition.cell.items():
+        expected = [value.format(task=task, **names) for task in rows["task"]]
+        kept &= rows[column].astype(str) == pd.Series(expected, index=rows.index)
+    return rows[kept]
+
+
+def threat(name: str) -> pd.DataFrame:
+    """Return the recovery under each of `CONDITIONS` at a scale, with the plain attack's on the same tasks and seeds.
+
+    Args:
+        name: The scale.
+
+    Returns:
+        By the names of `CONDITIONS`: ``recovery`` and ``plain``, each a mean over the tasks of the means over their
+        seeds; ``tasks`` and ``seeds`` as tuples; ``edition``. A condition without rows is missing.
+    """
+    lines, settings = {}, scale(name)
+    tables: dict[str, pd.DataFrame] = {}
+    copies: dict[str, pd.DataFrame] = {}
+    for key, condition in CONDITIONS.items():
+        try:
+            if condition.table not in tables:
+                tables[condition.table] = results.newest(condition.table, scale=name)
+            found = _of(tables[condition.table], condition, settings)
+            edition = tables[condition.table]["edition"].iloc[0]
+            if edition not in copies:
+                copies[edition] = results.newest("reproduction", scale=name, beside=[condition.table])
+        except results.NoRows:
+            continue
+        if found.empty:
+            continue
+        shared = found[["task", "seed"]].drop_duplicates().merge(copies[edition], on=["task", "seed"])
+        means = [rows.groupby("task")[column].mean().mean()
+                 for rows, column in ((found, condition.column), (shared, "recovery"))]  # fmt: skip
+        tasks = tuple(task for task in settings.tasks if task in set(found["task"]))
+        seeds = tuple(sorted(set(found["seed"])))
+        lines[key] = {"recovery": means[0], "plain": means[1], "tasks": tasks, "seeds": seeds, "edition": edition}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _entry(found: pd.DataFrame, key: str, settings: Scale) -> str:
+    """Return a condition's recovery at a scale, the plain attack's, the tasks and the seeds, for the table."""
+    if key not in found.index:
+        return "not run"
+    line = found.loc[key]
+    names = [NAMES.get(task, task) for task in line["tasks"]]
+    on = f"{len(names)} tasks" if len(names) == len(settings.tasks) else ", ".join(names)
+    count = len(line["seeds"])
+    seeds = f"{count} seed{'s' if count > 1 else ''}" if line["edition"] == "second" else "exploring seed"
+    against = "" if key == "plain" else f" against {line['plain']:.2f}"
+    return f"{line['recovery']:.2f}{against} ({on}; {seeds})"
+
+
+def threat_table(drawn: pd.DataFrame, photos: pd.DataFrame, ledger: Ledger) -> str:
+    """Return the table that answers the paper's title, as Markdown.
+
+    Args:
+        drawn, photos: Of `threat`.
+        ledger: The ledger of the scale drawn.
+    """
+    words = {claim.id: str(ledger.word(claim)) for claim in claims.claims()}
+    body = [
+        [
+            condition.name,
+            _entry(drawn, key, scale("drawn")),
+            _entry(photos, key, scale("photos")),
+            ", ".join(f"{name} {words[name]}" for name in condition.claims),
+        ]
+        for key, condition in CONDITIONS.items()
+    ]
+    heads = ["The attacker has; the owner adds", "Recovery on drawings", "On photographs", "Rests on (drawings)"]
+    said = "Recovery, against the plain attack's on the same tasks and seeds; mean over the tasks in brackets"
+    return table(body, heads, caption=said, words=True)
+
+
+def threat_words(drawn: pd.DataFrame, photos: pd.DataFrame) -> str:
+    """Return what the table of `threat_table` shows of start, own images, and shuffled answers, as sentences."""
+    said, photographs = drawn["recovery"], "plain" in photos.index
+    also = f", and {photos['recovery']['plain']:.2f} on photographs" if photographs else ""
+    line = drawn.loc["twice"]
+    by_task = []
+    twice = _of(results.newest("asked_twice"), CONDITIONS["twice"], scale("drawn")).groupby("task")
+    for task in line["tasks"]:
+        of_task = twice.get_group(task)
+        by_task.append(
+            f"{of_task['recovery_consistent'].mean():.2f} on *{task}*, where {of_task['shuffled'].mean():.1%} of the"
+            " answers are shuffled"
+        )
+    return (
+        f"An attacker with public images and the victim's start recovers {said['plain']:.2f} on drawings{also}.\n"
+        f"On drawings, another start leaves {said['start']:.2f} of {drawn['plain']['start']:.2f} on the tasks where it"
+        f" was tried, and own images give {said['own']:.2f} against {drawn['plain']['own']:.2f}.\n"
+        f"There, the detector with shuffled answers leaves {said['shuffle']:.2f} to public images and"
+        f" {said['evade']:.2f} to own ones.\nAsking each image twice recovers {', and '.join(by_task)}."
+    )
+
+
+def kept_words(accounts: pd.DataFrame, marks: pd.DataFrame) -> str:
+    """Return how accounts and marks fare on drawings, which is no recovery, as sentences.
+
+    Args:
+        accounts, marks: Rows of the tables accounts and watermark.
+    """
+    flagged = {
+        shown: accounts.groupby("task")[f"{name}.sybil_flagged"].mean().max()
+        for name, shown in (("counting", "the count of out-of-distribution queries"), ("prada", "PRADA"))
+    }
+    listed = " and ".join(f"{name} flags at most {worst:.1%}" for name, worst in flagged.items())
+    marks = _of(marks, CONDITIONS["marks"], scale("drawn"))
+    copy, control = (marks[column].sum() / marks["marked"].sum()
+                     for column in ("marks_repeated", "marks_repeated_by_control"))  # fmt: skip
+    return (
+        f"When queries with own images are split over many accounts, {listed} of the accounts on any task (B2).\n"
+        f"A copy repeats {copy:.0%} of the marks, and a control that never saw an answer {control:.0%} (B3)."
+    )

@@ -147,7 +147,7 @@ def below(confidence: Mapping[str, torch.Tensor], threshold: float) -> Plot:
     """Return the share of images that the victim is less sure of than each threshold, one line per kind of image.
 
     Args:
-        confidence: By name of the images, the victim's largest probabilities, float of shape (n,).
+        confidence: By name of at most three kinds of images, the victim's largest probabilities, float of shape (n,).
         threshold: The threshold that the defense uses, drawn as a vertical line.
     """
     places = np.linspace(0, 1, 101)
@@ -157,7 +157,7 @@ def below(confidence: Mapping[str, torch.Tensor], threshold: float) -> Plot:
     data = summaries(marks, "threshold τ", "share of the images")[["Series", "threshold τ", "share of the images"]]
     with plotting(data, height=3.4, xlabel="threshold τ", ylabel="share answered falsely", columns=2) as (figure, axes):
         for (name, line), (color, dashes) in zip(
-            data.groupby("Series", sort=False), ((VERMILION, "--"), (BLUE, "-")), strict=True
+            data.groupby("Series", sort=False), ((VERMILION, "--"), (BLUE, "-"), (GREEN, "-.")), strict=False
         ):
             x, y = line["threshold τ"], line["share of the images"]
             axes.plot(x, y, color=color, linestyle=dashes, label=name, marker="")

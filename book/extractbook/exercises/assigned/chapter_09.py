@@ -6,7 +6,10 @@ import torch
 from extractbook.exercises.exercise import SEEDS, Exercise
 from extractlib.errors import InputError
 
-FEATURES, CLASSES = 12, 5
+FEATURES, IMAGES = 12, (91, 91, 90, 7, 7, 7, 7)
+"""Number of features, and of training images of each class."""
+QUERIES = 2
+"""Number of benign queries for each training image, and of queries from elsewhere."""
 
 
 def features(seed: int) -> list[tuple]:
@@ -25,17 +28,22 @@ def _drawn(seed: int) -> list[tuple]:
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    cases = []
+    def turned(decades: float) -> torch.Tensor:
+        scale = torch.logspace(-decades, decades, FEATURES, dtype=torch.float64)
+        return scale[:, None] * torch.linalg.qr(normal(FEATURES, FEATURES))[0]
+
+    cases, count = [], sum(IMAGES)
     for _ in range(3):
-        scale = torch.logspace(-1, 1, FEATURES, dtype=torch.float64)  # on both sides: the features also vary together
-        stretch = scale[:, None] * torch.linalg.qr(normal(FEATURES, FEATURES))[0] * scale
-        centers = 2 * normal(CLASSES, FEATURES) @ stretch
-        labels = torch.randint(CLASSES, (1_500,), generator=generator)
-        benign = centers[labels] + normal(1_500, FEATURES) @ stretch
-        others = (1.6 * normal(500, FEATURES)) @ stretch + centers.mean(0)
-        order = torch.randperm(1_000, generator=generator)
-        queries, far = torch.cat([benign[1_000:], others])[order], (order >= 500).double().numpy()
-        cases.append((benign[:1_000], labels[:1_000], queries, far))
+        spread = torch.stack([turned(0.6) for _ in IMAGES])  # each class has a covariance of its own
+        labels = torch.arange(len(IMAGES)).repeat_interleave(torch.tensor(IMAGES)).repeat(1 + QUERIES)
+        centers = 2 * normal(len(IMAGES), FEATURES)
+        benign = centers[labels] + (normal(len(labels), 1, FEATURES) @ spread[labels])[:, 0]
+        # Mean and covariance of all customers together say nothing: only the classes do.
+        others = benign.mean(0) + normal(QUERIES * count, FEATURES) @ torch.linalg.cholesky(benign.T.cov()).T
+        stretch = turned(0.0) * torch.logspace(-1, 1, FEATURES, dtype=torch.float64)
+        first, order = (torch.randperm(n, generator=generator) for n in (count, 2 * QUERIES * count))
+        queries, far = torch.cat([benign[count:], others])[order], (order >= QUERIES * count).double().numpy()
+        cases.append((benign[first] @ stretch, labels[first], queries @ stretch, far))
     return cases
 
 
@@ -63,5 +71,5 @@ EXERCISE = Exercise(
     cases=features,
     key=elsewhere,
     score=tnr,
-    marks=(0.2, 0.8),
+    marks=(0.4, 0.88),
 )
