@@ -155,7 +155,10 @@ def run_notebook(notebook: Path, *, scale: str) -> NotebookNode:
     import papermill
     from traitlets.config import Config
 
-    os.environ.pop("MPLBACKEND", None)  # it would silently remove the figures
+    # The first would silently remove the figures; with the others, which make sets, a kernel keeps more memory than a
+    # reader's does.
+    for name in ("MPLBACKEND", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"):
+        os.environ.pop(name, None)
     os.environ.update(OMP_NUM_THREADS="1", JUPYTER_PREFER_ENV_PATH="1")
     parameters = {"scale": scale} if has_parameters(notebook) else {}
     try:
