@@ -101,7 +101,8 @@ def evaluate(
         surrogate: The copy, or its labels. A bare module, as `Knockoff.train` and `train_alone` return, is given as
             ``Surrogate(module, classes=…)``.
         images: Labeled images that neither was trained on. Where its classes are some of a model's by name, labels are
-            compared by name; where none of them are, by number.
+            compared by name, with a `ResultWarning` where these names are numbers that stand elsewhere in its order;
+            where none of them are, by number.
         classes: Name of each class, for two tensors of labels; without it, their numbers are those of the images'
             classes.
         balanced: Whether accuracy is the mean over the classes, for when some are rare (`mean_class_accuracy`).

@@ -322,7 +322,7 @@ def predict(model: nn.Module, images: torch.Tensor | Rows, *, batch_size: int = 
         InputError: The device has too little memory for one image.
     """
     device = devices.device_of(model)
-    needs = f"{batch_size} images of {_size(images)} at a time: lower the batch_size or the image_size"
+    needs = f"an image of {_size(images)}: lower the image_size"
     # Not inference mode: what a module makes in it and keeps, such as a mask, could not take part in training.
     with evaluating(model), torch.no_grad(), devices.enough_memory(device, needs=needs):
         parts = _predicted(model, _lowered(model, images), batch_size, device)

@@ -9,7 +9,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from extractbook.figures.base import BLACK, BLUE, GREEN, STYLE, VERMILION, Plot, name_rows, summaries
-from extractbook.figures.chapter_11 import NAMES, NEAR, tasks
+from extractbook.figures.chapter_11 import NAMES, NEAR, worth
 from extractbook.figures.pictures import beside
 from extractbook.reproduction.scales import scale
 
@@ -88,10 +88,9 @@ def factors(
         copies, controls: Rows of the tables reproduction and control at scale photos.
         label_price, query_price: What a label and a query cost.
     """
-    ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
-    queries, labels = copies.groupby("task")["budget"].first(), scale("photos").control_images
-    near = [task for task in tasks(copies) if abs(alone[task] - ours[task]) <= NEAR]
-    return {task: float(labels[task] * label_price / (queries[task] * query_price)) for task in near}
+    found = worth(copies, controls)
+    near = found[found["lead"].abs() <= NEAR]
+    return (near["labels"] * label_price / (near["answers"] * query_price)).to_dict()
 
 
 def factor_words(copies: pd.DataFrame, controls: pd.DataFrame, *, label_price: float, query_price: float) -> str:

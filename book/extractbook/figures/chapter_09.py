@@ -161,6 +161,11 @@ def true_answers(frame: pd.DataFrame, budgets: pd.DataFrame) -> Plot:
     return figure
 
 
+def nearest(curve: pd.Series, answers: float) -> int:
+    """Return the budget in a curve's index that is nearest to a number of answers on a logarithmic axis."""
+    return min(curve.index, key=lambda queries: abs(np.log(queries / max(answers, 1))))
+
+
 def smaller_budget(frame: pd.DataFrame, budgets: pd.DataFrame) -> str:
     """Return in words how many true answers denial leaves and what they recover, beside the nearest budget's recovery.
 
@@ -172,7 +177,7 @@ def smaller_budget(frame: pd.DataFrame, budgets: pd.DataFrame) -> str:
     said = []
     for task in sorted(counts, key=lambda one: -counts[one]):
         line = curve[task]
-        near = min(line.index, key=lambda queries: abs(np.log(queries / max(counts[task], 1))))
+        near = nearest(line, counts[task])
         said.append(f"{left[task]:.2f} from {counts[task]:,.0f} and {line[near]:.2f} from {near:,} (*{task}*)")
     return (
         "The copy recovers this much from the true answers that denial leaves, and from the nearest budget without a"

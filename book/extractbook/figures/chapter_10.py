@@ -22,7 +22,7 @@ from extractbook.figures.base import (
     signed,
     summaries,
 )
-from extractbook.figures.chapter_09 import TASKS, constant, mean, of_tasks, series
+from extractbook.figures.chapter_09 import TASKS, constant, mean, nearest, of_tasks, series
 from extractbook.figures.notebook import mean_sd, table
 from extractbook.figures.origin import seed_count
 from extractbook.figures.plots import dots
@@ -426,7 +426,7 @@ def twice_words(frame: pd.DataFrame, budgets: pd.DataFrame) -> str:
     said = []
     for task in kept:
         line = curve[task]
-        near = min(line.index, key=lambda queries: abs(np.log(queries / max(kept[task], 1))))
+        near = nearest(line, kept[task])
         said.append(
             f"on *{task}*, the copy recovers {after[task]:.2f} from the {kept[task]:,.0f} images with consistent"
             f" answers instead of {before[task]:.2f}, and {line[near]:.2f} from {near:,} queries without a defense"

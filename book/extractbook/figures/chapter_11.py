@@ -258,15 +258,25 @@ def dollars(answers: int) -> float:
     return max(answers - FREE, 0) * PER_THOUSAND / 1_000
 
 
-def _savings(copies: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
-    """Return by task the control's labels, the answers, how much more the labels cost, and the control's lead."""
+def worth(copies: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """Return by task the control's ``labels``, the copy's ``answers``, and the control's ``lead`` on validation images.
+
+    Args:
+        copies, controls: Rows of the tables reproduction and control.
+    """
     ours, alone = (rows.groupby("task")["validation_accuracy"].mean() for rows in (copies, controls))
     lines = {}
     for task in tasks(copies):
-        labels, answers = scale("photos").control_images[task], int(copies.loc[copies["task"] == task, "budget"].max())
-        saving = LABEL * labels / dollars(answers)
-        lines[task] = {"labels": labels, "answers": answers, "saving": saving, "lead": alone[task] - ours[task]}
+        answers = int(copies.loc[copies["task"] == task, "budget"].max())
+        labels, lead = scale("photos").control_images[task], alone[task] - ours[task]
+        lines[task] = {"labels": labels, "answers": answers, "lead": lead}
     return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _savings(copies: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `worth`, and how many times as much as the answers the labels cost."""
+    found = worth(copies, controls)
+    return found.assign(saving=LABEL * found["labels"] / found["answers"].map(dollars))
 
 
 def savings_table(copies: pd.DataFrame, controls: pd.DataFrame) -> str:
@@ -435,7 +445,7 @@ def second_pool_words(rows: pd.DataFrame) -> str:
 DETECTORS = {
     "resampling-differs": "trained on images as they come",
     "resampling-differs-hardened": "the same, hardened",
-    "plain": "trained and used behind one chain",
+    "plain": "every image resampled, in training and in use",
 }
 """Detectors of the experiment shortcut on photographs, with their names in the table."""
 
